@@ -1,0 +1,1 @@
+"""The engine room shared by all bundles. It imports no bundle."""
