@@ -1,0 +1,82 @@
+"""A limit on the time a run may take."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from common.handlers.ranks import any_rank
+
+SECONDS = 60.0  # per minute
+
+logger = logging.getLogger(__name__)
+
+
+class TimeBudget:
+    """Ends the run cleanly when its time is spent; the time of earlier, resumed parts counts.
+
+    Args:
+        cpu_minutes: CPU time of this process (all its threads, without loader workers); None for no limit.
+        wall_minutes: time on the clock while training; None for no limit.
+    """
+
+    def __init__(self, cpu_minutes: float | None = None, wall_minutes: float | None = None) -> None:
+        self.cpu_minutes, self.wall_minutes = cpu_minutes, wall_minutes
+        self.cpu_spent = self.wall_spent = 0.0  # seconds of earlier parts
+        self._marks = _clocks()
+        self._running = False
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before the resume file's saver, so that the file holds the time of this iteration too."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Seconds of (CPU, wall-clock) time used so far, earlier parts included."""
+        if not self._running:
+            return self.cpu_spent, self.wall_spent
+        cpu, wall = _clocks()
+        return self.cpu_spent + cpu - self._marks[0], self.wall_spent + wall - self._marks[1]
+
+    def _start(self, engine: Engine) -> None:
+        self._marks, self._running = _clocks(), True
+        self._check(engine)
+
+    def _stop(self, engine: Engine) -> None:
+        (self.cpu_spent, self.wall_spent), self._running = self.spent, False
+
+    def _check(self, engine: Engine) -> None:
+        if self.cpu_minutes is None and self.wall_minutes is None:
+            return
+        cpu, wall = (seconds / SECONDS for seconds in self.spent)
+        if any_rank(_exceeds(cpu, self.cpu_minutes) or _exceeds(wall, self.wall_minutes)):
+            logger.info(
+                "time budget spent at iteration %d: %.1f CPU minutes, %.1f minutes",
+                engine.state.iteration,
+                cpu,
+                wall,
+            )
+            engine.terminate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds used so far."""
+        cpu, wall = self.spent
+        return {"cpu_seconds": cpu, "wall_seconds": wall}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Counts on from ``state_dict``'s seconds."""
+        self.cpu_spent, self.wall_spent = float(state["cpu_seconds"]), float(state["wall_seconds"])
+
+
+def _clocks() -> tuple[float, float]:
+    return time.process_time(), time.monotonic()
+
+
+def _exceeds(spent: float, limit: float | None) -> bool:
+    return limit is not None and spent >= limit

@@ -1,0 +1,62 @@
+"""What handlers read from a training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from common.errors import UserError
+
+
+def logs(engine: Engine) -> dict[str, float]:
+    """Named losses and measures of this iteration (``engine.state.logs``); handlers may add to them."""
+    state: Any = engine.state
+    return state.logs
+
+
+def networks(engine: Engine) -> Mapping[str, nn.Module]:
+    """The trainer's networks by name."""
+    trainer: Any = engine
+    return trainer.networks
+
+
+def logged(engine: Engine, name: str) -> float:
+    """The value of ``name`` in ``engine.state.logs`` (this iteration).
+
+    Raises:
+        UserError: the trainer logs no such name.
+    """
+    values = logs(engine)
+    if name not in values:
+        raise UserError(f"handlers: the trainer logs no {name!r}; it logs {', '.join(values)}")
+    return float(values[name])
+
+
+def prediction(engine: Engine) -> torch.Tensor:
+    """The images (B, C, H, W) generated in this iteration, whether decollated by MONAI into a list or not."""
+    output: Any = engine.state.output
+    if isinstance(output, Mapping):
+        return output["pred"]
+    return torch.stack([item["pred"] for item in output])  # (B, C, H, W)
+
+
+def sampling_network(engine: Engine, name: str) -> nn.Module:
+    """The network to sample with: the moving average ``name_ema`` where the trainer keeps one, else ``name``.
+
+    Raises:
+        UserError: the trainer has no such network.
+    """
+    known = networks(engine)
+    if name not in known:
+        raise UserError(f"handlers: the trainer has no network {name!r}; it has {', '.join(known)}")
+    return known.get(f"{name}_ema", known[name])
+
+
+def epoch_due(engine: Engine, interval: int) -> bool:
+    """True at the last iteration of every ``interval``-th epoch; never for an interval of 0."""
+    state: Any = engine.state
+    return bool(interval > 0 and state.iteration % (interval * state.epoch_length) == 0)

@@ -1,0 +1,97 @@
+"""The written log of a run: TensorBoard events and ``losses.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ignite.engine import Engine, Events
+from torch.utils.tensorboard import SummaryWriter
+
+from common.files import sync
+from common.handlers.closing import on_exception
+from common.handlers.ranks import is_main
+from common.handlers.readings import logs
+from common.handlers.table import IterationTable
+from common.handlers.trimming import PATTERN, trim_events
+
+LOSSES = "losses.csv"
+
+
+class ScalarLog:
+    """Writes ``engine.state.logs`` to TensorBoard and to ``losses.csv``; other handlers add to it.
+
+    When a run starts at iteration ``n`` (0 for a fresh one), everything later than ``n`` is taken out of
+    the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
+    again. What is added before the run starts waits until then. Only the main process writes.
+
+    Args:
+        folder: for the event files and ``losses.csv``.
+        interval: iterations between two entries.
+    """
+
+    def __init__(self, folder: str | Path, interval: int = 1) -> None:
+        self.folder, self.interval = Path(folder), interval
+        self.table = IterationTable(self.folder / LOSSES)
+        self._writer: SummaryWriter | None = None
+        self._kept: set[tuple[str, int]] = set()
+        self._waiting: list[tuple[str, str, int]] = []  # texts (tag, text, step) from before the start
+
+    def attach(self, engine: Engine) -> None:
+        """Attach after what adds to ``engine.state.logs``, before what adds images and metrics."""
+        if not is_main():
+            return
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self._write)
+        engine.add_event_handler(Events.COMPLETED, self.flush)
+        on_exception(engine, self.close)
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds one TensorBoard scalar per entry (tag: value)."""
+        if self._writer is not None:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Adds a picture, uint8 of (H, W) or (H, W, 3)."""
+        if self._writer is not None:
+            self._writer.add_image(tag, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+
+    def add_text(self, tag: str, text: str, step: int = 0) -> None:
+        """Adds a text (Markdown) unless an earlier part of the run has; may be called before the start."""
+        if self._writer is None:
+            self._waiting.append((tag, text, step))
+        elif (f"{tag}/text_summary", step) not in self._kept:
+            self._writer.add_text(tag, text, step)
+
+    def flush(self, engine: Engine | None = None) -> None:
+        """Puts everything on the disk. To be called before a resume file is written."""
+        if self._writer is not None:
+            self._writer.flush()
+            self.table.flush()
+            for path in self.folder.glob(PATTERN):
+                sync(path)
+
+    def close(self) -> None:
+        """Puts everything on the disk and closes the files."""
+        self.flush()
+        self.table.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _start(self, engine: Engine) -> None:
+        self.close()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._kept = trim_events(self.folder, engine.state.iteration)
+        self.table.open(engine.state.iteration)
+        self._writer = SummaryWriter(self.folder)
+        for entry in self._waiting:
+            self.add_text(*entry)
+        self._waiting = []
+
+    def _write(self, engine: Engine) -> None:
+        values = {name: float(value) for name, value in logs(engine).items()}
+        self.add_scalars(values, engine.state.iteration)
+        self.table.append(engine.state.iteration, engine.state.epoch, values)

@@ -1,0 +1,33 @@
+"""Which of two checkpoints is better: one number from the validation metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from common.errors import UserError
+
+FID_PREFIX = "fid_"
+FAITHFULNESS = "lesion_faithfulness"
+
+
+def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
+    """``FID * (2 - faithfulness)``, lower is better; faithfulness is clipped to [0, 1].
+
+    FID alone would choose a model that draws good lungs and ignores the lesion mask: a few lesion pixels
+    hardly move its features. Faithfulness alone would choose one that paints the mask onto noise. The
+    product takes FID as it is for a model with the full contrast of lesions and doubles it for one without
+    any. SSIM and PSNR stay out: the mean image of the training set beats a trained generator on both.
+
+    Args: metrics: one FID (``fid_<extractor>``) and ``lesion_faithfulness`` (1 = as in real images; missing
+        or NaN, as in a set without lesions, counts as 0 for all models alike).
+    Raises:
+        UserError: no FID among the metrics.
+    """
+    names = sorted(name for name in metrics if name.startswith(FID_PREFIX))
+    if not names:
+        given = ", ".join(metrics) or "none"
+        raise UserError(f"choosing the best model needs a metric {FID_PREFIX}*; validation gave {given}")
+    faithfulness = metrics.get(FAITHFULNESS, math.nan)
+    bounded = 0.0 if math.isnan(faithfulness) else min(max(faithfulness, 0.0), 1.0)
+    return metrics[names[0]] * (2 - bounded)
