@@ -1,0 +1,163 @@
+"""The generators of pix2pix_covid: Isola's U-Net, and MONAI's SPADE net behind the same call."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.nets import SPADENet
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
+
+
+class UnetGenerator(nn.Module):
+    """Encoder-decoder with skips (Isola et al. 2017, "U-Net"; paper A, section 2): lesion mask to CT slice.
+
+    (B, in_channels, S, S) in {0, 1} -> (B, out_channels, S, S) in [-1, 1], S a multiple of ``2 ** levels``.
+    With 8 levels and ngf 64 it is the paper's 256 x 256 net of 54.4 M parameters.
+
+    Args:
+        levels: halvings between input and bottleneck.
+        ngf: width of the first level; it doubles up to ``8 * ngf``.
+        dropout: probability in the three innermost decoder levels that are not outermost; the only noise.
+        noise_at_inference: keep that dropout on in eval mode, as Isola et al. do, for varied samples.
+        upsample: "transposed" convolution as published, or "resize" (nearest, then convolution), which
+            leaves no checkerboard (Odena et al. 2016).
+        norm: "batch", "instance" or "none".
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        levels: int = 8,
+        ngf: int = 64,
+        dropout: float = 0.5,
+        noise_at_inference: bool = False,
+        upsample: str = "transposed",
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        widths = [ngf * min(2**level, 8) for level in range(levels)]
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            source = in_channels if level == 0 else widths[level - 1]
+            plain = level in (0, levels - 1)  # no norm on the picture's layer, nor where one pixel may be left
+            self.down.append(Down(source, width, "none" if plain else norm, activate=level > 0))
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels)):
+            source = widths[level] * (1 if level == levels - 1 else 2)
+            target = out_channels if level == 0 else widths[level - 1]
+            inner = levels - 4 <= level < levels - 1 and level > 0
+            self.up.append(
+                Up(
+                    source,
+                    target,
+                    "none" if level == 0 else norm,
+                    dropout if inner else 0.0,
+                    noise_at_inference,
+                    upsample,
+                )
+            )
+
+    def forward(self, mask: Tensor) -> Tensor:
+        skips = []
+        x = mask * 2 - 1
+        for down in self.down:
+            x = down(x)
+            skips.append(x)
+        x = self.up[0](skips.pop())
+        for up in self.up[1:]:
+            x = up(torch.cat([x, skips.pop()], dim=1))  # (B, 2 C, h, w)
+        return torch.tanh(x)
+
+
+class Down(nn.Module):
+    """LeakyReLU, 4 x 4 convolution of stride 2, norm: (B, C, h, w) -> (B, D, h/2, w/2)."""
+
+    def __init__(self, source: int, target: int, norm: str, activate: bool) -> None:
+        super().__init__()
+        self.activation = nn.LeakyReLU(0.2) if activate else nn.Identity()
+        self.conv = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == "none")
+        self.norm = _norm(norm, target)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(self.activation(x)))
+
+
+class Up(nn.Module):
+    """ReLU, upsampling by 2, norm, dropout: (B, C, h, w) -> (B, D, 2h, 2w)."""
+
+    def __init__(
+        self, source: int, target: int, norm: str, probability: float, always: bool, upsample: str
+    ) -> None:
+        super().__init__()
+        self.conv = UPSAMPLERS[upsample](source, target, norm == "none")
+        self.norm = _norm(norm, target)
+        self.probability, self.always = probability, always
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(torch.relu(x)))
+        if self.probability > 0:
+            x = dropout(x, self.probability, self.training or self.always)
+        return x
+
+
+class SpadeGenerator(nn.Module):
+    """MONAI's SPADENet without its encoder (Park et al. 2019): the mask steers every normalisation layer.
+
+    (B, 1, S, S) in {0, 1} -> (B, 1, S, S) in [-1, 1].
+
+    Args:
+        image_size: S, a multiple of ``2 ** len(channels)``.
+        channels: widths from the outermost level to the innermost.
+    """
+
+    def __init__(self, image_size: int = 128, channels: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        self.net = SPADENet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=channels[0],
+            label_nc=1,
+            input_shape=[image_size, image_size],
+            channels=list(channels),
+            is_vae=False,
+            spade_intermediate_channels=4 * channels[0],
+        )
+        self.head = nn.Conv2d(channels[0], 1, 3, padding=1)
+
+    def forward(self, mask: Tensor) -> Tensor:
+        return torch.tanh(self.head(self.net(mask)[0]))
+
+
+def _norm(name: str, width: int) -> nn.Module:
+    if name == "instance":
+        return nn.InstanceNorm2d(width, affine=True)
+    return NORMS[name](width)
+
+
+def _transposed(source: int, target: int, bias: bool) -> nn.Module:
+    return nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)
+
+
+def _resize(source: int, target: int, bias: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(source, target, 3, padding=1, bias=bias)
+    )
+
+
+UPSAMPLERS = {"transposed": _transposed, "resize": _resize}
+
+
+def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
+    """Draws convolution weights from N(0, 0.02) and norm scales from N(1, 0.02), as DCGAN and pix2pix do."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, deviation)
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.affine:
+            nn.init.normal_(module.weight, 1.0, deviation)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network

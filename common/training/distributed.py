@@ -1,0 +1,89 @@
+"""One process or many: the few questions and collective calls that training needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+def initialised() -> bool:
+    """True inside a started process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 outside a process group."""
+    return dist.get_rank() if initialised() else 0
+
+
+def ranks() -> int:
+    """The number of processes, 1 outside a process group."""
+    return dist.get_world_size() if initialised() else 1
+
+
+def local_device(device: str | torch.device | None = None) -> torch.device:
+    """This process's device: ``device`` if given, else its own GPU (``LOCAL_RANK``), else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def start(device: torch.device) -> None:
+    """Joins the process group that ``torchrun`` announced in the environment: nccl on GPUs, gloo on CPUs."""
+    if "WORLD_SIZE" not in os.environ or initialised():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leaves the process group, if one was joined."""
+    if initialised():
+        dist.destroy_process_group()
+
+
+def average(tensor: Tensor) -> Tensor:
+    """The mean over all processes, in place (`tensor` itself in one process)."""
+    if ranks() > 1:
+        dist.all_reduce(tensor)
+        tensor /= ranks()
+    return tensor
+
+
+def share_weights(networks: Iterable[nn.Module]) -> None:
+    """Copies parameters and buffers of process 0 to all others."""
+    if ranks() == 1:
+        return
+    for network in networks:
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in order of rank, on every process."""
+    if ranks() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Process 0 runs the block before the others do: it makes files that the others then find."""
+    if initialised() and rank() > 0:
+        dist.barrier()
+    try:
+        yield
+    finally:
+        if initialised() and rank() == 0:
+            dist.barrier()

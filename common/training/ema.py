@@ -1,0 +1,28 @@
+"""Exponential moving average of a generator's weights (Yazici et al. 2019), on ignite's EMAHandler."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine
+from ignite.handlers import EMAHandler
+from torch import nn
+
+
+class WeightAverage:
+    """Keeps ``average <- decay * average + (1 - decay) * weights`` after every iteration.
+
+    Args:
+        network: the trained network.
+        decay: 0 for no averaging; then ``network`` itself is what samples.
+    Attributes:
+        network: what to sample, validate and save with: the average, or the trained network where decay is 0.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.0) -> None:
+        self.decay = decay
+        self._handler = EMAHandler(network, momentum=1 - decay, handle_buffers="copy") if decay > 0 else None
+        self.network: nn.Module = network if self._handler is None else self._handler.ema_model
+
+    def attach(self, engine: Engine) -> None:
+        """Updates the average at the end of each of the engine's iterations."""
+        if self._handler is not None:
+            self._handler.attach(engine, name="ema_momentum", warn_if_exists=False)

@@ -1,0 +1,192 @@
+"""The steps of adversarial training: one optimiser's update each, on networks known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.losses.adversarial import AdversarialLoss
+from common.losses.feature_matching import feature_matching_loss
+from common.losses.gradient_penalty import gradient_penalty
+from common.networks.discriminators import Critique
+
+Batch = Mapping[str, Any]
+
+
+class Context:
+    """What the steps of one iteration share: the networks, the current batch and outputs worth keeping.
+
+    A generator's output for a batch is computed once and serves the discriminator's step (detached) and
+    the generator's (with its graph), as long as neither the batch nor the generator has changed.
+    ``last_outputs`` keeps the newest output of each network, detached, for those who look on.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        self.networks = networks
+        self.batch: Batch = {}
+        self.measures: dict[str, Tensor] = {}
+        self.last_outputs: dict[str, Tensor] = {}
+        self._outputs: dict[str, Tensor] = {}
+
+    def use(self, batch: Batch) -> None:
+        """Makes ``batch`` the current one; outputs for another batch are forgotten."""
+        if batch is not self.batch:
+            self.batch, self._outputs = batch, {}
+
+    def forget(self, networks: Sequence[str]) -> None:
+        """Forgets outputs of networks whose weights have changed."""
+        for name in networks:
+            self._outputs.pop(name, None)
+
+    def output(self, network: str, inputs: Sequence[str]) -> Tensor:
+        """``network`` applied to the batch's entries ``inputs``, computed once a batch and set of weights."""
+        if network not in self._outputs:
+            self._outputs[network] = self.networks[network](*(self.batch[name] for name in inputs))
+            self.last_outputs[network] = self._outputs[network].detach()
+        return self._outputs[network]
+
+
+class Step:
+    """One optimiser's update: named losses, their weighted sum is minimised.
+
+    Args:
+        name: prefix of its losses in the logs.
+        optimizer: name of the optimiser.
+        trains: networks whose weights it updates.
+        freezes: networks that its gradient passes through without reaching their weights.
+        weights: weight of each loss in the sum (1 where not named).
+        repeat: updates an iteration, each on a fresh batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        optimizer: str,
+        trains: Sequence[str],
+        freezes: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        repeat: int = 1,
+    ) -> None:
+        if repeat < 1:
+            raise UserError(f"step {name}: repeat is {repeat}; it must be at least 1")
+        self.name, self.optimizer, self.repeat = name, optimizer, repeat
+        self.trains, self.freezes = tuple(trains), tuple(freezes)
+        self.weights = dict(weights or {})
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        """Named scalar losses for the context's batch, unweighted."""
+        raise NotImplementedError
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum.
+
+        Raises:
+            UserError: a weight names a loss that this step does not have.
+        """
+        unknown = set(self.weights) - set(losses)
+        if unknown:
+            raise UserError(f"step {self.name}: no loss called {sorted(unknown)}; it has {sorted(losses)}")
+        return torch.stack([self.weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+
+
+class DiscriminatorStep(Step):
+    """Teaches a discriminator to tell ``batch["image"]`` from the generator's output.
+
+    Args:
+        adversarial: the loss's kind.
+        inputs: entries of the batch that the generator takes, e.g. ``("label",)`` or ``("latent",)``.
+        condition: entry that the discriminator sees beside the image; None for unconditional.
+        penalty: coefficient of the gradient penalty (Gulrajani et al. 2017: 10); 0 for none.
+    """
+
+    def __init__(
+        self,
+        adversarial: AdversarialLoss,
+        inputs: Sequence[str] = ("label",),
+        condition: str | None = "label",
+        penalty: float = 0.0,
+        generator: str = "G",
+        discriminator: str = "D",
+        name: str = "D",
+        optimizer: str = "D",
+        weights: Mapping[str, float] | None = None,
+        repeat: int = 1,
+    ) -> None:
+        super().__init__(name, optimizer, (discriminator,), (), weights, repeat)
+        self.adversarial, self.inputs, self.condition = adversarial, tuple(inputs), condition
+        self.generator, self.discriminator, self.penalty = generator, discriminator, penalty
+        if penalty:
+            self.weights.setdefault(f"{name}_penalty", penalty)
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        image, condition = context.batch["image"], context.batch.get(self.condition or "")
+        fake = context.output(self.generator, self.inputs).detach()
+        critic = context.networks[self.discriminator]
+        real_logits = critic(image, condition).logits
+        fake_logits = critic(fake, condition).logits
+        self._measure(context, real_logits, fake_logits)
+        losses = {f"{self.name}_adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
+        if self.penalty:
+            losses[f"{self.name}_penalty"] = gradient_penalty(
+                lambda images: critic(images, condition).logits, image, fake
+            )
+        return losses
+
+    def _measure(self, context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
+        threshold = self.adversarial.threshold
+        context.measures[f"{self.name}_accuracy_real"] = _share([logits > threshold for logits in real])
+        context.measures[f"{self.name}_accuracy_fake"] = _share([logits <= threshold for logits in fake])
+
+
+class GeneratorStep(Step):
+    """Teaches a generator to pass for real, and to match the real image where there is one.
+
+    Args:
+        adversarial: the loss's kind.
+        terms: further losses by name, each called as ``term(prediction, image, condition) -> scalar``.
+        feature_matching: weight of the discriminator's feature distance (Wang et al. 2018: 10); 0 for none.
+    """
+
+    def __init__(
+        self,
+        adversarial: AdversarialLoss,
+        terms: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] | None = None,
+        feature_matching: float = 0.0,
+        inputs: Sequence[str] = ("label",),
+        condition: str | None = "label",
+        generator: str = "G",
+        discriminator: str = "D",
+        name: str = "G",
+        optimizer: str = "G",
+        weights: Mapping[str, float] | None = None,
+        repeat: int = 1,
+    ) -> None:
+        super().__init__(name, optimizer, (generator,), (discriminator,), weights, repeat)
+        self.adversarial, self.terms = adversarial, dict(terms or {})
+        self.inputs, self.condition, self.feature_matching = tuple(inputs), condition, feature_matching
+        self.generator, self.discriminator = generator, discriminator
+        if feature_matching:
+            self.weights.setdefault(f"{name}_features", feature_matching)
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        image, condition = context.batch.get("image"), context.batch.get(self.condition or "")
+        prediction = context.output(self.generator, self.inputs)
+        critic = context.networks[self.discriminator]
+        critique: Critique = critic(prediction, condition)
+        losses = {f"{self.name}_adversarial": self.adversarial.generator(critique.logits)}
+        for name, term in self.terms.items():
+            losses[f"{self.name}_{name}"] = term(prediction, image, condition)
+        if self.feature_matching:
+            with torch.no_grad():
+                real: Critique = critic(image, condition)
+            losses[f"{self.name}_features"] = feature_matching_loss(real.features, critique.features)
+        return losses
+
+
+def _share(hits: list[Tensor]) -> Tensor:
+    """The mean of boolean maps, each scale weighing the same."""
+    return torch.stack([hit.float().mean() for hit in hits]).mean()

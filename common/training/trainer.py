@@ -1,0 +1,255 @@
+"""The trainer of all adversarial models: networks, optimisers, losses and steps by name, nothing about images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import Trainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from common.data.sampling import BatchStream
+from common.errors import UserError
+from common.training import distributed
+from common.training.batches import prepare_batch as default_prepare_batch
+from common.training.ema import WeightAverage
+from common.training.gradients import average_gradients, frozen
+from common.training.precision import Precision
+from common.training.rng import restore_rng, rng_state
+from common.training.steps import Batch, Context, Step
+
+logger = logging.getLogger(__name__)
+STATE_FORMAT = 1
+
+
+class BatchGroups:
+    """Groups an endless loader's batches: an iteration takes as many fresh batches as its busiest step repeats."""
+
+    def __init__(self, loader: DataLoader, size: int) -> None:
+        self.loader, self.size = loader, size
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        state = torch.get_rng_state()
+        batches = iter(self.loader)  # draws a seed for its workers, which a resumed run must not see
+        torch.set_rng_state(state)
+        while True:
+            yield [next(batches) for _ in range(self.size)]
+
+
+class AdversarialTrainer(Trainer):
+    """Trains any number of networks with any number of optimisers by a list of steps.
+
+    An iteration runs the steps in order; each repeat of a step sees a fresh batch. After it
+    ``state.logs`` holds every named loss and measure as numbers (means over processes) with their
+    sum ``loss``, and ``state.output`` the last batch's ``pred``, ``image``, ``label`` and losses.
+    MONAI's iteration events fire, so postprocessing and its handlers work.
+
+    Args:
+        max_epochs: passes over the training samples.
+        train_data_loader: a DataLoader whose ``batch_sampler`` is a `BatchStream`.
+        networks, optimizers: by name; the steps refer to the names.
+        steps: see `common.training.steps`.
+        precision: device, mixed precision, layout, compilation.
+        average: moving averages of generators by the averaged network's name; kept as ``NAME_ema``.
+        schedulers: learning-rate schedules by name, stepped after every epoch.
+        prepare_batch: called as ``(batch, precision) -> dict`` of tensors on the device.
+        predicts: name of the network whose output is ``state.output["pred"]``.
+        train_handlers: attached in order; on processes other than 0 only those with ``every_rank = True``.
+    Raises:
+        UserError: a step names a network or optimiser that is not there.
+    """
+
+    def __init__(
+        self,
+        max_epochs: int,
+        train_data_loader: DataLoader,
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, Optimizer],
+        steps: Sequence[Step],
+        precision: Precision,
+        average: Mapping[str, WeightAverage] | None = None,
+        schedulers: Mapping[str, LRScheduler] | None = None,
+        prepare_batch: Callable[[Batch, Precision], dict[str, Any]] = default_prepare_batch,
+        predicts: str = "G",
+        postprocessing: Callable | None = None,
+        key_train_metric: dict | None = None,
+        train_handlers: Sequence[Any] | None = None,
+    ) -> None:
+        self.stream = _stream_of(train_data_loader)
+        self.steps = list(steps)
+        self.group = max(step.repeat for step in self.steps)
+        self.trained = sorted({name for step in self.steps for name in step.trains})
+        self.networks = {name: precision.prepare(network) for name, network in networks.items()}
+        self.optimizers, self.schedulers = dict(optimizers), dict(schedulers or {})
+        self.precision, self.predicts, self.prepare = precision, predicts, prepare_batch
+        self._check_names()
+        super().__init__(
+            device=precision.device,
+            max_epochs=max_epochs,
+            data_loader=BatchGroups(train_data_loader, self.group),
+            epoch_length=max(1, self.stream.batches_per_epoch // self.group),
+            postprocessing=postprocessing,
+            key_metric=key_train_metric,
+            decollate=postprocessing is not None,
+        )
+        self.state.logs = {}
+        self._average(dict(average or {}))
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedulers)
+        self._register_handlers(_for_this_rank(train_handlers or []))
+
+    def run(self) -> None:  # type: ignore[override]
+        """Trains up to ``max_epochs``; a run that is already there says so and does nothing."""
+        if self.state.iteration >= self.total_iterations:
+            logger.info(f"already trained for {self.state.epoch} epochs; raise --max_epochs to go on")
+            return
+        distributed.share_weights(self.networks.values())
+        super().run()
+
+    @property
+    def total_iterations(self) -> int:
+        """Iterations of the whole run."""
+        return int(self.state.max_epochs * self.state.epoch_length)
+
+    def _iteration(self, engine: AdversarialTrainer, batchdata: list[Any]) -> dict[str, Any]:
+        batches = [self.prepare(batch, self.precision) for batch in batchdata]
+        context, logs = Context(self.networks), {}
+        for name in self.trained:
+            self.networks[name].train()
+        for step in self.steps:
+            for batch in batches[self.group - step.repeat :]:
+                context.use(batch)
+                logs.update(self._update(step, context))
+        logs.update(context.measures)
+        engine.state.batch = dict(context.batch)
+        engine.state.output = self._output(context, logs)
+        engine.state.logs = _numbers(logs)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _update(self, step: Step, context: Context) -> dict[str, Tensor]:
+        optimizer = self.optimizers[step.optimizer]
+        optimizer.zero_grad(set_to_none=True)
+        with frozen(self.networks[name] for name in step.freezes):
+            with self.precision.autocast():
+                losses = step.losses(context)
+                total = step.total(losses)
+            self.fire_event(IterationEvents.FORWARD_COMPLETED)
+            self.fire_event(IterationEvents.LOSS_COMPLETED)
+            self.precision.backward(total)
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self.precision.unscale(optimizer)
+        average_gradients(p for group in optimizer.param_groups for p in group["params"])
+        self.precision.step(optimizer)
+        context.forget(step.trains)
+        return {**{k: v.detach() for k, v in losses.items()}, f"{step.name}_loss": total.detach()}
+
+    def _output(self, context: Context, logs: dict[str, Tensor]) -> dict[str, Any]:
+        logs[Keys.LOSS] = torch.stack([logs[f"{step.name}_loss"].float() for step in self.steps]).sum()
+        kept = {name: context.batch[name] for name in (Keys.IMAGE, Keys.LABEL) if name in context.batch}
+        return {**kept, **logs, Keys.PRED: context.last_outputs.get(self.predicts)}
+
+    def _check_names(self) -> None:
+        for step in self.steps:
+            missing = {*step.trains, *step.freezes} - set(self.networks) | {step.optimizer} - set(self.optimizers)
+            if missing:
+                raise UserError(f"step {step.name}: no network or optimiser called {sorted(missing)}")
+
+    def _average(self, averages: dict[str, WeightAverage]) -> None:
+        for name, average in averages.items():
+            average.attach(self)
+            if average.network is not self.networks[name]:
+                self.networks[f"{name}_ema"] = self.precision.prepare(average.network)
+
+    def _step_schedulers(self) -> None:
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+
+    def training_state(self) -> dict[str, Any]:
+        """All that decides the rest of the run, as tensors and plain numbers (handlers keep their own).
+
+        A collective call: every process must make it.
+        """
+        return {
+            "format": STATE_FORMAT,
+            "iteration": self.state.iteration,
+            "epoch": self.state.epoch,
+            "setting": self._setting(),
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            "scaler": self.precision.scaler.state_dict(),
+            "rng": distributed.gather(rng_state()),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the run back to where `training_state` was taken; the next iteration is the one that followed.
+
+        Raises:
+            UserError: the state belongs to other data, batch size, seed, precision, networks or processes.
+        """
+        self._check_setting(state["setting"])
+        for name, group in (
+            ("networks", self.networks),
+            ("optimizers", self.optimizers),
+            ("schedulers", self.schedulers),
+        ):
+            _load_each(name, group, state[name])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        restore_rng(state["rng"][distributed.rank()])
+        self.load_state_dict({"iteration": state["iteration"], "epoch_length": self.state.epoch_length,
+                              "max_epochs": self.state.max_epochs})  # fmt: skip
+        self.stream.position = state["iteration"] * self.group
+
+    def _setting(self) -> dict[str, Any]:
+        stream = self.stream
+        return {
+            "samples": stream.length,
+            "batch_size": stream.batch_size,
+            "seed": stream.seed,
+            "processes": stream.ranks,
+            "batches per iteration": self.group,
+            "precision": str(self.precision.dtype),
+        }
+
+    def _check_setting(self, saved: Mapping[str, Any]) -> None:
+        changed = [f"{k} was {saved.get(k)}, is {v}" for k, v in self._setting().items() if saved.get(k) != v]
+        if changed:
+            raise UserError(f"cannot resume: {'; '.join(changed)}; use the run's settings or another --output_dir")
+
+
+def _stream_of(loader: DataLoader) -> BatchStream:
+    stream = loader.batch_sampler
+    if not isinstance(stream, BatchStream):
+        raise UserError("train_data_loader: its batch_sampler must be a common.data.sampling.BatchStream")
+    return stream
+
+
+def _for_this_rank(handlers: Sequence[Any]) -> list[Any]:
+    main = distributed.rank() == 0
+    return [handler for handler in handlers if main or getattr(handler, "every_rank", False)]
+
+
+def _numbers(logs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars of the device as numbers with one transfer, averaged over processes."""
+    values = distributed.average(torch.stack([value.detach().float() for value in logs.values()]))
+    return dict(zip(logs, values.tolist(), strict=True))
+
+
+def _load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    if set(parts) != set(states):
+        raise UserError(
+            f"cannot resume: {kind} were {sorted(states)}, are {sorted(parts)}; use the run's configs"
+        )
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(states[name])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"cannot resume: {kind} '{name}' differ from the saved ones; use the run's configs") from error

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines.utils import IterationEvents
+
+from common.errors import UserError
+from common.training.gradients import frozen
+from common.training.steps import Context, GeneratorStep
+from tests.common.training.toy import toy_trainer
+
+
+def weights(trainer):
+    return {f"{n}.{k}": v.clone() for n, net in trainer.networks.items() for k, v in net.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+class Recorder:
+    def __init__(self):
+        self.logs, self.samples, self.completed = [], [], 0
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.record)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.count)
+
+    def record(self, engine):
+        self.logs.append((engine.state.iteration, dict(engine.state.logs)))
+        self.samples.append(engine.state.batch["sample"].tolist())
+
+    def count(self, engine):
+        self.completed += 1
+
+
+def test_logs_every_named_loss_and_fires_model_completed():
+    recorder = Recorder()
+    toy_trainer(max_epochs=1, handlers=[recorder]).run()
+    names = {"D_adversarial", "D_loss", "G_adversarial", "G_l1", "G_loss", "loss"}
+    measures = {"D_accuracy_real", "D_accuracy_fake"}
+    assert len(recorder.logs) == recorder.completed == 4
+    for _, logs in recorder.logs:
+        assert set(logs) == names | measures
+        assert logs["G_loss"] == pytest.approx(logs["G_adversarial"] + 10 * logs["G_l1"], rel=1e-5)
+        assert logs["loss"] == pytest.approx(logs["G_loss"] + logs["D_loss"], rel=1e-5)
+
+
+def test_an_epoch_visits_every_sample_once_and_the_next_in_another_order():
+    recorder = Recorder()
+    toy_trainer(max_epochs=2, handlers=[recorder]).run()
+    visits = [index for batch in recorder.samples for index in batch]
+    assert sorted(visits[:8]) == sorted(visits[8:]) == list(range(8))
+    assert visits[:8] != visits[8:]
+
+
+def test_one_generator_forward_serves_both_steps():
+    trainer = toy_trainer(max_epochs=1)
+    trainer.run()
+    assert trainer.networks["G"].calls == 4
+
+
+def test_each_discriminator_step_sees_a_fresh_batch():
+    seen = []
+    trainer = toy_trainer(max_epochs=2, d_repeat=3)
+    losses = trainer.steps[0].losses
+    trainer.steps[0].losses = lambda context: seen.append(context.batch["sample"].tolist()) or losses(context)
+    trainer.run()
+    assert trainer.state.epoch_length == 1  # four batches an epoch, three an iteration
+    assert len(seen) == 6
+    assert sorted(sum(seen[:4], [])) == list(range(8))
+
+
+def test_two_generator_steps_an_iteration():
+    trainer = toy_trainer(max_epochs=1, g_repeat=2, ema=0)
+    trainer.run()
+    assert trainer.state.epoch_length == 2
+    assert trainer.optimizers["G"].state_dict()["state"][0]["step"] == 4
+    assert trainer.optimizers["D"].state_dict()["state"][0]["step"] == 2
+
+
+def test_generator_step_leaves_the_discriminator_without_gradients():
+    trainer = toy_trainer()
+    context = Context(trainer.networks)
+    context.use(trainer.prepare(next(iter(trainer.data_loader))[0], trainer.precision))
+    step = trainer.steps[1]
+    with frozen([trainer.networks["D"]]):
+        step.total(step.losses(context)).backward()
+    assert all(p.grad is None for p in trainer.networks["D"].parameters())
+    assert all(p.grad is not None for p in trainer.networks["G"].parameters())
+    assert all(p.requires_grad for p in trainer.networks["D"].parameters())
+
+
+@pytest.mark.parametrize("kind", ["bce", "least_squares", "hinge", "wasserstein"])
+def test_every_loss_changes_both_networks(kind):
+    trainer = toy_trainer(max_epochs=1, kind=kind, penalty=10.0 if kind == "wasserstein" else 0.0)
+    before = weights(trainer)
+    trainer.run()
+    after = weights(trainer)
+    for name in ("G.net.0.weight", "D.nets.0.initial_conv.conv.weight"):
+        assert not torch.equal(before[name], after[name])
+    assert ("D_penalty" in trainer.state.logs) == (kind == "wasserstein")
+
+
+def test_average_follows_slowly():
+    trainer = toy_trainer(max_epochs=1, ema=0.9)
+    start = weights(trainer)["G.net.0.weight"]
+    trainer.run()
+    end = weights(trainer)
+    moved, averaged = (end[f"{n}.net.0.weight"] - start for n in ("G", "G_ema"))
+    assert 0 < averaged.norm() < moved.norm()
+
+
+def test_same_seed_same_bytes():
+    results = []
+    for _ in range(2):
+        trainer = toy_trainer(max_epochs=2)
+        trainer.run()
+        results.append(weights(trainer))
+    assert_same(*results)
+
+
+@pytest.mark.parametrize(("stop", "workers", "amp"), [(1, 0, False), (4, 0, False), (6, 2, False), (7, 0, "bf16")])
+def test_resumed_run_equals_the_straight_one(stop, workers, amp):
+    straight = Recorder()
+    whole = toy_trainer(num_workers=workers, amp=amp, handlers=[straight])
+    whole.run()
+
+    states, first = {}, toy_trainer(num_workers=workers, amp=amp)
+    event = Events.EPOCH_COMPLETED if stop % 4 == 0 else Events.ITERATION_COMPLETED
+    first.add_event_handler(event, lambda e: states.setdefault(e.state.iteration, copy_of(e.training_state())))
+    first.run()
+
+    resumed = Recorder()
+    second = toy_trainer(num_workers=workers, amp=amp, handlers=[resumed])
+    second.load_training_state(states[stop])
+    torch.manual_seed(99)  # what the process did before must not matter
+    second.load_training_state(states[stop])
+    second.run()
+    assert_same(weights(whole), weights(second))
+    assert resumed.logs == straight.logs[stop:]
+
+
+def copy_of(value):
+    if isinstance(value, dict):
+        return {k: copy_of(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [copy_of(v) for v in value]
+    return value.clone() if torch.is_tensor(value) else value
+
+
+def test_finished_run_is_not_started_again():
+    trainer = toy_trainer(max_epochs=1)
+    trainer.run()
+    before = weights(trainer)
+    again = toy_trainer(max_epochs=1)
+    again.load_training_state(trainer.training_state())
+    again.run()
+    assert_same(before, weights(again))
+
+
+def test_postprocessing_sees_decollated_items():
+    seen = []
+    trainer = toy_trainer(max_epochs=1, postprocessing=lambda item: seen.append(item["pred"].shape) or item)
+    trainer.run()
+    assert seen == [torch.Size([1, 16, 16])] * 8
+
+
+def test_unknown_names_are_refused():
+    trainer = toy_trainer()
+    with pytest.raises(UserError, match="no network or optimiser called"):
+        type(trainer)(
+            1,
+            trainer.data_loader.loader,
+            {"A": trainer.networks["G"]},
+            trainer.optimizers,
+            trainer.steps,
+            trainer.precision,
+        )
+    step = GeneratorStep(trainer.steps[1].adversarial, weights={"G_l2": 1.0})
+    with pytest.raises(UserError, match="G_l2"):
+        step.total({"G_adversarial": torch.tensor(1.0)})
+
+
+def test_resuming_with_another_batch_size_is_refused():
+    trainer = toy_trainer()
+    state = trainer.training_state()
+    state["setting"]["batch_size"] = 4
+    with pytest.raises(UserError, match="batch_size was 4, is 2"):
+        trainer.load_training_state(state)
