@@ -1,0 +1,111 @@
+"""COVID-like lesions: ground glass and consolidation, mostly at the back, below and near the chest wall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.data.phantoms.anatomy import Anatomy
+from common.data.phantoms.fields import smooth_noise
+from common.data.phantoms.grid import Array, Grid, Points, Pose
+from common.data.phantoms.places import Places, box_around, choose, moved
+
+GROUND_GLASS, CONSOLIDATION = 1, 2
+"""Label values, as in COVID-SemiSeg's class maps."""
+GROUND_GLASS_HU = (-680.0, -470.0)
+CONSOLIDATION_HU = (-90.0, 40.0)
+MOST_LESIONS = 16
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A cluster of ellipsoids. ``centres`` (B, 3) and ``radii`` (B, 3) in patient mm."""
+
+    centres: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    core: float
+    """Level (0 border, 1 centre) above which the lesion is consolidated; above 1: nowhere."""
+    ground_glass_hu: float
+    consolidation_hu: float
+
+
+def draw_lesions(random: np.random.Generator, anatomy: Anatomy, places: Places) -> list[Lesion]:
+    """Draws the patient's lesions; none where the load is 0."""
+    load = anatomy.lesion_load
+    count = round(MOST_LESIONS * load) if load > 0 else 0
+    _, y, z = places.patient.T
+    near_wall = np.exp(-np.maximum(places.wall, 0) / 14)
+    behind, below = 1 / (1 + np.exp(-(y - 15) / 16)), 1 / (1 + np.exp((z - 130) / 32))
+    weights = (near_wall + 0.04) * (behind + 0.12) * (below + 0.15)
+    return [
+        _draw(random, anatomy, places.patient[index])
+        for index in choose(random, weights, max(count, load > 0))
+    ]
+
+
+def _draw(random: np.random.Generator, anatomy: Anatomy, centre: NDArray[np.float64]) -> Lesion:
+    size = float(np.clip(random.lognormal(2.35 + 0.7 * anatomy.lesion_load, 0.45), 6, 42))
+    blobs = int(random.integers(2, 6))
+    shift = random.normal(0, 0.5 * size, (blobs, 3)) * (blobs > 1)
+    shift[0] = 0
+    radii = size * random.uniform(0.5, 1.0, (blobs, 3))
+    core = random.uniform(0.25, 0.9) if random.random() < 0.25 + 0.65 * anatomy.consolidation else 2.0
+    return Lesion(
+        centre + shift,
+        radii,
+        float(core),
+        float(random.uniform(*GROUND_GLASS_HU)),
+        float(random.uniform(*CONSOLIDATION_HU)),
+    )
+
+
+@dataclass(frozen=True)
+class LesionFields:
+    """``opacity`` and ``core`` 0 to 1: how much of a voxel is lesion, and consolidated; densities in HU."""
+
+    opacity: Array
+    core: Array
+    ground_glass_hu: Array
+    consolidation_hu: Array
+
+    def labels(self, lung: NDArray[np.bool_]) -> NDArray[np.uint16]:
+        """0, 1 (ground glass) or 2 (consolidation), inside ``lung`` only."""
+        result = np.where(self.opacity > 0.5, GROUND_GLASS, 0)
+        result[(self.core > 0.5) & (result > 0)] = CONSOLIDATION
+        return (result * lung).astype(np.uint16)
+
+
+def build_lesions(
+    random: np.random.Generator, lesions: list[Lesion], grid: Grid, pose: Pose, points: Points
+) -> LesionFields:
+    """Turns drawn lesions into fields on the grid, with ragged borders and a patchy inside."""
+    level = np.full(grid.shape, -1, np.float32)
+    core = np.full(grid.shape, -1, np.float32)
+    glass = np.full(grid.shape, np.mean(GROUND_GLASS_HU), np.float32)
+    solid = np.full(grid.shape, np.mean(CONSOLIDATION_HU), np.float32)
+    for lesion in lesions:
+        for centre, radii in zip(lesion.centres, lesion.radii, strict=True):
+            box = box_around(grid, pose, centre, 1.35 * float(radii.max()))
+            own = _blob(moved(points, centre, box), radii)
+            stronger = own > level[box]
+            glass[box] = np.where(stronger, lesion.ground_glass_hu, glass[box])
+            solid[box] = np.where(stronger, lesion.consolidation_hu, solid[box])
+            level[box] = np.maximum(level[box], own)
+            core[box] = np.maximum(core[box], own - np.float32(lesion.core))
+    ragged = 0.20 * smooth_noise(random, grid, 14) + 0.16 * smooth_noise(random, grid, 6)
+    net = smooth_noise(random, grid, 5)
+    opacity = np.clip((level + ragged * (level > -0.6)) * 4 + np.float32(0.5), 0, 1)
+    consolidated = np.clip((core + ragged * (core > -0.6)) * 6 + np.float32(0.5), 0, 1) * opacity
+    return LesionFields(opacity, consolidated, glass + 35 * net, solid + 22 * net)
+
+
+def _blob(points: Points, radii: NDArray[np.float64]) -> Array:
+    level = sum(((p / np.float32(r)) ** 2 for p, r in zip(points, radii, strict=True)), np.float32(0))
+    return np.asarray(1 - np.sqrt(level), dtype=np.float32)
+
+
+def lesion_share(labels: NDArray[np.generic]) -> float:
+    """Share 0 to 1 of the axial slices (axis 2) of a lesion label map that hold a lesion."""
+    return float((np.asarray(labels) > 0).any(axis=(0, 1)).mean())
