@@ -1,0 +1,8 @@
+"""What every run does first: one-line errors, a check of all config keys, seeds. See `start`."""
+
+from __future__ import annotations
+
+from common.config.beginning import start
+from common.config.path import ON_PATH
+
+__all__ = ["ON_PATH", "start"]

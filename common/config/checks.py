@@ -1,0 +1,120 @@
+"""What is refused before a run begins: keys nothing reads, arguments nothing takes, numbers that are text."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+from pydoc import locate
+from typing import Any
+
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
+from monai.bundle.utils import ID_SEP_KEY
+
+from common.config.reading import Values, roots, unread, values_read
+from common.errors import UserError
+
+_EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
+_SHOWN_AT_MOST = 12
+
+
+def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
+    """Checks the config of a run before its first component is made.
+
+    Args:
+        parser: the parsed config, overrides included.
+        run_ids: what this run evaluates; the arguments of the components it needs are checked too.
+    Raises:
+        UserError: the first thing wrong, with the nearest name.
+    """
+    config = parser.get()
+    read = values_read(config, [*roots(config), *run_ids])
+    check_keys(config, read)
+    check_numbers(read)
+    check_arguments(values_read(config, run_ids), parser.locator)
+
+
+def check_keys(config: dict[str, Any], read: Values) -> None:
+    """Refuses a key that nothing reads, such as a mistyped override.
+
+    Raises:
+        UserError: names the key and the nearest one.
+    """
+    for id_ in unread(config, read):
+        parent, _, key = id_.rpartition(ID_SEP_KEY)
+        near = suggestion(key, _names_in(read, parent), parent, read)
+        raise UserError(f"config key '{_shown(id_)}' is read by nothing{near}")
+
+
+def check_numbers(read: Values) -> None:
+    """Refuses ``1e-4``: YAML reads it as text (a number needs a point and a signed exponent).
+
+    Raises:
+        UserError: names the key and how to write the number.
+    """
+    for id_, value in read.items():
+        match = _EXPONENT.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            sign, digits, exponent_sign, exponent = match.groups()
+            whole, _, part = digits.partition(".")
+            number = f"{sign}{whole or 0}.{part or 0}e{exponent_sign or '+'}{exponent}"
+            raise UserError(f"config key '{_shown(id_)}': '{value}' is text in YAML; write {number}")
+
+
+def check_arguments(read: Values, locator: ComponentLocator) -> None:
+    """Refuses an argument that a component's target does not take.
+
+    Raises:
+        UserError: names the argument and the nearest one.
+    """
+    for id_, value in read.items():
+        if not ConfigComponent.is_instantiable(value):
+            continue
+        component = ConfigComponent(config=value, id=id_, locator=locator)
+        accepted = accepted_arguments(component)
+        if accepted is None:
+            continue
+        for name in component.resolve_args():
+            if name not in accepted:
+                key, near = _shown(f"{id_}{ID_SEP_KEY}{name}"), suggestion(name, accepted, id_)
+                raise UserError(f"config key '{key}': {value['_target_']} takes no '{name}'{near}")
+
+
+def accepted_arguments(component: ConfigComponent) -> list[str] | None:
+    """The keywords a component's target takes; None where that cannot be told (``**kwargs``, builtins)."""
+    target = component.get_config()["_target_"]
+    if not isinstance(target, str) or target[:1] in ("$", "@") or component.is_disabled():
+        return None
+    function = locate(component.resolve_module_name())
+    if not callable(function):
+        return None  # MONAI names what it cannot find
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some builtins have no signature
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def suggestion(name: str, beside: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:
+    """``; did you mean 'x'?``: the nearest name under ``parent``, else of the ids elsewhere, else a list."""
+    prefix = parent + ID_SEP_KEY if parent else ""
+    siblings = {other: prefix + other for other in sorted(set(beside))}
+    others = {id_.rpartition(ID_SEP_KEY)[2]: id_ for id_ in sorted(elsewhere, key=len, reverse=True)}
+    for known in (siblings, others):
+        near = difflib.get_close_matches(name, known, n=1)
+        if near:
+            return f"; did you mean '{_shown(known[near[0]])}'?"
+    names = [*list(siblings)[:_SHOWN_AT_MOST], *(["…"] if len(siblings) > _SHOWN_AT_MOST else [])]
+    return f"; known here: {', '.join(names)}" if names else ""
+
+
+def _names_in(read: Values, parent: str) -> set[str]:
+    prefix = parent + ID_SEP_KEY if parent else ""
+    return {id_.removeprefix(prefix).split(ID_SEP_KEY)[0] for id_ in read if id_.startswith(prefix)}
+
+
+def _shown(id_: str) -> str:
+    return id_.replace(ID_SEP_KEY, "#")  # as people type it: --train#trainer#max_epochs

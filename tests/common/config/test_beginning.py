@@ -1,0 +1,116 @@
+"""The first item of a run list, called as MONAI calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigWorkflow
+
+from common.config import ON_PATH, start
+from common.errors import UserError
+from common.paths import repository_root
+
+CONFIG = {
+    "on_path": ON_PATH,
+    "config": {"_target_": "importlib.import_module", "_requires_": "@on_path", "name": "common.config"},
+    "max_epochs": 2,
+    "seed": 7,
+    "training": ["$@config.start()", "$print('ran', @max_epochs)"],
+}
+
+
+def written(folder: Path, config: dict[str, object]) -> Path:
+    """``configs/train.yaml`` in a made bundle."""
+    path = folder / "configs" / "train.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False, width=1000), encoding="utf-8")
+    return path
+
+
+def started(folder: Path, **overrides: object) -> ConfigWorkflow:
+    """Runs the made config in this process, with Python's own hook put back."""
+    hook = sys.excepthook
+    try:
+        file = str(written(folder, CONFIG))
+        workflow = ConfigWorkflow(file, run_id="training", workflow_type=None, **overrides)
+        workflow.initialize()
+        workflow.run()
+    finally:
+        sys.excepthook = hook
+    return workflow
+
+
+def test_the_seed_is_set(tmp_path: Path) -> None:
+    started(tmp_path)
+    first = torch.rand(3)
+    started(tmp_path)
+    assert torch.equal(torch.rand(3), first)
+    started(tmp_path, seed=8)
+    assert not torch.equal(torch.rand(3), first)
+
+
+def test_wrong_keys_and_seeds_are_refused(tmp_path: Path) -> None:
+    for overrides, said in (({"epocs": 3}, "max_epochs"), ({"seed": -1}, "whole number")):
+        with pytest.raises(RuntimeError) as caught:  # MONAI wraps what expressions raise
+            started(tmp_path, **overrides)
+        assert isinstance(caught.value.__cause__, UserError)
+        assert said in str(caught.value.__cause__)
+
+
+def test_outside_of_a_run_it_says_so() -> None:
+    hook = sys.excepthook
+    with pytest.raises(UserError, match="no bundle run"):
+        start()
+    sys.excepthook = hook
+
+
+def test_shipped_configs_hold_the_literal_path_expression() -> None:
+    for file in sorted(repository_root().glob("bundles/*/configs/*.yaml")):
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert config.get("on_path", ON_PATH) == ON_PATH, file
+
+
+def run_bundle(config_file: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """``python -m monai.bundle run training`` as a user calls it, without the repository on PYTHONPATH."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(config_file)]
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def unpacked(folder: Path) -> Path:
+    """A made bundle with the code beside its configs, as in an unpacked download."""
+    (folder / "common").symlink_to(repository_root() / "common", target_is_directory=True)
+    (folder / "bundles" / "made").mkdir(parents=True)
+    (folder / "bundles" / "made" / "networks.py").write_text("def network(width):\n    return [width]\n")
+    network = {"_target_": "bundles.made.networks.network", "_requires_": "@on_path", "width": "@max_epochs"}
+    training = ["$@config.start()", "$print('made', @network_def)"]
+    return written(folder, {**CONFIG, "network_def": network, "training": training})
+
+
+@pytest.mark.slow
+def test_it_runs_from_another_working_directory(tmp_path: Path) -> None:
+    bundle, elsewhere = tmp_path / "bundle", tmp_path / "elsewhere"
+    bundle.mkdir()
+    elsewhere.mkdir()
+    done = run_bundle(unpacked(bundle), cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "made [2]" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_mistyped_override_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    file = written(tmp_path, CONFIG)
+    done = run_bundle(file, "--epocs", "3", cwd=repository_root())
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "error: config key 'epocs' is read by nothing; did you mean 'max_epochs'?"
+    assert "ran" not in done.stdout
