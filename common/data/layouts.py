@@ -1,0 +1,159 @@
+"""From a folder to its list of samples: one function for each way data sets lie on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from common.data.duplicates import near_duplicate_groups
+from common.data.folders import MASK_FOLDERS, image_files, paired_files
+from common.data.samples import Sample, stem
+from common.data.volume_files import is_volume
+from common.data.volumes import volume_depth
+from common.errors import UserError
+
+PHANTOM_MARKER = "phantom.json"
+# The default for plain slices: "case7_012" and "case7-012" belong to patient "case7".
+SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+$"
+# COVID-SemiSeg's pseudo masks are a network's soft output, 0..255.
+SOFT_MASK_THRESHOLD = 128
+# Radiopaedia's case number names the person: case 10 and case 29 come as two scans each.
+_CASE = re.compile(r"radiopaedia_org_(?P<case>.+?-\d+)_")
+
+
+def find_samples(
+    dataset_dir: str | os.PathLike[str], layout: str = "auto", patient_pattern: str = SLICE_PATTERN
+) -> list[Sample]:
+    """All slices of a data set, in a fixed order. Volumes become one sample for each axial slice.
+
+    Args:
+        dataset_dir: the data set's folder.
+        layout: a key of `LAYOUTS`, or ``auto``.
+        patient_pattern: for plain slice files, a regular expression on the stem whose group ``patient`` (or group 1)
+            names the patient; stems that do not match are patients of their own. Volumes are patients of their own.
+    Raises:
+        UserError: missing folder, no fitting layout, no pairs, an image without a mask or a mask without an image.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give --dataset_dir a folder with images/ and masks/")
+    name = detect_layout(folder) if layout == "auto" else layout
+    if name not in LAYOUTS:
+        raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(LAYOUTS)}")
+    samples = LAYOUTS[name](folder, patient_pattern)
+    if not samples:
+        raise UserError(f"{folder}: no image and mask pairs found; put equal names into images/ and masks/")
+    return samples
+
+
+def detect_layout(folder: Path) -> str:
+    """The key of `LAYOUTS` that fits the folder.
+
+    Raises:
+        UserError: none fits.
+    """
+    if (folder / PHANTOM_MARKER).is_file():
+        return "phantom"
+    if _covid_parts(folder):
+        return "covid_lesions"
+    if (folder / "images").is_dir() and any((folder / name).is_dir() for name in MASK_FOLDERS):
+        return "image_mask_folders"
+    raise UserError(
+        f"{folder}: no known layout; expected images/ and masks/ with equal file names "
+        "(PNG or JPEG slices, NIfTI or MHD volumes, DICOM series folders), or doctor/ and pseudo/"
+    )
+
+
+def image_mask_folders(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+    """``images/`` and ``masks/`` with equal stems: slices, volumes, or DICOM series folders."""
+    pattern = re.compile(patient_pattern)
+    return [
+        sample
+        for image, mask in paired_files(folder)
+        for sample in expand(Sample(image, mask, _patient(image, pattern)))
+    ]
+
+
+def phantom(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+    """Made phantoms: NIfTI volumes; labels 1 ground glass and 2 consolidation both are lesion."""
+    pairs = paired_files(folder)
+    samples = [Sample(image, mask, stem(image), group="phantom", mask_values=(1, 2)) for image, mask in pairs]
+    return [part for sample in samples for part in expand(sample)]
+
+
+def covid_lesions(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+    """COVID-SemiSeg's ``doctor/`` and ``pseudo/`` slices: the parent folder, or one of the two."""
+    parts = _covid_parts(folder)
+    return [sample for name in sorted(parts) for sample in COVID_PARTS[name](parts[name])]
+
+
+def doctor_slices(folder: Path) -> list[Sample]:
+    """Slices without a patient id: near-duplicates share one. All lie with the spine at the right, mirrored."""
+    pairs = paired_files(folder)
+    groups = near_duplicate_groups([image for image, _ in pairs])
+    return [
+        Sample(
+            image, mask, f"doctor_{group:03d}", orientation="transpose", group="doctor", mask_values=(255,)
+        )
+        for (image, mask), group in zip(pairs, groups, strict=True)
+    ]
+
+
+def pseudo_slices(folder: Path) -> list[Sample]:
+    """Slices with soft masks; the file name before its last ``_`` is the patient."""
+    return [_pseudo_slice(image, mask) for image, mask in paired_files(folder)]
+
+
+def _pseudo_slice(image: Path, mask: Path) -> Sample:
+    """Coronacases lie with the spine at the left (rotated), radiopaedia with the spine at the right (transposed)."""
+    patient = stem(image).rsplit("_", 1)[0]
+    case = _CASE.search(patient)
+    return Sample(
+        image,
+        mask,
+        patient,
+        orientation="rot90" if "coronacases" in patient else "transpose",
+        group="pseudo",
+        mask_threshold=SOFT_MASK_THRESHOLD,
+        person=case["case"] if case else "",
+        site="coronacases" if "coronacases" in patient else "radiopaedia",
+    )
+
+
+def expand(sample: Sample) -> list[Sample]:
+    """One sample for each axial slice of a volume; a 2-D file stays one sample."""
+    if not is_volume(sample.image):
+        return [sample]
+    return [replace(sample, index=index) for index in range(volume_depth(sample.image))]
+
+
+def _patient(image: Path, pattern: re.Pattern[str]) -> str:
+    name = stem(image)
+    match = None if is_volume(image) else pattern.match(name)
+    if match is None:
+        return name
+    return match["patient"] if "patient" in pattern.groupindex else match.group(1 if pattern.groups else 0)
+
+
+def _covid_parts(folder: Path) -> dict[str, Path]:
+    """The parts of COVID-SemiSeg found in (or named by) the folder."""
+    inside = {name: folder / name for name in COVID_PARTS if (folder / name / "images").is_dir()}
+    if inside or not (folder / "images").is_dir():
+        return inside
+    name = folder.resolve().name
+    if name in COVID_PARTS:
+        return {name: folder}
+    first = next((stem(file) for file in image_files(folder / "images")), "")
+    return {"pseudo": folder} if first.startswith(("Data-1_coronacases", "Data-1_radiopaedia")) else {}
+
+
+Layout = Callable[[Path, str], list[Sample]]
+COVID_PARTS: dict[str, Callable[[Path], list[Sample]]] = {"doctor": doctor_slices, "pseudo": pseudo_slices}
+LAYOUTS: dict[str, Layout] = {
+    "phantom": phantom,
+    "covid_lesions": covid_lesions,
+    "image_mask_folders": image_mask_folders,
+}

@@ -1,0 +1,196 @@
+"""The one entry that configs call: a folder becomes train, validation and test pairs, and loaders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from common.data.augment import Augmentation
+from common.data.intensity import Window, window_by_name
+from common.data.layouts import SLICE_PATTERN, find_samples
+from common.data.pairs import PairDataset
+from common.data.samples import Sample
+from common.data.sampling import BatchStream
+from common.data.splits import SPLITS, assign, read_splits, split_by_patient
+from common.data.standardise import Standardiser
+from common.errors import UserError
+
+logger = logging.getLogger(__name__)
+SPLITS_FILE = "splits.json"
+
+
+class PairData:
+    """A data set, split by patient and loaded.
+
+    ``splits.json`` in the folder is used where there is one; else the set is split by ``split_seed``, which is apart
+    from the run's seed so that evaluating finds the same test patients whatever ``seed`` was.
+
+    Args:
+        dataset_dir: folder in one of the known layouts.
+        image_size: side of the square slices in pixels.
+        window: HU window: a preset's name or [lower, upper].
+        standardise: ``none``, ``landmarks`` or ``histogram``, see `common.data.standardise`.
+        augment: of the training split; None or a dict of `Augmentation` settings or the object.
+        seed: the run's seed (augmentation).
+        empty_masks: ``drop`` or ``keep`` slices without lesion.
+        min_lesion_pixels: what counts as empty: fewer lesion pixels than this at ``image_size``.
+        fractions: shares of train, val, test.
+        split_seed: of the split.
+        layout: see `common.data.layouts.find_samples`.
+        patient_pattern: see `common.data.layouts.find_samples`.
+        mask_values, mask_threshold: override the layout's mask convention.
+        source_range: black and white of files that are not HU.
+        apart: groups that form a split of their own.
+        parts: which splits to load; evaluating with a saved standardiser needs ``("test",)`` alone.
+        standardiser_state: of a trained model's metadata; then nothing is fitted.
+    Raises:
+        UserError: a bad folder, file or setting.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike[str],
+        image_size: int,
+        window: str | Window | Sequence[float] = "lung",
+        standardise: str = "none",
+        augment: Augmentation | Mapping[str, float] | None = None,
+        seed: int = 0,
+        empty_masks: str = "drop",
+        min_lesion_pixels: int = 1,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        split_seed: int = 0,
+        layout: str = "auto",
+        patient_pattern: str = SLICE_PATTERN,
+        mask_values: Sequence[int] | None = None,
+        mask_threshold: int | None = None,
+        source_range: Sequence[float] | None = None,
+        apart: Sequence[str] = ("doctor",),
+        parts: Sequence[str] | None = None,
+        standardiser_state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.dataset_dir, self.image_size, self.window = (
+            Path(dataset_dir),
+            int(image_size),
+            window_by_name(window),
+        )
+        samples = find_samples(dataset_dir, layout, patient_pattern)
+        samples = [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
+        self.splits = self._split(samples, fractions, split_seed, apart)
+        self.standardiser = (
+            Standardiser(standardise, self.window)
+            if standardiser_state is None
+            else Standardiser.from_state(standardiser_state)
+        )
+        self.datasets: dict[str, PairDataset] = {}
+        wanted = list(self.splits) if parts is None else [name for name in self.splits if name in parts]
+        if standardiser_state is None and standardise != "none" and "train" not in wanted:
+            wanted.append("train")
+        for name in sorted(
+            wanted, key=lambda part: part != "train"
+        ):  # train first: the standardiser learns from it
+            training = name == "train"
+            self.datasets[name] = PairDataset(
+                self.splits[name],
+                self.image_size,
+                self.window,
+                self.standardiser,
+                fit_standardiser=training and standardiser_state is None,
+                augment=_augmentation(augment) if training else None,
+                seed=seed,
+                empty_masks=empty_masks,
+                min_lesion_pixels=min_lesion_pixels,
+                source_range=source_range,
+            )
+        logger.info(self.summary())
+
+    def __getitem__(self, name: str) -> PairDataset:
+        if name not in self.datasets:
+            raise UserError(
+                f"{self.dataset_dir}: no split {name!r} was loaded; there is {', '.join(self.datasets)}"
+            )
+        return self.datasets[name]
+
+    @property
+    def train(self) -> PairDataset:
+        """The training pairs (augmented where asked for)."""
+        return self["train"]
+
+    @property
+    def val(self) -> PairDataset:
+        """The validation pairs."""
+        return self["val"]
+
+    @property
+    def test(self) -> PairDataset:
+        """The test pairs."""
+        return self["test"]
+
+    @property
+    def apart(self) -> dict[str, PairDataset]:
+        """The groups that are reported apart, by name."""
+        return {name: part for name, part in self.datasets.items() if name not in SPLITS}
+
+    def summary(self) -> str:
+        """One line: slices and patients of each split, and what was dropped."""
+        counts = ", ".join(
+            f"{name} {len(part)} slices of {len({sample.patient for sample in part.samples})} patients"
+            for name, part in self.datasets.items()
+        )
+        dropped = sum(part.dropped for part in self.datasets.values())
+        return f"{self.dataset_dir}: {counts}" + (
+            f"; dropped {dropped} slices with an empty mask" if dropped else ""
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a trained model, as plain JSON: window, look, value range, sizes, patients."""
+        return {
+            "window_hu": [self.window.lower, self.window.upper],
+            "nominal_hu": any(part.nominal_hu for part in self.datasets.values()),
+            "value_range": [-1.0, 1.0],
+            "image_size": self.image_size,
+            "standardiser": self.standardiser.state(),
+            "splits": {name: sorted({s.patient for s in part}) for name, part in self.splits.items()},
+            "slices": {name: len(part) for name, part in self.datasets.items()},
+        }
+
+    def _split(
+        self, samples: list[Sample], fractions: Sequence[float], seed: int, apart: Sequence[str]
+    ) -> dict[str, list[Sample]]:
+        table = self.dataset_dir / SPLITS_FILE
+        if table.is_file():
+            return assign(samples, read_splits(table))
+        if len(fractions) != len(SPLITS):
+            raise UserError(f"fractions {list(fractions)}: give three numbers, for train, val and test")
+        return split_by_patient(samples, (fractions[0], fractions[1], fractions[2]), seed, apart)
+
+
+def make_loader(
+    dataset: PairDataset, stream: BatchStream, num_workers: int = 0, pin_memory: bool = False
+) -> DataLoader[dict[str, Any]]:
+    """An endless loader whose batches are those of ``stream``; the workers draw nothing themselves."""
+    return DataLoader(
+        dataset,
+        batch_sampler=stream,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_threshold: int | None) -> Sample:
+    """The sample with the user's mask convention, where one was given."""
+    if mask_threshold is not None:
+        return replace(sample, mask_threshold=mask_threshold)
+    if mask_values is not None:
+        return replace(sample, mask_values=tuple(mask_values), mask_threshold=None)
+    return sample
+
+
+def _augmentation(settings: Augmentation | Mapping[str, float] | None) -> Augmentation | None:
+    return Augmentation(**settings) if isinstance(settings, Mapping) else settings

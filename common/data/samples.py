@@ -1,0 +1,91 @@
+"""The one record that walks from the layout to the panel: a slice, its mask, its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+# The eight flips and rotations of the square, applied to (H, W, ...) arrays. Rotations are counter-clockwise.
+ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "identity": lambda a: a,
+    "rot90": lambda a: np.rot90(a, 1, axes=(0, 1)),
+    "rot180": lambda a: np.rot90(a, 2, axes=(0, 1)),
+    "rot270": lambda a: np.rot90(a, 3, axes=(0, 1)),
+    "flip_lr": lambda a: np.flip(a, axis=1),
+    "flip_ud": lambda a: np.flip(a, axis=0),
+    "transpose": lambda a: np.swapaxes(a, 0, 1),
+    "anti_transpose": lambda a: np.rot90(np.swapaxes(a, 0, 1), 2, axes=(0, 1)),
+}
+INVERSE_ORIENTATIONS: dict[str, str] = {name: name for name in ORIENTATIONS} | {
+    "rot90": "rot270",
+    "rot270": "rot90",
+}
+
+COMPOUND_SUFFIXES = (".nii.gz",)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One axial slice with its mask. Nothing downstream opens a path that is not in here.
+
+    Args:
+        image: CT file, or the folder of a DICOM series.
+        mask: mask or label file (or series folder); None for unconditional sets.
+        patient: patient or scan id, the unit of the splits.
+        index: axial slice of a volume, counted from the feet; None for 2-D files.
+        orientation: key of `ORIENTATIONS` that brings a 2-D file upright (image and mask alike).
+        group: source within the set ("pseudo", "doctor", "phantom"), reported apart.
+        mask_values: values that mean lesion; None for any non-zero value.
+        mask_threshold: for soft masks: a value of at least this is lesion.
+        mask_background: values that are expected beside ``mask_values`` and mean no lesion.
+        person: set where several patient ids (scans) are one person; the splits keep them together.
+        site: where the scan comes from, if the set has several sources: the splits spread each over all parts.
+    """
+
+    image: Path
+    mask: Path | None
+    patient: str
+    index: int | None = None
+    orientation: str = "identity"
+    group: str = ""
+    mask_values: tuple[int, ...] | None = None
+    mask_threshold: int | None = None
+    mask_background: tuple[int, ...] = (0,)
+    person: str = ""
+    site: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What the splits move as a whole: the person, else the patient."""
+        return self.person or self.patient
+
+    @property
+    def name(self) -> str:
+        """Unique within its set and safe as a file name: ``group-stem`` or ``group-stem-z012``."""
+        parts = [self.group, quote(stem(self.image), safe="")]
+        if self.index is not None:
+            parts.append(f"z{self.index:03d}")
+        return "-".join(part for part in parts if part)
+
+
+def stem(path: Path) -> str:
+    """The file's name without its suffix (``.nii.gz`` counts as one); a folder's whole name."""
+    lowered = path.name.lower()
+    for suffix in COMPOUND_SUFFIXES:
+        if lowered.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name if path.is_dir() else path.stem
+
+
+def orient(array: np.ndarray, orientation: str) -> np.ndarray:
+    """Brings a file's (H, W, ...) array upright; the result is contiguous."""
+    return np.ascontiguousarray(ORIENTATIONS[orientation](array))
+
+
+def restore_orientation(array: np.ndarray, orientation: str) -> np.ndarray:
+    """The inverse of `orient`: from upright back to the file's own axes."""
+    return orient(array, INVERSE_ORIENTATIONS[orientation])
