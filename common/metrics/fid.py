@@ -1,0 +1,70 @@
+"""Frechet distance between Gaussians fitted to features (FID; Heusel et al. 2017, equation 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), by symmetric eigen-decompositions in float64.
+
+    Args:
+        mean1, mean2: (D,).
+        covariance1, covariance2: (D, D), symmetric and positive semi-definite; may be rank-deficient.
+    Returns:
+        The squared distance, at least 0.
+    """
+    first, second = covariance1.double(), covariance2.double()
+    root = square_root(first)
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
+    offset = (mean1.double() - mean2.double()).square().sum()
+    return max(0.0, float(offset + first.trace() + second.trace() - 2 * cross))
+
+
+def square_root(matrix: Tensor) -> Tensor:
+    """The symmetric square root of a positive semi-definite matrix (D, D)."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def fid(
+    real: Tensor, fake: Tensor, weights: Tensor | None = None, fake_weights: Tensor | None = None
+) -> float:
+    """The Frechet distance of two sets of features, from the features themselves.
+
+    tr (S1 S2)^1/2 is the nuclear norm of A B^T where S1 = A^T A and S2 = B^T B, so few samples of many
+    dimensions cost an n x m decomposition instead of D x D ones, and nothing is lost to a singular product.
+    The value is biased upward for few samples: compare only values of the same number of samples.
+
+    Args:
+        real, fake: (N, D) and (M, D).
+        weights, fake_weights: how often each row counts (bootstrap); once each by default, `fake_weights` as
+            `weights`.
+    """
+    weights = torch.ones(len(real)) if weights is None else weights
+    fake_weights = _default_weights(fake, weights) if fake_weights is None else fake_weights
+    mean1, factor1 = _factor(real, weights)
+    mean2, factor2 = _factor(fake, fake_weights)
+    trace = factor1.square().sum() + factor2.square().sum()
+    cross = torch.linalg.svdvals(_short(factor1) @ _short(factor2).T).sum()
+    return max(0.0, float((mean1 - mean2).square().sum() + trace - 2 * cross))
+
+
+def _default_weights(features: Tensor, weights: Tensor) -> Tensor:
+    return weights if len(weights) == len(features) else torch.ones(len(features))
+
+
+def _factor(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted mean (D,) and rows A (n, D), A^T A the unbiased weighted covariance; unused rows drop."""
+    used = weights > 0
+    rows, counts = features[used].double(), weights[used].double().to(features.device)[:, None]
+    total = counts.sum()
+    mean = (rows * counts).sum(0) / total
+    return mean, (rows - mean) * (counts / (total - 1).clamp_min(1)).sqrt()
+
+
+def _short(factor: Tensor) -> Tensor:
+    """A factor of the same covariance with at most D rows."""
+    rows, columns = factor.shape
+    return factor if rows <= columns else torch.linalg.qr(factor, mode="r").R

@@ -1,0 +1,66 @@
+"""Image against image, pixel for pixel: SSIM, MS-SSIM, PSNR, MAE, MSE. One number an image."""
+
+from __future__ import annotations
+
+import torch
+from monai.metrics import MAEMetric, MSEMetric, MultiScaleSSIMMetric, PSNRMetric, SSIMMetric
+from torch import Tensor
+
+DATA_RANGE = 2.0  # images lie in [-1, 1]
+MS_SSIM_SMALLEST = 161  # four halvings and an 11-pixel window (Wang et al. 2003)
+SSIM_SMALLEST = 11
+LARGEST_PSNR = 100.0  # dB; stands for the infinity of identical images, so that means stay finite
+
+HIGHER_IS_BETTER = {"ssim": True, "ms_ssim": True, "psnr": True, "mae": False, "mse": False}
+
+
+def ssim(pred: Tensor, real: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of (B, 1, H, W) images in [-1, 1]: (B,), at most 1."""
+    return _each(SSIMMetric(2, data_range=DATA_RANGE)(pred, real))
+
+
+def ms_ssim(pred: Tensor, real: Tensor) -> Tensor:
+    """Multi-scale structural similarity (Wang et al. 2003) of images larger than 160 pixels: (B,), at most 1.
+
+    A scale on which the images disagree in sign counts as 0.
+    """
+    return _each(MultiScaleSSIMMetric(2, data_range=DATA_RANGE)(pred, real))
+
+
+def psnr(pred: Tensor, real: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]: (B,), at most 100."""
+    return _each(PSNRMetric(DATA_RANGE)(pred, real)).clamp_max(LARGEST_PSNR)
+
+
+def mae(pred: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute error in network units (2 = the whole window): (B,)."""
+    return _each(MAEMetric()(pred, real))
+
+
+def mse(pred: Tensor, real: Tensor) -> Tensor:
+    """Mean squared error in squared network units: (B,)."""
+    return _each(MSEMetric()(pred, real))
+
+
+@torch.inference_mode()
+def image_metrics(pred: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Every metric of this file that the image size allows.
+
+    Args:
+        pred, real: (B, 1, H, W) in [-1, 1].
+    Returns:
+        name -> (B,) float32; ``ms_ssim`` only where both sides exceed 160 pixels.
+    """
+    pred, real = pred.float(), real.float()
+    chosen = {"psnr": psnr, "mae": mae, "mse": mse}
+    smallest = min(real.shape[-2:])
+    if smallest >= SSIM_SMALLEST:
+        chosen = {"ssim": ssim, **chosen}
+    if smallest >= MS_SSIM_SMALLEST:
+        chosen = {"ms_ssim": ms_ssim, **chosen}
+    return {name: metric(pred, real) for name, metric in chosen.items()}
+
+
+def _each(values: object) -> Tensor:
+    """MONAI's (B, 1) as (B,)."""
+    return torch.as_tensor(values).flatten()

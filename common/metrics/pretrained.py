@@ -1,0 +1,128 @@
+"""Pretrained feature extractors: Inception-v3 (ImageNet) and ResNet-50 (RadImageNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.errors import UserError
+
+INCEPTION_URL = (
+    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+)
+INCEPTION_SIZE = 299
+RADIMAGENET_REPOSITORY = "Warvito/radimagenet-models"
+RADIMAGENET_SIZE = 224
+RADIMAGENET_MEAN = (0.406, 0.456, 0.485)  # the order of its Keras original: blue, green, red
+FEATURES = 2048
+
+
+class PretrainedExtractor(nn.Module):
+    """A network made into an extractor: resize, three equal channels, scale, run, average over positions.
+
+    Args:
+        name: part of the metric's name.
+        network: (B, 3, size, size) -> (B, 2048) or (B, 2048, h, w).
+        prepare: maps images in [0, 1] (B, 3, size, size) to what the network was trained on.
+        size: the network's input size in pixels.
+    """
+
+    dimension = FEATURES
+
+    def __init__(self, name: str, network: nn.Module, prepare: Callable[[Tensor], Tensor], size: int) -> None:
+        super().__init__()
+        self.name, self.network, self.prepare, self.size = name, network, prepare, size
+        self.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) in [-1, 1] -> (B, 2048) float32."""
+        resized = F.interpolate(
+            images.float(), (self.size, self.size), mode="bilinear", align_corners=False, antialias=True
+        )
+        unit = ((resized.clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)  # (B, 3, size, size)
+        features = self.network(self.prepare(unit))
+        return (features.flatten(2).mean(2) if features.ndim > 2 else features).float()
+
+
+def inception(weights: Path | None = None) -> PretrainedExtractor:
+    """Inception-v3 with the weights of the original FID (Heusel et al. 2017), name ``inception``.
+
+    Args:
+        weights: the TorchScript file ``inception-2015-12-05.pt``; else from torch's hub folder or a download.
+    Raises:
+        UserError: no such file and no way to fetch it.
+    """
+    network = _ReturnFeatures(_scripted(weights or _fetched_inception()))
+    return PretrainedExtractor("inception", network, lambda unit: unit * 255, INCEPTION_SIZE)
+
+
+def radimagenet(weights: Path | None = None) -> PretrainedExtractor:
+    """ResNet-50 trained on 1.35 million radiological images (Mei et al. 2022), name ``radimagenet``.
+
+    Args:
+        weights: a TorchScript file of the network; else from torch's hub, by its copy or a download.
+    Raises:
+        UserError: no such file and no way to fetch it.
+    """
+    network = _scripted(weights) if weights else _fetched_radimagenet()
+    mean = torch.tensor(RADIMAGENET_MEAN)[:, None, None]
+    return PretrainedExtractor("radimagenet", network, lambda unit: unit - mean.to(unit), RADIMAGENET_SIZE)
+
+
+class _ReturnFeatures(nn.Module):
+    """Asks the scripted Inception for its last pooled features instead of class scores."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images, return_features=True)
+        return features
+
+
+def _scripted(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file; give a TorchScript file with --extractor_weights")
+    try:
+        network: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: not a TorchScript file; download it again or choose extractor randvgg"
+        ) from error
+    return network
+
+
+def _fetched_inception() -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(INCEPTION_URL, str(path), progress=True)
+    except (URLError, OSError) as error:
+        raise UserError(
+            f"extractor inception: its weights cannot be fetched; download {INCEPTION_URL} to {path} "
+            "(or name the file with --extractor_weights), or choose extractor randvgg"
+        ) from error
+    return path
+
+
+def _fetched_radimagenet() -> nn.Module:
+    try:
+        network: nn.Module = torch.hub.load(
+            RADIMAGENET_REPOSITORY, model="radimagenet_resnet50", trust_repo=True, verbose=False
+        )
+    except (URLError, OSError, ImportError, RuntimeError) as error:
+        raise UserError(
+            f"extractor radimagenet: torch hub cannot fetch {RADIMAGENET_REPOSITORY} "
+            f"({type(error).__name__}); connect to the network and pip install gdown, "
+            "or name a TorchScript file of the network with --extractor_weights, or choose extractor randvgg"
+        ) from error
+    return network

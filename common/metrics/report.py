@@ -1,0 +1,51 @@
+"""The result of an evaluation as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+ARROWS = {"higher": "higher is better", "lower": "lower is better"}
+
+
+def metrics_table(result: Mapping[str, Any]) -> str:
+    """A table of ``evaluate_with_baselines``'s result: one metric a line, the model, then each baseline.
+
+    ``*`` marks the leading metrics. Every number is the same metric on the same test images.
+    """
+    metrics: Mapping[str, Any] = result["metrics"]
+    baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
+    head = ["metric", "model [95 % interval]", *(name.replace("_", "-") for name in baselines), "n", ""]
+    rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
+    return _aligned(rows)
+
+
+def number(value: float | None) -> str:
+    """A number with four significant digits at most, or ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading: Sequence[str]) -> list[str]:
+    low, high = metric["interval"]
+    return [
+        name + (" *" if name in leading else ""),
+        f"{number(metric['mean'])} [{number(low)}, {number(high)}]",
+        *(number(metric["baselines"][baseline]["mean"]) for baseline in baselines),
+        str(metric["n"]),
+        ARROWS[metric["better"]],
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index in (0, len(widths) - 1) else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics.fid import FIDMetric
+
+from common.metrics.fid import fid, frechet_distance
+from common.metrics.statistics import StreamingMoments
+
+
+def features(count: int, dimension: int, seed: int) -> torch.Tensor:
+    numbers = np.random.default_rng(seed)
+    mixing = numbers.standard_normal((dimension, dimension)) * np.linspace(0.1, 2, dimension)
+    return torch.from_numpy(numbers.standard_normal((count, dimension)) @ mixing + numbers.uniform(0, 3))
+
+
+def moments(values: torch.Tensor) -> StreamingMoments:
+    result = StreamingMoments(values.shape[1])
+    for batch in values.split(7):
+        result.update(batch)
+    return result
+
+
+@pytest.mark.parametrize("counts", [(300, 200), (40, 45)], ids=["full rank", "fewer samples than dimensions"])
+def test_agrees_with_monai_on_the_same_features(counts: tuple[int, int]) -> None:
+    real, fake = features(counts[0], 64, 1), features(counts[1], 64, 2)
+    theirs = float(FIDMetric()(fake, real))
+    first, second = moments(real), moments(fake)
+    ours = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert fid(real, fake) == pytest.approx(theirs, rel=1e-3)
+
+
+def test_diagonal_gaussians_have_a_closed_form() -> None:
+    first, second = torch.tensor([1.0, 4.0, 9.0]), torch.tensor([4.0, 4.0, 0.0])
+    mean1, mean2 = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 2.0])
+    expected = 9 + (1 - 2) ** 2 + 0 + 3**2  # shift, then squared differences of standard deviations
+    assert frechet_distance(mean1, first.diag(), mean2, second.diag()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_rotated_covariances_do_not_commute() -> None:
+    first, second = torch.diag(torch.tensor([4.0, 1.0])), torch.tensor([[2.5, 1.5], [1.5, 2.5]])
+    # tr sqrt(S1 S2) of 2 x 2 matrices is sqrt(tr(S1 S2) + 2 sqrt(det(S1 S2)))
+    expected = 5 + 5 - 2 * np.sqrt(12.5 + 2 * np.sqrt(16.0))
+    assert frechet_distance(torch.zeros(2), first, torch.zeros(2), second) == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+def test_identical_sets_are_at_distance_zero() -> None:
+    real = features(30, 64, 1)
+    assert fid(real, real) == pytest.approx(0, abs=1e-9)
+    first = moments(real)
+    assert frechet_distance(first.mean, first.covariance, first.mean, first.covariance) < 1e-6
+
+
+def test_a_collapsed_set_is_as_far_as_the_real_spread() -> None:
+    real = features(50, 8, 3)
+    collapsed = real.mean(0, keepdim=True).expand(50, -1)
+    spread = float(real.var(0).sum())
+    assert fid(real, collapsed) == pytest.approx(spread, rel=1e-9)
+    assert fid(real + 2, collapsed) == pytest.approx(spread + 8 * 4, rel=1e-9)
+
+
+def test_weights_count_rows() -> None:
+    real, fake = features(5, 8, 1), features(4, 8, 2)
+    weights, fake_weights = torch.tensor([2.0, 0, 1, 1, 0]), torch.tensor([0.0, 1, 3, 1])
+    repeated, fake_repeated = real[[0, 0, 2, 3]], fake[[1, 2, 2, 2, 3]]
+    assert fid(real, fake, weights, fake_weights) == pytest.approx(fid(repeated, fake_repeated), rel=1e-9)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.metrics.fid import fid
+from common.metrics.randvgg import RandomVGG
+
+CHECK_MEAN = 0.44199  # of all features of two pictures
+CHECK_LAST = 0.24911  # the last feature of the second
+
+
+@pytest.fixture(scope="module")
+def network() -> RandomVGG:
+    return RandomVGG()
+
+
+def pictures(count: int, size: int = 64) -> Tensor:
+    """Discs of random place and size on a gentle slope, with fine stripes: something to blur."""
+    numbers = np.random.default_rng(5)
+    rows, columns = np.mgrid[:size, :size] / size
+    images = []
+    for y, x, radius in numbers.uniform((0.3, 0.3, 0.1), (0.7, 0.7, 0.3), (count, 3)):
+        disc = np.hypot(rows - y, columns - x) < radius
+        images.append(np.where(disc, 0.5, -0.8 + 0.3 * rows) + 0.1 * np.sign(np.sin(columns * 90)))
+    return torch.from_numpy(np.stack(images)[:, None].astype(np.float32))
+
+
+def blurred(images: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        images = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return images
+
+
+def test_features_have_the_declared_shape_and_range(network: RandomVGG) -> None:
+    features = network(pictures(3))
+    assert features.shape == (3, network.dimension) and network.dimension == 240
+    assert features.dtype == torch.float32 and not features.requires_grad
+    assert features.min() >= 0 and features.std() > 0.01
+
+
+def test_weights_are_the_same_whatever_the_global_seed(network: RandomVGG) -> None:
+    torch.manual_seed(99)
+    again = RandomVGG()
+    for ours, theirs in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(RandomVGG(seed=1)(pictures(1)), network(pictures(1)))
+
+
+def test_building_leaves_the_global_random_state_alone(network: RandomVGG) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    RandomVGG()
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_known_features_guard_the_definition_of_the_metric(network: RandomVGG) -> None:
+    features = network(pictures(2))
+    assert float(features.double().mean()) == pytest.approx(CHECK_MEAN, rel=1e-4)
+    assert float(features[1, 239]) == pytest.approx(CHECK_LAST, rel=1e-3)
+
+
+def test_fid_rises_with_blur_and_with_noise(network: RandomVGG) -> None:
+    images = pictures(24)
+    real = network(images)
+    numbers = torch.Generator().manual_seed(0)
+    noise = torch.randn(images.shape, generator=numbers)
+    blur = [fid(real, network(blurred(images, times))) for times in (1, 3, 9)]
+    noisy = [fid(real, network((images + sigma * noise).clamp(-1, 1))) for sigma in (0.05, 0.15, 0.45)]
+    assert 1 < blur[0] < 0.8 * blur[1] < 0.8 * blur[2]
+    assert 0 < 2 * noisy[0] < noisy[1] < noisy[2]
+    assert fid(real, network(noise.clamp(-1, 1))) > 3 * max(*blur, noisy[1])
+
+
+def test_image_size_hardly_matters(network: RandomVGG) -> None:
+    small = pictures(4, 128)
+    large = F.interpolate(small, scale_factor=2, mode="nearest")
+    difference = (network(small) - network(large)).norm() / network(small).norm()
+    assert difference < 0.06
+    assert (network(small) - network(pictures(4, 64))).norm() / network(small).norm() > 2 * difference
