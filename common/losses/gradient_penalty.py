@@ -19,8 +19,8 @@ def gradient_penalty(
     of autocast: squared gradients overflow in float16.
 
     Args:
-        critic: gives the values (B,) or (B, 1) of x, or their sum; of a patch critic the mean over its logits,
-            as in the loss. A conditional critic is passed with its condition bound,
+        critic: gives the values (B,) or (B, 1) of x, or their sum; for a patch critic the mean of a sample's
+            logits, as in the loss. A conditional critic is passed with its condition bound,
             ``lambda x: critic(torch.cat([condition, x], 1))``. No batch norm: it ties the samples of a batch.
         real, fake: (B, ...) of the same shape; gradients flow into neither.
         mixing: (B,) in [0, 1], the share of ``real``; drawn from torch's generator when absent.
