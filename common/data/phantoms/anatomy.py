@@ -52,7 +52,7 @@ def draw_anatomy(seed: int, patient: int) -> Anatomy:
     size = between(0.93, 1.03)
     return Anatomy(
         pose=Pose(
-            scale=(size * between(0.95, 1.05), size * between(0.92, 1.1), between(0.93, 1.05)),
+            scale=(size * between(0.95, 1.05), size * between(0.96, 1.14), between(0.93, 1.05)),
             turn=(between(-4, 4), between(-3, 3), float(np.clip(random.normal(0, 4), -9, 9))),
             shift=(between(-6, 6), between(-10, 10), between(-8, 8)),
         ),

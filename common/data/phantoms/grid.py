@@ -43,7 +43,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a patient lies: size relative to the standard body, turn about (x, y, z) in degrees, shift in mm."""
+    """How a patient lies: size relative to the standard body, turn about x, y, z (degrees), shift (mm)."""
 
     scale: Vector
     turn: Vector

@@ -71,10 +71,13 @@ class Heart:
         return result
 
 
-def build_heart(points: Points, anatomy: Anatomy) -> Heart:
-    """Places the heart; ``points`` are patient coordinates in mm (three arrays of one shape)."""
+def build_heart(points: Points, anatomy: Anatomy, wobble: Array) -> Heart:
+    """Places the heart; ``points`` are patient coordinates in mm (three arrays of one shape).
+
+    ``wobble`` is a smooth field in mm that makes the chambers' borders irregular.
+    """
     own = _heart_points(points, anatomy)
-    chambers = _separated(_chambers(own))
+    chambers = _separated({value: shape + wobble for value, shape in _chambers(own).items()})
     left = union(
         tube(own, DESCENDING, [12, 12, 11.5, 11, 10.5]),
         *(tube(own, course, [6, 4.5, 4]) for course in NECK_ARTERIES),

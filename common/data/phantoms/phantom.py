@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from common.data.phantoms.lesions import LesionFields, build_lesions, draw_lesio
 from common.data.phantoms.nodules import NoduleFields, build_nodules, draw_nodules
 from common.data.phantoms.places import Places, draw_places
 from common.data.phantoms.scanner import scan
-from common.data.phantoms.thorax import Thorax, build_thorax
+from common.data.phantoms.thorax import Thorax, body_back, build_thorax
 from common.data.phantoms.vessels import Branches, grow_tree, paint_branches
 from common.errors import UserError
 from common.random import generator
@@ -33,6 +34,8 @@ BRONCHUS_HU = -950.0
 TREES = ((-34.0, 8.0, 150.0), (-36.0, 22.0, 126.0), (38.0, 14.0, 154.0), (38.0, 24.0, 124.0))
 """Where artery and vein enter the right, then the left lung; patient mm."""
 TREE_ENDS = 420
+PLACES = 9000
+"""Points drawn around the lungs; about a quarter lies inside."""
 
 
 @dataclass(frozen=True)
@@ -81,39 +84,21 @@ def make_phantom(
     Raises:
         UserError: ``shape`` is not three numbers of at least 8.
     """
-    anatomy = draw_anatomy(seed, patient)
-    grid = Grid(_checked(shape))
-    points = patient_points(grid, anatomy.pose)
-    heart = build_heart(points, anatomy)
-    thorax = build_thorax(
-        points, anatomy, heart, smooth_noise(generator(seed, "phantom", patient, "wobble"), grid, 40)
-    )
-    inside = thorax.lung < 0
-    places = draw_places(
-        generator(seed, "phantom", patient, "places"),
-        6000,
-        grid,
-        anatomy.pose,
-        thorax.lung,
-        np.maximum(thorax.cavity, thorax.diaphragm),
-    )
-    lesions = _lesions(seed, patient, anatomy, places if with_lesions else None, grid, points)
+    body = _build_body(seed, patient, Grid(_checked(shape)))
+    inside = body.thorax.lung < 0
+    lesions = _lesions(body, with_lesions)
     lesion_labels = lesions.labels(inside)
-    nodules = _nodules(
-        seed, patient, anatomy, places if with_nodules else None, grid, points, inside & (lesion_labels == 0)
-    )
-    branches = _branches(places, anatomy)
-    texture = smooth_noise(generator(seed, "phantom", patient, "texture"), grid, 9)
-    ideal = _ideal(points, grid, anatomy, heart, thorax, texture)
-    _fill_lungs(ideal, points, grid, anatomy, thorax, texture, lesions, nodules, branches)
+    nodules = _nodules(body, with_nodules, inside & (lesion_labels == 0))
+    ideal = _ideal(body)
+    _fill_lungs(ideal, body, lesions, nodules)
     labels = {
-        "lung": np.where(inside, np.where(points[0] < 0, 1, 2), 0).astype(np.uint16),
+        "lung": np.where(inside, np.where(body.points[0] < 0, 1, 2), 0).astype(np.uint16),
         "lesion": lesion_labels,
         "nodule": nodules.labels,
-        "heart": heart.labels,
+        "heart": body.heart.labels,
     }
-    image = scan(generator(seed, "phantom", patient, "noise"), ideal, thorax.body, anatomy, grid)
-    return Phantom(image, labels, grid.spacing, grid.affine(anatomy.offset), anatomy)
+    image = scan(body.random("noise"), ideal, body.thorax.body, body.anatomy, body.grid)
+    return Phantom(image, labels, body.grid.spacing, body.grid.affine(body.anatomy.offset), body.anatomy)
 
 
 def _checked(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -122,74 +107,82 @@ def _checked(shape: Sequence[int]) -> tuple[int, int, int]:
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def _lesions(
-    seed: int, patient: int, anatomy: Anatomy, places: Places | None, grid: Grid, points: Points
-) -> LesionFields:
-    random = generator(seed, "phantom", patient, "lesions")
-    drawn = draw_lesions(random, anatomy, places) if places is not None else []
-    return build_lesions(
-        generator(seed, "phantom", patient, "lesion texture"), drawn, grid, anatomy.pose, points
+@dataclass(frozen=True)
+class _Body:
+    """A patient's shapes on a grid, before anything has a density."""
+
+    random: Callable[[str], np.random.Generator]  # by purpose
+    anatomy: Anatomy
+    grid: Grid
+    points: Points
+    heart: Heart
+    thorax: Thorax
+    places: Places
+    texture: Array
+
+    @property
+    def width(self) -> float:
+        """Size of a voxel in the slice, mm."""
+        return float(min(self.grid.spacing[:2]))
+
+
+def _build_body(seed: int, patient: int, grid: Grid) -> _Body:
+    random = partial(generator, seed, "phantom", patient)
+    anatomy = draw_anatomy(seed, patient)
+    points = patient_points(grid, anatomy.pose)
+    heart = build_heart(points, anatomy, smooth_noise(random("heart"), grid, 22))
+    thorax = build_thorax(points, anatomy, heart, smooth_noise(random("wobble"), grid, 40))
+    wall = np.maximum(thorax.cavity, thorax.diaphragm)
+    places = draw_places(random("places"), PLACES, grid, anatomy.pose, thorax.lung, wall)
+    return _Body(
+        random, anatomy, grid, points, heart, thorax, places, smooth_noise(random("texture"), grid, 9)
     )
 
 
-def _nodules(
-    seed: int,
-    patient: int,
-    anatomy: Anatomy,
-    places: Places | None,
-    grid: Grid,
-    points: Points,
-    free: NDArray[np.bool_],
-) -> NoduleFields:
-    random = generator(seed, "phantom", patient, "nodules")
-    drawn = draw_nodules(random, anatomy.nodules, places) if places is not None else []
-    return build_nodules(drawn, grid, anatomy.pose, points, free)
+def _lesions(body: _Body, wanted: bool) -> LesionFields:
+    drawn = draw_lesions(body.random("lesions"), body.anatomy, body.places) if wanted else []
+    return build_lesions(body.random("lesion texture"), drawn, body.grid, body.anatomy.pose, body.points)
 
 
-def _branches(places: Places, anatomy: Anatomy) -> Branches:
+def _nodules(body: _Body, wanted: bool, free: NDArray[np.bool_]) -> NoduleFields:
+    drawn = draw_nodules(body.random("nodules"), body.anatomy.nodules, body.places) if wanted else []
+    return build_nodules(drawn, body.grid, body.anatomy.pose, body.points, free)
+
+
+def _branches(body: _Body) -> Branches:
     """Arteries and veins of both lungs in grid mm. Even places feed arteries, odd ones veins."""
+    places, pose = body.places, body.anatomy.pose
     trees = []
     for number, root in enumerate(TREES):
-        side = np.sign(root[0])
-        own = places.patient[(places.patient[:, 0] * side > 0) & (places.depth > 3)]
+        own = places.patient[(places.patient[:, 0] * root[0] > 0) & (places.depth > 3)]
         trees.append(grow_tree(np.array(root), own[number % 2 :: 2][:TREE_ENDS]))
-    starts, ends = (np.concatenate([getattr(tree, name) for tree in trees]) for name in ("starts", "ends"))
-    radii = np.concatenate([tree.radii for tree in trees])
-    return Branches(anatomy.pose.to_grid(starts), anatomy.pose.to_grid(ends), radii)
+    starts = np.concatenate([tree.starts for tree in trees])
+    ends = np.concatenate([tree.ends for tree in trees])
+    return Branches(pose.to_grid(starts), pose.to_grid(ends), np.concatenate([tree.radii for tree in trees]))
 
 
-def _ideal(
-    points: Points, grid: Grid, anatomy: Anatomy, heart: Heart, thorax: Thorax, texture: Array
-) -> Array:
+def _ideal(body: _Body) -> Array:
     """Densities in HU of everything but the lungs' inside."""
-    width = min(grid.spacing[:2])
-    image = tissue.soft_tissue(points, anatomy, thorax, texture, width)
-    tissue.bones(image, points, anatomy, thorax, texture, width)
-    tissue.middle(image, points, anatomy, heart, thorax, width)
-    tissue.table(image, grid.axis(0)[:, None, None], grid.axis(1)[None, :, None], width)
+    points, anatomy, thorax, width = body.points, body.anatomy, body.thorax, body.width
+    image = tissue.soft_tissue(points, anatomy, thorax, body.texture, width)
+    tissue.bones(image, points, anatomy, thorax, body.texture, width)
+    tissue.middle(image, points, anatomy, body.heart, thorax, width)
+    back = float(anatomy.pose.to_grid(np.array([[0.0, body_back(anatomy), 120.0]]))[0, 1])
+    tissue.table(image, body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None], back, width)
     return image
 
 
-def _fill_lungs(
-    image: Array,
-    points: Points,
-    grid: Grid,
-    anatomy: Anatomy,
-    thorax: Thorax,
-    texture: Array,
-    lesions: LesionFields,
-    nodules: NoduleFields,
-    branches: Branches,
-) -> None:
+def _fill_lungs(image: Array, body: _Body, lesions: LesionFields, nodules: NoduleFields) -> None:
     """Paints air, lesions, vessels, bronchi and nodules into the lungs, in place."""
-    width = min(grid.spacing[:2])
-    content = anatomy.lung_hu + anatomy.lung_gradient * (points[1] / np.float32(180)) + 14 * texture
+    anatomy, width = body.anatomy, body.width
+    slope = np.float32(anatomy.lung_gradient / 180)
+    content = anatomy.lung_hu + slope * body.points[1] + 14 * body.texture
     tissue.paint(content, lesions.opacity, lesions.ground_glass_hu)
     tissue.paint(content, lesions.core, lesions.consolidation_hu)
     vessel_hu = VESSEL_HU + 0.35 * anatomy.blood_right_hu
-    tissue.paint(content, paint_branches(grid, branches, SLAB), vessel_hu)
-    bronchi = lobar_bronchi(points)
+    tissue.paint(content, paint_branches(body.grid, _branches(body), SLAB), vessel_hu)
+    bronchi = lobar_bronchi(body.points)
     tissue.paint(content, 0.6 * coverage(bronchi - 1, width), -150.0)
     tissue.paint(content, coverage(bronchi, width), BRONCHUS_HU)
     tissue.paint(content, nodules.share, nodules.hu)
-    tissue.paint(image, coverage(thorax.lung, width), content)
+    tissue.paint(image, coverage(body.thorax.lung, width), content)

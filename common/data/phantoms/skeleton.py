@@ -9,8 +9,10 @@ from common.data.phantoms.grid import Array, Points
 from common.data.phantoms.thorax import Thorax
 
 RIB_SPACING = 24.0
-RIB_SLOPE = 0.5
-"""Ribs fall by this many mm for each mm to the front."""
+RIB_SLOPE, RIB_FALL = 0.42, 0.34
+"""Ribs fall by so many mm for each mm to the front, and to the side."""
+TOP_RIB = 220.0
+"""No rib above this height in mm."""
 VERTEBRA_HEIGHT = 24.0
 CARTILAGE_FRONT = -66.0
 """In front of this y (mm) a rib is cartilage."""
@@ -19,12 +21,19 @@ CARTILAGE_FRONT = -66.0
 def ribs(points: Points, thorax: Thorax) -> Array:
     """Signed distance in mm to the ribs: slanted rings in the wall of the cavity."""
     x, y, z = points
-    height = z - np.float32(RIB_SLOPE) * y
+    height = z - np.float32(RIB_SLOPE) * y + np.float32(RIB_FALL) * np.abs(x)
     across = (np.mod(height, RIB_SPACING) - RIB_SPACING / 2) * 0.9
     depth = thorax.cavity - np.float32(6.5)
     shape = (np.sqrt((across / 6.2) ** 2 + (depth / 3.9) ** 2) - 1) * 3.9
     beside_spine = np.float32(14) - np.abs(x)
-    return np.asarray(np.maximum(shape, beside_spine), dtype=np.float32)
+    return within(np.asarray(shape, dtype=np.float32), beside_spine, z - np.float32(TOP_RIB))
+
+
+def within(shape: Array, *limits: Array) -> Array:
+    """The shape where every limit is negative."""
+    for limit in limits:
+        shape = np.maximum(shape, limit)
+    return np.asarray(shape, dtype=np.float32)
 
 
 def cartilage(points: Points) -> Array:
@@ -45,13 +54,14 @@ def spine(points: Points) -> tuple[Array, Array]:
     arch = np.maximum(union(ring, transverse, process), -canal)
     # Between two arches the canal is open to the back.
     arch = np.maximum(arch, np.abs(level) - np.float32(9.5))
-    return union(np.maximum(body, -canal), arch), canal
+    return within(union(body, arch), -canal), canal
 
 
 def disc(points: Points) -> Array:
     """Share 0 to 1 by which the spine is disc rather than vertebra at this height."""
     level = np.abs(np.mod(points[2], VERTEBRA_HEIGHT) - VERTEBRA_HEIGHT / 2)
-    return np.clip((level - np.float32(VERTEBRA_HEIGHT / 2 - 3)) / 2, 0, 1) * (points[1] < 72)
+    share = np.clip((level - np.float32(VERTEBRA_HEIGHT / 2 - 3)) / 2, 0, 1) * (points[1] < 72)
+    return np.asarray(share, dtype=np.float32)
 
 
 def sternum(points: Points) -> Array:

@@ -35,8 +35,8 @@ class Thorax:
 
 def build_thorax(points: Points, anatomy: Anatomy, heart: Heart, wobble: Array) -> Thorax:
     """The large shapes. ``wobble`` is a smooth unit-variance field that makes borders irregular."""
-    cavity = _cavity(points)
-    diaphragm = _diaphragm(points, anatomy) + np.float32(1.5) * wobble
+    cavity = _cavity(points) + wobble
+    diaphragm = _diaphragm(points, anatomy) + np.float32(3) * wobble
     mediastinum = _mediastinum(points, heart) + np.float32(0.8) * wobble
     lung = np.maximum(np.maximum(cavity, diaphragm), -mediastinum)
     return Thorax(_body(points, anatomy) + wobble, cavity, diaphragm, mediastinum, lung)
@@ -56,6 +56,11 @@ def _body(points: Points, anatomy: Anatomy) -> Array:
     # The back is flatter than the front and has a groove over the spine.
     groove = 5 * np.exp(-((x / 16) ** 2)) * (y > 0)
     return (_oval(x / width, (y - 6) / (depth - groove), 2.5) - 1) * np.minimum(width, depth)
+
+
+def body_back(anatomy: Anatomy) -> float:
+    """Where the back touches the table: y in patient mm at the middle of the chest."""
+    return 6 + 112 + 0.6 * (anatomy.fat - 14)
 
 
 def _cavity(points: Points) -> Array:

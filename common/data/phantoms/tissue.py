@@ -17,6 +17,7 @@ FAT_HU = -100.0
 MUSCLE_HU = 50.0
 LIVER_HU = 105.0
 SPLEEN_HU = 120.0
+TABLE_HU = -250.0
 CANAL_HU = 35.0
 DISC_HU = 85.0
 CARTILAGE_HU = 110.0
@@ -124,11 +125,8 @@ def middle(
     paint(image, coverage(airways, width), AIR_HU)
 
 
-def table(image: Array, x: Array, y: Array, width: float) -> None:
-    """Paints the scanner's table, a thin curved shell; ``x`` and ``y`` are grid coordinates in mm."""
-    surface = np.float32(146) - (x / 27) ** 2
-    shell = np.abs(y - surface) - np.float32(1.3)
-    paint(image, coverage(np.maximum(shell, np.abs(x) - 165), width), -350.0)
-    paint(
-        image, coverage(np.maximum(np.maximum(surface - y, y - surface - 22), np.abs(x) - 165), width), -930.0
-    )
+def table(image: Array, x: Array, y: Array, back: float, width: float) -> None:
+    """Paints the scanner's table, a thin curved shell under the ``back``; grid coordinates in mm."""
+    surface = np.float32(back + 9) - (x / 32) ** 2
+    shell = np.abs(y - surface) - np.float32(1.2)
+    paint(image, coverage(np.maximum(shell, np.abs(x) - 150), width), TABLE_HU)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from common.data.phantoms.grid import Array, Grid
 
-BALANCE = 0.45
+BALANCE = 0.8
 """How much a short way to the root counts against short wire."""
-END_RADIUS = 0.62
+END_RADIUS = 0.6
 """Radius of the thinnest branch, mm."""
 MAX_RADIUS = 5.5
 
@@ -97,6 +97,6 @@ def _piece(
     along = np.clip((px * ab[0] + py * ab[1] + pz * ab[2]) / max(float(ab @ ab), 1e-6), 0, 1)
     gap_z = np.maximum(np.abs(pz - along * ab[2]) - np.float32(slab / 2), 0)
     gap = np.sqrt((px - along * ab[0]) ** 2 + (py - along * ab[1]) ** 2 + gap_z**2)
-    strength = min(1.0, 2 * radius / width) ** 1.3 if slab > 0 else 1.0
+    strength = min(1.0, 2 * radius / width) ** 1.2 if slab > 0 else 1.0
     shown = max(radius, 0.5 * width)
     return np.asarray(np.clip(0.5 + (shown - gap) / width, 0, 1) * strength, dtype=np.float32)
