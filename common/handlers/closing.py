@@ -14,8 +14,8 @@ def on_exception(engine: Engine, callback: Callable[[], None]) -> None:
     """Calls ``callback`` when a run of ``engine`` ends with an exception, which is then raised on.
 
     Ignite swallows an exception as soon as one handler for it is attached, and a handler that raises it
-    again keeps the later ones from running. So an engine gets one such handler, which calls all callbacks
-    and then raises.
+    again keeps the later ones from running. So an engine gets one such handler, which calls all callbacks and
+    then raises. Ignite asks twice for an error in the middle of an epoch: callbacks must bear a second call.
     """
     if engine not in _CALLBACKS:
         _CALLBACKS[engine] = []

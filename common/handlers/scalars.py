@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from ignite.engine import Engine, Events
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import FileWriter, summary
 
 from common.files import sync
 from common.handlers.closing import on_exception
@@ -34,7 +35,7 @@ class ScalarLog:
     def __init__(self, folder: str | Path, interval: int = 1) -> None:
         self.folder, self.interval = Path(folder), interval
         self.table = IterationTable(self.folder / LOSSES)
-        self._writer: SummaryWriter | None = None
+        self._writer: FileWriter | None = None
         self._kept: set[tuple[str, int]] = set()
         self._waiting: list[tuple[str, str, int]] = []  # texts (tag, text, step) from before the start
 
@@ -44,28 +45,29 @@ class ScalarLog:
             return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self._write)
-        engine.add_event_handler(Events.COMPLETED, self.flush)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
         on_exception(engine, self.close)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Adds one TensorBoard scalar per entry (tag: value)."""
+        """Adds one TensorBoard scalar per entry (tag: value), in one event (a fourth of the time)."""
         if self._writer is not None:
-            for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+            entries = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+            self._writer.add_summary(Summary(value=entries), step)
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
         """Adds a picture, uint8 of (H, W) or (H, W, 3)."""
         if self._writer is not None:
-            self._writer.add_image(tag, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+            layout = "HW" if image.ndim == 2 else "HWC"
+            self._writer.add_summary(summary.image(tag, image, dataformats=layout), step)
 
     def add_text(self, tag: str, text: str, step: int = 0) -> None:
         """Adds a text (Markdown) unless an earlier part of the run has; may be called before the start."""
         if self._writer is None:
             self._waiting.append((tag, text, step))
         elif (f"{tag}/text_summary", step) not in self._kept:
-            self._writer.add_text(tag, text, step)
+            self._writer.add_summary(summary.text(tag, text), step)
 
-    def flush(self, engine: Engine | None = None) -> None:
+    def flush(self) -> None:
         """Puts everything on the disk. To be called before a resume file is written."""
         if self._writer is not None:
             self._writer.flush()
@@ -86,10 +88,15 @@ class ScalarLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._kept = trim_events(self.folder, engine.state.iteration)
         self.table.open(engine.state.iteration)
-        self._writer = SummaryWriter(self.folder)
+        self._writer = FileWriter(str(self.folder))
         for entry in self._waiting:
             self.add_text(*entry)
         self._waiting = []
+
+    def _finish(self, engine: Engine) -> None:
+        """The event file stays open: a validation at the end of the run comes after this."""
+        self.flush()
+        self.table.close()
 
     def _write(self, engine: Engine) -> None:
         values = {name: float(value) for name, value in logs(engine).items()}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.handlers.best import BestModel, flat_state_dict
+
+
+@pytest.fixture
+def engine(trainer: Any, plain_losses: Any) -> Any:
+    return trainer(plain_losses, []).train(4)
+
+
+def weight(path: Path) -> float:
+    return float(torch.load(path, weights_only=True)["weight"])
+
+
+def validate(best: BestModel, engine: Any, iteration: int, metrics: dict[str, float]) -> bool:
+    """One validation at ``iteration``, where the generator's weight is the iteration's number."""
+    engine.state.iteration = iteration
+    with torch.no_grad():
+        engine.networks["G"].weight.fill_(iteration)
+    return best.update(engine, metrics)
+
+
+@pytest.mark.parametrize(("mode", "winner"), [("min", 20), ("max", 30)])
+def test_the_best_by_a_metric_stays(tmp_path: Path, engine: Any, mode: str, winner: int) -> None:
+    best = BestModel(tmp_path / "models" / "model.pt", score="mae", mode=mode)
+    for iteration, value in [(10, 3.0), (20, 1.0), (30, 4.0), (40, 2.0)]:
+        validate(best, engine, iteration, {"mae": value})
+    assert weight(best.path) == winner == best.best_iteration
+
+
+def test_the_record_beside_the_model(tmp_path: Path, engine: Any) -> None:
+    best = BestModel(tmp_path / "model.pt", metadata={"window": [-1000, 400]})
+    validate(best, engine, 8, {"fid_randvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": math.nan})
+    assert json.loads((tmp_path / "model.json").read_text()) == {
+        "window": [-1000, 400],
+        "iteration": 8,
+        "epoch": 1,
+        "score": 15.0,
+        "metrics": {"fid_randvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": None},
+    }
+
+
+def test_the_moving_average_is_preferred(tmp_path: Path, engine: Any) -> None:
+    engine.networks["G_ema"] = nn.Conv2d(1, 1, 1)
+    best = BestModel(tmp_path / "model.pt", score="mae")
+    validate(best, engine, 10, {"mae": 1.0})
+    assert weight(best.path) == float(engine.networks["G_ema"].weight.detach())
+
+
+def test_resumed_does_not_overwrite_a_better_model(tmp_path: Path, engine: Any) -> None:
+    first = BestModel(tmp_path / "model.pt", score="mae")
+    validate(first, engine, 10, {"mae": 1.0})
+    second = BestModel(tmp_path / "model.pt", score="mae")
+    second.load_state_dict(first.state_dict())
+    assert not validate(second, engine, 20, {"mae": 1.5})
+    assert weight(second.path) == 10
+
+
+def test_nan_is_kept_only_until_there_is_a_number(tmp_path: Path, engine: Any) -> None:
+    best = BestModel(tmp_path / "model.pt", score="mae")
+    kept = [
+        validate(best, engine, i, {"mae": v})
+        for i, v in [(1, math.nan), (2, math.nan), (3, 9.0), (4, math.nan)]
+    ]
+    assert kept == [True, False, True, False]
+
+
+def test_bad_settings_are_named(tmp_path: Path, engine: Any) -> None:
+    with pytest.raises(UserError, match="no metric 'fid'; validation gave mae"):
+        BestModel(tmp_path / "model.pt", score="fid").update(engine, {"mae": 1.0})
+    with pytest.raises(UserError, match="network 'generator'; it has G"):
+        BestModel(tmp_path / "model.pt", "generator", score="mae").update(engine, {"mae": 1.0})
+    with pytest.raises(UserError, match="'lowest' is neither"):
+        BestModel(tmp_path / "model.pt", mode="lowest")
+
+
+def test_compiled_and_channels_last_networks_give_plain_tensors() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    layered = nn.Sequential(torch.compile(network[0]), network[1]).to(memory_format=torch.channels_last)
+    state = flat_state_dict(torch.compile(layered))
+    assert list(state) == list(network.state_dict())
+    assert all(value.is_contiguous() and not value.requires_grad for value in state.values())
+    network.load_state_dict(state)
+
+
+def test_the_copy_does_not_follow_the_training() -> None:
+    network = nn.Conv2d(1, 1, 1)
+    state = flat_state_dict(network)
+    before = float(state["weight"])
+    with torch.no_grad():
+        network.weight.add_(1)
+    assert float(state["weight"]) == before

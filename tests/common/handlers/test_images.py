@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from common.handlers.images import ImageGrid, image_grid, label_picture
+from common.handlers.scalars import ScalarLog
+
+
+class Generator(nn.Module):
+    """Gives its level everywhere, and takes a random number, in training more than in evaluation."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, label: torch.Tensor) -> torch.Tensor:
+        torch.rand(3)
+        return self.dropout(torch.ones_like(label[:, :1])) * self.level
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    label = torch.zeros(3, 1, 4, 6)
+    label[0, 0, 1, 2] = 1
+    return {"label": label, "image": torch.full((3, 1, 4, 6), -1.0), "sample": torch.arange(3)}
+
+
+def run(
+    trainer: Any, logs: Any, batch: Any, folder: Path, networks: dict[str, nn.Module], **when: Any
+) -> None:
+    log = ScalarLog(folder)
+    engine = trainer(logs, [log, ImageGrid(log, batch, folder / "samples", **when)])
+    engine.networks = networks
+    engine.train(12)
+
+
+def test_grids_at_chosen_iterations_and_epochs(
+    tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any
+) -> None:
+    run(trainer, plain_losses, batch, tmp_path, {"G": Generator(0.5)}, interval=2, iterations=[1, 6])
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == [f"iteration_{i:06d}.png" for i in (1, 6, 8)]
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Images("samples")] == [1, 6, 8]
+
+
+def test_rows_are_mask_generated_real(tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any) -> None:
+    networks: dict[str, nn.Module] = {"G": Generator(0.5), "G_ema": Generator(0.2)}
+    run(trainer, plain_losses, batch, tmp_path, networks, interval=3)
+    picture = np.array(Image.open(tmp_path / "samples" / "iteration_000012.png"))
+    assert picture.shape == (3 * 4 + 2 * 2, 3 * 6 + 2 * 2)
+    assert picture[:4, :6].sum() == 255 and picture[1, 2] == 255
+    assert set(picture[6:10, 8:14].ravel()) == {153}  # (0.2 + 1) / 2 of 255: the moving average
+    assert picture[12:, :6].sum() == 0
+
+
+def test_training_is_left_as_it_was(tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any) -> None:
+    generator = Generator(0.5)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    run(trainer, plain_losses, batch, tmp_path, {"G": generator}, interval=1)
+    assert torch.equal(torch.rand(4), expected)
+    assert generator.training and generator.dropout.training
+
+
+def test_an_unconditional_generator_has_one_row(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
+    latent = {"latent": torch.zeros(2, 1, 4, 4)}
+    run(trainer, plain_losses, latent, tmp_path, {"G": Generator(1.0)}, interval=3)
+    picture = np.array(Image.open(tmp_path / "samples" / "iteration_000012.png"))
+    assert picture.shape == (4, 10) and picture.min() == 255
+
+
+def test_grid_values_and_gaps() -> None:
+    grid = image_grid([torch.zeros(2, 1, 2, 3), torch.full((2, 1, 2, 3), 0.5)])
+    assert grid.dtype == np.uint8 and grid.shape == (6, 8)
+    assert (grid[:2, :3] == 0).all() and (grid[4:, 5:] == 128).all() and (grid[2:4] == 255).all()
+
+
+def test_label_channels_show_as_levels() -> None:
+    label = torch.zeros(1, 4, 1, 4)
+    for channel in range(3):
+        label[0, channel, 0, channel] = 1
+    assert label_picture(label).flatten().tolist() == [0.25, 0.5, 0.75, 0.0]
