@@ -12,7 +12,7 @@ from scipy.ndimage import affine_transform
 class AugmentationDraw:
     """The parameters of one visit: geometry shared by image and mask, gamma for the image alone.
 
-    ``shift`` is (rows, columns) as a share of the side, ``rotation`` in radians (counter-clockwise as displayed).
+    ``shift`` is (rows, columns) as a share of the side, ``rotation`` in radians (counter-clockwise).
     """
 
     flip: bool = False

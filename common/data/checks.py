@@ -18,7 +18,7 @@ MOST_PROBLEMS = 5
 
 
 class Pair(NamedTuple):
-    """A checked slice with its mask: gray values (H, W) and uint8 {0, 1} (H, W), None for unconditional sets."""
+    """A checked slice: gray values (H, W), mask uint8 {0, 1} (H, W); no mask in unconditional sets."""
 
     pixels: Pixels
     mask: np.ndarray | None
@@ -36,7 +36,7 @@ def read_pair(sample: Sample) -> Pair:
     mask = read_mask(sample)
     if mask.shape != pixels.values.shape:
         raise UserError(
-            f"{sample.mask}: mask is {_size(mask)} but the image {sample.image.name} is {_size(pixels.values)} "
+            f"{sample.mask}: the mask is {_size(mask)} but {sample.image.name} is {_size(pixels.values)} "
             "(rows x columns); export both at the same size"
         )
     return Pair(pixels, mask)

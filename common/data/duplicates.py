@@ -12,13 +12,13 @@ from common.data.pictures import read_picture
 from common.data.resizing import resize_image
 
 THUMBNAIL = 32
-# On the doctor slices of COVID-SemiSeg, pairs above this correlation are neighbouring slices of one scan (seen
-# by eye), pairs below it different people. A low bar is the safe side: it can only make groups larger.
+# On the doctor slices of COVID-SemiSeg, pairs above this correlation are neighbouring slices of one scan
+# (seen by eye). A low bar is the safe side: it can only make groups larger.
 SAME_SCAN_CORRELATION = 0.85
 
 
 def near_duplicate_groups(paths: Sequence[Path], threshold: float = SAME_SCAN_CORRELATION) -> list[int]:
-    """A group number for each picture: pictures whose 32 x 32 thumbnails correlate above ``threshold`` share one.
+    """A group number for each picture: those whose 32 x 32 thumbnails correlate by ``threshold`` share one.
 
     Groups are joined through chains (single linkage) and numbered in the order of ``paths``.
 

@@ -60,5 +60,6 @@ def _check_partners(
     if lonely:
         more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
         raise UserError(
-            f"{files[lonely[0]]}: {what} without {partner}{more}; add {partner_folder / lonely[0]}.* or remove the {what}"
+            f"{files[lonely[0]]}: {what} without {partner}{more}; "
+            f"add {partner_folder / lonely[0]}.* or remove the {what}"
         )

@@ -51,7 +51,7 @@ def window_by_name(window: str | Window | Sequence[float]) -> Window:
     if isinstance(window, str):
         if window not in WINDOWS:
             raise UserError(
-                f"window {window!r} is unknown; choose one of {', '.join(WINDOWS)} or give [lower, upper] in HU"
+                f"window {window!r} is unknown; choose {', '.join(WINDOWS)} or give [lower, upper] in HU"
             )
         return WINDOWS[window]
     if len(window) != 2:

@@ -13,8 +13,8 @@ TISSUE_HU = 40.0
 
 BINS = 256
 SMOOTHING = 3.0
-# Pixels clipped to black or white say nothing about the peaks, unless the tissue itself is clipped: bone alone
-# fills less than this share of a slice.
+# Pixels clipped to black or white say nothing about the peaks, unless the tissue itself is clipped: bone
+# alone fills less than this share of a slice.
 CLIPPED_MARGIN = 3
 CLIPPED_TISSUE_SHARE = 0.2
 # Of a scan's slices the least diseased ones show aerated lung.
@@ -38,9 +38,9 @@ def slice_peaks(image: np.ndarray) -> tuple[float, float]:
 def scan_landmarks(images: Sequence[np.ndarray], ratios: tuple[float, float]) -> list[tuple[float, float]]:
     """(lung, soft tissue) levels for each slice of one scan.
 
-    Soft tissue is read off each slice, because some exports scale every slice by its own maximum. Lung is read
-    off the scan (its least diseased slices), as a ratio to soft tissue: slices full of ground glass have no peak
-    of aerated lung, and the ratio outlives such a scaling.
+    Soft tissue is read off each slice, because some exports scale every slice by its own maximum. Lung is
+    read off the scan (its least diseased slices), as a ratio to soft tissue: slices full of ground glass have
+    no peak of aerated lung, and the ratio outlives such a scaling.
 
     Args:
         images: slices (H, W) in [0, 1].

@@ -32,10 +32,10 @@ def find_samples(
     Args:
         dataset_dir: the data set's folder.
         layout: a key of `LAYOUTS`, or ``auto``.
-        patient_pattern: for plain slice files, a regular expression on the stem whose group ``patient`` (or group 1)
-            names the patient; stems that do not match are patients of their own. Volumes are patients of their own.
+        patient_pattern: for plain slice files, a regular expression on the stem whose group ``patient`` (or
+            group 1) names the patient. Volumes, and stems that do not match, are patients of their own.
     Raises:
-        UserError: missing folder, no fitting layout, no pairs, an image without a mask or a mask without an image.
+        UserError: missing folder, no fitting layout, no pairs, an image or mask without its partner.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -91,7 +91,7 @@ def covid_lesions(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sa
 
 
 def doctor_slices(folder: Path) -> list[Sample]:
-    """Slices without a patient id: near-duplicates share one. All lie with the spine at the right, mirrored."""
+    """Slices without a patient id: near-duplicates share one. All lie transposed, spine at the right."""
     pairs = paired_files(folder)
     groups = near_duplicate_groups([image for image, _ in pairs])
     return [
@@ -108,7 +108,7 @@ def pseudo_slices(folder: Path) -> list[Sample]:
 
 
 def _pseudo_slice(image: Path, mask: Path) -> Sample:
-    """Coronacases lie with the spine at the left (rotated), radiopaedia with the spine at the right (transposed)."""
+    """Coronacases lie rotated (spine at the left), radiopaedia transposed (spine at the right)."""
     patient = stem(image).rsplit("_", 1)[0]
     case = _CASE.search(patient)
     return Sample(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
+import numpy as np
+from torch.utils.data import DataLoader, default_collate
 
 from common.data.augment import Augmentation
 from common.data.intensity import Window, window_by_name
@@ -28,8 +29,8 @@ SPLITS_FILE = "splits.json"
 class PairData:
     """A data set, split by patient and loaded.
 
-    ``splits.json`` in the folder is used where there is one; else the set is split by ``split_seed``, which is apart
-    from the run's seed so that evaluating finds the same test patients whatever ``seed`` was.
+    ``splits.json`` in the folder is used where there is one; else the set is split by ``split_seed``, which
+    is apart from the run's seed so that evaluating finds the same test patients whatever ``seed`` was.
 
     Args:
         dataset_dir: folder in one of the known layouts.
@@ -194,3 +195,9 @@ def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_thr
 
 def _augmentation(settings: Augmentation | Mapping[str, float] | None) -> Augmentation | None:
     return Augmentation(**settings) if isinstance(settings, Mapping) else settings
+
+
+def example_batch(dataset: PairDataset, count: int) -> dict[str, Any]:
+    """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return dict(default_collate([dataset[int(place)] for place in places]))

@@ -28,8 +28,8 @@ EMPTY_MASKS = ("keep", "drop")
 class PairDataset(Dataset[dict[str, Any]]):
     """CT slices in [-1, 1] with lesion masks {0, 1}, both (1, S, S).
 
-    Everything is read, checked, resized and standardised once, here, in the main process; workers share it. An int
-    index gives the pair as it is, a `Draw` gives the augmented pair of that visit.
+    Everything is read, checked, resized and standardised once, here, in the main process; workers share it.
+    An int index gives the pair as it is, a `Draw` gives the augmented pair of that visit.
 
     Args:
         samples: what to load.

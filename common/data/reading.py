@@ -51,7 +51,7 @@ def read_pixels(sample: Sample) -> Pixels:
 
 
 def read_image(sample: Sample) -> tuple[np.ndarray, bool]:
-    """The sample's CT slice, float32 raw values (H, W) upright, and whether they are HU. Raises as `read_pixels`."""
+    """The sample's CT slice, float32 raw values (H, W) upright, and whether they are HU."""
     pixels = read_pixels(sample)
     return pixels.values, pixels.is_hu
 

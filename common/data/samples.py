@@ -43,7 +43,7 @@ class Sample:
         mask_threshold: for soft masks: a value of at least this is lesion.
         mask_background: values that are expected beside ``mask_values`` and mean no lesion.
         person: set where several patient ids (scans) are one person; the splits keep them together.
-        site: where the scan comes from, if the set has several sources: the splits spread each over all parts.
+        site: where the scan comes from, if there are several sources: the splits spread each over all parts.
     """
 
     image: Path

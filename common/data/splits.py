@@ -30,8 +30,8 @@ def split_by_patient(
         samples: the whole set.
         fractions: shares of train, val, test, counted in slices and met as well as whole patients allow.
         seed: another seed gives another split; the order of ``samples`` does not matter.
-        apart: groups that are reported apart: they form splits of their own name and take no part in the others,
-            unless the set holds nothing else.
+        apart: groups that are reported apart: they form splits of their own name and take no part in the
+            others, unless the set holds nothing else.
     Raises:
         UserError: fewer than three patients, or fractions that are not positive.
     """
@@ -54,7 +54,7 @@ def read_splits(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Reads ``splits.json``: split name to patients.
 
     Raises:
-        UserError: unreadable, of another form, train, val or test is missing or empty, a patient in two splits.
+        UserError: unreadable, of another form, an empty split, a patient in two splits.
     """
     table = read_json(path)
     listed = isinstance(table, dict) and all(isinstance(part, list) for part in table.values())
@@ -95,8 +95,8 @@ def _split(
         sites.setdefault(sample.unit, Counter())[sample.site] += 1
     if len(sites) < len(SPLITS):
         raise UserError(
-            f"{samples[0].image.parent if samples else 'the data set'}: {len(sites)} patients cannot be split into "
-            "train, val and test; bring at least 3"
+            f"{samples[0].image.parent if samples else 'the data set'}: {len(sites)} patients cannot be "
+            "split into train, val and test; bring at least 3"
         )
     shares = [fraction / sum(fractions) for fraction in fractions]
     candidates = [_assignment(sites, shares, seed, order) for order in range(ORDERS)]

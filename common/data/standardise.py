@@ -1,9 +1,10 @@
 """Brings slices that were exported through different windows to one common look.
 
 Two methods. ``landmarks`` finds two anatomical gray levels, aerated lung and soft tissue, and maps them
-(linearly) to where the chosen HU window puts them: a two-landmark form of Nyul and Udupa (1999), with peaks for
-percentiles, because percentiles move with the share of lung in a slice. ``histogram`` maps the quantiles of a scan
-to the mean quantiles of the training scans. Values that are HU already need neither and stay as they are.
+(linearly) to where the chosen HU window puts them: a two-landmark form of Nyul and Udupa (1999), with peaks
+for percentiles, because percentiles move with the share of lung in a slice. Its result is close to calibrated
+HU. ``histogram`` maps the quantiles of a scan to the mean quantiles of the training scans; it dims lesions
+where they fill much of a scan. Values that are HU already need neither and stay as they are.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _quantiles(scan: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _match(image: np.ndarray, source: np.ndarray, target: Sequence[float]) -> np.ndarray:
-    """Piecewise-linear quantile mapping. Repeated source levels (clipped black or white) map to their mean."""
+    """Piecewise-linear quantile mapping. Repeated source levels (clipped pixels) map to their mean."""
     levels, first = np.unique(np.round(source, 6), return_index=True)
     counts = np.diff(np.append(first, len(source)))
     means = np.add.reduceat(np.asarray(target), first) / counts

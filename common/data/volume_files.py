@@ -1,4 +1,4 @@
-"""Volume files as they lie on disk: NIfTI (nibabel), MHD/MHA and DICOM series (ITK through MONAI's reader)."""
+"""Volume files as they lie on disk: NIfTI (nibabel), MHD/MHA and DICOM (ITK through MONAI's reader)."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Volume:
             from the feet up.
         affine: 4 x 4, the file's own voxels to world mm (RAS).
         spacing: mm along rows, columns, slices of ``array``.
-        is_hu: whether values are HU: all but 8-bit files and files within [0, 1].
+        is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
         source_range: black and white where values are not HU.
     """
 
@@ -157,9 +157,8 @@ def _check_values(array: np.ndarray, path: Path) -> None:
 
 
 def _meaning(array: np.ndarray) -> tuple[bool, tuple[float, float]]:
-    """Whether values are HU, and the full range where they are not."""
-    if array.dtype == np.uint8:
-        return False, (0.0, 255.0)
-    if np.issubdtype(array.dtype, np.floating) and array.min() >= 0.0 and array.max() <= 1.0:
+    """Whether values are HU, and the full range where they are not. A CT without a negative value holds no air."""
+    lowest, highest = float(array.min()), float(array.max())
+    if array.dtype.kind == "f" and lowest >= 0.0 and highest <= 1.0:
         return False, (0.0, 1.0)
-    return True, (0.0, 255.0)
+    return not (lowest >= 0.0 and highest <= 255.0), (0.0, 255.0)
