@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from common.data.phantoms.grid import FIELD_OF_VIEW, Array, Grid, Points, Vector
+
+NOISE_GAIN = 3.0
+"""Brings a cubic B-spline of unit normal numbers to about unit variance."""
 
 
 def ellipsoid(
@@ -68,23 +73,50 @@ def profile(z: Array, heights: Sequence[float], values: Sequence[float]) -> Arra
     return np.interp(z, heights, values).astype(np.float32)
 
 
-def smooth_noise(random: np.random.Generator, grid: Grid, scale: float) -> Array:
+@dataclass(frozen=True)
+class SmoothNoise:
     """Smooth random field of about unit variance whose features are about ``scale`` mm wide.
 
     Normal numbers on a lattice fixed in mm are joined by cubic B-splines, so that the field is
     the same at any voxel size.
     """
+
+    lattice: Array
+    scale: float
+
+    def on(self, grid: Grid) -> Array:
+        """The field at every voxel."""
+        field = self.lattice
+        for number in range(3):
+            weights = _spline_weights(grid.axis(number), number, self.scale, field.shape[number])
+            field = np.moveaxis(np.tensordot(weights, field, axes=(1, number)), 0, number)
+        return np.ascontiguousarray(field) * np.float32(NOISE_GAIN)
+
+    def at(self, points: NDArray[np.float64]) -> Array:
+        """The field at points ``(N, 3)`` in grid mm."""
+        start = np.array([_start(number) for number in range(3)])
+        places = (points - start) / self.scale + 1.5
+        field = ndimage.map_coordinates(self.lattice, places.T, order=3, prefilter=False, mode="nearest")
+        return np.asarray(field * np.float32(NOISE_GAIN), dtype=np.float32)
+
+
+def draw_noise(random: np.random.Generator, scale: float) -> SmoothNoise:
+    """Draws a smooth field with features of about ``scale`` mm."""
     counts = [int(np.ceil(extent / scale)) + 4 for extent in FIELD_OF_VIEW]
-    field = random.standard_normal(counts, dtype=np.float32)
-    for number, count in enumerate(counts):
-        weights = _spline_weights(grid.axis(number), number, scale, count)  # (voxels, lattice)
-        field = np.moveaxis(np.tensordot(weights, field, axes=(1, number)), 0, number)
-    return np.ascontiguousarray(field) * np.float32(3.0)
+    return SmoothNoise(random.standard_normal(counts, dtype=np.float32), scale)
+
+
+def smooth_noise(random: np.random.Generator, grid: Grid, scale: float) -> Array:
+    """A drawn `SmoothNoise` at every voxel of ``grid``."""
+    return draw_noise(random, scale).on(grid)
+
+
+def _start(number: int) -> float:
+    return 0.0 if number == 2 else -FIELD_OF_VIEW[number] / 2
 
 
 def _spline_weights(axis: Array, number: int, scale: float, count: int) -> Array:
-    start = 0.0 if number == 2 else -FIELD_OF_VIEW[number] / 2
-    place = (axis - start) / scale + 1.5
+    place = (axis - _start(number)) / scale + 1.5
     distance = np.abs(place[:, None] - np.arange(count)[None, :])
     inner = 2 / 3 - distance**2 + distance**3 / 2
     outer = np.clip(2 - distance, 0, None) ** 3 / 6

@@ -76,12 +76,3 @@ def patient_points(grid: Grid, pose: Pose) -> Points:
         for row, m in zip(inverse, middle, strict=True)
     )
     return x, y, z
-
-
-def nearest(grid: Grid, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], ...]:
-    """Indices of the voxels nearest to grid points in mm ``(N, 3)``; outside points take the border voxel."""
-    columns = []
-    for number in range(3):
-        index = np.rint((points[:, number] - grid.axis(number)[0]) / grid.spacing[number]).astype(np.int64)
-        columns.append(np.clip(index, 0, grid.shape[number] - 1))
-    return tuple(columns)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from common.data.phantoms import tissue
 from common.data.phantoms.airways import lobar_bronchi
 from common.data.phantoms.anatomy import Anatomy, draw_anatomy
-from common.data.phantoms.fields import coverage, smooth_noise
+from common.data.phantoms.fields import SmoothNoise, coverage, draw_noise, smooth_noise
 from common.data.phantoms.grid import Array, Grid, Points, Vector, patient_points
 from common.data.phantoms.heart import Heart, build_heart
 from common.data.phantoms.lesions import LesionFields, build_lesions, draw_lesions
 from common.data.phantoms.nodules import NoduleFields, build_nodules, draw_nodules
-from common.data.phantoms.places import Places, draw_places
+from common.data.phantoms.places import Places, draw_candidates, keep_inside
 from common.data.phantoms.scanner import scan
 from common.data.phantoms.thorax import Thorax, body_back, build_thorax
 from common.data.phantoms.vessels import Branches, grow_tree, paint_branches
@@ -34,6 +34,8 @@ BRONCHUS_HU = -950.0
 TREES = ((-34.0, 8.0, 150.0), (-36.0, 22.0, 126.0), (38.0, 14.0, 154.0), (38.0, 24.0, 124.0))
 """Where artery and vein enter the right, then the left lung; patient mm."""
 TREE_ENDS = 420
+HEART_BUMPS, BODY_BUMPS = 22.0, 40.0
+"""Size in mm of the irregularities of their borders."""
 PLACES = 9000
 """Points drawn around the lungs; about a quarter lies inside."""
 
@@ -130,13 +132,21 @@ def _build_body(seed: int, patient: int, grid: Grid) -> _Body:
     random = partial(generator, seed, "phantom", patient)
     anatomy = draw_anatomy(seed, patient)
     points = patient_points(grid, anatomy.pose)
-    heart = build_heart(points, anatomy, smooth_noise(random("heart"), grid, 22))
-    thorax = build_thorax(points, anatomy, heart, smooth_noise(random("wobble"), grid, 40))
-    wall = np.maximum(thorax.cavity, thorax.diaphragm)
-    places = draw_places(random("places"), PLACES, grid, anatomy.pose, thorax.lung, wall)
-    return _Body(
-        random, anatomy, grid, points, heart, thorax, places, smooth_noise(random("texture"), grid, 9)
-    )
+    uneven = draw_noise(random("heart"), HEART_BUMPS), draw_noise(random("wobble"), BODY_BUMPS)
+    heart = build_heart(points, anatomy, uneven[0].on(grid))
+    thorax = build_thorax(points, anatomy, heart, uneven[1].on(grid))
+    places = _places(random("places"), anatomy, uneven)
+    texture = smooth_noise(random("texture"), grid, 9)
+    return _Body(random, anatomy, grid, points, heart, thorax, places, texture)
+
+
+def _places(random: np.random.Generator, anatomy: Anatomy, uneven: tuple[SmoothNoise, SmoothNoise]) -> Places:
+    """Points inside the lungs, found on the shapes themselves: the same at any voxel size."""
+    candidates = draw_candidates(random, PLACES)
+    x, y, z = candidates.T.astype(np.float32)
+    on_grid = anatomy.pose.to_grid(candidates)
+    heart = build_heart((x, y, z), anatomy, uneven[0].at(on_grid))
+    return keep_inside(candidates, build_thorax((x, y, z), anatomy, heart, uneven[1].at(on_grid)))
 
 
 def _lesions(body: _Body, wanted: bool) -> LesionFields:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.phantoms.grid import FIELD_OF_VIEW, Array, Grid, Points, Pose, nearest
+from common.data.phantoms.grid import FIELD_OF_VIEW, Grid, Points, Pose
+from common.data.phantoms.thorax import Thorax
 
 LOW, HIGH = np.array([-140.0, -100.0, 0.0]), np.array([140.0, 110.0, FIELD_OF_VIEW[2]])
 
@@ -21,14 +22,16 @@ class Places:
     wall: NDArray[np.float64]  # (N,) mm to the chest wall or the diaphragm
 
 
-def draw_places(
-    random: np.random.Generator, count: int, grid: Grid, pose: Pose, lung: Array, wall: Array
-) -> Places:
-    """Draws ``count`` points in a box around the lungs and keeps those inside."""
-    points = random.uniform(LOW, HIGH, size=(count, 3))
-    index = nearest(grid, pose.to_grid(points))
-    inside = lung[index] < 0
-    return Places(points[inside], -lung[index][inside].astype(float), -wall[index][inside].astype(float))
+def draw_candidates(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Points ``(count, 3)`` in patient mm, even in a box around the lungs."""
+    return random.uniform(LOW, HIGH, size=(count, 3))
+
+
+def keep_inside(candidates: NDArray[np.float64], thorax: Thorax) -> Places:
+    """Keeps the candidates inside the lungs; ``thorax`` was built at the candidates, ``(N,)`` arrays."""
+    inside = thorax.lung < 0
+    wall = np.maximum(thorax.cavity, thorax.diaphragm)[inside]
+    return Places(candidates[inside], -thorax.lung[inside].astype(float), -wall.astype(float))
 
 
 def choose(random: np.random.Generator, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:

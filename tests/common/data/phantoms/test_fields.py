@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.data.phantoms.fields import blend, capsule, coverage, ellipsoid, smooth_noise
-from common.data.phantoms.grid import Grid, Points, Pose, nearest, patient_points
+from common.data.phantoms.fields import blend, capsule, coverage, draw_noise, ellipsoid
+from common.data.phantoms.grid import Grid, Points, Pose, patient_points
 
 
 def at(x: float, y: float, z: float) -> Points:
@@ -41,11 +41,12 @@ def test_coverage_is_a_ramp() -> None:
 
 
 def test_noise_is_the_same_field_at_another_voxel_size() -> None:
-    coarse, fine = (
-        smooth_noise(np.random.default_rng(3), Grid(shape), 30) for shape in ((24, 24, 12), (72, 72, 36))
-    )
+    noise, grids = draw_noise(np.random.default_rng(3), 30), (Grid((24, 24, 12)), Grid((72, 72, 36)))
+    coarse, fine = (noise.on(grid) for grid in grids)
     assert np.allclose(coarse, fine[1::3, 1::3, 1::3], atol=1e-4)
     assert 0.5 < fine.std() < 1.5
+    place = np.array([[grids[0].axis(n)[i] for n, i in enumerate((5, 17, 9))]], float)
+    assert noise.at(place)[0] == pytest.approx(coarse[5, 17, 9], abs=1e-4)
 
 
 def test_points_and_pose_are_inverse() -> None:
@@ -55,7 +56,6 @@ def test_points_and_pose_are_inverse() -> None:
     patient = np.array([[float(p[index]) for p in points]])
     expected = [float(grid.axis(n)[index[n]]) for n in range(3)]
     assert pose.to_grid(patient)[0] == pytest.approx(expected, abs=1e-3)
-    assert tuple(int(i[0]) for i in nearest(grid, pose.to_grid(patient))) == index
 
 
 def test_affine_maps_left_and_back_to_negative_world() -> None:

@@ -49,7 +49,7 @@ def test_nifti_keeps_voxels_spacing_and_affine(tmp_path: Path) -> None:
         assert np.array_equal(np.asanyarray(label.dataobj), made.labels[name])
 
 
-def test_second_call_touches_nothing_and_warns_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_second_call_touches_nothing_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = ensure_phantoms(tmp_path / "phantoms", patients=1, shape=SHAPE)
     before = files(folder)
     caplog.clear()
