@@ -1,0 +1,97 @@
+"""Downloads public data sets and makes one set of image and mask pairs of them.
+
+Example:
+    python scripts/prepare_data.py medseg_100 covid19_ct_seg --root ~/data --output ~/data/pairs
+    python -m monai.bundle run training --config_file bundles/pix2pix_covid/configs/train.yaml \\
+        --dataset_dir ~/data/pairs
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.data.harmonise import Settings, harmonise
+from common.data.intensity import WINDOWS, Window, window_by_name
+from common.data.obtain import obtain, table
+from common.data.registry import Dataset, find_dataset, load_registry
+from common.data.sources import Source
+from common.errors import DEBUG_VARIABLE, UserError, install_hook
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="sets to prepare; several are merged")
+    add("--list", action="store_true", help="print all known sets and stop")
+    add("--root", type=Path, help="folder of the sets, each in ROOT/NAME; or one unpacked set itself")
+    add("--output", type=Path, help="folder to write, default ROOT/prepared-NAME...; must not exist")
+    add("--image_size", type=int, default=256, help="pixels along both sides (default 256)")
+    windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
+    add("--window", nargs="+", default=["lung"], help=windows)
+    add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
+    add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
+    add("--seed", type=int, default=0, help="seed of the split (default 0)")
+    add("--download_only", action="store_true", help="stop after download and check")
+    add("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    if not options.list and not (options.names and options.root):
+        parser.error("give at least one NAME and --root, or --list")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; raises `UserError` for what the user can put right."""
+    options = parse(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if options.debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    registry = load_registry()
+    if options.list:
+        print(table(registry))
+        return
+    if options.image_size < 1:
+        raise UserError(f"--image_size {options.image_size}: must be at least 1")
+    settings = Settings(options.image_size, window(options.window), options.keep_empty, options.seed)
+    datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
+    sources = [source(dataset, options, registry) for dataset in datasets]
+    if options.download_only:
+        return
+    output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))
+    counts = harmonise(sources, output, settings)
+    print(f"{output}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Dataset]) -> Source:
+    """One set on disk, found, downloaded or explained."""
+    # A root that holds folders named after sets is the folder of all sets, not one of them.
+    alone = len(set(options.names)) == 1 and not any((options.root / name).is_dir() for name in registry)
+    folder = obtain(dataset, options.root, root_is_set=alone)
+    return Source(dataset, folder, tuple(options.foreground) if options.foreground else None)
+
+
+def window(words: list[str]) -> Window:
+    """A preset's name or two numbers in HU.
+
+    Raises:
+        UserError: neither.
+    """
+    if len(words) == 1:
+        return window_by_name(words[0])
+    try:
+        return window_by_name([float(word) for word in words])
+    except ValueError as error:
+        raise UserError(f"--window {' '.join(words)}: give one name or two numbers in HU") from error
+
+
+if __name__ == "__main__":
+    install_hook()
+    main()

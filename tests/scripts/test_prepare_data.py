@@ -1,0 +1,89 @@
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.splits import read_splits
+from common.paths import repository_root
+
+SCRIPT = repository_root() / "scripts" / "prepare_data.py"
+LESIONS = repository_root().parent / "shared" / "data" / "covid_lesions"
+
+
+def run(*arguments, cwd):
+    hidden = ("PYTHONPATH", "SYNTHESIS_DEBUG")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def make_set(folder, patients=4):
+    rng = np.random.default_rng(0)
+    for patient in range(1, patients + 1):
+        for number in range(2):
+            name = f"Data-1_coronacases_org_{patient:03d}_{number}"
+            mask = np.zeros((20, 30), np.uint8)
+            mask[5:9, 5:9] = 200
+            write(Path(folder, "pseudo", "images", f"{name}.jpg"), rng.integers(0, 255, (20, 30)))
+            write(Path(folder, "pseudo", "masks", f"{name}.png"), mask)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def test_unpacked_set_as_root_from_any_folder(tmp_path):
+    make_set(tmp_path / "lesions")
+    result = run("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "covid_semiseg: found in lesions" in result.stdout and "4 train, 2 val, 2 test" in result.stdout
+    table = read_splits(tmp_path / "out" / "splits.json")
+    assert sorted(chain(*table.values())) == [f"coronacases-{patient}" for patient in range(1, 5)]
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mosmedd", "--root", "."], "error: mosmedd: no such data set; the nearest known name is 'mosmed'"),
+        (["mosmed", "--root", "."], "error: mosmed: no such folder; fetch the set by hand as told above"),
+        (["mosmed", "--root", ".", "--window", "lungs"], "error: window 'lungs' is unknown"),
+        (["mosmed", "--root", ".", "--window", "1", "x"], "error: --window 1 x: give one name"),
+        (["mosmed", "--root", ".", "--image_size", "0"], "error: --image_size 0: "),
+    ],
+)
+def test_errors_are_one_line(tmp_path, arguments, message):
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_and_help(tmp_path):
+    listed, told = run("--list", cwd=tmp_path), run("--help", cwd=tmp_path)
+    assert listed.returncode == told.returncode == 0
+    assert "covid19_ct_seg" in listed.stdout and "Example:" in told.stdout
+
+
+def test_nothing_to_do_is_a_usage_error(tmp_path):
+    result = run(cwd=tmp_path)
+    assert result.returncode == 2 and "give at least one NAME and --root, or --list" in result.stderr
+
+
+@pytest.mark.realdata
+def test_shared_lesion_slices(tmp_path):
+    if not LESIONS.is_dir():
+        pytest.skip(f"{LESIONS} is missing")
+    output = tmp_path / "out"
+    result = run("covid_semiseg", "--root", LESIONS, "--output", output, "--image_size", 32, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = read_splits(tmp_path / "out" / "splits.json")
+    assert len(table["train"]) + len(table["val"]) + len(table["test"]) == 18  # 20 scans of 18 persons
+    dropped = int(result.stdout.split()[-2])  # lesions too small to be seen at 32 pixels
+    assert 0 < dropped < 100 and len(list((output / "images").iterdir())) == 850 - dropped
