@@ -18,7 +18,7 @@ matters:
 9. `progress.ProgressBar`: last, so that the bar moves when an iteration is really done.
 
 All of them work at ITERATION_COMPLETED, "every N epochs" too (at the last iteration of the epoch). At
-EPOCH_COMPLETED they would come after the resume file of that iteration; a run killed between the two would
+EPOCH_COMPLETED they could come after a resume file of that iteration; a run killed between the two would
 never make up for them.
 """
 

@@ -30,10 +30,12 @@ class BestModel:
     Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
     The first validation always writes, so that there is a model even where the score is NaN.
 
-    Args: path: the model's file, e.g. ``models/model.pt``. network_name: the generator's name; its moving
-        average ``<name>_ema`` is taken where the trainer keeps one. score: a function of the validation
-        metrics, or the name of one of them. mode: "min" where lower scores are better, "max" where higher
-        are. metadata: what a user of the model has to know (window, standardiser ...): JSON values.
+    Args:
+        path: the model's file, e.g. ``models/model.pt``.
+        network_name: the generator's name; its moving average ``<name>_ema`` is taken where there is one.
+        score: a function of the validation metrics, or the name of one of them.
+        mode: "min" where lower scores are better, "max" where higher are.
+        metadata: what a user of the model has to know (window, standardiser ...): JSON values.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from common.handlers.ranks import any_rank
+from common.handlers.stopping import stop_after_iteration
 
 SECONDS = 60.0  # per minute
 
@@ -46,23 +47,29 @@ class TimeBudget:
 
     def _start(self, engine: Engine) -> None:
         self._marks, self._running = _clocks(), True
-        self._check(engine)
+        if self._is_spent(engine):
+            engine.terminate()
 
     def _stop(self, engine: Engine) -> None:
         (self.cpu_spent, self.wall_spent), self._running = self.spent, False
 
     def _check(self, engine: Engine) -> None:
+        if self._is_spent(engine):
+            stop_after_iteration(engine)
+
+    def _is_spent(self, engine: Engine) -> bool:
         if self.cpu_minutes is None and self.wall_minutes is None:
-            return
+            return False
         cpu, wall = (seconds / SECONDS for seconds in self.spent)
-        if any_rank(_exceeds(cpu, self.cpu_minutes) or _exceeds(wall, self.wall_minutes)):
+        spent = any_rank(_exceeds(cpu, self.cpu_minutes) or _exceeds(wall, self.wall_minutes))
+        if spent:
             logger.info(
                 "time budget spent at iteration %d: %.1f CPU minutes, %.1f minutes",
                 engine.state.iteration,
                 cpu,
                 wall,
             )
-            engine.terminate()
+        return spent
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds used so far."""

@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 
 from common.handlers.ranks import any_rank
 from common.handlers.readings import logged, logs
+from common.handlers.stopping import stop_after_iteration
 
 LOG_NAME = "convergence"
 SMALLEST = 1e-8  # medians of exactly 0 do not divide
@@ -88,7 +89,7 @@ class Convergence:
             "; the run stops here" if self.stop else "",
         )
         if self.stop:
-            engine.terminate()
+            stop_after_iteration(engine)
 
     def state_dict(self) -> dict[str, Any]:
         """The values of the present window (n, names), the medians before it, and the counters."""

@@ -30,10 +30,14 @@ class ImageGrid:
     random states and the network's modes are left as they were; every grid is drawn with the same random
     numbers.
 
-    Args: log: the run's log. batch: ``label`` (B, C, H, W) or ``latent`` for the network, and ``image`` (B,
-        1, H, W) in [-1, 1] where there are real ones. network_name: the generator's name in
-        ``engine.networks``. folder: for ``iteration_000123.png``. interval: epochs between two grids; 0 for
-        none. iterations: further iterations to show.
+    Args:
+        log: the run's log.
+        batch: ``label`` (B, C, H, W) or ``latent`` for the network, and ``image`` (B, 1, H, W) in [-1, 1]
+            where there are real ones; the first 8 are shown.
+        folder: for ``iteration_000123.png``.
+        network_name: the generator's name in ``engine.networks``.
+        interval: epochs between two grids; 0 for none.
+        iterations: further iterations to show.
     """
 
     def __init__(
@@ -51,11 +55,11 @@ class ImageGrid:
 
     def attach(self, engine: Engine) -> None:
         """Attach after the log."""
-        if is_main():
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._show_when_due)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._show_when_due)
 
     def _show_when_due(self, engine: Engine) -> None:
-        if engine.state.iteration in self.iterations or epoch_due(engine, self.interval):
+        due = engine.state.iteration in self.iterations or epoch_due(engine, self.interval)
+        if due and is_main():
             self.show(engine)
 
     def show(self, engine: Engine) -> None:

@@ -41,8 +41,6 @@ class ScalarLog:
 
     def attach(self, engine: Engine) -> None:
         """Attach after what adds to ``engine.state.logs``, before what adds images and metrics."""
-        if not is_main():
-            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)
@@ -85,6 +83,8 @@ class ScalarLog:
 
     def _start(self, engine: Engine) -> None:
         self.close()
+        if not is_main():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._kept = trim_events(self.folder, engine.state.iteration)
         self.table.open(engine.state.iteration)
@@ -99,6 +99,8 @@ class ScalarLog:
         self.table.close()
 
     def _write(self, engine: Engine) -> None:
+        if self._writer is None:
+            return
         values = {name: float(value) for name, value in logs(engine).items()}
         self.add_scalars(values, engine.state.iteration)
         self.table.append(engine.state.iteration, engine.state.epoch, values)

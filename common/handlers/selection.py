@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from common.errors import UserError
 
-FID_PREFIX = "fid_"
+FID_PREFIX = "fid"
 FAITHFULNESS = "lesion_faithfulness"
 
 
@@ -19,8 +19,10 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
     product takes FID as it is for a model with the full contrast of lesions and doubles it for one without
     any. SSIM and PSNR stay out: the mean image of the training set beats a trained generator on both.
 
-    Args: metrics: one FID (``fid_<extractor>``) and ``lesion_faithfulness`` (1 = as in real images; missing
-        or NaN, as in a set without lesions, counts as 0 for all models alike).
+    Args:
+        metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
+            ``lesion_faithfulness`` (1 = as in real images; missing or NaN, as in a set without lesions, counts
+            as 0 for all models alike).
     Raises:
         UserError: no FID among the metrics.
     """

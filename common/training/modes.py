@@ -33,8 +33,8 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """Restores the random states of torch (CPU and CUDA), numpy and Python at the end.
 
-    Args: seed: seeds all of them inside the block, so that what happens in it repeats; None leaves them
-        running on.
+    Args:
+        seed: seeds all of them inside the block, so that what happens in it repeats; None lets them run on.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     numpy_state, python_state = np.random.get_state(), random.getstate()

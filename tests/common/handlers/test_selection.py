@@ -26,5 +26,5 @@ def test_bounds(faithfulness: float | None, factor: float) -> None:
 
 
 def test_no_fid() -> None:
-    with pytest.raises(UserError, match=r"needs a metric fid_\*; validation gave ssim"):
+    with pytest.raises(UserError, match=r"needs a metric fid\*; validation gave ssim"):
         fid_then_faithfulness({"ssim": 0.5})
