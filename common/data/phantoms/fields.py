@@ -14,6 +14,9 @@ from common.data.phantoms.grid import FIELD_OF_VIEW, Array, Grid, Points, Vector
 NOISE_GAIN = 3.0
 """Brings a cubic B-spline of unit normal numbers to about unit variance."""
 
+REACH = 36.0
+"""Distances to tubes are exact up to this many mm, which is more than any use of them asks for."""
+
 
 def ellipsoid(
     points: Points, centre: Vector, radii: Vector, axes: NDArray[np.float64] | None = None
@@ -44,9 +47,25 @@ def capsule(points: Points, start: Vector, end: Vector, radii: tuple[float, floa
 
 
 def tube(points: Points, course: Sequence[Vector], radii: Sequence[float]) -> Array:
-    """Signed distance to a tube through the points of ``course`` with a radius in mm at each."""
-    pieces = zip(course[:-1], course[1:], radii[:-1], radii[1:], strict=True)
-    return union(*(capsule(points, a, b, (ra, rb)) for a, b, ra, rb in pieces))
+    """Signed distance to a tube through the points of ``course`` with a radius in mm at each.
+
+    Distances are cut off at `REACH`: only the slices near a piece are worked on.
+    """
+    result = np.full_like(points[0], REACH)
+    for a, b, ra, rb in zip(course[:-1], course[1:], radii[:-1], radii[1:], strict=True):
+        part = _slices_near(points[2], min(a[2], b[2]) - REACH, max(a[2], b[2]) + REACH)
+        x, y, z = (p[..., part] for p in points)
+        result[..., part] = np.minimum(result[..., part], capsule((x, y, z), a, b, (ra, rb)))
+    return result
+
+
+def _slices_near(z: Array, low: float, high: float) -> slice:
+    """The slices of a volume that reach into ``low`` to ``high`` mm; everything for a list of points."""
+    if z.ndim < 3:
+        return slice(None)
+    corners = z[[0, 0, -1, -1], [0, -1, 0, -1], :]  # (4, slices): the extremes, as z is linear in the index
+    near = np.flatnonzero((corners.max(axis=0) > low) & (corners.min(axis=0) < high))
+    return slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
 
 
 def union(*shapes: Array) -> Array:
@@ -90,7 +109,7 @@ class SmoothNoise:
         for number in range(3):
             weights = _spline_weights(grid.axis(number), number, self.scale, field.shape[number])
             field = np.moveaxis(np.tensordot(weights, field, axes=(1, number)), 0, number)
-        return np.ascontiguousarray(field) * np.float32(NOISE_GAIN)
+        return np.asfortranarray(field) * np.float32(NOISE_GAIN)
 
     def at(self, points: NDArray[np.float64]) -> Array:
         """The field at points ``(N, 3)`` in grid mm."""

@@ -69,10 +69,10 @@ def patient_points(grid: Grid, pose: Pose) -> Points:
     middle = np.array([0.0, 0.0, FIELD_OF_VIEW[2] / 2])
     origin = middle + np.array(pose.shift)
     steps = [grid.axis(n) - np.float32(origin[n]) for n in range(3)]
-    gx, gy, gz = steps[0][:, None, None], steps[1][None, :, None], steps[2][None, None, :]
-    inverse = np.linalg.inv(pose.matrix).astype(np.float32)
+    gx, gy, gz = steps[0][None, None, :], steps[1][None, :, None], steps[2][:, None, None]
+    # Slices lie together in memory (Fortran order, as in NIfTI files): work on few slices is then quick.
     x, y, z = (
-        row[0] * gx + row[1] * gy + row[2] * gz + np.float32(m)
-        for row, m in zip(inverse, middle, strict=True)
+        (row[0] * gx + row[1] * gy + row[2] * gz + np.float32(m)).T
+        for row, m in zip(np.linalg.inv(pose.matrix).astype(np.float32), middle, strict=True)
     )
     return x, y, z

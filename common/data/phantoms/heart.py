@@ -65,7 +65,7 @@ class Heart:
     @property
     def labels(self) -> NDArray[np.uint16]:
         """The MM-WHS label map, 0 outside."""
-        result = np.zeros(self.outline.shape, np.uint16)
+        result = np.zeros_like(self.outline, np.uint16)
         for value, shape in self.chambers.items():
             result[shape < 0] = value
         return result

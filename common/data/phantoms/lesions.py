@@ -81,10 +81,10 @@ def build_lesions(
     random: np.random.Generator, lesions: list[Lesion], grid: Grid, pose: Pose, points: Points
 ) -> LesionFields:
     """Turns drawn lesions into fields on the grid, with ragged borders and a patchy inside."""
-    level = np.full(grid.shape, -1, np.float32)
-    core = np.full(grid.shape, -1, np.float32)
-    glass = np.full(grid.shape, np.mean(GROUND_GLASS_HU), np.float32)
-    solid = np.full(grid.shape, np.mean(CONSOLIDATION_HU), np.float32)
+    level = np.full(grid.shape, -1, np.float32, order="F")
+    core = np.full(grid.shape, -1, np.float32, order="F")
+    glass = np.full(grid.shape, np.mean(GROUND_GLASS_HU), np.float32, order="F")
+    solid = np.full(grid.shape, np.mean(CONSOLIDATION_HU), np.float32, order="F")
     for lesion in lesions:
         for centre, radii in zip(lesion.centres, lesion.radii, strict=True):
             box = box_around(grid, pose, centre, 1.35 * float(radii.max()))

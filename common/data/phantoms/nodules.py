@@ -77,8 +77,8 @@ def build_nodules(
     nodules: list[Nodule], grid: Grid, pose: Pose, points: Points, lung: NDArray[np.bool_]
 ) -> NoduleFields:
     """Paints the nodules on the grid, inside ``lung`` only."""
-    share, hu = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.float32)
-    labels = np.zeros(grid.shape, np.uint16)
+    share = np.zeros(grid.shape, np.float32, order="F")
+    hu, labels = np.zeros_like(share), np.zeros_like(share, np.uint16)
     width = float(min(grid.spacing[:2]))
     for nodule in nodules:
         box = box_around(grid, pose, nodule.centre, 2.2 * nodule.radius + 2 * width)

@@ -27,7 +27,7 @@ def scan(
     """
     widths = [max(anatomy.blur / step, 0.35) for step in grid.spacing[:2]]
     blurred = ndimage.gaussian_filter(ideal, (*widths, 0.0))
-    white = random.standard_normal(ideal.shape, dtype=np.float32)
+    white = random.standard_normal(ideal.shape[::-1], dtype=np.float32).T
     grain = ndimage.gaussian_filter(white, (0.55, 0.55, 0.0))
     grain /= np.float32(grain.std() + 1e-6)
     strength = anatomy.noise_hu * np.clip(0.55 - inside / np.float32(110), 0.3, 1.3)

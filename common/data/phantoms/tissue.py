@@ -32,7 +32,7 @@ def paint(image: Array, share: Array, hu: float | Array) -> None:
 
 def soft_tissue(points: Points, anatomy: Anatomy, thorax: Thorax, texture: Array, width: float) -> Array:
     """Air, fat, muscles and the organs below the diaphragm; HU."""
-    image = np.full(points[0].shape, AIR_HU, np.float32)
+    image = np.full_like(points[0], AIR_HU)
     paint(image, coverage(thorax.body, width), MUSCLE_HU - 10)  # skin
     paint(image, coverage(thorax.body + np.float32(2.2), width), FAT_HU + 10 * texture)
     paint(

@@ -56,7 +56,7 @@ def paint_branches(grid: Grid, branches: Branches, slab: float) -> Array:
 
     ``slab`` is the thickness of a slice in mm: what lies within it adds to the slice, as in a scanner.
     """
-    result = np.zeros(grid.shape, np.float32)
+    result = np.zeros(grid.shape, np.float32, order="F")
     axes = [grid.axis(number) for number in range(3)]
     width = float(min(grid.spacing[:2]))
     for start, end, radius in zip(branches.starts, branches.ends, branches.radii, strict=True):
