@@ -47,7 +47,7 @@ class FrechetDistance(Metric):
         device: torch.device | str = "cpu",
     ) -> None:
         self.extractor = extractor.to(device) if isinstance(extractor, nn.Module) else extractor
-        super().__init__(output_transform, device=device)
+        super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forgets what was seen."""
@@ -75,7 +75,7 @@ class LesionFaithfulness(Metric):
     def __init__(
         self, output_transform: Callable[[Any], Any] = as_given, device: torch.device | str = "cpu"
     ) -> None:
-        super().__init__(output_transform, device=device)
+        super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forgets what was seen."""
@@ -103,7 +103,7 @@ class ImageMean(Metric):
         device: torch.device | str = "cpu",
     ) -> None:
         self.function = function
-        super().__init__(output_transform, device=device)
+        super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forgets what was seen."""

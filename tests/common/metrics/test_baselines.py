@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from common.metrics.baselines import baseline_predictions, mean_image, nearest_masks, other_patients
+
+
+def masks(*boxes: tuple[int, int, int, int], size: int = 20) -> torch.Tensor:
+    labels = torch.zeros(len(boxes), 1, size, size)
+    for label, (top, bottom, left, right) in zip(labels, boxes, strict=True):
+        label[0, top:bottom, left:right] = 1
+    return labels
+
+
+def test_mean_image_is_the_pixelwise_mean_repeated() -> None:
+    images = torch.tensor([[[[-1.0, 0.2]]], [[[0.0, 0.4]]]])
+    mean = mean_image(images, 3)
+    assert mean.shape == (3, 1, 1, 2)
+    assert torch.allclose(mean, torch.tensor([-0.5, 0.3]).expand(3, 1, 1, 2))
+
+
+def test_retrieval_prefers_overlap_then_area() -> None:
+    train = masks((0, 4, 0, 4), (0, 10, 0, 10), (15, 18, 15, 20), (0, 0, 0, 0))
+    test = masks((0, 5, 0, 5), (1, 10, 0, 10), (16, 19, 16, 20), (0, 0, 0, 0), (5, 10, 12, 15))
+    #                most overlap: 0, 1 and 2; empty: the empty one; no overlap, area 15: the one of area 15
+    assert nearest_masks(train, test).tolist() == [0, 1, 2, 3, 2]
+
+
+def test_retrieval_on_large_masks_sees_small_lesions() -> None:
+    train = masks((10, 14, 10, 14), (200, 230, 200, 230), size=256)
+    assert nearest_masks(train, masks((202, 208, 202, 208), (9, 13, 9, 13), size=256)).tolist() == [1, 0]
+
+
+def test_real_pairs_are_of_other_patients_and_rarely_repeat() -> None:
+    train = ["a"] * 3 + ["b"] * 3
+    chosen = other_patients(train, ["a", "b", "a", "b", "c", "c"], np.random.default_rng(0))
+    assert sorted(chosen) == [0, 1, 2, 3, 4, 5]
+    assert all(train[index] != patient for index, patient in zip(chosen[:4], "abab", strict=True))
+    assert len(other_patients(train, ["c"] * 20, np.random.default_rng(0))) == 20
+
+
+def test_one_patient_alone_has_no_other() -> None:
+    with pytest.raises(UserError, match="no training image of another patient"):
+        other_patients(["a", "a"], ["a"], np.random.default_rng(0))
+
+
+def test_all_baselines_look_like_predictions_and_repeat() -> None:
+    train, test = masks((0, 4, 0, 4), (0, 10, 0, 10), (15, 18, 15, 20)), masks((0, 5, 0, 5), (2, 9, 0, 10))
+    images = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 20, 20)
+    arguments = (images, train, ["a", "b", "c"], test, ["x", "y"])
+    found = baseline_predictions(*arguments, seed=3)
+    assert list(found) == ["mean_image", "nearest_mask", "real_real"]
+    assert found["nearest_mask"][:, 0, 0, 0].tolist() == [-1, 0]
+    again = baseline_predictions(*arguments, seed=3)
+    assert all(
+        torch.equal(found[name], again[name]) and found[name].shape == (2, 1, 20, 20) for name in found
+    )

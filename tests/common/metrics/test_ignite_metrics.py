@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.handlers import from_engine
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from common.metrics.faithfulness import lesion_contrast, lesion_faithfulness
+from common.metrics.features import extract
+from common.metrics.fid import fid
+from common.metrics.ignite_metrics import FrechetDistance, ImageMean, LesionFaithfulness
+from common.metrics.images import ssim
+from common.metrics.randvgg import RandomVGG
+
+
+def samples(count: int = 7, size: int = 24) -> list[dict[str, Tensor]]:
+    numbers = torch.Generator().manual_seed(6)
+    found = []
+    for index in range(count):
+        mask = torch.zeros(1, size, size)
+        mask[0, 8 : 12 + index % 3, 9:15] = 1
+        image = -0.7 + 0.1 * torch.randn(1, size, size, generator=numbers) + mask * (0.5 + 0.05 * index)
+        found.append({"image": mask, "label": image})  # MONAI's names: what goes in, what should come out
+    return found
+
+
+class Painter(nn.Module):
+    """A generator that draws every lesion alike."""
+
+    def forward(self, mask: Tensor) -> Tensor:
+        return -0.7 + 0.4 * mask
+
+
+def stacked(items: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    label = torch.stack([item["image"] for item in items])
+    return Painter()(label), torch.stack([item["label"] for item in items]), label
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_metrics_of_a_monai_evaluator_equal_those_of_the_whole_set(decollate: bool) -> None:
+    extractor, transform = RandomVGG(), from_engine(["pred", "label", "image"])
+    items = samples()
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(items, batch_size=3),
+        network=Painter(),
+        decollate=decollate,
+        key_val_metric={"fid_randvgg": FrechetDistance(extractor, transform)},
+        additional_metrics={
+            "lesion_faithfulness": LesionFaithfulness(transform),
+            "ssim": ImageMean(ssim, transform),
+        },
+    )
+    for _ in range(2):  # the second run forgets the first
+        evaluator.run()
+    pred, image, label = stacked(items)
+    expected = {
+        "fid_randvgg": fid(extract(extractor, image), extract(extractor, pred)),
+        "lesion_faithfulness": lesion_faithfulness(
+            lesion_contrast(pred, label), lesion_contrast(image, label)
+        ),
+        "ssim": float(ssim(pred, image).mean()),
+    }
+    found: dict[str, Any] = evaluator.state.metrics
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4), name
+    assert expected["fid_randvgg"] > 1 and 0.5 < expected["lesion_faithfulness"] < 1
+
+
+def test_batches_of_lists_and_of_tensors_are_the_same() -> None:
+    pred, image, label = stacked(samples())
+    whole, listed = LesionFaithfulness(), LesionFaithfulness()
+    whole.update((pred, image, label))
+    listed.update((list(pred[:2]), list(image[:2]), list(label[:2])))
+    listed.update((list(pred[2:]), list(image[2:]), list(label[2:])))
+    assert whole.compute() == pytest.approx(listed.compute())
+
+
+def test_a_pass_without_lesions_shows_nothing() -> None:
+    pred, image, label = stacked(samples())
+    metric = LesionFaithfulness()
+    metric.update((pred, image, label * 0))
+    assert metric.compute() == 0
+    assert ImageMean(ssim).compute() == 0
