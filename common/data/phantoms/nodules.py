@@ -36,7 +36,7 @@ def draw_nodules(random: np.random.Generator, count: int, places: Places) -> lis
     first = int(random.integers(3))
     chosen: list[Nodule] = []
     for number in range(count):
-        radius = float(np.clip(random.lognormal(1.8, 0.4), *RADII))
+        radius = float(np.clip(random.lognormal(1.95, 0.4), *RADII))
         apart = np.ones(len(places.patient))
         for other in chosen:
             apart *= np.linalg.norm(places.patient - other.centre, axis=1) > 2.5 * (radius + other.radius)

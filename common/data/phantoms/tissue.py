@@ -50,10 +50,13 @@ def _muscles(points: Points, thorax: Thorax) -> Array:
     side = (np.abs(x), y, z)
     wall = np.abs(thorax.cavity - 6) - np.float32(6)
     back = ellipsoid((side[0], y, np.zeros_like(x)), (27, 89, 0), (24, 14, 1e3))
-    chest = np.maximum(ellipsoid(side, (62, -84, 196), (58, 15, 66)), thorax.body + 6)
+    chest = np.maximum(ellipsoid(side, (70, -78, 200), (60, 16, 66)), thorax.body + 6)
     flank = ellipsoid(side, (136, 34, 175), (17, 44, 95))
     blade = np.maximum(ellipsoid(side, (98, 68, 200), (56, 34, 80)), thorax.body + 6)
-    return union(wall, back, chest, flank, blade)
+    neck = ellipsoid(side, (20, 2, 262), (34, 44, 52))
+    trapezius = np.maximum(ellipsoid(side, (58, 74, 246), (78, 30, 62)), thorax.body + 6)
+    deltoid = np.maximum(ellipsoid(side, (158, 10, 240), (46, 56, 52)), thorax.body + 6)
+    return union(wall, back, chest, flank, blade, neck, trapezius, deltoid)
 
 
 def _organs(points: Points) -> list[tuple[Array, float]]:
@@ -79,6 +82,7 @@ def bones(
 ) -> None:
     """Paints the skeleton: a hard shell around marrow, discs and cartilage softer."""
     vertebrae, canal = skeleton.spine(points)
+    vertebrae = np.maximum(vertebrae, thorax.body + np.float32(5))
     soft = skeleton.disc(points)
     _bone(image, vertebrae, soft, DISC_HU, anatomy, texture, width)
     paint(image, coverage(canal + 0.5, width), CANAL_HU)

@@ -88,8 +88,9 @@ def ensure_phantoms(
 
 def is_complete(folder: Path, settings: PhantomSettings) -> bool:
     """True where ``folder`` holds finished phantoms of exactly these settings."""
-    record = folder / RECORD
-    return record.is_file() and read_json(record).get("settings") == settings.record()
+    path = folder / RECORD
+    record = read_json(path) if path.is_file() else None
+    return isinstance(record, dict) and record.get("settings") == settings.record()
 
 
 def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) -> None:
