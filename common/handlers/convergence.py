@@ -80,12 +80,12 @@ class Convergence:
 
     def _announce(self, engine: Engine) -> None:
         logger.info(
-            "converged at iteration %d: %s moved by less than %.2g per window of %d iterations, %d times%s",
+            "converged at iteration %d: %s moved by less than %.2g in each of %d windows of %d iterations%s",
             self.converged_at,
             " and ".join(self.names),
             self.tolerance,
-            self.window,
             self.patience,
+            self.window,
             "; the run stops here" if self.stop else "",
         )
         if self.stop:

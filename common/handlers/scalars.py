@@ -18,10 +18,11 @@ from common.handlers.table import IterationTable
 from common.handlers.trimming import PATTERN, trim_events
 
 LOSSES = "losses.csv"
+PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page
 
 
 class ScalarLog:
-    """Writes ``engine.state.logs`` to TensorBoard and to ``losses.csv``; other handlers add to it.
+    """Writes ``engine.state.logs`` to TensorBoard (``train/<name>``) and to ``losses.csv``; others add to it.
 
     When a run starts at iteration ``n`` (0 for a fresh one), everything later than ``n`` is taken out of
     the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
@@ -102,5 +103,5 @@ class ScalarLog:
         if self._writer is None:
             return
         values = {name: float(value) for name, value in logs(engine).items()}
-        self.add_scalars(values, engine.state.iteration)
+        self.add_scalars({PREFIX + name: value for name, value in values.items()}, engine.state.iteration)
         self.table.append(engine.state.iteration, engine.state.epoch, values)

@@ -21,8 +21,8 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
 
     Args:
         metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
-            ``lesion_faithfulness`` (1 = as in real images; missing or NaN, as in a set without lesions, counts
-            as 0 for all models alike).
+            ``lesion_faithfulness`` (1 = as in real images; missing or NaN, as in a set without lesions,
+            counts as 0 for all models alike).
     Raises:
         UserError: no FID among the metrics.
     """

@@ -64,7 +64,7 @@ def test_stop_ends_the_run_with_one_line(trainer: Any, caplog: pytest.LogCapture
     assert engine.state.iteration == 64
     (line,) = caplog.messages
     assert line.startswith(
-        "converged at iteration 64: G_loss and D_loss moved by less than 0.01 per window of 8"
+        "converged at iteration 64: G_loss and D_loss moved by less than 0.01 in each of 2 windows"
     )
 
 

@@ -49,7 +49,7 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 def test_every_entry_of_every_iteration_is_written(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     trainer(plain_losses, [ScalarLog(tmp_path)]).train(8)
-    assert scalars(tmp_path, "loss") == [(i, np.float32(1 / i)) for i in range(1, 9)]
+    assert scalars(tmp_path, "train/loss") == [(i, np.float32(1 / i)) for i in range(1, 9)]
     rows = list(csv.DictReader((tmp_path / "losses.csv").read_text().splitlines()))
     assert [float(row["D_loss"]) for row in rows] == [0.1 * i for i in range(1, 9)]
     assert [row["epoch"] for row in rows] == ["1"] * 4 + ["2"] * 4
@@ -57,7 +57,7 @@ def test_every_entry_of_every_iteration_is_written(tmp_path: Path, trainer: Any,
 
 def test_interval(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     trainer(plain_losses, [ScalarLog(tmp_path, interval=3)]).train(8)
-    assert [step for step, _ in scalars(tmp_path, "loss")] == [3, 6]
+    assert [step for step, _ in scalars(tmp_path, "train/loss")] == [3, 6]
 
 
 def test_killed_and_resumed_logs_like_one_run(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
@@ -69,7 +69,7 @@ def test_killed_and_resumed_logs_like_one_run(tmp_path: Path, trainer: Any, plai
     assert (broken / "losses.csv").read_bytes() == (straight / "losses.csv").read_bytes()
     assert raw_counts(broken) == raw_counts(straight)
     assert set(raw_counts(broken).values()) == {1}
-    assert scalars(broken, "loss") == scalars(straight, "loss")
+    assert scalars(broken, "train/loss") == scalars(straight, "train/loss")
 
 
 def run_until_sigkill(folder: Path, trainer: Any, plain_losses: Any) -> None:
@@ -91,10 +91,12 @@ def test_flushed_before_a_sigkill_is_on_disk(tmp_path: Path, trainer: Any, plain
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert {("loss", step) for step in range(1, 7)} <= set(raw_counts(tmp_path))
+    assert {("train/loss", step) for step in range(1, 7)} <= set(raw_counts(tmp_path))
     trainer(plain_losses, [ScalarLog(tmp_path)], start=6).train(12)
-    assert raw_counts(tmp_path) == Counter((tag, i) for tag in ("loss", "D_loss") for i in range(1, 13))
-    assert sorted(step for step, _ in scalars(tmp_path, "D_loss")) == list(range(1, 13))
+    assert raw_counts(tmp_path) == Counter(
+        (tag, i) for tag in ("train/loss", "train/D_loss") for i in range(1, 13)
+    )
+    assert sorted(step for step, _ in scalars(tmp_path, "train/D_loss")) == list(range(1, 13))
 
 
 def test_a_text_is_written_once(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
@@ -121,4 +123,6 @@ def test_pictures_of_other_handlers(tmp_path: Path, trainer: Any, plain_losses: 
 def test_an_error_leaves_everything_on_disk(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     with pytest.raises(KilledError):
         trainer(plain_losses, [ScalarLog(tmp_path), Kill(3)]).train(4)
-    assert set(raw_counts(tmp_path)) == {(tag, i) for tag in ("loss", "D_loss") for i in (1, 2, 3)}
+    assert set(raw_counts(tmp_path)) == {
+        (tag, i) for tag in ("train/loss", "train/D_loss") for i in (1, 2, 3)
+    }
