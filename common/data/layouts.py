@@ -20,6 +20,7 @@ PHANTOM_MARKER = "phantom.json"
 SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+$"
 # COVID-SemiSeg's pseudo masks are a network's soft output, 0..255.
 SOFT_MASK_THRESHOLD = 128
+DOCTOR_ORIENTATION = "transpose"
 # Radiopaedia's case number names the person: case 10 and case 29 come as two scans each.
 _CASE = re.compile(r"radiopaedia_org_(?P<case>.+?-\d+)_")
 
@@ -96,7 +97,7 @@ def doctor_slices(folder: Path) -> list[Sample]:
     groups = near_duplicate_groups([image for image, _ in pairs])
     return [
         Sample(
-            image, mask, f"doctor_{group:03d}", orientation="transpose", group="doctor", mask_values=(255,)
+            image, mask, f"doctor_{group:03d}", orientation=DOCTOR_ORIENTATION, group="doctor", mask_values=(255,)
         )
         for (image, mask), group in zip(pairs, groups, strict=True)
     ]
@@ -157,3 +158,15 @@ LAYOUTS: dict[str, Layout] = {
     "covid_lesions": covid_lesions,
     "image_mask_folders": image_mask_folders,
 }
+
+
+def mask_file(mask: Path) -> Sample:
+    """The record of a mask that has no image yet, read as its folder's layout says.
+
+    COVID-SemiSeg's folders are known by the names that `covid_lesions` goes by; other masks are upright, and any
+    non-zero value is lesion. ``image`` is the mask itself.
+    """
+    part = next(iter(_covid_parts(mask.parent.parent)), "")
+    if part == "doctor":
+        return Sample(mask, mask, stem(mask), orientation=DOCTOR_ORIENTATION, group=part)
+    return _pseudo_slice(mask, mask) if part == "pseudo" else Sample(mask, mask, stem(mask))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ DICOM_SUFFIXES = (".dcm",)
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *META_SUFFIXES, *DICOM_SUFFIXES)
 # A chest CT has about 2e8 voxels; a broken header can ask for anything.
 MOST_VOXELS = 2**31
+CHUNK = 2**22
 
 
 class VolumeFile(NamedTuple):
@@ -66,12 +69,21 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
 def _read_nifti(path: Path) -> VolumeFile:
     image = _open_nifti(path)
     shape = tuple(int(extent) for extent in image.shape)
+    if path.name.lower().endswith(".gz"):
+        _check_gzip(path)
     array = np.asanyarray(image.dataobj)
     if array.dtype.fields is not None or np.iscomplexobj(array):
         raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(affine)
     return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy())
+
+
+def _check_gzip(path: Path) -> None:
+    """Reads to the checksum at the end of the file, which nibabel never does."""
+    with gzip.open(path) as stream:
+        while stream.read(CHUNK):
+            pass
 
 
 def _read_itk(path: Path) -> VolumeFile:
@@ -141,6 +153,18 @@ def _check_meta_image(path: Path) -> None:
     expected = int(header.get("CompressedDataSize", "0")) if _compressed(header) else _raw_bytes(header)
     if data.stat().st_size < expected:
         raise ValueError(f"its data file {data.name} has {data.stat().st_size} of {expected} bytes")
+    if _compressed(header):
+        _check_compressed(data)
+
+
+def _check_compressed(data: Path) -> None:
+    """Decompresses to the checksum: ITK fills what it cannot decompress with whatever is in memory."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib's or gzip's header
+    with data.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            stream.decompress(chunk)
+    if not stream.eof:
+        raise ValueError(f"its data file {data.name} ends early")
 
 
 def _meta_header(path: Path) -> dict[str, str]:

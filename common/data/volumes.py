@@ -112,8 +112,7 @@ def open_volume(path: str | os.PathLike[str]) -> Volume:
     """`Volume.from_file` with a small cache, so that the slices of one volume decompress it once."""
     source = Path(path)
     with explained(source):
-        stat = source.stat()
-    return _cached_volume(str(source), stat.st_mtime_ns, stat.st_size)
+        return _cached_volume(str(source), _fingerprint(source))
 
 
 def volume_depth(path: Path) -> int:
@@ -131,8 +130,16 @@ def volume_depth(path: Path) -> int:
 
 
 @lru_cache(maxsize=CACHED_VOLUMES)
-def _cached_volume(path: str, mtime: int, size: int) -> Volume:
+def _cached_volume(path: str, fingerprint: tuple[tuple[int, int], ...]) -> Volume:
     return Volume.from_file(path)
+
+
+def _fingerprint(path: Path) -> tuple[tuple[int, int], ...]:
+    """Time and size of all files that make up the volume: another fingerprint is another volume."""
+    beside = [path.with_suffix(suffix) for suffix in (".raw", ".zraw")]
+    parts = sorted(path.iterdir()) if path.is_dir() else [path, *beside]
+    stats = [part.stat() for part in parts if part == path or part.is_file()]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
 def _to_display(affine: np.ndarray) -> np.ndarray:
@@ -157,7 +164,7 @@ def _check_values(array: np.ndarray, path: Path) -> None:
 
 
 def _meaning(array: np.ndarray) -> tuple[bool, tuple[float, float]]:
-    """Whether values are HU, and the full range where they are not. A CT without a negative value holds no air."""
+    """Whether values are HU, and the full range where they are not. A CT has air, which is below 0 HU."""
     lowest, highest = float(array.min()), float(array.max())
     if array.dtype.kind == "f" and lowest >= 0.0 and highest <= 1.0:
         return False, (0.0, 1.0)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.layouts import find_samples
+from common.errors import UserError
+
+
+def picture(path: Path, seed: int = 0, shape: tuple[int, int] = (12, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)).save(path)
+
+
+def volume(path: Path, depth: int = 3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.arange(20 * depth, dtype=np.int16).reshape(4, 5, depth), np.eye(4)), path)
+
+
+def test_slices_share_a_patient_by_their_names(tmp_path: Path) -> None:
+    for name in ("p1_002", "p1_001", "p2-7", "other"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+        picture(tmp_path / "masks" / f"{name}.png")
+    samples = find_samples(tmp_path)
+    assert [(s.name, s.patient) for s in samples] == [
+        ("other", "other"), ("p1_001", "p1"), ("p1_002", "p1"), ("p2-7", "p2"),
+    ]  # fmt: skip
+    pattern = find_samples(tmp_path, patient_pattern=r"^(p)\d")
+    assert [s.patient for s in pattern] == ["other", "p", "p", "p"]
+
+
+def test_volumes_become_slices(tmp_path: Path) -> None:
+    volume(tmp_path / "images" / "case_3.nii.gz")
+    volume(tmp_path / "masks" / "case_3.nii.gz")
+    samples = find_samples(tmp_path)
+    assert [(s.name, s.patient, s.index) for s in samples] == [
+        (f"case_3-z00{z}", "case_3", z) for z in range(3)
+    ]
+
+
+def test_phantoms_are_marked(tmp_path: Path) -> None:
+    volume(tmp_path / "images" / "phantom_000.nii.gz")
+    volume(tmp_path / "masks" / "phantom_000.nii.gz")
+    (tmp_path / "phantom.json").write_text("{}")
+    assert {(s.group, s.mask_values) for s in find_samples(tmp_path)} == {("phantom", (1, 2))}
+
+
+@pytest.fixture
+def covid(tmp_path: Path) -> Path:
+    pseudo = "Data-1_radiopaedia_org_covid-19-pneumonia-29_86490_1-dcm_4", "Data-1_coronacases_org_001_7"
+    for name in pseudo:
+        picture(tmp_path / "pseudo" / "images" / f"{name}.jpg")
+        picture(tmp_path / "pseudo" / "masks" / f"{name}.png")
+    for name, seed in (("0", 1), ("1", 2), ("2", 1)):
+        picture(tmp_path / "doctor" / "images" / f"{name}.png", seed)
+        picture(tmp_path / "doctor" / "masks" / f"{name}.png")
+    return tmp_path
+
+
+def test_covid_lesions(covid: Path) -> None:
+    samples = find_samples(covid)
+    doctor = [s for s in samples if s.group == "doctor"]
+    assert [s.patient for s in doctor] == ["doctor_000", "doctor_001", "doctor_000"]
+    corona, radiopaedia = (s for s in samples if s.group == "pseudo")
+    assert (corona.patient, corona.orientation, corona.mask_threshold) == (
+        "Data-1_coronacases_org_001", "rot90", 128,
+    )  # fmt: skip
+    assert (radiopaedia.orientation, radiopaedia.person) == ("transpose", "covid-19-pneumonia-29")
+
+
+@pytest.mark.parametrize("part", ["doctor", "pseudo"])
+def test_covid_lesions_by_part(covid: Path, part: str) -> None:
+    assert {s.group for s in find_samples(covid / part)} == {part}
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        find_samples(tmp_path / "none")
+    with pytest.raises(UserError, match="no known layout"):
+        find_samples(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        find_samples(tmp_path)
+    picture(tmp_path / "images" / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: image without mask"):
+        find_samples(tmp_path)
+    picture(tmp_path / "masks" / "a.png")
+    picture(tmp_path / "masks" / "b.png")
+    with pytest.raises(UserError, match=r"b\.png: mask without image"):
+        find_samples(tmp_path)
+    picture(tmp_path / "images" / "b.png")
+    picture(tmp_path / "images" / "b.jpg")
+    with pytest.raises(UserError, match="same name"):
+        find_samples(tmp_path)
+    with pytest.raises(UserError, match="layout 'x' is unknown"):
+        find_samples(tmp_path, layout="x")
