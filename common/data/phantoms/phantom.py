@@ -178,7 +178,8 @@ def _ideal(body: _Body) -> Array:
     tissue.bones(image, points, anatomy, thorax, body.texture, width)
     tissue.middle(image, points, anatomy, body.heart, thorax, width)
     back = float(anatomy.pose.to_grid(np.array([[0.0, body_back(anatomy), 120.0]]))[0, 1])
-    tissue.table(image, body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None], back, width)
+    x, y = body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None]
+    tissue.table(image, x, y, back, thorax, width)
     return image
 
 

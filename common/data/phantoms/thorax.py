@@ -39,7 +39,10 @@ def build_thorax(points: Points, anatomy: Anatomy, heart: Heart, wobble: Array) 
     diaphragm = _diaphragm(points, anatomy) + np.float32(3) * wobble
     mediastinum = _mediastinum(points, heart) + np.float32(0.8) * wobble
     lung = np.maximum(np.maximum(cavity, diaphragm), -mediastinum)
-    return Thorax(_body(points, anatomy) + wobble, cavity, diaphragm, mediastinum, lung)
+    # Even a thin patient has skin, fat and muscle over the ribs.
+    over_ribs = cavity - np.float32(15 + 0.3 * anatomy.fat)
+    body = blend(_body(points, anatomy), over_ribs, 10) + wobble
+    return Thorax(body, cavity, diaphragm, mediastinum, lung)
 
 
 def _oval(u: Array, v: Array, power: float) -> Array:

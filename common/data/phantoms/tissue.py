@@ -129,8 +129,8 @@ def middle(
     paint(image, coverage(airways, width), AIR_HU)
 
 
-def table(image: Array, x: Array, y: Array, back: float, width: float) -> None:
+def table(image: Array, x: Array, y: Array, back: float, thorax: Thorax, width: float) -> None:
     """Paints the scanner's table, a thin curved shell under the ``back``; grid coordinates in mm."""
-    surface = np.float32(back + 9) - (x / 32) ** 2
-    shell = np.abs(y - surface) - np.float32(1.2)
+    surface = np.float32(back + 12) - (x / 32) ** 2
+    shell = np.maximum(np.abs(y - surface) - np.float32(1.2), np.float32(1) - thorax.body)
     paint(image, coverage(np.maximum(shell, np.abs(x) - 150), width), TABLE_HU)

@@ -132,6 +132,16 @@ def test_spine_and_ribs_are_bone_and_symmetric(phantoms: list[Phantom]) -> None:
         assert right > 50 and 0.6 < right / left < 1.7
 
 
+def test_no_bone_sticks_out_of_the_skin() -> None:
+    for patient in range(6):
+        image = make_phantom(0, patient, (96, 96, 8)).image
+        outside = np.zeros(image.shape, bool)
+        for number in range(image.shape[2]):
+            parts, _ = ndimage.label(image[:, :, number] < -500)
+            outside[:, :, number] = parts == parts[0, 0]
+        assert not np.any((image > 330) & ndimage.binary_dilation(outside, np.ones((3, 3, 1))))
+
+
 def test_parts_of_the_heart_are_next_to_each_other() -> None:
     heart = make_phantom(2, 0, (96, 96, 24)).labels["heart"]
     ring = ndimage.binary_dilation(heart == LV, iterations=2) & (heart != LV)
