@@ -18,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.data.harmonise import Settings, harmonise
 from common.data.intensity import WINDOWS, Window, window_by_name
+from common.data.new_folder import refuse_existing
 from common.data.obtain import obtain, table
 from common.data.registry import Dataset, find_dataset, load_registry
 from common.data.sources import Source
+from common.data.standardise import METHODS
 from common.errors import DEBUG_VARIABLE, UserError, install_hook
 
 
@@ -37,6 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--image_size", type=int, default=256, help="pixels along both sides (default 256)")
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
+    add("--standardise", default="none", choices=METHODS, help="common look for slices that are not HU")
     add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
     add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
     add("--seed", type=int, default=0, help="seed of the split (default 0)")
@@ -60,12 +63,15 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
-    settings = Settings(options.image_size, window(options.window), options.keep_empty, options.seed)
+    settings = Settings(
+        options.image_size, window(options.window), options.standardise, options.keep_empty, options.seed
+    )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
+    output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))
+    refuse_existing(output)
     sources = [source(dataset, options, registry) for dataset in datasets]
     if options.download_only:
         return
-    output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))
     counts = harmonise(sources, output, settings)
     print(f"{output}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from common.data.new_folder import new_folder
 from common.errors import UserError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -54,7 +52,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_members(lister(archive), archive, shutil.disk_usage(folder.parent).free)
-        with _new_folder(folder) as temporary:
+        with new_folder(folder) as temporary:
             extractor(archive, temporary)
     except DAMAGED as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run again") from error
@@ -120,15 +118,3 @@ def _tar_members(archive: Path) -> list[Member]:
 def _extract_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes ``folder`` at the end, and is removed on any error."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

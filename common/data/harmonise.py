@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import re
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,15 +18,21 @@ from tqdm import tqdm
 
 from common.data.checks import read_pair
 from common.data.intensity import Window, to_unit
+from common.data.new_folder import new_folder
+from common.data.persons import join_persons, thumbnail
+from common.data.pictures import SIXTEEN_BITS, read_picture
 from common.data.reading import Pixels
 from common.data.resizing import resize_image, resize_mask
 from common.data.samples import Sample
 from common.data.sources import Source, source_samples
 from common.data.splits import split_by_patient, write_splits
+from common.data.standardise import Standardiser
 from common.errors import UserError
 from common.files import write_json
 
-FULL_SCALE = 65535  # 16 bits keep a lung window of 1 400 HU to 0.02 HU; 8 bits would round to 5.5 HU
+logger = logging.getLogger(__name__)
+# 16 bits keep a lung window of 1 400 HU to 0.02 HU; 8 bits would round to 5.5 HU.
+FULL_SCALE = SIXTEEN_BITS[1]
 PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
 
 
@@ -40,15 +43,38 @@ class Settings:
     Args:
         image_size: pixels along both sides.
         window: HU range that becomes [0, 1].
+        standardise: ``none``, ``landmarks`` or ``histogram``: brings slices that are not HU, and so come in
+            unknown windows, to a common look (`common.data.standardise`); learnt from the training split.
         keep_empty: keep slices where nothing is segmented.
         seed, fractions: of the split into training, validation and test patients.
     """
 
     image_size: int
     window: Window
+    standardise: str = "none"
     keep_empty: bool = False
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One harmonised slice in memory: image float32 [0, 1], mask uint8 {0, 1} or None, both (S, S)."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    is_hu: bool
+
+
+@dataclass(frozen=True)
+class Written:
+    """One harmonised slice on disk, where it came from, and its thumbnail."""
+
+    sample: Sample
+    source: Source
+    original: Sample
+    is_hu: bool
+    thumbnail: np.ndarray
 
 
 def harmonise(
@@ -58,86 +84,99 @@ def harmonise(
 
     Images are 16-bit PNG (0..65535 stands for [0, 1]), masks 8-bit PNG {0, 255} by nearest neighbour, both
     named ``PATIENT_NUMBER.png``, so that the layout ``image_mask_folders`` finds the patients.
-    ``splits.json`` splits by patient, also where two sets share patients; ``provenance.json`` says for each
-    slice where it came from. Sets without masks give images alone.
+    ``splits.json`` splits by patient, also where sets share patients: by the registry's rules, and by slices
+    that look the same. ``provenance.json`` says for each slice where it came from. Sets without masks give
+    images alone.
 
     Returns:
         the number of slices in each split, and of those dropped for an empty mask ("empty").
     Raises:
-        UserError: ``output`` exists, a source is unreadable, masked and unmasked sets are mixed.
+        UserError: ``output`` exists or lies in a source, a source is unreadable, or masked and unmasked sets
+            are mixed.
     """
-    output = Path(output)
-    if output.exists():
-        raise UserError(f"{output}: exists already; choose another --output or remove it")
-    found = [(source, sample) for source in sources for sample in source_samples(source)]
-    if len({sample.mask is None for _, sample in found}) > 1:
-        raise UserError(f"{output}: sets with and without masks do not merge; prepare them apart")
+    standardiser = Standardiser(settings.standardise, settings.window)
+    for source in sources:
+        if Path(output).resolve().is_relative_to(source.folder.resolve()):
+            raise UserError(f"{output}: lies inside the set {source.folder}; give --output another place")
     with new_folder(output) as folder:
-        written, records = _write_all(found, folder, settings, progress)
-        splits = split_by_patient(written, settings.fractions, settings.seed)
+        found = [(source, sample) for source in sources for sample in source_samples(source)]
+        if len({sample.mask is None for _, sample in found}) > 1:
+            raise UserError(f"{output}: sets with and without masks do not merge; prepare them apart")
+        written = list(_write_all(found, folder, settings, progress))
+        if not written:
+            raise UserError(f"{sources[0].folder}: every mask is empty; see --keep_empty and --foreground")
+        splits = _split(written, settings, merged=len(sources) > 1)
+        _standardise(written, {sample.image for sample in splits["train"]}, standardiser)
         write_splits(folder / "splits.json", splits)
-        write_json(folder / "provenance.json", {"settings": asdict(settings), "slices": records})
-    return {name: len(samples) for name, samples in splits.items()} | {"empty": len(found) - len(written)}
+        write_json(folder / "provenance.json", _provenance(written, settings, standardiser))
+    return {name: len(part) for name, part in splits.items()} | {"empty": len(found) - len(written)}
 
 
-def harmonise_slice(
-    sample: Sample, settings: Settings, modality: str = "CT"
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """One slice as (image, mask): float32 [0, 1] and uint8 {0, 1} or None, both (image_size, image_size)."""
+def harmonise_slice(sample: Sample, settings: Settings, modality: str = "CT") -> Slice:
+    """Reads, windows and resizes one slice with its mask."""
     size = settings.image_size
     pixels, mask = read_pair(sample)
-    unit = to_unit(pixels.values, settings.window, *meaning(pixels, modality))
+    is_hu, source_range = meaning(pixels, modality)
+    unit = to_unit(pixels.values, settings.window, is_hu, source_range)
     image = np.clip(resize_image(unit, size, size), 0.0, 1.0)
-    return image, None if mask is None else resize_mask(mask, size, size)
+    return Slice(image, None if mask is None else resize_mask(mask, size, size), is_hu)
 
 
 def meaning(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
-    """Whether values are HU, else what is black and white.
-
-    Slices of magnetic resonance are scaled between percentiles. "HU" slices without a single value below 0
-    hold no air: they are 8-bit grey values in a wider type (the Radiopaedia cases of COVID-19-CT-Seg are).
-    """
-    if modality == "MR":
-        lower, upper = np.percentile(pixels.values, PERCENTILES)
-        return False, (float(lower), float(max(upper, lower + 1)))
-    if pixels.is_hu and pixels.values.min() >= 0 and pixels.values.max() <= 255:
-        return False, (0.0, 255.0)
-    return pixels.is_hu, pixels.source_range
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes ``folder`` when the block ends well, and is removed on any error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Whether values are HU, else what is black and white: of magnetic resonance two percentiles."""
+    if modality != "MR":
+        return pixels.is_hu, pixels.source_range
+    lower, upper = np.percentile(pixels.values, PERCENTILES)
+    return False, (float(lower), float(max(upper, lower + 1)))
 
 
 def _write_all(
     found: Sequence[tuple[Source, Sample]], folder: Path, settings: Settings, progress: bool
-) -> tuple[list[Sample], dict[str, dict[str, Any]]]:
-    written: list[Sample] = []
-    records: dict[str, dict[str, Any]] = {}
+) -> Iterator[Written]:
     numbers: Counter[str] = Counter()
     for source, sample in tqdm(found, desc="harmonise", unit="slice", disable=None if progress else True):
-        image, mask = harmonise_slice(sample, settings, source.dataset.modality)
-        if mask is not None and not mask.any() and not settings.keep_empty:
+        part = harmonise_slice(sample, settings, source.dataset.modality)
+        if part.mask is not None and not part.mask.any() and not settings.keep_empty:
             continue
         patient = re.sub(r"[^A-Za-z0-9.-]+", "-", sample.patient)
-        name = f"{patient}_{numbers[patient]:04d}"
+        name = f"{patient}_{numbers[patient]:04d}.png"
         numbers[patient] += 1
-        image_file = _save(np.rint(image * FULL_SCALE).astype(np.uint16), folder / "images" / f"{name}.png")
-        mask_file = None if mask is None else _save(mask * np.uint8(255), folder / "masks" / f"{name}.png")
-        written.append(Sample(image_file, mask_file, patient, group=sample.group))
-        records[name] = _record(source, sample)
-    if not written:
-        raise UserError(f"{found[0][0].folder}: every mask is empty; see --keep_empty and --foreground")
-    return written, records
+        image = _save(_sixteen_bits(part.image), folder / "images" / name)
+        mask = None if part.mask is None else _save(part.mask * np.uint8(255), folder / "masks" / name)
+        made = Sample(image, mask, patient, group=sample.group)
+        yield Written(made, source, sample, part.is_hu, thumbnail(part.image))
+
+
+def _split(written: Sequence[Written], settings: Settings, merged: bool) -> dict[str, list[Sample]]:
+    """By person. Groups that a set alone reports apart join the others in a merged set."""
+    samples = [item.sample for item in written]
+    if not merged:
+        return split_by_patient(samples, settings.fractions, settings.seed)
+    sets = [item.source.dataset.name for item in written]
+    samples = join_persons(samples, sets, np.stack([item.thumbnail for item in written]))
+    joined = len({sample.patient for sample in samples}) - len({sample.unit for sample in samples})
+    if joined:
+        logger.warning("%d patients show slices of another set's patients: kept together", joined)
+    return split_by_patient(samples, settings.fractions, settings.seed, apart=())
+
+
+def _standardise(written: Sequence[Written], training: set[Path], standardiser: Standardiser) -> None:
+    """Rewrites the images of scans that are not HU in the common look, learnt from the training scans."""
+    if standardiser.method == "none":
+        return
+    scans: dict[str, list[Path]] = defaultdict(list)
+    for item in written:
+        if not item.is_hu:
+            scans[f"{item.source.dataset.name} {item.sample.patient}"].append(item.sample.image)
+    learnt = {scan: [_load(path) for path in paths] for scan, paths in scans.items() if paths[0] in training}
+    standardiser.fit(learnt)
+    for paths in scans.values():
+        for path, image in zip(paths, standardiser.apply_scan([_load(path) for path in paths]), strict=True):
+            _save(_sixteen_bits(image), path)
+
+
+def _sixteen_bits(image: np.ndarray) -> np.ndarray:
+    return np.rint(image * FULL_SCALE).astype(np.uint16)
 
 
 def _save(array: np.ndarray, path: Path) -> Path:
@@ -146,16 +185,33 @@ def _save(array: np.ndarray, path: Path) -> Path:
     return path
 
 
-def _record(source: Source, sample: Sample) -> dict[str, Any]:
+def _load(path: Path) -> np.ndarray:
+    return (read_picture(path)[0] / FULL_SCALE).astype(np.float32)
+
+
+def _provenance(
+    written: Sequence[Written], settings: Settings, standardiser: Standardiser
+) -> Mapping[str, Any]:
     return {
-        "set": source.dataset.name,
-        "patient": sample.patient,
-        "image": _relative(sample.image, source.folder),
-        "image_sha256": _sha256(sample.image),
-        "mask": sample.mask and _relative(sample.mask, source.folder),
-        "mask_sha256": sample.mask and _sha256(sample.mask),
-        "slice": sample.index,
-        "orientation": sample.orientation,
+        "settings": asdict(settings),
+        "standardiser": standardiser.state(),
+        "slices": {item.sample.image.stem: _record(item) for item in written},
+    }
+
+
+def _record(item: Written) -> dict[str, Any]:
+    folder, original = item.source.folder, item.original
+    return {
+        "set": item.source.dataset.name,
+        "licence": item.source.dataset.licence,
+        "patient": original.patient,
+        "image": _relative(original.image, folder),
+        "image_sha256": _sha256(original.image),
+        "mask": original.mask and _relative(original.mask, folder),
+        "mask_sha256": original.mask and _sha256(original.mask),
+        "slice": original.index,
+        "orientation": original.orientation,
+        "hu": item.is_hu,
     }
 
 

@@ -77,6 +77,7 @@ def test_nothing_to_do_is_a_usage_error(tmp_path):
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_shared_lesion_slices(tmp_path):
     if not LESIONS.is_dir():
         pytest.skip(f"{LESIONS} is missing")
