@@ -1,4 +1,6 @@
 import os
+import re
+import runpy
 import subprocess
 import sys
 from itertools import chain
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from common.data.splits import read_splits
+from common.errors import UserError
 from common.paths import repository_root
 
 SCRIPT = repository_root() / "scripts" / "prepare_data.py"
@@ -48,32 +51,41 @@ def test_unpacked_set_as_root_from_any_folder(tmp_path):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 8
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["mosmedd", "--root", "."], "error: mosmedd: no such data set; the nearest known name is 'mosmed'"),
-        (["mosmed", "--root", "."], "error: mosmed: no such folder; fetch the set by hand as told above"),
-        (["mosmed", "--root", ".", "--window", "lungs"], "error: window 'lungs' is unknown"),
-        (["mosmed", "--root", ".", "--window", "1", "x"], "error: --window 1 x: give one name"),
-        (["mosmed", "--root", ".", "--image_size", "0"], "error: --image_size 0: "),
-    ],
-)
-def test_errors_are_one_line(tmp_path, arguments, message):
-    result = run(*arguments, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
+def test_errors_are_one_line(tmp_path):
+    result = run("mosmed", "--root", ".", cwd=tmp_path)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: mosmed: no such folder; fetch the set by hand as told above")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_list_and_help(tmp_path):
-    listed, told = run("--list", cwd=tmp_path), run("--help", cwd=tmp_path)
-    assert listed.returncode == told.returncode == 0
-    assert "covid19_ct_seg" in listed.stdout and "Example:" in told.stdout
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mosmedd", "--root", "."], "mosmedd: no such data set; the nearest known name is 'mosmed'"),
+        (["mosmed", "--root", ".", "--window", "lungs"], "window 'lungs' is unknown"),
+        (["mosmed", "--root", ".", "--window", "1", "x"], "--window 1 x: give one name"),
+        (["mosmed", "--root", ".", "--image_size", "0"], "--image_size 0: must be at least 1"),
+        (["mosmed", "--root", ".", "--output", "."], "exists already"),
+    ],
+)
+def test_wrong_settings_are_named(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        runpy.run_path(str(SCRIPT))["main"](arguments)
 
 
-def test_nothing_to_do_is_a_usage_error(tmp_path):
-    result = run(cwd=tmp_path)
-    assert result.returncode == 2 and "give at least one NAME and --root, or --list" in result.stderr
+def test_list_and_help(capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    main(["--list"])
+    assert "covid19_ct_seg" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "Example:" in capsys.readouterr().out
+
+
+def test_nothing_to_do_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPT))["main"]([])
+    assert "give at least one NAME and --root, or --list" in capsys.readouterr().err
 
 
 @pytest.mark.realdata
