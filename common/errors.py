@@ -39,9 +39,7 @@ def root_cause(error: BaseException) -> BaseException:
     return next((item for item in chain if isinstance(item, UserError)), chain[-1])
 
 
-def show_one_line(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
+def show_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """A ``sys.excepthook`` that prints one line instead of a traceback, unless debugging is asked for."""
     if debug_wanted() or issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)

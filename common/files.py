@@ -68,7 +68,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def _explained(error: OSError, target: Path) -> OSError | UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{target}: the disk is full; free some space and run again (an earlier file was kept)")
+        return UserError(
+            f"{target}: the disk is full; free some space and run again (an earlier file was kept)"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return UserError(f"{target}: cannot be written ({error.strerror}); choose another --output_dir")
     return error

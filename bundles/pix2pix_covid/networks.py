@@ -7,7 +7,11 @@ from monai.networks.nets import SPADENet
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
+NORMS: dict[str, type[nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": nn.InstanceNorm2d,
+    "none": nn.Identity,
+}
 
 
 class UnetGenerator(nn.Module):
@@ -42,7 +46,10 @@ class UnetGenerator(nn.Module):
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             source = in_channels if level == 0 else widths[level - 1]
-            plain = level in (0, levels - 1)  # no norm on the picture's layer, nor where one pixel may be left
+            plain = level in (
+                0,
+                levels - 1,
+            )  # no norm on the picture's layer, nor where one pixel may be left
             self.down.append(Down(source, width, "none" if plain else norm, activate=level > 0))
         self.up = nn.ModuleList()
         for level in reversed(range(levels)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.config.beginning import start
+from common.config.description import component_description
 from common.config.path import ON_PATH
 
-__all__ = ["ON_PATH", "start"]
+__all__ = ["ON_PATH", "component_description", "start"]

@@ -95,7 +95,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         return len(self.samples)
 
     def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, Draw) else int(visit)
+        index = visit.sample if isinstance(visit, Draw) else int(visit)
         image = self.images[index]
         label = None if self.labels is None else self.labels[index]
         if self.augment is not None and isinstance(visit, Draw):
@@ -109,7 +109,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         self, image: np.ndarray, label: np.ndarray | None, visit: Draw
     ) -> tuple[np.ndarray, np.ndarray | None]:
         assert self.augment is not None
-        draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.index))
+        draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.sample))
         moved = to_network(apply_to_image(from_network(image[0]), draw))[None]
         return moved, None if label is None else apply_to_mask(label[0], draw)[None]
 

@@ -13,10 +13,10 @@ from common.random import generator
 
 
 class Draw(NamedTuple):
-    """One visit of one sample: all randomness of the visit is drawn from (seed, epoch, index)."""
+    """One visit of one sample: all randomness of the visit is drawn from (seed, epoch, sample)."""
 
     epoch: int
-    index: int
+    sample: int
 
 
 class BatchStream(Sampler[list[Draw]]):
@@ -57,7 +57,7 @@ class BatchStream(Sampler[list[Draw]]):
         epoch, within = divmod(position, self.batches_per_epoch)
         order = self._order(epoch)
         start = (within * self.ranks + self.rank) * self.batch_size
-        return [Draw(epoch, int(index)) for index in order[start : start + self.batch_size]]
+        return [Draw(epoch, int(sample)) for sample in order[start : start + self.batch_size]]
 
     def __iter__(self) -> Iterator[list[Draw]]:
         position = self.position

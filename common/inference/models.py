@@ -1,15 +1,61 @@
-"""A generator's weights: a flat state_dict on disk, loaded strictly or refused in one line."""
+"""A trained generator: its weights, the facts beside them, and the network they belong to."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from pydoc import locate
+from typing import Any
 
 import torch
 from torch import nn
 
+from common.data.intensity import Window, window_by_name
 from common.errors import UserError
+from common.files import read_json
+
+logger = logging.getLogger(__name__)
+TRUSTED = ("bundles.", "common.", "monai.networks.")
+
+
+def model_info(ckpt_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON beside the model (``model.json`` for ``model.pt``); empty where there is none.
+
+    Raises:
+        UserError: the file is there but unreadable.
+    """
+    path = Path(ckpt_path).with_suffix(".json")
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.Module:
+    """The untrained network that the model at ``ckpt_path`` was trained as; ``otherwise`` where nothing says so.
+
+    So a model trained with an overlay is evaluated and used without naming the overlay again.
+
+    Raises:
+        UserError: the model names a class outside of this project and MONAI's networks, or none that exists.
+    """
+    network = model_info(ckpt_path).get("network")
+    if not network:
+        return otherwise
+    target = str(network["target"])
+    kind = locate(target) if target.startswith(TRUSTED) else None
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise UserError(
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' is no network of this project; delete the entry"
+        )
+    return kind(**network["arguments"])
+
+
+def model_window(info: Mapping[str, Any], fallback: str = "lung") -> Window:
+    """The HU window of a model's [-1, 1]; says in one line where that is nominal only."""
+    if info.get("nominal_hu", False):
+        logger.warning("this model learned from 8-bit slices: HU in its output are nominal, not measured")
+    return window_by_name(info.get("window_hu", fallback))
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train: str) -> nn.Module:
@@ -25,11 +71,12 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
         raise UserError(f"{file}: no trained model yet; train first: {how_to_train}")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{file}: not a readable model; train again or restore the file") from error
+    try:
+        network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{file}: does not fit the configured network; give the overlays that it was trained with"
+            f"{file}: does not fit the network; restore the .json beside it or the configs"
         ) from error
     return network.eval()

@@ -12,7 +12,9 @@ from common.training.steps import Batch
 
 def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
     """Brings every tensor of the batch to the device and layout."""
-    return {name: precision.images(value) if torch.is_tensor(value) else value for name, value in batch.items()}
+    return {
+        name: precision.images(value) if torch.is_tensor(value) else value for name, value in batch.items()
+    }
 
 
 class WithLatent:

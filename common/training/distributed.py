@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,8 +35,9 @@ def local_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def start(device: torch.device) -> None:
+def start(device: str | torch.device) -> None:
     """Joins the process group that ``torchrun`` announced in the environment: nccl on GPUs, gloo on CPUs."""
+    device = torch.device(device)
     if "WORLD_SIZE" not in os.environ or initialised():
         return
     if device.type == "cuda":
@@ -77,13 +77,7 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-@contextmanager
-def main_first() -> Iterator[None]:
-    """Process 0 runs the block before the others do: it makes files that the others then find."""
-    if initialised() and rank() > 0:
+def barrier() -> None:
+    """Waits until every process has come here."""
+    if initialised():
         dist.barrier()
-    try:
-        yield
-    finally:
-        if initialised() and rank() == 0:
-            dist.barrier()

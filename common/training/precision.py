@@ -33,7 +33,9 @@ def choose_dtype(device: torch.device, amp: bool | str) -> torch.dtype:
     """
     if isinstance(amp, str):
         if amp not in NAMES or (amp == "fp16" and device.type == "cpu"):
-            raise UserError(f"amp: '{amp}' does not fit device '{device}'; use true, false, bf16 (or fp16 on a GPU)")
+            raise UserError(
+                f"amp: '{amp}' does not fit device '{device}'; use true, false, bf16 (or fp16 on a GPU)"
+            )
         return NAMES[amp]
     if not amp:
         return torch.float32

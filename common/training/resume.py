@@ -69,7 +69,9 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         try:
             return _load(path)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-            logger.warning(f"{path}: unreadable resume file ({type(error).__name__}), trying the one before it")
+            logger.warning(
+                f"{path}: unreadable resume file ({type(error).__name__}), trying the one before it"
+            )
     if present:
         raise UserError(f"{present[0]}: no resume file is readable; delete {folder} to start anew")
     return None
@@ -90,8 +92,6 @@ class Resume:
         flush: called before each save, so that logs on disk reach at least as far as the resume file.
     """
 
-    every_rank = True
-
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -104,7 +104,6 @@ class Resume:
         self.folder, self.resume = Path(folder), resume
         self.interval, self.epochs = interval, epochs
         self.handlers, self.flush = dict(handlers or {}), list(flush)
-        self._saved_at = -1
 
     def attach(self, engine: AdversarialTrainer) -> None:
         """Restores the run where asked, then saves at the chosen events and when the run ends."""
@@ -129,9 +128,6 @@ class Resume:
 
     def save(self, engine: AdversarialTrainer) -> None:
         """Writes the state of this moment (process 0; the others contribute their random state)."""
-        if engine.state.iteration == self._saved_at:
-            return
-        self._saved_at = engine.state.iteration
         state = engine.training_state()
         if distributed.rank() > 0:
             return
@@ -159,5 +155,7 @@ def _save(state: Mapping[str, Any], path: Path) -> None:
 def _load(path: Path) -> dict[str, Any]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["format"] != STATE_FORMAT:
-        raise UserError(f"{path}: resume format {state['format']} is not {STATE_FORMAT}; use the version that wrote it")
+        raise UserError(
+            f"{path}: resume format {state['format']} is not {STATE_FORMAT}; use the version that wrote it"
+        )
     return dict(state)

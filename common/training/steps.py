@@ -129,11 +129,12 @@ class DiscriminatorStep(Step):
         real_logits = critic(image, condition).logits
         fake_logits = critic(fake, condition).logits
         self._measure(context, real_logits, fake_logits)
-        losses = {f"{self.name}_adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
+        losses = {f"{self.name}_adversarial": self.adversarial.discriminator_loss(real_logits, fake_logits)}
         if self.penalty:
-            losses[f"{self.name}_penalty"] = gradient_penalty(
-                lambda images: critic(images, condition).logits, image, fake
-            )
+            with torch.autocast(image.device.type, enabled=False):  # squared gradients overflow in fp16
+                losses[f"{self.name}_penalty"] = gradient_penalty(
+                    lambda images: _sum_of_logits(critic(images, condition)), image, fake
+                )
         return losses
 
     def _measure(self, context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
@@ -173,11 +174,11 @@ class GeneratorStep(Step):
             self.weights.setdefault(f"{name}_features", feature_matching)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        image, condition = context.batch.get("image"), context.batch.get(self.condition or "")
+        image, condition = context.batch["image"], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
         critic = context.networks[self.discriminator]
         critique: Critique = critic(prediction, condition)
-        losses = {f"{self.name}_adversarial": self.adversarial.generator(critique.logits)}
+        losses = {f"{self.name}_adversarial": self.adversarial.generator_loss(critique.logits)}
         for name, term in self.terms.items():
             losses[f"{self.name}_{name}"] = term(prediction, image, condition)
         if self.feature_matching:
@@ -185,6 +186,11 @@ class GeneratorStep(Step):
                 real: Critique = critic(image, condition)
             losses[f"{self.name}_features"] = feature_matching_loss(real.features, critique.features)
         return losses
+
+
+def _sum_of_logits(critique: Critique) -> Tensor:
+    """The sum of each scale's mean logit times the batch: its gradient is that of every sample's own score."""
+    return torch.stack([logits.flatten(1).mean(1).sum() for logits in critique.logits]).sum()
 
 
 def _share(hits: list[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ class AdversarialTrainer(Trainer):
         schedulers: learning-rate schedules by name, stepped after every epoch.
         prepare_batch: called as ``(batch, precision) -> dict`` of tensors on the device.
         predicts: name of the network whose output is ``state.output["pred"]``.
-        train_handlers: attached in order; on processes other than 0 only those with ``every_rank = True``.
+        train_handlers: attached in order (see `common.handlers`), on every process.
     Raises:
         UserError: a step names a network or optimiser that is not there.
     """
@@ -103,7 +103,7 @@ class AdversarialTrainer(Trainer):
         self.state.logs = {}
         self._average(dict(average or {}))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedulers)
-        self._register_handlers(_for_this_rank(train_handlers or []))
+        self._register_handlers(train_handlers or [])
 
     def run(self) -> None:  # type: ignore[override]
         """Trains up to ``max_epochs``; a run that is already there says so and does nothing."""
@@ -118,7 +118,7 @@ class AdversarialTrainer(Trainer):
         """Iterations of the whole run."""
         return int(self.state.max_epochs * self.state.epoch_length)
 
-    def _iteration(self, engine: AdversarialTrainer, batchdata: list[Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
         batches = [self.prepare(batch, self.precision) for batch in batchdata]
         context, logs = Context(self.networks), {}
         for name in self.trained:
@@ -152,13 +152,15 @@ class AdversarialTrainer(Trainer):
         return {**{k: v.detach() for k, v in losses.items()}, f"{step.name}_loss": total.detach()}
 
     def _output(self, context: Context, logs: dict[str, Tensor]) -> dict[str, Any]:
-        logs[Keys.LOSS] = torch.stack([logs[f"{step.name}_loss"].float() for step in self.steps]).sum()
-        kept = {name: context.batch[name] for name in (Keys.IMAGE, Keys.LABEL) if name in context.batch}
-        return {**kept, **logs, Keys.PRED: context.last_outputs.get(self.predicts)}
+        logs[str(Keys.LOSS)] = torch.stack([logs[f"{step.name}_loss"].float() for step in self.steps]).sum()
+        kept = {str(name): context.batch[name] for name in (Keys.IMAGE, Keys.LABEL) if name in context.batch}
+        return {**kept, **logs, str(Keys.PRED): context.last_outputs.get(self.predicts)}
 
     def _check_names(self) -> None:
         for step in self.steps:
-            missing = {*step.trains, *step.freezes} - set(self.networks) | {step.optimizer} - set(self.optimizers)
+            missing = {*step.trains, *step.freezes} - set(self.networks) | {step.optimizer} - set(
+                self.optimizers
+            )
             if missing:
                 raise UserError(f"step {step.name}: no network or optimiser called {sorted(missing)}")
 
@@ -222,7 +224,9 @@ class AdversarialTrainer(Trainer):
     def _check_setting(self, saved: Mapping[str, Any]) -> None:
         changed = [f"{k} was {saved.get(k)}, is {v}" for k, v in self._setting().items() if saved.get(k) != v]
         if changed:
-            raise UserError(f"cannot resume: {'; '.join(changed)}; use the run's settings or another --output_dir")
+            raise UserError(
+                f"cannot resume: {'; '.join(changed)}; use the run's settings or another --output_dir"
+            )
 
 
 def _stream_of(loader: DataLoader) -> BatchStream:
@@ -230,11 +234,6 @@ def _stream_of(loader: DataLoader) -> BatchStream:
     if not isinstance(stream, BatchStream):
         raise UserError("train_data_loader: its batch_sampler must be a common.data.sampling.BatchStream")
     return stream
-
-
-def _for_this_rank(handlers: Sequence[Any]) -> list[Any]:
-    main = distributed.rank() == 0
-    return [handler for handler in handlers if main or getattr(handler, "every_rank", False)]
 
 
 def _numbers(logs: Mapping[str, Tensor]) -> dict[str, float]:
@@ -252,4 +251,6 @@ def _load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) -
         try:
             part.load_state_dict(states[name])
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"cannot resume: {kind} '{name}' differ from the saved ones; use the run's configs") from error
+            raise UserError(
+                f"cannot resume: {kind} '{name}' differ from the saved ones; use the run's configs"
+            ) from error

@@ -105,7 +105,7 @@ def test_handler_restores_trainer_and_handlers(tmp_path):
     saver = Resume(tmp_path, interval=3, handlers={"counter": counter}, flush=[lambda: flushed.append(1)])
     first = toy_trainer(max_epochs=1, handlers=[saver])
     first.run()
-    assert len(flushed) == 2  # iteration 3 and the epoch's end; completion adds nothing new
+    assert len(flushed) == 3  # iteration 3, the epoch's end, the run's end
     fresh = Counter()
     second = toy_trainer(max_epochs=2, handlers=[Resume(tmp_path, resume=True, handlers={"counter": fresh})])
     assert second.state.iteration == 4

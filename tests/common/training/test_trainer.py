@@ -123,7 +123,9 @@ def test_same_seed_same_bytes():
     assert_same(*results)
 
 
-@pytest.mark.parametrize(("stop", "workers", "amp"), [(1, 0, False), (4, 0, False), (6, 2, False), (7, 0, "bf16")])
+@pytest.mark.parametrize(
+    ("stop", "workers", "amp"), [(1, 0, False), (4, 0, False), (6, 2, False), (7, 0, "bf16")]
+)
 def test_resumed_run_equals_the_straight_one(stop, workers, amp):
     straight = Recorder()
     whole = toy_trainer(num_workers=workers, amp=amp, handlers=[straight])
@@ -131,7 +133,9 @@ def test_resumed_run_equals_the_straight_one(stop, workers, amp):
 
     states, first = {}, toy_trainer(num_workers=workers, amp=amp)
     event = Events.EPOCH_COMPLETED if stop % 4 == 0 else Events.ITERATION_COMPLETED
-    first.add_event_handler(event, lambda e: states.setdefault(e.state.iteration, copy_of(e.training_state())))
+    first.add_event_handler(
+        event, lambda e: states.setdefault(e.state.iteration, copy_of(e.training_state()))
+    )
     first.run()
 
     resumed = Recorder()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from common.data.sampling import BatchStream, Draw
-from common.losses.adversarial import AdversarialLoss
+from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.random import generator
 from common.training.ema import WeightAverage
@@ -25,13 +25,13 @@ class ToyPairs(Dataset):
         return 8
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        base = generator(0, "pair", draw.index).normal(size=(2, 16, 16))
-        noise = generator(0, "visit", draw.epoch, draw.index).normal(size=(16, 16))
+        base = generator(0, "pair", draw.sample).normal(size=(2, 16, 16))
+        noise = generator(0, "visit", draw.epoch, draw.sample).normal(size=(16, 16))
         image, label = base[0] + 0.1 * noise, base[1] > 0
         return {
             "image": torch.tensor(image[None], dtype=torch.float32).tanh(),
             "label": torch.tensor(label[None], dtype=torch.float32),
-            "sample": draw.index,
+            "sample": draw.sample,
         }
 
 
@@ -73,9 +73,12 @@ def toy_trainer(
 ) -> AdversarialTrainer:
     """A trainer on `ToyPairs` (batch 2: four batches an epoch), the same for the same arguments."""
     torch.manual_seed(0)
-    networks = {"G": ToyGenerator(), "D": ConditionalPatchDiscriminator(channels=4, num_layers_d=1, norm="INSTANCE")}
+    networks = {
+        "G": ToyGenerator(),
+        "D": ConditionalPatchDiscriminator(channels=4, num_layers_d=1, norm="INSTANCE"),
+    }
     optimizers = {name: torch.optim.Adam(net.parameters(), 1e-2) for name, net in networks.items()}
-    loss = AdversarialLoss(kind)
+    loss = adversarial_loss(kind)
     return AdversarialTrainer(
         max_epochs=max_epochs,
         train_data_loader=DataLoader(ToyPairs(), batch_sampler=BatchStream(8, 2), num_workers=num_workers),
