@@ -29,9 +29,9 @@ class StreamingMoments:
         """Adds a batch of features (B, dimension)."""
         if len(features) == 0:
             return
-        centred = features.detach().to(self.mean).clone()  # (B, D)
-        mean = centred.mean(0)
-        centred -= mean
+        batch = features.detach().to(self.mean)  # (B, D)
+        mean = batch.mean(0)
+        centred = batch - mean
         self._join(len(features), mean)
         self.scatter.addmm_(centred.T, centred)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.metrics.fid import FIDMetric
 
-from common.metrics.fid import fid, frechet_distance
+from common.metrics.fid import fid, frechet_distance, moments_distance
 from common.metrics.statistics import StreamingMoments
 
 
@@ -29,6 +29,7 @@ def test_agrees_with_monai_on_the_same_features(counts: tuple[int, int]) -> None
     first, second = moments(real), moments(fake)
     ours = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
     assert ours == pytest.approx(theirs, rel=1e-3)
+    assert moments_distance(first, second) == pytest.approx(ours, rel=1e-6)
     assert fid(real, fake) == pytest.approx(theirs, rel=1e-3)
 
 
@@ -61,6 +62,11 @@ def test_a_collapsed_set_is_as_far_as_the_real_spread() -> None:
     spread = float(real.var(0).sum())
     assert fid(real, collapsed) == pytest.approx(spread, rel=1e-9)
     assert fid(real + 2, collapsed) == pytest.approx(spread + 8 * 4, rel=1e-9)
+
+
+def test_one_vector_a_side_is_a_plain_distance() -> None:
+    first, second = moments(torch.tensor([[0.0, 3.0]])), moments(torch.tensor([[4.0, 0.0]]))
+    assert moments_distance(first, second) == pytest.approx(25)
 
 
 def test_weights_count_rows() -> None:
