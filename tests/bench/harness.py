@@ -42,6 +42,10 @@ class Result:
     n: int
 
 
+class NotMeasurable(Exception):
+    """This machine lacks what the benchmark is about; the message says what."""
+
+
 BENCHMARKS: dict[str, Callable[[], Result]] = {}
 
 
