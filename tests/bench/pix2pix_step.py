@@ -117,7 +117,7 @@ def l1_course(amp: bool) -> list[float]:
 
 
 def plain_step() -> Work:
-    """Pix2pix as everybody writes it: one forward, D on real and detached fake, then G with D's weights fixed."""
+    """Pix2pix as everybody writes it: one forward, D on real and fake, then G with D's weights fixed."""
     net, critic = (network.to(DEVICE).train() for network in networks())
     first, second = optimizers(net, critic)
     batch = next(iter(DataLoader(Pairs(), batch_sampler=BatchStream(len(Pairs()), BATCH))))
