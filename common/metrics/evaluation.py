@@ -26,7 +26,7 @@ LESION_METRICS = {"lesion_faithfulness": lesion_faithfulness, "lesion_contrast_e
 
 @dataclass(frozen=True)
 class Value:
-    """A metric's value over ``n`` images with its 95 % bootstrap interval; NaN where ``n`` is 0."""
+    """A metric's value over ``n`` images with its 95 % bootstrap interval; NaN for no or NaN images."""
 
     mean: float
     low: float
@@ -88,7 +88,7 @@ class Evaluator:
         return {f"fid_{self.extractor.name}": frechet, f"kid_{self.extractor.name}": kernel}
 
     def _lesion_values(self, contrasts: Tensor) -> dict[str, Value]:
-        usable = ~(contrasts.isnan() | self.contrasts.isnan())
+        usable = ~self.contrasts.isnan()
         if not usable.any():
             return {name: Value(math.nan, math.nan, math.nan, 0) for name in LESION_METRICS}
         pair, counts = (contrasts[usable], self.contrasts[usable]), self.counts[:, usable]

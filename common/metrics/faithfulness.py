@@ -45,7 +45,7 @@ def lesion_ring(lesion: Tensor) -> Tensor:
 
 
 def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
-    """Mean absolute difference of contrasts (N,), generated against real; NaN (no lesion) is left out."""
+    """Mean absolute difference of contrasts (N,), generated against real; no lesion (NaN): left out."""
     difference, _, weights = _weighted(generated, real, weights)
     return float((weights * difference).sum() / weights.sum())
 
@@ -56,10 +56,10 @@ def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None 
     1: every lesion has the real one's contrast. 0: as if no lesion was drawn. Below 0: worse than that.
 
     Args:
-        generated, real: contrasts (N,); images where one is NaN (no lesion) are left out.
+        generated, real: contrasts (N,); images whose real contrast is NaN (no lesion) are left out.
         weights: how often each image counts (bootstrap).
     Returns:
-        At most 1; NaN where no image has a lesion.
+        At most 1; NaN where no image has a lesion or a generated lesion holds NaN.
     """
     difference, size, weights = _weighted(generated, real, weights)
     return float(1 - (weights * difference).sum() / (weights * size).sum())
@@ -67,7 +67,7 @@ def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None 
 
 def _weighted(generated: Tensor, real: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     weights = torch.ones_like(real) if weights is None else weights.to(real)
-    usable = ~(generated.isnan() | real.isnan())
+    usable = ~real.isnan()
     return (generated - real).abs()[usable], real.abs()[usable], weights[usable]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,13 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
         mean1, mean2: (D,).
         covariance1, covariance2: (D, D), symmetric and positive semi-definite; may be rank-deficient.
     Returns:
-        The squared distance, at least 0.
+        The squared distance, at least 0; NaN where a feature was NaN or infinite.
     """
     first, second = covariance1.double(), covariance2.double()
-    offset = (mean1.double() - mean2.double()).square().sum()
-    return max(0.0, float(offset + first.trace() + second.trace() - 2 * trace_of_root(first, second)))
+    apart = (mean1.double() - mean2.double()).square().sum() + first.trace() + second.trace()
+    if not apart.isfinite():
+        return math.nan
+    return max(0.0, float(apart - 2 * trace_of_root(first, second)))
 
 
 def moments_distance(real: StreamingMoments, fake: StreamingMoments) -> float:
@@ -31,9 +35,10 @@ def moments_distance(real: StreamingMoments, fake: StreamingMoments) -> float:
     """
     first, second = max(int(real.count) - 1, 1), max(int(fake.count) - 1, 1)
     offset = (real.mean - fake.mean).square().sum()
-    spread = real.scatter.trace() / first + fake.scatter.trace() / second
-    cross = trace_of_root(real.scatter, fake.scatter) / (first * second) ** 0.5
-    return max(0.0, float(offset + spread - 2 * cross))
+    apart = offset + real.scatter.trace() / first + fake.scatter.trace() / second
+    if not apart.isfinite():
+        return math.nan
+    return max(0.0, float(apart - 2 * trace_of_root(real.scatter, fake.scatter) / (first * second) ** 0.5))
 
 
 def trace_of_root(first: Tensor, second: Tensor) -> Tensor:
@@ -77,9 +82,10 @@ def fid(
     fake_weights = _default_weights(fake, weights) if fake_weights is None else fake_weights
     mean1, factor1 = _factor(real, weights)
     mean2, factor2 = _factor(fake, fake_weights)
-    trace = factor1.square().sum() + factor2.square().sum()
-    cross = torch.linalg.svdvals(_short(factor1) @ _short(factor2).T).sum()
-    return max(0.0, float((mean1 - mean2).square().sum() + trace - 2 * cross))
+    apart = (mean1 - mean2).square().sum() + factor1.square().sum() + factor2.square().sum()
+    if not apart.isfinite():
+        return math.nan
+    return max(0.0, float(apart - 2 * torch.linalg.svdvals(_short(factor1) @ _short(factor2).T).sum()))
 
 
 def _default_weights(features: Tensor, weights: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class LesionFaithfulness(Metric):
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
         generated, real = lesion_contrast(pred, label), lesion_contrast(image, label)
-        self.sums += torch.stack([(generated - real).abs().nansum(), real.abs().nansum()])
+        usable = ~real.isnan()
+        self.sums += torch.stack([(generated - real)[usable].abs().sum(), real[usable].abs().sum()])
 
     def compute(self) -> float:
         """The faithfulness over all processes."""

@@ -15,7 +15,8 @@ SMALLEST_TILE = 160  # pixels; smaller images are enlarged by whole factors
 GAP = 6
 HEADER = 26
 CAPTION = 18
-TITLES = ("mask", "generated", "real", "|generated - real|")
+TITLES = ("mask", "generated", "real")  # and the difference, with its scale
+TITLE_POINTS, NAME_POINTS = 14, 11
 PAPER, INK = 255, 0
 
 
@@ -31,26 +32,31 @@ def save_panel(
         path: the PNG file.
         masks: (N, C, H, W), lesion where above 0.5.
         generated, real: (N, 1, H, W) in [-1, 1].
-        names: a caption a row.
+        names: N captions.
     """
     columns, largest = _columns(masks, generated, real)  # (N, 4, H, W) in [0, 1]
-    rows, _, height, width = columns.shape
-    factor = max(1, -(-SMALLEST_TILE // width))
-    width, height = width * factor, height * factor
-    sheet = Image.new("L", (4 * (width + GAP) + GAP, HEADER + rows * (height + CAPTION) + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    titles = (*TITLES[:3], f"{TITLES[3]}, white = {largest:.0%}")
-    for column, title in enumerate(titles):
-        draw.text((GAP + column * (width + GAP), GAP), _fitting(title, width), INK, _font(14))
-    for row, name in enumerate(names[:rows]):
-        top = HEADER + row * (height + CAPTION)
-        for column in range(4):
-            tile = Image.fromarray(np.round(columns[row, column] * 255).astype(np.uint8))
-            left = GAP + column * (width + GAP)
-            sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (left, top))
-        draw.text((GAP, top + height + 2), _fitting(name, 4 * width, 11), INK, _font(11))
+    factor = max(1, -(-SMALLEST_TILE // columns.shape[-1]))
+    tiles = np.round(columns * 255).astype(np.uint8).repeat(factor, axis=2).repeat(factor, axis=3)
+    sheet = _sheet(tiles, (*TITLES, f"|generated - real|, white = {largest:.0%}"), names)
     with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def _sheet(tiles: np.ndarray, titles: Sequence[str], names: Sequence[str]) -> Image.Image:
+    """Tiles (rows, columns, H, W) uint8 on paper: titles above the columns, a name below each row."""
+    rows, columns, height, width = tiles.shape
+    size = (columns * (width + GAP) + GAP, HEADER + rows * (height + CAPTION) + GAP)
+    sheet = Image.new("L", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    lefts = [GAP + column * (width + GAP) for column in range(columns)]
+    for left, title in zip(lefts, titles, strict=True):
+        _write(draw, (left, GAP), title, width, TITLE_POINTS)
+    for row, (line, name) in enumerate(zip(tiles, names, strict=True)):
+        top = HEADER + row * (height + CAPTION)
+        for left, tile in zip(lefts, line, strict=True):
+            sheet.paste(Image.fromarray(tile), (left, top))
+        _write(draw, (GAP, top + height + 2), name, size[0] - 2 * GAP, NAME_POINTS)
+    return sheet
 
 
 def _columns(masks: Tensor, generated: Tensor, real: Tensor) -> tuple[np.ndarray, float]:
@@ -64,16 +70,14 @@ def _columns(masks: Tensor, generated: Tensor, real: Tensor) -> tuple[np.ndarray
     return np.stack([lesion, first, second, difference / max(largest, 1e-6)], axis=1), largest
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, points: int) -> None:
+    """Writes the text, or its end behind dots where it is wider than ``width`` pixels."""
+    font = ImageFont.load_default(points)
+    start = 0
+    while start < len(text) and font.getlength(_from(text, start)) > width:
+        start += 1
+    draw.text(place, _from(text, start), INK, font)
 
 
-def _fitting(text: str, width: int, size: int = 14) -> str:
-    """The text, or its end behind dots where it is wider than ``width`` pixels."""
-    font = _font(size)
-    if font.getlength(text) <= width:
-        return text
-    kept = text
-    while kept and font.getlength(f"...{kept}") > width:
-        kept = kept[1:]
-    return f"...{kept}"
+def _from(text: str, start: int) -> str:
+    return text if start == 0 else f"...{text[start:]}"

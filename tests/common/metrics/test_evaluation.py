@@ -86,3 +86,10 @@ def test_one_image_is_too_few() -> None:
     images, labels, _ = slices(1)
     with pytest.raises(UserError, match="1 test images are too few"):
         Evaluator(images, labels, RandomVGG())
+
+
+def test_broken_predictions_never_look_good(evaluator: Evaluator) -> None:
+    broken = evaluator.images.clone()
+    broken[3] = torch.nan
+    values = evaluator(broken)
+    assert [name for name, value in values.items() if value.plain()["mean"] is not None] == []

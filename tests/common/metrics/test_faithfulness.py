@@ -83,7 +83,7 @@ def test_a_lesion_without_surroundings_has_no_contrast() -> None:
 
 
 def test_error_and_weights_by_hand() -> None:
-    generated, real = torch.tensor([0.5, 0.1, math.nan]), torch.tensor([0.4, 0.4, 0.9])
+    generated, real = torch.tensor([0.5, 0.1, 0.9]), torch.tensor([0.4, 0.4, math.nan])
     weights = torch.tensor([3.0, 1.0, 5.0])
     assert lesion_contrast_error(generated, real) == pytest.approx(0.2)
     assert lesion_contrast_error(generated, real, weights) == pytest.approx((3 * 0.1 + 0.3) / 4)

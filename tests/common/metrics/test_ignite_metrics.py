@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -86,3 +87,11 @@ def test_a_pass_without_lesions_shows_nothing() -> None:
     metric.update((pred, image, label * 0))
     assert metric.compute() == 0
     assert ImageMean(ssim).compute() == 0
+
+
+def test_nan_predictions_give_nan() -> None:
+    pred, image, label = stacked(samples())
+    metrics = [FrechetDistance(RandomVGG()), LesionFaithfulness(), ImageMean(ssim)]
+    for metric in metrics:
+        metric.update((pred * torch.nan, image, label))
+        assert math.isnan(metric.compute())
