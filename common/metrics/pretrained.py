@@ -16,7 +16,9 @@ INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 )
 INCEPTION_SIZE = 299
-RADIMAGENET_REPOSITORY = "Warvito/radimagenet-models"
+RADIMAGENET_REPOSITORY = (
+    "Project-MONAI/perceptual-models:main"  # where MONAI fetches it for its perceptual loss
+)
 RADIMAGENET_SIZE = 224
 RADIMAGENET_MEAN = (0.406, 0.456, 0.485)  # the order of its Keras original: blue, green, red
 FEATURES = 2048
@@ -122,7 +124,7 @@ def _fetched_radimagenet() -> nn.Module:
     except (URLError, OSError, ImportError, RuntimeError) as error:
         raise UserError(
             f"extractor radimagenet: torch hub cannot fetch {RADIMAGENET_REPOSITORY} "
-            f"({type(error).__name__}); connect to the network and pip install gdown, "
+            f"({type(error).__name__}); connect to the network and pip install huggingface_hub, "
             "or name a TorchScript file of the network with --extractor_weights, or choose extractor randvgg"
         ) from error
     return network
