@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise _explained(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that led here says more than a failing clean-up
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -71,6 +72,6 @@ def _explained(error: OSError, target: Path) -> OSError | UserError:
         return UserError(
             f"{target}: the disk is full; free some space and run again (an earlier file was kept)"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return UserError(f"{target}: cannot be written ({error.strerror}); choose another --output_dir")
     return error
