@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
 from common.files import atomic_write, write_json
-from common.handlers.ranks import is_main
 from common.handlers.readings import sampling_network
 from common.handlers.selection import fid_then_faithfulness
+from common.training.distributed import is_main
 
 COMPILED_PREFIX = "_orig_mod."
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from common.handlers.ranks import any_rank
 from common.handlers.stopping import stop_after_iteration
+from common.training.distributed import any_rank
 
 SECONDS = 60.0  # per minute
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from common.handlers.ranks import any_rank
 from common.handlers.readings import logged, logs
 from common.handlers.stopping import stop_after_iteration
+from common.training.distributed import any_rank
 
 LOG_NAME = "convergence"
 SMALLEST = 1e-8  # medians of exactly 0 do not divide

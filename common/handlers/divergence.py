@@ -11,8 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from common.errors import TrainingDiverged
-from common.handlers.ranks import any_rank
 from common.handlers.readings import logs, prediction
+from common.training.distributed import any_rank
 
 ADVICE = "lower the learning rate or switch --amp off"
 

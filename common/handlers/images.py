@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from common.files import atomic_write
-from common.handlers.ranks import is_main
 from common.handlers.readings import epoch_due, sampling_network
 from common.handlers.scalars import ScalarLog
+from common.training.distributed import is_main
 from common.training.modes import evaluating, preserved_rng
 
 TAG = "samples"

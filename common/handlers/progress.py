@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from common.handlers.closing import on_exception
-from common.handlers.ranks import is_main
 from common.handlers.readings import logs
+from common.training.distributed import is_main
 
 QUIET_INTERVAL = 5.0  # seconds between lines where the output is a file, not a terminal
 SHOWN = 3

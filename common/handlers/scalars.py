@@ -12,10 +12,10 @@ from torch.utils.tensorboard import FileWriter, summary
 
 from common.files import sync
 from common.handlers.closing import on_exception
-from common.handlers.ranks import is_main
 from common.handlers.readings import logs
 from common.handlers.table import IterationTable
 from common.handlers.trimming import PATTERN, trim_events
+from common.training.distributed import is_main
 
 LOSSES = "losses.csv"
 PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page

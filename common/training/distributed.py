@@ -51,12 +51,39 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def is_main() -> bool:
+    """True in the process that writes files and shows progress (rank 0)."""
+    return rank() == 0
+
+
+def any_rank(flag: bool) -> bool:
+    """True on every process where ``flag`` is true on at least one; all processes must call it.
+
+    A process that stops alone would leave the others waiting for its gradients.
+    """
+    if ranks() == 1:
+        return flag
+    found = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found)
+
+
 def average(tensor: Tensor) -> Tensor:
     """The mean over all processes, in place (`tensor` itself in one process)."""
     if ranks() > 1:
         dist.all_reduce(tensor)
         tensor /= ranks()
     return tensor
+
+
+def average_all(tensors: Iterable[Tensor]) -> None:
+    """Replaces each floating-point tensor by its mean over all processes, with one collective call."""
+    chosen = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if ranks() == 1 or not chosen:
+        return
+    means = average(torch.cat([tensor.flatten().float() for tensor in chosen]))
+    for tensor, mean in zip(chosen, means.split([tensor.numel() for tensor in chosen]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
 
 
 def share_weights(networks: Iterable[nn.Module]) -> None:
@@ -66,6 +93,15 @@ def share_weights(networks: Iterable[nn.Module]) -> None:
     for network in networks:
         for tensor in network.state_dict().values():
             dist.broadcast(tensor, src=0)
+
+
+def part_random_numbers() -> None:
+    """Gives each process random numbers of its own (dropout, latents); process 0 keeps the run's seed.
+
+    All start from one seed, which makes their networks equal; their batches' noise must not be.
+    """
+    if rank() > 0:
+        torch.manual_seed(torch.initial_seed() + rank())
 
 
 def gather(value: Any) -> list[Any]:

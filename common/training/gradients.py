@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from common.training import distributed
@@ -35,12 +34,4 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     ``torch.autograd.grad`` (gradient penalties) and wants one forward a backward; networks
     keep their names in the state_dict.
     """
-    if distributed.ranks() == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.average(flat)
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
+    distributed.average_all(p.grad for p in parameters if p.grad is not None)
