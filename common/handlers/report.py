@@ -15,9 +15,9 @@ from common.data.pairs import PairDataset
 from common.errors import UserError
 from common.files import write_json
 from common.metrics.baselines import baseline_predictions
+from common.metrics.curves import convergence_plot
 from common.metrics.evaluation import Evaluator, evaluate_with_baselines
 from common.metrics.features import FeatureExtractor
-from common.metrics.curves import convergence_plot
 from common.metrics.panel import save_panel
 from common.metrics.report import metrics_table
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from common.training.precision import Precision
 from common.training.steps import Batch
+
+
+class BatchGroups:
+    """Groups an endless loader's batches: an iteration takes as many as its busiest step repeats."""
+
+    def __init__(self, loader: DataLoader, size: int) -> None:
+        self.loader, self.size = loader, size
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        state = torch.get_rng_state()
+        batches = iter(self.loader)  # draws a seed for its workers, which a resumed run must not see
+        torch.set_rng_state(state)
+        while True:
+            yield [next(batches) for _ in range(self.size)]
 
 
 def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
@@ -18,9 +34,10 @@ def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
 
 
 class WithLatent:
-    """Adds ``latent`` (B, size), drawn from N(0, I) with torch's generator of the device, for unconditional nets.
+    """A ``prepare_batch`` that adds ``latent`` (B, size), drawn from N(0, I), for unconditional nets.
 
-    The generator's state travels in the resume file, so the draws go on where they stopped.
+    It draws from torch's generator of the device. That generator's state travels in the resume file, so the
+    draws go on where they stopped; under several processes each draws its own.
     """
 
     def __init__(self, size: int) -> None:

@@ -22,7 +22,10 @@ class WeightAverage:
         self._handler = EMAHandler(network, momentum=1 - decay, handle_buffers="copy") if decay > 0 else None
         self.network: nn.Module = network if self._handler is None else self._handler.ema_model
 
-    def attach(self, engine: Engine) -> None:
-        """Updates the average at the end of each of the engine's iterations."""
+    def attach(self, engine: Engine, name: str) -> None:
+        """Updates the average at the end of each of the engine's iterations.
+
+        Ignite keeps the rate in ``engine.state``, so each average of an engine needs a ``name`` of its own.
+        """
         if self._handler is not None:
-            self._handler.attach(engine, name="ema_momentum", warn_if_exists=False)
+            self._handler.attach(engine, name=f"{name}_ema_momentum", warn_if_exists=False)

@@ -17,7 +17,7 @@ NAMES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def cpu_has_fast_bf16() -> bool:
-    """True where the CPU multiplies bfloat16 in hardware. Without it a bf16 convolution was measured 40x slower."""
+    """True where the CPU multiplies bfloat16 in hardware; else a bf16 convolution was measured 40x slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
@@ -62,7 +62,7 @@ class Precision:
     Args:
         device: where the networks live.
         amp: see `choose_dtype`.
-        channels_last: store images and weights channels last (faster convolutions in bf16 and on tensor cores).
+        channels_last: store images and weights channels last (faster in bf16 and on tensor cores).
         compile: run the networks through ``torch.compile``; skipped with one line where there is no compiler.
     """
 
@@ -80,7 +80,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """Moves ``network`` to the device and layout, compiles its forward if asked; same object, same names."""
+        """Moves ``network`` to device and layout, compiles its forward if asked; same object, same names."""
         network.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.compile and can_compile(self.device):
             network.compile()
@@ -104,12 +104,7 @@ class Precision:
         """Backpropagates the (scaled) loss."""
         self.scaler.scale(loss).backward()
 
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Brings gradients back to their true size before they are averaged or clipped."""
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(optimizer)
-
     def step(self, optimizer: Optimizer) -> None:
-        """Takes the optimiser's step; with loss scaling it is skipped where gradients overflowed."""
+        """Takes the optimiser's step on unscaled gradients; it is skipped where scaled ones overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()

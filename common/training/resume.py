@@ -1,4 +1,4 @@
-"""The resume file: everything that decides the rest of a run, whole or absent, with the one before it kept."""
+"""The resume file: all that decides the rest of a run, whole or absent, with the one before it kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ignite.engine import Events
 from common.errors import UserError
 from common.files import atomic_write
 from common.training import distributed
-from common.training.trainer import STATE_FORMAT, AdversarialTrainer
+from common.training.state import STATE_FORMAT
+from common.training.trainer import AdversarialTrainer
 
 logger = logging.getLogger(__name__)
 CURRENT, PREVIOUS = "resume.pt", "resume_previous.pt"
@@ -24,9 +25,11 @@ CURRENT, PREVIOUS = "resume.pt", "resume_previous.pt"
 class Stateful(Protocol):
     """A handler whose state belongs to the run."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``."""
 
 
 def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
@@ -115,7 +118,7 @@ class Resume:
         engine.add_event_handler(Events.COMPLETED, self.save)
 
     def restore(self, engine: AdversarialTrainer) -> None:
-        """Loads the newest readable state into the trainer and the handlers; says so, or that there is none."""
+        """Loads the newest readable state into trainer and handlers; says so, or that there is none."""
         state = read_state(self.folder)
         if state is None:
             logger.info(f"{self.folder}: nothing to resume, starting a new run")

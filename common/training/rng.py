@@ -10,7 +10,7 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of torch (CPU and all GPUs), numpy and Python, in types that ``weights_only`` loading accepts."""
+    """The states of torch (CPU and all GPUs), numpy and Python, as ``weights_only`` loading accepts them."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {

@@ -30,7 +30,7 @@ class Context:
         self.batch: Batch = {}
         self.measures: dict[str, Tensor] = {}
         self.last_outputs: dict[str, Tensor] = {}
-        self._outputs: dict[str, Tensor] = {}
+        self._outputs: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
     def use(self, batch: Batch) -> None:
         """Makes ``batch`` the current one; outputs for another batch are forgotten."""
@@ -39,15 +39,15 @@ class Context:
 
     def forget(self, networks: Sequence[str]) -> None:
         """Forgets outputs of networks whose weights have changed."""
-        for name in networks:
-            self._outputs.pop(name, None)
+        self._outputs = {key: value for key, value in self._outputs.items() if key[0] not in networks}
 
     def output(self, network: str, inputs: Sequence[str]) -> Tensor:
         """``network`` applied to the batch's entries ``inputs``, computed once a batch and set of weights."""
-        if network not in self._outputs:
-            self._outputs[network] = self.networks[network](*(self.batch[name] for name in inputs))
-            self.last_outputs[network] = self._outputs[network].detach()
-        return self._outputs[network]
+        key = network, tuple(inputs)
+        if key not in self._outputs:
+            self._outputs[key] = self.networks[network](*(self.batch[name] for name in inputs))
+            self.last_outputs[network] = self._outputs[key].detach()
+        return self._outputs[key]
 
 
 class Step:
@@ -92,14 +92,22 @@ class Step:
             raise UserError(f"step {self.name}: no loss called {sorted(unknown)}; it has {sorted(losses)}")
         return torch.stack([self.weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the step remembers between iterations (a pool of images, say): tensors and plain numbers."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state_dict`` gave."""
+
 
 class DiscriminatorStep(Step):
-    """Teaches a discriminator to tell ``batch["image"]`` from the generator's output.
+    """Teaches a discriminator to tell real images from the generator's.
 
     Args:
         adversarial: the loss's kind.
         inputs: entries of the batch that the generator takes, e.g. ``("label",)`` or ``("latent",)``.
         condition: entry that the discriminator sees beside the image; None for unconditional.
+        real: entry with the real images (B, C, H, W) in [-1, 1].
         penalty: coefficient of the gradient penalty (Gulrajani et al. 2017: 10); 0 for none.
     """
 
@@ -108,6 +116,7 @@ class DiscriminatorStep(Step):
         adversarial: AdversarialLoss,
         inputs: Sequence[str] = ("label",),
         condition: str | None = "label",
+        real: str = "image",
         penalty: float = 0.0,
         generator: str = "G",
         discriminator: str = "D",
@@ -118,13 +127,19 @@ class DiscriminatorStep(Step):
     ) -> None:
         super().__init__(name, optimizer, (discriminator,), (), weights, repeat)
         self.adversarial, self.inputs, self.condition = adversarial, tuple(inputs), condition
-        self.generator, self.discriminator, self.penalty = generator, discriminator, penalty
+        self.generator, self.discriminator = generator, discriminator
+        self.real, self.penalty = real, penalty
         if penalty:
             self.weights.setdefault(f"{name}_penalty", penalty)
 
+    def generated(self, context: Context) -> Tensor:
+        """The images to call fake (B, C, H, W), without gradients; override it to draw them from a pool."""
+        return context.output(self.generator, self.inputs).detach()
+
     def losses(self, context: Context) -> dict[str, Tensor]:
-        image, condition = context.batch["image"], context.batch.get(self.condition or "")
-        fake = context.output(self.generator, self.inputs).detach()
+        """``NAME_adversarial``, and ``NAME_penalty`` where there is one."""
+        image, condition = context.batch[self.real], context.batch.get(self.condition or "")
+        fake = self.generated(context)
         critic = context.networks[self.discriminator]
         real_logits = critic(image, condition).logits
         fake_logits = critic(fake, condition).logits
@@ -174,6 +189,7 @@ class GeneratorStep(Step):
             self.weights.setdefault(f"{name}_features", feature_matching)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
+        """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched."""
         image, condition = context.batch["image"], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
         critic = context.networks[self.discriminator]
@@ -189,7 +205,7 @@ class GeneratorStep(Step):
 
 
 def _sum_of_logits(critique: Critique) -> Tensor:
-    """The sum of each scale's mean logit times the batch: its gradient is that of every sample's own score."""
+    """The sum over samples and scales of the mean logit: its gradient is that of each sample's own score."""
     return torch.stack([logits.flatten(1).mean(1).sum() for logits in critique.logits]).sum()
 
 

@@ -1,9 +1,9 @@
-"""The trainer of all adversarial models: networks, optimisers, losses and steps by name, nothing about images."""
+"""The trainer of all adversarial models: networks, optimisers and steps by name, nothing about images."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,29 +19,16 @@ from torch.utils.data import DataLoader
 from common.data.sampling import BatchStream
 from common.errors import UserError
 from common.training import distributed
+from common.training.batches import BatchGroups
 from common.training.batches import prepare_batch as default_prepare_batch
 from common.training.ema import WeightAverage
 from common.training.gradients import average_gradients, frozen
 from common.training.precision import Precision
 from common.training.rng import restore_rng, rng_state
+from common.training.state import STATE_FORMAT, check_setting, load_each, run_setting
 from common.training.steps import Batch, Context, Step
 
 logger = logging.getLogger(__name__)
-STATE_FORMAT = 1
-
-
-class BatchGroups:
-    """Groups an endless loader's batches: an iteration takes as many fresh batches as its busiest step repeats."""
-
-    def __init__(self, loader: DataLoader, size: int) -> None:
-        self.loader, self.size = loader, size
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        state = torch.get_rng_state()
-        batches = iter(self.loader)  # draws a seed for its workers, which a resumed run must not see
-        torch.set_rng_state(state)
-        while True:
-            yield [next(batches) for _ in range(self.size)]
 
 
 class AdversarialTrainer(Trainer):
@@ -64,7 +51,7 @@ class AdversarialTrainer(Trainer):
         predicts: name of the network whose output is ``state.output["pred"]``.
         train_handlers: attached in order (see `common.handlers`), on every process.
     Raises:
-        UserError: a step names a network or optimiser that is not there.
+        UserError: a step names a network or optimiser that is not there, or two steps have one name.
     """
 
     def __init__(
@@ -111,6 +98,8 @@ class AdversarialTrainer(Trainer):
             logger.info(f"already trained for {self.state.epoch} epochs; raise --max_epochs to go on")
             return
         distributed.share_weights(self.networks.values())
+        if self.state.iteration == 0:
+            distributed.part_random_numbers()
         super().run()
 
     @property
@@ -127,6 +116,7 @@ class AdversarialTrainer(Trainer):
             for batch in batches[self.group - step.repeat :]:
                 context.use(batch)
                 logs.update(self._update(step, context))
+        distributed.average_all(b for name in self.trained for b in self.networks[name].buffers())
         logs.update(context.measures)
         engine.state.batch = dict(context.batch)
         engine.state.output = self._output(context, logs)
@@ -145,7 +135,7 @@ class AdversarialTrainer(Trainer):
             self.fire_event(IterationEvents.LOSS_COMPLETED)
             self.precision.backward(total)
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        self.precision.unscale(optimizer)
+        # Averaged while still scaled, so that all processes see the same overflow.
         average_gradients(p for group in optimizer.param_groups for p in group["params"])
         self.precision.step(optimizer)
         context.forget(step.trains)
@@ -157,16 +147,18 @@ class AdversarialTrainer(Trainer):
         return {**kept, **logs, str(Keys.PRED): context.last_outputs.get(self.predicts)}
 
     def _check_names(self) -> None:
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names):
+            raise UserError(f"steps {names}: two have the same name; name them apart")
         for step in self.steps:
-            missing = {*step.trains, *step.freezes} - set(self.networks) | {step.optimizer} - set(
-                self.optimizers
-            )
+            missing = {*step.trains, *step.freezes} - set(self.networks)
+            missing |= {step.optimizer} - set(self.optimizers)
             if missing:
                 raise UserError(f"step {step.name}: no network or optimiser called {sorted(missing)}")
 
     def _average(self, averages: dict[str, WeightAverage]) -> None:
         for name, average in averages.items():
-            average.attach(self)
+            average.attach(self, name)
             if average.network is not self.networks[name]:
                 self.networks[f"{name}_ema"] = self.precision.prepare(average.network)
 
@@ -184,9 +176,10 @@ class AdversarialTrainer(Trainer):
             "iteration": self.state.iteration,
             "epoch": self.state.epoch,
             "setting": self._setting(),
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            **{
+                kind: {name: part.state_dict() for name, part in parts.items()}
+                for kind, parts in self._parts().items()
+            },
             "scaler": self.precision.scaler.state_dict(),
             "rng": distributed.gather(rng_state()),
         }
@@ -197,36 +190,25 @@ class AdversarialTrainer(Trainer):
         Raises:
             UserError: the state belongs to other data, batch size, seed, precision, networks or processes.
         """
-        self._check_setting(state["setting"])
-        for name, group in (
-            ("networks", self.networks),
-            ("optimizers", self.optimizers),
-            ("schedulers", self.schedulers),
-        ):
-            _load_each(name, group, state[name])
+        check_setting(state["setting"], self._setting())
+        for kind, parts in self._parts().items():
+            load_each(kind, parts, state[kind])
         self.precision.scaler.load_state_dict(state["scaler"])
         restore_rng(state["rng"][distributed.rank()])
-        self.load_state_dict({"iteration": state["iteration"], "epoch_length": self.state.epoch_length,
-                              "max_epochs": self.state.max_epochs})  # fmt: skip
+        place = {"iteration": state["iteration"], "epoch_length": self.state.epoch_length}
+        self.load_state_dict({**place, "max_epochs": self.state.max_epochs})
         self.stream.position = state["iteration"] * self.group
 
-    def _setting(self) -> dict[str, Any]:
-        stream = self.stream
+    def _parts(self) -> dict[str, Mapping[str, Any]]:
         return {
-            "samples": stream.length,
-            "batch_size": stream.batch_size,
-            "seed": stream.seed,
-            "processes": stream.ranks,
-            "batches per iteration": self.group,
-            "precision": str(self.precision.dtype),
+            "networks": self.networks,
+            "optimizers": self.optimizers,
+            "schedulers": self.schedulers,
+            "steps": {step.name: step for step in self.steps},
         }
 
-    def _check_setting(self, saved: Mapping[str, Any]) -> None:
-        changed = [f"{k} was {saved.get(k)}, is {v}" for k, v in self._setting().items() if saved.get(k) != v]
-        if changed:
-            raise UserError(
-                f"cannot resume: {'; '.join(changed)}; use the run's settings or another --output_dir"
-            )
+    def _setting(self) -> dict[str, Any]:
+        return run_setting(self.stream, self.group, self.precision.dtype)
 
 
 def _stream_of(loader: DataLoader) -> BatchStream:
@@ -240,17 +222,3 @@ def _numbers(logs: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars of the device as numbers with one transfer, averaged over processes."""
     values = distributed.average(torch.stack([value.detach().float() for value in logs.values()]))
     return dict(zip(logs, values.tolist(), strict=True))
-
-
-def _load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    if set(parts) != set(states):
-        raise UserError(
-            f"cannot resume: {kind} were {sorted(states)}, are {sorted(parts)}; use the run's configs"
-        )
-    for name, part in parts.items():
-        try:
-            part.load_state_dict(states[name])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"cannot resume: {kind} '{name}' differ from the saved ones; use the run's configs"
-            ) from error
