@@ -71,7 +71,7 @@ def test_each_discriminator_step_sees_a_fresh_batch():
     trainer.run()
     assert trainer.state.epoch_length == 1  # four batches an epoch, three an iteration
     assert len(seen) == 6
-    assert sorted(sum(seen[:4], [])) == list(range(8))
+    assert sorted(sample for batch in seen[:4] for sample in batch) == list(range(8))
 
 
 def test_two_generator_steps_an_iteration():
