@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.readings import sampling_network
 from common.handlers.selection import fid_then_faithfulness
+from common.training.saving import save_tensors
 from common.training.distributed import is_main
 
 COMPILED_PREFIX = "_orig_mod."
@@ -83,7 +84,7 @@ class BestModel:
     def _write(self, engine: Engine, metrics: Mapping[str, float]) -> None:
         state = flat_state_dict(sampling_network(engine, self.network_name))
         with atomic_write(self.path) as temporary:
-            torch.save(state, temporary)
+            save_tensors(state, temporary)
         record = {
             "iteration": engine.state.iteration,
             "epoch": engine.state.epoch,

@@ -13,8 +13,9 @@ import torch
 from ignite.engine import Events
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, remove_leftovers
 from common.training import distributed
+from common.training.saving import save_tensors
 from common.training.state import STATE_FORMAT
 from common.training.trainer import AdversarialTrainer
 
@@ -54,7 +55,7 @@ def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Pat
     """
     current = Path(folder) / CURRENT
     with atomic_write(current) as temporary:
-        _save(state, temporary)
+        save_tensors(state, temporary)
         if current.exists():
             os.replace(current, current.with_name(PREVIOUS))
     return current
@@ -110,6 +111,8 @@ class Resume:
 
     def attach(self, engine: AdversarialTrainer) -> None:
         """Restores the run where asked, then saves at the chosen events and when the run ends."""
+        if distributed.is_main():
+            remove_leftovers(self.folder)
         if self.resume:
             self.restore(engine)
         if self.interval:
@@ -142,17 +145,6 @@ class Resume:
     def _save_within_epoch(self, engine: AdversarialTrainer) -> None:
         if engine.state.iteration % engine.state.epoch_length:
             self.save(engine)
-
-
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    """torch reports a full disk as a RuntimeError of its zip writer; here it is the OSError that it is."""
-    try:
-        with open(path, "wb") as file:
-            torch.save(dict(state), file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
-        raise
 
 
 def _load(path: Path) -> dict[str, Any]:
