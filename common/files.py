@@ -38,6 +38,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writers left in ``folder``, in which nobody must be writing now."""
+    for path in folder.glob(".[0-9]*.*"):
+        if path.name.split(".")[1].isdigit():
+            path.unlink()
+
+
 def sync(path: Path) -> None:
     """Asks the system to put a file's or folder's content on the disk."""
     handle = os.open(path, os.O_RDONLY)

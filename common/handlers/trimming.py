@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from common.files import atomic_write
+from common.files import atomic_write, remove_leftovers
 
 PATTERN = "events.out.tfevents.*"
 LENGTH = struct.Struct("<Q")  # a record is: length, checksum of the length, data, checksum of the data
@@ -26,7 +26,7 @@ def trim_events(folder: Path, iteration: int) -> set[tuple[str, int]]:
     Returns:
         the (tag, step) pairs that stay.
     """
-    _remove_leftovers(folder)
+    remove_leftovers(folder)  # TensorBoard would read them as well
     kept: set[tuple[str, int]] = set()
     for path in sorted(folder.glob(PATTERN)):
         records = [(record, event) for record, event in read_records(path) if event.step <= iteration]
@@ -70,9 +70,3 @@ def _rewrite(path: Path, content: bytes) -> None:
         return
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """A run killed while rewriting leaves its temporary file, which TensorBoard would read as well."""
-    for path in folder.glob(f".*.{PATTERN}"):
-        path.unlink()

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.errors import DEBUG_VARIABLE, TrainingDiverged, UserError, debug_wanted, one_line, root_cause
+
+
+def chained(cause: BaseException, *wrappers: BaseException) -> BaseException:
+    error = cause
+    for wrapper in wrappers:
+        wrapper.__cause__, error = error, wrapper
+    return error
+
+
+def test_the_users_error_speaks_through_what_wraps_it() -> None:
+    error = chained(OSError("x"), UserError("a.png: cannot be read"), RuntimeError("failed to instantiate"))
+    assert one_line(error) == "a.png: cannot be read"
+    assert one_line(chained(TrainingDiverged("iteration 3"), RuntimeError("y"))) == "iteration 3"
+
+
+def test_without_one_the_innermost_cause_is_named() -> None:
+    error = chained(ZeroDivisionError("division\n by   zero"), RuntimeError("wrapped"))
+    assert one_line(error) == "ZeroDivisionError: division by zero"
+    assert one_line(KeyError()) == "KeyError: no message"
+
+
+def test_an_error_raised_while_handling_another_is_followed_too() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise UserError("first")
+        except UserError:
+            raise RuntimeError("second")  # noqa: B904
+    assert str(root_cause(caught.value)) == "first"
+
+
+def test_a_ring_of_causes_ends() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert root_cause(first) is second
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("", False), ("0", False), ("1", True)])
+def test_tracebacks_are_asked_for(monkeypatch: pytest.MonkeyPatch, value: str, wanted: bool) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, value)
+    assert debug_wanted() is wanted
+
+
+@pytest.mark.parametrize(
+    ("debug", "error", "shown"),
+    [
+        ("", "UserError('a.png: broken')", ["error: a.png: broken"]),
+        ("", "ValueError('x')", [f"error: ValueError: x (traceback: set {DEBUG_VARIABLE}=1)"]),
+    ],
+)
+def test_the_hook_prints_one_line_and_the_exit_code_stays(debug: str, error: str, shown: list[str]) -> None:
+    done = run_failing(error, debug)
+    assert done.returncode == 1 and done.stderr.splitlines() == shown
+
+
+def test_debugging_shows_the_traceback() -> None:
+    assert "Traceback (most recent call last)" in run_failing("UserError('a.png: broken')", "1").stderr
+
+
+def run_failing(error: str, debug: str) -> subprocess.CompletedProcess[str]:
+    code = f"from common.errors import UserError, install_hook\ninstall_hook()\nraise {error}"
+    root = Path(__file__).parents[2]
+    environment = {"PYTHONPATH": str(root), DEBUG_VARIABLE: debug}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

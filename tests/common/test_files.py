@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.files import atomic_write, read_json, remove_leftovers, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_whole_and_its_folders_with_it(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "volume.nii.gz"
+    with atomic_write(target) as temporary:
+        assert temporary.parent == target.parent and temporary.name.endswith(".nii.gz")
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole" and names(target.parent) == ["volume.nii.gz"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
+def test_an_error_keeps_the_earlier_file_and_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("earlier")
+    with pytest.raises(type(error)), atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "earlier" and names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")]
+)
+def test_what_the_user_can_mend_is_one_line(tmp_path: Path, number: int, told: str) -> None:
+    with pytest.raises(UserError, match=rf"a\.txt.*{told}"), atomic_write(tmp_path / "a.txt"):
+        raise OSError(number, os.strerror(number))
+    assert names(tmp_path) == []
+
+
+def test_other_errors_of_the_system_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="x") as caught, atomic_write(tmp_path / "a.txt"):
+        raise OSError(errno.EIO, "x")
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("")
+    with pytest.raises(UserError, match="choose another --output_dir"):
+        write_json(tmp_path / "models" / "a.json", 1)
+
+
+def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"ä": [1, None, 0.1]})
+    assert read_json(tmp_path / "a.json") == {"ä": [1, None, 0.1]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == {"ä": [1, None, 0.1]} and names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "cannot be read"), ("{", "not valid JSON")])
+def test_bad_json_is_one_line(tmp_path: Path, content: str | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=rf"a\.json: {told}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".4711.resume.pt", ".12.model.pt", ".hidden.pt", ".1a.pt", "resume.pt"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".1a.pt", ".hidden.pt", "resume.pt"]
+    remove_leftovers(tmp_path / "not_there")
