@@ -9,9 +9,8 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from common.data.pictures import read_picture
-from common.data.resizing import resize_image
+from common.data.thumbnails import thumbnail
 
-THUMBNAIL = 32
 # On the doctor slices of COVID-SemiSeg, pairs above this correlation are neighbouring slices of one scan
 # (seen by eye). A low bar is the safe side: it can only make groups larger.
 SAME_SCAN_CORRELATION = 0.85
@@ -27,15 +26,8 @@ def near_duplicate_groups(paths: Sequence[Path], threshold: float = SAME_SCAN_CO
     """
     if not paths:
         return []
-    thumbnails = np.stack([_thumbnail(path) for path in paths])  # (N, T * T)
+    thumbnails = np.stack([thumbnail(read_picture(path)[0]) for path in paths])  # (N, T * T)
     alike = thumbnails @ thumbnails.T >= threshold
     labels = connected_components(alike, directed=False)[1]
     order: dict[int, int] = {}
     return [order.setdefault(int(label), len(order)) for label in labels]
-
-
-def _thumbnail(path: Path) -> np.ndarray:
-    """A small picture of zero mean and unit norm, flattened, so that a dot product is a correlation."""
-    small = resize_image(read_picture(path)[0], THUMBNAIL, THUMBNAIL).ravel().astype(np.float64)
-    small -= small.mean()
-    return small / max(float(np.linalg.norm(small)), 1e-12)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.data.checks import read_pair
 from common.data.intensity import Window, to_unit
 from common.data.new_folder import new_folder
-from common.data.persons import join_persons, thumbnail
+from common.data.persons import join_persons
 from common.data.pictures import SIXTEEN_BITS, read_picture
 from common.data.reading import Pixels
 from common.data.resizing import resize_image, resize_mask
@@ -27,6 +27,7 @@ from common.data.samples import Sample
 from common.data.sources import Source, source_samples
 from common.data.splits import split_by_patient, write_splits
 from common.data.standardise import Standardiser
+from common.data.thumbnails import thumbnail
 from common.errors import UserError
 from common.files import write_json
 
@@ -143,7 +144,8 @@ def _write_all(
         numbers[patient] += 1
         image = _save(_sixteen_bits(part.image), folder / "images" / name)
         mask = None if part.mask is None else _save(part.mask * np.uint8(255), folder / "masks" / name)
-        made = Sample(image, mask, patient, group=sample.group)
+        site = f"{source.dataset.name} {sample.site}"
+        made = Sample(image, mask, patient, group=sample.group, person=sample.person, site=site)
         yield Written(made, source, sample, part.is_hu, thumbnail(part.image))
 
 

@@ -97,7 +97,12 @@ def doctor_slices(folder: Path) -> list[Sample]:
     groups = near_duplicate_groups([image for image, _ in pairs])
     return [
         Sample(
-            image, mask, f"doctor_{group:03d}", orientation=DOCTOR_ORIENTATION, group="doctor", mask_values=(255,)
+            image,
+            mask,
+            f"doctor_{group:03d}",
+            orientation=DOCTOR_ORIENTATION,
+            group="doctor",
+            mask_values=(255,),
         )
         for (image, mask), group in zip(pairs, groups, strict=True)
     ]
@@ -163,8 +168,8 @@ LAYOUTS: dict[str, Layout] = {
 def mask_file(mask: Path) -> Sample:
     """The record of a mask that has no image yet, read as its folder's layout says.
 
-    COVID-SemiSeg's folders are known by the names that `covid_lesions` goes by; other masks are upright, and any
-    non-zero value is lesion. ``image`` is the mask itself.
+    COVID-SemiSeg's folders are known by the names that `covid_lesions` goes by; other masks are upright, and
+    any non-zero value is lesion. ``image`` is the mask itself.
     """
     part = next(iter(_covid_parts(mask.parent.parent)), "")
     if part == "doctor":

@@ -9,22 +9,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from common.data.resizing import resize_image
 from common.data.samples import Sample
 
-THUMBNAIL = 32
 # Measured on the upright slices of COVID-SemiSeg: thumbnails of different patients correlate by 0.934 at
 # most, those of a slice at another size and window (cut by up to 30 % on the bright side, 20 % on the dark
 # side) by 0.938 at least, and 99 % of them above 0.96.
 SAME_SLICE_CORRELATION = 0.95
 ROWS_AT_ONCE = 1024
-
-
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(H, W) as a float32 vector (T * T,) of zero mean and unit norm: a dot product is a correlation."""
-    small = resize_image(image, THUMBNAIL, THUMBNAIL).ravel()
-    small = small - small.mean()
-    return small / max(float(np.linalg.norm(small)), 1e-6)
 
 
 def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.ndarray) -> list[Sample]:
@@ -33,7 +24,7 @@ def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.
     Args:
         samples: slices of all sets.
         sets: the set of each sample; slices of one set are never compared (their patient ids are known).
-        thumbnails: (N, T * T), see `thumbnail`.
+        thumbnails: (N, T * T), see `common.data.thumbnails`.
     """
     patients = sorted({sample.patient for sample in samples})
     position = {patient: index for index, patient in enumerate(patients)}

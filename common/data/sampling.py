@@ -20,10 +20,10 @@ class Draw(NamedTuple):
 
 
 class BatchStream(Sampler[list[Draw]]):
-    """A batch sampler without an end. Batch ``p`` depends on (seed, p) alone, so resuming is starting at ``position``.
+    """A batch sampler without an end: batch ``p`` depends on (seed, p) alone, resuming starts at ``position``.
 
-    Every epoch is a fresh permutation of ``length`` samples; ranks take disjoint slices of each batch, the last
-    incomplete batch of an epoch is dropped (it would give batch statistics another meaning).
+    Every epoch is a fresh permutation of ``length`` samples; ranks take disjoint slices of each batch, the
+    last incomplete batch of an epoch is dropped (it would give batch statistics another meaning).
 
     Args:
         length: number of samples.

@@ -221,3 +221,13 @@ def test_meaning_of_values(values, is_hu, modality, expected):
     source_range = (0.0, 255.0) if is_hu else (0.0, 65535.0)
     pixels = Pixels(np.array([values], np.float32), is_hu, source_range)
     assert meaning(pixels, modality) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_every_split_of_a_merged_set_holds_slices_of_each_source(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.data.harmonise.join_persons", lambda samples, *_: samples)  # they look alike
+    first, second = slices(tmp_path / "a", range(1, 13)), volumes(tmp_path / "b", range(21, 33))
+    settings = replace(SETTINGS, fractions=(0.5, 0.25, 0.25))
+    harmonise([first, second], tmp_path / "out", settings, progress=False)
+    for patients in read_splits(tmp_path / "out" / "splits.json").values():
+        numbers = [int(patient.rpartition("-")[2]) for patient in patients]
+        assert sum(number > 20 for number in numbers) == len(numbers) / 2

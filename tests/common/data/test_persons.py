@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from common.data.persons import join_persons, thumbnail
+from common.data.persons import join_persons
 from common.data.samples import Sample
+from common.data.thumbnails import thumbnail
 
 
 def blocks(seed):
@@ -13,12 +13,6 @@ def blocks(seed):
 
 def sample(patient):
     return Sample(Path(f"{patient}.png"), None, patient)
-
-
-def test_thumbnails_do_not_see_linear_windows():
-    assert thumbnail(blocks(0)) @ thumbnail(0.5 * blocks(0) + 0.2) == pytest.approx(1.0, abs=1e-5)
-    assert abs(thumbnail(blocks(0)) @ thumbnail(blocks(1))) < 0.5
-    assert not thumbnail(np.full((8, 8), 0.3, np.float32)).any()
 
 
 def test_chains_across_sets_are_one_person_and_within_a_set_nothing_is_joined():
