@@ -21,7 +21,7 @@ def paired_files(folder: Path) -> list[tuple[Path, Path]]:
     masks_folder = next(
         (folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder / "masks"
     )
-    images, masks = _by_stem(folder / "images"), _by_stem(masks_folder)
+    images, masks = files_by_stem(folder / "images"), files_by_stem(masks_folder)
     if not images and not masks:
         raise UserError(f"{folder}: no images in images/ and no masks in masks/; put equal names into both")
     _check_partners(images, masks, masks_folder, "image", "mask")
@@ -42,7 +42,12 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(file for file in found if file.name.lower().endswith(known) or file.is_dir())
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """`image_files` by their name without suffix.
+
+    Raises:
+        UserError: the folder is missing, or two files differ in their suffix alone.
+    """
     files: dict[str, Path] = {}
     for file in image_files(folder):
         if stem(file) in files:

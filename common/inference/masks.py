@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data.folders import image_files
+from common.data.folders import files_by_stem
 from common.data.layouts import expand, mask_file
 from common.data.reading import read_mask
 from common.data.resizing import resize_mask
@@ -34,7 +34,7 @@ class MaskSlices(Dataset):
         threshold: for soft masks: values of at least this are lesion; None for what the folder's layout says,
             which for plain masks is any non-zero value.
     Raises:
-        UserError: no such folder, no masks in it, or one that cannot be read.
+        UserError: no such folder, no masks in it, two of one name, or one that cannot be read.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class MaskSlices(Dataset):
             raise UserError(
                 f"orientation {orientation!r} is unknown; choose one of auto, {', '.join(ORIENTATIONS)}"
             )
-        files = image_files(Path(input_dir))
+        files = files_by_stem(Path(input_dir)).values()
         if not files:
             raise UserError(f"{input_dir}: holds no masks; put PNG or NIfTI masks there")
         records = [_with(mask_file(file), orientation, threshold) for file in files]
         self.samples: list[Sample] = [sample for record in records for sample in expand(record)]
-        self.shapes: list[tuple[int, int]] = []
-        self.labels = self._read(image_size)
+        self.shapes: list[tuple[int, int]] = []  # (H, W) of each mask, upright
+        self.labels = self._read(image_size)  # (N, 1, S, S)
 
     def __len__(self) -> int:
         return len(self.samples)

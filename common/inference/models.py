@@ -32,12 +32,13 @@ def model_info(ckpt_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.Module:
-    """The untrained network that the model at ``ckpt_path`` was trained as; ``otherwise`` where nothing says so.
+    """The untrained network that the model at ``ckpt_path`` belongs to; ``otherwise`` where nothing says so.
 
     So a model trained with an overlay is evaluated and used without naming the overlay again.
 
     Raises:
-        UserError: the model names a class outside of this project and MONAI's networks, or none that exists.
+        UserError: the model names a class outside of this project and MONAI's networks, none that exists, or
+            arguments that it does not take.
     """
     network = model_info(ckpt_path).get("network")
     if not network:
@@ -46,9 +47,16 @@ def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.M
     kind = locate(target) if target.startswith(TRUSTED) else None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise UserError(
-            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' is no network of this project; delete the entry"
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' is no network of this project; "
+            "delete the entry"
         )
-    return kind(**network["arguments"])
+    try:
+        return kind(**network["arguments"])
+    except TypeError as error:
+        raise UserError(
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' does not take its arguments ({error}); "
+            "use the version that trained the model"
+        ) from error
 
 
 def model_window(info: Mapping[str, Any], fallback: str = "lung") -> Window:

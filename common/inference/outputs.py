@@ -17,7 +17,7 @@ def prediction_target_condition(
     Their output names the network's input "image" and its target "label".
 
     Returns:
-        (pred (B, 1, H, W), real image (B, 1, H, W), condition (B, C, H, W)), batched whether decollated or not.
+        pred (B, 1, H, W), real image (B, 1, H, W), condition (B, C, H, W): batched, decollated or not.
     """
     keys = ("pred", "label", "image")
     if isinstance(output, Mapping):

@@ -14,7 +14,7 @@ def mask_to_image(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """A ``prepare_batch``: label (B, C, H, W) in, image (B, 1, H, W) in [-1, 1] as target, None where there is none."""
+    """A ``prepare_batch``: label (B, C, H, W) in, image (B, 1, H, W) in [-1, 1] as target (None without)."""
     image = batch.get("image")
     target = None if image is None else image.to(device, non_blocking=non_blocking)
     return batch["label"].to(device, non_blocking=non_blocking), target

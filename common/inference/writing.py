@@ -24,8 +24,8 @@ from common.inference.masks import MaskSlices, files_of
 class SliceWriter:
     """Collects an evaluator's predictions and writes each file as soon as its last slice is there.
 
-    Pictures become 8-bit PNG ([-1, 1] -> 0..255); volumes become NIfTI int16 in HU with the mask's affine and
-    shape. An existing file is replaced, whole.
+    Pictures become 8-bit PNG ([-1, 1] -> 0..255); volumes become NIfTI int16 in HU with the mask's affine,
+    shape and compression. An existing file is replaced, whole.
 
     Args:
         dataset: what the predictions belong to.
@@ -63,15 +63,20 @@ class SliceWriter:
             self._write(sample, [self._slices.pop(p) for p in positions])
 
     def _write(self, sample: Sample, slices: list[np.ndarray]) -> None:
+        turned = [restore_orientation(array, sample.orientation) for array in slices]
+        path = self.folder / f"{stem(sample.image)}{_suffix(sample.image)}"
         if is_volume(sample.image):
-            path = self.folder / f"{stem(sample.image)}.nii.gz"
-            write_nifti(path, open_volume(sample.image), to_hu(np.stack(slices, axis=-1), self.window))
+            write_nifti(path, open_volume(sample.image), to_hu(np.stack(turned, axis=-1), self.window))
         else:
-            path = self.folder / f"{stem(sample.image)}.png"
-            picture = restore_orientation(np.rint(slices[0] * 255).astype(np.uint8), sample.orientation)
             with atomic_write(path) as temporary:
-                Image.fromarray(picture).save(temporary)
+                Image.fromarray(np.rint(turned[0] * 255).astype(np.uint8)).save(temporary)
         self.written.append(path)
 
     def _report(self, engine: Engine) -> None:
         print(f"{len(self.written)} CT files for {len(self._files)} masks in {self.folder}")
+
+
+def _suffix(mask: Path) -> str:
+    if not is_volume(mask):
+        return ".png"
+    return ".nii" if mask.name.lower().endswith(".nii") else ".nii.gz"
