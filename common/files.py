@@ -74,11 +74,24 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); restore or delete the file") from error
 
 
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """For other writing below ``target``: a full disk and the like end in one line, as in `atomic_write`.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, target) from error
+
+
 def _explained(error: OSError, target: Path) -> OSError | UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"{target}: the disk is full; free some space and run again (an earlier file was kept)"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
         return UserError(f"{target}: cannot be written ({error.strerror}); choose another --output_dir")
     return error

@@ -17,8 +17,8 @@ from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.readings import sampling_network
 from common.handlers.selection import fid_then_faithfulness
-from common.training.saving import save_tensors
 from common.training.distributed import is_main
+from common.training.saving import save_tensors
 
 COMPILED_PREFIX = "_orig_mod."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from weakref import WeakKeyDictionary
 
 from ignite.engine import Engine, Events
@@ -24,6 +25,7 @@ def on_exception(engine: Engine, callback: Callable[[], None]) -> None:
 
 
 def _close_and_raise(engine: Engine, error: BaseException) -> None:
-    for callback in _CALLBACKS[engine]:
-        callback()
-    raise error
+    with ExitStack() as stack:  # all of them, even where one fails, as on a full disk
+        for callback in reversed(_CALLBACKS[engine]):
+            stack.callback(callback)
+        raise error

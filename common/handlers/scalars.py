@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from ignite.engine import Engine, Events
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import FileWriter, summary
+from torch.utils.tensorboard import summary
 
-from common.files import sync
+from common.files import explained, sync
 from common.handlers.closing import on_exception
+from common.handlers.events import EventFile
 from common.handlers.readings import logs
 from common.handlers.table import IterationTable
 from common.handlers.trimming import PATTERN, trim_events
@@ -36,7 +37,7 @@ class ScalarLog:
     def __init__(self, folder: str | Path, interval: int = 1) -> None:
         self.folder, self.interval = Path(folder), interval
         self.table = IterationTable(self.folder / LOSSES)
-        self._writer: FileWriter | None = None
+        self._events: EventFile | None = None
         self._kept: set[tuple[str, int]] = set()
         self._waiting: list[tuple[str, str, int]] = []  # texts (tag, text, step) from before the start
 
@@ -49,47 +50,47 @@ class ScalarLog:
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         """Adds one TensorBoard scalar per entry (tag: value), in one event (a fourth of the time)."""
-        if self._writer is not None:
-            entries = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
-            self._writer.add_summary(Summary(value=entries), step)
+        entries = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+        self._add(Summary(value=entries), step)
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
         """Adds a picture, uint8 of (H, W) or (H, W, 3)."""
-        if self._writer is not None:
-            layout = "HW" if image.ndim == 2 else "HWC"
-            self._writer.add_summary(summary.image(tag, image, dataformats=layout), step)
+        layout = "HW" if image.ndim == 2 else "HWC"
+        self._add(summary.image(tag, image, dataformats=layout), step)
 
     def add_text(self, tag: str, text: str, step: int = 0) -> None:
         """Adds a text (Markdown) unless an earlier part of the run has; may be called before the start."""
-        if self._writer is None:
+        if self._events is None:
             self._waiting.append((tag, text, step))
         elif (f"{tag}/text_summary", step) not in self._kept:
-            self._writer.add_summary(summary.text(tag, text), step)
+            self._add(summary.text(tag, text), step)
 
     def flush(self) -> None:
         """Puts everything on the disk. To be called before a resume file is written."""
-        if self._writer is not None:
-            self._writer.flush()
-            self.table.flush()
-            for path in self.folder.glob(PATTERN):
-                sync(path)
+        if self._events is not None:
+            with explained(self.folder):
+                self.table.flush()
+                for path in self.folder.glob(PATTERN):
+                    sync(path)
 
     def close(self) -> None:
-        """Puts everything on the disk and closes the files."""
-        self.flush()
-        self.table.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Puts everything on the disk and closes the table; nothing is logged from here on."""
+        with explained(self.folder):
+            try:
+                self.flush()
+            finally:
+                self._events = None
+                self.table.close()
 
     def _start(self, engine: Engine) -> None:
         self.close()
         if not is_main():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._kept = trim_events(self.folder, engine.state.iteration)
-        self.table.open(engine.state.iteration)
-        self._writer = FileWriter(str(self.folder))
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._kept = trim_events(self.folder, engine.state.iteration)
+            self.table.open(engine.state.iteration)
+            self._events = EventFile(self.folder)
         for entry in self._waiting:
             self.add_text(*entry)
         self._waiting = []
@@ -100,8 +101,14 @@ class ScalarLog:
         self.table.close()
 
     def _write(self, engine: Engine) -> None:
-        if self._writer is None:
+        if self._events is None:
             return
         values = {name: float(value) for name, value in logs(engine).items()}
         self.add_scalars({PREFIX + name: value for name, value in values.items()}, engine.state.iteration)
-        self.table.append(engine.state.iteration, engine.state.epoch, values)
+        with explained(self.folder):
+            self.table.append(engine.state.iteration, engine.state.epoch, values)
+
+    def _add(self, entry: Summary, step: int) -> None:
+        if self._events is not None:
+            with explained(self.folder):
+                self._events.add(entry, step)

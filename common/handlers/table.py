@@ -47,9 +47,9 @@ class IterationTable:
 
     def close(self) -> None:
         """Writes what is buffered and closes the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _handle(self) -> IO[str]:
         if self._file is None:
