@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bundles.pix2pix_covid.networks import SpadeGenerator, UnetGenerator, initialise
+
+MASK = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+
+
+def size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_papers_generator_has_its_published_size() -> None:
+    """Isola et al. 2017: 4 x 4 convolutions down, and up with the skips beside; norms scale and shift."""
+    down = [(1, 64), (64, 128), (128, 256), (256, 512), (512, 512), (512, 512), (512, 512), (512, 512)]
+    up = [(512, 512), (1024, 512), (1024, 512), (1024, 512), (1024, 256), (512, 128), (256, 64), (128, 1)]
+    weights = sum(16 * source * target for source, target in down + up)
+    normed = [target for _, target in down[1:-1] + up[:-1]]
+    biases = 64 + 512 + 1  # where no norm follows
+    expected = weights + 2 * sum(normed) + biases
+    assert size(UnetGenerator(levels=8, ngf=64)) == expected == 54_408_385
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("upsample", ["transposed", "resize"])
+def test_shape_and_range(norm: str, upsample: str) -> None:
+    network = UnetGenerator(levels=4, ngf=4, norm=norm, upsample=upsample)
+    image = network(MASK).detach()
+    assert image.shape == MASK.shape and image.dtype == torch.float32
+    assert -1 < float(image.min()) < float(image.max()) < 1
+
+
+def test_channels_of_labels_and_of_images() -> None:
+    network = UnetGenerator(in_channels=3, out_channels=2, levels=3, ngf=4)
+    assert network(torch.rand(1, 3, 16, 24)).shape == (1, 2, 16, 24)
+
+
+def test_the_whole_picture_is_seen_and_skips_keep_the_place() -> None:
+    network = UnetGenerator(levels=5, ngf=4, norm="none").eval()
+    mask = MASK[:1].clone().requires_grad_(True)
+    network(mask)[0, 0, 3, 28].backward()
+    assert mask.grad is not None and bool((mask.grad != 0).all())
+    assert float(mask.grad[0, 0, 1:6, 26:31].abs().mean()) > 3 * float(mask.grad.abs().mean())
+
+
+def test_resize_upsampling_has_no_grid_where_transposed_convolution_has_one() -> None:
+    """A flat input stays flat away from the border (Odena et al. 2016)."""
+
+    def roughness(upsample: str) -> float:
+        torch.manual_seed(0)
+        network = initialise(UnetGenerator(levels=2, ngf=8, norm="none", dropout=0, upsample=upsample), 0.5)
+        inner = network(torch.ones(1, 1, 64, 64))[0, 0, 24:40, 24:40]
+        return float(inner.detach().std())
+
+    assert roughness("resize") < 1e-5 < roughness("transposed")
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_noise_at_inference(always: bool) -> None:
+    torch.manual_seed(0)
+    network = UnetGenerator(levels=5, ngf=4, dropout=0.5, noise_at_inference=always).eval()
+    first, second = network(MASK), network(MASK)
+    assert torch.equal(first, second) is not always
+    network.train()
+    assert not torch.equal(network(MASK), network(MASK))
+
+
+def test_dropout_acts_in_three_inner_levels() -> None:
+    def probabilities(levels: int) -> list[float]:
+        return [up.probability for up in UnetGenerator(levels=levels, ngf=4, dropout=0.4).up]
+
+    assert probabilities(8) == [0, 0.4, 0.4, 0.4, 0, 0, 0, 0]
+    assert probabilities(3) == [0, 0.4, 0]
+
+
+def test_initial_weights_are_those_of_dcgan() -> None:
+    torch.manual_seed(0)
+    network = initialise(UnetGenerator(levels=4, ngf=16))
+    weights = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])
+    scales = torch.cat([m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert float(weights.mean().detach()) == pytest.approx(0, abs=1e-3)
+    assert float(weights.std().detach()) == pytest.approx(0.02, rel=0.02)
+    assert float(scales.mean().detach()) == pytest.approx(1, abs=0.01)
+    assert float(scales.std().detach()) == pytest.approx(0.02, rel=0.2)
+    biases = [m.bias for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    assert all(not bias.any() for bias in biases if bias is not None)
+
+
+def test_spade_is_steered_by_the_mask() -> None:
+    torch.manual_seed(0)
+    network = SpadeGenerator(image_size=32, channels=(4, 8)).eval()
+    with torch.no_grad():
+        image, other = network(MASK), network(1 - MASK)
+    assert image.shape == MASK.shape and float(image.abs().max()) <= 1
+    assert float((image - other).abs().mean()) > 1e-3
