@@ -43,39 +43,29 @@ class UnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         widths = [ngf * min(2**level, 8) for level in range(levels)]
-        self.down = nn.ModuleList()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             source = in_channels if level == 0 else widths[level - 1]
-            plain = level in (
-                0,
-                levels - 1,
-            )  # no norm on the picture's layer, nor where one pixel may be left
+            plain = level in (0, levels - 1)  # the picture's layer, and where one pixel may be left
             self.down.append(Down(source, width, "none" if plain else norm, activate=level > 0))
-        self.up = nn.ModuleList()
         for level in reversed(range(levels)):
             source = widths[level] * (1 if level == levels - 1 else 2)
             target = out_channels if level == 0 else widths[level - 1]
-            inner = levels - 4 <= level < levels - 1 and level > 0
-            self.up.append(
-                Up(
-                    source,
-                    target,
-                    "none" if level == 0 else norm,
-                    dropout if inner else 0.0,
-                    noise_at_inference,
-                    upsample,
-                )
-            )
+            inner = max(1, levels - 4) <= level < levels - 1
+            probability = dropout if inner else 0.0
+            name = "none" if level == 0 else norm
+            self.up.append(Up(source, target, name, probability, noise_at_inference, upsample))
 
     def forward(self, mask: Tensor) -> Tensor:
+        """Mask (B, in_channels, S, S) in {0, 1} -> image (B, out_channels, S, S) in [-1, 1]."""
         skips = []
         x = mask * 2 - 1
         for down in self.down:
             x = down(x)
             skips.append(x)
-        x = self.up[0](skips.pop())
-        for up in self.up[1:]:
-            x = up(torch.cat([x, skips.pop()], dim=1))  # (B, 2 C, h, w)
+        skips.pop()  # the bottleneck's own output is no skip
+        for level, up in enumerate(self.up):  # TorchScript iterates over modules, but not over slices of them
+            x = up(x if level == 0 else torch.cat([x, skips.pop()], dim=1))  # (B, 2 C, h, w)
         return torch.tanh(x)
 
 
@@ -89,6 +79,7 @@ class Down(nn.Module):
         self.norm = _norm(norm, target)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D, h/2, w/2)."""
         return self.norm(self.conv(self.activation(x)))
 
 
@@ -104,6 +95,7 @@ class Up(nn.Module):
         self.probability, self.always = probability, always
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D, 2h, 2w)."""
         x = self.norm(self.conv(torch.relu(x)))
         if self.probability > 0:
             x = dropout(x, self.probability, self.training or self.always)
@@ -135,6 +127,7 @@ class SpadeGenerator(nn.Module):
         self.head = nn.Conv2d(channels[0], 1, 3, padding=1)
 
     def forward(self, mask: Tensor) -> Tensor:
+        """Mask (B, 1, S, S) in {0, 1} -> image (B, 1, S, S) in [-1, 1]."""
         return torch.tanh(self.head(self.net(mask)[0]))
 
 

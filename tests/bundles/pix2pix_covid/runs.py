@@ -1,0 +1,158 @@
+"""Runs of the bundle as a user starts them, each in a process of its own.
+
+`command` is the plain ``python -m monai.bundle``: eight seconds, most of them imports. `forked` runs the same
+module with the same arguments in a process forked from one that has the libraries loaded: a second. What a run
+sees is the same, the project's own code included, which no process has loaded before.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from common.paths import repository_root
+
+ROOT = repository_root()
+BUNDLE = ROOT / "bundles" / "pix2pix_covid"
+CONFIGS = BUNDLE / "configs"
+LIBRARIES = [
+    *("fire", "yaml", "scipy.stats", "nibabel", "itk", "PIL.Image", "matplotlib.pyplot", "ignite.engine"),
+    *("torch.utils.tensorboard", "monai.bundle", "monai.engines", "monai.handlers", "monai.networks.nets"),
+    *("monai.losses", "monai.metrics", "monai.data", "monai.inferers", "monai.transforms"),
+]
+TINY = {
+    "image_size": 32,
+    "batch_size": 2,
+    "max_epochs": 1,
+    "network_def#levels": 5,
+    "network_def#ngf": 4,
+    "discriminator_def#channels": 4,
+    "discriminator_def#num_layers_d": 1,
+}
+"""Overrides that make a training take half a second."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a refused run ends with, after a check that it is one and no traceback."""
+        assert self.code == 1, f"exit {self.code}\n{self.out}\n{self.err}"
+        assert "Traceback" not in self.err + self.out, self.err + self.out
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and self.err.rstrip().endswith(lines[0]), self.err
+        return lines[0].removeprefix("error: ")
+
+
+def arguments(run_id: str, config: str | Sequence[str], **overrides: Any) -> list[str]:
+    """What follows ``python -m monai.bundle run``; ``config`` names files of the bundle's ``configs``."""
+    files = [config] if isinstance(config, str) else list(config)
+    paths = [str(CONFIGS / f"{name}.yaml") for name in files]
+    given = [part for key, value in overrides.items() for part in (f"--{key}", _text(value))]
+    return ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), *given]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command(
+    parts: Sequence[str], cwd: Path = ROOT, launcher: Sequence[str] = (), **environment: str
+) -> subprocess.Popen[str]:
+    """Starts ``python [LAUNCHER] -m monai.bundle PARTS`` without the repository on PYTHONPATH."""
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    variables |= {"OMP_NUM_THREADS": "1", **environment}
+    line = [sys.executable, *launcher, "-m", "monai.bundle", *parts]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=cwd, env=variables, stdout=pipe, stderr=pipe, text=True)
+
+
+def finished(process: subprocess.Popen[str], timeout: float = 300) -> Run:
+    """Waits for a started command."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Run(process.returncode, out, err)
+
+
+class Forked:
+    """A run in a forked process, going on or finished."""
+
+    def __init__(
+        self, parts: Sequence[str], log: Path, cwd: Path = ROOT, file_limit: int = 0, **environment: str
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LIBRARIES)
+        self.out, self.err = log.with_suffix(".out"), log.with_suffix(".err")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        everything = (list(parts), str(self.out), str(self.err), str(cwd), file_limit, environment)
+        self.process: ForkServerProcess = context.Process(target=_in_child, args=everything)
+        self.process.start()
+
+    def kill(self) -> None:
+        """SIGKILL: the process has no chance to tidy up."""
+        self.process.kill()
+        self.process.join()
+
+    def result(self, timeout: float = 300) -> Run:
+        """Waits for the end."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(self.err.read_text())
+        return Run(self.process.exitcode, self.out.read_text(), self.err.read_text())
+
+
+def forked(parts: Sequence[str], log: Path, cwd: Path = ROOT, file_limit: int = 0, **environment: str) -> Run:
+    """Runs ``python -m monai.bundle PARTS`` forked; its output goes to ``LOG.out`` and ``LOG.err``.
+
+    Args:
+        file_limit: most bytes the run may write into one file; 0 for no limit.
+    """
+    return Forked(parts, log, cwd, file_limit, **environment).result()
+
+
+def _in_child(
+    parts: list[str], out: str, err: str, cwd: str, file_limit: int, environment: dict[str, str]
+) -> None:
+    """What Python does for ``-m monai.bundle``, in a fresh process."""
+    import torch
+
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.path[:] = [cwd, *(entry for entry in sys.path if entry not in ("", cwd, str(ROOT)))]
+    sys.argv = ["monai.bundle", *parts]
+    torch.set_num_threads(1)
+    if file_limit:
+        _limit_files(file_limit)
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
+
+
+def _limit_files(size: int) -> None:
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -1,0 +1,121 @@
+"""A killed run goes on as if nothing had happened: the same bits, no doubled entries in the logs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.handlers.trimming import PATTERN, read_records
+from tests.bundles.pix2pix_covid.runs import TINY, Forked, arguments, forked
+
+AUGMENT = {"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"}
+EPOCHS, ITERATIONS = 4, 40
+KILLS = 2
+
+
+def settings(pairs: Path, folder: Path, workers: int, amp: bool | str) -> dict[str, Any]:
+    more = {"num_workers": workers, "amp": amp, "resume_interval": 2, "val_interval": 1, "ema_decay": 0.9}
+    return {**TINY, **more, **AUGMENT, "max_epochs": EPOCHS, "dataset_dir": pairs, "output_dir": folder}
+
+
+def iterations(folder: Path) -> int:
+    """Rows in the run's table so far."""
+    table = folder / "logs" / "losses.csv"
+    return max(0, table.read_text().count("\n") - 1) if table.is_file() else 0
+
+
+def train_with_kills(given: dict[str, Any], folder: Path, log: Path, seed: str) -> list[int]:
+    """Kills the run at random iterations, then lets it end; returns where it was killed."""
+    places = sorted(random.Random(seed).sample(range(1, ITERATIONS - 4), KILLS))
+    killed = []
+    for number, place in enumerate(places):
+        run = Forked(
+            arguments("training", "train", **given, resume=number > 0), log.with_name(f"kill{number}")
+        )
+        while iterations(folder) < place and run.process.is_alive():
+            time.sleep(0.002)
+        run.kill()
+        killed.append(iterations(folder))
+    last = forked(arguments("training", "train", **given, resume=True), log)
+    assert last.code == 0, last.err
+    return killed
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bitwise, through dicts and lists."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def logged(folder: Path) -> Counter[tuple[str, int, bytes]]:
+    """What TensorBoard holds: (tag, step, value), counted over all event files."""
+    records = [event for path in sorted((folder / "logs").glob(PATTERN)) for _, event in read_records(path)]
+    return Counter(
+        (value.tag, event.step, value.SerializeToString())
+        for event in records
+        for value in event.summary.value
+    )
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for name in ("logs/losses.csv", "models/model.pt", "models/model.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    states = [torch.load(folder / "models" / "resume.pt", weights_only=True) for folder in (one, other)]
+    for state in states:
+        state["handlers"].pop("budget")  # the time spent, which is measured
+    assert [key for key in states[0] if not equal(states[0][key], states[1][key])] == []
+    assert set(logged(one).values()) == {1}
+    assert logged(one) == logged(other)
+    pictures = [
+        sorted(path.name for path in (folder / "logs" / "samples").iterdir()) for folder in (one, other)
+    ]
+    assert pictures[0] == pictures[1]
+
+
+CASES = [
+    pytest.param(2, False, id="workers-float32"),
+    pytest.param(0, False, id="float32", marks=pytest.mark.slow),
+    pytest.param(0, "bf16", id="bf16", marks=pytest.mark.slow),
+    pytest.param(2, "bf16", id="workers-bf16", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("workers", "amp"), CASES)
+def test_a_killed_and_resumed_run_is_bitwise_the_straight_one(
+    pairs: Path, tmp_path: Path, workers: int, amp: bool | str
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    run = forked(
+        arguments("training", "train", **settings(pairs, straight, workers, amp)), tmp_path / "straight"
+    )
+    assert run.code == 0, run.err
+    given = settings(pairs, broken, workers, amp)
+    killed = train_with_kills(given, broken, tmp_path / "broken", f"{workers} {amp}")
+    assert any(0 < place < ITERATIONS for place in killed), killed
+    assert_same(straight, broken)
+
+
+def test_an_unreadable_resume_file_falls_back_to_the_one_before(
+    trained: tuple[Path, Any], pairs: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(trained[0], tmp_path / "run")
+    newest = tmp_path / "run" / "models" / "resume.pt"
+    newest.write_bytes(newest.read_bytes()[:700])
+    given = {**TINY, "max_epochs": 3, "dataset_dir": pairs, "output_dir": tmp_path / "run", "resume": True}
+    run = forked(arguments("training", "train", **given), tmp_path / "log")
+    assert run.code == 0, run.err
+    assert f"{newest}: unreadable resume file" in run.out + run.err
+    assert "resumed after iteration" in run.out
