@@ -23,14 +23,14 @@ def debug_wanted() -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The root cause of ``error`` as one line. A `UserError` speaks for itself, others get their type's name."""
+    """The root cause of ``error`` as one line; all but a `UserError` get their type's name."""
     root = root_cause(error)
     text = " ".join(str(root).split()) or "no message"
     return text if isinstance(root, UserError) else f"{type(root).__name__}: {text}"
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first `UserError` in the chain of causes, else the innermost cause (MONAI wraps what configs raise)."""
+    """The first `UserError` in the chain of causes, else the innermost (MONAI wraps what configs raise)."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -13,7 +13,7 @@ def repository_root() -> Path:
 
 
 def bundle_root(name: str) -> str:
-    """The absolute folder of bundle ``name``: ``bundles/NAME`` in the repository, the root in an unpacked bundle.
+    """The absolute folder of bundle ``name``: ``bundles/NAME``, or the root of an unpacked bundle.
 
     Raises:
         UserError: no such bundle beside ``common``.

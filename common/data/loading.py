@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,8 @@ class PairData:
         parts: Sequence[str] | None = None,
         standardiser_state: Mapping[str, Any] | None = None,
     ) -> None:
-        self.dataset_dir, self.image_size, self.window = (
-            Path(dataset_dir),
-            int(image_size),
-            window_by_name(window),
-        )
+        self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
+        self.window = window_by_name(window)
         samples = find_samples(dataset_dir, layout, patient_pattern)
         samples = [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
         self.splits = self._split(samples, fractions, split_seed, apart)
@@ -88,26 +86,22 @@ class PairData:
             if standardiser_state is None
             else Standardiser.from_state(standardiser_state)
         )
+        load = partial(
+            PairDataset,
+            image_size=self.image_size,
+            window=self.window,
+            standardiser=self.standardiser,
+            seed=seed,
+            empty_masks=empty_masks,
+            min_lesion_pixels=min_lesion_pixels,
+            source_range=source_range,
+        )
         self.datasets: dict[str, PairDataset] = {}
-        wanted = list(self.splits) if parts is None else [name for name in self.splits if name in parts]
-        if standardiser_state is None and standardise != "none" and "train" not in wanted:
-            wanted.append("train")
-        for name in sorted(
-            wanted, key=lambda part: part != "train"
-        ):  # train first: the standardiser learns from it
+        fit = standardiser_state is None
+        for name in self._wanted(parts, fit and standardise != "none"):
             training = name == "train"
-            self.datasets[name] = PairDataset(
-                self.splits[name],
-                self.image_size,
-                self.window,
-                self.standardiser,
-                fit_standardiser=training and standardiser_state is None,
-                augment=_augmentation(augment) if training else None,
-                seed=seed,
-                empty_masks=empty_masks,
-                min_lesion_pixels=min_lesion_pixels,
-                source_range=source_range,
-            )
+            drawn = _augmentation(augment) if training else None
+            self.datasets[name] = load(self.splits[name], fit_standardiser=fit and training, augment=drawn)
         logger.info(self.summary())
 
     def __getitem__(self, name: str) -> PairDataset:
@@ -159,6 +153,13 @@ class PairData:
             "splits": {name: sorted({s.patient for s in part}) for name, part in self.splits.items()},
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
+
+    def _wanted(self, parts: Sequence[str] | None, fits: bool) -> list[str]:
+        """The splits to load, train first: the standardiser, where it ``fits``, learns from it."""
+        chosen = [
+            name for name in self.splits if parts is None or name in parts or (fits and name == "train")
+        ]
+        return sorted(chosen, key=lambda name: name != "train")
 
     def _split(
         self, samples: list[Sample], fractions: Sequence[float], seed: int, apart: Sequence[str]

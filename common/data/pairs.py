@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from common.data.augment import Augmentation, apply_to_image, apply_to_mask
+from common.data.augment import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.data.checks import for_each, read_pair
 from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
 from common.data.resizing import resize_image, resize_mask
@@ -70,12 +70,9 @@ class PairDataset(Dataset[dict[str, Any]]):
             raise UserError(f"empty_masks {empty_masks!r} is unknown; choose keep or drop")
         self.image_size, self.window = int(image_size), window_by_name(window)
         self.augment, self.seed, self.source_range = augment, seed, source_range
+        least = min_lesion_pixels if empty_masks == "drop" else 0
         loaded = for_each(samples, self._load, "reading")
-        kept = [
-            index
-            for index, pair in enumerate(loaded)
-            if empty_masks == "keep" or _lesion(pair) >= min_lesion_pixels
-        ]
+        kept = [index for index, pair in enumerate(loaded) if _lesion(pair) >= least]
         self.dropped = len(loaded) - len(kept)
         if not kept:
             where = samples[0].image.parent if samples else "the data set"
@@ -83,13 +80,11 @@ class PairDataset(Dataset[dict[str, Any]]):
                 f"{where}: no slices left to use ({self.dropped} with an empty mask); set empty_masks to keep"
             )
         self.samples = [samples[index] for index in kept]
-        is_hu = [loaded[index][2] for index in kept]
+        units, masks, is_hu = zip(*(loaded[index] for index in kept), strict=True)
         self.nominal_hu = not all(is_hu)
-        units = [loaded[index][0] for index in kept]
-        self.images = to_network(
-            np.stack(self._standardised(units, is_hu, standardiser, fit_standardiser))[:, None]
-        )
-        self.labels = _stacked([loaded[index][1] for index in kept])
+        looks = self._standardised(units, is_hu, standardiser, fit_standardiser)
+        self.images = to_network(np.stack(looks)[:, None])  # (N, 1, S, S)
+        self.labels = _stacked(masks)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -99,35 +94,25 @@ class PairDataset(Dataset[dict[str, Any]]):
         image = self.images[index]
         label = None if self.labels is None else self.labels[index]
         if self.augment is not None and isinstance(visit, Draw):
-            image, label = self._augmented(image, label, visit)
+            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.sample))
+            image, label = _augmented(image, label, draw)
         item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
         if label is not None:
             item["label"] = torch.from_numpy(label)
         return item
-
-    def _augmented(
-        self, image: np.ndarray, label: np.ndarray | None, visit: Draw
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        assert self.augment is not None
-        draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.sample))
-        moved = to_network(apply_to_image(from_network(image[0]), draw))[None]
-        return moved, None if label is None else apply_to_mask(label[0], draw)[None]
 
     def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:
         """Image in [0, 1] and mask {0, 1}, both (S, S), and whether the values are HU."""
         pixels, mask = read_pair(sample)
         source = pixels.source_range if self.source_range is None else tuple(self.source_range)
         unit = to_unit(pixels.values, self.window, pixels.is_hu, (float(source[0]), float(source[1])))
-        small = resize_image(unit, self.image_size, self.image_size)
-        return (
-            small,
-            None if mask is None else resize_mask(mask, self.image_size, self.image_size),
-            pixels.is_hu,
-        )
+        size = self.image_size
+        small = None if mask is None else resize_mask(mask, size, size)
+        return resize_image(unit, size, size), small, pixels.is_hu
 
     def _standardised(
-        self, units: list[np.ndarray], is_hu: list[bool], standardiser: Standardiser | None, fit: bool
-    ) -> list[np.ndarray]:
+        self, units: Sequence[np.ndarray], is_hu: Sequence[bool], standardiser: Standardiser | None, fit: bool
+    ) -> Sequence[np.ndarray]:
         """Scan by scan in the common look; HU values are left alone."""
         if standardiser is None:
             return units
@@ -144,6 +129,14 @@ class PairDataset(Dataset[dict[str, Any]]):
             ):
                 result[index] = image
         return result
+
+
+def _augmented(
+    image: np.ndarray, label: np.ndarray | None, draw: AugmentationDraw
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image and label (1, S, S) of one visit."""
+    moved = to_network(apply_to_image(from_network(image[0]), draw))[None]
+    return moved, None if label is None else apply_to_mask(label[0], draw)[None]
 
 
 def _lesion(pair: tuple[np.ndarray, np.ndarray | None, bool]) -> float:

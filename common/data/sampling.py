@@ -20,7 +20,7 @@ class Draw(NamedTuple):
 
 
 class BatchStream(Sampler[list[Draw]]):
-    """A batch sampler without an end: batch ``p`` depends on (seed, p) alone, resuming starts at ``position``.
+    """A batch sampler without an end: batch ``p`` depends on (seed, p) alone; it starts at ``position``.
 
     Every epoch is a fresh permutation of ``length`` samples; ranks take disjoint slices of each batch, the
     last incomplete batch of an epoch is dropped (it would give batch statistics another meaning).

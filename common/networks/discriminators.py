@@ -26,7 +26,7 @@ class ConditionalPatchDiscriminator(nn.Module):
     looks at the picture halved once more (Wang et al. 2018).
 
     Args:
-        image_channels, condition_channels: channels of the two inputs; 0 condition channels for unconditional.
+        image_channels, condition_channels: of the two inputs; 0 of the condition for unconditional.
         channels: width of the first layer.
         num_layers_d: layers that double the width; 1, 2, 3, 4 see 16, 34, 70, 142 pixels.
         scales: number of scales.
@@ -59,7 +59,7 @@ class ConditionalPatchDiscriminator(nn.Module):
             self.apply(_normalise_spectrally)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
-        """image (B, C, H, W) and condition (B, K, H, W) -> logits (B, 1, h, w) and features, a list a scale."""
+        """Image (B, C, H, W), condition (B, K, H, W) -> logits (B, 1, h, w) and features, a list a scale."""
         x = image if condition is None else torch.cat([image, condition], dim=1)  # (B, C + K, H, W)
         outputs: list[Sequence[Tensor]] = []
         for net in self.nets:

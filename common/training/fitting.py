@@ -26,6 +26,6 @@ def check_fit(generator: nn.Module, discriminator: nn.Module, image_size: int) -
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"image_size {image_size} does not fit the networks ({reason}); take a multiple of 2 to the power "
-            "of the generator's levels, or change network_def and discriminator_def"
+            f"image_size {image_size} does not fit the networks ({reason}); take a multiple of 2 to the "
+            "power of the generator's levels, or change network_def and discriminator_def"
         ) from error

@@ -12,8 +12,9 @@ import torch
 def save_tensors(content: Mapping[str, Any], path: Path) -> None:
     """Writes ``content`` as ``torch.save`` does; meant for the temporary file of an atomic write.
 
-    Given a path, torch writes the file's name into the archive, and a temporary name differs from run to run; so
-    it gets an open file. It reports a full disk as a RuntimeError of its zip writer; here that is the OSError.
+    Given a path, torch writes the file's name into the archive, and a temporary name differs from run to
+    run; so it gets an open file. It reports a full disk as a RuntimeError of its zip writer; here that is the
+    OSError.
 
     Raises:
         OSError: the file cannot be written.

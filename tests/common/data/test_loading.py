@@ -104,7 +104,7 @@ def test_the_loader_follows_the_stream(folder: Path, workers: int) -> None:
     batches = list(islice(make_loader(dataset, stream, workers), 2))
     for position, batch in enumerate(batches):
         visits = stream.batch(position)
-        assert batch["sample"].tolist() == [visit.index for visit in visits]
+        assert batch["sample"].tolist() == [visit.sample for visit in visits]
         assert torch.equal(batch["image"], torch.stack([dataset[visit]["image"] for visit in visits]))
 
 
