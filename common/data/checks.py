@@ -42,15 +42,6 @@ def read_pair(sample: Sample) -> Pair:
     return Pair(pixels, mask)
 
 
-def check_samples(samples: Sequence[Sample]) -> None:
-    """Reads every pair once.
-
-    Raises:
-        UserError: the first bad file, with the number of others.
-    """
-    for_each(samples, read_pair, "checking")
-
-
 def for_each(samples: Sequence[Sample], action: Callable[[Sample], T], title: str) -> list[T]:
     """``action`` of every sample, with a progress bar; goes on after a bad file to tell how many there are.
 

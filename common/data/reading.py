@@ -50,12 +50,6 @@ def read_pixels(sample: Sample) -> Pixels:
     return Pixels(orient(values.astype(np.float32), sample.orientation), is_hu, source_range)
 
 
-def read_image(sample: Sample) -> tuple[np.ndarray, bool]:
-    """The sample's CT slice, float32 raw values (H, W) upright, and whether they are HU."""
-    pixels = read_pixels(sample)
-    return pixels.values, pixels.is_hu
-
-
 def read_mask(sample: Sample) -> np.ndarray:
     """The sample's lesion mask, uint8 {0, 1} (H, W), upright.
 

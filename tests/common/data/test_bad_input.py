@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.checks import check_samples
+from common.data.checks import for_each, read_pair
 from common.data.layouts import find_samples
 from common.data.samples import stem
 from common.errors import UserError
@@ -151,7 +151,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
 def load(folder: Path) -> str:
     """The error's line, or an empty text where everything loads."""
     try:
-        check_samples(find_samples(folder))
+        for_each(find_samples(folder), read_pair, "reading")
     except UserError as error:
         return str(error)
     return ""

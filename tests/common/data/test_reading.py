@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.reading import read_image, read_mask, read_pixels
+from common.data.reading import read_mask, read_pixels
 from common.data.samples import Sample
 from common.errors import UserError
 
@@ -30,14 +30,14 @@ def save_itk(path: Path, compression: bool) -> None:
 @pytest.mark.parametrize("compression", [False, True])
 def test_meta_images(tmp_path: Path, compression: bool) -> None:
     save_itk(tmp_path / "a.mhd", compression)
-    image, is_hu = read_image(Sample(tmp_path / "a.mhd", None, "a", index=3))
+    image, is_hu, _ = read_pixels(Sample(tmp_path / "a.mhd", None, "a", index=3))
     assert image.tolist() == upright(3) and is_hu and image.dtype == np.float32
 
 
 def test_nifti_and_meta_image_agree(tmp_path: Path) -> None:
     save_itk(tmp_path / "a.mhd", False)
     nib.save(nib.Nifti1Image(LPS, np.diag([-0.5, -0.5, 2.0, 1.0])), tmp_path / "a.nii.gz")
-    ours = [read_image(Sample(tmp_path / name, None, "a", index=1))[0] for name in ("a.mhd", "a.nii.gz")]
+    ours = [read_pixels(Sample(tmp_path / name, None, "a", index=1)).values for name in ("a.mhd", "a.nii.gz")]
     assert ours[0].tolist() == ours[1].tolist() == upright(1)
 
 
@@ -59,7 +59,7 @@ def test_dicom_series_in_hu_sorted_by_place(tmp_path: Path) -> None:
         data.RescaleIntercept, data.RescaleSlope = -1024, 1
         data.PixelData = (LPS[:, :, z].T.astype(np.int32) + 1024).astype("<u2").tobytes()
         data.save_as(tmp_path / f"{9 - z}.dcm", enforce_file_format=True)  # names run against the places
-    image, is_hu = read_image(Sample(tmp_path, None, "a", index=2))
+    image, is_hu, _ = read_pixels(Sample(tmp_path, None, "a", index=2))
     assert image.tolist() == upright(2) and is_hu
 
 
@@ -109,6 +109,6 @@ def test_luna_scan_and_its_mask_lie_in_one_frame(shared_data: Path) -> None:
     masks = nib.load(mask)
     slices = np.flatnonzero(np.asarray(masks.dataobj).any(axis=(0, 1)))
     sample = Sample(scan, mask, "a", index=int(slices[len(slices) // 2]))
-    image, nodule = read_image(sample)[0], read_mask(sample)
+    image, nodule = read_pixels(sample).values, read_mask(sample)
     assert image.shape == nodule.shape == (512, 512)
     assert image[nodule > 0].mean() > -400 > image[100:400, 100:400].min() + 400

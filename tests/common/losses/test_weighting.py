@@ -8,9 +8,7 @@ from common.losses.weighting import ConditionWeighted
 
 GENERATED = torch.tensor([[[[0.0, 1.0], [2.0, -1.0]]]])
 TARGET = torch.zeros(1, 1, 2, 2)
-CONDITION = torch.tensor(
-    [[[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]]
-)  # the left column
+CONDITION = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]])  # the left column
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.data.layouts import find_samples
-from common.data.reading import read_image, read_mask
+from common.data.reading import read_mask, read_pixels
 from common.data.resizing import resize_image, resize_mask
 from common.data.samples import Sample
 from common.data.splits import split_by_patient
@@ -25,7 +25,7 @@ SIZE = 64
 
 
 def loaded(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, list[str]]:
-    images = [resize_image(read_image(sample)[0].astype(np.float32), SIZE, SIZE) for sample in samples]
+    images = [resize_image(read_pixels(sample).values, SIZE, SIZE) for sample in samples]
     masks = [resize_mask(read_mask(sample), SIZE, SIZE).astype(np.float32) for sample in samples]
     unit = torch.from_numpy(np.stack(images)[:, None]).float()
     unit = unit / 255 if unit.max() > 1 else unit
