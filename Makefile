@@ -15,12 +15,12 @@ help: ## list the targets
 setup: $(STAMP) ## create .venv with the pinned dependencies (does nothing when they are there)
 
 $(STAMP): pyproject.toml constraints.txt
-	@if [ ! -x $(PYTHON) ]; then \
+	@if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
 	  for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
 	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	  done; \
 	  [ $$python != none ] || { echo "error: no Python 3.11 or newer on the PATH; install one and run again" >&2; exit 1; }; \
-	  $$python -m venv $(VENV) || { rm -rf $(VENV); \
+	  $$python -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	    echo "error: $$python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[dev,tune]"
