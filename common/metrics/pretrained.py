@@ -85,6 +85,7 @@ class _ReturnFeatures(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 2048) float32."""
         features: Tensor = self.network(images, return_features=True)
         return features
 

@@ -85,7 +85,7 @@ def build_nodules(
         near = moved(points, nodule.centre, box)
         shape = _shape(nodule, near)
         own = np.clip(0.5 - shape / width, 0, 1) * lung[box]
-        hu[box] = np.where(own > 0, _density(nodule, near, shape), hu[box])
+        hu[box] = np.where(own > 0, _density(nodule, shape), hu[box])
         share[box] = np.maximum(share[box], own)
         labels[box][own > 0.5] = nodule.kind
     return NoduleFields(share, hu, labels)
@@ -108,7 +108,7 @@ def _shape(nodule: Nodule, near: Points) -> Array:
     return union(ball, *(capsule(near, (0, 0, 0), tip, thick) for tip in tips))
 
 
-def _density(nodule: Nodule, near: Points, shape: Array) -> Array:
+def _density(nodule: Nodule, shape: Array) -> Array:
     if nodule.kind != PART_SOLID:
         return np.full(shape.shape, nodule.solid_hu, np.float32)
     core = np.clip((-shape - np.float32(0.42 * nodule.radius)) / np.float32(0.2 * nodule.radius), 0, 1)

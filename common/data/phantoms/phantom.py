@@ -174,9 +174,9 @@ def _branches(body: _Body) -> Branches:
 def _ideal(body: _Body) -> Array:
     """Densities in HU of everything but the lungs' inside."""
     points, anatomy, thorax, width = body.points, body.anatomy, body.thorax, body.width
-    image = tissue.soft_tissue(points, anatomy, thorax, body.texture, width)
+    image = tissue.soft_tissue(points, thorax, body.texture, width)
     tissue.bones(image, points, anatomy, thorax, body.texture, width)
-    tissue.middle(image, points, anatomy, body.heart, thorax, width)
+    tissue.middle(image, points, anatomy, body.heart, width)
     back = float(anatomy.pose.to_grid(np.array([[0.0, body_back(anatomy), 120.0]]))[0, 1])
     x, y = body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None]
     tissue.table(image, x, y, back, thorax, width)

@@ -30,7 +30,7 @@ def paint(image: Array, share: Array, hu: float | Array) -> None:
     image += share * (hu - image)
 
 
-def soft_tissue(points: Points, anatomy: Anatomy, thorax: Thorax, texture: Array, width: float) -> Array:
+def soft_tissue(points: Points, thorax: Thorax, texture: Array, width: float) -> Array:
     """Air, fat, muscles and the organs below the diaphragm; HU."""
     image = np.full_like(points[0], AIR_HU)
     paint(image, coverage(thorax.body, width), MUSCLE_HU - 10)  # skin
@@ -108,9 +108,7 @@ def _bone(
     paint(image, coverage(shape, width), hard + soft * (soft_hu - hard))
 
 
-def middle(
-    image: Array, points: Points, anatomy: Anatomy, heart: Heart, thorax: Thorax, width: float
-) -> None:
+def middle(image: Array, points: Points, anatomy: Anatomy, heart: Heart, width: float) -> None:
     """Paints heart, vessels, gullet and windpipe."""
     pericardium = np.minimum(
         union(*(heart.chambers[value] for value in HEART_LABELS)) - 2, heart.left_vessels - 1.2
