@@ -88,7 +88,7 @@ def tune(settings: Settings) -> None:
     best = search.best()
     print(table(_rows(search), best.number if best else None))
     if best is None:
-        raise UserError(f"no trial gave a score; see the {folder}/trial_*/training.log")
+        raise UserError(f"no trial gave a score; see {folder}/trial_*/training.log")
     _write(search, files)
     print(f"best values: {folder / OVERLAY}")
 

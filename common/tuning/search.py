@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from common.random import generator
 from common.tuning.space import Choices, Parameter, SearchSpace, Value, rounded
-from common.tuning.trial import Outcome
+from common.tuning.trial import LOG, Outcome
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -133,7 +133,8 @@ class Search:
             self.study.tell(number, outcome.score)
             return
         if not outcome.diverged and not self.ended():
-            raise UserError(f"the first trial failed: {outcome.reason}")
+            log = self.trial_folder(number) / LOG
+            raise UserError(f"the first trial failed: {outcome.reason} (log: {log})")
         logger.warning(f"trial {number} {'diverged' if outcome.diverged else 'failed'}: {outcome.reason}")
         # The estimator learns from pruned trials (as the worst), not from failed ones.
         self.study.tell(number, state=states.PRUNED if outcome.diverged else states.FAIL)
