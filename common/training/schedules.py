@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def linear_decay(optimizer: Optimizer, max_epochs: int, start: float = 0.5) -> LambdaLR:
@@ -14,6 +14,20 @@ def linear_decay(optimizer: Optimizer, max_epochs: int, start: float = 0.5) -> L
     constant = start * max_epochs
 
     def factor(epoch: int) -> float:
-        return 1.0 if epoch < constant else max(0.0, (max_epochs - epoch) / max(max_epochs - constant, 1e-9))
+        if start >= 1 or epoch < constant:
+            return 1.0
+        return max(0.0, (max_epochs - epoch) / (max_epochs - constant))
 
     return LambdaLR(optimizer, factor)
+
+
+def apply_schedule(scheduler: LRScheduler) -> None:
+    """Gives the optimiser the rates that the schedule has for its present epoch.
+
+    A resumed run brings the rates of the schedule it was saved with; with more epochs than that one had they
+    are others. Schedules that only know their last step (not a `LambdaLR`) stay as they are.
+    """
+    if isinstance(scheduler, LambdaLR):
+        groups = scheduler.optimizer.param_groups
+        for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(scheduler.last_epoch)

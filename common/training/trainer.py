@@ -25,6 +25,7 @@ from common.training.ema import WeightAverage
 from common.training.gradients import average_gradients, frozen
 from common.training.precision import Precision
 from common.training.rng import restore_rng, rng_state
+from common.training.schedules import apply_schedule
 from common.training.state import STATE_FORMAT, check_setting, load_each, run_setting
 from common.training.steps import Batch, Context, Step
 
@@ -193,6 +194,8 @@ class AdversarialTrainer(Trainer):
         check_setting(state["setting"], self._setting())
         for kind, parts in self._parts().items():
             load_each(kind, parts, state[kind])
+        for scheduler in self.schedulers.values():
+            apply_schedule(scheduler)
         self.precision.scaler.load_state_dict(state["scaler"])
         restore_rng(state["rng"][distributed.rank()])
         place = {"iteration": state["iteration"], "epoch_length": self.state.epoch_length}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.training.schedules import linear_decay
+from common.training.schedules import apply_schedule, linear_decay
 
 
 def rates(epochs: int, start: float, resume_at: int | None = None) -> list[float]:
@@ -33,3 +33,31 @@ def test_a_start_of_1_keeps_the_rate_and_0_falls_from_the_first() -> None:
 
 def test_a_resumed_schedule_goes_on() -> None:
     assert rates(8, 0.5, resume_at=6) == rates(8, 0.5)
+
+
+def test_rate_after_the_last_epoch() -> None:
+    """A run that is given more epochs goes on from there."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], 0.5)
+    scheduler = linear_decay(optimizer, 2, start=1.0)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_longer_schedule_replaces_the_saved_rate() -> None:
+    def made(epochs: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.5)
+        return optimizer, linear_decay(optimizer, epochs, start=0.5)
+
+    short, schedule = made(4)
+    for _ in range(4):
+        short.step()
+        schedule.step()
+    assert short.param_groups[0]["lr"] == 0.0
+    long, longer = made(16)
+    long.load_state_dict(short.state_dict())
+    longer.load_state_dict(schedule.state_dict())
+    apply_schedule(longer)
+    assert long.param_groups[0]["lr"] == 0.5
