@@ -22,7 +22,8 @@ def make_patient(number: int) -> tuple[np.ndarray, np.ndarray]:
     image[(x - 15.5) ** 2 / 14**2 + (y - 15.5) ** 2 / 11**2 < 1] = 40
     for centre in (9.5, 21.5):
         image[(x - centre) ** 2 / 4.5**2 + (y - 15.5) ** 2 / 8**2 < 1] = -850
-    place = random.uniform([8, 11, 0], [11, 20, 3]) + [12 * random.integers(2), 0, 0]
+    place = random.uniform([8, 11, 0], [11, 20, 3])
+    place[0] += 12 * random.integers(2)
     lesion = (x - place[0]) ** 2 + (y - place[1]) ** 2 + 4 * (z - place[2]) ** 2 < random.uniform(6, 20)
     image[lesion] = -400
     image += random.normal(0, 20, image.shape)

@@ -1,8 +1,8 @@
 """Runs of the bundle as a user starts them, each in a process of its own.
 
 `command` is the plain ``python -m monai.bundle``: eight seconds, most of them imports. `forked` runs the same
-module with the same arguments in a process forked from one that has the libraries loaded: a second. What a run
-sees is the same, the project's own code included, which no process has loaded before.
+module with the same arguments in a process forked from one that has the libraries loaded: a second. What a
+run sees is the same, the project's own code included, which no process has loaded before.
 """
 
 from __future__ import annotations

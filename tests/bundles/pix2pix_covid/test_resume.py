@@ -106,6 +106,18 @@ def test_a_killed_and_resumed_run_is_bitwise_the_straight_one(
     assert_same(straight, broken)
 
 
+@pytest.mark.parametrize("decay_from", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_a_run_given_more_epochs_is_the_longer_one(pairs: Path, tmp_path: Path, decay_from: float) -> None:
+    """The first part ends where the longer run's rate has not begun to fall, so nothing may differ."""
+    given = {**TINY, "dataset_dir": pairs, "val_interval": 1, "decay_from": decay_from}
+    for name, epochs in (("straight", [2]), ("extended", [1, 2])):
+        for number, last in enumerate(epochs):
+            more = {"max_epochs": last, "resume": number > 0, "output_dir": tmp_path / name}
+            run = forked(arguments("training", "train", **{**given, **more}), tmp_path / "log")
+            assert run.code == 0, run.err
+    assert_same(tmp_path / "straight", tmp_path / "extended")
+
+
 def test_an_unreadable_resume_file_falls_back_to_the_one_before(
     trained: tuple[Path, Any], pairs: Path, tmp_path: Path
 ) -> None:

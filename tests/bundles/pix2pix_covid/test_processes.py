@@ -1,0 +1,79 @@
+"""Two processes on the CPU train one model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.bundles.pix2pix_covid.runs import TINY, Run, arguments, command, finished
+
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def train_in_two(pairs: Path, tmp_path: Path, **more: Any) -> Run:
+    overlay = tmp_path / "record.yaml"
+    recorder = {
+        "_target_": "tests.bundles.pix2pix_covid.recording.VisitedSamples",
+        "folder": str(tmp_path / "seen"),
+    }
+    overlay.write_text(yaml.safe_dump({"+train#handlers": [recorder]}))
+    settings = {**TINY, "dataset_dir": pairs, "output_dir": tmp_path / "run", **more}
+    configs = ["train", "multi_gpu_train", str(overlay.with_suffix(""))]
+    return finished(command(arguments("training", configs, **settings), launcher=LAUNCHER))
+
+
+def visits(tmp_path: Path) -> dict[int, list[int]]:
+    """The samples of each epoch, of both processes together."""
+    seen: dict[int, list[int]] = {}
+    for rank in (0, 1):
+        for line in (tmp_path / "seen" / f"rank_{rank}.jsonl").read_text().splitlines():
+            epoch, *samples = json.loads(line)
+            seen.setdefault(epoch, []).extend(samples)
+    return seen
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_samples_and_resume(pairs: Path, tmp_path: Path) -> None:
+    first = train_in_two(pairs, tmp_path, max_epochs=2)
+    assert first.code == 0, first.err
+    resumed = train_in_two(pairs, tmp_path, max_epochs=3, resume=True)
+    assert resumed.code == 0, resumed.err
+    assert {epoch: sorted(samples) for epoch, samples in visits(tmp_path).items()} == {
+        epoch: list(range(20)) for epoch in (1, 2, 3)
+    }
+    folder = tmp_path / "run"
+    assert len(list((folder / "logs").glob("events.out.tfevents.*"))) == 2  # one a run, not one a process
+    rows = (folder / "logs" / "losses.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 16)]
+    state = torch.load(folder / "models" / "resume.pt", weights_only=True)
+    assert state["iteration"] == 15 and len(state["rng"]) == 2
+    model = torch.load(folder / "models" / "model.pt", weights_only=True)
+    assert not any(name.startswith("module.") for name in model)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_in_two_processes_is_the_straight_one(pairs: Path, tmp_path: Path) -> None:
+    for name, epochs in (("straight", [2]), ("broken", [1, 2])):
+        for number, last in enumerate(epochs):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            run = train_in_two(
+                pairs, folder, max_epochs=last, resume=number > 0, decay_from=1.0, val_interval=1
+            )
+            assert run.code == 0, run.err
+    for name in ("logs/losses.csv", "models/model.pt"):
+        straight, broken = (tmp_path / kind / "run" / name for kind in ("straight", "broken"))
+        assert straight.read_bytes() == broken.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_refusal_ends_both_processes(pairs: Path, tmp_path: Path) -> None:
+    run = train_in_two(pairs, tmp_path, batch_size=64)
+    assert run.code == 1
+    assert "error: 20 training samples are fewer than one batch of 64 x 2 processes" in run.err
+    assert not (tmp_path / "run").exists()
