@@ -22,6 +22,12 @@ def parsed(*files: Path) -> ConfigParser:
     return parser
 
 
+def settings(file: Path) -> list[str]:
+    """The top-level keys of a config that a user may set to a plain value."""
+    config = ConfigParser.load_config_file(file)
+    return [key for key, value in config.items() if not isinstance(value, (dict, list)) and key[0] != "_"]
+
+
 def is_overlay(file: Path) -> bool:
     """Whether a config only changes train.yaml: it does not bring its own way to the code."""
     return "on_path" not in ConfigParser.load_config_file(file)
@@ -32,3 +38,17 @@ def test_nothing_in_a_shipped_config_is_unread(file: Path) -> None:
     files = [file.parent / "train.yaml", file] if is_overlay(file) else [file]
     parser = parsed(*files)
     check_config(parser, [run_id for run_id in RUN_IDS if run_id in parser] + ["seed"])
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parts[-3]}-{file.stem}")
+def test_every_setting_may_be_overridden(file: Path) -> None:
+    if is_overlay(file):
+        pytest.skip("an overlay is overrides itself")
+    for key in settings(file):
+        if key in ("on_path", "run", "info"):
+            continue
+        parser = ConfigParser()
+        parser.read_config(str(file))
+        parser.update({key: 1})
+        parser.parse()
+        check_config(parser, [run_id for run_id in RUN_IDS if run_id in parser] + ["seed"])
