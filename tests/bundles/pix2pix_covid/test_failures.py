@@ -68,7 +68,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("room", [0.4, 1.02])
+@pytest.mark.parametrize("room", [0.4, pytest.param(1.02, marks=pytest.mark.slow)])
 def test_a_small_disk_is_one_line(
     trained: tuple[Path, Run], pairs: Path, tmp_path: Path, small_disk: Callable[[int], Path], room: float
 ) -> None:
@@ -79,6 +79,7 @@ def test_a_small_disk_is_one_line(
     assert [path for path in folder.rglob(".*")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [0, 1, 4])
 def test_a_disk_that_is_full_when_the_run_goes_on(
     trained: tuple[Path, Run], pairs: Path, tmp_path: Path, small_disk: Callable[[int], Path], pages: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -121,8 +122,6 @@ def test_a_run_given_more_epochs_is_the_longer_one(pairs: Path, tmp_path: Path, 
 def test_an_unreadable_resume_file_falls_back_to_the_one_before(
     trained: tuple[Path, Any], pairs: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(trained[0], tmp_path / "run")
     newest = tmp_path / "run" / "models" / "resume.pt"
     newest.write_bytes(newest.read_bytes()[:700])

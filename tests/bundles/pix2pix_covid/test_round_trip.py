@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.files import read_json
 from common.inference.models import network_for
-from tests.bundles.pix2pix_covid.runs import Run, arguments, forked
+from tests.bundles.pix2pix_covid.runs import TINY, Run, arguments, forked
 
 Trained = tuple[Path, Run]
 LOGGED = {
@@ -122,10 +122,11 @@ def test_pictures_keep_names_and_sizes(trained: Trained, tmp_path: Path) -> None
         Image.fromarray(lesion(shape) * np.uint8(255)).save(masks / f"{name}.png")
     run = infer(trained, masks, tmp_path / "out")
     assert run.code == 0, run.err
-    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()}
-    assert sizes == {"first.png": (28, 40), "second.b.png": (32, 32)}
-    assert Image.open(tmp_path / "out" / "first.png").mode == "L"
-    assert np.ptp(np.asarray(Image.open(tmp_path / "out" / "first.png"))) > 0
+    found = {}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as picture:
+            found[path.name] = (picture.size, picture.mode, bool(np.ptp(np.asarray(picture)) > 0))
+    assert found == {"first.png": ((28, 40), "L", True), "second.b.png": ((32, 32), "L", True)}
 
 
 def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) -> None:
@@ -153,8 +154,6 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
 
 
 def test_same_seed_same_bytes(trained: Trained, pairs: Path, tmp_path: Path) -> None:
-    from tests.bundles.pix2pix_covid.runs import TINY
-
     settings = {**TINY, "max_epochs": 2, "dataset_dir": pairs, "output_dir": tmp_path / "again"}
     assert forked(arguments("training", "train", **settings), tmp_path / "again").code == 0
     for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
