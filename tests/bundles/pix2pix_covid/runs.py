@@ -36,6 +36,8 @@ TINY = {
     "network_def#ngf": 4,
     "discriminator_def#channels": 4,
     "discriminator_def#num_layers_d": 1,
+    "val_interval": 2,
+    "image_interval": 1,
 }
 """Overrides that make a training take half a second."""
 

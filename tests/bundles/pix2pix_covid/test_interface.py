@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundles.pix2pix_covid.networks import UnetGenerator
+from common.inference.models import network_for
 from tests.bundles.pix2pix_covid.runs import (
     BUNDLE,
     CONFIGS,
@@ -78,7 +78,7 @@ def test_export_gives_the_same_images(trained: tuple[Path, Run], tmp_path: Path)
     run = forked(["ckpt_export", "network_def", *files, *target], tmp_path / "log")
     assert run.code == 0, run.err
     exported = torch.jit.load(tmp_path / "model.ts")
-    plain = UnetGenerator(levels=5, ngf=4).eval()
+    plain = network_for(model, otherwise=torch.nn.Identity()).eval()
     plain.load_state_dict(torch.load(model, weights_only=True))
     mask = (torch.rand(2, 1, 32, 32) > 0.5).float()
     torch.testing.assert_close(exported(mask), plain(mask))

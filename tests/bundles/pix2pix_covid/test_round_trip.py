@@ -59,7 +59,9 @@ def test_the_model_is_a_flat_state_dict(trained: Trained) -> None:
     path = trained[0] / "models" / "model.pt"
     state = torch.load(path, weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
-    UnetGenerator(levels=5, ngf=4).load_state_dict(state, strict=True)
+    arguments = read_json(path.with_suffix(".json"))["network"]["arguments"]
+    assert (arguments["levels"], arguments["ngf"]) == (5, 4)
+    UnetGenerator(**arguments).load_state_dict(state, strict=True)
 
 
 def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
