@@ -78,15 +78,14 @@ class PairData:
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
-        samples = find_samples(dataset_dir, layout, patient_pattern)
-        samples = [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
-        self.splits = self._split(samples, fractions, split_seed, apart)
+        self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold)
+        self.splits = self._split(self._find(dataset_dir), fractions, split_seed, apart)
         self.standardiser = (
             Standardiser(standardise, self.window)
             if standardiser_state is None
             else Standardiser.from_state(standardiser_state)
         )
-        load = partial(
+        self._load = partial(
             PairDataset,
             image_size=self.image_size,
             window=self.window,
@@ -101,7 +100,9 @@ class PairData:
         for name in self._wanted(parts, fit and standardise != "none"):
             training = name == "train"
             drawn = _augmentation(augment) if training else None
-            self.datasets[name] = load(self.splits[name], fit_standardiser=fit and training, augment=drawn)
+            self.datasets[name] = self._load(
+                self.splits[name], fit_standardiser=fit and training, augment=drawn
+            )
         logger.info(self.summary())
 
     def __getitem__(self, name: str) -> PairDataset:
@@ -130,6 +131,18 @@ class PairData:
     def apart(self) -> dict[str, PairDataset]:
         """The groups that are reported apart, by name."""
         return {name: part for name, part in self.datasets.items() if name not in SPLITS}
+
+    def whole(self, folder: str | os.PathLike[str]) -> PairDataset:
+        """All slices of another folder, prepared like this set's: patients kept apart from all training.
+
+        Raises:
+            UserError: a bad folder or file, or one of its patients is in the training split.
+        """
+        samples = self._find(folder)
+        known = {sample.patient for sample in self.splits["train"]} & {sample.patient for sample in samples}
+        if known:
+            raise UserError(f"{folder}: patient {min(known)} is in the training split too; remove the slices")
+        return self._load(samples)
 
     def summary(self) -> str:
         """One line: slices and patients of each split, and what was dropped."""
@@ -183,6 +196,18 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
     )
+
+
+def _found(
+    layout: str,
+    patient_pattern: str,
+    mask_values: Sequence[int] | None,
+    mask_threshold: int | None,
+    folder: str | os.PathLike[str],
+) -> list[Sample]:
+    """The folder's samples with the user's mask convention."""
+    samples = find_samples(folder, layout, patient_pattern)
+    return [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
 
 
 def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_threshold: int | None) -> Sample:

@@ -114,6 +114,21 @@ def test_mask_conventions_can_be_set(folder: Path) -> None:
     assert PairData(folder, 8, mask_threshold=200).train.labels is not None
 
 
+def test_another_folder_is_prepared_alike_and_must_hold_other_patients(folder: Path) -> None:
+    data = PairData(folder, 8)
+    with pytest.raises(UserError, match="is in the training split too"):
+        data.whole(folder)
+    other = folder / "other"
+    for kind in ("images", "masks"):
+        (other / kind).mkdir(parents=True)
+        for file in (folder / kind).glob("p0_*.png"):
+            (other / kind / file.name.replace("p0", "q0")).write_bytes(file.read_bytes())
+    held = data.whole(other)
+    assert [sample.patient for sample in held.samples] == ["q0"] * 3  # the slice without lesion is dropped
+    original = PairDataset([s for s in find_samples(folder) if s.patient == "p0"], 8, empty_masks="drop")
+    assert np.array_equal(held.images, original.images)
+
+
 @pytest.mark.realdata
 def test_shared_covid_slices(shared_data: Path) -> None:
     samples = find_samples(shared_data / "covid_lesions")
