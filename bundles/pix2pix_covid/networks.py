@@ -28,6 +28,9 @@ class UnetGenerator(nn.Module):
         upsample: "transposed" convolution as published, or "resize" (nearest, then convolution), which
             leaves no checkerboard (Odena et al. 2016).
         norm: "batch", "instance" or "none".
+        texture: channels of a fixed noise map that the net sees beside the mask; 0 for none, as published.
+            A mask is flat almost everywhere, and convolutions can draw no vessels from what is flat. The map
+            is always the same and part of the state_dict, so a mask still gives one picture.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class UnetGenerator(nn.Module):
         noise_at_inference: bool = False,
         upsample: str = "transposed",
         norm: str = "batch",
+        texture: int = 0,
     ) -> None:
         super().__init__()
+        self.texture = FixedTexture(texture) if texture else nn.Identity()
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            source = in_channels if level == 0 else widths[level - 1]
+            source = in_channels + texture if level == 0 else widths[level - 1]
             plain = level in (0, levels - 1)  # the picture's layer, and where one pixel may be left
             self.down.append(Down(source, width, "none" if plain else norm, activate=level > 0))
         for level in reversed(range(levels)):
@@ -59,7 +64,7 @@ class UnetGenerator(nn.Module):
     def forward(self, mask: Tensor) -> Tensor:
         """Mask (B, in_channels, S, S) in {0, 1} -> image (B, out_channels, S, S) in [-1, 1]."""
         skips = []
-        x = mask * 2 - 1
+        x = self.texture(mask * 2 - 1)  # (B, in_channels + texture, S, S)
         for down in self.down:
             x = down(x)
             skips.append(x)
@@ -67,6 +72,25 @@ class UnetGenerator(nn.Module):
         for level, up in enumerate(self.up):  # TorchScript iterates over modules, but not over slices of them
             x = up(x if level == 0 else torch.cat([x, skips.pop()], dim=1))  # (B, 2 C, h, w)
         return torch.tanh(x)
+
+
+class FixedTexture(nn.Module):
+    """Adds channels of N(0, 1) noise that is always the same: drawn from its own seed, kept with the weights.
+
+    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels.
+    """
+
+    def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        noise = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(seed))
+        self.noise = nn.Parameter(noise, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C + channels, H, W)."""
+        count, height, width = x.shape[0], x.shape[2], x.shape[3]
+        rows, columns = -(-height // self.noise.shape[2]), -(-width // self.noise.shape[3])
+        tiled = self.noise.repeat(count, 1, rows, columns)[:, :, :height, :width]
+        return torch.cat([x, tiled], dim=1)
 
 
 class Down(nn.Module):

@@ -96,3 +96,19 @@ def test_spade_is_steered_by_the_mask() -> None:
         image, other = network(MASK), network(1 - MASK)
     assert image.shape == MASK.shape and float(image.abs().max()) <= 1
     assert float((image - other).abs().mean()) > 1e-3
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_texture_is_fixed_travels_with_the_weights_and_fits_any_size(size):
+    network = UnetGenerator(levels=3, ngf=2, texture=2).eval()
+    torch.manual_seed(1)
+    other = UnetGenerator(levels=3, ngf=2, texture=2).eval()
+    assert torch.equal(network.texture.noise, other.texture.noise)
+    other.load_state_dict(network.state_dict())
+    mask = torch.zeros(2, 1, size, size)
+    with torch.no_grad():
+        image = network(mask)
+        assert torch.equal(image, other(mask))
+        assert torch.allclose(torch.jit.script(network)(mask), image, atol=1e-6)
+    assert image.shape == mask.shape
+    assert image[0, 0, 16:-16, 16:-16].std() > 0  # an empty mask alone would give a flat middle
