@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,7 @@ FLAGS = [
 ]
 PATIENTS, SIDE = 8, 32
 TINY = {
+    "image_interval": 1,
     "image_size": SIDE,
     "batch_size": 2,
     "max_epochs": 2,
@@ -117,12 +120,25 @@ def tensorboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         command += ["--host", "127.0.0.1", "--port", "0"]
         with output.open("wb") as file:
             servers.append(subprocess.Popen(command, stdout=file, stderr=file))
-        return address(servers[-1], output)
+        found = address(servers[-1], output)
+        wait_for_tags(found)
+        return found
 
     yield serve
     for server in servers:
         server.terminate()
         server.wait(timeout=30)
+
+
+def wait_for_tags(address: str) -> None:
+    """Returns once TensorBoard has read the logs: a page that is opened before stays empty."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{address}data/plugin/timeseries/tags", timeout=30) as answer:
+            tags = json.load(answer)
+        if tags["scalars"]["runTagInfo"] and tags["images"]["tagRunSampledInfo"]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{address}: no tags after a minute")
 
 
 def address(server: subprocess.Popen[bytes], output: Path) -> str:
