@@ -12,7 +12,7 @@ from tests.common.training.toy import ToyPairs
 
 
 def test_tensors_come_in_the_layout_and_the_rest_as_it_is() -> None:
-    precision = Precision("cpu", channels_last=True)
+    precision = Precision("cpu", amp="bf16", channels_last=True)
     batch = {"image": torch.rand(2, 3, 4, 4), "sample": torch.arange(2), "name": ["a", "b"]}
     prepared = prepare_batch(batch, precision)
     assert prepared["image"].is_contiguous(memory_format=torch.channels_last)

@@ -48,3 +48,8 @@ def test_compile_without_a_compiler_falls_back_in_one_line(monkeypatch, caplog):
     assert "no compiler" in caplog.text
     assert network(torch.zeros(1, 2)).shape == (1, 2)
     assert set(network.state_dict()) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize(("amp", "layout"), [("bf16", torch.channels_last), (False, torch.contiguous_format)])
+def test_channels_last_only_where_it_is_faster(amp, layout):
+    assert Precision("cpu", amp=amp, channels_last=True).memory_format is layout
