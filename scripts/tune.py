@@ -17,20 +17,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, install_hook
-from common.tuning.command import Settings, overrides_of, tune
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of usage and exit."""
-        raise UserError(f"{message}; see --help")
+from common.tuning.arguments import Parser, overrides_of
+from common.tuning.command import Settings, tune
 
 
 def parse(arguments: list[str] | None = None) -> Settings:

@@ -17,7 +17,7 @@ def metrics_table(result: Mapping[str, Any]) -> str:
     baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
     head = ["metric", "model [95 % interval]", *(name.replace("_", "-") for name in baselines), "n", ""]
     rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def number(value: float | None) -> str:
@@ -38,7 +38,8 @@ def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading
     ]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text, the first a head above a rule; outer columns left, the rest right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 OVERLAY = "tuned.yaml"
-OWN = {"resume": "the same command goes on with a search", "run_id": "trials run training"}
-KEY = re.compile(r"--([A-Za-z_][\w#.:]*)")
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +39,6 @@ class Settings:
     output_dir: Path | None = None  # default bundles/NAME/tuning
     config_file: Sequence[Path] | None = None  # default bundles/NAME/configs/train.yaml
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of every trial
-
-
-def overrides_of(words: Sequence[str]) -> dict[str, Any]:
-    """``--key value`` and ``--key=value`` words as a mapping.
-
-    Raises:
-        UserError: a word belongs to no key, a key has no value, or a trial's own setting is among them.
-    """
-    found: dict[str, Any] = {}
-    waiting = list(words)
-    while waiting:
-        key, equals, value = waiting.pop(0).partition("=")
-        match = KEY.fullmatch(key)
-        if match is None:
-            raise UserError(f"'{key}{equals}{value}' belongs to no option; write --key value, see --help")
-        if not equals and (not waiting or KEY.match(waiting[0])):
-            raise UserError(f"{key}: needs a value")
-        if match.group(1) in OWN:
-            raise UserError(f"{key}: not an option of a search; {OWN[match.group(1)]}")
-        found[match.group(1)] = value if equals else waiting.pop(0)
-    return found
 
 
 def tune(settings: Settings) -> None:

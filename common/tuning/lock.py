@@ -1,4 +1,4 @@
-"""One search a folder at a time."""
+"""One search or sweep a folder at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{folder}: a search, or a trial that a killed one left, is still running there; "
+                f"{folder}: a search or sweep, or a training that a killed one left, is still running there; "
                 "wait until it has ended, or end it"
             ) from error
         yield file.fileno()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from common.errors import UserError
 from common.files import read_json
 from common.handlers.divergence import ADVICE
 from common.training.resume import CURRENT, PREVIOUS
+from common.tuning.process import bundle_command, run_logged
 
 LOG = "training.log"
 ERROR = "error: "
@@ -41,23 +40,16 @@ class TrainingProcess:
 
     def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
         """Trains in ``folder`` until the end and reads the best checkpoint's score."""
-        folder.mkdir(parents=True, exist_ok=True)
         log = folder / LOG
-        with log.open("ab") as output:
-            command = self.command(folder, overrides)
-            done = subprocess.run(command, stdout=output, stderr=output, pass_fds=self.inherited)
-        if done.returncode:
-            return failure(log, done.returncode)
+        code = run_logged(self.command(folder, overrides), log, self.inherited)
+        if code:
+            return failure(log, code)
         return score(folder / "models" / "model.json")
 
     def command(self, folder: Path, overrides: Mapping[str, Any]) -> list[str]:
         """The command line of a trial."""
-        files = [str(path) for path in self.config_files]
         settings = {"output_dir": folder, "resume": "true", **overrides}
-        given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-        config = files[0] if len(files) == 1 else str(files)
-        program = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-        return [*program, "--config_file", config, *given]
+        return bundle_command("training", self.config_files, settings)
 
 
 def failure(log: Path, code: int) -> Outcome:

@@ -13,7 +13,7 @@ import yaml
 
 from common.errors import UserError
 from common.tuning import command
-from common.tuning.command import Settings, overrides_of, tune
+from common.tuning.command import Settings, tune
 from common.tuning.trial import Outcome
 
 pytest.importorskip("optuna")
@@ -84,28 +84,6 @@ def test_terminated_search_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(command, "TrainingProcess", Training)
     tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
     assert sorted(path.name for path in tmp_path.glob("trial_*")) == ["trial_000", "trial_001"]
-
-
-def test_overrides_are_pairs_of_words() -> None:
-    words = ["--dataset_dir", "/data", "--network_def#levels=6", "--shift", "-1", "--augment", "{'a': 1}"]
-    found = {"dataset_dir": "/data", "network_def#levels": "6", "shift": "-1", "augment": "{'a': 1}"}
-    assert overrides_of(words) == found
-    assert overrides_of([]) == {}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["data"], "'data' belongs to no option"),
-        (["--image_size", "64", "65"], "'65' belongs to no option"),
-        (["--image_size"], "--image_size: needs a value"),
-        (["--image_size", "--seed=2"], "--image_size: needs a value"),
-        (["--resume", "true"], "the same command goes on"),
-    ],
-)
-def test_words_that_make_no_pair_are_named(words: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        overrides_of(words)
 
 
 def test_missing_bundle_and_config_are_named(tmp_path: Path) -> None:
