@@ -16,7 +16,6 @@ MYO, LA, LV, RA, RV, AO, PA = 205, 420, 500, 550, 600, 820, 850
 right ventricle, ascending aorta (here with the arch), pulmonary artery (here to the first branches)."""
 HEART_LABELS = (MYO, LA, LV, RA, RV, AO, PA)
 
-MYOCARDIUM_HU = 95.0
 WALL = 2.5
 """Least thickness of the walls between two blood pools, mm."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from common.data.phantoms import tissue
 from common.data.phantoms.airways import lobar_bronchi
 from common.data.phantoms.anatomy import Anatomy, draw_anatomy
+from common.data.phantoms.contrast import Enhancement, enhanced, native
 from common.data.phantoms.fields import SmoothNoise, coverage, draw_noise, smooth_noise
 from common.data.phantoms.grid import Array, Grid, Points, Vector, patient_points
 from common.data.phantoms.heart import Heart, build_heart
@@ -29,7 +30,6 @@ SMALLEST = 8
 """Fewest voxels along an axis."""
 SLAB = 4.0
 """Thickness of a slice in mm; slices further apart leave a gap, as in many clinical series."""
-VESSEL_HU = 40.0
 BRONCHUS_HU = -950.0
 TREES = ((-34.0, 8.0, 150.0), (-36.0, 22.0, 126.0), (38.0, 14.0, 154.0), (38.0, 24.0, 124.0))
 """Where artery and vein enter the right, then the left lung; patient mm."""
@@ -52,6 +52,8 @@ class Phantom:
         labels: uint16 maps. ``lung``: 1 right, 2 left (vessels, lesions and nodules within included);
             ``lesion``: 1 ground glass, 2 consolidation; ``nodule``: 1 solid, 2 part-solid, 3 spiculated;
             ``heart``: MM-WHS values 205, 420, 500, 550, 600, 820, 850.
+        native: the same patient without contrast agent, int16 HU with a scanner noise of its own;
+            None where it was not asked for.
         spacing: voxel size in mm.
         affine: (4, 4) voxel index to RAS world in mm.
         anatomy: the parameters drawn for this patient.
@@ -62,6 +64,7 @@ class Phantom:
     spacing: Vector
     affine: NDArray[np.float64]
     anatomy: Anatomy
+    native: NDArray[np.int16] | None = None
 
 
 def make_phantom(
@@ -70,6 +73,7 @@ def make_phantom(
     shape: Sequence[int] = SHAPE,
     with_lesions: bool = True,
     with_nodules: bool = True,
+    contrasts: bool = False,
 ) -> Phantom:
     """Makes a patient's phantom; the same arguments give the same bytes.
 
@@ -82,6 +86,7 @@ def make_phantom(
         shape: voxels (left-right, front-back, foot-head), at least 8 each.
         with_lesions: paint COVID-like lesions (some patients have none anyway).
         with_nodules: paint nodules.
+        contrasts: also scan the patient without contrast agent (``native``).
 
     Raises:
         UserError: ``shape`` is not three numbers of at least 8.
@@ -91,16 +96,31 @@ def make_phantom(
     lesions = _lesions(body, with_lesions)
     lesion_labels = lesions.labels(inside)
     nodules = _nodules(body, with_nodules, inside & (lesion_labels == 0))
-    ideal = _ideal(body)
-    _fill_lungs(ideal, body, lesions, nodules)
     labels = {
         "lung": np.where(inside, np.where(body.points[0] < 0, 1, 2), 0).astype(np.uint16),
         "lesion": lesion_labels,
         "nodule": nodules.labels,
         "heart": body.heart.labels,
     }
-    image = scan(body.random("noise"), ideal, body.thorax.body, body.anatomy, body.grid)
-    return Phantom(image, labels, body.grid.spacing, body.grid.affine(body.anatomy.offset), body.anatomy)
+    painted = partial(_scanned, body, lesions, nodules, paint_branches(body.grid, _branches(body), SLAB))
+    plain = painted(native(body.random("native")), "native noise") if contrasts else None
+    image = painted(enhanced(body.anatomy), "noise")
+    affine = body.grid.affine(body.anatomy.offset)
+    return Phantom(image, labels, body.grid.spacing, affine, body.anatomy, plain)
+
+
+def _scanned(
+    body: _Body,
+    lesions: LesionFields,
+    nodules: NoduleFields,
+    vessels: Array,
+    enhancement: Enhancement,
+    noise: str,
+) -> NDArray[np.int16]:
+    """One scan of the patient; ``noise`` names the random numbers of the scanner's noise."""
+    ideal = _ideal(body, enhancement)
+    _fill_lungs(ideal, body, lesions, nodules, vessels, enhancement.lung_vessels)
+    return scan(body.random(noise), ideal, body.thorax.body, body.anatomy, body.grid)
 
 
 def _checked(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -171,27 +191,33 @@ def _branches(body: _Body) -> Branches:
     return Branches(pose.to_grid(starts), pose.to_grid(ends), np.concatenate([tree.radii for tree in trees]))
 
 
-def _ideal(body: _Body) -> Array:
+def _ideal(body: _Body, enhancement: Enhancement) -> Array:
     """Densities in HU of everything but the lungs' inside."""
     points, anatomy, thorax, width = body.points, body.anatomy, body.thorax, body.width
-    image = tissue.soft_tissue(points, thorax, body.texture, width)
+    image = tissue.soft_tissue(points, thorax, enhancement, body.texture, width)
     tissue.bones(image, points, anatomy, thorax, body.texture, width)
-    tissue.middle(image, points, anatomy, body.heart, width)
+    tissue.middle(image, points, enhancement, body.heart, width)
     back = float(anatomy.pose.to_grid(np.array([[0.0, body_back(anatomy), 120.0]]))[0, 1])
     x, y = body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None]
     tissue.table(image, x, y, back, thorax, width)
     return image
 
 
-def _fill_lungs(image: Array, body: _Body, lesions: LesionFields, nodules: NoduleFields) -> None:
+def _fill_lungs(
+    image: Array,
+    body: _Body,
+    lesions: LesionFields,
+    nodules: NoduleFields,
+    vessels: Array,
+    vessel_hu: float,
+) -> None:
     """Paints air, lesions, vessels, bronchi and nodules into the lungs, in place."""
     anatomy, width = body.anatomy, body.width
     slope = np.float32(anatomy.lung_gradient / 180)
     content = anatomy.lung_hu + slope * body.points[1] + 14 * body.texture
     tissue.paint(content, lesions.opacity, lesions.ground_glass_hu)
     tissue.paint(content, lesions.core, lesions.consolidation_hu)
-    vessel_hu = VESSEL_HU + 0.35 * anatomy.blood_right_hu
-    tissue.paint(content, paint_branches(body.grid, _branches(body), SLAB), vessel_hu)
+    tissue.paint(content, vessels, vessel_hu)
     bronchi = lobar_bronchi(body.points)
     tissue.paint(content, 0.6 * coverage(bronchi - 1, width), -150.0)
     tissue.paint(content, coverage(bronchi, width), BRONCHUS_HU)

@@ -7,16 +7,15 @@ import numpy as np
 from common.data.phantoms import skeleton
 from common.data.phantoms.airways import central_airways
 from common.data.phantoms.anatomy import Anatomy
+from common.data.phantoms.contrast import Enhancement
 from common.data.phantoms.fields import coverage, ellipsoid, tube, union
 from common.data.phantoms.grid import Array, Points
-from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, MYOCARDIUM_HU, PA, RA, RV, Heart
+from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV, Heart
 from common.data.phantoms.thorax import Thorax
 
 AIR_HU = -1000.0
 FAT_HU = -100.0
 MUSCLE_HU = 50.0
-LIVER_HU = 105.0
-SPLEEN_HU = 120.0
 TABLE_HU = -250.0
 CANAL_HU = 35.0
 DISC_HU = 85.0
@@ -30,7 +29,9 @@ def paint(image: Array, share: Array, hu: float | Array) -> None:
     image += share * (hu - image)
 
 
-def soft_tissue(points: Points, thorax: Thorax, texture: Array, width: float) -> Array:
+def soft_tissue(
+    points: Points, thorax: Thorax, enhancement: Enhancement, texture: Array, width: float
+) -> Array:
     """Air, fat, muscles and the organs below the diaphragm; HU."""
     image = np.full_like(points[0], AIR_HU)
     paint(image, coverage(thorax.body, width), MUSCLE_HU - 10)  # skin
@@ -40,7 +41,7 @@ def soft_tissue(points: Points, thorax: Thorax, texture: Array, width: float) ->
     )
     paint(image, coverage(thorax.cavity - 1, width), FAT_HU + 14 + 16 * texture)
     belly = np.maximum(thorax.cavity, -thorax.diaphragm + 2)
-    for shape, hu in _organs(points):
+    for shape, hu in _organs(points, enhancement):
         paint(image, coverage(np.maximum(shape, belly), width), hu + 6 * texture)
     return image
 
@@ -59,7 +60,7 @@ def _muscles(points: Points, thorax: Thorax) -> Array:
     return union(wall, back, chest, flank, blade, neck, trapezius, deltoid)
 
 
-def _organs(points: Points) -> list[tuple[Array, float]]:
+def _organs(points: Points, enhancement: Enhancement) -> list[tuple[Array, float]]:
     """Liver, spleen and stomach with its gas bubble in front (the patient lies on the back)."""
     _, y, _ = points
     liver = union(
@@ -69,11 +70,11 @@ def _organs(points: Points) -> list[tuple[Array, float]]:
     stomach = ellipsoid(points, (66, -30, 24), (44, 44, 44))
     gas = np.maximum(stomach + 4, y + np.float32(46))
     return [
-        (spleen, SPLEEN_HU),
+        (spleen, enhancement.spleen),
         (stomach, 45.0),
         (np.maximum(stomach + 4, -y - 46), 15.0),
         (gas, -960.0),
-        (liver, LIVER_HU),
+        (liver, enhancement.liver),
     ]
 
 
@@ -108,7 +109,7 @@ def _bone(
     paint(image, coverage(shape, width), hard + soft * (soft_hu - hard))
 
 
-def middle(image: Array, points: Points, anatomy: Anatomy, heart: Heart, width: float) -> None:
+def middle(image: Array, points: Points, blood: Enhancement, heart: Heart, width: float) -> None:
     """Paints heart, vessels, gullet and windpipe."""
     pericardium = np.minimum(
         union(*(heart.chambers[value] for value in HEART_LABELS)) - 2, heart.left_vessels - 1.2
@@ -116,12 +117,17 @@ def middle(image: Array, points: Points, anatomy: Anatomy, heart: Heart, width: 
     paint(image, coverage(np.minimum(pericardium, heart.right_vessels - 1), width), MUSCLE_HU)
     gullet = tube(points, [(4, 32, 270), (6, 33, 150), (10, 30, 60), (30, 10, 20)], [7, 7, 8, 8])
     paint(image, coverage(gullet, width), MUSCLE_HU - 8)
-    left, right = anatomy.blood_left_hu, anatomy.blood_right_hu
-    densities = {LV: left, LA: left, AO: left, RV: right, RA: 0.9 * right, PA: right, MYO: MYOCARDIUM_HU}
+    densities = {
+        **dict.fromkeys((LV, LA, AO), blood.left_blood),
+        RV: blood.right_blood,
+        RA: blood.right_atrium,
+        PA: blood.right_blood,
+        MYO: blood.myocardium,
+    }
     for value, hu in densities.items():
         paint(image, coverage(heart.chambers[value], width), hu)
-    paint(image, coverage(heart.left_vessels, width), left)
-    paint(image, coverage(heart.right_vessels, width), 0.85 * right)
+    paint(image, coverage(heart.left_vessels, width), blood.left_blood)
+    paint(image, coverage(heart.right_vessels, width), blood.great_veins)
     airways = central_airways(points)
     paint(image, coverage(airways - 1.5, width), MUSCLE_HU - 10)
     paint(image, coverage(airways, width), AIR_HU)

@@ -27,6 +27,8 @@ VERSION = 1
 """Goes up whenever the same settings give other voxels: older folders are then made anew elsewhere."""
 RECORD = "phantom.json"
 """Written last: a folder that holds it is complete."""
+NATIVE_FOLDER = "native"
+"""Where the scans without contrast agent lie, under the names of ``images/``."""
 LABEL_FOLDERS = {"lesion": "masks", "lung": "labels/lung", "nodule": "labels/nodule", "heart": "labels/heart"}
 WARNING = "PHANTOM DATA: %d made patients in %s; drawn shapes, not patients; they prove nothing about real CT"
 
@@ -40,11 +42,15 @@ class PhantomSettings:
     shape: tuple[int, int, int] = SHAPE
     with_lesions: bool = True
     with_nodules: bool = True
+    contrasts: bool = False
     version: int = VERSION
 
     def record(self) -> dict[str, Any]:
-        """As JSON stores it."""
-        return {**asdict(self), "shape": [int(n) for n in self.shape]}
+        """As JSON stores it. ``contrasts`` came later: without it a record stays what it was."""
+        settings = {**asdict(self), "shape": [int(n) for n in self.shape]}
+        if not self.contrasts:
+            del settings["contrasts"]
+        return settings
 
     def short_hash(self) -> str:
         """Eight hexadecimal digits that stand for these settings."""
@@ -58,6 +64,7 @@ def ensure_phantoms(
     shape: Sequence[int] = SHAPE,
     with_lesions: bool = True,
     with_nodules: bool = True,
+    contrasts: bool = False,
 ) -> Path:
     """Returns a complete folder of phantoms with these settings; makes it where there is none.
 
@@ -72,7 +79,7 @@ def ensure_phantoms(
         UserError: both places are taken by something else, or a setting is out of range.
     """
     x, y, z = _three(shape)
-    settings = PhantomSettings(patients, seed, (x, y, z), with_lesions, with_nodules)
+    settings = PhantomSettings(patients, seed, (x, y, z), with_lesions, with_nodules, contrasts)
     first = Path(folder)
     for place in (first, first.with_name(f"{first.name}-{settings.short_hash()}")):
         if not is_complete(place, settings) and _taken(place):
@@ -97,7 +104,8 @@ def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) ->
     """Makes all patients in a temporary folder beside ``folder``, then renames it.
 
     Files: ``images/phantom_000.nii.gz`` (int16 HU), ``masks/`` (lesions), ``labels/{lung,nodule,heart}/``
-    under the same names, and ``phantom.json``.
+    under the same names, with ``contrasts`` also ``native/`` (the same patients without contrast agent), and
+    ``phantom.json``.
 
     Raises:
         UserError: ``folder`` is not empty, cannot be written, or a setting is out of range.
@@ -109,7 +117,12 @@ def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) ->
         patients = []
         for patient in tqdm(range(settings.patients), desc="making phantoms", unit="patient", leave=False):
             phantom = make_phantom(
-                settings.seed, patient, settings.shape, settings.with_lesions, settings.with_nodules
+                settings.seed,
+                patient,
+                settings.shape,
+                settings.with_lesions,
+                settings.with_nodules,
+                settings.contrasts,
             )
             name = f"phantom_{patient:03d}"
             save_phantom(phantom, temporary, name)
@@ -121,8 +134,10 @@ def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) ->
 
 
 def save_phantom(phantom: Phantom, folder: Path, name: str) -> None:
-    """Writes one patient's image and label maps as ``NAME.nii.gz`` into the folders of the set."""
+    """Writes one patient's images and label maps as ``NAME.nii.gz`` into the folders of the set."""
     save_volume(folder / "images" / f"{name}.nii.gz", phantom.image, phantom.affine)
+    if phantom.native is not None:
+        save_volume(folder / NATIVE_FOLDER / f"{name}.nii.gz", phantom.native, phantom.affine)
     for kind, place in LABEL_FOLDERS.items():
         save_volume(folder / place / f"{name}.nii.gz", phantom.labels[kind], phantom.affine)
 

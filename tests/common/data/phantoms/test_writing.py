@@ -33,6 +33,25 @@ def test_layout_and_record(tmp_path: Path) -> None:
     assert [patient["name"] for patient in record["patients"]] == ["phantom_000", "phantom_001"]
 
 
+def test_two_contrasts_lie_in_two_folders_under_one_name(tmp_path: Path) -> None:
+    folder = ensure_phantoms(tmp_path / "phantoms", patients=2, seed=5, shape=SHAPE, contrasts=True)
+    made = make_phantom(5, 1, SHAPE, contrasts=True)
+    image, native = (nib.load(folder / kind / "phantom_001.nii.gz") for kind in ("images", "native"))
+    assert made.native is not None and native.get_data_dtype() == np.int16
+    assert np.array_equal(np.asanyarray(image.dataobj), made.image)
+    assert np.array_equal(np.asanyarray(native.dataobj), made.native)
+    assert np.array_equal(image.affine, native.affine)
+    assert read_json(folder / "phantom.json")["settings"]["contrasts"] is True
+    assert ensure_phantoms(tmp_path / "phantoms", patients=2, seed=5, shape=SHAPE) != folder
+
+
+def test_settings_without_contrasts_keep_their_record() -> None:
+    """Folders made before there was a second contrast stay valid, byte for byte and by name."""
+    assert "contrasts" not in PhantomSettings().record()
+    assert PhantomSettings().short_hash() == "5116c4c4"
+    assert PhantomSettings(contrasts=True).short_hash() != "5116c4c4"
+
+
 def test_nifti_keeps_voxels_spacing_and_affine(tmp_path: Path) -> None:
     folder = ensure_phantoms(tmp_path / "phantoms", patients=2, seed=5, shape=SHAPE)
     made = make_phantom(5, 1, SHAPE)
