@@ -25,7 +25,7 @@ def test_trial_left_by_a_killed_search_keeps_the_lock_until_it_ends(tmp_path: Pa
         trial = subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor]
         )
-    with pytest.raises(UserError, match="a trial that a killed one left"), locked(tmp_path):
+    with pytest.raises(UserError, match="a training that a killed one left"), locked(tmp_path):
         pass
     trial.communicate(b"\n")
     with locked(tmp_path):
