@@ -44,6 +44,19 @@ def lesion_ring(lesion: Tensor) -> Tensor:
     return _dilated(lesion, gap + width) & ~_dilated(lesion, gap)
 
 
+def contrast_sums(generated: Tensor, real: Tensor, labels: Tensor) -> Tensor:
+    """What `lesion_faithfulness` is made of, for summing over batches.
+
+    Args:
+        generated, real: images (B, 1, H, W).
+        labels: (B, C, H, W), as for `lesion_contrast`.
+    Returns:
+        (2,) float64: the sums of |c_generated - c_real| and of |c_real| over images with a lesion.
+    """
+    difference, size, _ = _weighted(lesion_contrast(generated, labels), lesion_contrast(real, labels), None)
+    return torch.stack([difference.sum(), size.sum()])
+
+
 def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
     """Mean absolute difference of contrasts (N,), generated against real; no lesion (NaN): left out."""
     difference, _, weights = _weighted(generated, real, weights)
@@ -82,5 +95,6 @@ def _darker_half(values: Tensor) -> Tensor:
 
 
 def _dilated(lesion: Tensor, radius: int) -> Tensor:
-    grown = F.max_pool2d(lesion[:, None].float(), 2 * radius + 1, stride=1, padding=radius)
-    return grown[:, 0] > 0.5
+    """By a square, in two passes: a few hundredths of the time of one."""
+    rows = F.max_pool2d(lesion[:, None].float(), (2 * radius + 1, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, 2 * radius + 1), stride=1, padding=(0, radius))[:, 0] > 0.5

@@ -1,6 +1,6 @@
 """The same metrics for validation during training, as ignite metrics that stream over batches.
 
-All take ``(pred, image, label)`` from the engine's output: images (B, 1, H, W) in [-1, 1] and lesion masks
+All take ``(pred, image, label)`` from the engine's output: images (B, 1, H, W) in [-1, 1] and labels
 (B, C, H, W), or lists of single ones as MONAI's decollation leaves them. In a configuration::
 
     output_transform: "$monai.handlers.from_engine(['pred', 'image', 'label'])"
@@ -18,9 +18,10 @@ import torch
 from ignite.metrics import Metric
 from torch import Tensor, nn
 
-from common.metrics.faithfulness import lesion_contrast
+from common.metrics.faithfulness import contrast_sums
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import moments_distance
+from common.metrics.labels import structure_mask
 from common.metrics.statistics import StreamingMoments
 
 Batch = Sequence[Any]  # (pred, image, label)
@@ -83,14 +84,48 @@ class LesionFaithfulness(Metric):
     def update(self, output: Batch) -> None:
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
-        generated, real = lesion_contrast(pred, label), lesion_contrast(image, label)
-        usable = ~real.isnan()
-        self.sums += torch.stack([(generated - real)[usable].abs().sum(), real[usable].abs().sum()])
+        self.sums += contrast_sums(pred, image, label)
 
     def compute(self) -> float:
         """The faithfulness over all processes."""
         difference, size = summed(self.sums).tolist()
         return 1 - difference / size if size else 0.0
+
+
+class StructureFaithfulness(Metric):
+    """The mean over the classes seen in one pass of the faithfulness of each. Higher is better, 1 at most.
+
+    A class counts as 0 at least: one that hardly stands out in the real images divides by little, and its
+    large negative value would drown the others. A pass without any structure gives 0.
+
+    Args:
+        classes: labels are (B, 1, H, W) indices 0..classes, 0 for the background.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        output_transform: Callable[[Any], Any] = as_given,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.classes = classes
+        super().__init__(output_transform, device=device, skip_unrolling=True)
+
+    def reset(self) -> None:
+        """Forgets what was seen."""
+        self.sums = torch.zeros(self.classes, 2, dtype=torch.float64)  # a row a class, as LesionFaithfulness
+
+    def update(self, output: Batch) -> None:
+        """Adds a batch."""
+        pred, image, label = (batched(item).cpu() for item in output)
+        for index in range(self.classes):
+            self.sums[index] += contrast_sums(pred, image, structure_mask(label, index + 1))
+
+    def compute(self) -> float:
+        """The mean over classes, over all processes."""
+        difference, size = summed(self.sums).unbind(1)  # (classes,) each
+        seen = size > 0
+        return float((1 - difference[seen] / size[seen]).clamp_min(0).mean()) if seen.any() else 0.0
 
 
 class ImageMean(Metric):

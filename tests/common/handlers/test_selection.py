@@ -19,6 +19,10 @@ def test_fid_decides_between_equally_faithful_models() -> None:
     assert fid_then_faithfulness({"fid_x": 8.0, "lesion_faithfulness": 0.5}) == pytest.approx(12.0)
 
 
+def test_structures_count_as_lesions_do() -> None:
+    assert fid_then_faithfulness({"fid_x": 8.0, "structure_faithfulness": 0.25}) == pytest.approx(14.0)
+
+
 @pytest.mark.parametrize(("faithfulness", "factor"), [(1.7, 1), (-3, 2), (math.nan, 2), (None, 2)])
 def test_bounds(faithfulness: float | None, factor: float) -> None:
     metrics = {"fid_x": 5.0} | ({} if faithfulness is None else {"lesion_faithfulness": faithfulness})

@@ -13,7 +13,12 @@ from torch.utils.data import DataLoader
 from common.metrics.faithfulness import lesion_contrast, lesion_faithfulness
 from common.metrics.features import extract
 from common.metrics.fid import fid
-from common.metrics.ignite_metrics import FrechetDistance, ImageMean, LesionFaithfulness
+from common.metrics.ignite_metrics import (
+    FrechetDistance,
+    ImageMean,
+    LesionFaithfulness,
+    StructureFaithfulness,
+)
 from common.metrics.images import ssim
 from common.metrics.randvgg import RandomVGG
 
@@ -89,9 +94,58 @@ def test_a_pass_without_lesions_shows_nothing() -> None:
     assert ImageMean(ssim).compute() == 0
 
 
+def class_maps() -> tuple[Tensor, Tensor]:
+    """Two slices 32 x 32 on -0.8: class 1 at 0.0 in both, class 2 at -0.4 in the second, class 3 nowhere."""
+    label = torch.zeros(2, 1, 32, 32)
+    label[:, 0, 4:8, 4:10] = 1
+    label[1, 0, 20:26, 18:24] = 2
+    return label, -0.8 + 0.8 * (label == 1) + 0.4 * (label == 2)
+
+
+def test_classes_are_averaged_each_with_its_own_contrast() -> None:
+    label, image = class_maps()
+    half_of_two = torch.where(label == 2, -0.6, image)  # class 1 as it is, class 2 with half its contrast
+    metric = StructureFaithfulness(3)
+    metric.update((half_of_two, image, label))
+    assert metric.compute() == pytest.approx((1 + 0.5) / 2)
+    metric.reset()
+    for index in (1, 0):  # the slice with class 2 first, as if streamed
+        metric.update(
+            (list(half_of_two[index : index + 1]), image[index : index + 1], label[index : index + 1])
+        )
+    assert metric.compute() == pytest.approx(0.75)
+
+
+def test_a_class_far_off_counts_as_nothing_drawn() -> None:
+    label, image = class_maps()
+    inverted = torch.where(label == 2, -2.0, image)  # three times the contrast, downwards: 1 - 4
+    metric = StructureFaithfulness(2)
+    metric.update((inverted, image, label))
+    assert metric.compute() == pytest.approx(0.5)
+
+
+def test_one_class_is_a_lesion() -> None:
+    pred, image, label = stacked(samples())
+    one, lesion = StructureFaithfulness(1), LesionFaithfulness()
+    for metric in (one, lesion):
+        metric.update((pred, image, label))
+    assert one.compute() == lesion.compute() > 0.5
+
+
+def test_slivers_and_passes_without_structures_show_nothing() -> None:
+    label, image = class_maps()
+    sliver = torch.zeros(1, 1, 128, 128)
+    sliver[0, 0, 60:63, 60:65] = 2  # 15 pixels of 16 384: below a thousandth
+    metric = StructureFaithfulness(2)
+    metric.update((image, image, label * 0))
+    assert metric.compute() == 0
+    metric.update((sliver, sliver, sliver))
+    assert metric.compute() == 0
+
+
 def test_nan_predictions_give_nan() -> None:
     pred, image, label = stacked(samples())
-    metrics = [FrechetDistance(RandomVGG()), LesionFaithfulness(), ImageMean(ssim)]
+    metrics = [FrechetDistance(RandomVGG()), LesionFaithfulness(), StructureFaithfulness(1), ImageMean(ssim)]
     for metric in metrics:
         metric.update((pred * torch.nan, image, label))
         assert math.isnan(metric.compute())

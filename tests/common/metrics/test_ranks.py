@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from common.metrics.fid import fid
-from common.metrics.ignite_metrics import FrechetDistance, ImageMean, LesionFaithfulness
+from common.metrics.ignite_metrics import (
+    FrechetDistance,
+    ImageMean,
+    LesionFaithfulness,
+    StructureFaithfulness,
+)
 from common.metrics.images import mae
 
 pytestmark = pytest.mark.slow
@@ -31,12 +36,13 @@ def batches() -> list[tuple[Tensor, Tensor, Tensor]]:
         label = torch.zeros(count, 1, 20, 20)
         label[:, :, 8:12, 8:12] = 1
         image = torch.rand(count, 1, 20, 20, generator=numbers) * 0.2 - 0.8 + 0.5 * label
-        found.append((image * 0.7, image, label))
+        label[-1] *= 2  # of class 2, and drawn with another contrast
+        found.append((image * (0.7 - 0.2 * (label == 2)), image, label))
     return found
 
 
 def measured(shares: list[tuple[Tensor, Tensor, Tensor]]) -> list[float]:
-    metrics = [FrechetDistance(Corners()), LesionFaithfulness(), ImageMean(mae)]
+    metrics = [FrechetDistance(Corners()), LesionFaithfulness(), StructureFaithfulness(2), ImageMean(mae)]
     for metric in metrics:
         for batch in shares:
             metric.update(batch)
