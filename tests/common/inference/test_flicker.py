@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from common.inference.flicker import flicker
+
+SHAPE = (8, 6, 5)  # slices, rows, columns
+CLASSES = ("LV", "Ao")
+
+
+def whole(label: int = 1) -> np.ndarray:
+    return np.full(SHAPE, label, np.uint8)
+
+
+def alternating(offset: float) -> np.ndarray:
+    """Slices of 40 HU, by turns ``offset`` above and below."""
+    signs = (-1.0) ** np.arange(SHAPE[0])
+    return (40 + offset * signs)[:, None, None] * np.ones(SHAPE)
+
+
+def test_a_constant_volume_and_a_ramp_do_not_flicker() -> None:
+    ramp = 3 * np.arange(SHAPE[0])[:, None, None] - 7 * np.arange(SHAPE[1])[:, None] + np.zeros(SHAPE)
+    for volume in (np.full(SHAPE, -100, np.int16), ramp.astype(np.int16)):
+        found = flicker(volume, whole(), CLASSES)["structures"]
+        assert (found.across, found.within, found.voxels) == (0.0, 0.0, 6 * 6 * 5)
+        assert math.isnan(found.ratio)
+
+
+def test_alternating_offsets_count_twice_and_only_across() -> None:
+    found = flicker(alternating(25).astype(np.int16), whole(), CLASSES)["structures"]
+    assert (found.across, found.within) == (50.0, 0.0)
+
+
+def test_stripes_within_slices_are_no_flicker() -> None:
+    stripes = (10.0 * (-1.0) ** np.arange(SHAPE[2])) * np.ones(SHAPE)  # along columns only
+    found = flicker(stripes, whole(), CLASSES)["structures"]
+    rows, columns = 4 * 5, 6 * 3  # inner voxels of a slice along each axis
+    assert found.across == 0.0 and found.within == pytest.approx(20 * columns / (rows + columns))
+    assert found.ratio == 0.0
+
+
+def test_noise_is_as_rough_across_as_within() -> None:
+    noise = np.random.default_rng(0).normal(0, 10, (40, 40, 40))
+    found = flicker(noise, np.ones(noise.shape, np.uint8), CLASSES)["structures"]
+    assert found.across == pytest.approx(9.77, rel=0.02) and found.ratio == pytest.approx(1, abs=0.02)
+
+
+def test_a_jump_at_a_border_of_structures_is_no_flicker() -> None:
+    labels = whole()
+    labels[4:] = 2
+    volume = np.where(labels == 1, 40, 300).astype(np.int16)
+    found = flicker(volume, labels, CLASSES)
+    assert found["structures"].across == 0.0 and found["structures"].voxels == 4 * 30
+    assert [found[name].voxels for name in CLASSES] == [60, 60]
+    assert flicker(volume, whole(), CLASSES)["structures"].across > 0  # the same jump without the border
+
+
+def test_structures_and_background_are_told_apart() -> None:
+    labels = whole(0)
+    labels[:, :3] = 2
+    volume = np.where(labels == 2, alternating(25), alternating(1))
+    found = flicker(volume, labels, CLASSES)
+    assert set(found) == {"structures", "background", "Ao"}  # no voxel of LV
+    assert found["structures"].across == found["Ao"].across == 50.0
+    assert found["background"].across == 2.0
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_too_few_slices_are_said_and_json_able(slices: int) -> None:
+    found = flicker(np.zeros((slices, 6, 5)), np.ones((slices, 6, 5), np.uint8), CLASSES)["structures"]
+    assert str(found) == "none to measure"
+    assert found.plain() == {"across": None, "within": 0.0, "ratio": None, "voxels": 0}
+
+
+def test_it_reads_in_one_line() -> None:
+    volume = alternating(25) + 10 * (-1.0) ** np.arange(SHAPE[1])[:, None]
+    found = flicker(volume, whole(), CLASSES)["structures"]
+    assert str(found) == "50.0 across slices, 10.5 within (ratio 4.75)"
