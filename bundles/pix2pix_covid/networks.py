@@ -1,11 +1,16 @@
-"""The generators of pix2pix_covid: Isola's U-Net, and MONAI's SPADE net behind the same call."""
+"""The generator of pix2pix_covid: Isola's U-Net."""
 
 from __future__ import annotations
 
 import torch
-from monai.networks.nets import SPADENet
 from torch import Tensor, nn
 from torch.nn.functional import dropout
+
+from common.networks.spade import SpadeGenerator
+from common.networks.texture import textured
+from common.networks.upsampling import upsampling
+
+__all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
 
 NORMS: dict[str, type[nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -46,7 +51,7 @@ class UnetGenerator(nn.Module):
         texture: int = 0,
     ) -> None:
         super().__init__()
-        self.texture = FixedTexture(texture) if texture else nn.Identity()
+        self.texture = textured(texture)
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -74,25 +79,6 @@ class UnetGenerator(nn.Module):
         return torch.tanh(x)
 
 
-class FixedTexture(nn.Module):
-    """Adds channels of N(0, 1) noise that is always the same: drawn from its own seed, kept with the weights.
-
-    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels.
-    """
-
-    def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:
-        super().__init__()
-        noise = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(seed))
-        self.noise = nn.Parameter(noise, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C + channels, H, W)."""
-        count, height, width = x.shape[0], x.shape[2], x.shape[3]
-        rows, columns = -(-height // self.noise.shape[2]), -(-width // self.noise.shape[3])
-        tiled = self.noise.repeat(count, 1, rows, columns)[:, :, :height, :width]
-        return torch.cat([x, tiled], dim=1)
-
-
 class Down(nn.Module):
     """LeakyReLU, 4 x 4 convolution of stride 2, norm: (B, C, h, w) -> (B, D, h/2, w/2)."""
 
@@ -114,7 +100,7 @@ class Up(nn.Module):
         self, source: int, target: int, norm: str, probability: float, always: bool, upsample: str
     ) -> None:
         super().__init__()
-        self.conv = UPSAMPLERS[upsample](source, target, norm == "none")
+        self.conv = upsampling(upsample, source, target, norm == "none")
         self.norm = _norm(norm, target)
         self.probability, self.always = probability, always
 
@@ -126,62 +112,7 @@ class Up(nn.Module):
         return x
 
 
-class SpadeGenerator(nn.Module):
-    """MONAI's SPADENet without its encoder (Park et al. 2019): the mask steers every normalisation layer.
-
-    (B, 1, S, S) in {0, 1} -> (B, 1, S, S) in [-1, 1].
-
-    Args:
-        image_size: S, a multiple of ``2 ** len(channels)``.
-        channels: widths from the outermost level to the innermost.
-    """
-
-    def __init__(self, image_size: int = 128, channels: tuple[int, ...] = (32, 64, 128, 256)) -> None:
-        super().__init__()
-        self.net = SPADENet(
-            spatial_dims=2,
-            in_channels=1,
-            out_channels=channels[0],
-            label_nc=1,
-            input_shape=[image_size, image_size],
-            channels=list(channels),
-            is_vae=False,
-            spade_intermediate_channels=4 * channels[0],
-        )
-        self.head = nn.Conv2d(channels[0], 1, 3, padding=1)
-
-    def forward(self, mask: Tensor) -> Tensor:
-        """Mask (B, 1, S, S) in {0, 1} -> image (B, 1, S, S) in [-1, 1]."""
-        return torch.tanh(self.head(self.net(mask)[0]))
-
-
 def _norm(name: str, width: int) -> nn.Module:
     if name == "instance":
         return nn.InstanceNorm2d(width, affine=True)
     return NORMS[name](width)
-
-
-def _transposed(source: int, target: int, bias: bool) -> nn.Module:
-    return nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)
-
-
-def _resize(source: int, target: int, bias: bool) -> nn.Module:
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(source, target, 3, padding=1, bias=bias)
-    )
-
-
-UPSAMPLERS = {"transposed": _transposed, "resize": _resize}
-
-
-def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
-    """Draws convolution weights from N(0, 0.02) and norm scales from N(1, 0.02), as DCGAN and pix2pix do."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, deviation)
-        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.affine:
-            nn.init.normal_(module.weight, 1.0, deviation)
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-    return network
