@@ -98,10 +98,10 @@ def write_nifti(
     """
     array = volume_like.restore(stack)
     kind = np.dtype(dtype)
-    if kind.kind in "iu":
+    if kind.kind in "iu" and array.dtype != kind:
         limits = np.iinfo(kind)
         array = np.clip(np.rint(array), limits.min, limits.max)
-    image = nib.Nifti1Image(array.astype(kind), volume_like.affine, volume_like.header)
+    image = nib.Nifti1Image(array.astype(kind, copy=False), volume_like.affine, volume_like.header)
     image.set_data_dtype(kind)
     image.header["cal_min"] = image.header["cal_max"] = 0  # the source's display range is not the result's
     with atomic_write(path) as temporary:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 from PIL import Image
 from torch import Tensor
 
 from common.data.intensity import Window, from_network, to_hu
 from common.data.resizing import resize_image
-from common.data.samples import Sample, restore_orientation, stem
+from common.data.samples import restore_orientation, stem
 from common.data.volume_files import is_volume
 from common.data.volumes import open_volume, write_nifti
 from common.errors import UserError
 from common.files import atomic_write
+from common.inference.collecting import FileCollector
 from common.inference.masks import MaskSlices, files_of
 
 
-class SliceWriter:
-    """Collects an evaluator's predictions and writes each file as soon as its last slice is there.
+class SliceWriter(FileCollector):
+    """Writes each mask's CT as soon as an evaluator has given its last slice.
 
     Pictures become 8-bit PNG ([-1, 1] -> 0..255); volumes become NIfTI int16 in HU with the mask's affine,
     shape and compression. An existing file is replaced, whole.
@@ -36,47 +35,50 @@ class SliceWriter:
     """
 
     def __init__(self, dataset: MaskSlices, output_dir: str | os.PathLike[str], window: Window) -> None:
+        super().__init__(files_of(dataset.samples))
         self.dataset, self.folder, self.window = dataset, Path(output_dir), window
-        if any(sample.image.parent.resolve() == self.folder.resolve() for sample in dataset.samples[:1]):
-            raise UserError(f"{output_dir}: holds the masks themselves; choose another --output_dir")
-        self.written: list[Path] = []
-        self._files = files_of(dataset.samples)
-        self._slices: dict[int, np.ndarray] = {}
+        check_apart(list(self.files), self.folder, "masks")
 
-    def attach(self, engine: Engine) -> None:
-        """Takes the predictions of every iteration; says at the end what was written."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._report)
-
-    def _collect(self, engine: Engine) -> None:
-        state: Any = engine.state
-        for item, output in zip(state.batch, state.output, strict=True):
-            self.add(int(item["sample"]), output["pred"])
-
-    def add(self, position: int, prediction: Tensor) -> None:
-        """Takes the prediction (1, S, S) in [-1, 1] for ``dataset[position]``."""
-        sample = self.dataset.samples[position]
+    def keep(self, position: int, prediction: Tensor) -> np.ndarray:
+        """The slice in [0, 1] at its mask's own size, (H, W) float32."""
         unit = from_network(prediction[0].float().cpu().numpy())
-        self._slices[position] = resize_image(unit, *self.dataset.shapes[position])
-        positions = self._files[sample.image]
-        if all(p in self._slices for p in positions):
-            self._write(sample, [self._slices.pop(p) for p in positions])
+        return resize_image(unit, *self.dataset.shapes[position])
 
-    def _write(self, sample: Sample, slices: list[np.ndarray]) -> None:
+    def write(self, source: Path, slices: list[np.ndarray]) -> Path:
+        """One PNG or NIfTI file."""
+        sample = self.dataset.samples[self.files[source][0]]
         turned = [restore_orientation(array, sample.orientation) for array in slices]
-        path = self.folder / f"{stem(sample.image)}{_suffix(sample.image)}"
-        if is_volume(sample.image):
-            write_nifti(path, open_volume(sample.image), to_hu(np.stack(turned, axis=-1), self.window))
+        path = self.folder / result_name(source)
+        if is_volume(source):
+            write_nifti(path, open_volume(source), to_hu(np.stack(turned, axis=-1), self.window))
         else:
-            with atomic_write(path) as temporary:
-                Image.fromarray(np.rint(turned[0] * 255).astype(np.uint8)).save(temporary)
-        self.written.append(path)
+            write_picture(path, turned[0])
+        return path
 
-    def _report(self, engine: Engine) -> None:
-        print(f"{len(self.written)} CT files for {len(self._files)} masks in {self.folder}")
+    def report(self) -> None:
+        """One line: how many files, where."""
+        print(f"{len(self.written)} CT files for {len(self.files)} masks in {self.folder}")
 
 
-def _suffix(mask: Path) -> str:
-    if not is_volume(mask):
-        return ".png"
-    return ".nii" if mask.name.lower().endswith(".nii") else ".nii.gz"
+def check_apart(sources: list[Path], folder: Path, what: str) -> None:
+    """Refuses to write beside or into the sources: results bear the same names.
+
+    Raises:
+        UserError: ``folder`` is a source's folder, or a source itself (a DICOM series).
+    """
+    taken = {place.resolve() for source in sources for place in (source, source.parent)}
+    if folder.resolve() in taken:
+        raise UserError(f"{folder}: holds the {what} themselves; choose another --output_dir")
+
+
+def result_name(source: Path) -> str:
+    """A result's file name: PNG for pictures, NIfTI for volumes, compressed unless the source is .nii."""
+    if not is_volume(source):
+        return f"{stem(source)}.png"
+    return stem(source) + (".nii" if source.name.lower().endswith(".nii") else ".nii.gz")
+
+
+def write_picture(path: Path, unit: np.ndarray) -> None:
+    """[0, 1] (H, W) as 8-bit PNG, atomically."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.rint(unit * 255).astype(np.uint8)).save(temporary)
