@@ -13,8 +13,8 @@ from common.networks.texture import textured
 class SpadeGenerator(nn.Module):
     """MONAI's SPADENet without its encoder (Park et al. 2019): the label steers every normalisation layer.
 
-    Class indices (B, 1, S, S) in 0..classes -> (B, 1, S, S) in [-1, 1]. TorchScript cannot compile MONAI's net
-    but can trace it (``ckpt_export --use_trace true``).
+    Class indices (B, 1, S, S) in 0..classes -> (B, 1, S, S) in [-1, 1]. TorchScript traces MONAI's net but does
+    not compile it (``ckpt_export --use_trace true``).
 
     Args:
         image_size: S, a multiple of ``2 ** len(channels)``; the net takes no other size.

@@ -1,0 +1,170 @@
+"""The networks of patchgan_cardiac: both published variants of the generator, and the patch discriminator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.networks.discriminators import Critique
+from common.networks.encoding import ClassEncoding
+from common.networks.texture import textured
+from common.networks.upsampling import upsampling
+
+SLOPE = 0.2  # of the LeakyReLUs
+LAYERS = 5  # of the discriminator
+
+
+class HeartGenerator(nn.Module):
+    """Encoder-decoder from whole-heart labels to a slice (Habijan and Galic, section III-B).
+
+    Class indices (B, 1, S, S) in 0..classes -> image (B, 1, S, S) in [-1, 1]; with more ``out_channels`` the
+    others are logits. S is a multiple of ``2 ** levels``; 7 levels bring 128 pixels to 1 and 256 to 2. The
+    same label always gives the same picture: no dropout, no drawn noise.
+
+    Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``width / 8``
+    channels, which the last convolution, of stride 1, turns into the picture. Norms follow all other
+    convolutions but the first and the innermost, where a single pixel may be left. Parameters with one input
+    channel and 7 levels of width 64:
+
+    ========================= ============ ============
+    up                        skips        no skips
+    ========================= ============ ============
+    transposed (the paper)    41 837 905   30 688 593
+    transposed_conv           55 799 057   44 649 745   (the published code: 44.6 M)
+    resize                    30 247 249   23 975 761
+    ========================= ============ ============
+
+    Args:
+        classes, encoding: of the label, see `common.networks.encoding`.
+        out_channels: 1 for the image; more for logits beside it.
+        skips: whether the steps up see the steps down of their size, as in a U-Net.
+        up: ``transposed`` convolution of 4 x 4 and stride 2; ``transposed_conv``, that and a convolution of
+            4 x 4 and stride 1; ``resize``, nearest pixels and a convolution, which leaves no checkerboard.
+        levels: steps down, and up.
+        width: channels of the outermost step down.
+        texture: channels of a fixed noise map beside the label (`common.networks.texture`); 0 as published.
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        encoding: str = "index",
+        out_channels: int = 1,
+        skips: bool = True,
+        up: str = "transposed",
+        levels: int = 7,
+        width: int = 64,
+        texture: int = 0,
+    ) -> None:
+        super().__init__()
+        self.skips, self.out_channels = skips, out_channels
+        self.encoding, self.texture = ClassEncoding(classes, encoding), textured(texture)
+        widths = [width * min(2**level, 8) for level in range(levels)]
+        sources = [self.encoding.channels + texture, *widths]
+        self.down = nn.ModuleList(
+            Down(sources[level], widths[level], norm=0 < level < levels - 1) for level in range(levels)
+        )
+        targets = [max(1, width // 8), *widths]
+        self.up = nn.ModuleList(
+            _up(up, widths[level] * (2 if skips and level < levels - 1 else 1), targets[level], level == 0)
+            for level in reversed(range(levels))
+        )
+        self.last = same_convolution(targets[0], out_channels)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Class indices (B, 1, S, S) in 0..classes -> (B, out_channels, S, S), channel 0 in [-1, 1]."""
+        kept = []
+        x = self.texture(self.encoding(label))  # (B, channels + texture, S, S)
+        for down in self.down:
+            x = down(x)
+            kept.append(x)
+        kept.pop()  # the innermost output is no skip
+        for level, up in enumerate(self.up):
+            if self.skips and level > 0:
+                x = torch.cat([x, kept.pop()], dim=1)  # (B, 2 C, h, w)
+            x = up(x)
+        x = self.last(x).float()
+        image = 2 * torch.sigmoid(x[:, :1]) - 1  # (B, 1, S, S)
+        return torch.cat([image, x[:, 1:]], dim=1) if self.out_channels > 1 else image
+
+
+class Down(nn.Sequential):
+    """4 x 4 convolution of stride 2, norm, LeakyReLU: (B, C, h, w) -> (B, D, h/2, w/2)."""
+
+    def __init__(self, source: int, target: int, norm: bool) -> None:
+        convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=not norm)
+        normalisation = nn.BatchNorm2d(target) if norm else nn.Identity()
+        super().__init__(convolution, normalisation, nn.LeakyReLU(SLOPE))
+
+
+def same_convolution(source: int, target: int, bias: bool = True) -> nn.Sequential:
+    """4 x 4 convolution of stride 1 that keeps the size: (B, C, h, w) -> (B, D, h, w)."""
+    return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(source, target, 4, bias=bias))
+
+
+def _up(kind: str, source: int, target: int, outermost: bool) -> nn.Sequential:
+    """A step up: (B, C, h, w) -> (B, D, 2h, 2w).
+
+    That of the published code has its ReLU before its norm; the outermost one's convolution is the network's
+    last layer.
+    """
+    if kind == "transposed_conv" and not outermost:
+        raised = upsampling("transposed", source, target, bias=False)  # the next convolution has one
+        return nn.Sequential(raised, same_convolution(target, target), nn.ReLU(), nn.BatchNorm2d(target))
+    raised = upsampling("transposed" if kind == "transposed_conv" else kind, source, target, bias=False)
+    return nn.Sequential(raised, nn.BatchNorm2d(target), nn.LeakyReLU(SLOPE))
+
+
+class PatchGridDiscriminator(nn.Module):
+    """Five 4 x 4 convolutions on image and condition side by side, to a grid of logits, one for each patch.
+
+    256 x 256 pixels give 32 x 32 logits with 3 downsamplings (the paper), each seeing 70 x 70 pixels, and
+    16 x 16 with 4 (the published code), each seeing 94 x 94. Widths are ``width`` times 1, 2, 4, 8 in both:
+    2 764 609 parameters with one condition channel and width 64. BatchNorm and LeakyReLU follow the layers
+    between the first, which has no norm, and the last, which has neither.
+
+    Args:
+        classes, encoding: of the condition, see `common.networks.encoding`.
+        image_channels: channels of what is judged.
+        width: channels of the first layer.
+        downsamplings: how many of the layers have stride 2: the first ones.
+    Raises:
+        UserError: more downsamplings than the last layer leaves.
+    """
+
+    def __init__(
+        self,
+        classes: int = 7,
+        encoding: str = "index",
+        image_channels: int = 1,
+        width: int = 64,
+        downsamplings: int = 3,
+    ) -> None:
+        super().__init__()
+        if not 0 <= downsamplings < LAYERS:
+            raise UserError(f"downsamplings {downsamplings}: the discriminator takes 0 to {LAYERS - 1}")
+        self.encoding = ClassEncoding(classes, encoding)
+        widths = [image_channels + self.encoding.channels, *(width * 2**layer for layer in range(LAYERS - 1))]
+        self.hidden = nn.ModuleList(
+            _judging(widths[layer], widths[layer + 1], halve=layer < downsamplings, norm=layer > 0)
+            for layer in range(LAYERS - 1)
+        )
+        self.last = same_convolution(widths[-1], 1)
+
+    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+        """Image (B, C, S, S), class indices (B, 1, S, S) -> logits (B, 1, s, s)."""
+        x = torch.cat([image, self.encoding(condition)], dim=1)  # (B, C + channels, S, S)
+        features = []
+        for layer in self.hidden:
+            x = layer(x)
+            features.append(x)
+        return Critique([self.last(x)], [features])
+
+
+def _judging(source: int, target: int, halve: bool, norm: bool) -> nn.Sequential:
+    """A hidden layer of the discriminator: (B, C, h, w) -> (B, D, h/2, w/2), or (B, D, h, w)."""
+    if halve:
+        return Down(source, target, norm)
+    normalisation = nn.BatchNorm2d(target) if norm else nn.Identity()
+    return nn.Sequential(same_convolution(source, target, bias=not norm), normalisation, nn.LeakyReLU(SLOPE))
