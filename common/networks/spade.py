@@ -13,7 +13,7 @@ from common.networks.texture import textured
 class SpadeGenerator(nn.Module):
     """MONAI's SPADENet without its encoder (Park et al. 2019): the label steers every normalisation layer.
 
-    Class indices (B, 1, S, S) in 0..classes -> (B, 1, S, S) in [-1, 1]. TorchScript traces MONAI's net but does
+    Class indices (B, 1, S, S) in 0..classes -> (B, 1, S, S) in [-1, 1]. TorchScript can trace MONAI's net but
     not compile it (``ckpt_export --use_trace true``).
 
     Args:
