@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
+from common.metrics.labels import class_count, is_condition_image
 from common.random import generator
 
 OVERLAP_SIZE = 64  # masks are compared at this size: enough for retrieval, small for large sets
+CHUNK = 64  # labels made small at once
 
 
 def baseline_predictions(
@@ -25,8 +27,9 @@ def baseline_predictions(
 ) -> dict[str, Tensor]:
     """Three sets of predictions for the test labels, each (N, 1, H, W) like the test images.
 
-    ``mean_image`` ignores the mask and has no detail; ``nearest_mask`` is a real image whose lesions lie
-    alike; ``real_real`` is a real image of another patient, perfect in looks and blind to the mask.
+    ``mean_image`` ignores the mask and has no detail; ``nearest_mask`` is a real image whose lesions or
+    structures lie alike; ``real_real`` is a real image of another patient, perfect in looks and blind to the
+    mask.
 
     Args:
         train_images: (M, 1, H, W) in [-1, 1].
@@ -49,16 +52,23 @@ def mean_image(train_images: Tensor, count: int) -> Tensor:
 
 
 def nearest_masks(train_labels: Tensor, test_labels: Tensor) -> np.ndarray:
-    """For each test mask the index (N,) of the training mask with the highest Dice overlap (first of equals).
+    """For each test label the index (N,) of the training label that is most alike (first of equals).
 
-    Where nothing overlaps (an empty mask, above all) the one with the nearest lesion area is taken.
+    Masks: the highest Dice overlap. Class indices: the highest mean of the classes' Dice overlaps over the
+    classes that either of the two has. Where nothing overlaps (an empty mask, above all) the one with the
+    nearest areas is taken. Condition images: the smallest squared distance.
     """
-    train, test = _small_masks(train_labels), _small_masks(test_labels)  # (M, P), (N, P)
-    train_area, test_area = train.sum(1), test.sum(1)
-    overlap = test @ train.T  # (N, M)
-    dice = 2 * overlap / np.maximum(test_area[:, None] + train_area[None], 1e-9)
-    by_area = np.abs(test_area[:, None] - train_area[None]).argmin(1)
-    return np.where(overlap.any(1), dice.argmax(1), by_area)
+    if is_condition_image(train_labels) or is_condition_image(test_labels):
+        return _squared_distance(_small(train_labels), _small(test_labels)).argmin(1)
+    classes = max(class_count(train_labels), class_count(test_labels))
+    dice, present, apart = (np.zeros((len(test_labels), len(train_labels))) for _ in range(3))
+    for index in range(1, max(classes, 1) + 1):
+        train, test = (_small(_mask(labels, index, classes)) for labels in (train_labels, test_labels))
+        areas = test.sum(1)[:, None] + train.sum(1)[None]  # (N, M)
+        dice += 2 * (test @ train.T) / np.maximum(areas, 1e-9)
+        present += areas > 0
+        apart += np.abs(test.sum(1)[:, None] - train.sum(1)[None])
+    return np.where(dice.any(1), (dice / np.maximum(present, 1)).argmax(1), apart.argmin(1))
 
 
 def other_patients(
@@ -83,8 +93,20 @@ def other_patients(
     return np.asarray(chosen, dtype=np.int64)
 
 
-def _small_masks(labels: Tensor) -> np.ndarray:
-    lesion = (labels > 0.5).any(1, keepdim=True).float()  # (N, 1, H, W)
-    if min(lesion.shape[-2:]) > OVERLAP_SIZE:
-        lesion = F.adaptive_avg_pool2d(lesion, OVERLAP_SIZE)
-    return np.asarray(lesion.flatten(1).numpy())  # (N, P)
+def _mask(labels: Tensor, index: int, classes: int) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W) bool: one class of a map of several, else any channel's lesion."""
+    return labels[:, :1].round() == index if classes > 1 else (labels > 0.5).any(1, keepdim=True)
+
+
+def _small(labels: Tensor) -> np.ndarray:
+    """(N, C, H, W) -> (N, P) float32 at the size of comparison, in parts: a large set has no second copy."""
+    if min(labels.shape[-2:]) <= OVERLAP_SIZE:
+        return np.asarray(labels.float().flatten(1).numpy())
+    parts = [F.adaptive_avg_pool2d(part.float(), OVERLAP_SIZE).flatten(1) for part in labels.split(CHUNK)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _squared_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """(M, P) and (N, P) -> (N, M)."""
+    first, second = test.astype(np.float64), train.astype(np.float64)
+    return (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T

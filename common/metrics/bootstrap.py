@@ -2,13 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value over ``n`` images with its 95 % bootstrap interval; NaN for no or NaN images."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def at_least(self, bound: float) -> Value:
+        """The same value with an interval that does not go below ``bound``."""
+        return replace(self, low=max(self.low, bound))
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, which knows no NaN: ``{"mean", "interval", "n"}`` with None instead."""
+        low, high = _finite(self.low), _finite(self.high)
+        return {"mean": _finite(self.mean), "interval": [low, high], "n": self.n}
+
+
+class Resamples:
+    """Statistics of a set of images with their intervals, all from the same resamples.
+
+    Args:
+        counts: how often each image is drawn in each resample (resamples, N), see `resample_counts`.
+    """
+
+    def __init__(self, counts: Tensor) -> None:
+        self.counts = counts
+
+    def of(self, usable: Tensor) -> Resamples:
+        """The same resamples, of the images where ``usable`` (N,) bool holds."""
+        return Resamples(self.counts[:, usable])
+
+    def mean(self, values: Tensor) -> Value:
+        """The mean of one value an image (N,) float64."""
+        return self.ratio(lambda weights: float(weights @ values / weights.sum()))
+
+    def ratio(self, statistic: Callable[[Tensor], float]) -> Value:
+        """A mean or a ratio of means: ``statistic(weights)`` of how often each image counts (N,)."""
+        return self._value(statistic, lambda value: percentile_interval(statistic, self.counts))
+
+    def distance(self, statistic: Callable[[Tensor], float], most: int | None = None) -> Value:
+        """A distance of distributions, see `centred_interval`; from ``most`` resamples where each is dear."""
+        counts = self.counts[:most]
+        return self._value(statistic, lambda value: centred_interval(statistic, counts, value))
+
+    def _value(
+        self, statistic: Callable[[Tensor], float], interval: Callable[[float], tuple[float, float]]
+    ) -> Value:
+        images = self.counts.shape[1]
+        if not images:
+            return Value(math.nan, math.nan, math.nan, 0)
+        value = statistic(torch.ones(images, dtype=torch.float64))
+        return Value(value, *interval(value), images)
 
 
 def resample_counts(
@@ -61,3 +120,7 @@ def _quantiles(values: Tensor) -> tuple[float, float]:
     tail = (1 - LEVEL) / 2
     low, high = values.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

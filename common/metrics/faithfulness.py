@@ -8,6 +8,8 @@ image that ignores the mask the contrast is 0 on average, whatever its noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +19,6 @@ GAP_FRACTION = 1 / 128  # left out between lesion and ring: partial volume
 FEWEST_PIXELS = 4  # in lesion and ring, else the image has no contrast
 
 
-@torch.inference_mode()
 def lesion_contrast(images: Tensor, labels: Tensor) -> Tensor:
     """The contrast of each image's lesion region.
 
@@ -27,13 +28,21 @@ def lesion_contrast(images: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B,) float64; NaN where lesion or ring have fewer than ``FEWEST_PIXELS`` pixels.
     """
+    return region_contrasts([images], labels)[0]
+
+
+@torch.inference_mode()
+def region_contrasts(sets: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """`lesion_contrast` of several sets of images (B, 1, H, W) on the same labels: (sets, B) float64."""
     lesion = (labels > 0.5).any(1)  # (B, H, W)
     ring = lesion_ring(lesion)
     contrasts = [
-        _contrast(image[inside], image[around])
-        for image, inside, around in zip(images[:, 0].double(), lesion, ring, strict=True)
+        _contrast(image[0].double(), inside, around)
+        for images in sets
+        for image, inside, around in zip(images, lesion, ring, strict=True)
     ]
-    return torch.stack(contrasts) if contrasts else torch.zeros(0, dtype=torch.float64)
+    flat = torch.stack(contrasts) if contrasts else torch.zeros(0, dtype=torch.float64)
+    return flat.view(len(sets), len(labels))  # (sets * B,) -> (sets, B)
 
 
 def lesion_ring(lesion: Tensor) -> Tensor:
@@ -44,23 +53,25 @@ def lesion_ring(lesion: Tensor) -> Tensor:
     return _dilated(lesion, gap + width) & ~_dilated(lesion, gap)
 
 
-def contrast_sums(generated: Tensor, real: Tensor, labels: Tensor) -> Tensor:
-    """What `lesion_faithfulness` is made of, for summing over batches.
+def contrast_sums(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> Tensor:
+    """What faithfulness is made of: the sums over images of |c_generated - c_real| and of |c_real|.
 
     Args:
-        generated, real: images (B, 1, H, W).
-        labels: (B, C, H, W), as for `lesion_contrast`.
+        generated, real: contrasts (N,), or (N, K) of K classes; where the real one is NaN (no lesion) the
+            image is left out.
+        weights: how often each image counts (N,) (bootstrap).
     Returns:
-        (2,) float64: the sums of |c_generated - c_real| and of |c_real| over images with a lesion.
+        (2,) or (2, K) float64.
     """
-    difference, size, _ = _weighted(lesion_contrast(generated, labels), lesion_contrast(real, labels), None)
-    return torch.stack([difference.sum(), size.sum()])
+    weights = torch.ones(len(real)) if weights is None else weights
+    parts = torch.stack([(generated - real).abs(), real.abs()]).double()  # (2, N, ...)
+    return torch.einsum("n,kn...->k...", weights.double(), parts.masked_fill(real.isnan(), 0))
 
 
 def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
     """Mean absolute difference of contrasts (N,), generated against real; no lesion (NaN): left out."""
-    difference, _, weights = _weighted(generated, real, weights)
-    return float((weights * difference).sum() / weights.sum())
+    weights = torch.ones(len(real)) if weights is None else weights
+    return float(contrast_sums(generated, real, weights)[0] / weights[~real.isnan()].sum())
 
 
 def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
@@ -74,20 +85,30 @@ def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None 
     Returns:
         At most 1; NaN where no image has a lesion or a generated lesion holds NaN.
     """
-    difference, size, weights = _weighted(generated, real, weights)
-    return float(1 - (weights * difference).sum() / (weights * size).sum())
+    difference, size = contrast_sums(generated, real, weights)
+    return float(1 - difference / size)
 
 
-def _weighted(generated: Tensor, real: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    weights = torch.ones_like(real) if weights is None else weights.to(real)
-    usable = ~real.isnan()
-    return (generated - real).abs()[usable], real.abs()[usable], weights[usable]
+def mean_faithfulness(sums: Tensor) -> float:
+    """The mean over classes of the faithfulness of each.
+
+    A class counts as 0 at least: one that hardly stands out in the real images divides by little, and its
+    large negative value would drown the others.
+
+    Args:
+        sums: (2, K), see `contrast_sums`; classes that no image has are left out.
+    Returns:
+        At most 1; NaN where no image has any class or a generated one holds NaN.
+    """
+    difference, size = sums[:, sums[1] > 0]  # (classes seen,) each
+    return float((1 - difference / size).clamp_min(0).mean())
 
 
-def _contrast(inside: Tensor, around: Tensor) -> Tensor:
-    if min(inside.numel(), around.numel()) < FEWEST_PIXELS:
-        return inside.new_tensor(float("nan"))
-    return _darker_half(inside) - _darker_half(around)
+def _contrast(image: Tensor, inside: Tensor, around: Tensor) -> Tensor:
+    lesion, surroundings = image[inside], image[around]
+    if min(lesion.numel(), surroundings.numel()) < FEWEST_PIXELS:
+        return image.new_tensor(float("nan"))
+    return _darker_half(lesion) - _darker_half(surroundings)
 
 
 def _darker_half(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from ignite.metrics import Metric
 from torch import Tensor, nn
 
-from common.metrics.faithfulness import contrast_sums
+from common.metrics.faithfulness import contrast_sums, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import moments_distance
 from common.metrics.labels import structure_mask
@@ -84,7 +84,7 @@ class LesionFaithfulness(Metric):
     def update(self, output: Batch) -> None:
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
-        self.sums += contrast_sums(pred, image, label)
+        self.sums += contrast_sums(*region_contrasts([pred, image], label))
 
     def compute(self) -> float:
         """The faithfulness over all processes."""
@@ -93,10 +93,9 @@ class LesionFaithfulness(Metric):
 
 
 class StructureFaithfulness(Metric):
-    """The mean over the classes seen in one pass of the faithfulness of each. Higher is better, 1 at most.
+    """The mean over classes of one pass's faithfulness, see `common.metrics.faithfulness.mean_faithfulness`.
 
-    A class counts as 0 at least: one that hardly stands out in the real images divides by little, and its
-    large negative value would drown the others. A pass without any structure gives 0.
+    Higher is better, 1 at most. A pass without any structure gives 0.
 
     Args:
         classes: labels are (B, 1, H, W) indices 0..classes, 0 for the background.
@@ -113,19 +112,19 @@ class StructureFaithfulness(Metric):
 
     def reset(self) -> None:
         """Forgets what was seen."""
-        self.sums = torch.zeros(self.classes, 2, dtype=torch.float64)  # a row a class, as LesionFaithfulness
+        self.sums = torch.zeros(2, self.classes, dtype=torch.float64)  # as LesionFaithfulness, by class
 
     def update(self, output: Batch) -> None:
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
         for index in range(self.classes):
-            self.sums[index] += contrast_sums(pred, image, structure_mask(label, index + 1))
+            mask = structure_mask(label, index + 1)
+            self.sums[:, index] += contrast_sums(*region_contrasts([pred, image], mask))
 
     def compute(self) -> float:
         """The mean over classes, over all processes."""
-        difference, size = summed(self.sums).unbind(1)  # (classes,) each
-        seen = size > 0
-        return float((1 - difference[seen] / size[seen]).clamp_min(0).mean()) if seen.any() else 0.0
+        sums = summed(self.sums)
+        return mean_faithfulness(sums) if (sums[1] > 0).any() else 0.0
 
 
 class ImageMean(Metric):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import torch
 from monai.metrics import MAEMetric, MSEMetric, MultiScaleSSIMMetric, PSNRMetric, SSIMMetric
+from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
+from torch.nn import functional as F
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 MS_SSIM_SMALLEST = 161  # four halvings and an 11-pixel window (Wang et al. 2003)
-SSIM_SMALLEST = 11
+SSIM_SMALLEST = SSIM_WINDOW = 11  # pixels, a Gaussian of 1.5 pixels
 LARGEST_PSNR = 100.0  # dB; stands for the infinity of identical images, so that means stay finite
 
 HIGHER_IS_BETTER = {"ssim": True, "ms_ssim": True, "psnr": True, "mae": False, "mse": False}
@@ -22,6 +24,16 @@ HIGHER_IS_BETTER = {"ssim": True, "ms_ssim": True, "psnr": True, "mae": False, "
 def ssim(pred: Tensor, real: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of (B, 1, H, W) images in [-1, 1]: (B,), at most 1."""
     return _each(SSIMMetric(2, data_range=DATA_RANGE)(pred, real))
+
+
+def ssim_map(pred: Tensor, real: Tensor) -> Tensor:
+    """SSIM pixel by pixel: (B, 1, H, W) in [-1, 1] -> (B, 1, H, W); images are mirrored at their rim.
+
+    `ssim` is its mean without a rim of half a window.
+    """
+    pred, real = (F.pad(images.float(), [SSIM_WINDOW // 2] * 4, mode="reflect") for images in (pred, real))
+    window, sigma = [SSIM_WINDOW] * 2, [1.5] * 2
+    return torch.as_tensor(compute_ssim_and_cs(pred, real, 2, window, sigma, DATA_RANGE)[0])
 
 
 def ms_ssim(pred: Tensor, real: Tensor) -> Tensor:
