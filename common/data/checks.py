@@ -58,11 +58,12 @@ def for_each(samples: Sequence[Sample], action: Callable[[Sample], T], title: st
             if len(problems) == MOST_PROBLEMS:
                 break
     if problems:
-        raise UserError(_summary(list(problems)))
+        raise UserError(summary_of(list(problems)))
     return results
 
 
-def _summary(problems: Sequence[str]) -> str:
+def summary_of(problems: Sequence[str]) -> str:
+    """One line: the first of several problems, and the number of the others."""
     others = len(problems) - 1
     if not others:
         return problems[0]

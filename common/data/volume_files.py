@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import math
+import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 from common.data.unreadable import explained
 from common.errors import UserError
@@ -21,6 +24,11 @@ VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *META_SUFFIXES, *DICOM_SUFFIXES)
 # A chest CT has about 2e8 voxels; a broken header can ask for anything.
 MOST_VOXELS = 2**31
 CHUNK = 2**22
+# Compressed bytes at a time: deflate packs up to a thousand to one.
+GZIP_CHUNK = 2**18
+GZIP = zlib.MAX_WBITS | 16
+# ITK loads its modules when they are first used, which two threads must not do at once.
+_ITK = threading.Lock()
 
 
 class VolumeFile(NamedTuple):
@@ -68,9 +76,9 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
 
 def _read_nifti(path: Path) -> VolumeFile:
     image = _open_nifti(path)
-    shape = tuple(int(extent) for extent in image.shape)
     if path.name.lower().endswith(".gz"):
-        _check_gzip(path)
+        image = type(image).from_stream(_decompressed(path, image))
+    shape = tuple(int(extent) for extent in image.shape)
     array = np.asanyarray(image.dataobj)
     if array.dtype.fields is not None or np.iscomplexobj(array):
         raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
@@ -79,11 +87,65 @@ def _read_nifti(path: Path) -> VolumeFile:
     return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy())
 
 
-def _check_gzip(path: Path) -> None:
-    """Reads to the checksum at the end of the file, which nibabel never does."""
-    with gzip.open(path) as stream:
-        while stream.read(CHUNK):
-            pass
+def _decompressed(path: Path, image: nib.Nifti1Image) -> io.BytesIO:
+    """The content of a .nii.gz, up to where its header says that it ends, in one pass.
+
+    nibabel would not read to the checksum at the end, and so not notice damage.
+    """
+    stored = cast(ArrayProxy, image.dataobj)
+    most = int(stored.offset) + math.prod(stored.shape) * stored.dtype.itemsize
+    content = io.BytesIO()
+    for chunk in gunzip(path):
+        content.write(chunk[: most - content.tell()])
+    content.seek(0)
+    return content
+
+
+def gunzip(path: Path) -> Iterator[bytes]:
+    """The decompressed content in pieces, checked to the end; several gzip members are read as one.
+
+    Raises:
+        zlib.error, ValueError: damaged or cut short.
+    """
+    stream = zlib.decompressobj(GZIP)
+    with path.open("rb") as file:
+        while chunk := file.read(GZIP_CHUNK):
+            while chunk := chunk.lstrip(b"\0") if stream.eof else chunk:  # zeros may pad a member's end
+                if stream.eof:
+                    stream = zlib.decompressobj(GZIP)
+                yield stream.decompress(chunk)
+                chunk = stream.unused_data
+    if not stream.eof:
+        raise ValueError("compressed file ended before the end-of-stream marker was reached")
+
+
+def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(X, Y, Z) extent and affine of what ITK reads, from headers alone. Raises as ITK does.
+
+    Of a DICOM folder every file counts as a slice, and the affine's translation is not filled in.
+    """
+    import itk
+
+    first = _dicom_files(path)[0] if path.is_dir() else path
+    with _ITK:
+        header = itk.ImageIOFactory.CreateImageIO(str(first), itk.CommonEnums.IOFileMode_ReadMode)
+        header.SetFileName(str(first))
+        header.ReadImageInformation()
+        axes = header.GetNumberOfDimensions()
+        extent = [header.GetDimensions(axis) for axis in range(axes)]
+        columns = [np.multiply(header.GetDirection(axis), header.GetSpacing(axis)) for axis in range(axes)]
+    affine = np.eye(4)
+    for axis, column in enumerate(columns[:3]):
+        affine[: min(axes, 3), axis] = column[:3]
+    x, y, z = (*extent[:2], len(_dicom_files(path))) if path.is_dir() else (*extent, 1, 1)[:3]
+    return (int(x), int(y), int(z)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+
+
+def source_parts(path: Path) -> list[Path]:
+    """All files that a volume or picture consists of: a series' slices, an MHD's header and data."""
+    if path.is_dir():
+        return _dicom_files(path)
+    return [path, *_meta_data_files(path)] if path.suffix.lower() == ".mhd" else [path]
 
 
 def _read_itk(path: Path) -> VolumeFile:
@@ -91,11 +153,12 @@ def _read_itk(path: Path) -> VolumeFile:
     import itk
     from monai.data.image_reader import ITKReader
 
-    itk.ProcessObject.SetGlobalWarningDisplay(False)
-    if path.is_dir():
-        _check_series(path)
-    reader = ITKReader()
-    array, meta = reader.get_data(reader.read(path))
+    with _ITK:
+        itk.ProcessObject.SetGlobalWarningDisplay(False)
+        if path.is_dir():
+            _check_series(path)
+        reader = ITKReader()
+        array, meta = reader.get_data(reader.read(path))
     _check_shape(tuple(array.shape), path)
     affine = np.asarray(meta["affine"], dtype=np.float64)
     _check_affine(affine)
@@ -155,6 +218,21 @@ def _check_meta_image(path: Path) -> None:
         raise ValueError(f"its data file {data.name} has {data.stat().st_size} of {expected} bytes")
     if _compressed(header):
         _check_compressed(data)
+
+
+def _meta_data_files(path: Path) -> list[Path]:
+    """The files that hold an MHD's voxels: one, or where it lists several or gives a pattern, all of them."""
+    lines = path.read_bytes()[:65536].decode("latin-1").splitlines()
+    place = next((number for number, line in enumerate(lines) if line.startswith("ElementDataFile")), None)
+    if place is None:
+        return []
+    name = lines[place].partition("=")[2].strip()
+    if name.upper().startswith("LIST"):
+        return [path.parent / line.strip() for line in lines[place + 1 :] if line.strip()]
+    if "%" in name:  # "slice%03d.raw 1 90 1"
+        pattern = name.split()[0]
+        return sorted(path.parent.glob(f"{pattern.partition('%')[0]}*{Path(pattern).suffix}"))
+    return [] if name.upper() == "LOCAL" else [path.parent / name]
 
 
 def _check_compressed(data: Path) -> None:

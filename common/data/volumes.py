@@ -18,13 +18,22 @@ from common.data.volume_files import (
     VOLUME_SUFFIXES,
     VolumeFile,
     is_volume,
+    itk_geometry,
     nifti_geometry,
     read_volume_file,
 )
 from common.errors import UserError
 from common.files import atomic_write
 
-__all__ = ["VOLUME_SUFFIXES", "Volume", "is_volume", "open_volume", "volume_depth", "write_nifti"]
+__all__ = [
+    "VOLUME_SUFFIXES",
+    "Volume",
+    "is_volume",
+    "open_volume",
+    "volume_depth",
+    "volume_shape",
+    "write_nifti",
+]
 
 # Rows run to Posterior, columns to the patient's Left, slices to Superior: radiological display, feet first.
 DISPLAY_AXES = ("P", "L", "S")
@@ -122,11 +131,22 @@ def volume_depth(path: Path) -> int:
         UserError: unreadable.
     """
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
-        return open_volume(path).depth
+        return open_volume(path).depth  # a damaged one is refused here
+    return volume_shape(path)[2]
+
+
+def volume_shape(path: Path) -> tuple[int, int, int]:
+    """(H, W, D) in display order, from the headers alone.
+
+    Raises:
+        UserError: unreadable.
+    """
     with explained(path):
-        shape, affine = nifti_geometry(path)
-        to_display = _to_display(affine)  # (axis, 2): where each file axis goes
-        return int(shape[int(np.flatnonzero(to_display[:, 0] == 2)[0])])
+        nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
+        shape, affine = nifti_geometry(path) if nifti else itk_geometry(path)
+        place = _to_display(affine)[:, 0]  # where each file axis goes
+        height, width, depth = (int(shape[int(np.flatnonzero(place == axis)[0])]) for axis in range(3))
+        return height, width, depth
 
 
 @lru_cache(maxsize=CACHED_VOLUMES)
@@ -159,7 +179,7 @@ def _spacing(content: VolumeFile) -> tuple[float, float, float]:
 
 
 def _check_values(array: np.ndarray, path: Path) -> None:
-    if not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(f"{path}: holds NaN or infinite values; repair or remove the volume")
 
 
