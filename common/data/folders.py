@@ -12,15 +12,18 @@ from common.errors import UserError
 MASK_FOLDERS = ("masks", "labels")
 
 
-def paired_files(folder: Path) -> list[tuple[Path, Path]]:
+def paired_files(folder: Path, masks_folder: Path | None = None) -> list[tuple[Path, Path]]:
     """(image, mask) paths with equal stems, sorted by stem.
 
+    Args:
+        folder: holds ``images/``.
+        masks_folder: where the masks are; None for the first of `MASK_FOLDERS` that exists.
     Raises:
         UserError: a folder is missing, no pairs, or a file without its partner.
     """
-    masks_folder = next(
-        (folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder / "masks"
-    )
+    if masks_folder is None:
+        places = (folder / name for name in MASK_FOLDERS)
+        masks_folder = next((place for place in places if place.is_dir()), folder / "masks")
     images, masks = files_by_stem(folder / "images"), files_by_stem(masks_folder)
     if not images and not masks:
         raise UserError(f"{folder}: no images in images/ and no masks in masks/; put equal names into both")

@@ -1,4 +1,7 @@
-"""From a folder to its list of samples: one function for each way data sets lie on disk."""
+"""From a folder to its list of samples: one function for each way data sets lie on disk.
+
+Layouts give one record a file; `find_samples` spreads volumes into axial slices, `find_volumes` does not.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from common.data.beside import EXPECTED, has_labels_beside, labels_beside
 from common.data.duplicates import near_duplicate_groups
 from common.data.folders import MASK_FOLDERS, image_files, paired_files
+from common.data.patients import FRAME_PATTERN, SLICE_PATTERN, default_pattern, patient_of
 from common.data.samples import Sample, stem
 from common.data.volume_files import is_volume
 from common.data.volumes import volume_depth
 from common.errors import UserError
 
 PHANTOM_MARKER = "phantom.json"
-# The default for plain slices: "case7_012" and "case7-012" belong to patient "case7".
-SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+$"
 # COVID-SemiSeg's pseudo masks are a network's soft output, 0..255.
 SOFT_MASK_THRESHOLD = 128
 DOCTOR_ORIENTATION = "transpose"
@@ -34,20 +37,64 @@ def find_samples(
         dataset_dir: the data set's folder.
         layout: a key of `LAYOUTS`, or ``auto``.
         patient_pattern: for plain slice files, a regular expression on the stem whose group ``patient`` (or
-            group 1) names the patient. Volumes, and stems that do not match, are patients of their own.
+            group 1) names the patient. Stems that do not match are patients of
+            their own, as are volumes, but for the frames of one series.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or mask without its partner.
     """
-    folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give --dataset_dir a folder with images/ and masks/")
+    folder = _existing(dataset_dir)
     name = detect_layout(folder) if layout == "auto" else layout
     if name not in LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(LAYOUTS)}")
-    samples = LAYOUTS[name](folder, patient_pattern)
+    samples = [sample for record in LAYOUTS[name](folder, patient_pattern) for sample in expand(record)]
     if not samples:
         raise UserError(f"{folder}: no image and mask pairs found; put equal names into images/ and masks/")
     return samples
+
+
+def find_volumes(
+    dataset_dir: str | os.PathLike[str],
+    layout: str = "auto",
+    patient_pattern: str | None = None,
+    labels: str | os.PathLike[str] = "heart",
+) -> list[Sample]:
+    """All files of a set with label maps, in a fixed order: one record a volume or picture, ``index`` None.
+
+    Args:
+        dataset_dir: ``images/`` with labels of equal names in ``labels/<labels>/``, ``labels/`` or ``masks/``
+            (the first of these that exists), or volumes with their labels beside them.
+        layout: ``image_mask_folders``, ``labels_beside`` or ``auto``.
+        patient_pattern: see `common.data.patients.patient_of`; None for `SLICE_PATTERN` for pictures and
+            `FRAME_PATTERN` for volumes.
+        labels: which of several kinds of labels; a path for a folder elsewhere.
+    Raises:
+        UserError: missing folder, no fitting layout, no pairs, an image or label without its partner.
+    """
+    folder = _existing(dataset_dir)
+    if layout not in ("auto", *VOLUME_LAYOUTS):
+        raise UserError(f"layout {layout!r} is unknown; choose one of auto, {', '.join(VOLUME_LAYOUTS)}")
+    if layout == "image_mask_folders" or (layout == "auto" and (folder / "images").is_dir()):
+        return _label_folders(folder, patient_pattern, labels)
+    if layout == "auto" and not has_labels_beside(folder):
+        raise UserError(f"{folder}: no images with labels found; expected images/ and labels/, or {EXPECTED}")
+    return labels_beside(folder, patient_pattern)
+
+
+def _label_folders(folder: Path, pattern: str | None, labels: str | os.PathLike[str]) -> list[Sample]:
+    places = [folder / "labels" / labels, *(folder / name for name in ("labels", "masks"))]
+    place = next((place for place in places if place.is_dir()), places[1])
+    group = "phantom" if (folder / PHANTOM_MARKER).is_file() else ""
+    return [
+        Sample(image, label, patient_of(image, pattern or default_pattern(image)), group=group)
+        for image, label in paired_files(folder, place)
+    ]
+
+
+def _existing(dataset_dir: str | os.PathLike[str]) -> Path:
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give --dataset_dir a folder with images/ and masks/")
+    return folder
 
 
 def detect_layout(folder: Path) -> str:
@@ -62,6 +109,8 @@ def detect_layout(folder: Path) -> str:
         return "covid_lesions"
     if (folder / "images").is_dir() and any((folder / name).is_dir() for name in MASK_FOLDERS):
         return "image_mask_folders"
+    if has_labels_beside(folder):
+        return "labels_beside"
     raise UserError(
         f"{folder}: no known layout; expected images/ and masks/ with equal file names "
         "(PNG or JPEG slices, NIfTI or MHD volumes, DICOM series folders), or doctor/ and pseudo/"
@@ -70,19 +119,16 @@ def detect_layout(folder: Path) -> str:
 
 def image_mask_folders(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
     """``images/`` and ``masks/`` with equal stems: slices, volumes, or DICOM series folders."""
-    pattern = re.compile(patient_pattern)
     return [
-        sample
+        Sample(image, mask, patient_of(image, FRAME_PATTERN if is_volume(image) else patient_pattern))
         for image, mask in paired_files(folder)
-        for sample in expand(Sample(image, mask, _patient(image, pattern)))
     ]
 
 
 def phantom(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
     """Made phantoms: NIfTI volumes; labels 1 ground glass and 2 consolidation both are lesion."""
     pairs = paired_files(folder)
-    samples = [Sample(image, mask, stem(image), group="phantom", mask_values=(1, 2)) for image, mask in pairs]
-    return [part for sample in samples for part in expand(sample)]
+    return [Sample(image, mask, stem(image), group="phantom", mask_values=(1, 2)) for image, mask in pairs]
 
 
 def covid_lesions(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
@@ -136,14 +182,6 @@ def expand(sample: Sample) -> list[Sample]:
     return [replace(sample, index=index) for index in range(volume_depth(sample.image))]
 
 
-def _patient(image: Path, pattern: re.Pattern[str]) -> str:
-    name = stem(image)
-    match = None if is_volume(image) else pattern.match(name)
-    if match is None:
-        return name
-    return match["patient"] if "patient" in pattern.groupindex else match.group(1 if pattern.groups else 0)
-
-
 def _covid_parts(folder: Path) -> dict[str, Path]:
     """The parts of COVID-SemiSeg found in (or named by) the folder."""
     inside = {name: folder / name for name in COVID_PARTS if (folder / name / "images").is_dir()}
@@ -162,7 +200,9 @@ LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
     "covid_lesions": covid_lesions,
     "image_mask_folders": image_mask_folders,
+    "labels_beside": lambda folder, _slice_pattern: labels_beside(folder),
 }
+VOLUME_LAYOUTS = ("image_mask_folders", "labels_beside")
 
 
 def mask_file(mask: Path) -> Sample:

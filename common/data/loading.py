@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.data.augment import Augmentation
 from common.data.intensity import Window, window_by_name
@@ -19,15 +19,14 @@ from common.data.layouts import SLICE_PATTERN, find_samples
 from common.data.pairs import PairDataset
 from common.data.samples import Sample
 from common.data.sampling import BatchStream
-from common.data.splits import SPLITS, assign, read_splits, split_by_patient
+from common.data.slices import SliceDataset
+from common.data.split_data import SplitData, augmentation, split_samples
 from common.data.standardise import Standardiser
-from common.errors import UserError
 
 logger = logging.getLogger(__name__)
-SPLITS_FILE = "splits.json"
 
 
-class PairData:
+class PairData(SplitData[PairDataset]):
     """A data set, split by patient and loaded.
 
     ``splits.json`` in the folder is used where there is one; else the set is split by ``split_seed``, which
@@ -79,7 +78,7 @@ class PairData:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
         self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold)
-        self.splits = self._split(self._find(dataset_dir), fractions, split_seed, apart)
+        self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed, apart)
         self.standardiser = (
             Standardiser(standardise, self.window)
             if standardiser_state is None
@@ -99,38 +98,11 @@ class PairData:
         fit = standardiser_state is None
         for name in self._wanted(parts, fit and standardise != "none"):
             training = name == "train"
-            drawn = _augmentation(augment) if training else None
+            drawn = augmentation(augment) if training else None
             self.datasets[name] = self._load(
                 self.splits[name], fit_standardiser=fit and training, augment=drawn
             )
         logger.info(self.summary())
-
-    def __getitem__(self, name: str) -> PairDataset:
-        if name not in self.datasets:
-            raise UserError(
-                f"{self.dataset_dir}: no split {name!r} was loaded; there is {', '.join(self.datasets)}"
-            )
-        return self.datasets[name]
-
-    @property
-    def train(self) -> PairDataset:
-        """The training pairs (augmented where asked for)."""
-        return self["train"]
-
-    @property
-    def val(self) -> PairDataset:
-        """The validation pairs."""
-        return self["val"]
-
-    @property
-    def test(self) -> PairDataset:
-        """The test pairs."""
-        return self["test"]
-
-    @property
-    def apart(self) -> dict[str, PairDataset]:
-        """The groups that are reported apart, by name."""
-        return {name: part for name, part in self.datasets.items() if name not in SPLITS}
 
     def whole(self, folder: str | os.PathLike[str]) -> PairDataset:
         """All slices of another folder, prepared like this set's: patients kept apart from all training.
@@ -139,19 +111,13 @@ class PairData:
             UserError: a bad folder or file, or one of its patients is in the training split.
         """
         samples = self._find(folder)
-        known = {sample.patient for sample in self.splits["train"]} & {sample.patient for sample in samples}
-        if known:
-            raise UserError(f"{folder}: patient {min(known)} is in the training split too; remove the slices")
+        self.refuse_training_patients(samples, folder)
         return self._load(samples)
 
     def summary(self) -> str:
         """One line: slices and patients of each split, and what was dropped."""
-        counts = ", ".join(
-            f"{name} {len(part)} slices of {len({sample.patient for sample in part.samples})} patients"
-            for name, part in self.datasets.items()
-        )
         dropped = sum(part.dropped for part in self.datasets.values())
-        return f"{self.dataset_dir}: {counts}" + (
+        return f"{self.dataset_dir}: {self.counts()}" + (
             f"; dropped {dropped} slices with an empty mask" if dropped else ""
         )
 
@@ -163,7 +129,7 @@ class PairData:
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
             "standardiser": self.standardiser.state(),
-            "splits": {name: sorted({s.patient for s in part}) for name, part in self.splits.items()},
+            "splits": self.patients(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
 
@@ -174,27 +140,30 @@ class PairData:
         ]
         return sorted(chosen, key=lambda name: name != "train")
 
-    def _split(
-        self, samples: list[Sample], fractions: Sequence[float], seed: int, apart: Sequence[str]
-    ) -> dict[str, list[Sample]]:
-        table = self.dataset_dir / SPLITS_FILE
-        if table.is_file():
-            return assign(samples, read_splits(table))
-        if len(fractions) != len(SPLITS):
-            raise UserError(f"fractions {list(fractions)}: give three numbers, for train, val and test")
-        return split_by_patient(samples, (fractions[0], fractions[1], fractions[2]), seed, apart)
-
 
 def make_loader(
-    dataset: PairDataset, stream: BatchStream, num_workers: int = 0, pin_memory: bool = False
+    dataset: Dataset[dict[str, Any]], stream: BatchStream, num_workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[dict[str, Any]]:
-    """An endless loader whose batches are those of ``stream``; the workers draw nothing themselves."""
+    """An endless loader whose batches are those of ``stream``; the workers draw nothing themselves.
+
+    A dataset with a ``collate`` of its own brings its batches together itself.
+    """
     return DataLoader(
         dataset,
         batch_sampler=stream,
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        collate_fn=getattr(dataset, "collate", None),
+    )
+
+
+def ordered_loader(
+    dataset: Dataset[dict[str, Any]], batch_size: int, num_workers: int = 0
+) -> DataLoader[dict[str, Any]]:
+    """All of a dataset once, in order and unaugmented, for validation."""
+    return DataLoader(
+        dataset, batch_size, num_workers=num_workers, collate_fn=getattr(dataset, "collate", None)
     )
 
 
@@ -219,11 +188,7 @@ def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_thr
     return sample
 
 
-def _augmentation(settings: Augmentation | Mapping[str, float] | None) -> Augmentation | None:
-    return Augmentation(**settings) if isinstance(settings, Mapping) else settings
-
-
-def example_batch(dataset: PairDataset, count: int) -> dict[str, Any]:
+def example_batch(dataset: PairDataset | SliceDataset, count: int) -> dict[str, Any]:
     """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return dict(default_collate([dataset[int(place)] for place in places]))
