@@ -34,6 +34,31 @@ def test_retrieval_on_large_masks_sees_small_lesions() -> None:
     assert nearest_masks(train, masks((202, 208, 202, 208), (9, 13, 9, 13), size=256)).tolist() == [1, 0]
 
 
+def test_class_maps_are_compared_class_by_class() -> None:
+    heart = masks((4, 12, 4, 12)) + masks((12, 16, 4, 12))  # below it: of another class
+    upright, swapped = torch.where(heart > 0, 1.0, 0.0), torch.where(heart > 0, 2.0, 0.0)
+    upright[0, 0, 12:16, 4:12] = 2
+    swapped[0, 0, 12:16, 4:12] = 1
+    smaller = torch.roll(upright, 2, -1)
+    test = torch.cat([upright, swapped, 3 * masks((0, 2, 0, 2))])
+    # the union is the same everywhere; without any overlap the areas of 3 decide: 0 and 0, but 1 and 2 differ
+    train = torch.cat([swapped, smaller, upright, 3 * masks((9, 11, 9, 11))])
+    assert nearest_masks(train, test).tolist() == [2, 0, 3]
+    assert nearest_masks(train[:2], test[:1]).tolist() == [1]
+
+
+def test_a_class_too_many_costs() -> None:
+    only, both = masks((0, 4, 0, 4)), masks((0, 4, 0, 4)) + 2 * masks((9, 12, 9, 12))
+    assert nearest_masks(torch.cat([both, only]), only.repeat(1, 1, 1, 1)).tolist() == [1]
+    assert nearest_masks(torch.cat([only, both]), both).tolist() == [1]
+
+
+def test_condition_images_are_compared_by_value() -> None:
+    levels = torch.tensor([-0.9, 0.1, 0.8])[:, None, None, None].expand(3, 1, 80, 80)
+    assert nearest_masks(levels, torch.full((2, 1, 80, 80), -0.3)).tolist() == [1, 1]
+    assert nearest_masks(levels, levels.flip(0)).tolist() == [2, 1, 0]
+
+
 def test_real_pairs_are_of_other_patients_and_rarely_repeat() -> None:
     train = ["a"] * 3 + ["b"] * 3
     chosen = other_patients(train, ["a", "b", "a", "b", "c", "c"], np.random.default_rng(0))
