@@ -22,7 +22,8 @@ class DivergenceGuard:
 
     Constant (for example all black) means: the standard deviation over the pixels of every image of the
     batch is below ``minimum_contrast`` for ``patience`` iterations in a row. Images range over [-1, 1], so
-    the default of 0.002 is a thousandth of the range.
+    the default of 0.002 is a thousandth of the range. Where a generator puts out more than an image, its first
+    channel is the image.
 
     Args:
         patience: constant iterations in a row that are borne (a fresh generator may start flat).
@@ -54,15 +55,15 @@ class DivergenceGuard:
         return ", ".join(bad)
 
     def _constant(self, engine: Engine) -> str:
-        contrasts = prediction(engine).detach().float().flatten(1).std(dim=1)  # (B,)
+        image = prediction(engine).detach().float()[:, :1]  # (B, 1, H, W)
+        contrasts = image.flatten(1).std(dim=1)  # (B,)
         contrast = float(torch.max(contrasts))  # NaN where any image has one
         if not math.isfinite(contrast):
             return "the generated images hold NaN or infinite values"
         self.flat_iterations = self.flat_iterations + 1 if contrast < self.minimum_contrast else 0
         if self.flat_iterations < self.patience:
             return ""
-        level = float(prediction(engine).detach().float().mean())
-        return f"constant images ({level:.2f} of -1..1) for {self.flat_iterations} iterations"
+        return f"constant images ({float(image.mean()):.2f} of -1..1) for {self.flat_iterations} iterations"
 
     def _kept(self) -> str:
         if self.checkpoint is not None and self.checkpoint.is_file():

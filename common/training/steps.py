@@ -165,6 +165,7 @@ class GeneratorStep(Step):
         adversarial: the loss's kind.
         terms: further losses by name, each called as ``term(prediction, image, condition) -> scalar``.
         feature_matching: weight of the discriminator's feature distance (Wang et al. 2018: 10); 0 for none.
+        real: entry with the real images (B, C, H, W) in [-1, 1].
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class GeneratorStep(Step):
         feature_matching: float = 0.0,
         inputs: Sequence[str] = ("label",),
         condition: str | None = "label",
+        real: str = "image",
         generator: str = "G",
         discriminator: str = "D",
         name: str = "G",
@@ -184,13 +186,13 @@ class GeneratorStep(Step):
         super().__init__(name, optimizer, (generator,), (discriminator,), weights, repeat)
         self.adversarial, self.terms = adversarial, dict(terms or {})
         self.inputs, self.condition, self.feature_matching = tuple(inputs), condition, feature_matching
-        self.generator, self.discriminator = generator, discriminator
+        self.generator, self.discriminator, self.real = generator, discriminator, real
         if feature_matching:
             self.weights.setdefault(f"{name}_features", feature_matching)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
         """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched."""
-        image, condition = context.batch["image"], context.batch.get(self.condition or "")
+        image, condition = context.batch[self.real], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
         critic = context.networks[self.discriminator]
         critique: Critique = critic(prediction, condition)
@@ -199,8 +201,8 @@ class GeneratorStep(Step):
             losses[f"{self.name}_{name}"] = term(prediction, image, condition)
         if self.feature_matching:
             with torch.no_grad():
-                real: Critique = critic(image, condition)
-            losses[f"{self.name}_features"] = feature_matching_loss(real.features, critique.features)
+                truth: Critique = critic(image, condition)
+            losses[f"{self.name}_features"] = feature_matching_loss(truth.features, critique.features)
         return losses
 
 

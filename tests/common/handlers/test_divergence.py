@@ -57,6 +57,13 @@ def test_black_images_are_borne_for_a_while(trainer: Any, plain_losses: Any) -> 
         black(trainer, plain_losses, DivergenceGuard(patience=5)).train(8)
 
 
+def test_what_a_generator_puts_out_beside_its_image_hides_nothing(trainer: Any, plain_losses: Any) -> None:
+    engine = trainer(plain_losses, [DivergenceGuard(patience=3)], start=0)
+    engine.pred = torch.cat([torch.full((2, 1, 8, 8), -1.0), torch.randn(2, 3, 8, 8)], dim=1)
+    with pytest.raises(TrainingDiverged, match=r"constant images \(-1\.00"):
+        engine.train(4)
+
+
 def test_the_count_goes_on_after_a_resume(trainer: Any, plain_losses: Any) -> None:
     first, second = DivergenceGuard(patience=6), DivergenceGuard(patience=6)
     black(trainer, plain_losses, first).train(4)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
+from torch import nn
 
 from common.errors import UserError
+from common.losses.adversarial import adversarial_loss
+from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.training.gradients import frozen
 from common.training.steps import Context, GeneratorStep
 from tests.common.training.toy import toy_trainer
@@ -103,6 +106,22 @@ def test_every_loss_changes_both_networks(kind):
     for name in ("G.net.0.weight", "D.nets.0.initial_conv.conv.weight"):
         assert not torch.equal(before[name], after[name])
     assert ("D_penalty" in trainer.state.logs) == (kind == "wasserstein")
+
+
+def test_what_counts_as_real_is_an_entry_of_the_batch():
+    """The generator may be held against something else than the plain image."""
+    networks = {"G": nn.Conv2d(1, 1, 1), "D": ConditionalPatchDiscriminator(channels=4, num_layers_d=1)}
+    seen = {}
+
+    def far(prediction, real, condition):
+        seen["real"] = real
+        return prediction.mean()
+
+    context = Context(networks)
+    context.use({name: torch.rand(2, 1, 16, 16) for name in ("image", "label", "pair")})
+    step = GeneratorStep(adversarial_loss("bce"), terms={"far": far}, real="pair", feature_matching=1.0)
+    losses = step.losses(context)
+    assert seen["real"] is context.batch["pair"] and set(losses) == {"G_adversarial", "G_far", "G_features"}
 
 
 def test_average_follows_slowly():
