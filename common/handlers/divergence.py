@@ -22,8 +22,8 @@ class DivergenceGuard:
 
     Constant (for example all black) means: the standard deviation over the pixels of every image of the
     batch is below ``minimum_contrast`` for ``patience`` iterations in a row. Images range over [-1, 1], so
-    the default of 0.002 is a thousandth of the range. Where a generator puts out more than an image, its first
-    channel is the image.
+    the default of 0.002 is a thousandth of the range. Of a generator that puts out more than an image the
+    first channel is looked at.
 
     Args:
         patience: constant iterations in a row that are borne (a fresh generator may start flat).
