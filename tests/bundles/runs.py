@@ -1,4 +1,4 @@
-"""Runs of the bundle as a user starts them, each in a process of its own.
+"""Runs of a bundle as a user starts them, each in a process of its own.
 
 `command` is the plain ``python -m monai.bundle``: eight seconds, most of them imports. `forked` runs the same
 module with the same arguments in a process forked from one that has the libraries loaded: a second. What a
@@ -7,6 +7,7 @@ run sees is the same, the project's own code included, which no process has load
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import runpy
@@ -16,30 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 from common.paths import repository_root
 
 ROOT = repository_root()
-BUNDLE = ROOT / "bundles" / "pix2pix_covid"
-CONFIGS = BUNDLE / "configs"
 LIBRARIES = [
     *("fire", "yaml", "scipy.stats", "nibabel", "itk", "PIL.Image", "matplotlib.pyplot", "ignite.engine"),
     *("torch.utils.tensorboard", "monai.bundle", "monai.engines", "monai.handlers", "monai.networks.nets"),
     *("monai.losses", "monai.metrics", "monai.data", "monai.inferers", "monai.transforms"),
 ]
-TINY = {
-    "image_size": 32,
-    "batch_size": 2,
-    "max_epochs": 1,
-    "network_def#levels": 5,
-    "network_def#ngf": 4,
-    "discriminator_def#channels": 4,
-    "discriminator_def#num_layers_d": 1,
-    "val_interval": 2,
-    "image_interval": 1,
-}
-"""Overrides that make a training take half a second."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +44,6 @@ class Run:
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and self.err.rstrip().endswith(lines[0]), self.err
         return lines[0].removeprefix("error: ")
-
-
-def arguments(run_id: str, config: str | Sequence[str], **overrides: Any) -> list[str]:
-    """What follows ``python -m monai.bundle run``; ``config`` names files of the bundle's ``configs``."""
-    files = [config] if isinstance(config, str) else list(config)
-    paths = [str(CONFIGS / f"{name}.yaml") for name in files]
-    given = [part for key, value in overrides.items() for part in (f"--{key}", _text(value))]
-    return ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), *given]
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def command(
@@ -128,6 +102,12 @@ def forked(parts: Sequence[str], log: Path, cwd: Path = ROOT, file_limit: int = 
         file_limit: most bytes the run may write into one file; 0 for no limit.
     """
     return Forked(parts, log, cwd, file_limit, **environment).result()
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """What each file of a folder holds."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _in_child(

@@ -10,21 +10,19 @@ import pytest
 import torch
 import yaml
 
-from tests.bundles.pix2pix_covid.runs import TINY, Run, arguments, command, finished
+from tests.bundles.case import BundleCase
+from tests.bundles.runs import Run, command, finished
 
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def train_in_two(pairs: Path, tmp_path: Path, **more: Any) -> Run:
+def train_in_two(case: BundleCase, data: Path, tmp_path: Path, **more: Any) -> Run:
     overlay = tmp_path / "record.yaml"
-    recorder = {
-        "_target_": "tests.bundles.pix2pix_covid.recording.VisitedSamples",
-        "folder": str(tmp_path / "seen"),
-    }
+    recorder = {"_target_": "tests.bundles.recording.VisitedSamples", "folder": str(tmp_path / "seen")}
     overlay.write_text(yaml.safe_dump({"+train#handlers": [recorder]}))
-    settings = {**TINY, "dataset_dir": pairs, "output_dir": tmp_path / "run", **more}
+    settings = case.settings(data, tmp_path / "run", **more)
     configs = ["train", "multi_gpu_train", str(overlay.with_suffix(""))]
-    return finished(command(arguments("training", configs, **settings), launcher=LAUNCHER))
+    return finished(command(case.arguments("training", configs, **settings), launcher=LAUNCHER))
 
 
 def visits(tmp_path: Path) -> dict[int, list[int]]:
@@ -38,10 +36,10 @@ def visits(tmp_path: Path) -> dict[int, list[int]]:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_samples_and_resume(pairs: Path, tmp_path: Path) -> None:
-    first = train_in_two(pairs, tmp_path, max_epochs=2)
+def test_two_processes_share_the_samples_and_resume(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    first = train_in_two(case, data, tmp_path, max_epochs=2)
     assert first.code == 0, first.err
-    resumed = train_in_two(pairs, tmp_path, max_epochs=3, resume=True)
+    resumed = train_in_two(case, data, tmp_path, max_epochs=3, resume=True)
     assert resumed.code == 0, resumed.err
     assert {epoch: sorted(samples) for epoch, samples in visits(tmp_path).items()} == {
         epoch: list(range(20)) for epoch in (1, 2, 3)
@@ -57,13 +55,15 @@ def test_two_processes_share_the_samples_and_resume(pairs: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_in_two_processes_is_the_straight_one(pairs: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_in_two_processes_is_the_straight_one(
+    case: BundleCase, data: Path, tmp_path: Path
+) -> None:
     for name, epochs in (("straight", [2]), ("broken", [1, 2])):
         for number, last in enumerate(epochs):
             folder = tmp_path / name
             folder.mkdir(exist_ok=True)
             run = train_in_two(
-                pairs, folder, max_epochs=last, resume=number > 0, decay_from=1.0, val_interval=1
+                case, data, folder, max_epochs=last, resume=number > 0, decay_from=1.0, val_interval=1
             )
             assert run.code == 0, run.err
     for name in ("logs/losses.csv", "models/model.pt"):
@@ -72,8 +72,8 @@ def test_a_resumed_run_in_two_processes_is_the_straight_one(pairs: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_refusal_ends_both_processes(pairs: Path, tmp_path: Path) -> None:
-    run = train_in_two(pairs, tmp_path, batch_size=64)
+def test_a_refusal_ends_both_processes(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    run = train_in_two(case, data, tmp_path, batch_size=64)
     assert run.code == 1
     assert "error: 20 training samples are fewer than one batch of 64 x 2 processes" in run.err
     assert not (tmp_path / "run").exists()

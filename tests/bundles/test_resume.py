@@ -6,6 +6,8 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,16 @@ import pytest
 import torch
 
 from common.handlers.trimming import PATTERN, read_records
-from tests.bundles.pix2pix_covid.runs import TINY, Forked, arguments, forked
+from tests.bundles.case import BundleCase
+from tests.bundles.runs import Forked, forked
 
-AUGMENT = {"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"}
 EPOCHS, ITERATIONS = 4, 40
 KILLS = 2
 
 
-def settings(pairs: Path, folder: Path, workers: int, amp: bool | str) -> dict[str, Any]:
+def settings(case: BundleCase, workers: int, amp: bool | str) -> dict[str, Any]:
     more = {"num_workers": workers, "amp": amp, "resume_interval": 2, "val_interval": 1, "ema_decay": 0.9}
-    return {**TINY, **more, **AUGMENT, "max_epochs": EPOCHS, "dataset_dir": pairs, "output_dir": folder}
+    return {**more, **case.augment, "max_epochs": EPOCHS}
 
 
 def iterations(folder: Path) -> int:
@@ -31,19 +33,21 @@ def iterations(folder: Path) -> int:
     return max(0, table.read_text().count("\n") - 1) if table.is_file() else 0
 
 
-def train_with_kills(given: dict[str, Any], folder: Path, log: Path, seed: str) -> list[int]:
-    """Kills the run at random iterations, then lets it end; returns where it was killed."""
+def train_with_kills(train: Callable[..., list[str]], folder: Path, log: Path, seed: str) -> list[int]:
+    """Kills the run of the command line ``train(resume=...)`` at random iterations, then lets it end.
+
+    Returns:
+        Where it was killed.
+    """
     places = sorted(random.Random(seed).sample(range(1, ITERATIONS - 4), KILLS))
     killed = []
     for number, place in enumerate(places):
-        run = Forked(
-            arguments("training", "train", **given, resume=number > 0), log.with_name(f"kill{number}")
-        )
+        run = Forked(train(resume=number > 0), log.with_name(f"kill{number}"))
         while iterations(folder) < place and run.process.is_alive():
             time.sleep(0.002)
         run.kill()
         killed.append(iterations(folder))
-    last = forked(arguments("training", "train", **given, resume=True), log)
+    last = forked(train(resume=True), log)
     assert last.code == 0, last.err
     return killed
 
@@ -84,7 +88,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert pictures[0] == pictures[1]
 
 
-CASES = [
+SETTINGS = [
     pytest.param(2, False, id="workers-float32"),
     pytest.param(0, False, id="float32", marks=pytest.mark.slow),
     pytest.param(0, "bf16", id="bf16", marks=pytest.mark.slow),
@@ -92,41 +96,41 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("workers", "amp"), CASES)
+@pytest.mark.parametrize(("workers", "amp"), SETTINGS)
 def test_a_killed_and_resumed_run_is_bitwise_the_straight_one(
-    pairs: Path, tmp_path: Path, workers: int, amp: bool | str
+    case: BundleCase, data: Path, tmp_path: Path, workers: int, amp: bool | str
 ) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    run = forked(
-        arguments("training", "train", **settings(pairs, straight, workers, amp)), tmp_path / "straight"
-    )
+    given = settings(case, workers, amp)
+    run = forked(case.training(data, straight, **given), tmp_path / "straight")
     assert run.code == 0, run.err
-    given = settings(pairs, broken, workers, amp)
-    killed = train_with_kills(given, broken, tmp_path / "broken", f"{workers} {amp}")
+    train = partial(case.training, data, broken, **given)
+    killed = train_with_kills(train, broken, tmp_path / "broken", f"{workers} {amp}")
     assert any(0 < place < ITERATIONS for place in killed), killed
     assert_same(straight, broken)
 
 
 @pytest.mark.parametrize("decay_from", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_a_run_given_more_epochs_is_the_longer_one(pairs: Path, tmp_path: Path, decay_from: float) -> None:
+def test_a_run_given_more_epochs_is_the_longer_one(
+    case: BundleCase, data: Path, tmp_path: Path, decay_from: float
+) -> None:
     """The first part ends where the longer run's rate has not begun to fall, so nothing may differ."""
-    given = {**TINY, "dataset_dir": pairs, "val_interval": 1, "decay_from": decay_from}
+    given = {"val_interval": 1, "decay_from": decay_from}
     for name, epochs in (("straight", [2]), ("extended", [1, 2])):
         for number, last in enumerate(epochs):
-            more = {"max_epochs": last, "resume": number > 0, "output_dir": tmp_path / name}
-            run = forked(arguments("training", "train", **{**given, **more}), tmp_path / "log")
+            parts = case.training(data, tmp_path / name, **given, max_epochs=last, resume=number > 0)
+            run = forked(parts, tmp_path / "log")
             assert run.code == 0, run.err
     assert_same(tmp_path / "straight", tmp_path / "extended")
 
 
 def test_an_unreadable_resume_file_falls_back_to_the_one_before(
-    trained: tuple[Path, Any], pairs: Path, tmp_path: Path
+    case: BundleCase, trained: tuple[Path, Any], data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained[0], tmp_path / "run")
     newest = tmp_path / "run" / "models" / "resume.pt"
     newest.write_bytes(newest.read_bytes()[:700])
-    given = {**TINY, "max_epochs": 3, "dataset_dir": pairs, "output_dir": tmp_path / "run", "resume": True}
-    run = forked(arguments("training", "train", **given), tmp_path / "log")
+    run = forked(case.training(data, tmp_path / "run", max_epochs=3, resume=True), tmp_path / "log")
     assert run.code == 0, run.err
     assert f"{newest}: unreadable resume file" in run.out + run.err
     assert "resumed after iteration" in run.out

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bundles.pix2pix_covid.runs import TINY, Run, arguments, forked
+from tests.bundles.pix2pix_covid.case import CASE
+from tests.bundles.runs import Run, forked
 
-
-def train(pairs: Path, folder: Path, **more: object) -> list[str]:
-    return arguments("training", "train", **{**TINY, "dataset_dir": pairs, "output_dir": folder, **more})
+train = CASE.training
 
 
 def test_divergence_is_one_line_and_keeps_the_checkpoint(pairs: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from common.files import read_json
-from tests.bundles.pix2pix_covid.runs import BUNDLE, arguments, command, finished, forked
+from tests.bundles.pix2pix_covid.case import BUNDLE, arguments
+from tests.bundles.runs import command, finished, forked
 
 
 def pixels(path: Path) -> np.ndarray:

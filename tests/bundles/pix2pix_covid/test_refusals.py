@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.bundles.pix2pix_covid.conftest import AFFINE
-from tests.bundles.pix2pix_covid.runs import CONFIGS, TINY, Run, arguments, command, finished, forked
+from tests.bundles.pix2pix_covid.case import AFFINE, CASE, CONFIGS, arguments
+from tests.bundles.runs import Run, command, fingerprints, finished, forked
 
 
 def train(pairs: Path, folder: Path, **more: object) -> Run:
-    settings = {**TINY, "dataset_dir": pairs, "output_dir": folder / "run", **more}
-    return forked(arguments("training", "train", **settings), folder / "log")
-
-
-def fingerprints(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return forked(CASE.training(pairs, folder / "run", **more), folder / "log")
 
 
 def no_masks(folder: Path) -> None:

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.files import read_json
 from common.inference.models import network_for
-from tests.bundles.pix2pix_covid.runs import TINY, Run, arguments, forked
+from tests.bundles.pix2pix_covid.case import CASE, arguments
+from tests.bundles.runs import Run, forked
 
 Trained = tuple[Path, Run]
 LOGGED = {
@@ -156,7 +157,6 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
 
 
 def test_same_seed_same_bytes(trained: Trained, pairs: Path, tmp_path: Path) -> None:
-    settings = {**TINY, "max_epochs": 2, "dataset_dir": pairs, "output_dir": tmp_path / "again"}
-    assert forked(arguments("training", "train", **settings), tmp_path / "again").code == 0
+    assert forked(CASE.training(pairs, tmp_path / "again", max_epochs=2), tmp_path / "again").code == 0
     for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (trained[0] / name).read_bytes(), name

@@ -1,0 +1,65 @@
+"""What the tests that all bundles share have to know of one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bundles.runs import ROOT
+
+
+def nothing(_data: Path) -> dict[str, Any]:
+    """No settings."""
+    return {}
+
+
+@dataclass(frozen=True)
+class BundleCase:
+    """A bundle, the settings of its smallest run and a made data set.
+
+    Attributes:
+        name: folder under ``bundles/``.
+        tiny: overrides that make a training take half a second.
+        make_data: fills a folder with a data set of 8 patients whose training split has 20 slices.
+        beside: further settings for the data set in that folder.
+        inference: settings that name what inference works on.
+        augment: settings that make training draw random numbers for each visit.
+    """
+
+    name: str
+    tiny: Mapping[str, Any]
+    make_data: Callable[[Path], None]
+    inference: Callable[[Path], dict[str, Any]]
+    beside: Callable[[Path], dict[str, Any]] = nothing
+    augment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The bundle's folder."""
+        return ROOT / "bundles" / self.name
+
+    @property
+    def configs(self) -> Path:
+        """The bundle's configs."""
+        return self.root / "configs"
+
+    def arguments(self, run_id: str, config: str | Sequence[str], **overrides: Any) -> list[str]:
+        """What follows ``python -m monai.bundle run``; ``config`` names files of the bundle's ``configs``."""
+        files = [config] if isinstance(config, str) else list(config)
+        paths = [str(self.configs / f"{name}.yaml") for name in files]
+        given = [part for key, value in overrides.items() for part in (f"--{key}", _text(value))]
+        return ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), *given]
+
+    def settings(self, data: Path, folder: Path | str, **more: Any) -> dict[str, Any]:
+        """Overrides of a tiny training on ``data`` into ``folder``."""
+        return {**self.tiny, **self.beside(data), "dataset_dir": data, "output_dir": folder, **more}
+
+    def training(self, data: Path, folder: Path | str, **more: Any) -> list[str]:
+        """The command line of a tiny training."""
+        return self.arguments("training", "train", **self.settings(data, folder, **more))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,7 @@
+"""The bundles that the shared tests run on."""
+
+from __future__ import annotations
+
+from tests.bundles.pix2pix_covid.case import CASE as PIX2PIX
+
+CASES = (PIX2PIX,)

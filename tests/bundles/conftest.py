@@ -1,0 +1,64 @@
+"""For each bundle a made data set and one trained run, made once for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.bundles.case import BundleCase
+from tests.bundles.cases import CASES
+from tests.bundles.runs import Run, command, finished
+
+Trained = tuple[Path, Run]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> BundleCase:
+    """Each bundle in turn; the folders of single bundles name theirs."""
+    bundle: BundleCase = request.param
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BundleCase], Path]:
+    """The folder of a bundle's made data set."""
+
+    folders: dict[str, Path] = {}
+
+    def made(case: BundleCase) -> Path:
+        if case.name not in folders:
+            folders[case.name] = tmp_path_factory.mktemp(case.name) / "data"
+            folders[case.name].mkdir()
+            case.make_data(folders[case.name])
+        return folders[case.name]
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def run_of(data_of: Callable[[BundleCase], Path]) -> Callable[[BundleCase], Trained]:
+    """A bundle's run of two epochs by the plain command: its folder, and what the command printed."""
+    done: dict[str, Trained] = {}
+
+    def trained(case: BundleCase) -> Trained:
+        if case.name not in done:
+            data = data_of(case)
+            folder = data.with_name("run")
+            done[case.name] = folder, finished(command(case.training(data, folder, max_epochs=2)))
+        return done[case.name]
+
+    return trained
+
+
+@pytest.fixture
+def data(case: BundleCase, data_of: Callable[[BundleCase], Path]) -> Path:
+    """The made data set of the test's bundle."""
+    return data_of(case)
+
+
+@pytest.fixture
+def trained(case: BundleCase, run_of: Callable[[BundleCase], Trained]) -> Trained:
+    """A run's folder after two epochs of the plain command, and what the command printed."""
+    return run_of(case)
