@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from common.data.folders import paired_files
 from common.data.intensity import Window, window_by_name
 from common.data.layouts import find_volumes
 from common.data.patients import default_pattern, patient_of
+from common.data.perturb import Perturbation
+from common.data.perturbed_slices import PerturbedSlices, perturbation
 from common.data.samples import Sample
 from common.data.slices import SliceDataset
 from common.data.split_data import SplitData, augmentation, split_samples
@@ -48,7 +51,9 @@ class StructureData(SplitData[SliceDataset]):
         min_pixels: keep slices with at least so many pixels of the classes at ``image_size``; 0 for all.
         every: keep every n-th slice of a volume.
         augment: of the training split; None or a dict of `Augmentation` settings or the object.
-        seed: the run's seed (augmentation, coarse labels).
+        perturb: the labels' perturbation; None or a dict of `Perturbation` settings or the object. Items then
+            have the true label as ``annotation``, see `common.data.perturbed_slices`.
+        seed: the run's seed (augmentation, coarse labels, perturbation).
         fractions: shares of train, val, test.
         split_seed: of the split.
         layout, patient_pattern: see `common.data.layouts.find_volumes`.
@@ -91,6 +96,7 @@ class StructureData(SplitData[SliceDataset]):
         condition_dir: str | os.PathLike[str] | None = None,
         parts: Sequence[str] | None = None,
         workers: int | None = None,
+        perturb: Perturbation | Mapping[str, float] | None = None,
     ) -> None:
         self.dataset_dir, self.condition = Path(dataset_dir), condition
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation)
@@ -99,7 +105,9 @@ class StructureData(SplitData[SliceDataset]):
         self.store = SliceStore(store_dir, self.geometry, workers)
         self._find = partial(_records, condition, condition_dir, layout, patient_pattern)
         self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed)
-        self._load = partial(SliceDataset, min_pixels=min_pixels, every=every, seed=seed)
+        self.perturb = perturbation(perturb)
+        kind = partial(PerturbedSlices, perturb=self.perturb) if self.perturb else SliceDataset
+        self._load = partial(kind, min_pixels=min_pixels, every=every, seed=seed)
         chosen = {name: part for name, part in self.splits.items() if parts is None or name in parts}
         pairs = iter(self._converted([sample for part in chosen.values() for sample in part], self.label_set))
         self.datasets = {}
@@ -151,6 +159,7 @@ class StructureData(SplitData[SliceDataset]):
             "axis": self.geometry.axis,
             "spacing": self.geometry.spacing,
             "interpolation": self.geometry.interpolation,
+            **({"perturb": asdict(self.perturb)} if self.perturb else {}),
             "splits": self.patients(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
