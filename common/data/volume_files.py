@@ -13,17 +13,17 @@ from typing import NamedTuple, cast
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import ImageOpener
 
+from common.data.meta_image import META_SUFFIXES, check_meta_image, meta_data_files, meta_header
 from common.data.unreadable import explained
 from common.errors import UserError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-META_SUFFIXES = (".mhd", ".mha")
 DICOM_SUFFIXES = (".dcm",)
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *META_SUFFIXES, *DICOM_SUFFIXES)
 # A chest CT has about 2e8 voxels; a broken header can ask for anything.
 MOST_VOXELS = 2**31
-CHUNK = 2**22
 # Compressed bytes at a time: deflate packs up to a thousand to one.
 GZIP_CHUNK = 2**18
 GZIP = zlib.MAX_WBITS | 16
@@ -32,12 +32,16 @@ _ITK = threading.Lock()
 
 
 class VolumeFile(NamedTuple):
-    """A volume in its file's own axis order: array (X, Y, Z), affine to world mm (RAS)."""
+    """A volume in its file's own axis order: array (X, Y, Z), affine to world mm (RAS).
+
+    ``has_spacing`` is False where the header gives no voxel size, for which 1 mm is then taken.
+    """
 
     array: np.ndarray
     affine: np.ndarray
     file_shape: tuple[int, ...]
     header: nib.Nifti1Header | None
+    has_spacing: bool = True
 
 
 def is_volume(path: Path) -> bool:
@@ -55,7 +59,7 @@ def read_volume_file(path: Path) -> VolumeFile:
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return _read_nifti(path)
         if path.name.lower().endswith(META_SUFFIXES):
-            _check_meta_image(path)
+            check_meta_image(path)
         return _read_itk(path)
 
 
@@ -84,7 +88,15 @@ def _read_nifti(path: Path) -> VolumeFile:
         raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(affine)
-    return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy())
+    known = _has_voxel_size(path, image)
+    return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy(), known)
+
+
+def _has_voxel_size(path: Path, image: nib.Nifti1Image) -> bool:
+    """Whether the header as it lies in the file has one: nibabel turns missing ones into 1 mm."""
+    with ImageOpener(str(path)) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return bool(header["sform_code"] > 0 or (header["pixdim"][1 : min(image.ndim, 3) + 1] != 0).all())
 
 
 def _decompressed(path: Path, image: nib.Nifti1Image) -> io.BytesIO:
@@ -142,10 +154,15 @@ def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
 
 
 def source_parts(path: Path) -> list[Path]:
-    """All files that a volume or picture consists of: a series' slices, an MHD's header and data."""
+    """The files that a volume or picture consists of: a series' slices; an MHD header and its data, if there.
+
+    Raises:
+        OSError: a folder or MHD header cannot be read.
+    """
     if path.is_dir():
         return _dicom_files(path)
-    return [path, *_meta_data_files(path)] if path.suffix.lower() == ".mhd" else [path]
+    data = meta_data_files(path) if path.suffix.lower() == ".mhd" else []
+    return [path, *(file for file in data if file.is_file())]
 
 
 def _read_itk(path: Path) -> VolumeFile:
@@ -162,7 +179,8 @@ def _read_itk(path: Path) -> VolumeFile:
     _check_shape(tuple(array.shape), path)
     affine = np.asarray(meta["affine"], dtype=np.float64)
     _check_affine(affine)
-    return VolumeFile(np.asarray(array), affine, tuple(array.shape), None)
+    known = not path.name.lower().endswith(META_SUFFIXES) or "ElementSpacing" in meta_header(path)
+    return VolumeFile(np.asarray(array), affine, tuple(array.shape), None, known)
 
 
 def _check_shape(shape: tuple[int, ...], path: Path) -> None:
@@ -201,66 +219,3 @@ def _check_series(folder: Path) -> None:
 
 def _dicom_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-
-
-def _check_meta_image(path: Path) -> None:
-    """Missing bytes of an MHD's data file: ITK fills them with zeros in silence."""
-    if path.suffix.lower() != ".mhd":
-        return
-    header = _meta_header(path)
-    data = path.parent / header.get("ElementDataFile", "")
-    if header.get("ElementDataFile", "LOCAL").upper().startswith(("LOCAL", "LIST")) or "%" in data.name:
-        return
-    if not data.is_file():
-        raise UserError(f"{path}: its data file {data.name} is missing; put it beside the header")
-    expected = int(header.get("CompressedDataSize", "0")) if _compressed(header) else _raw_bytes(header)
-    if data.stat().st_size < expected:
-        raise ValueError(f"its data file {data.name} has {data.stat().st_size} of {expected} bytes")
-    if _compressed(header):
-        _check_compressed(data)
-
-
-def _meta_data_files(path: Path) -> list[Path]:
-    """The files that hold an MHD's voxels: one, or where it lists several or gives a pattern, all of them."""
-    lines = path.read_bytes()[:65536].decode("latin-1").splitlines()
-    place = next((number for number, line in enumerate(lines) if line.startswith("ElementDataFile")), None)
-    if place is None:
-        return []
-    name = lines[place].partition("=")[2].strip()
-    if name.upper().startswith("LIST"):
-        return [path.parent / line.strip() for line in lines[place + 1 :] if line.strip()]
-    if "%" in name:  # "slice%03d.raw 1 90 1"
-        pattern = name.split()[0]
-        return sorted(path.parent.glob(f"{pattern.partition('%')[0]}*{Path(pattern).suffix}"))
-    return [] if name.upper() == "LOCAL" else [path.parent / name]
-
-
-def _check_compressed(data: Path) -> None:
-    """Decompresses to the checksum: ITK fills what it cannot decompress with whatever is in memory."""
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib's or gzip's header
-    with data.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            stream.decompress(chunk)
-    if not stream.eof:
-        raise ValueError(f"its data file {data.name} ends early")
-
-
-def _meta_header(path: Path) -> dict[str, str]:
-    """The ``Key = value`` lines of an MHD file."""
-    lines = path.read_bytes()[:65536].decode("latin-1").splitlines()
-    pairs = (line.split("=", 1) for line in lines if "=" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _compressed(header: dict[str, str]) -> bool:
-    return header.get("CompressedData", "False").lower() == "true"
-
-
-_ELEMENT_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "FLOAT": 4, "DOUBLE": 8}
-
-
-def _raw_bytes(header: dict[str, str]) -> int:
-    kind = header.get("ElementType", "").removeprefix("MET_").removeprefix("U")
-    if kind not in _ELEMENT_BYTES:
-        return 0
-    return math.prod(int(extent) for extent in header.get("DimSize", "0").split()) * _ELEMENT_BYTES[kind]

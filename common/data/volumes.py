@@ -21,6 +21,7 @@ from common.data.volume_files import (
     itk_geometry,
     nifti_geometry,
     read_volume_file,
+    source_parts,
 )
 from common.errors import UserError
 from common.files import atomic_write
@@ -51,6 +52,7 @@ class Volume:
         spacing: mm along rows, columns, slices of ``array``.
         is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
         source_range: black and white where values are not HU.
+        has_spacing: False where the file gives no voxel size; ``spacing`` is then 1 mm.
     """
 
     array: np.ndarray
@@ -60,6 +62,7 @@ class Volume:
     source_range: tuple[float, float]
     file_shape: tuple[int, ...]
     header: nib.Nifti1Header | None = field(default=None, repr=False)
+    has_spacing: bool = True
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Volume:
@@ -85,6 +88,7 @@ class Volume:
             source_range=source_range,
             file_shape=content.file_shape,
             header=content.header,
+            has_spacing=content.has_spacing,
         )
 
     @property
@@ -156,9 +160,7 @@ def _cached_volume(path: str, fingerprint: tuple[tuple[int, int], ...]) -> Volum
 
 def _fingerprint(path: Path) -> tuple[tuple[int, int], ...]:
     """Time and size of all files that make up the volume: another fingerprint is another volume."""
-    beside = [path.with_suffix(suffix) for suffix in (".raw", ".zraw")]
-    parts = sorted(path.iterdir()) if path.is_dir() else [path, *beside]
-    stats = [part.stat() for part in parts if part == path or part.is_file()]
+    stats = [part.stat() for part in source_parts(path)]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 

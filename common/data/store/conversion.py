@@ -28,6 +28,7 @@ class Source:
     spacing: tuple[float, float, float]
     is_hu: bool
     source_range: tuple[float, float]
+    has_spacing: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Slices:
-    """Converted slices (N, S, S), uint16 or uint8, with what `StoredVolume` says of them (images have no counts)."""
+    """Converted slices (N, S, S), uint16 or uint8, with what `StoredVolume` says of them."""
 
     array: np.ndarray
     lower: float
@@ -48,15 +49,22 @@ class Slices:
     counts: np.ndarray
 
 
-def read_source(request: Request, axis: str) -> Source:
+def read_source(request: Request, geometry: Geometry) -> Source:
     """The voxels of a volume, or of a 2-D picture as one slice.
 
     Raises:
-        UserError: unreadable, of an unknown type, or a single slice that is to be cut along its depth.
+        UserError: unreadable, of an unknown type, a single slice that is to be cut along its depth, or no
+            voxel size where slices are asked for in mm.
     """
-    source = _read_volume(request) if is_volume(request.path) else _read_picture(request)
-    if source.shape[2] == 1 and axis != "axial":
-        raise UserError(f"{request.path}: holds one slice, so there is nothing to cut; use axis axial")
+    path = request.path
+    source = _read_volume(request) if is_volume(path) else _read_picture(request)
+    if source.shape[2] == 1 and geometry.axis != "axial":
+        raise UserError(f"{path}: holds one slice, which cannot be cut {geometry.axis}; use axis axial")
+    if geometry.spacing is not None and not source.has_spacing:
+        raise UserError(
+            f"{path}: has no voxel size, so it cannot be resampled to {geometry.spacing:g} mm; "
+            "leave spacing out to stretch its slices, or write the voxel size into its header"
+        )
     return source
 
 
@@ -64,7 +72,8 @@ def _read_volume(request: Request) -> Source:
     if request.orientation != "identity":
         raise UserError(f"{request.path}: orientation {request.orientation} is for pictures; leave it out")
     volume = Volume.from_file(request.path)
-    return Source(volume.array, volume.affine, volume.spacing, volume.is_hu, volume.source_range)
+    meaning = volume.is_hu, volume.source_range, volume.has_spacing
+    return Source(volume.array, volume.affine, volume.spacing, *meaning)
 
 
 def _read_picture(request: Request) -> Source:
@@ -78,7 +87,7 @@ def _read_picture(request: Request) -> Source:
     else:
         pixels = read_label_picture(path)
     upright = orient(pixels, request.orientation)[:, :, None]  # (H, W, 1)
-    return Source(upright, np.eye(4), (1.0, 1.0, 1.0), False, source_range)
+    return Source(upright, np.eye(4), (1.0, 1.0, 1.0), False, source_range, has_spacing=False)
 
 
 def image_slices(source: Source, geometry: Geometry, intensity: Intensity, path: Path) -> Slices:

@@ -14,7 +14,7 @@ from common.errors import UserError
 # What np.save puts before the data of an array of three dimensions.
 HEADER_BYTES = 128
 MOST_OPEN = 128
-_UNIT = np.float32(65535)
+_SCALE = np.float32(1 / 65535)  # 65535 becomes exactly 1
 
 
 class SliceReader:
@@ -40,7 +40,11 @@ class SliceReader:
             self._raw = np.empty(size * size, np.uint16)
         self._read(volume, index, self._raw)
         result = np.empty((size, size), np.float32) if out is None else out
-        return np.divide(self._raw.reshape(size, size), _UNIT, out=result)
+        result[...] = self._raw.reshape(
+            size, size
+        )  # apart from the product: three times as fast as one ufunc
+        result *= _SCALE
+        return result
 
     def label(self, volume: StoredVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Slice ``index`` of a label file as uint8 codes (S, S), into ``out`` (contiguous) where given.

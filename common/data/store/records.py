@@ -64,11 +64,12 @@ class Job:
 def stamps(source: Path) -> Stamps:
     """[name, bytes, time of change in ns] of every file that the volume consists of.
 
-    Raises:
-        UserError: a part is missing.
+    Empty where it cannot be read, which converting it will say.
     """
-    with explained(source):
+    try:
         stats = [(part.name, part.stat()) for part in source_parts(source)]
+    except OSError:
+        return []
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 

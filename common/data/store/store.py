@@ -78,27 +78,25 @@ class SliceStore:
     def _trusted(self, job: Job) -> StoredVolume | None:
         """The volume where size and time of the source are those on record."""
         known = self._known(job)
-        if known is None or not job.source.exists():
-            return None
-        return known[1] if known[0]["parts"] == stamps(job.source) else None
+        return known[1] if known is not None and known[0]["parts"] == stamps(job.source) else None
 
     def _unchanged(self, job: Job) -> StoredVolume | None:
         """The volume where the source's content is that on record; brings its times up to date."""
-        trusted, known = self._trusted(job), self._known(job)
-        if trusted is not None or known is None or not job.source.exists():
-            return trusted
-        record, volume = known
-        parts = stamps(job.source)
-        if content_hash(job.source) != record["sha256"]:
+        known, parts = self._known(job), stamps(job.source)
+        if known is None or not parts:
             return None
-        write_json(self._record_path(job), {**record, "parts": parts})
+        record, volume = known
+        if record["parts"] != parts:
+            if content_hash(job.source) != record["sha256"]:
+                return None
+            write_json(self._record_path(job), {**record, "parts": parts})
         return volume
 
     def _converted(self, job: Job) -> StoredVolume:
         """Converts one file: the array first, under a name of its content, then the record that names it."""
         parts, content = stamps(job.source), content_hash(job.source)
         request, path = job.request, job.source
-        source = read_source(request, self.geometry.axis)
+        source = read_source(request, self.geometry)
         slices = (
             label_slices(source, self.geometry, path)
             if request.intensity is None or request.kind == "label"
