@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,19 @@ from common.files import read_json
 
 logger = logging.getLogger(__name__)
 TRUSTED = ("bundles.", "common.", "monai.networks.")
+# Twelve bits, as scanners write them: what 0 and 1 become where a model knows no HU.
+PLAIN_UNITS = Window(0, 4095)
+
+
+class Scale(NamedTuple):
+    """What a model's 0 and 1 are in the files it writes, the unit, and what is to be said of it."""
+
+    window: Window
+    unit: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.window.lower:g}..{self.window.upper:g} {self.unit}{self.note}"
 
 
 def model_info(ckpt_path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -64,6 +77,14 @@ def model_window(info: Mapping[str, Any], fallback: str = "lung") -> Window:
     if info.get("nominal_hu", False):
         logger.warning("this model learned from 8-bit slices: HU in its output are nominal, not measured")
     return window_by_name(info.get("window_hu", fallback))
+
+
+def model_scale(info: Mapping[str, Any], fallback: str = "angiography") -> Scale:
+    """HU in the model's window, or `PLAIN_UNITS` where it learned from percentiles, as of MR."""
+    if info.get("is_hu", True):
+        return Scale(model_window(info, fallback), "HU")
+    ends = f"{info['intensity']['lower']:g} and {info['intensity']['upper']:g}"
+    return Scale(PLAIN_UNITS, "units", f", the percentiles {ends} of what the model learned from: no HU")
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train: str) -> nn.Module:
