@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,21 @@ from common.data.stored_pairs import StoredPair, selected_slices
 from common.data.structures import LabelSet
 from common.errors import UserError
 from common.random import generator
+
+
+class _Lookup(NamedTuple):
+    """The class of each code, float32, and whether it is the code itself (a copy is faster)."""
+
+    table: np.ndarray
+    same: bool
+
+    @classmethod
+    def of(cls, table: np.ndarray | None, merged: np.ndarray | None = None) -> _Lookup | None:
+        """For a pair's table, perhaps with classes ``merged``; None for images."""
+        if table is None:
+            return None
+        classes = table if merged is None else merged[table]
+        return cls(classes.astype(np.float32), bool((classes == np.arange(len(classes))).all()))
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
@@ -63,12 +78,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self.dropped = sum(pair.image.depth for pair in self.pairs) - len(self._places)
         self.size = self.pairs[0].image.geometry.size
         self.samples = self._listed()
-        self._tables = _tables(self.pairs)
-        self._merged = self._tables
+        self._lookups = [_Lookup.of(pair.table) for pair in self.pairs]
+        self._merged = self._lookups
         if coarse > 0:
             if label_set is None:
                 raise UserError("coarse labels need labels as condition; set coarse to 0")
-            self._merged = _tables(self.pairs, label_set.merged())
+            self._merged = [_Lookup.of(pair.table, label_set.merged()) for pair in self.pairs]
         self._reader = SliceReader()
         self._codes = np.empty((self.size, self.size), np.uint8)
 
@@ -82,7 +97,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
         """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,)."""
         shape = (len(visits), 1, self.size, self.size)
-        image, label = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        image, label = np.empty(
+            (2, *shape), np.float32
+        )  # in one, which the allocator keeps for the next batch
         samples = [visit.sample if isinstance(visit, Draw) else int(visit) for visit in visits]
         for row, (visit, sample) in enumerate(zip(visits, samples, strict=True)):
             drawn = visit if isinstance(visit, Draw) else None
@@ -174,13 +191,16 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def _read_label(self, index: int, out: np.ndarray, merged: bool = False) -> None:
         number, place = self._places[index]
-        table = (self._merged if merged else self._tables)[number]
-        if table is None:
+        lookup = (self._merged if merged else self._lookups)[number]
+        if lookup is None:
             self._reader.image(self.pairs[number].label, int(place), out=out)
             _network_range(out)
             return
         self._reader.label(self.pairs[number].label, int(place), out=self._codes)
-        np.take(table, self._codes, out=out, mode="clip")
+        if lookup.same:
+            np.copyto(out, self._codes)
+        else:
+            np.take(lookup.table, self._codes, out=out, mode="clip")
 
     def _is_coarse(self, draw: Draw) -> bool:
         if self.coarse == 0.0:
@@ -200,15 +220,6 @@ def _network_range(unit: np.ndarray) -> None:
     """[0, 1] to [-1, 1], in place."""
     unit *= np.float32(2.0)
     unit -= np.float32(1.0)
-
-
-def _tables(pairs: Sequence[StoredPair], merged: np.ndarray | None = None) -> list[np.ndarray | None]:
-    """For each pair the class of every code as float32, perhaps ``merged``; None for images."""
-    tables = (pair.table for pair in pairs)
-    return [
-        None if table is None else (table if merged is None else merged[table]).astype(np.float32)
-        for table in tables
-    ]
 
 
 def _share(coarse: float) -> float:

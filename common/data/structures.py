@@ -90,7 +90,7 @@ class LabelSet:
         if WHOLE_HEART in meanings and WHOLE_HEART not in self.classes:
             value = values[meanings.index(WHOLE_HEART)]
             raise UserError(
-                f"{path}: value {value} means whole_heart, which is no class beside {', '.join(self.classes)}; "
+                f"{path}: value {value} means whole_heart, which is none of {', '.join(self.classes)}; "
                 "use --labels whole_heart, or train with coarse labels"
             )
         return np.array([self._class_of(name) for name in meanings], dtype=np.uint8)
@@ -156,9 +156,9 @@ def _entry(value: Any, name: Any) -> tuple[int, str]:
 
 
 def _read_text(text: str) -> Any:
-    """YAML's reading of the text. It needs a blank after each colon; the shell's user may not know."""
+    """YAML's reading of the text. It needs a blank after each colon and braces; people leave them out."""
     try:
-        return yaml.safe_load(text.replace(":", ": "))
+        return yaml.safe_load("{" + text.strip().strip("{}").replace(":", ": ") + "}")
     except yaml.YAMLError as error:
         raise UserError(f"label_map {text!r} cannot be read; write '{{1: LV, 2: Ao}}'") from error
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.layouts import find_samples
+from common.data.layouts import LAYOUTS, find_samples, find_volumes
 from common.errors import UserError
 
 
@@ -40,6 +40,14 @@ def test_volumes_become_slices(tmp_path: Path) -> None:
     assert [(s.name, s.patient, s.index) for s in samples] == [
         (f"case_3-z00{z}", "case_3", z) for z in range(3)
     ]
+
+
+def test_layouts_list_files_and_frames_belong_together(tmp_path: Path) -> None:
+    for frame in ("01", "12"):
+        volume(tmp_path / "images" / f"patient001_frame{frame}.nii.gz")
+        volume(tmp_path / "masks" / f"patient001_frame{frame}.nii.gz")
+    records = LAYOUTS["image_mask_folders"](tmp_path, "x")
+    assert [(r.patient, r.index) for r in records] == [("patient001", None)] * 2
 
 
 def test_phantoms_are_marked(tmp_path: Path) -> None:
@@ -99,3 +107,52 @@ def test_bad_folders(tmp_path: Path) -> None:
         find_samples(tmp_path)
     with pytest.raises(UserError, match="layout 'x' is unknown"):
         find_samples(tmp_path, layout="x")
+
+
+def test_volumes_with_label_folders(tmp_path: Path) -> None:
+    for name in ("images", "masks", "labels/heart", "labels/lung"):
+        volume(tmp_path / name / "phantom_000.nii.gz")
+    (tmp_path / "phantom.json").write_text("{}")
+    (record,) = find_volumes(tmp_path)
+    assert record.mask == tmp_path / "labels" / "heart" / "phantom_000.nii.gz"
+    assert (record.index, record.group, record.patient) == (None, "phantom", "phantom_000")
+    (lung,) = find_volumes(tmp_path, labels="lung")
+    assert lung.mask is not None and lung.mask.parent.name == "lung"
+
+
+def test_pictures_with_labels(tmp_path: Path) -> None:
+    for name in ("1001_63", "1001_179", "1002_5"):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "labels" / f"{name}.png")
+    assert [r.patient for r in find_volumes(tmp_path)] == ["1001", "1001", "1002"]
+    assert {r.patient for r in find_volumes(tmp_path, patient_pattern=r"(\d\d)")} == {"10"}
+
+
+def test_labels_beside_are_known_to_both(tmp_path: Path) -> None:
+    volume(tmp_path / "deep" / "p1_frame01.nii.gz")
+    volume(tmp_path / "deep" / "p1_frame01_gt.nii.gz")
+    assert [r.patient for r in find_volumes(tmp_path)] == ["p1"]
+    assert [(s.patient, s.index) for s in find_samples(tmp_path)] == [("p1", index) for index in range(3)]
+
+
+def test_bad_folders_of_volumes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        find_volumes(tmp_path / "none")
+    with pytest.raises(UserError, match="no images with labels found"):
+        find_volumes(tmp_path)
+    with pytest.raises(UserError, match="layout 'x' is unknown"):
+        find_volumes(tmp_path, layout="x")
+    volume(tmp_path / "images" / "a.nii.gz")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(UserError, match=r"a\.nii\.gz: image without mask"):
+        find_volumes(tmp_path)
+
+
+@pytest.mark.realdata
+def test_shared_hearts(shared_data: Path) -> None:
+    acdc = find_volumes(shared_data / "acdc")
+    assert len(acdc) == 32 and len({r.patient for r in acdc}) == 16
+    chd = find_volumes(shared_data / "cardiac_chd")
+    assert len(chd) == 24 and sorted({r.patient for r in chd}) == ["1001", "1002", "1003", "1004", "1005"]
+    (cta,) = find_volumes(shared_data / "cardiac_cta")
+    assert cta.image.name == "ct.nii.gz" and cta.patient == "cardiac_cta"

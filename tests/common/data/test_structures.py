@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.data.structures import MMWHS_VALUES, STRUCTURES, WHOLE_HEART, LabelSet, parsed_map
+from common.errors import UserError
+
+FILE = Path("label.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("all", STRUCTURES),
+        ("whole_heart", (WHOLE_HEART,)),
+        ("myo, lv", ("LV", "Myo")),
+        (500, ("LV",)),
+        ("205", ("Myo",)),
+        (["LV", 205], ("LV", "Myo")),
+        (("PA", "Ao"), ("Ao", "PA")),
+        ("['RV', 850]", ("RV", "PA")),
+        ("all,whole_heart", (*STRUCTURES, WHOLE_HEART)),
+    ],
+)
+def test_labels_as_the_command_line_brings_them(labels: Any, classes: tuple[str, ...]) -> None:
+    assert LabelSet(labels).classes == classes
+
+
+@pytest.mark.parametrize("labels", ["liver", 7, ["LV", "aorta"], "", [], "background"])
+def test_unknown_labels_list_the_known(labels: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"(unknown|nothing selected).*LV, RV, LA, RA, Myo, Ao, PA, whole_heart"
+    ):
+        LabelSet(labels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{1: whole_heart, 2: Ao, 3: PA}",
+        "{1:whole_heart,2:ao,3:pa}",
+        '{"1": "whole_heart", "2": "Ao", "3": "PA"}',
+        "1: WHOLE_HEART, 2: Ao, 3: PA",
+        {1: "whole_heart", 2: "Ao", 3: "PA"},
+        {"3": "PA", "2": "Ao", "1": "whole_heart"},
+    ],
+)
+def test_maps_as_text_or_dict(text: Any) -> None:
+    assert parsed_map(text) == {1: "whole_heart", 2: "Ao", 3: "PA"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{1: liver}", "'liver' is unknown; choose from LV"),
+        ("{1: all}", "'all' is unknown"),
+        ("{LV: 1}", "'LV' is no label value"),
+        ("{1: 2: [}", "cannot be read"),
+        ("{}", "give {VALUE: NAME"),
+        (5, "give {VALUE: NAME"),
+    ],
+)
+def test_bad_maps(given: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LabelSet(label_map=given)
+
+
+def test_default_values_are_the_order_and_those_of_mmwhs() -> None:
+    assert LabelSet().table(range(8), FILE).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    names = list(MMWHS_VALUES)
+    table = LabelSet().table([0, *MMWHS_VALUES.values(), 421], FILE)
+    assert [STRUCTURES[k - 1] for k in table[1:]] == [*names, "LA"] and table[0] == 0
+
+
+def test_own_class_else_whole_heart_else_background() -> None:
+    values = [0, 1, 5, 6]  # background, LV, Myo, Ao
+    assert LabelSet("Ao").table(values, FILE).tolist() == [0, 0, 0, 1]
+    assert LabelSet("whole_heart").table(values, FILE).tolist() == [0, 1, 1, 1]
+    assert LabelSet("whole_heart,Ao").table(values, FILE).tolist() == [0, 2, 2, 1]
+
+
+def test_a_foreign_map_replaces_the_default() -> None:
+    foreign = LabelSet(coarse=True, label_map="{1: whole_heart, 2: Ao, 9: background}")
+    assert foreign.table([0, 1, 2, 9], FILE).tolist() == [0, 8, 6, 0]
+    with pytest.raises(UserError, match=r"label\.nii\.gz: label values 3 are not in the label map"):
+        foreign.table([0, 1, 3], FILE)
+    assert foreign.with_map({3: "PA"}).table([0, 3], FILE).tolist() == [0, 7]
+
+
+def test_values_nobody_knows() -> None:
+    with pytest.raises(UserError, match=r"values 8, 206 are no known .* no map is given; give --label_map"):
+        LabelSet("LV").table([0, 1, 8, 206], FILE)
+    with pytest.raises(UserError, match="value 4 means whole_heart, which is none of LV"):
+        LabelSet("LV", {4: "whole_heart"}).table([0, 4], FILE)
+
+
+def test_merging_keeps_the_great_vessels_apart() -> None:
+    assert LabelSet(coarse=True).merged().tolist() == [0, 8, 8, 8, 8, 8, 6, 7, 8]
+    assert LabelSet("Ao,RV", coarse=True).merged().tolist() == [0, 3, 2, 3]
+    with pytest.raises(UserError, match="coarse"):
+        LabelSet().merged()
+
+
+def test_the_state_is_json_and_comes_back() -> None:
+    for original in (LabelSet("LV,Ao", "{7: LV, 3: Ao}", coarse=True), LabelSet(205)):
+        again = LabelSet.from_state(json.loads(json.dumps(original.state())))
+        assert (again.classes, again.label_map) == (original.classes, original.label_map)
