@@ -1,33 +1,57 @@
-"""What ``evaluating`` leaves behind: metrics with their baselines, a table, a panel, the losses' course."""
+"""What ``evaluating`` leaves behind: metrics with their baselines, tables, panels, the losses' course."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from common.data.pairs import PairDataset
+from common.data.samples import Sample
 from common.errors import UserError
 from common.files import write_json
 from common.metrics.baselines import baseline_predictions
 from common.metrics.curves import convergence_plot
 from common.metrics.evaluation import Evaluator, evaluate_with_baselines
 from common.metrics.features import FeatureExtractor
-from common.metrics.panel import save_panel
-from common.metrics.report import metrics_table
+from common.metrics.labels import is_condition_image
+from common.metrics.panel import save_panel, save_structure_panel
+from common.metrics.report import metrics_table, structures_table
+from common.metrics.rows import panel_rows
+from common.metrics.structures import StructureEvaluator, structures_with_baselines
 
 PANEL_ROWS = 8
+
+
+class Pairs(Protocol):
+    """A data set as `common.data.pairs.PairDataset` and `common.data.slices.SliceDataset` are.
+
+    ``images`` and ``labels`` are float32 (N, 1, S, S); they may be gathered anew at each access.
+    """
+
+    samples: list[Sample]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
 
 
 class EvaluationReport:
     """Collects an evaluator's predictions; at the end writes ``metrics.json``, panels and prints the tables.
 
     The first part is the result; further parts (sources that are reported apart) stand under ``apart``.
+    Where labels are condition images in [-1, 1], all that rests on masks is left out.
 
     Args:
         parts: the pairs by the split's name; the evaluator runs over them in this order.
@@ -37,22 +61,25 @@ class EvaluationReport:
         losses: the training log (CSV); its plot is left out where there is none.
         facts: put into ``metrics.json`` as they are (model, data, seed).
         seed: of bootstrap and baselines.
+        structures: names of the labels' classes, ``structures[k - 1]`` for index k: then faithfulness is that
+            of the structures, and each has its own metrics and a row in ``panel_structures.png``.
     """
 
     def __init__(
         self,
-        parts: Mapping[str, PairDataset],
-        train: PairDataset,
+        parts: Mapping[str, Pairs],
+        train: Pairs,
         folder: str | os.PathLike[str],
         extractor: FeatureExtractor,
         losses: str | os.PathLike[str] | None = None,
         facts: Mapping[str, Any] | None = None,
         seed: int = 0,
+        structures: Sequence[str] | None = None,
     ) -> None:
-        if any(part.labels is None for part in (*parts.values(), train)):
+        if any("label" not in part[0] for part in (*parts.values(), train)):
             raise UserError("evaluating needs masks for the test and the training slices")
         self.parts, self.train, self.folder, self.extractor = dict(parts), train, Path(folder), extractor
-        self.facts, self.seed = dict(facts or {}), seed
+        self.facts, self.seed, self.structures = dict(facts or {}), seed, list(structures or [])
         self.losses = Path(losses) if losses else None
         self.result: dict[str, Any] = {}
         self._predictions: list[Tensor] = []
@@ -70,11 +97,15 @@ class EvaluationReport:
     def _report(self) -> None:
         lengths = [len(part) for part in self.parts.values()]
         generated = torch.stack(self._predictions).split(lengths)  # (N, 1, S, S) each
+        train = _tensors(self.train)
         results = {}
         for (name, part), images in zip(self.parts.items(), generated, strict=True):
-            results[name] = {"split": name, **self._metrics(part, images)}
-            self._panel(name, part, images)
+            real, labels = _tensors(part)
+            results[name] = {"split": name, **self._metrics(part, images, real, labels, train)}
+            self._panels(name, part, images, real, labels)
             print(f"\n{name}: {len(part)} slices\n{metrics_table(results[name])}")
+            if "structures" in results[name]:
+                print(f"\n{structures_table(results[name]['structures'])}")
         first, *others = results
         self.result = {**self.facts, **results[first], "apart": {name: results[name] for name in others}}
         write_json(self.folder / "metrics.json", self.result)
@@ -82,31 +113,42 @@ class EvaluationReport:
             convergence_plot(self.losses, self.folder / "convergence.png")
         print(f"\nwritten to {self.folder}")
 
-    def _metrics(self, part: PairDataset, generated: Tensor) -> dict[str, Any]:
-        images, labels = _tensors(part)
-        train_images, train_labels = _tensors(self.train)
+    def _metrics(
+        self, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor, train: tuple[Tensor, Tensor]
+    ) -> dict[str, Any]:
         patients = [sample.patient for sample in part.samples]
         train_patients = [sample.patient for sample in self.train.samples]
-        evaluator = Evaluator(images, labels, self.extractor, patients, self.seed)
-        baselines = baseline_predictions(
-            train_images, train_labels, train_patients, labels, patients, self.seed
-        )
-        return evaluate_with_baselines(evaluator, generated, baselines)
+        baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed)
+        masks = not is_condition_image(labels)
+        lesions = labels if masks and not self.structures else None
+        evaluator = Evaluator(real, lesions, self.extractor, patients, self.seed)
+        result = evaluate_with_baselines(evaluator, generated, baselines)
+        if not (masks and self.structures):
+            return result
+        inside = StructureEvaluator(real, labels, self.structures, self.extractor, patients, self.seed)
+        return with_structures(result, structures_with_baselines(inside, generated, baselines))
 
-    def _panel(self, name: str, part: PairDataset, generated: Tensor) -> None:
-        images, labels = _tensors(part)
+    def _panels(self, name: str, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor) -> None:
+        suffix = "" if name == next(iter(self.parts)) else f"_{name}"
+        names = [sample.name for sample in part.samples]
         rows = panel_rows(labels, PANEL_ROWS)
-        names = [part.samples[row].name for row in rows]
-        path = self.folder / ("panel.png" if name == next(iter(self.parts)) else f"panel_{name}.png")
-        save_panel(path, labels[rows], generated[rows], images[rows], names)
+        chosen = [names[row] for row in rows]
+        panel = self.folder / f"panel{suffix}.png"
+        save_panel(panel, labels[rows], generated[rows], real[rows], chosen, self.structures)
+        if self.structures and not is_condition_image(labels):
+            panel = self.folder / f"panel_structures{suffix}.png"
+            save_structure_panel(panel, labels, generated, real, names, self.structures)
 
 
-def panel_rows(labels: Tensor, count: int) -> list[int]:
-    """Positions of ``count`` slices spread evenly over the sizes of their lesions, largest first."""
-    order = labels.flatten(1).sum(1).argsort(descending=True, stable=True)
-    places = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
-    return [int(row) for row in order[places]]
+def with_structures(result: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole images' result with what was found inside structures; its mean faithfulness leads, too."""
+    return {
+        **result,
+        "leading": [*result["leading"], *inside["metrics"]],
+        "metrics": {**result["metrics"], **inside["metrics"]},
+        "structures": inside["structures"],
+    }
 
 
-def _tensors(dataset: PairDataset) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+def _tensors(dataset: Pairs) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(dataset.images), torch.as_tensor(dataset.labels)

@@ -1,27 +1,29 @@
-"""The panel of an evaluation: mask | generated | real | absolute difference, one sample a row."""
+"""The panels of an evaluation: mask | generated | real | absolute difference, one sample a row."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import torch
 from torch import Tensor
 
 from common.files import atomic_write
+from common.metrics.colours import class_picture, label_picture
+from common.metrics.labels import is_condition_image
+from common.metrics.rows import structure_rows
+from common.metrics.sheet import sheet, tiled
 
-SMALLEST_TILE = 160  # pixels; smaller images are enlarged by whole factors
-GAP = 6
-HEADER = 26
-CAPTION = 18
-TITLES = ("mask", "generated", "real")  # and the difference, with its scale
-TITLE_POINTS, NAME_POINTS = 14, 11
-PAPER, INK = 255, 0
+WHOLE = "all structures"
 
 
 def save_panel(
-    path: str | os.PathLike[str], masks: Tensor, generated: Tensor, real: Tensor, names: Sequence[str]
+    path: str | os.PathLike[str],
+    masks: Tensor,
+    generated: Tensor,
+    real: Tensor,
+    names: Sequence[str],
+    structures: Sequence[str] = (),
 ) -> None:
     """Writes the panel as PNG, atomically.
 
@@ -30,54 +32,63 @@ def save_panel(
 
     Args:
         path: the PNG file.
-        masks: (N, C, H, W), lesion where above 0.5.
+        masks: (N, C, H, W): masks, class indices (shown in colours) or condition images.
         generated, real: (N, 1, H, W) in [-1, 1].
         names: N captions.
+        structures: names of the classes, for the legend.
     """
-    columns, largest = _columns(masks, generated, real)  # (N, 4, H, W) in [0, 1]
-    factor = max(1, -(-SMALLEST_TILE // columns.shape[-1]))
-    tiles = np.round(columns * 255).astype(np.uint8).repeat(factor, axis=2).repeat(factor, axis=3)
-    sheet = _sheet(tiles, (*TITLES, f"|generated - real|, white = {largest:.0%}"), names)
+    title = "condition" if is_condition_image(masks) else "mask"
+    _save(path, title, label_picture(masks), generated, real, names, structures)
+
+
+def save_structure_panel(
+    path: str | os.PathLike[str],
+    labels: Tensor,
+    generated: Tensor,
+    real: Tensor,
+    names: Sequence[str],
+    structures: Sequence[str],
+) -> None:
+    """A row for each structure and for all together, as paper B's figure 4; slices as `structure_rows` says.
+
+    In the mask the other structures are dimmed. Nothing is written where no slice has any structure.
+
+    Args:
+        path: the PNG file.
+        labels: class indices (N, 1, H, W) of a whole test set.
+        generated, real: (N, 1, H, W) in [-1, 1].
+        names: N names of the slices.
+        structures: names of the classes.
+    """
+    chosen = structure_rows(labels, len(structures))
+    if not chosen:
+        return
+    pictures = [class_picture(labels[row : row + 1].cpu(), index or None) for index, row in chosen]
+    rows = [row for _, row in chosen]
+    captions = [f"{structures[index - 1] if index else WHOLE}: {names[row]}" for index, row in chosen]
+    _save(path, "mask", torch.cat(pictures), generated[rows], real[rows], captions, structures)
+
+
+def _save(
+    path: str | os.PathLike[str],
+    title: str,
+    conditions: Tensor,
+    generated: Tensor,
+    real: Tensor,
+    names: Sequence[str],
+    structures: Sequence[str],
+) -> None:
+    """Conditions are pictures in [0, 1]; in colours they get a legend."""
+    first, second = (unit_range(images) for images in (generated, real))
+    difference = (first - second).abs()
+    largest = float(difference.max()) if difference.numel() else 0.0
+    titles = (title, "generated", "real", f"|generated - real|, white = {largest:.0%}")
+    tiles = tiled([conditions, first, second, difference / max(largest, 1e-6)])
+    legend = structures if conditions.shape[1] == 3 else ()
     with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet(tiles, titles, names, legend).save(temporary, format="PNG")
 
 
-def _sheet(tiles: np.ndarray, titles: Sequence[str], names: Sequence[str]) -> Image.Image:
-    """Tiles (rows, columns, H, W) uint8 on paper: titles above the columns, a name below each row."""
-    rows, columns, height, width = tiles.shape
-    size = (columns * (width + GAP) + GAP, HEADER + rows * (height + CAPTION) + GAP)
-    sheet = Image.new("L", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    lefts = [GAP + column * (width + GAP) for column in range(columns)]
-    for left, title in zip(lefts, titles, strict=True):
-        _write(draw, (left, GAP), title, width, TITLE_POINTS)
-    for row, (line, name) in enumerate(zip(tiles, names, strict=True)):
-        top = HEADER + row * (height + CAPTION)
-        for left, tile in zip(lefts, line, strict=True):
-            sheet.paste(Image.fromarray(tile), (left, top))
-        _write(draw, (GAP, top + height + 2), name, size[0] - 2 * GAP, NAME_POINTS)
-    return sheet
-
-
-def _columns(masks: Tensor, generated: Tensor, real: Tensor) -> tuple[np.ndarray, float]:
-    """The four columns in [0, 1] as (N, 4, H, W) and the largest difference as a part of the window."""
-    lesion = (masks.detach().cpu() > 0.5).any(1).float().numpy()  # (N, H, W)
-    first, second = (
-        ((images.detach().cpu().float()[:, 0].clamp(-1, 1) + 1) / 2).numpy() for images in (generated, real)
-    )
-    difference = np.abs(first - second)
-    largest = float(difference.max()) if difference.size else 0.0
-    return np.stack([lesion, first, second, difference / max(largest, 1e-6)], axis=1), largest
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, points: int) -> None:
-    """Writes the text, or its end behind dots where it is wider than ``width`` pixels."""
-    font = ImageFont.load_default(points)
-    start = 0
-    while start < len(text) and font.getlength(_from(text, start)) > width:
-        start += 1
-    draw.text(place, _from(text, start), INK, font)
-
-
-def _from(text: str, start: int) -> str:
-    return text if start == 0 else f"...{text[start:]}"
+def unit_range(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] (clipped) as grey levels (N, 1, H, W) in [0, 1] on the CPU."""
+    return images.detach().cpu().float()[:, :1].clamp(-1, 1).add(1).div(2)

@@ -1,10 +1,11 @@
-"""The result of an evaluation as a table for the terminal."""
+"""The result of an evaluation as tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+BESIDE = ("nearest_mask", "mean_image")  # the baselines that a structure's line has room for
 ARROWS = {"higher": "higher is better", "lower": "lower is better"}
 
 
@@ -18,6 +19,22 @@ def metrics_table(result: Mapping[str, Any]) -> str:
     head = ["metric", "model [95 % interval]", *(name.replace("_", "-") for name in baselines), "n", ""]
     rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
     return aligned(rows)
+
+
+def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of `common.metrics.structures.structures_with_baselines`'s structures, one a line.
+
+    Each metric of a structure is given as the model's value with those of the baselines in brackets.
+    """
+    first = next(iter(structures.values()), {})
+    names = [name for name in first if name != "contrast_error"]
+    beside = [name for name in BESIDE if any(name in first[metric]["baselines"] for metric in names)]
+    rows = [["structure", *(f"{name} {first[name]['better']}" for name in names), "n"]]
+    for structure, metrics in structures.items():
+        cells = [_with_baselines(metrics[name], beside) for name in names]
+        rows.append([structure, *cells, str(metrics["mse"]["n"])])
+    note = ", ".join(name.replace("_", "-") for name in beside)
+    return f"{aligned(rows)}\nmodel ({note}); n slices; higher or lower is better"
 
 
 def number(value: float | None) -> str:
@@ -36,6 +53,11 @@ def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading
         str(metric["n"]),
         ARROWS[metric["better"]],
     ]
+
+
+def _with_baselines(metric: Mapping[str, Any], baselines: Sequence[str]) -> str:
+    beside = ", ".join(number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
+    return f"{number(metric['mean'])} ({beside})"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

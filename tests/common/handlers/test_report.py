@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from common.data.layouts import find_samples
 from common.data.pairs import PairDataset
+from common.data.samples import Sample
 from common.errors import UserError
-from common.handlers.report import EvaluationReport, panel_rows
+from common.handlers.report import EvaluationReport
 
 
 class Corners:
@@ -97,10 +99,72 @@ def test_sets_without_masks_are_refused(parts: dict[str, PairDataset], tmp_path:
         EvaluationReport({"test": parts["test"]}, parts["train"], tmp_path, Corners())
 
 
-def test_panel_rows_go_from_the_largest_lesion_to_the_smallest() -> None:
-    labels = torch.zeros(5, 1, 4, 4)
-    for row, pixels in enumerate((2, 5, 0, 5, 9)):
-        labels[row, 0].view(-1)[:pixels] = 1
-    assert panel_rows(labels, 8) == [4, 1, 3, 0, 2]
-    assert panel_rows(labels, 3) == [4, 3, 2]
-    assert panel_rows(labels, 1) == [4]
+class Hearts:
+    """Slices of a heart in arrays that are made anew at each access: two structures on noise, LV and Ao."""
+
+    def __init__(self, patients: int, seed: int) -> None:
+        names = [(patient, index) for patient in range(patients) for index in range(3)]
+        self.samples = [Sample(Path(f"s{seed}p{p}.nii.gz"), None, f"s{seed}p{p}", i) for p, i in names]
+        numbers = np.random.default_rng(seed)
+        self.noise = numbers.normal(-0.7, 0.05, (len(names), 1, 32, 32)).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "label": self.labels[index], "sample": index}
+
+    @property
+    def labels(self) -> np.ndarray:
+        labels = np.zeros((len(self), 1, 32, 32), np.float32)
+        for index, label in enumerate(labels):
+            label[0, 16 : 20 + index % 5, 10:20] = 1
+        labels[1:, 0, 4:10, 18:26] = 2
+        return labels
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.noise + 0.6 * (self.labels == 1) + np.float32(0.9) * (self.labels == 2)
+
+
+class Contrasts(Hearts):
+    """The condition is the image in another contrast."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.clip(-self.noise - 1.5 * (super().labels > 0), -1, 1)
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.noise
+
+
+def test_each_structure_has_its_metrics_and_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test, train = Hearts(2, 5), Hearts(3, 6)
+    report = EvaluationReport({"test": test}, train, tmp_path, Corners(), structures=["LV", "Ao"])
+    drawn = torch.from_numpy(np.where(test.labels == 2, test.images - np.float32(0.45), test.images))
+    evaluated(report, drawn)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["leading"] == ["fid_corners", "structure_faithfulness"]
+    assert found["metrics"]["structure_faithfulness"]["mean"] == pytest.approx(0.75, abs=0.01)
+    assert not any(name.startswith("lesion") for name in found["metrics"])
+    assert list(found["structures"]) == ["LV", "Ao"]
+    aorta = found["structures"]["Ao"]
+    assert aorta["mse"]["mean"] == pytest.approx(0.45**2, rel=1e-3) and aorta["mse"]["n"] == 5
+    assert found["structures"]["LV"]["mse"]["mean"] == 0 and found["structures"]["LV"]["mse"]["n"] == 6
+    assert set(aorta["fid_corners"]["baselines"]) == {"mean_image", "nearest_mask", "real_real"}
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["panel.png", "panel_structures.png"]
+    shown = capsys.readouterr().out
+    assert "structure_faithfulness *" in shown and "\nAo " in shown and "(nearest-mask, mean-image)" in shown
+
+
+def test_condition_images_have_neither_structures_nor_lesions(tmp_path: Path) -> None:
+    test = Contrasts(2, 5)
+    report = EvaluationReport({"test": test}, Contrasts(3, 6), tmp_path, Corners(), structures=["LV", "Ao"])
+    evaluated(report, torch.from_numpy(test.images))
+    assert report.result["leading"] == ["fid_corners"] and "structures" not in report.result
+    assert not any("faithfulness" in name for name in report.result["metrics"])
+    assert [path.name for path in tmp_path.glob("*.png")] == ["panel.png"]

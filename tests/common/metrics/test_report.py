@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.metrics.report import metrics_table, number
+from common.metrics.report import metrics_table, number, structures_table
 
 
 def result() -> dict[str, Any]:
@@ -34,3 +34,22 @@ def test_numbers() -> None:
 
 def test_an_empty_result_is_a_header() -> None:
     assert metrics_table({"leading": [], "metrics": {}}).startswith("metric")
+
+
+def test_structures_are_a_line_each_with_the_baselines_in_brackets() -> None:
+    def entry(value: float | None, better: str, n: int = 9) -> dict[str, Any]:
+        beside = {name: {"mean": mean} for name, mean in (("mean_image", 3.5), ("nearest_mask", 0.25))}
+        return {"mean": value, "interval": [0, 1], "n": n, "better": better, "baselines": beside}
+
+    def structure(value: float | None, n: int) -> dict[str, Any]:
+        return {
+            "fid_x": entry(value, "lower"),
+            "mse": entry(value, "lower", n),
+            "contrast_error": entry(7, "lower"),
+        }
+
+    lines = structures_table({"LV": structure(12.5, 40), "Ao": structure(None, 0)}).splitlines()
+    assert lines[0].split() == ["structure", "fid_x", "lower", "mse", "lower", "n"]
+    assert lines[2].split() == ["LV", "12.50", "(0.250,", "3.500)", "12.50", "(0.250,", "3.500)", "40"]
+    assert lines[3].split()[1] == "-" and lines[3].split()[-1] == "0"
+    assert lines[4].startswith("model (nearest-mask, mean-image)")
