@@ -111,6 +111,6 @@ def annotation_part(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> 
 
 
 def condition_part(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the perturbed map, which a copy of the condition would be, and the true one."""
+    """An ``output_transform``: the perturbed map, as if it were the prediction, and the true one."""
     _, target, condition = prediction_target_condition(output)
     return condition, target[:, 1:]

@@ -92,7 +92,8 @@ class EvaluationReport:
 
     def _collect(self, engine: Engine) -> None:
         state: Any = engine.state
-        self._predictions += [torch.as_tensor(item["pred"]).float().cpu() for item in state.output]
+        # Whatever a generator puts out beside its image follows after it.
+        self._predictions += [torch.as_tensor(item["pred"])[:1].float().cpu() for item in state.output]
 
     def _report(self) -> None:
         lengths = [len(part) for part in self.parts.values()]

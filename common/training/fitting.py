@@ -20,7 +20,7 @@ def check_fit(generator: nn.Module, discriminator: nn.Module, image_size: int) -
     try:
         with evaluating(generator, discriminator), preserved_rng(0), torch.inference_mode():
             image = generator(mask)
-            if image.shape != mask.shape:
+            if image.shape[-2:] != mask.shape[-2:]:
                 raise ValueError(f"images of {tuple(image.shape[-2:])}")
             discriminator(image, mask)
     except (RuntimeError, ValueError) as error:
