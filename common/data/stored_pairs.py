@@ -16,6 +16,8 @@ from common.errors import UserError
 
 # Tools write affines in single precision; entries of one grid differ by less than this (mm).
 AFFINE_TOLERANCE = 1e-3
+SHOWN = 5
+"""So many patients are named in an error."""
 
 
 class StoredPair(NamedTuple):
@@ -100,11 +102,10 @@ def selected_slices(
         slices = slices[_foreground(pair)[slices] >= min_pixels]
         kept.append(np.stack([np.full_like(slices, number), slices], axis=1))
     if not any(len(slices) for slices in kept):
-        where = pairs[0].sample.image.parent if pairs else "the data set"
         raise UserError(
-            f"{where}: no slices left of {total}: {thinned} after every={every}, none of them with "
-            f"min_pixels={min_pixels} pixels of {', '.join(classes) or 'a class'}; lower --min_pixels or "
-            "choose other --labels"
+            f"{_where(pairs)}: no slices left of {total} ({_patients(pairs)}): {thinned} after "
+            f"every={every}, none of them with min_pixels={min_pixels} pixels of {', '.join(classes) or 'a class'}; "
+            "lower min_pixels or choose other --labels"
         )
     return np.concatenate(kept)
 
@@ -114,6 +115,15 @@ def _foreground(pair: StoredPair) -> np.ndarray:
     if pair.table is None:
         return np.full(pair.image.depth, np.iinfo(np.int64).max)
     return np.asarray(pair.label.counts)[:, pair.table > 0].sum(axis=1, dtype=np.int64)
+
+
+def _where(pairs: Sequence[StoredPair]) -> str:
+    return str(pairs[0].sample.image.parent) if pairs else "the data set"
+
+
+def _patients(pairs: Sequence[StoredPair]) -> str:
+    names = sorted({pair.sample.patient for pair in pairs})
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
 
+from common.config.checks import check_config
+from common.config.words import read_words
 from common.data.structures import MMWHS_VALUES, STRUCTURES, WHOLE_HEART, LabelSet, parsed_map
 from common.errors import UserError
 
@@ -109,3 +113,17 @@ def test_the_state_is_json_and_comes_back() -> None:
     for original in (LabelSet("LV,Ao", "{7: LV, 3: Ao}", coarse=True), LabelSet(205)):
         again = LabelSet.from_state(json.loads(json.dumps(original.state())))
         assert (again.classes, again.label_map) == (original.classes, original.label_map)
+
+
+@pytest.mark.parametrize(
+    "text", ["{1: whole_heart, 2: Ao, 3: PA}", "{1:whole_heart,2:Ao,3:PA}", "1:whole_heart,2:Ao,3:PA"]
+)
+def test_the_command_line_and_a_config_carry_a_map(text: str) -> None:
+    target = {"_target_": "common.data.structures.LabelSet", "labels": "@labels", "label_map": "@label_map"}
+    parser = ConfigParser({"labels": "all", "label_map": {1: "LV"}, "set": target})
+    parser.update({"labels": DefaultParseValue("LV,Ao"), "label_map": DefaultParseValue(text)})
+    parser.parse()
+    read_words(parser)
+    check_config(parser, ["set"])
+    made = parser.get_parsed_content("set")
+    assert made.classes == ("LV", "Ao") and made.label_map == {1: "whole_heart", 2: "Ao", 3: "PA"}
