@@ -102,10 +102,11 @@ def selected_slices(
         slices = slices[_foreground(pair)[slices] >= min_pixels]
         kept.append(np.stack([np.full_like(slices, number), slices], axis=1))
     if not any(len(slices) for slices in kept):
+        named = ", ".join(classes) or "a class"
         raise UserError(
             f"{_where(pairs)}: no slices left of {total} ({_patients(pairs)}): {thinned} after "
-            f"every={every}, none of them with min_pixels={min_pixels} pixels of {', '.join(classes) or 'a class'}; "
-            "lower min_pixels or choose other --labels"
+            f"every={every}, none of them with min_pixels={min_pixels} pixels of {named}; lower min_pixels "
+            "or choose other --labels"
         )
     return np.concatenate(kept)
 
