@@ -20,6 +20,7 @@ from common.inference.labels import LabelSlices
 from common.inference.models import model_scale
 from common.inference.sources import Source, find_sources
 from common.inference.volume_writing import VolumeWriter
+from tests.common.data.test_bad_input import write_dicom
 from tests.common.inference.hearts import AFFINES, generated, heart, hu_of, model_facts, save
 
 
@@ -79,20 +80,38 @@ def test_in_plane_spacing_crops_and_comes_back(tmp_path: Path) -> None:
     assert (hu[0] == -200).all() and (hu[-1] == -200).all()
 
 
-def test_mhd_and_dicom_labels_become_nifti_at_the_same_place(tmp_path: Path) -> None:
-    label = heart(8, 8, 6)
+def save_by_itk(path: Path, label: np.ndarray) -> Path:
     volume = itk.image_from_array(np.ascontiguousarray(label.T))
     volume.SetSpacing((1.5, 1.25, 3.0))
     volume.SetOrigin((10.0, -20.0, 30.0))
-    (tmp_path / "labels").mkdir()
-    itk.imwrite(volume, str(tmp_path / "labels" / "case.mhd"))
-    writer = made(tmp_path / "labels" / "case.mhd", tmp_path / "out", model_facts(8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    itk.imwrite(volume, str(path))
+    return path
+
+
+def test_mhd_labels_become_nifti_at_the_same_place(tmp_path: Path) -> None:
+    label = heart(8, 8, 6)
+    path = save_by_itk(tmp_path / "labels" / "case.mhd", label)
+    writer = made(path, tmp_path / "out", model_facts(8))
     image = nib.load(writer.written[0])
     assert writer.written[0].name == "case.nii.gz"
     np.testing.assert_allclose(
         image.affine, [[-1.5, 0, 0, -10], [0, -1.25, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]], atol=1e-6
     )
     assert (np.asanyarray(image.dataobj) == hu_of(label)).all()
+
+
+def test_a_folder_of_dicom_labels_becomes_one_volume(tmp_path: Path) -> None:
+    label = heart(8, 8, 6)
+    series = tmp_path / "labels" / "case"
+    write_dicom(series, label.astype(np.int16))
+    writer = made(series, tmp_path / "out", model_facts(8))
+    image = nib.load(writer.written[0])
+    assert writer.written[0].name == "case.nii.gz" and image.shape == (8, 8, 6)
+    np.testing.assert_allclose(np.diag(image.affine), [-0.7, -0.7, 2.5, 1.0], atol=1e-6)
+    assert (np.asanyarray(image.dataobj) == hu_of(label)).all()
+    with pytest.raises(UserError, match="choose another --output_dir"):
+        made(series, series, model_facts(8))
 
 
 def test_pictures_return_as_pictures(tmp_path: Path) -> None:
