@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.bundles.patchgan_cardiac.case import CASE as PATCHGAN
 from tests.bundles.pix2pix_covid.case import CASE as PIX2PIX
 
-CASES = (PIX2PIX,)
+CASES = (PIX2PIX, PATCHGAN)
