@@ -27,6 +27,12 @@ class _Pair(NamedTuple):
     name: str
 
 
+def without_ending(name: str) -> str:
+    """The name of a label file without what says that it is one; a file called ``label`` only keeps that."""
+    match = _LABEL.fullmatch(name)
+    return match["base"] if match and match["base"] else name
+
+
 def has_labels_beside(folder: Path) -> bool:
     """Whether any volume below ``folder`` is named like a label."""
     return any(_LABEL.fullmatch(stem(file)) for file in _volume_files(folder))

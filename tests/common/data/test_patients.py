@@ -12,6 +12,9 @@ from common.errors import UserError
     ("file", "patient"),
     [
         ("patient001_frame12.nii.gz", "patient001"),
+        ("patient001_frame12_variant02.nii.gz", "patient001"),
+        ("heart_variant02.nii.gz", "heart"),
+        ("case7_012_variant02.png", "case7"),
         ("ct_train_1001.nii.gz", "ct_train_1001"),
         ("case_3.mhd", "case_3"),
         ("1001_179.png", "1001"),
