@@ -88,9 +88,10 @@ def _tally(values: Sequence[np.ndarray], labels: Sequence[np.ndarray], count: in
     """For three neighbouring arrays, by label: sum of distances and number of voxels (2, count)."""
     before, here, after = (np.asarray(array, dtype=np.float32) for array in values)
     same = (labels[0] == labels[1]) & (labels[1] == labels[2])
-    distance = np.abs(here - (before + after) / 2)[same]
-    label = labels[1][same]
-    return np.stack([np.bincount(label, distance, count), np.bincount(label, minlength=count)])
+    distance = np.abs(here - (before + after) / 2).ravel()
+    label = np.where(same, labels[1], count).ravel()  # what differs goes into a bin of its own
+    both = [np.bincount(label, distance, count + 1), np.bincount(label, minlength=count + 1)]
+    return np.stack(both)[:, :count]
 
 
 def _mean(across: np.ndarray, within: np.ndarray) -> Flicker:
