@@ -26,9 +26,10 @@ def check_space(folder: Path, jobs: Sequence[Job]) -> None:
         return
     needed, free = sum(map(array_bytes, jobs)) + RESERVE, shutil.disk_usage(folder).free
     if needed > free:
+        files = f"{len(jobs)} file{'' if len(jobs) == 1 else 's'}"
         raise UserError(
-            f"{folder}: converting {len(jobs)} files needs {needed / 1e6:.0f} MB but {free / 1e6:.0f} MB are "
-            "free; free some space or choose another --store_dir"
+            f"{folder}: converting {files} needs {needed / 1e6:.0f} MB but {free / 1e6:.0f} MB are free; "
+            "free some space or choose another --store_dir"
         )
 
 

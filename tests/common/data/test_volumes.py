@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.volumes import Volume, open_volume, volume_depth, write_nifti
+from common.data.volumes import Volume, open_volume, volume_depth, volume_shape, write_nifti
 
 # World mm (RAS) of the one marked voxel, and the extents along x, y, z.
 EXTENT, SPACING, MARK = (4, 5, 3), (0.5, 0.75, 2.0), (1, 3, 2)
@@ -40,7 +40,7 @@ def test_any_axis_order_reaches_display_order_and_comes_back(
     assert volume.array.shape == (5, 4, 3) and volume.spacing == (0.75, 0.5, 2.0)
     x, y, z = MARK
     assert volume.array[EXTENT[1] - 1 - y, EXTENT[0] - 1 - x, z] == 500
-    assert volume_depth(tmp_path / "a.nii") == 3
+    assert volume_depth(tmp_path / "a.nii") == 3 and volume_shape(tmp_path / "a.nii") == (5, 4, 3)
     assert np.array_equal(volume.restore(volume.array), stored)
 
 

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.data.store.planes import (
+    Frame,
+    from_planes,
+    nearest,
+    plane_spacing,
+    planes_shape,
+    resample,
+    to_planes,
+)
+from common.data.store.request import AXES, Geometry
+from common.errors import UserError
+
+SHAPE, SPACING = (5, 4, 3), (0.75, 0.5, 2.0)  # along rows (to the back), columns (to the left), slices (up)
+
+
+def numbered() -> np.ndarray:
+    """(H, W, D): the value tells the place, 100 h + 10 w + d."""
+    rows, columns, slices = np.indices(SHAPE)
+    return 100 * rows + 10 * columns + slices
+
+
+@pytest.mark.parametrize(
+    ("axis", "top_left", "right_of_it", "below_it"),
+    [
+        ("axial", 1, 11, 101),  # second slice from the feet: columns to the left, rows to the back
+        ("coronal", 102, 112, 101),  # second from the front: the head is up, columns to the left
+        ("sagittal", 12, 112, 11),  # second from the right: the head is up, columns to the back
+    ],
+)
+def test_planes_lie_as_radiologists_see_them(
+    axis: str, top_left: int, right_of_it: int, below_it: int
+) -> None:
+    plane = to_planes(numbered(), axis)[1]
+    assert (plane[0, 0], plane[0, 1], plane[1, 0]) == (top_left, right_of_it, below_it)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_planes_go_back_to_where_they_were(axis: str) -> None:
+    planes = to_planes(numbered(), axis)
+    assert planes.shape == planes_shape(SHAPE, axis)
+    assert np.array_equal(from_planes(planes, axis), numbered())
+
+
+def test_spacing_follows_the_planes() -> None:
+    assert [plane_spacing(SPACING, axis) for axis in AXES] == [(0.75, 0.5), (2.0, 0.5), (2.0, 0.75)]
+
+
+def test_area_averages_where_it_shrinks_and_is_linear_where_it_enlarges() -> None:
+    image = np.array([[0, 2, 4, 6], [1, 3, 5, 7]], np.float32)
+    assert resample(image, 2, 2, "area").tolist() == [[1, 5], [2, 6]]
+    # 1 row from 2, and columns from 2 to 4: averages of rows, then centres at 1/4 and 3/4
+    tall = np.array([[0, 8], [4, 12]], np.float32)
+    assert resample(tall, 1, 4, "area").tolist() == [[2, 4, 8, 10]]
+
+
+def test_linear_leaves_a_ramp_a_ramp() -> None:
+    ramp = np.tile(np.arange(16, dtype=np.float32), (3, 1))
+    inner = resample(ramp, 3, 8, "linear")[1, 1:-1]
+    assert inner == pytest.approx(2 * np.arange(1, 7) + 0.5)
+
+
+@pytest.mark.parametrize(("source", "target"), [(3, 7), (7, 3), (5, 5), (1, 4), (10, 4), (4, 10)])
+def test_the_nearest_pixel_has_the_nearest_centre(source: int, target: int) -> None:
+    centres = (np.arange(target) + 0.5) / target
+    distances = np.abs(centres[:, None] - ((np.arange(source) + 0.5) / source)[None])
+    found = nearest(source, target)
+    assert distances[np.arange(target), found] == pytest.approx(distances.min(1))
+
+
+def test_resampling_to_mm_is_centred() -> None:
+    # Axial planes of 5 x 4 pixels of 0.75 x 0.5 mm are 3.75 x 2 mm: 4 x 2 pixels of 1 mm.
+    frame = Frame.of(Geometry(6, spacing=1.0), SHAPE, SPACING)
+    assert frame.resized == (4, 2)
+    stored = frame.image(np.ones((5, 4)), "area")
+    assert np.array_equal(np.argwhere(stored).min(0), (1, 2)) and stored.sum() == 8
+    assert np.array_equal(frame.label(np.ones((5, 4), np.uint8)), stored)
+
+
+def test_larger_planes_are_cropped_around_the_centre() -> None:
+    frame = Frame.of(Geometry(2, spacing=0.5), (3, 4, 1), (1.0, 0.5, 1.0))
+    assert frame.resized == (6, 4)
+    plane = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert frame.label(plane).tolist() == [[5, 6], [5, 6]]  # both rows of the square lie in row 1
+    assert frame.label_back(np.full((2, 2), 9, np.uint8), 7).tolist() == [[7] * 4, [7, 9, 9, 7], [7] * 4]
+
+
+def test_nonsense_spacing_is_refused() -> None:
+    with pytest.raises(UserError, match="20000 x 10000"):
+        Frame.of(Geometry(8, spacing=0.001), (20, 10, 4), (1.0, 1.0, 1.0))

@@ -1,0 +1,142 @@
+"""Volume files as they lie on disk; what broken ones give is in test_bad_input."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.data import volume_files
+from common.data.volume_files import gunzip, itk_geometry, read_volume_file, source_parts
+from common.data.volumes import Volume, volume_shape
+from common.errors import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 50, 700_000, np.uint8).tobytes()
+
+
+def unpacked(path: Path, packed: bytes) -> bytes:
+    path.write_bytes(packed)
+    return b"".join(gunzip(path))
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, 2**18])
+def test_members_are_read_as_one_and_padding_is_left_out(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_files, "GZIP_CHUNK", chunk)
+    parts = [CONTENT[:5000], b"", CONTENT[5000:9000]]
+    members = b"".join(gzip.compress(part) for part in parts)
+    assert unpacked(tmp_path / "a.gz", members + bytes(40)) == CONTENT[:9000]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda packed: packed[:-9], "ended before"),
+        (lambda packed: packed[: len(packed) // 2], "ended before"),
+        (lambda packed: b"", "ended before"),
+        (lambda packed: packed[:-8] + bytes(4) + packed[-4:], "incorrect data check"),
+        (lambda packed: packed[:-4] + bytes(4), "incorrect length check"),
+        (lambda packed: packed + b"rubbish behind it", "incorrect header"),
+        (lambda packed: b"PK" + packed, "incorrect header"),
+    ],
+)
+def test_damage_is_noticed(tmp_path: Path, damage, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises((ValueError, zlib.error), match=says):
+        unpacked(tmp_path / "a.gz", damage(gzip.compress(CONTENT)))
+
+
+def volume(dtype: type = np.int16) -> np.ndarray:
+    return np.arange(20 * 16 * 6).reshape(20, 16, 6).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_compressed_volume_is_decompressed_once(
+    tmp_path: Path, kind: type[nib.Nifti1Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nib.save(kind(volume(), np.diag([0.7, 0.7, 2.5, 1])), tmp_path / "a.nii.gz")
+    reads: list[int] = []
+    real = gzip.GzipFile.read
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda self, size=-1: (reads.append(size), real(self, size))[1]
+    )
+    content = read_volume_file(tmp_path / "a.nii.gz")
+    assert np.array_equal(content.array, volume()) and content.array.dtype == np.int16
+    assert all(0 < size <= 1024 for size in reads)  # nibabel reads headers alone
+
+
+def test_scaling_byte_order_and_extensions_survive(tmp_path: Path) -> None:
+    header = nib.Nifti1Header(endianness=">")
+    image = nib.Nifti1Image(volume(), np.eye(4), header)
+    image.header.set_slope_inter(2, -1024)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"made" * 100))
+    nib.save(image, tmp_path / "a.nii.gz")
+    content = read_volume_file(tmp_path / "a.nii.gz")
+    assert np.array_equal(content.array, np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj))
+    assert np.abs(content.array - volume()).max() <= 1  # steps of 2
+
+
+def test_what_lies_behind_the_voxels_is_not_kept(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
+    whole = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole + bytes(3_000_000)))
+    image = nib.load(tmp_path / "a.nii.gz")
+    assert len(volume_files._decompressed(tmp_path / "a.nii.gz", image).getvalue()) == len(whole)
+    assert np.array_equal(read_volume_file(tmp_path / "a.nii.gz").array, volume())
+
+
+def test_a_missing_voxel_size_is_known(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
+    assert read_volume_file(tmp_path / "a.nii").has_spacing
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[80:92] = bytes(12)  # pixdim[1..3]; the transform still tells it
+    (tmp_path / "a.nii").write_bytes(bytes(content))
+    assert read_volume_file(tmp_path / "a.nii").has_spacing
+    content[252:256] = bytes(4)  # qform_code, sform_code
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    assert not read_volume_file(tmp_path / "a.nii.gz").has_spacing
+
+
+def write_mhd(path: Path) -> str:
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(volume().T)), str(path))
+    return path.read_text()
+
+
+def test_the_voxel_size_of_meta_images(tmp_path: Path) -> None:
+    text = write_mhd(tmp_path / "a.mhd")
+    assert read_volume_file(tmp_path / "a.mhd").has_spacing
+    (tmp_path / "a.mhd").write_text(text.replace("ElementSpacing = 1 1 1\n", ""))
+    assert not read_volume_file(tmp_path / "a.mhd").has_spacing
+    (tmp_path / "a.mhd").write_text(text.replace("ElementSpacing = 1 1 1", "ElementSpacing = 1 0 1"))
+    with pytest.raises(UserError, match=r"a\.mhd: its header gives a voxel size of 0 mm"):
+        read_volume_file(tmp_path / "a.mhd")
+
+
+def test_headers_alone_tell_shape_and_axes(tmp_path: Path) -> None:
+    image = itk.image_from_array(np.ascontiguousarray(volume().T))
+    image.SetSpacing([0.5, 0.75, 2])
+    image.SetOrigin([3, 4, 5])
+    # File axes run to the head, the left and the back (LPS: z, x, y).
+    image.SetDirection(itk.matrix_from_array(np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])))
+    itk.imwrite(image, str(tmp_path / "a.mha"))
+    shape, affine = itk_geometry(tmp_path / "a.mha")
+    content = read_volume_file(tmp_path / "a.mha")
+    assert shape == (20, 16, 6) and np.allclose(affine[:3, :3], content.affine[:3, :3])
+    assert volume_shape(tmp_path / "a.mha") == Volume.from_file(tmp_path / "a.mha").array.shape == (6, 16, 20)
+
+
+def test_the_parts_of_a_volume(tmp_path: Path) -> None:
+    write_mhd(tmp_path / "a.mhd")
+    assert source_parts(tmp_path / "a.mhd") == [tmp_path / "a.mhd", tmp_path / "a.raw"]
+    (tmp_path / "a.raw").unlink()
+    assert source_parts(tmp_path / "a.mhd") == [tmp_path / "a.mhd"]
+    (tmp_path / "series").mkdir()
+    for name in ("2.dcm", "1.dcm", ".hidden"):
+        (tmp_path / "series" / name).touch()
+    assert [file.name for file in source_parts(tmp_path / "series")] == ["1.dcm", "2.dcm"]
+    assert source_parts(tmp_path / "a.nii") == [tmp_path / "a.nii"]
