@@ -49,25 +49,32 @@ class Resamples:
 
     def mean(self, values: Tensor) -> Value:
         """The mean of one value an image (N,) float64."""
-        return self.ratio(lambda weights: float(weights @ values / weights.sum()))
+        parts = torch.stack([values, torch.ones_like(values)], dim=1)  # (N, 2)
+        return self.ratio(parts, lambda sums: float(sums[0] / sums[1]))
 
-    def ratio(self, statistic: Callable[[Tensor], float]) -> Value:
-        """A mean or a ratio of means: ``statistic(weights)`` of how often each image counts (N,)."""
-        return self._value(statistic, lambda value: percentile_interval(statistic, self.counts))
+    def ratio(self, parts: Tensor, statistic: Callable[[Tensor], float]) -> Value:
+        """A function of sums over images, such as a ratio of means.
+
+        Args:
+            parts: what each image adds to the sums, (N, ...) float64.
+            statistic: called with the sums (...).
+        """
+        sums = torch.tensordot(self.counts, parts, dims=1)  # (resamples, ...)
+        return self._value(statistic(parts.sum(0)), lambda value: percentile_interval(statistic, sums))
 
     def distance(self, statistic: Callable[[Tensor], float], most: int | None = None) -> Value:
-        """A distance of distributions, see `centred_interval`; from ``most`` resamples where each is dear."""
-        counts = self.counts[:most]
-        return self._value(statistic, lambda value: centred_interval(statistic, counts, value))
+        """A distance of distributions, called with how often each image counts (N,), see `centred_interval`.
 
-    def _value(
-        self, statistic: Callable[[Tensor], float], interval: Callable[[float], tuple[float, float]]
-    ) -> Value:
+        Args:
+            most: use as many of the resamples, where each is dear.
+        """
+        counts = self.counts[:most]
+        value = statistic(torch.ones(counts.shape[1], dtype=torch.float64)) if counts.shape[1] else math.nan
+        return self._value(value, lambda value: centred_interval(statistic, counts, value))
+
+    def _value(self, value: float, interval: Callable[[float], tuple[float, float]]) -> Value:
         images = self.counts.shape[1]
-        if not images:
-            return Value(math.nan, math.nan, math.nan, 0)
-        value = statistic(torch.ones(images, dtype=torch.float64))
-        return Value(value, *interval(value), images)
+        return Value(value, *interval(value), images) if images else Value(math.nan, math.nan, math.nan, 0)
 
 
 def resample_counts(
@@ -90,12 +97,14 @@ def resample_counts(
     return torch.from_numpy(drawn[:, groups].astype(np.float64))  # (R, clusters) -> (R, length)
 
 
-def percentile_interval(statistic: Callable[[Tensor], float], counts: Tensor) -> tuple[float, float]:
-    """The percentile interval of ``statistic(weights)`` over the resamples; fits means and ratios of means.
+def percentile_interval(statistic: Callable[[Tensor], float], rows: Tensor) -> tuple[float, float]:
+    """The percentile interval of ``statistic(row)`` over the resamples; fits means and ratios of means.
+
+    A row is a resample: how often each image is drawn (N,), or sums over images drawn so often.
 
     Resamples on which the statistic is NaN (no lesion drawn) are left out.
     """
-    return _quantiles(_values(statistic, counts))
+    return _quantiles(_values(statistic, rows))
 
 
 def centred_interval(
@@ -112,8 +121,8 @@ def centred_interval(
     return min(low, value), max(high, value)
 
 
-def _values(statistic: Callable[[Tensor], float], counts: Tensor) -> Tensor:
-    return torch.tensor([statistic(weights) for weights in counts], dtype=torch.float64)
+def _values(statistic: Callable[[Tensor], float], rows: Tensor) -> Tensor:
+    return torch.tensor([statistic(row) for row in rows], dtype=torch.float64)
 
 
 def _quantiles(values: Tensor) -> tuple[float, float]:

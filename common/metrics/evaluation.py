@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 from common.errors import UserError
 from common.metrics import images as image_functions
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.faithfulness import lesion_contrast, lesion_contrast_error, lesion_faithfulness
+from common.metrics.faithfulness import contrast_error, contrast_parts, faithfulness, lesion_contrast
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.fid import fid
 from common.metrics.kid import Kernels
 from common.random import generator
 
 FRECHET_RESAMPLES = 200  # of the resamples, as many are used for FID: each costs a matrix decomposition
-LESION_METRICS = {"lesion_faithfulness": lesion_faithfulness, "lesion_contrast_error": lesion_contrast_error}
+CONTRAST_METRICS = {"faithfulness": faithfulness, "contrast_error": contrast_error}
 
 
 class Evaluator:
@@ -77,11 +76,9 @@ class Evaluator:
         if self.labels is None or self.contrasts is None:
             return {}
         usable = ~self.contrasts.isnan()
-        pair = lesion_contrast(predictions, self.labels)[usable], self.contrasts[usable]
-        return {
-            name: self.resamples.of(usable).ratio(partial(metric, *pair))
-            for name, metric in LESION_METRICS.items()
-        }
+        parts = contrast_parts(lesion_contrast(predictions, self.labels), self.contrasts)[usable]
+        here = self.resamples.of(usable)
+        return {f"lesion_{name}": here.ratio(parts, metric) for name, metric in CONTRAST_METRICS.items()}
 
     def _image_values(self, predictions: Tensor) -> dict[str, Value]:
         batches = zip(predictions.split(self.batch_size), self.images.split(self.batch_size), strict=True)

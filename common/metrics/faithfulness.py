@@ -53,55 +53,66 @@ def lesion_ring(lesion: Tensor) -> Tensor:
     return _dilated(lesion, gap + width) & ~_dilated(lesion, gap)
 
 
-def contrast_sums(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> Tensor:
-    """What faithfulness is made of: the sums over images of |c_generated - c_real| and of |c_real|.
+def contrast_parts(generated: Tensor, real: Tensor) -> Tensor:
+    """What each image adds to the sums that the measures below are ratios of.
 
     Args:
-        generated, real: contrasts (N,), or (N, K) of K classes; where the real one is NaN (no lesion) the
-            image is left out.
-        weights: how often each image counts (N,) (bootstrap).
+        generated, real: contrasts (N,), or (N, K) of K classes.
     Returns:
-        (2,) or (2, K) float64.
+        (N, 3) or (N, K, 3) float64: |c_generated - c_real|, |c_real| and 1; zeros where the real contrast is
+        NaN (no lesion).
     """
-    weights = torch.ones(len(real)) if weights is None else weights
-    parts = torch.stack([(generated - real).abs(), real.abs()]).double()  # (2, N, ...)
-    return torch.einsum("n,kn...->k...", weights.double(), parts.masked_fill(real.isnan(), 0))
+    missing = real.isnan()
+    parts = torch.stack([(generated - real).abs(), real.abs(), (~missing).to(real)], dim=-1)
+    return parts.double().masked_fill(missing[..., None], 0)
 
 
-def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
-    """Mean absolute difference of contrasts (N,), generated against real; no lesion (NaN): left out."""
-    weights = torch.ones(len(real)) if weights is None else weights
-    return float(contrast_sums(generated, real, weights)[0] / weights[~real.isnan()].sum())
-
-
-def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
+def faithfulness(sums: Tensor) -> float:
     """1 - sum |c_generated - c_real| / sum |c_real|.
 
     1: every lesion has the real one's contrast. 0: as if no lesion was drawn. Below 0: worse than that.
 
     Args:
-        generated, real: contrasts (N,); images whose real contrast is NaN (no lesion) are left out.
-        weights: how often each image counts (bootstrap).
+        sums: (3,) of `contrast_parts`.
     Returns:
         At most 1; NaN where no image has a lesion or a generated lesion holds NaN.
     """
-    difference, size = contrast_sums(generated, real, weights)
-    return float(1 - difference / size)
+    return float(1 - sums[0] / sums[1])
+
+
+def contrast_error(sums: Tensor) -> float:
+    """The mean of |c_generated - c_real| over images with a lesion; of the sums (3,) of `contrast_parts`."""
+    return float(sums[0] / sums[2])
 
 
 def mean_faithfulness(sums: Tensor) -> float:
-    """The mean over classes of the faithfulness of each.
+    """The mean over classes of `faithfulness`.
 
     A class counts as 0 at least: one that hardly stands out in the real images divides by little, and its
     large negative value would drown the others.
 
     Args:
-        sums: (2, K), see `contrast_sums`; classes that no image has are left out.
+        sums: (K, 3) of `contrast_parts`; classes that no image has are left out.
     Returns:
         At most 1; NaN where no image has any class or a generated one holds NaN.
     """
-    difference, size = sums[:, sums[1] > 0]  # (classes seen,) each
+    difference, size, _ = sums[sums[:, 1] > 0].T  # (classes seen,) each
     return float((1 - difference / size).clamp_min(0).mean())
+
+
+def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
+    """`faithfulness` of contrasts (N,); ``weights`` (N,) say how often each image counts."""
+    return faithfulness(_summed(generated, real, weights))
+
+
+def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
+    """`contrast_error` of contrasts (N,); ``weights`` (N,) say how often each image counts."""
+    return contrast_error(_summed(generated, real, weights))
+
+
+def _summed(generated: Tensor, real: Tensor, weights: Tensor | None) -> Tensor:
+    parts = contrast_parts(generated, real)
+    return parts.sum(0) if weights is None else weights.double() @ parts
 
 
 def _contrast(image: Tensor, inside: Tensor, around: Tensor) -> Tensor:

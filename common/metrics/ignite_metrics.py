@@ -18,7 +18,7 @@ import torch
 from ignite.metrics import Metric
 from torch import Tensor, nn
 
-from common.metrics.faithfulness import contrast_sums, mean_faithfulness, region_contrasts
+from common.metrics.faithfulness import contrast_parts, faithfulness, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import moments_distance
 from common.metrics.labels import structure_mask
@@ -79,17 +79,17 @@ class LesionFaithfulness(Metric):
 
     def reset(self) -> None:
         """Forgets what was seen."""
-        self.sums = torch.zeros(2, dtype=torch.float64)  # of |c_generated - c_real| and of |c_real|
+        self.sums = torch.zeros(3, dtype=torch.float64)  # of `contrast_parts`
 
     def update(self, output: Batch) -> None:
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
-        self.sums += contrast_sums(*region_contrasts([pred, image], label))
+        self.sums += contrast_parts(*region_contrasts([pred, image], label)).sum(0)
 
     def compute(self) -> float:
         """The faithfulness over all processes."""
-        difference, size = summed(self.sums).tolist()
-        return 1 - difference / size if size else 0.0
+        sums = summed(self.sums)
+        return faithfulness(sums) if sums[1] else 0.0
 
 
 class StructureFaithfulness(Metric):
@@ -112,19 +112,19 @@ class StructureFaithfulness(Metric):
 
     def reset(self) -> None:
         """Forgets what was seen."""
-        self.sums = torch.zeros(2, self.classes, dtype=torch.float64)  # as LesionFaithfulness, by class
+        self.sums = torch.zeros(self.classes, 3, dtype=torch.float64)  # of `contrast_parts`
 
     def update(self, output: Batch) -> None:
         """Adds a batch."""
         pred, image, label = (batched(item).cpu() for item in output)
         for index in range(self.classes):
             mask = structure_mask(label, index + 1)
-            self.sums[:, index] += contrast_sums(*region_contrasts([pred, image], mask))
+            self.sums[index] += contrast_parts(*region_contrasts([pred, image], mask)).sum(0)
 
     def compute(self) -> float:
         """The mean over classes, over all processes."""
         sums = summed(self.sums)
-        return mean_faithfulness(sums) if (sums[1] > 0).any() else 0.0
+        return mean_faithfulness(sums) if sums[:, 1].any() else 0.0
 
 
 class ImageMean(Metric):

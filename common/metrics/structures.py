@@ -11,8 +11,8 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.crops import structure_crops
-from common.metrics.evaluation import LESION_METRICS, compared
-from common.metrics.faithfulness import contrast_sums, mean_faithfulness, region_contrasts
+from common.metrics.evaluation import CONTRAST_METRICS, compared
+from common.metrics.faithfulness import contrast_parts, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.fid import fid
 from common.metrics.images import SSIM_SMALLEST, ssim_map
@@ -72,8 +72,7 @@ class StructureEvaluator:
     def _mean_faithfulness(self, drawn: Tensor, real: Tensor) -> Value:
         """Of contrasts (N, K), over the slices with any structure."""
         used = ~real.isnan().all(1)
-        pair = drawn[used], real[used]
-        return self.resamples.of(used).ratio(lambda weights: mean_faithfulness(contrast_sums(*pair, weights)))
+        return self.resamples.of(used).ratio(contrast_parts(drawn, real)[used], mean_faithfulness)
 
     def _values(self, images: Tensor, drawn: Tensor, real: Tensor) -> dict[str, dict[str, Value]]:
         """Every metric of one set in each structure."""
@@ -94,12 +93,8 @@ class StructureEvaluator:
 
     def _contrast_values(self, drawn: Tensor, real: Tensor) -> dict[str, Value]:
         used = ~real.isnan()
-        return {
-            name.removeprefix("lesion_"): self.resamples.of(used).ratio(
-                partial(metric, drawn[used], real[used])
-            )
-            for name, metric in LESION_METRICS.items()
-        }
+        parts, here = contrast_parts(drawn, real)[used], self.resamples.of(used)
+        return {name: here.ratio(parts, metric) for name, metric in CONTRAST_METRICS.items()}
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Of the crops around each structure: K times (slices with it, D)."""
