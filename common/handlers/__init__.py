@@ -10,7 +10,7 @@ matters:
 2. `accuracy.AccuracyAverage` and
 3. `convergence.Convergence`: add entries to ``engine.state.logs``.
 4. `scalars.ScalarLog`: writes ``engine.state.logs``, so after everything that adds to it.
-5. `images.ImageGrid`
+5. `images.ImageGrid` and `progression.Progression`, which reads its files
 6. `validation.Validation` (which calls `best.BestModel`)
 7. `budget.TimeBudget`
 8. the resume file's saver: after everything whose state it stores, and it calls `scalars.ScalarLog.flush`

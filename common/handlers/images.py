@@ -14,12 +14,14 @@ from torch import nn
 from common.files import atomic_write
 from common.handlers.readings import epoch_due, sampling_network
 from common.handlers.scalars import ScalarLog
+from common.metrics.colours import label_picture
 from common.training.distributed import is_main
 from common.training.modes import evaluating, preserved_rng
 
 TAG = "samples"
 GAP = 2  # pixels between the pictures of a grid
 COLUMNS = 8
+COLOURS = 3  # channels of a coloured picture
 SEED = 0
 
 
@@ -30,6 +32,9 @@ class ImageGrid:
     random states and the network's modes are left as they were; every grid is drawn with the same random
     numbers.
 
+    When a run starts at iteration ``n``, pictures of later iterations are removed: an earlier, killed run
+    left them, and this run will draw them again.
+
     Args:
         log: the run's log.
         batch: ``label`` (B, C, H, W) or ``latent`` for the network, and ``image`` (B, 1, H, W) in [-1, 1]
@@ -37,7 +42,7 @@ class ImageGrid:
         folder: for ``iteration_000123.png``.
         network_name: the generator's name in ``engine.networks``.
         interval: epochs between two grids; 0 for none.
-        iterations: further iterations to show.
+        iterations: further iterations to show; 0 is the untrained network.
     """
 
     def __init__(
@@ -55,7 +60,22 @@ class ImageGrid:
 
     def attach(self, engine: Engine) -> None:
         """Attach after the log."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._show_when_due)
+
+    def path(self, iteration: int) -> Path:
+        """Where the grid of an iteration is or would be."""
+        return self.folder / f"iteration_{iteration:06d}.png"
+
+    def _start(self, engine: Engine) -> None:
+        if not is_main():
+            return
+        for path in self.folder.glob("iteration_*.png"):
+            number = path.stem.removeprefix("iteration_")
+            if number.isdigit() and int(number) > engine.state.iteration:
+                path.unlink()
+        if engine.state.iteration == 0 and 0 in self.iterations:
+            self.show(engine)
 
     def _show_when_due(self, engine: Engine) -> None:
         due = engine.state.iteration in self.iterations or epoch_due(engine, self.interval)
@@ -67,8 +87,15 @@ class ImageGrid:
         step = engine.state.iteration
         grid = image_grid(self._rows(sampling_network(engine, self.network_name)))
         self.log.add_image(TAG, grid, step)
-        with atomic_write(self.folder / f"iteration_{step:06d}.png") as temporary:
+        with atomic_write(self.path(step)) as temporary:
             Image.fromarray(grid).save(temporary)
+
+    def tiles(self, iteration: int) -> list[torch.Tensor]:
+        """The rows of a written grid, read back: (B, 1, H, W) or (B, 3, H, W) in [0, 1] each."""
+        with Image.open(self.path(iteration)) as picture:
+            pixels = np.asarray(picture)
+        rows = sum(name in self.batch for name in ("label", "image")) + 1
+        return grid_rows(pixels, rows, len(next(iter(self.batch.values()))))
 
     def _rows(self, network: nn.Module) -> list[torch.Tensor]:
         condition = self.batch["label"] if "label" in self.batch else self.batch["latent"]
@@ -87,16 +114,27 @@ def sample(network: nn.Module, condition: torch.Tensor, seed: int) -> torch.Tens
         return network(condition.to(device)).float().cpu()
 
 
-def label_picture(label: torch.Tensor) -> torch.Tensor:
-    """Grey levels (B, 1, H, W) in [0, 1] of a label (B, C, H, W): channel c shows as (c + 1) / C."""
-    levels = torch.arange(1, label.shape[1] + 1).view(1, -1, 1, 1) / label.shape[1]  # (1, C, 1, 1)
-    return (label.float().cpu() * levels).amax(dim=1, keepdim=True)
-
-
 def image_grid(rows: Sequence[torch.Tensor]) -> np.ndarray:
-    """Rows of images (B, 1, H, W) in [0, 1] (clipped) as one uint8 picture with white gaps between them."""
-    stack = torch.stack([row[:, 0] for row in rows]).clamp(0, 1)  # (R, B, H, W)
-    padded = nn.functional.pad(stack, (0, GAP, 0, GAP), value=1.0)  # (R, B, H + GAP, W + GAP)
-    count, columns, height, width = padded.shape
-    picture = padded.permute(0, 2, 1, 3).reshape(count * height, columns * width)  # (R * H', B * W')
-    return picture[:-GAP, :-GAP].mul(255).round().to(torch.uint8).numpy()
+    """Rows of pictures as one, with white gaps between them.
+
+    Args:
+        rows: (B, C, H, W) each, in [0, 1] (clipped): colours where C is 3, else the first channel counts.
+    Returns:
+        uint8 (H', W'), or (H', W', 3) where any row has colours.
+    """
+    shown = [row if row.shape[1] == COLOURS else row[:, :1] for row in rows]
+    channels = max(row.shape[1] for row in shown)
+    stack = torch.stack([row.expand(-1, channels, -1, -1) for row in shown]).clamp(0, 1)  # (R, B, C, H, W)
+    padded = nn.functional.pad(stack, (0, GAP, 0, GAP), value=1.0)  # (R, B, C, H + GAP, W + GAP)
+    count, columns, _, height, width = padded.shape
+    picture = padded.permute(0, 3, 1, 4, 2).reshape(count * height, columns * width, channels)  # (H', W', C)
+    pixels = picture[:-GAP, :-GAP].mul(255).round().to(torch.uint8).numpy()
+    return pixels if channels == COLOURS else pixels[..., 0]
+
+
+def grid_rows(picture: np.ndarray, rows: int, columns: int) -> list[torch.Tensor]:
+    """The inverse of `image_grid`: ``rows`` times (columns, C, H, W) in [0, 1]."""
+    pixels = np.pad(np.atleast_3d(picture), ((0, GAP), (0, GAP), (0, 0)))
+    height, width, channels = pixels.shape
+    tiles = pixels.reshape(rows, height // rows, columns, width // columns, channels).transpose(0, 2, 4, 1, 3)
+    return list(torch.from_numpy(tiles[..., :-GAP, :-GAP].copy()).float() / 255)  # (R, B, C, H, W)

@@ -19,14 +19,15 @@ from common.handlers.trimming import PATTERN, trim_events
 from common.training.distributed import is_main
 
 LOSSES = "losses.csv"
+FRESH = -1  # a fresh run keeps nothing, not even the untrained network's pictures of iteration 0
 PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page
 
 
 class ScalarLog:
     """Writes ``engine.state.logs`` to TensorBoard (``train/<name>``) and to ``losses.csv``; others add to it.
 
-    When a run starts at iteration ``n`` (0 for a fresh one), everything later than ``n`` is taken out of
-    the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
+    When a run starts at iteration ``n``, everything later than ``n`` (all of it for a fresh run) is taken out
+    of the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
     again. What is added before the run starts waits until then. Only the main process writes.
 
     Args:
@@ -88,7 +89,7 @@ class ScalarLog:
             return
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._kept = trim_events(self.folder, engine.state.iteration)
+            self._kept = trim_events(self.folder, engine.state.iteration or FRESH)
             self.table.open(engine.state.iteration)
             self._events = EventFile(self.folder)
         for entry in self._waiting:

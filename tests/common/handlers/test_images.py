@@ -10,8 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from common.handlers.images import ImageGrid, image_grid, label_picture
+from common.handlers.images import ImageGrid, grid_rows, image_grid, label_picture
 from common.handlers.scalars import ScalarLog
+from common.metrics.colours import colour
 
 
 class Generator(nn.Module):
@@ -85,6 +86,51 @@ def test_grid_values_and_gaps() -> None:
     grid = image_grid([torch.zeros(2, 1, 2, 3), torch.full((2, 1, 2, 3), 0.5)])
     assert grid.dtype == np.uint8 and grid.shape == (6, 8)
     assert (grid[:2, :3] == 0).all() and (grid[4:, 5:] == 128).all() and (grid[2:4] == 255).all()
+
+
+def test_coloured_rows_make_a_coloured_grid_that_is_read_back() -> None:
+    colours = torch.zeros(2, 3, 2, 3)
+    colours[1, 2, 1, 0] = 1
+    grey = torch.tensor([0.2, 0.6]).view(2, 1, 1, 1).expand(2, 1, 2, 3)
+    grid = image_grid([colours, grey])
+    assert grid.shape == (6, 8, 3) and grid[1, 5].tolist() == [0, 0, 255] and grid[4, 0].tolist() == [51] * 3
+    first, second = grid_rows(grid, 2, 2)
+    assert torch.equal(first, colours) and torch.allclose(second, grey.expand(2, 3, 2, 3))
+    (single,) = grid_rows(image_grid([grey]), 1, 2)
+    assert single.shape == (2, 1, 2, 3) and torch.allclose(single, grey)
+
+
+def test_class_maps_are_shown_in_colours(tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any) -> None:
+    batch["label"][1, 0, 3, 4] = 2
+    run(trainer, plain_losses, batch, tmp_path, {"G": Generator(0.5)}, interval=3)
+    picture = np.array(Image.open(tmp_path / "samples" / "iteration_000012.png"))
+    assert picture.shape == (16, 22, 3)
+    assert tuple(picture[1, 2]) == colour(1) and tuple(picture[3, 8 + 4]) == colour(2)
+    assert (picture[6:10] == picture[6:10, :, :1]).all()
+
+
+def test_the_untrained_network_is_shown_and_later_pictures_of_a_killed_run_go(
+    tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any
+) -> None:
+    folder = tmp_path / "samples"
+    for _ in range(2):  # the second run starts anew in the same folder
+        run(trainer, plain_losses, batch, tmp_path, {"G": Generator(0.5)}, interval=0, iterations=[0, 5])
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "iteration_000000.png",
+            "iteration_000005.png",
+        ]
+        (folder / "iteration_000009.png").write_bytes(b"left over")
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Images("samples")] == [0, 5]
+    log = ScalarLog(tmp_path)
+    images = ImageGrid(log, batch, folder, interval=0, iterations=[0, 5])
+    engine = trainer(plain_losses, [log, images], start=4)
+    engine.networks = {"G": Generator(-1.0)}
+    before = (folder / "iteration_000000.png").read_bytes()
+    engine.train(8)
+    assert (folder / "iteration_000000.png").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir())[1:] == ["iteration_000005.png"]
 
 
 def test_label_channels_show_as_levels() -> None:
