@@ -14,7 +14,7 @@ from torch import nn
 from common.files import atomic_write
 from common.handlers.readings import epoch_due, sampling_network
 from common.handlers.scalars import ScalarLog
-from common.metrics.colours import label_picture
+from common.metrics.colours import class_picture, label_picture
 from common.training.distributed import is_main
 from common.training.modes import evaluating, preserved_rng
 
@@ -23,6 +23,7 @@ GAP = 2  # pixels between the pictures of a grid
 COLUMNS = 8
 COLOURS = 3  # channels of a coloured picture
 SEED = 0
+SHOWN = ("label", "latent", "annotation", "image")
 
 
 class ImageGrid:
@@ -35,10 +36,14 @@ class ImageGrid:
     When a run starts at iteration ``n``, pictures of later iterations are removed: an earlier, killed run
     left them, and this run will draw them again.
 
+    Of a network that draws a label map beside the image, as logits in the channels behind it, the map and the
+    true one are two more rows before the real images.
+
     Args:
         log: the run's log.
         batch: ``label`` (B, C, H, W) or ``latent`` for the network, and ``image`` (B, 1, H, W) in [-1, 1]
-            where there are real ones; the first 8 are shown.
+            where there are real ones, ``annotation`` (B, 1, H, W), class indices, where there are true maps;
+            the first 8 are shown.
         folder: for ``iteration_000123.png``.
         network_name: the generator's name in ``engine.networks``.
         interval: epochs between two grids; 0 for none.
@@ -55,7 +60,7 @@ class ImageGrid:
         iterations: Sequence[int] = (),
     ) -> None:
         self.log, self.folder, self.network_name = log, Path(folder), network_name
-        self.batch = {name: batch[name][:COLUMNS] for name in ("label", "latent", "image") if name in batch}
+        self.batch = {name: batch[name][:COLUMNS] for name in SHOWN if name in batch}
         self.interval, self.iterations = interval, frozenset(iterations)
 
     def attach(self, engine: Engine) -> None:
@@ -94,14 +99,17 @@ class ImageGrid:
         """The rows of a written grid, read back: (B, 1, H, W) or (B, 3, H, W) in [0, 1] each."""
         with Image.open(self.path(iteration)) as picture:
             pixels = np.asarray(picture)
-        rows = sum(name in self.batch for name in ("label", "image")) + 1
+        rows = sum(name in self.batch for name in ("label", "image")) + 2 * ("annotation" in self.batch) + 1
         return grid_rows(pixels, rows, len(next(iter(self.batch.values()))))
 
     def _rows(self, network: nn.Module) -> list[torch.Tensor]:
         condition = self.batch["label"] if "label" in self.batch else self.batch["latent"]
         generated = sample(network, condition, SEED)
         rows = [label_picture(self.batch["label"])] if "label" in self.batch else []
-        rows.append(generated.add(1).div(2))
+        rows.append(generated[:, :1].add(1).div(2))
+        if "annotation" in self.batch:
+            drawn = generated[:, 1:].argmax(dim=1, keepdim=True)
+            rows += [class_picture(drawn), class_picture(self.batch["annotation"])]
         if "image" in self.batch:
             rows.append(self.batch["image"].float().cpu().add(1).div(2))
         return rows

@@ -65,6 +65,32 @@ def test_rows_are_mask_generated_real(tmp_path: Path, trainer: Any, plain_losses
     assert picture[12:, :6].sum() == 0
 
 
+class PairGenerator(Generator):
+    """A gray image, and logits of a map that has class 2 everywhere."""
+
+    def forward(self, label: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros_like(label).repeat(1, 3, 1, 1)
+        logits[:, 2] = 5.0
+        return torch.cat([super().forward(label), logits], dim=1)
+
+
+def test_drawn_and_true_maps_stand_before_the_real_images(
+    tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any
+) -> None:
+    annotation = torch.ones(3, 1, 4, 6)
+    networks: dict[str, nn.Module] = {"G": PairGenerator(0.2)}
+    run(trainer, plain_losses, {**batch, "annotation": annotation}, tmp_path, networks, interval=3)
+    path = tmp_path / "samples" / "iteration_000012.png"
+    picture = np.array(Image.open(path))
+    assert picture.shape == (5 * 4 + 4 * 2, 3 * 6 + 2 * 2, 3)
+    assert set(picture[6:10, 8:14].ravel()) == {153}
+    assert {tuple(pixel) for pixel in picture[12:16, :6].reshape(-1, 3)} == {colour(2)}
+    assert {tuple(pixel) for pixel in picture[18:22, :6].reshape(-1, 3)} == {colour(1)}
+    assert picture[24:, :6].sum() == 0
+    grid = ImageGrid(ScalarLog(tmp_path / "again"), {**batch, "annotation": annotation}, path.parent)
+    assert len(grid.tiles(12)) == 5
+
+
 def test_training_is_left_as_it_was(tmp_path: Path, trainer: Any, plain_losses: Any, batch: Any) -> None:
     generator = Generator(0.5)
     torch.manual_seed(3)
