@@ -63,6 +63,7 @@ class EvaluationReport:
         seed: of bootstrap and baselines.
         structures: names of the labels' classes, ``structures[k - 1]`` for index k: then faithfulness is that
             of the structures, and each has its own metrics and a row in ``panel_structures.png``.
+        resamples: number of bootstrap resamples.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class EvaluationReport:
         facts: Mapping[str, Any] | None = None,
         seed: int = 0,
         structures: Sequence[str] | None = None,
+        resamples: int = 1000,
     ) -> None:
         if any("label" not in part[0] for part in (*parts.values(), train)):
             raise UserError("evaluating needs masks for the test and the training slices")
         self.parts, self.train, self.folder, self.extractor = dict(parts), train, Path(folder), extractor
-        self.facts, self.seed, self.structures = dict(facts or {}), seed, list(structures or [])
+        self.facts, self.structures = dict(facts or {}), list(structures or [])
+        self.seed, self.resamples = seed, resamples
         self.losses = Path(losses) if losses else None
         self.result: dict[str, Any] = {}
         self._predictions: list[Tensor] = []
@@ -122,11 +125,13 @@ class EvaluationReport:
         baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed)
         masks = not is_condition_image(labels)
         lesions = labels if masks and not self.structures else None
-        evaluator = Evaluator(real, lesions, self.extractor, patients, self.seed)
-        result = evaluate_with_baselines(evaluator, generated, baselines)
+        settings = (patients, self.seed, self.resamples)
+        result = evaluate_with_baselines(
+            Evaluator(real, lesions, self.extractor, *settings), generated, baselines
+        )
         if not (masks and self.structures):
             return result
-        inside = StructureEvaluator(real, labels, self.structures, self.extractor, patients, self.seed)
+        inside = StructureEvaluator(real, labels, self.structures, self.extractor, *settings)
         return with_structures(result, structures_with_baselines(inside, generated, baselines))
 
     def _panels(self, name: str, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor) -> None:

@@ -62,7 +62,7 @@ def test_real_images_as_predictions_are_perfect_and_files_appear(
     losses = tmp_path / "losses.csv"
     losses.write_text("iteration,epoch,G_loss,D_loss\n1,1,3.0,1.0\n2,1,2.0,0.5\n")
     out = tmp_path / "eval"
-    report = EvaluationReport(parts, train, out, Corners(), losses, {"model": "m.pt"}, seed=3)
+    report = EvaluationReport(parts, train, out, Corners(), losses, {"model": "m.pt"}, seed=3, resamples=30)
     real = torch.cat([torch.from_numpy(part.images) for part in parts.values()])
     evaluated(report, real)
     found = json.loads((out / "metrics.json").read_text())
@@ -85,7 +85,7 @@ def test_real_images_as_predictions_are_perfect_and_files_appear(
 
 def test_every_part_gets_its_own_predictions(parts: dict[str, PairDataset], tmp_path: Path) -> None:
     train = parts.pop("train")
-    report = EvaluationReport(parts, train, tmp_path / "eval", Corners())
+    report = EvaluationReport(parts, train, tmp_path / "eval", Corners(), resamples=30)
     real = [torch.from_numpy(part.images) for part in parts.values()]
     evaluated(report, torch.cat([real[0] + 0.25, real[1] + 0.5]))
     assert report.result["metrics"]["mae"]["mean"] == pytest.approx(0.25, abs=1e-3)
@@ -143,7 +143,9 @@ def test_each_structure_has_its_metrics_and_its_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test, train = Hearts(2, 5), Hearts(3, 6)
-    report = EvaluationReport({"test": test}, train, tmp_path, Corners(), structures=["LV", "Ao"])
+    report = EvaluationReport(
+        {"test": test}, train, tmp_path, Corners(), structures=["LV", "Ao"], resamples=30
+    )
     drawn = torch.from_numpy(np.where(test.labels == 2, test.images - np.float32(0.45), test.images))
     evaluated(report, drawn)
     found = json.loads((tmp_path / "metrics.json").read_text())
@@ -163,7 +165,9 @@ def test_each_structure_has_its_metrics_and_its_row(
 
 def test_condition_images_have_neither_structures_nor_lesions(tmp_path: Path) -> None:
     test = Contrasts(2, 5)
-    report = EvaluationReport({"test": test}, Contrasts(3, 6), tmp_path, Corners(), structures=["LV", "Ao"])
+    report = EvaluationReport(
+        {"test": test}, Contrasts(3, 6), tmp_path, Corners(), structures=["LV", "Ao"], resamples=30
+    )
     evaluated(report, torch.from_numpy(test.images))
     assert report.result["leading"] == ["fid_corners"] and "structures" not in report.result
     assert not any("faithfulness" in name for name in report.result["metrics"])
