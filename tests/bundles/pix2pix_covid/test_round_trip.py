@@ -1,28 +1,19 @@
-"""Training, evaluating, inference: what each leaves behind, and that the next one takes it up."""
+"""Evaluating and inference take up what training left behind."""
 
 from __future__ import annotations
 
-import csv
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pytest
-import torch
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bundles.pix2pix_covid.networks import UnetGenerator
 from common.files import read_json
-from common.inference.models import network_for
-from tests.bundles.pix2pix_covid.case import CASE, arguments
+from tests.bundles.pix2pix_covid.case import arguments
 from tests.bundles.runs import Run, forked
 
 Trained = tuple[Path, Run]
-LOGGED = {
-    *("loss", "D_loss", "G_loss", "D_adversarial", "G_adversarial", "G_l1"),
-    *("D_accuracy_real", "D_accuracy_fake", "D_accuracy_real_ema", "D_accuracy_fake_ema"),
-}
 METRICS = {
     *("fid_randvgg", "kid_randvgg", "lesion_faithfulness", "lesion_contrast_error"),
     *("ssim", "psnr", "mae", "mse"),
@@ -45,26 +36,6 @@ def infer(trained: Trained, masks: Path, output: Path) -> Run:
     return forked(arguments("inference", "inference", **settings), output.with_name("inference"))
 
 
-def test_training_ends_well_and_writes_these_files(trained: Trained) -> None:
-    folder, run = trained
-    assert run.code == 0, run.err
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    events = {name for name in files if name.startswith("logs/events.out.tfevents.")}
-    models = {f"models/{name}" for name in ("model.pt", "model.json", "resume.pt", "resume_previous.pt")}
-    pictures = {f"logs/samples/iteration_{step:06d}.png" for step in (10, 20)}
-    assert len(events) == 1
-    assert files == {*models, *events, *pictures, "logs/losses.csv"}
-
-
-def test_the_model_is_a_flat_state_dict(trained: Trained) -> None:
-    path = trained[0] / "models" / "model.pt"
-    state = torch.load(path, weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in state.values())
-    arguments = read_json(path.with_suffix(".json"))["network"]["arguments"]
-    assert (arguments["levels"], arguments["ngf"]) == (5, 4)
-    UnetGenerator(**arguments).load_state_dict(state, strict=True)
-
-
 def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
     path = trained[0] / "models" / "model.pt"
     info = read_json(path.with_suffix(".json"))
@@ -73,36 +44,16 @@ def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
     assert info["slices"] == {"train": 20, "val": 8, "test": 4}
     assert (info["iteration"], info["epoch"]) == (20, 2)
     assert set(info["metrics"]) == {"fid_randvgg", "lesion_faithfulness"}
-    network = network_for(path, otherwise=torch.nn.Identity())
-    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    assert (info["network"]["arguments"]["levels"], info["network"]["arguments"]["ngf"]) == (5, 4)
 
 
-def test_every_loss_is_in_the_table_and_in_tensorboard(trained: Trained) -> None:
-    with (trained[0] / "logs" / "losses.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert set(rows[0]) == {"iteration", "epoch", *LOGGED}
-    assert [(int(row["iteration"]), int(row["epoch"])) for row in rows] == [
-        (step, 1 + (step > 10)) for step in range(1, 21)
-    ]
-    events = EventAccumulator(str(trained[0] / "logs")).Reload()
-    assert {f"train/{name}" for name in LOGGED} <= set(events.Tags()["scalars"])
-    assert {"val/fid_randvgg", "val/lesion_faithfulness"} <= set(events.Tags()["scalars"])
-    for name in LOGGED:
-        found = {event.step: event.value for event in events.Scalars(f"train/{name}")}
-        assert found == {int(row["iteration"]): pytest.approx(float(row[name]), rel=1e-6) for row in rows}
-
-
-def test_tensorboard_holds_the_image_grids(trained: Trained) -> None:
-    events = EventAccumulator(str(trained[0] / "logs")).Reload()
-    images = events.Images("samples")
-    assert [image.step for image in images] == [10, 20]
-    assert {(image.width, image.height) for image in images} == {(8 * 34 - 2, 3 * 34 - 2)}
-
-
-def test_evaluating_writes_metrics_with_baselines_and_pictures(trained: Trained, pairs: Path) -> None:
-    folder = trained[0]
+def test_evaluating_writes_metrics_with_baselines_and_pictures(
+    trained: Trained, pairs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
     settings = {"dataset_dir": pairs, "output_dir": folder}
-    run = forked(arguments("evaluating", "evaluate", **settings), folder.with_name("evaluating"))
+    run = forked(arguments("evaluating", "evaluate", **settings), tmp_path / "evaluating")
     assert run.code == 0, run.err
     result = read_json(folder / "eval" / "metrics.json")
     assert set(result["metrics"]) >= METRICS
@@ -154,9 +105,3 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
     # The same scan stored with other axes gives the same scan.
     one, other = (nib.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("volume", "turned"))
     np.testing.assert_array_equal(nib.as_closest_canonical(one).get_fdata(), other.get_fdata())
-
-
-def test_same_seed_same_bytes(trained: Trained, pairs: Path, tmp_path: Path) -> None:
-    assert forked(CASE.training(pairs, tmp_path / "again", max_epochs=2), tmp_path / "again").code == 0
-    for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
-        assert (tmp_path / "again" / name).read_bytes() == (trained[0] / name).read_bytes(), name
