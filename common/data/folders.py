@@ -12,23 +12,29 @@ from common.errors import UserError
 MASK_FOLDERS = ("masks", "labels")
 
 
-def paired_files(folder: Path, masks_folder: Path | None = None) -> list[tuple[Path, Path]]:
+def paired_files(
+    folder: Path, masks_folder: Path | None = None, images_folder: str = "images"
+) -> list[tuple[Path, Path]]:
     """(image, mask) paths with equal stems, sorted by stem.
 
     Args:
-        folder: holds ``images/``.
+        folder: holds the images' folder.
         masks_folder: where the masks are; None for the first of `MASK_FOLDERS` that exists.
+        images_folder: the images' folder in ``folder``.
     Raises:
         UserError: a folder is missing, no pairs, or a file without its partner.
     """
     if masks_folder is None:
         places = (folder / name for name in MASK_FOLDERS)
         masks_folder = next((place for place in places if place.is_dir()), folder / "masks")
-    images, masks = files_by_stem(folder / "images"), files_by_stem(masks_folder)
+    images, masks = files_by_stem(folder / images_folder), files_by_stem(masks_folder)
     if not images and not masks:
-        raise UserError(f"{folder}: no images in images/ and no masks in masks/; put equal names into both")
+        raise UserError(
+            f"{folder}: no images in {images_folder}/ and no masks in {masks_folder.name}/; "
+            "put equal names into both"
+        )
     _check_partners(images, masks, masks_folder, "image", "mask")
-    _check_partners(masks, images, folder / "images", "mask", "image")
+    _check_partners(masks, images, folder / images_folder, "mask", "image")
     return [(images[name], masks[name]) for name in sorted(images)]
 
 

@@ -60,6 +60,7 @@ class StructureData(SplitData[SliceDataset]):
         condition: ``label``, or ``image``: ``label`` in the batches is the image of equal name in
             ``condition_dir``, in [-1, 1].
         condition_dir: a folder beside ``images/`` (``native``), or a path.
+        image_dir: the images' folder, where the condition is an image.
         parts: which splits to convert and load; None for all.
         workers: of the conversion; None for all cores.
 
@@ -97,13 +98,15 @@ class StructureData(SplitData[SliceDataset]):
         parts: Sequence[str] | None = None,
         workers: int | None = None,
         perturb: Perturbation | Mapping[str, float] | None = None,
+        image_dir: str = "images",
     ) -> None:
         self.dataset_dir, self.condition = Path(dataset_dir), condition
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation)
         self.intensity = _intensity(window, percentiles)
         self.label_set = None if condition == "image" else LabelSet(labels, label_map, coarse > 0)
         self.store = SliceStore(store_dir, self.geometry, workers)
-        self._find = partial(_records, condition, condition_dir, layout, patient_pattern)
+        self.folders = {"condition_dir": str(condition_dir), "image_dir": image_dir}
+        self._find = partial(_records, condition, condition_dir, image_dir, layout, patient_pattern)
         self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed)
         self.perturb = perturbation(perturb)
         kind = partial(PerturbedSlices, perturb=self.perturb) if self.perturb else SliceDataset
@@ -148,6 +151,7 @@ class StructureData(SplitData[SliceDataset]):
         limits = [self.intensity.lower, self.intensity.upper]
         return {
             "condition": self.condition,
+            **(self.folders if self.condition == "image" else {}),
             "classes": list(self.label_set.classes) if self.label_set else [],
             "label_set": self.label_set.state() if self.label_set else None,
             "intensity": {"kind": self.intensity.kind, "lower": limits[0], "upper": limits[1]},
@@ -190,6 +194,7 @@ def _intensity(window: str | Window | Sequence[float], percentiles: Sequence[flo
 def _records(
     condition: str,
     condition_dir: str | os.PathLike[str] | None,
+    image_dir: str,
     layout: str,
     patient_pattern: str | None,
     folder: str | os.PathLike[str],
@@ -203,5 +208,5 @@ def _records(
         raise UserError("condition image needs condition_dir: a folder beside images/ with equal file names")
     return [
         Sample(image, second, patient_of(image, patient_pattern or default_pattern(image)))
-        for image, second in paired_files(Path(folder), Path(folder) / condition_dir)
+        for image, second in paired_files(Path(folder), Path(folder) / condition_dir, image_dir)
     ]

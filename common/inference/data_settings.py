@@ -28,6 +28,8 @@ def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) ->
         "window": limits if intensity.kind == "window" else "angiography",
         "percentiles": limits if intensity.kind == "percentile" else None,
         "condition": "image" if labels is None else "label",
+        "condition_dir": info.get("condition_dir"),
+        "image_dir": info.get("image_dir", "images"),
         "labels": "all" if labels is None else list(labels.classes),
         "label_map": None if labels is None else labels.label_map,
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from common.data.folders import files_by_stem
+from common.data.folders import files_by_stem, paired_files
 from common.data.layouts import find_volumes
 from common.data.samples import stem
 from common.errors import UserError
@@ -26,6 +27,7 @@ def find_sources(
     input_dir: PathLike | None = None,
     dataset_dir: PathLike | None = None,
     ct_file: PathLike | None = None,
+    info: Mapping[str, Any] | None = None,
 ) -> list[Source]:
     """The files to work on, by name. Of the first three one is given.
 
@@ -35,6 +37,8 @@ def find_sources(
         dataset_dir: a data set in one of the layouts of `common.data.layouts.find_volumes`: its labels, each
             with its real image.
         ct_file: the real image of ``label_file``, to compare with.
+        info: what stands beside the model: where its condition is an image, ``dataset_dir`` stands for the
+            images in the folder that it was trained on.
     Raises:
         UserError: none or several are given, nothing is found, or two results would have one name.
     """
@@ -50,9 +54,16 @@ def find_sources(
     if label_file is not None:
         return [Source(_existing(label_file), None if ct_file is None else _existing(ct_file))]
     if dataset_dir is not None:
-        records = find_volumes(dataset_dir)
-        return _apart([Source(record.mask, record.image) for record in records if record.mask is not None])
+        return _apart(_in_data_set(Path(dataset_dir), info or {}))
     return _in_folder(Path(str(input_dir)))
+
+
+def _in_data_set(folder: Path, info: Mapping[str, Any]) -> list[Source]:
+    if info.get("condition") == "image":
+        pairs = paired_files(folder, folder / info["condition_dir"], info["image_dir"])
+        return [Source(condition, image) for image, condition in pairs]
+    records = find_volumes(folder)
+    return [Source(record.mask, record.image) for record in records if record.mask is not None]
 
 
 def _in_folder(folder: Path) -> list[Source]:

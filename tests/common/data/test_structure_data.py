@@ -120,6 +120,10 @@ def test_another_image_as_condition(load: Callable[..., StructureData], hearts: 
     assert len(data.train) == 15 and data.label_set is None and data.metadata()["classes"] == []
     item = data.train[1]
     assert -1 <= item["label"].min() < item["label"].max() <= 1 and item["image"].shape == item["label"].shape
+    back = load(condition="image", condition_dir="images", image_dir="native").train[1]
+    assert torch.equal(back["image"], item["label"]) and torch.equal(back["label"], item["image"])
+    folders = {name: data.metadata()[name] for name in ("condition", "condition_dir", "image_dir")}
+    assert folders == {"condition": "image", "condition_dir": "native", "image_dir": "images"}
     with pytest.raises(UserError, match="needs condition_dir"):
         load(condition="image")
     with pytest.raises(UserError, match="condition 'mask' is unknown"):

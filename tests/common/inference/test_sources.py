@@ -37,6 +37,14 @@ def test_a_data_set_is_its_labels_with_their_images(tmp_path: Path) -> None:
     assert found == [Source(tmp_path / f"{n}_label.nii.gz", tmp_path / f"{n}.nii.gz") for n in ("p1", "p2")]
 
 
+def test_a_data_set_of_two_images_is_the_ones_that_the_model_takes(tmp_path: Path) -> None:
+    first, second = volume(tmp_path / "native" / "p.nii.gz"), volume(tmp_path / "images" / "p.nii.gz")
+    info = {"condition": "image", "condition_dir": "native", "image_dir": "images"}
+    assert find_sources(dataset_dir=tmp_path, info=info) == [Source(first, second)]
+    back = {"condition": "image", "condition_dir": "images", "image_dir": "native"}
+    assert find_sources(dataset_dir=tmp_path, info=back) == [Source(second, first)]
+
+
 def test_labels_of_one_name_are_refused(tmp_path: Path) -> None:
     for case in ("case1", "case2"):
         volume(tmp_path / case / "ct.nii.gz")
