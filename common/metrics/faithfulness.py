@@ -8,6 +8,7 @@ image that ignores the mask the contrast is 0 on average, whatever its noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,14 +36,12 @@ def lesion_contrast(images: Tensor, labels: Tensor) -> Tensor:
 def region_contrasts(sets: Sequence[Tensor], labels: Tensor) -> Tensor:
     """`lesion_contrast` of several sets of images (B, 1, H, W) on the same labels: (sets, B) float64."""
     lesion = (labels > 0.5).any(1)  # (B, H, W)
-    ring = lesion_ring(lesion)
-    contrasts = [
-        _contrast(image[0].double(), inside, around)
-        for images in sets
-        for image, inside, around in zip(images, lesion, ring, strict=True)
-    ]
-    flat = torch.stack(contrasts) if contrasts else torch.zeros(0, dtype=torch.float64)
-    return flat.view(len(sets), len(labels))  # (sets * B,) -> (sets, B)
+    contrasts = torch.full((len(sets), len(labels)), math.nan, dtype=torch.float64)
+    has = lesion.flatten(1).any(1).nonzero()[:, 0]
+    for place, inside, around in zip(has, lesion[has], lesion_ring(lesion[has]), strict=True):
+        for row, images in enumerate(sets):
+            contrasts[row, place] = _contrast(images[place, 0].double(), inside, around)
+    return contrasts
 
 
 def lesion_ring(lesion: Tensor) -> Tensor:
