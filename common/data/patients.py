@@ -9,9 +9,12 @@ from common.data.samples import stem
 from common.data.volume_files import is_volume
 from common.errors import UserError
 
-# Plain slices: "case7_012" and "case7-012" belong to patient "case7", and so does what was made of one of them,
-# "case7_012_variant02".
+# Plain slices: "case7_012" and "case7-012" belong to patient "case7", and so does what was made of one of
+# them, "case7_012_variant02".
 SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+(?:_variant\d+)?$"
+# Pictures taken out of publications, as COVID-CT names them: "PAPER-p12-81_0" and "PAPER_0_1" show cases of
+# one paper; "%" stands for "_" in the set's first release.
+SOURCE_PATTERN = r"^(?P<patient>.+?)(?:-p\d+-.*|(?:[_%-]\d+)+)$"
 # Volumes: the frames of one cine series, as ACDC names them: "patient001_frame12"; variants as of slices.
 FRAME_PATTERN = r"^(?P<patient>.+?)(?:[_-]frame_?\d+|_variant\d+)+$"
 

@@ -44,6 +44,7 @@ class Sample:
         mask_background: values that are expected beside ``mask_values`` and mean no lesion.
         person: set where several patient ids (scans) are one person; the splits keep them together.
         site: where the scan comes from, if there are several sources: the splits spread each over all parts.
+        category: class of the whole image ("covid", "severe"), where there are classes.
     """
 
     image: Path
@@ -57,6 +58,7 @@ class Sample:
     mask_background: tuple[int, ...] = (0,)
     person: str = ""
     site: str = ""
+    category: str = ""
 
     @property
     def unit(self) -> str:

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.image_layouts import find_images
+from common.data.splits import split_by_patient
+from common.errors import UserError
+
+PAPERS = {
+    "2020.02.25.20021568-p23-108_0": "2020.02.25.20021568",
+    "2020.02.25.20021568-p24-111_12": "2020.02.25.20021568",
+    "2020.03.12.20034686-p17-91-4": "2020.03.12.20034686",
+    "PIIS0140673620301549_0_1": "PIIS0140673620301549",
+    "PIIS0140673620301549%2": "PIIS0140673620301549",
+    "kjr-21-e24-p3-16": "kjr-21-e24",
+    "kjr-21-e25-p1-10": "kjr-21-e25",
+    "59_0": "59",
+    "59": "59",
+    "1307": "1307",
+}
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (12, 10), dtype=np.uint8)).save(path)
+
+
+def volume(path: Path, voxels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+
+
+@pytest.fixture
+def covid(tmp_path: Path) -> Path:
+    for seed, name in enumerate(PAPERS):
+        picture(tmp_path / "covid" / f"{name}.png", seed)
+    picture(tmp_path / "noncovid" / "7.png", seed=0)  # the same picture as covid's first
+    picture(tmp_path / "noncovid" / "8.png", seed=99)
+    return tmp_path
+
+
+def test_each_folder_is_a_class_and_names_tell_the_source(covid: Path) -> None:
+    found = find_images(covid)
+    assert found.classes == ["covid", "noncovid"]
+    patients = {sample.image.stem: sample.patient for sample in found.samples if sample.category == "covid"}
+    assert patients == PAPERS
+    assert [(s.name, s.category, s.mask) for s in found.samples[-2:]] == [
+        ("noncovid-7", "noncovid", None), ("noncovid-8", "noncovid", None),
+    ]  # fmt: skip
+
+
+def test_sources_with_the_same_picture_are_never_parted(covid: Path) -> None:
+    units = {sample.name: sample.unit for sample in find_images(covid).samples}
+    same = [unit for name, unit in units.items() if "20021568" in name] + [units["noncovid-7"]]
+    assert len(same) == 3 and len(set(same)) == 1
+    assert len(set(units.values())) == len(set(PAPERS.values())) + 1
+    for seed in range(8):
+        parts = split_by_patient(find_images(covid).samples, seed=seed, apart=())
+        held = [{sample.unit for sample in part} for part in parts.values()]
+        assert sum(map(len, held)) == len(set.union(*held))
+
+
+def test_a_pattern_names_the_patients(covid: Path) -> None:
+    assert {s.patient for s in find_images(covid, patient_pattern="()").samples} == {""}
+
+
+def test_classes_are_chosen_by_name_in_that_order(covid: Path) -> None:
+    found = find_images(covid)
+    assert found.chosen("auto", covid).classes == ["covid"]
+    assert len(found.chosen("auto", covid).samples) == len(PAPERS)
+    assert found.chosen("all", covid) == found
+    for names in ("noncovid, covid", ["noncovid", "covid"]):
+        assert found.chosen(names, covid).classes == ["noncovid", "covid"]
+    with pytest.raises(UserError, match="no class normal; there is covid, noncovid"):
+        found.chosen("covid,normal", covid)
+    with pytest.raises(UserError, match="no class chosen; there is"):
+        found.chosen([], covid)
+
+
+def test_one_flat_folder_is_one_class(covid: Path) -> None:
+    found = find_images(covid / "noncovid")
+    assert found.classes == ["noncovid"] and [s.name for s in found.samples] == ["7", "8"]
+    assert found.chosen("auto", covid).classes == ["noncovid"]
+
+
+def test_volumes_become_slices(tmp_path: Path) -> None:
+    for frame in ("01", "02"):
+        volume(tmp_path / "ill" / f"p1_frame{frame}.nii.gz", np.arange(60, dtype=np.int16).reshape(4, 5, 3))
+    found = find_images(tmp_path)
+    assert [(s.patient, s.index) for s in found.samples] == [("p1", z) for z in (0, 1, 2)] * 2
+    assert found.classes == ["ill"] and len({s.name for s in found.samples}) == 6
+
+
+def test_phantoms_are_slices_with_lung_by_severity(tmp_path: Path) -> None:
+    lung, lesion = np.zeros((2, 10, 10, 4), np.uint8)
+    lung[:5, :8, 1:] = 1
+    lesion[0, :8, 2] = 1  # a fifth
+    volume(tmp_path / "images" / "phantom_000.nii.gz", lung.astype(np.int16) - 3)
+    volume(tmp_path / "masks" / "phantom_000.nii.gz", lesion)
+    (tmp_path / "phantom.json").write_text("{}")
+    with pytest.raises(UserError, match="labels/lung"):
+        find_images(tmp_path)
+    volume(tmp_path / "labels" / "lung" / "phantom_000.nii.gz", lung)
+    found = find_images(tmp_path)
+    assert [(s.index, s.category) for s in found.samples] == [(1, "none"), (2, "severe"), (3, "none")]
+    assert found.classes == ["none", "severe"] == found.chosen("auto", tmp_path).classes
+    assert {s.group for s in found.samples} == {"phantom"}
+
+
+def test_pairs_give_their_images(tmp_path: Path) -> None:
+    for name in ("p1_2", "p2_1"):
+        picture(tmp_path / "images" / f"{name}.png", 1)
+        picture(tmp_path / "masks" / f"{name}.png", 2)
+    found = find_images(tmp_path)
+    assert [(s.patient, s.mask) for s in found.samples] == [("p1", None), ("p2", None)]
+    assert found.classes == [tmp_path.name]
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        find_images(tmp_path / "none")
+    with pytest.raises(UserError, match="no images found"):
+        find_images(tmp_path)
+    with pytest.raises(
+        UserError, match="layout 'x' is unknown; choose one of auto, phantom, pairs, classes, flat"
+    ):
+        find_images(tmp_path, layout="x")
+    picture(tmp_path / "covid" / "a.png", 1)
+    picture(tmp_path / "b.png", 2)
+    with pytest.raises(UserError, match=r"beside folders of images \(covid\)"):
+        find_images(tmp_path)
+    picture(tmp_path / "covid" / "a.jpg", 1)
+    with pytest.raises(UserError, match="has the same name"):
+        find_images(tmp_path, layout="classes")
+
+
+@pytest.mark.realdata
+def test_shared_covid_ct(shared_data: Path) -> None:
+    found = find_images(shared_data / "covid_ct")
+    counts = {name: sum(s.category == name for s in found.samples) for name in found.classes}
+    assert counts == {"covid": 289, "noncovid": 337}
+    papers = {s.patient for s in found.samples if s.category == "covid"}
+    assert len(papers) == 58 and "kjr-21-e24" in papers and "2020.02.25.20021568" in papers
+    units = [sum(s.unit == unit for s in found.samples) for unit in {s.unit for s in found.samples}]
+    assert max(units) < 40
+    same = {s.unit for s in found.samples if s.image.stem in ("kjr-21-e24-p5-29", "71_0")}
+    assert len(same) == 1  # one picture in both classes
