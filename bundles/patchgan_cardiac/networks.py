@@ -23,7 +23,7 @@ class HeartGenerator(nn.Module):
     same label always gives the same picture: no dropout, no drawn noise.
 
     Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``width / 8``
-    channels, which the last convolution, of stride 1, turns into the picture. Norms follow all other
+    channels (``out_channels`` where that is more), which the last convolution, of stride 1, turns into the picture. Norms follow all other
     convolutions but the first and the innermost, where a single pixel may be left. Parameters with one input
     channel and 7 levels of width 64:
 
@@ -65,7 +65,7 @@ class HeartGenerator(nn.Module):
         self.down = nn.ModuleList(
             Down(sources[level], widths[level], norm=0 < level < levels - 1) for level in range(levels)
         )
-        targets = [max(1, width // 8), *widths]
+        targets = [max(1, width // 8, out_channels), *widths]
         self.up = nn.ModuleList(
             _up(up, widths[level] * (2 if skips and level < levels - 1 else 1), targets[level], level == 0)
             for level in reversed(range(levels))

@@ -77,6 +77,8 @@ def test_seven_levels_train_on_128_pixels() -> None:
 
 def test_logits_beside_the_image_are_not_bounded() -> None:
     torch.manual_seed(0)
+    assert HeartGenerator(out_channels=9, levels=3, width=16).last[1].in_channels == 9
+    assert HeartGenerator(out_channels=1, levels=3, width=16).last[1].in_channels == 2
     network = HeartGenerator(out_channels=3, levels=3, width=8).train()
     nn.init.constant_(network.last[1].bias, 9.0)
     out = network(LABEL).detach()
