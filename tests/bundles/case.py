@@ -25,6 +25,7 @@ class BundleCase:
         make_data: fills a folder with a data set of 8 patients whose training split has 20 slices.
         beside: further settings for the data set in that folder.
         inference: settings that name what inference works on.
+        files: what a training writes beside what all bundles do.
         augment: settings that make training draw random numbers for each visit.
     """
 
@@ -33,6 +34,7 @@ class BundleCase:
     make_data: Callable[[Path], None]
     inference: Callable[[Path], dict[str, Any]]
     beside: Callable[[Path], dict[str, Any]] = nothing
+    files: frozenset[str] = frozenset()
     augment: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -21,7 +21,7 @@ LOGGED = {
 }
 
 
-def test_it_ends_well_and_writes_these_files(trained: Trained) -> None:
+def test_it_ends_well_and_writes_these_files(case: BundleCase, trained: Trained) -> None:
     folder, run = trained
     assert run.code == 0, run.err
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -29,7 +29,7 @@ def test_it_ends_well_and_writes_these_files(trained: Trained) -> None:
     models = {f"models/{name}" for name in ("model.pt", "model.json", "resume.pt", "resume_previous.pt")}
     pictures = {f"logs/samples/iteration_{step:06d}.png" for step in (10, 20)}
     assert len(events) == 1
-    assert files == {*models, *events, *pictures, "logs/losses.csv"}
+    assert files == {*models, *events, *pictures, *case.files, "logs/losses.csv"}
 
 
 def test_the_model_is_a_flat_state_dict_of_the_network_it_names(case: BundleCase, trained: Trained) -> None:

@@ -21,6 +21,7 @@ TINY = {
     "discriminator_def#width": 4,
     "val_interval": 2,
     "image_interval": 1,
+    "image_iterations": "[]",
 }
 # HU of the background and of the structures in their order.
 LEVELS = np.array([-50, 350, 300, 380, 320, 100, 400, 280])
@@ -62,5 +63,6 @@ CASE = BundleCase(
     make_hearts,
     inference=lambda data: {"input_dir": data / "labels"},
     beside=lambda data: {"store_dir": data.with_name(f"{data.name}_slices")},
+    files=frozenset({"logs/progression.png"}),
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
 )

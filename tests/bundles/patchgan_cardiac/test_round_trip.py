@@ -19,7 +19,7 @@ from tests.bundles.runs import Run, forked
 Trained = tuple[Path, Run]
 GENERATOR = "bundles.patchgan_cardiac.networks.HeartGenerator"
 SPADE = "common.networks.spade.SpadeGenerator"
-SHORT = {"iterations": "null", "image_iterations": "[1,10]"}
+SHORT = {"iterations": "null", "image_iterations": "[0,10]"}
 
 
 def evaluate(folder: Path, data: Path, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,23 @@ def settings(file: Path) -> list[str]:
 
 
 def is_overlay(file: Path) -> bool:
-    """Whether a config only changes train.yaml: it does not bring its own way to the code."""
+    """Whether a config only changes another: it does not bring its own way to the code."""
     return "on_path" not in ConfigParser.load_config_file(file)
+
+
+def with_base(file: Path) -> list[Path]:
+    """A config after those that its first lines say it is an overlay on, if it is one."""
+    if not is_overlay(file):
+        return [file]
+    said = re.search(r"^#.*\boverlay on ((?:\w+\.yaml|,? and |, )+)", file.read_text(), re.I | re.M)
+    bases = re.findall(r"\w+\.yaml", said[1]) if said else []
+    assert bases, f"{file}: say what it is an overlay on"
+    return [*(file.parent / base for base in bases), file]
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parts[-3]}-{file.stem}")
 def test_nothing_in_a_shipped_config_is_unread(file: Path) -> None:
-    files = [file.parent / "train.yaml", file] if is_overlay(file) else [file]
-    parser = parsed(*files)
+    parser = parsed(*with_base(file))
     check_config(parser, [run_id for run_id in RUN_IDS if run_id in parser] + ["seed"])
 
 
