@@ -9,12 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")
-SHAPE_ONLY = (
-    nn.Identity,
-    nn.Dropout,
-    nn.Flatten,
-    nn.Unflatten,
-)  # they do nothing to a vector that is decoded
+# They change no value of a vector that is decoded.
+WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Flatten, nn.Unflatten)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def dense_layers(network: nn.Module) -> list[DenseLayer]:
     for module in _leaves(network):
         if isinstance(module, nn.Linear):
             layers.append(_linear(module))
-        elif not isinstance(module, SHAPE_ONLY):
+        elif not isinstance(module, WITHOUT_EFFECT):
             if not layers or layers[-1].activation != "linear":
                 raise ValueError(f"{type(module).__name__} does not follow a Linear layer")
             layers[-1] = _extended(layers[-1], module)
