@@ -23,9 +23,9 @@ class HeartGenerator(nn.Module):
     same label always gives the same picture: no dropout, no drawn noise.
 
     Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``width / 8``
-    channels (``out_channels`` where that is more), which the last convolution, of stride 1, turns into the picture. Norms follow all other
-    convolutions but the first and the innermost, where a single pixel may be left. Parameters with one input
-    channel and 7 levels of width 64:
+    channels (``out_channels`` where that is more), which the last convolution, of stride 1, turns into the
+    picture. Norms follow all other convolutions but the first and the innermost, where a single pixel may be
+    left. Parameters with one input channel and 7 levels of width 64:
 
     ========================= ============ ============
     up                        skips        no skips
