@@ -23,3 +23,14 @@ def prediction_target_condition(
     if isinstance(output, Mapping):
         return tuple(output[key] for key in keys)
     return tuple(torch.stack([item[key] for item in output]) for key in keys)  # (B, C, H, W) each
+
+
+def condition_as_prediction(
+    output: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+) -> tuple[Tensor, ...]:
+    """As `prediction_target_condition`, with the condition in the prediction's place.
+
+    For conditions that are images: what a metric of the model's has to be held against.
+    """
+    _, target, condition = prediction_target_condition(output)
+    return condition, target, condition

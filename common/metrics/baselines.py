@@ -25,11 +25,11 @@ def baseline_predictions(
     test_patients: Sequence[str],
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Three sets of predictions for the test labels, each (N, 1, H, W) like the test images.
+    """Sets of predictions for the test labels, each (N, 1, H, W) like the test images.
 
     ``mean_image`` ignores the mask and has no detail; ``nearest_mask`` is a real image whose lesions or
     structures lie alike; ``real_real`` is a real image of another patient, perfect in looks and blind to the
-    mask.
+    mask. Where the condition is an image there also is ``condition``, that image as it is.
 
     Args:
         train_images: (M, 1, H, W) in [-1, 1].
@@ -38,7 +38,9 @@ def baseline_predictions(
     """
     others = other_patients(train_patients, test_patients, generator(seed, "baselines", "real_real"))
     nearest = nearest_masks(train_labels, test_labels)
+    as_it_is = {"condition": test_labels[:, :1]} if is_condition_image(test_labels) else {}
     return {
+        **as_it_is,
         "mean_image": mean_image(train_images, len(test_labels)),
         "nearest_mask": train_images[torch.from_numpy(nearest)],
         "real_real": train_images[torch.from_numpy(others)],

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from common.inference.outputs import prediction_target_condition
+from common.inference.outputs import condition_as_prediction, prediction_target_condition
 from common.inference.preparing import mask_to_image
 
 
@@ -12,6 +12,8 @@ def test_batched_and_decollated_outputs_give_the_same() -> None:
     whole, parts = prediction_target_condition(batch), prediction_target_condition(items)
     for name, first, second in zip(("pred", "label", "image"), whole, parts, strict=True):
         assert torch.equal(first, batch[name]) and torch.equal(first, second)
+    condition, target, _ = condition_as_prediction(items)
+    assert torch.equal(condition, batch["image"]) and torch.equal(target, batch["label"])
 
 
 def test_the_mask_is_the_input_and_the_image_the_target() -> None:

@@ -59,6 +59,14 @@ def test_condition_images_are_compared_by_value() -> None:
     assert nearest_masks(levels, levels.flip(0)).tolist() == [2, 1, 0]
 
 
+def test_a_condition_image_is_a_prediction_too() -> None:
+    images = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 1, 20, 20)
+    conditions = torch.full((2, 1, 20, 20), -0.3)
+    found = baseline_predictions(images, -images, ["a", "b", "c"], conditions, ["x", "y"])
+    assert list(found) == ["condition", "mean_image", "nearest_mask", "real_real"]
+    assert torch.equal(found["condition"], conditions)
+
+
 def test_real_pairs_are_of_other_patients_and_rarely_repeat() -> None:
     train = ["a"] * 3 + ["b"] * 3
     chosen = other_patients(train, ["a", "b", "a", "b", "c", "c"], np.random.default_rng(0))
