@@ -33,3 +33,18 @@ def test_copies_of_a_row_are_not_pairs() -> None:
     twice = torch.tensor([2.0, 2.0, 0.0])
     expected = kid(real[:2], fake[:2])
     assert Kernels(real, fake).discrepancy(twice, twice) == pytest.approx(expected)
+
+
+def test_large_sets_go_in_blocks_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(0)
+    real, fake = (torch.from_numpy(numbers.normal(0.5, 1, (count, 6))).float() for count in (37, 53))
+    weights = [torch.from_numpy(numbers.integers(0, 3, (4, count))) for count in (37, 53)]
+    kept = Kernels(real, fake)
+    single = [kept.discrepancy(*pair) for pair in zip(*weights, strict=True)]
+    monkeypatch.setattr("common.metrics.pairs.BLOCK", 16)
+    monkeypatch.setattr("common.metrics.kid.KEPT", 0)
+    assert Kernels(real, fake).discrepancies(*weights).tolist() == pytest.approx(single)
+    within = [polynomial_kernel(part, part).fill_diagonal_(0).sum() for part in (real, fake)]
+    between = polynomial_kernel(real, fake).mean()
+    expected = within[0] / (37 * 36) + within[1] / (53 * 52) - 2 * between
+    assert kid(real, fake) == pytest.approx(float(expected))

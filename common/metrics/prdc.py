@@ -1,0 +1,147 @@
+"""Precision, recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of generated images.
+
+Around each image's features lies a ball that reaches to its k-th nearest neighbour of the same set. Precision
+and density say how well generated images keep to the real ones' balls, recall and coverage how much of the real
+images they reach. Density counts balls, so one outlier among the real images does not make it large; coverage
+uses the real images' balls alone, so outliers among the generated ones do not help it. All depend on the
+number of images: compare values of equal numbers only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.metrics.bootstrap import Resamples, Value
+from common.metrics.kid import KernelSum, discrepancies
+from common.metrics.neighbours import nearest_squared
+from common.metrics.pairs import Block, Pairs, Visit
+
+NEIGHBOURS = 5  # Naeem et al. 2020; Kynkaanniemi et al. 2019 take 3 with many more images
+
+
+@dataclass(frozen=True)
+class Manifolds:
+    """What each image has to say; the metrics are means over images.
+
+    Attributes:
+        precision: (M,) 1 where a generated image lies in a real image's ball, else 0.
+        density: (M,) how many real images' balls it lies in, as a share of k.
+        recall: (N,) 1 where a real image lies in a generated image's ball.
+        coverage: (N,) 1 where a real image's ball holds a generated image.
+    """
+
+    precision: Tensor
+    recall: Tensor
+    density: Tensor
+    coverage: Tensor
+
+    def means(self) -> dict[str, float]:
+        """The four metrics by name: at most 1, but for density."""
+        return {name: float(values.mean()) for name, values in self.named().items()}
+
+    def intervals(self, real: Resamples, fake: Resamples) -> dict[str, Value]:
+        """The four metrics with bootstrap intervals over the images whose places are judged.
+
+        The balls stay those of the whole sets: resampled images are copies of each other, and balls that
+        reach to a copy would be empty.
+
+        Args:
+            real, fake: resamples of the N real and the M generated images.
+        """
+        resamples = {"precision": fake, "recall": real, "density": fake, "coverage": real}
+        return {name: resamples[name].mean(values) for name, values in self.named().items()}
+
+    def named(self) -> dict[str, Tensor]:
+        """By the metrics' names, in the order in which they are shown."""
+        names = "precision", "recall", "density", "coverage"
+        return {name: getattr(self, name) for name in names}
+
+
+def prdc(
+    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, also: tuple[Visit, Visit, Visit] | None = None
+) -> Manifolds:
+    """Precision, recall, density and coverage of features.
+
+    Balls of precision and recall are closed (Kynkaanniemi et al. 2019, equation 1), those of density and
+    coverage open, as in the published code: two equal sets then have a density of 1.
+
+    Args:
+        real, fake: (N, D) and (M, D), more than ``k`` rows each.
+        k: which neighbour a ball reaches to.
+        also: called with every block of the pairs within the real, within the generated and between both.
+    Raises:
+        UserError: too few images.
+    Returns:
+        All NaN where a feature was NaN or infinite.
+    """
+    if not (real.isfinite().all() and fake.isfinite().all()):
+        return Manifolds(*(torch.full((len(of),), torch.nan).double() for of in (fake, real, fake, real)))
+    within_real, within_fake, between = also or (None, None, None)
+    real_radii = nearest_squared(real, None, k, within_real)[0][:, -1]
+    fake_radii = nearest_squared(fake, None, k, within_fake)[0][:, -1]
+    balls = _Balls(real_radii, fake_radii)
+    pairs = Pairs(real, fake)
+    for block in pairs:
+        balls.add(pairs, block)
+        if between is not None:
+            between(pairs, block)
+    return balls.manifolds(k)
+
+
+def kid_prdc(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[float, Manifolds]:
+    """KID and `prdc` from one walk over the pairs. KID rests on float32 kernels here, with sums in float64.
+
+    Args:
+        real, fake: features (N, D) and (M, D), more than ``k`` rows each.
+    """
+    real_weights, fake_weights = torch.ones(1, len(real)), torch.ones(1, len(fake))
+    sums = KernelSum(real_weights), KernelSum(fake_weights), KernelSum(real_weights, fake_weights)
+    within_real, within_fake, between = sums
+    manifolds = prdc(real, fake, k, (within_real.add, within_fake.add, between.add))
+    return float(discrepancies(*sums)), manifolds
+
+
+class _Balls:
+    """Who lies in whose ball, gathered over blocks of (real, generated) pairs.
+
+    Args:
+        real, fake: squared radii (N,) and (M,) float64.
+    """
+
+    def __init__(self, real: Tensor, fake: Tensor) -> None:
+        self.real, self.fake = real, fake
+        self.precision, self.recall = torch.zeros(len(fake)).bool(), torch.zeros(len(real)).bool()
+        self.density, self.coverage = torch.zeros(len(fake)), torch.zeros(len(real)).bool()
+
+    def add(self, pairs: Pairs, block: Block) -> None:
+        rows, columns, squared = block.rows, block.columns, pairs.lower(block)
+        margins = _margins(pairs, block, squared, self.real[rows, None])
+        self.precision[columns] |= margins.amin(0) <= 0
+        self.coverage[rows] |= margins.amin(1) < 0
+        self.density[columns] += (margins < 0).sum(0)
+        margins = _margins(pairs, block, squared, self.fake[columns])
+        self.recall[rows] |= margins.amin(1) <= 0
+
+    def manifolds(self, k: int) -> Manifolds:
+        precision, recall, coverage = (held.double() for held in (self.precision, self.recall, self.coverage))
+        return Manifolds(precision, recall, self.density.double() / k, coverage)
+
+
+def _margins(pairs: Pairs, block: Block, lower: Tensor, radii: Tensor) -> Tensor:
+    """Squared distances less squared radii, of the right sign: below 0 inside a ball, 0 on its rim.
+
+    Args:
+        lower: what `Pairs.lower` gave (R, C).
+        radii: squared (R, 1) or (C,) float64.
+    """
+    margins = torch.sub(lower, radii.to(lower), out=pairs.scratch("margins", block))
+    unsure = pairs.slack(block) + float(radii.max()) * 2 * torch.finfo(lower.dtype).eps
+    distances = torch.abs(margins, out=pairs.scratch("rim", block))
+    if distances.min() <= unsure:
+        rows, columns = (distances <= unsure).nonzero(as_tuple=True)
+        exact = pairs.exact(rows + block.rows.start, columns + block.columns.start)
+        margins[rows, columns] = (exact - radii.expand(lower.shape)[rows, columns]).to(margins)
+    return margins
