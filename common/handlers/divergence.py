@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from common.errors import TrainingDiverged
-from common.handlers.readings import logs, prediction
+from common.handlers.readings import contrasts, logs, prediction
 from common.training.distributed import any_rank
 
 ADVICE = "lower the learning rate or switch --amp off"
@@ -55,15 +55,14 @@ class DivergenceGuard:
         return ", ".join(bad)
 
     def _constant(self, engine: Engine) -> str:
-        image = prediction(engine).detach().float()[:, :1]  # (B, 1, H, W)
-        contrasts = image.flatten(1).std(dim=1)  # (B,)
-        contrast = float(torch.max(contrasts))  # NaN where any image has one
+        contrast = float(torch.max(contrasts(engine)))  # NaN where any image has one
         if not math.isfinite(contrast):
             return "the generated images hold NaN or infinite values"
         self.flat_iterations = self.flat_iterations + 1 if contrast < self.minimum_contrast else 0
         if self.flat_iterations < self.patience:
             return ""
-        return f"constant images ({float(image.mean()):.2f} of -1..1) for {self.flat_iterations} iterations"
+        level = float(prediction(engine)[:, :1].float().mean())
+        return f"constant images ({level:.2f} of -1..1) for {self.flat_iterations} iterations"
 
     def _kept(self) -> str:
         if self.checkpoint is not None and self.checkpoint.is_file():

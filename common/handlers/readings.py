@@ -44,6 +44,14 @@ def prediction(engine: Engine) -> torch.Tensor:
     return torch.stack([item["pred"] for item in output])  # (B, C, H, W)
 
 
+def contrasts(engine: Engine) -> torch.Tensor:
+    """The standard deviation over the pixels of each image generated in this iteration: (B,).
+
+    Of a generator that puts out more than an image the first channel is looked at.
+    """
+    return prediction(engine).detach().float()[:, 0].flatten(1).std(dim=1)
+
+
 def sampling_network(engine: Engine, name: str) -> nn.Module:
     """The network to sample with: the moving average ``name_ema`` where the trainer keeps one, else ``name``.
 
