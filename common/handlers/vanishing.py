@@ -43,8 +43,8 @@ class Vanishing:
         stop: bool = False,
     ) -> None:
         self.loss, self.names, self.patience = loss, list(names), patience
-        self.bounds = {loss: loss_below} | {name + SUFFIX: gradient_below for name in names}
-        self.bounds = {name: bound for name, bound in self.bounds.items() if bound is not None}
+        bounds = {loss: loss_below} | {name + SUFFIX: gradient_below for name in names}
+        self.bounds = {name: bound for name, bound in bounds.items() if bound is not None}
         self.iterations = dict.fromkeys(self.bounds, 0)  # below the bound, in a row
         self.alarms = {name: Alarm(f"vanishing {name}", stop) for name in self.bounds}
 
