@@ -1,0 +1,102 @@
+"""What every bundle refuses: one line on standard error that names the trouble, exit 1, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.bundles.case import BundleCase
+from tests.bundles.runs import Run, command, fingerprints, finished, forked
+
+
+def train(case: BundleCase, data: Path, folder: Path, **more: object) -> Run:
+    return forked(case.training(data, folder / "run", **more), folder / "log")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("epocs", 3, "config key 'epocs' is read by nothing; did you mean 'max_epochs'?"),
+        ("train#max_epochs", 3, "config key 'train#max_epochs' is read by nothing"),
+        ("network_def#depth", 3, "takes no 'depth'"),
+        ("amp", "fp8", "amp: 'fp8'"),
+        ("window", "lungs", "lungs"),
+        ("adversarial", "bbce", "bbce"),
+        ("extractor", "inceptoin", "inceptoin"),
+        ("batch_size", 64, "training samples are fewer than one batch of 64"),
+        ("image_size", 40, "image_size 40 does not fit the networks"),
+        ("augment", "{'flip':0.5,'rotate':3}", "rotate"),
+        ("adversarial", "wgan", "wgan"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    case: BundleCase, data: Path, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    assert said in train(case, data, tmp_path, **{key: value}).error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plain_command_refuses_in_one_line_too(case: BundleCase, tmp_path: Path) -> None:
+    parts = case.arguments("training", "train", epocs=3, output_dir=tmp_path / "run")
+    assert finished(command(parts)).error.endswith("did you mean 'max_epochs'?")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_model_evaluating_says_train_first(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    parts = case.arguments(
+        "evaluating", "evaluate", **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
+    )
+    error = forked(parts, tmp_path / "log").error
+    assert str(tmp_path / "run" / "models" / "model.pt") in error and "train first" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_model_inference_says_train_first(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    given = {**case.inference(data), "ckpt_path": tmp_path / "model.pt", "output_dir": tmp_path / "out"}
+    error = forked(case.arguments("inference", "inference", **given), tmp_path / "log").error
+    assert str(tmp_path / "model.pt") in error and "train first" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_model_is_one_line(
+    case: BundleCase, trained: tuple[Path, Run], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    model = tmp_path / "run" / "models" / "model.pt"
+    model.write_bytes(model.read_bytes()[:500])
+    parts = case.arguments(
+        "evaluating", "evaluate", **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
+    )
+    assert str(model) in forked(parts, tmp_path / "log").error
+
+
+def test_an_existing_run_is_refused_and_goes_on_when_asked(
+    case: BundleCase, trained: tuple[Path, Run], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    before = fingerprints(tmp_path / "run")
+    error = train(case, data, tmp_path, max_epochs=3).error
+    assert "a run is already there" in error and "--resume true" in error
+    assert fingerprints(tmp_path / "run") == before
+    resumed = train(case, data, tmp_path, max_epochs=3, resume=True)
+    assert resumed.code == 0, resumed.err
+    assert "resumed after iteration 20" in resumed.out
+    rows = (tmp_path / "run" / "logs" / "losses.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 31)]
+
+
+def test_resuming_with_other_settings_is_one_line(
+    case: BundleCase, trained: tuple[Path, Run], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    before = fingerprints(tmp_path / "run")
+    assert "batch_size was 2, is 4" in train(case, data, tmp_path, resume=True, batch_size=4).error
+    assert fingerprints(tmp_path / "run") == before
+
+
+def test_a_config_file_that_is_not_there_is_refused(case: BundleCase, tmp_path: Path) -> None:
+    parts = ["run", "training", "--config_file", str(case.configs / "trian.yaml")]
+    run = forked(parts, tmp_path / "log")
+    assert run.code == 1 and "trian.yaml" in run.err  # MONAI's own words: no config has begun yet
