@@ -1,22 +1,19 @@
-"""What ``evaluating`` leaves behind: metrics with their baselines, tables, panels, the losses' course."""
+"""What ``evaluating`` leaves of pairs: metrics with their baselines, tables, panels, the losses' course."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor
 
 from common.data.samples import Sample
 from common.errors import UserError
-from common.files import write_json
+from common.handlers.collected import CollectedReport
 from common.metrics.baselines import baseline_predictions
-from common.metrics.curves import convergence_plot
 from common.metrics.evaluation import Evaluator, evaluate_with_baselines
 from common.metrics.features import FeatureExtractor
 from common.metrics.labels import is_condition_image
@@ -47,7 +44,7 @@ class Pairs(Protocol):
     def labels(self) -> np.ndarray | None: ...
 
 
-class EvaluationReport:
+class EvaluationReport(CollectedReport):
     """Collects an evaluator's predictions; at the end writes ``metrics.json``, panels and prints the tables.
 
     The first part is the result; further parts (sources that are reported apart) stand under ``apart``.
@@ -80,27 +77,13 @@ class EvaluationReport:
     ) -> None:
         if any("label" not in part[0] for part in (*parts.values(), train)):
             raise UserError("evaluating needs masks for the test and the training slices")
-        self.parts, self.train, self.folder, self.extractor = dict(parts), train, Path(folder), extractor
-        self.facts, self.structures = dict(facts or {}), list(structures or [])
-        self.seed, self.resamples = seed, resamples
-        self.losses = Path(losses) if losses else None
-        self.result: dict[str, Any] = {}
-        self._predictions: list[Tensor] = []
+        super().__init__(folder, losses, facts)
+        self.parts, self.train, self.extractor = dict(parts), train, extractor
+        self.structures, self.seed, self.resamples = list(structures or []), seed, resamples
 
-    def attach(self, engine: Engine) -> None:
-        """Takes every iteration's predictions, reports when the pass is complete."""
-        engine.add_event_handler(Events.STARTED, self._predictions.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._report)
-
-    def _collect(self, engine: Engine) -> None:
-        state: Any = engine.state
-        # Whatever a generator puts out beside its image follows after it.
-        self._predictions += [torch.as_tensor(item["pred"])[:1].float().cpu() for item in state.output]
-
-    def _report(self) -> None:
-        lengths = [len(part) for part in self.parts.values()]
-        generated = torch.stack(self._predictions).split(lengths)  # (N, 1, S, S) each
+    def evaluate(self, predictions: Tensor) -> dict[str, Any]:
+        """The first part's result, with the others' under ``apart``."""
+        generated = predictions.split([len(part) for part in self.parts.values()])  # (N, 1, S, S) each
         train = _tensors(self.train)
         results = {}
         for (name, part), images in zip(self.parts.items(), generated, strict=True):
@@ -111,11 +94,7 @@ class EvaluationReport:
             if "structures" in results[name]:
                 print(f"\n{structures_table(results[name]['structures'])}")
         first, *others = results
-        self.result = {**self.facts, **results[first], "apart": {name: results[name] for name in others}}
-        write_json(self.folder / "metrics.json", self.result)
-        if self.losses is not None and self.losses.is_file():
-            convergence_plot(self.losses, self.folder / "convergence.png")
-        print(f"\nwritten to {self.folder}")
+        return {**results[first], "apart": {name: results[name] for name in others}}
 
     def _metrics(
         self, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor, train: tuple[Tensor, Tensor]
