@@ -22,7 +22,7 @@ export class PlaneView {
     const ranges = this.#ranges();
     layout.xaxis = { ...axis, title: { text: "z₁", standoff: 6 }, range: ranges["xaxis.range"] };
     layout.yaxis = { ...axis, title: { text: "z₂", standoff: 4 }, range: ranges["yaxis.range"] };
-    await Plotly.newPlot(this.host, classTraces(this.data, 8), layout, CONFIG);
+    await Plotly.newPlot(this.host, classTraces(this.data, this.host.clientWidth < 500 ? 6 : 8), layout, CONFIG);
     this.changed();
   }
 

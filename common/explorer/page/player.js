@@ -6,6 +6,7 @@ const SECONDS = 4; // from A to B at speed 1
 export class Player {
   #store;
   #last = null;
+  #run = 0;
   #direction = 1;
 
   constructor(store) {
@@ -33,17 +34,18 @@ export class Player {
   #start() {
     this.#last = null;
     this.#direction = 1;
-    requestAnimationFrame((time) => this.#step(time));
+    const run = ++this.#run;
+    requestAnimationFrame((time) => this.#step(time, run));
   }
 
-  #step(time) {
-    if (!this.#store.get("playing") || !this.ready) return;
+  #step(time, run) {
+    if (!this.#store.get("playing") || !this.ready || run !== this.#run) return;
     const passed = this.#last === null ? 0 : (time - this.#last) / 1000;
     this.#last = time;
     const wanted = this.#store.get("position") + (this.#direction * passed * this.#store.get("speed")) / SECONDS;
     this.seek(clamp(wanted, 0, 1));
     if (wanted >= 1 || wanted <= 0) this.#turnOrStop(wanted);
-    requestAnimationFrame((next) => this.#step(next));
+    requestAnimationFrame((next) => this.#step(next, run));
   }
 
   #turnOrStop(wanted) {
