@@ -104,7 +104,7 @@ class ImageGrid:
 
     def _rows(self, network: nn.Module) -> list[torch.Tensor]:
         condition = self.batch["label"] if "label" in self.batch else self.batch["latent"]
-        generated = sample(network, condition, SEED)
+        generated = sample(network, [condition], SEED)
         rows = [label_picture(self.batch["label"])] if "label" in self.batch else []
         rows.append(generated[:, :1].add(1).div(2))
         if "annotation" in self.batch:
@@ -115,11 +115,11 @@ class ImageGrid:
         return rows
 
 
-def sample(network: nn.Module, condition: torch.Tensor, seed: int) -> torch.Tensor:
-    """The network's images for ``condition``, float32 on the CPU; modes and random states stay."""
+def sample(network: nn.Module, inputs: Sequence[torch.Tensor], seed: int) -> torch.Tensor:
+    """The network's images for ``inputs``, float32 on the CPU; modes and random states stay."""
     device = next(network.parameters()).device
     with evaluating(network), preserved_rng(seed), torch.inference_mode():
-        return network(condition.to(device)).float().cpu()
+        return network(*(entry.to(device) for entry in inputs)).float().cpu()
 
 
 def image_grid(rows: Sequence[torch.Tensor]) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import nn
 from common.data.intensity import Window, window_by_name
 from common.errors import UserError
 from common.files import read_json
+from common.networks.misfit import misfit
 
 logger = logging.getLogger(__name__)
 TRUSTED = ("bundles.", "common.", "monai.networks.")
@@ -105,7 +106,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
+        why = misfit(network, state)
         raise UserError(
-            f"{file}: does not fit the network; restore the .json beside it or the configs"
+            f"{file}: does not fit the network{f' ({why})' if why else ''}; "
+            "restore the .json beside it or the configs"
         ) from error
     return network.eval()

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from common.data.sampling import BatchStream
 from common.errors import UserError
+from common.networks.misfit import misfit
 
 STATE_FORMAT = 1
 
@@ -63,6 +65,8 @@ def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) ->
         try:
             part.load_state_dict(states[name])
         except (RuntimeError, ValueError) as error:
+            why = misfit(part, states[name]) if isinstance(part, nn.Module) else ""
             raise UserError(
-                f"cannot resume: {kind} '{name}' differ from the saved ones; use the run's configs"
+                f"cannot resume: {kind} '{name}' differ from the saved ones{f' ({why})' if why else ''}; "
+                "use the run's configs"
             ) from error

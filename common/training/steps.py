@@ -136,13 +136,18 @@ class DiscriminatorStep(Step):
         """The images to call fake (B, C, H, W), without gradients; override it to draw them from a pool."""
         return context.output(self.generator, self.inputs).detach()
 
+    def conditions(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
+        """What is seen beside the real and beside the generated images; override it where they differ."""
+        condition = context.batch.get(self.condition or "")
+        return condition, condition
+
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, and ``NAME_penalty`` where there is one."""
-        image, condition = context.batch[self.real], context.batch.get(self.condition or "")
+        """``NAME_adversarial``, and ``NAME_penalty`` where there is one (with the real images' condition)."""
+        image, (condition, fake_condition) = context.batch[self.real], self.conditions(context)
         fake = self.generated(context)
         critic = context.networks[self.discriminator]
         real_logits = critic(image, condition).logits
-        fake_logits = critic(fake, condition).logits
+        fake_logits = critic(fake, fake_condition).logits
         self._measure(context, real_logits, fake_logits)
         losses = {f"{self.name}_adversarial": self.adversarial.discriminator_loss(real_logits, fake_logits)}
         if self.penalty:

@@ -1,0 +1,213 @@
+"""The networks of dcgan_covid: noise to CT slice, and CT slice to one logit (paper C, section II-B)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from bundles.dcgan_covid.dense import DenseImage
+from common.errors import UserError
+from common.networks.classes import class_embedding
+from common.networks.discriminators import Critique
+from common.networks.upsampling import upsampling
+
+SMALLEST = 4
+"""Side of the map that the latent becomes first, and of the last one before the logit."""
+LARGEST_MAP = 32
+"""Side of the map before the dense layer: 1 024 values."""
+FULL_LAYER = 20_000_000
+"""Most weights of a dense layer in one part."""
+RANK = 384
+EMBEDDING = 16
+"""Values that stand for a class beside the latent."""
+SLOPE = 0.2
+NORMS = ("batch", "instance", "layer", "none")
+
+
+class DcganGenerator(nn.Module):
+    """Noise to image: transposed convolutions that double the map, then a dense layer that draws the image.
+
+    (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, 1, S, S) in [-1, 1].
+
+    The discriminator's mirror would go on doubling to S x S. Paper C says that the last three layers differ
+    and that the very last is dense, which cured pixelation; it gives no sizes. A dense layer from S x S to S
+    x S has 268 M weights at S = 128. So the doubling ends at 32 x 32, and the three last layers are a 3 x 3
+    convolution, a 3 x 3 convolution to one map of 32 x 32 = 1 024 values, and the dense layer from these to
+    all S x S pixels, which stands for the two doublings that are left. With width 64 and a latent of 100:
+
+    ======================================  ===============  ==========
+    layer                                   output           parameters
+    ======================================  ===============  ==========
+    4 x 4 transposed convolution            512 x 4 x 4         820 224
+    three times 4 x 4, stride 2             64 x 32 x 32      2 753 408
+    3 x 3 convolution                       64 x 32 x 32         36 992
+    3 x 3 convolution, no norm              1 x 32 x 32             577
+    dense, S = 128                          1 x 128 x 128    16 793 600
+    ======================================  ===============  ==========
+
+    20 404 801 in all at 128, 7 809 601 at 64. At 256 a full dense layer has 67 M weights; there it is made of
+    two, by way of 384 values, without an activation between: 25 624 576, and 29 235 777 in all. That is the
+    largest round rank that keeps the network below 30 M. BatchNorm and ReLU follow every layer but the last
+    two; a tanh comes last.
+
+    Args:
+        image_size: S, a power of 2 from 16 up.
+        latent: values of the noise.
+        width: channels of the 32 x 32 map; each smaller map has twice as many.
+        classes: number of classes; 0 for none. A class is 16 learned values beside the latent, see
+            `common.networks.classes`.
+        upsample: ``transposed`` as published, or ``resize``, see `common.networks.upsampling`.
+        start: first weights of the dense layer, see `bundles.dcgan_covid.dense.DenseImage`.
+    Raises:
+        UserError: no such size or layer.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        latent: int = 100,
+        width: int = 64,
+        classes: int = 0,
+        upsample: str = "transposed",
+        start: str = "bilinear",
+    ) -> None:
+        super().__init__()
+        check_size(image_size)
+        map_size = min(LARGEST_MAP, image_size // 2)
+        doublings = int(math.log2(map_size // SMALLEST))
+        widths = [width * 2 ** (doublings - level) for level in range(doublings + 1)]
+        self.latent, self.classes = latent, classes
+        self.embedding = class_embedding(classes, EMBEDDING)
+        source = latent + (EMBEDDING if classes else 0)
+        first = nn.ConvTranspose2d(source, widths[0], SMALLEST, bias=False)
+        self.layers = nn.Sequential(
+            _normed(first, widths[0]),
+            *(
+                _normed(upsampling(upsample, wide, narrow, bias=False), narrow)
+                for wide, narrow in pairwise(widths)
+            ),
+            _normed(nn.Conv2d(width, width, 3, padding=1, bias=False), width),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+        full = map_size**2 * image_size**2 <= FULL_LAYER
+        self.dense = DenseImage(map_size, image_size, None if full else RANK, start)
+
+    def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Latents (B, latent) and, where there are classes, their indices (B,) -> images (B, 1, S, S)."""
+        x = latent
+        if condition is not None:
+            x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
+        x = self.layers(x.reshape(x.shape[0], x.shape[1], 1, 1))  # (B, 1, m, m)
+        return torch.tanh(self.dense(x).float())
+
+    def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """What a state_dict of such a network says of its sizes, for messages."""
+        classes = len(state["embedding.table"]) if "embedding.table" in state else 0
+        pixels = next(value for name, value in state.items() if name.startswith("dense.") and value.ndim == 1)
+        latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
+        return {"latent size": latent, "image size": math.isqrt(len(pixels)), "number of classes": classes}
+
+
+class DcganDiscriminator(nn.Module):
+    """Image to one logit: 4 x 4 convolutions of stride 2 that halve down to 4 x 4, and one over what is left.
+
+    (B, 1, S, S) in [-1, 1] -> logits (B, 1, 1, 1). Widths are ``width`` times 1, 2, 4, 8, 8, ...; norm and
+    LeakyReLU follow each layer but the last; the first has no norm. 6 958 913 parameters at S = 128 and width
+    64.
+
+    Args:
+        image_size: S, a power of 2 from 16 up.
+        width: channels of the first layer.
+        norm: ``batch``, ``instance``, ``layer`` or ``none``. A gradient penalty needs one that does not tie
+            the samples of a batch (Gulrajani et al. 2017): any but ``batch``.
+        spectral: spectral normalisation of every layer (Miyato et al. 2018).
+        classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
+            vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
+        deviation: give the last layer a map with the features' standard deviation over the batch, by which it
+            sees whether a batch is all alike (Karras et al. 2018, "minibatch standard deviation").
+    Raises:
+        UserError: no such size or norm.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        width: int = 64,
+        norm: str = "batch",
+        spectral: bool = False,
+        classes: int = 0,
+        deviation: bool = False,
+    ) -> None:
+        super().__init__()
+        check_size(image_size)
+        halvings = int(math.log2(image_size // SMALLEST))
+        widths = [1, *(width * min(2**level, 8) for level in range(halvings))]
+        self.hidden = nn.ModuleList(
+            halving(widths[level], widths[level + 1], norm if level else "none") for level in range(halvings)
+        )
+        self.last = nn.Conv2d(widths[-1] + deviation, 1, SMALLEST)
+        self.projection = class_embedding(classes, widths[-1])
+        self.deviation = deviation
+        if spectral:
+            self.apply(normalise_spectrally)
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+        """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1)."""
+        features = []
+        x = image
+        for layer in self.hidden:
+            x = layer(x)
+            features.append(x)
+        logits = self.last(torch.cat([x, spread_of(x)], dim=1) if self.deviation else x)  # (B, 1, 1, 1)
+        if condition is not None:
+            fit = (self.projection(condition) * x.mean((2, 3))).sum(1)  # (B,)
+            logits = logits + fit[:, None, None, None]
+        return Critique([logits], [features])
+
+
+def spread_of(features: Tensor) -> Tensor:
+    """The features' standard deviation over the batch, averaged, as a map: (B, C, h, w) -> (B, 1, h, w)."""
+    deviation = (features.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
+    return deviation.expand(len(features), 1, *features.shape[2:])
+
+
+def check_size(image_size: int) -> None:
+    """Refuses a size that no doubling of 4 x 4 gives.
+
+    Raises:
+        UserError: not a power of 2 from 16 up.
+    """
+    if image_size < 4 * SMALLEST or image_size & (image_size - 1):
+        raise UserError(f"image_size {image_size} does not fit the networks; take 64, 128 or 256")
+
+
+def _normed(layer: nn.Module, width: int) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(width), nn.ReLU())
+
+
+def halving(source: int, target: int, norm: str) -> nn.Sequential:
+    """(B, C, h, w) -> (B, D, h/2, w/2)."""
+    convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == "none")
+    return nn.Sequential(convolution, _norm(norm, target), nn.LeakyReLU(SLOPE))
+
+
+def _norm(name: str, width: int) -> nn.Module:
+    if name == "batch":
+        return nn.BatchNorm2d(width)
+    if name == "instance":
+        return nn.InstanceNorm2d(width, affine=True)
+    if name == "layer":
+        return nn.GroupNorm(1, width)
+    if name != "none":
+        raise UserError(f"norm {name!r} is unknown; choose one of {', '.join(NORMS)}")
+    return nn.Identity()
+
+
+def normalise_spectrally(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        spectral_norm(module)

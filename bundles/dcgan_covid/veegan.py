@@ -1,0 +1,164 @@
+"""VEEGAN (Srivastava et al. 2017): a third network maps images back to noise, so that no mode can be dropped.
+
+The reconstructor F gives the noise F(x) of an image x. The discriminator looks at pairs of image and noise:
+(G(z), z) from the generator, (x, F(x)) from the data. Where the generator knows a few modes only, F maps the
+other images to noise that is not N(0, I), which the discriminator sees; and G and F together must keep z,
+which they cannot where many z give one image.
+
+The paper's D(z, x) estimates the log ratio of generated to real pairs. Networks here say it the other way
+round, real is high, as in the other losses: D(z, x) = -logit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bundles.dcgan_covid.networks import SLOPE, SMALLEST, check_size, halving, normalise_spectrally
+from common.losses.adversarial import AdversarialLoss, adversarial_loss
+from common.networks.discriminators import Critique
+from common.training.steps import Context, DiscriminatorStep, GeneratorStep
+
+
+def veegan_loss() -> AdversarialLoss:
+    """The adversarial part, on logits = -D.
+
+    The discriminator minimises O_LR = -E[log sigmoid(D(z, G(z)))] - E[log(1 - sigmoid(D(F(x), x)))] and the
+    generator E[D(z, G(z))] (the objective O-hat and algorithm 1 of the paper).
+    """
+    bce = adversarial_loss("bce")
+    return AdversarialLoss(real=bce.real, fake=bce.fake, fooled=torch.neg)
+
+
+def latent_distance(latent: Tensor, reconstructed: Tensor) -> Tensor:
+    """E[d(z, F(G(z)))] with the squared l2 distance: (B, latent) twice -> scalar."""
+    return (latent.float() - reconstructed.float()).square().sum(1).mean()
+
+
+class VeeganDiscriminatorStep(DiscriminatorStep):
+    """Teaches the discriminator to tell pairs (x, F(x)) from pairs (G(z), z).
+
+    Args:
+        latent: entry of the batch with the noise.
+        reconstructor: name of F.
+        others: as `common.training.steps.DiscriminatorStep`.
+    """
+
+    def __init__(
+        self, latent: str = "latent", reconstructor: str = "F", name: str = "D", repeat: int = 1
+    ) -> None:
+        super().__init__(veegan_loss(), inputs=(latent,), condition=latent, name=name, repeat=repeat)
+        self.reconstructor = reconstructor
+
+    def conditions(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
+        """F(x) beside real images, z beside generated ones."""
+        with torch.no_grad():
+            reconstructed = context.networks[self.reconstructor](context.batch[self.real])
+        return reconstructed, context.batch[self.condition or ""]
+
+
+class VeeganGeneratorStep(GeneratorStep):
+    """Teaches G to make pairs that pass for real, and G and F together to keep the noise.
+
+    F learns from the distance alone: the discriminator's judgement of (G(z), z) does not depend on it.
+
+    Args:
+        latent: entry of the batch with the noise.
+        reconstructor: name of F.
+        weights: of ``G_adversarial`` and ``G_latent``, 1 each as published.
+        others: as `common.training.steps.GeneratorStep`; the optimiser holds the weights of both networks.
+    """
+
+    def __init__(
+        self,
+        latent: str = "latent",
+        reconstructor: str = "F",
+        weights: Mapping[str, float] | None = None,
+        name: str = "G",
+        repeat: int = 1,
+    ) -> None:
+        super().__init__(
+            veegan_loss(), inputs=(latent,), condition=latent, name=name, weights=weights, repeat=repeat
+        )
+        self.latent, self.reconstructor = latent, reconstructor
+        self.trains = (*self.trains, reconstructor)
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        """``NAME_adversarial`` and ``NAME_latent``."""
+        losses = super().losses(context)
+        generated = context.output(self.generator, self.inputs)
+        reconstructed = context.networks[self.reconstructor](generated)
+        losses[f"{self.name}_latent"] = latent_distance(context.batch[self.latent], reconstructed)
+        return losses
+
+
+class Reconstructor(nn.Module):
+    """Image to noise, built as the discriminator: (B, 1, S, S) in [-1, 1] -> (B, latent).
+
+    Args:
+        image_size: S, a power of 2 from 16 up.
+        latent: values of the noise.
+        width: channels of the first layer.
+        norm: see `bundles.dcgan_covid.networks.DcganDiscriminator`.
+    """
+
+    def __init__(
+        self, image_size: int = 128, latent: int = 100, width: int = 64, norm: str = "batch"
+    ) -> None:
+        super().__init__()
+        self.hidden, widest = _trunk(image_size, width, norm)
+        self.last = nn.Conv2d(widest, latent, SMALLEST)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, S, S) -> (B, latent)."""
+        return self.last(self.hidden(image)).flatten(1)  # (B, latent, 1, 1) -> (B, latent)
+
+
+class JointDiscriminator(nn.Module):
+    """Image and noise to one logit: both become vectors of ``joint`` values, then three dense layers.
+
+    Args:
+        image_size, latent, width, norm: as in `Reconstructor`.
+        joint: values of each of the two vectors.
+        spectral: spectral normalisation of every layer (Miyato et al. 2018).
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        latent: int = 100,
+        width: int = 64,
+        norm: str = "batch",
+        joint: int = 256,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        self.hidden, widest = _trunk(image_size, width, norm)
+        self.image = nn.Conv2d(widest, joint, SMALLEST)
+        self.noise = nn.Sequential(nn.Linear(latent, joint), nn.LeakyReLU(SLOPE), nn.Linear(joint, joint))
+        self.both = nn.Sequential(
+            nn.LeakyReLU(SLOPE), nn.Linear(2 * joint, joint), nn.LeakyReLU(SLOPE), nn.Linear(joint, 1)
+        )
+        if spectral:
+            self.apply(normalise_spectrally)
+
+    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+        """Images (B, 1, S, S), noise (B, latent) -> logits (B, 1)."""
+        features = self.hidden(image)
+        vectors = [self.image(features).flatten(1), self.noise(condition)]  # (B, joint) each
+        return Critique([self.both(torch.cat(vectors, dim=1))], [[features]])
+
+
+def _trunk(image_size: int, width: int, norm: str) -> tuple[nn.Sequential, int]:
+    """The convolutions that halve an image to 4 x 4, and the channels that come out."""
+    check_size(image_size)
+    levels = int(math.log2(image_size // SMALLEST))
+    widths: Sequence[int] = [1, *(width * min(2**level, 8) for level in range(levels))]
+    layers: list[Any] = [
+        halving(widths[level], widths[level + 1], norm if level else "none") for level in range(levels)
+    ]
+    return nn.Sequential(*layers), widths[-1]
