@@ -7,7 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+
 from tests.bundles.runs import ROOT
+
+PATIENTS = 8
+
+
+def write_patients(
+    folder: Path,
+    parts: Sequence[str],
+    make: Callable[[int], Sequence[np.ndarray]],
+    affine: np.ndarray,
+) -> None:
+    """For each patient the volumes that ``make`` gives, one into each of the folders ``parts``."""
+    for part in parts:
+        (folder / part).mkdir()
+    for number in range(PATIENTS):
+        for part, voxels in zip(parts, make(number), strict=True):
+            nib.save(nib.Nifti1Image(voxels, affine), folder / part / f"patient_{number:03d}.nii.gz")
 
 
 def nothing(_data: Path) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from common.data.structures import STRUCTURES
-from tests.bundles.case import BundleCase
+from tests.bundles.case import BundleCase, write_patients
 
-PATIENTS, SIDE, DEPTH = 8, 32, 4
+SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-6.0, -6.0, 8.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
 TINY = {
     "image_size": 32,
@@ -50,11 +49,7 @@ def make_heart(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def make_hearts(folder: Path) -> None:
     """``images/`` and ``labels/`` of 8 made patients: 4 slices of 32 x 32 pixels, all structures in each."""
-    for name in ("images", "labels"):
-        (folder / name).mkdir()
-    for number in range(PATIENTS):
-        for name, voxels in zip(("images", "labels"), make_heart(number), strict=True):
-            nib.save(nib.Nifti1Image(voxels, AFFINE), folder / name / f"patient_{number:03d}.nii.gz")
+    write_patients(folder, ("images", "labels"), make_heart, AFFINE)
 
 
 CASE = BundleCase(

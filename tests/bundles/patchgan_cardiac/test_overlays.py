@@ -18,6 +18,8 @@ from tests.bundles.patchgan_cardiac.case import CASE
 from tests.bundles.runs import forked
 
 Model = tuple[Path, dict[str, Any]]
+QUICK = {"val_interval": 1, "learning_rate": 0.01}
+STRONG = {"perturb#elastic": 0.06, "perturb#growth": 0.04}  # a pixel or two of 32
 
 
 def ran(folder: Path, run_id: str, configs: list[str], **settings: Any) -> str:
@@ -28,7 +30,7 @@ def ran(folder: Path, run_id: str, configs: list[str], **settings: Any) -> str:
 
 
 def train(data: Path, folder: Path, overlay: str, **more: Any) -> Model:
-    settings = CASE.settings(data, folder, val_interval=1, **more)
+    settings = CASE.settings(data, folder, **QUICK, **more)
     ran(folder, "training", ["train", overlay], **settings)
     return folder, dict(read_json(folder / "models" / "model.json"))
 
@@ -44,7 +46,7 @@ def evaluate(folder: Path, data: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def annotating(data_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A run of one epoch with annotation.yaml."""
-    return train(data_of(CASE), tmp_path_factory.mktemp("annotation") / "run", "annotation")
+    return train(data_of(CASE), tmp_path_factory.mktemp("annotation") / "run", "annotation", **STRONG)
 
 
 def test_annotation_trains_on_perturbed_labels(annotating: Model) -> None:
@@ -87,7 +89,7 @@ def test_new_pairs_come_out_and_are_a_data_set(annotating: Model, data: Path, tm
 
 def test_a_model_of_images_alone_makes_pairs_too(trained: Any, data: Path, tmp_path: Path) -> None:
     model = trained[0] / "models" / "model.pt"
-    settings = {"ckpt_path": model, "output_dir": tmp_path / "pairs", "variants": 1}
+    settings = {"ckpt_path": model, "output_dir": tmp_path / "pairs", "variants": 1, **STRONG}
     label = data / "labels" / "patient_000.nii.gz"
     ran(tmp_path / "run", "inference", ["inference", "generate_pairs"], label_file=label, **settings)
     found = np.asarray(nib.load(tmp_path / "pairs" / "labels" / "patient_000_variant01.nii.gz").dataobj)

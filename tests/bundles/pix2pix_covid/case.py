@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from tests.bundles.case import BundleCase
+from tests.bundles.case import BundleCase, write_patients
 
-PATIENTS, SIDE, DEPTH = 8, 32, 4
+SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-11.0, -11.0, 30.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
 TINY = {
     "image_size": 32,
@@ -43,11 +42,7 @@ def make_patient(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def make_pairs(folder: Path) -> None:
     """``images/`` and ``masks/`` of 8 made patients: 4 slices of 32 x 32 pixels, every one with a lesion."""
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    for number in range(PATIENTS):
-        for name, voxels in zip(("images", "masks"), make_patient(number), strict=True):
-            nib.save(nib.Nifti1Image(voxels, AFFINE), folder / name / f"patient_{number:03d}.nii.gz")
+    write_patients(folder, ("images", "masks"), make_patient, AFFINE)
 
 
 CASE = BundleCase(
