@@ -49,10 +49,10 @@ class SampleGrid(ImageGrid):
         kinds = [sample(network, inputs, SEED)]
         if "image" in self.batch:
             kinds.append(self.batch["image"].float().cpu())
-        return [row for kind in kinds for row in _in_rows(kind.add(1).div(2))]
+        return [row for kind in kinds for row in in_rows(kind.add(1).div(2))]
 
 
-def _in_rows(images: torch.Tensor) -> list[torch.Tensor]:
-    """(B, C, H, W) in rows of 8, the last filled up with white."""
-    missing = -len(images) % COLUMNS
-    return list(torch.cat([images, images.new_ones(missing, *images.shape[1:])]).split(COLUMNS))
+def in_rows(images: torch.Tensor, columns: int = COLUMNS) -> list[torch.Tensor]:
+    """(B, C, H, W) in rows of ``columns``, the last filled up with white."""
+    missing = -len(images) % columns
+    return list(torch.cat([images, images.new_ones(missing, *images.shape[1:])]).split(columns))
