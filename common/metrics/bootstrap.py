@@ -47,6 +47,10 @@ class Resamples:
         """The same resamples, of the images where ``usable`` (N,) bool holds."""
         return Resamples(self.counts[:, usable])
 
+    def beside(self, others: Resamples) -> Resamples:
+        """Resamples of two sets drawn apart, as of one: this set's images (N) come before the others' (M)."""
+        return Resamples(torch.cat([self.counts, others.counts], dim=1))  # (R, N + M)
+
     def mean(self, values: Tensor) -> Value:
         """The mean of one value an image (N,) float64."""
         parts = torch.stack([values, torch.ones_like(values)], dim=1)  # (N, 2)
@@ -71,6 +75,12 @@ class Resamples:
         counts = self.counts[:most]
         value = statistic(torch.ones(counts.shape[1], dtype=torch.float64)) if counts.shape[1] else math.nan
         return self._value(value, lambda value: centred_interval(statistic, counts, value))
+
+    def distances(self, statistic: Callable[[Tensor], Tensor]) -> Value:
+        """As `distance`, of a statistic that takes many weightings (R, N) at once and gives (R,) float64."""
+        once = torch.ones(1, self.counts.shape[1], dtype=torch.float64)
+        value, *resampled = statistic(torch.cat([once, self.counts])).tolist()
+        return self._value(value, lambda value: _moved(torch.tensor(resampled, dtype=torch.float64), value))
 
     def _value(self, value: float, interval: Callable[[float], tuple[float, float]]) -> Value:
         images = self.counts.shape[1]
@@ -116,7 +126,11 @@ def centred_interval(
     above the value that it belongs to. The moved one shows the spread of the value at this number of
     images.
     """
-    values = _values(statistic, counts)
+    return _moved(_values(statistic, counts), value)
+
+
+def _moved(values: Tensor, value: float) -> tuple[float, float]:
+    """The interval of resampled ``values`` (R,), moved so that their mean is ``value``."""
     low, high = _quantiles(values + (value - values.nanmean()))
     return min(low, value), max(high, value)
 

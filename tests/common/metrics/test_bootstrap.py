@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.metrics.bootstrap import centred_interval, percentile_interval, resample_counts
+from common.metrics.bootstrap import Resamples, centred_interval, percentile_interval, resample_counts
 
 
 def numbers() -> np.random.Generator:
@@ -68,3 +68,21 @@ def test_resamples_without_a_value_are_left_out() -> None:
     counts = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     low, high = percentile_interval(lambda w: math.nan if w == 0 else float(w), counts)
     assert 1 <= low < high <= 3
+
+
+def test_a_distance_of_two_sets_drawn_apart() -> None:
+    first, second = (torch.from_numpy(numbers().normal(level, 1, 40)) for level in (0.0, 3.0))
+    counts = [resample_counts(None, 40, 300, np.random.default_rng(seed)) for seed in (0, 1)]
+    both = Resamples(counts[0]).beside(Resamples(counts[1]))
+
+    def apart(weights: torch.Tensor) -> torch.Tensor:
+        weights = weights.reshape(-1, 80)
+        left, right = weights[:, :40], weights[:, 40:]
+        return (right @ second) / right.sum(1) - (left @ first) / left.sum(1)
+
+    many = both.distances(apart)
+    assert many.mean == pytest.approx(3.0) and many.n == 80
+    half = 1.96 * math.sqrt(float(first.var() + second.var()) / 40)  # the two sets' errors add up
+    assert many.high - many.low == pytest.approx(2 * half, rel=0.15)
+    single = both.distance(lambda weights: float(apart(weights)))
+    assert (single.low, single.high) == pytest.approx((many.low, many.high))
