@@ -100,9 +100,8 @@ class Pairs:
         Infinite from a vector to itself.
         """
         rows, columns = (part * (1 - self.error) for part in self._parts(self.squares, block))
-        squared = torch.add(columns, self.products(block), alpha=-2, out=self.scratch("lower", block)).add_(
-            rows
-        )
+        squared = self.scratch("lower", block)
+        torch.add(columns, self.products(block), alpha=-2, out=squared).add_(rows)
         return squared.fill_diagonal_(torch.inf) if block.diagonal else squared
 
     def slack(self, block: Block) -> float:

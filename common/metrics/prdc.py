@@ -1,10 +1,10 @@
 """Precision, recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of generated images.
 
 Around each image's features lies a ball that reaches to its k-th nearest neighbour of the same set. Precision
-and density say how well generated images keep to the real ones' balls, recall and coverage how much of the real
-images they reach. Density counts balls, so one outlier among the real images does not make it large; coverage
-uses the real images' balls alone, so outliers among the generated ones do not help it. All depend on the
-number of images: compare values of equal numbers only.
+and density say how well generated images keep to the real ones' balls, recall and coverage how many of the
+real images they reach. Density counts balls, so one outlier among the real images does not make it large;
+coverage uses the real images' balls alone, so outliers among the generated ones do not help it. All depend on
+the number of images: compare values of equal numbers only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.metrics.bootstrap import Resamples, resample_counts
+from common.metrics.diversity import (
+    PairValues,
+    drawn_pairs,
+    feature_distances,
+    similarities,
+    similarity_name,
+)
+from common.metrics.images import ssim
+
+
+def numbers() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def noise(count: int, size: int = 16) -> Tensor:
+    return torch.from_numpy(numbers().uniform(-1, 1, (count, 1, size, size))).float()
+
+
+def test_few_pairs_are_all_taken() -> None:
+    pairs = drawn_pairs(4, numbers()).tolist()
+    assert pairs == [[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
+
+
+def test_many_pairs_are_drawn_without_repetition() -> None:
+    pairs = drawn_pairs(3000, numbers(), most=400)
+    assert pairs.shape == (400, 2) and len(pairs.unique(dim=0)) == 400
+    assert (pairs[:, 0] < pairs[:, 1]).all() and int(pairs.max()) > 2900 and int(pairs.min()) >= 0
+    assert torch.equal(pairs, drawn_pairs(3000, numbers(), most=400))
+
+
+def test_equal_images_are_alike_and_one_pair_is_its_ssim() -> None:
+    images = noise(3)
+    images[1] = images[0]
+    found = similarities(images, torch.tensor([[0, 1], [1, 2]]))
+    assert found.values.tolist() == pytest.approx([1, float(ssim(images[1:2], images[2:3]))])
+    assert found.mean() == pytest.approx(float(found.values.mean())) and found.values[1] < 0.5
+
+
+def test_similarity_depends_on_the_size() -> None:
+    assert [similarity_name(size) for size in (11, 160, 161)] == ["ssim", "ssim", "ms_ssim"]
+    with pytest.raises(UserError, match="10 pixels are too small"):
+        similarity_name(10)
+
+
+def test_feature_distances_by_hand() -> None:
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 16.0]])
+    assert feature_distances(features, drawn_pairs(3, numbers())).values.tolist() == pytest.approx(
+        [5, (9 + 256) ** 0.5, 12]
+    )
+
+
+def test_the_interval_counts_a_pair_as_often_as_both_images() -> None:
+    found = PairValues(torch.tensor([[0, 1], [0, 2]]), torch.tensor([1.0, 4.0]).double())
+    assert found._weighted(torch.tensor([1.0, 3.0, 2.0])) == pytest.approx((3 * 1 + 2 * 4) / 5)
+    features = torch.from_numpy(numbers().normal(size=(30, 5)))
+    distances = feature_distances(features, drawn_pairs(30, numbers()))
+    value = distances.interval(Resamples(resample_counts(None, 30, 200, numbers())))
+    assert value.low < value.mean == pytest.approx(distances.mean()) and value.mean < value.high
+
+
+def test_a_single_image_has_no_diversity() -> None:
+    with pytest.raises(UserError, match="1 images make no pair"):
+        drawn_pairs(1, numbers())
