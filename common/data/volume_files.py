@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 import zlib
@@ -14,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
+from nibabel.volumeutils import apply_read_scaling
 
 from common.data.meta_image import META_SUFFIXES, check_meta_image, meta_data_files, meta_header
 from common.data.unreadable import explained
@@ -80,12 +80,12 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
 
 def _read_nifti(path: Path) -> VolumeFile:
     image = _open_nifti(path)
-    if path.name.lower().endswith(".gz"):
-        image = type(image).from_stream(_decompressed(path, image))
-    shape = tuple(int(extent) for extent in image.shape)
-    array = np.asanyarray(image.dataobj)
-    if array.dtype.fields is not None or np.iscomplexobj(array):
+    kind = image.get_data_dtype()
+    if kind.fields is not None or kind.kind == "c":
         raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
+    shape = tuple(int(extent) for extent in image.shape)
+    stored = cast(ArrayProxy, image.dataobj)
+    array = _decompressed(path, stored) if path.name.lower().endswith(".gz") else np.asanyarray(stored)
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(affine)
     known = _has_voxel_size(path, image)
@@ -99,18 +99,19 @@ def _has_voxel_size(path: Path, image: nib.Nifti1Image) -> bool:
     return bool(header["sform_code"] > 0 or (header["pixdim"][1 : min(image.ndim, 3) + 1] != 0).all())
 
 
-def _decompressed(path: Path, image: nib.Nifti1Image) -> io.BytesIO:
-    """The content of a .nii.gz, up to where its header says that it ends, in one pass.
-
-    nibabel would not read to the checksum at the end, and so not notice damage.
-    """
-    stored = cast(ArrayProxy, image.dataobj)
-    most = int(stored.offset) + math.prod(stored.shape) * stored.dtype.itemsize
-    content = io.BytesIO()
+def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
+    """The scaled voxels of a .nii.gz in one pass that also reads the checksum, as nibabel does not."""
+    array = np.empty(stored.shape, stored.dtype, order="F")
+    place, whole = -int(stored.offset), array.nbytes
+    voxels = array.reshape(-1, order="F").view(np.uint8)  # shares the memory
     for chunk in gunzip(path):
-        content.write(chunk[: most - content.tell()])
-    content.seek(0)
-    return content
+        part = chunk[max(0, -place) : max(0, whole - place)]
+        start = max(0, place)
+        voxels[start : start + len(part)] = np.frombuffer(part, np.uint8)
+        place += len(chunk)
+    if place < whole:
+        raise ValueError(f"its voxels take {whole} bytes but there are {max(0, place)}")
+    return apply_read_scaling(array, np.float64(stored.slope), np.float64(stored.inter))
 
 
 def gunzip(path: Path) -> Iterator[bytes]:

@@ -96,11 +96,11 @@ def image_slices(source: Source, geometry: Geometry, intensity: Intensity, path:
     Raises:
         UserError: a constant image, or equal percentiles.
     """
-    if source.array.min() == source.array.max():
+    planes = to_planes(source.array, geometry.axis)
+    if all((plane == planes[0, 0, 0]).all() for plane in planes):  # the first plane says it of most volumes
         raise UserError(f"{path}: every pixel has the same value; replace or remove the image")
     lower, upper, is_hu = _meaning(source, intensity, path)
     window, frame = Window(lower, upper), Frame.of(geometry, source.shape, source.spacing)
-    planes = to_planes(source.array, geometry.axis)
     array = np.empty((len(planes), geometry.size, geometry.size), np.uint16)
     for plane, stored in zip(planes, array, strict=True):
         unit = frame.image(to_unit(plane, window, is_hu=True), geometry.interpolation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -150,10 +151,20 @@ def nearest(source: int, target: int) -> np.ndarray:
 
 def resample(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
     """A float32 (h, w) image at (height, width); each side is averaged or interpolated as it needs."""
+    rows, columns = image.shape
+    if interpolation == "area" and rows % height == 0 and columns % width == 0:
+        return block_means(image, rows // height, columns // width)
     picture = Image.fromarray(np.ascontiguousarray(image))
-    for target in ((picture.width, height), (width, height)):
+    for target in ((columns, height), (width, height)):
         shrinks = target[0] < picture.width or target[1] < picture.height
         how = Image.Resampling.BOX if interpolation == "area" and shrinks else Image.Resampling.BILINEAR
         if target != picture.size:
             picture = picture.resize(target, how)
     return np.asarray(picture)
+
+
+def block_means(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Means over blocks of rows x columns pixels: what PIL's box filter gives, in less than half its time."""
+    image = functools.reduce(np.add, (image[start::rows] for start in range(rows)))
+    image = functools.reduce(np.add, (image[:, start::columns] for start in range(columns)))
+    return image * np.float32(1 / (rows * columns))

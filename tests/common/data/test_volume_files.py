@@ -80,13 +80,18 @@ def test_scaling_byte_order_and_extensions_survive(tmp_path: Path) -> None:
     assert np.array_equal(content.array, volume() * 2.0 - 1024)
 
 
-def test_what_lies_behind_the_voxels_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [7, 400, 2**18])
+def test_voxels_are_found_between_what_is_before_and_behind_them(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_files, "GZIP_CHUNK", chunk)
     nib.save(nib.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
     whole = (tmp_path / "a.nii").read_bytes()
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole + bytes(3_000_000)))
-    image = nib.load(tmp_path / "a.nii.gz")
-    assert len(volume_files._decompressed(tmp_path / "a.nii.gz", image).getvalue()) == len(whole)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole + b"more" * 5000))
     assert np.array_equal(read_volume_file(tmp_path / "a.nii.gz").array, volume())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole[:-1]))
+    with pytest.raises(UserError, match=r"a\.nii\.gz: .* take 3840 bytes but there are 3839"):
+        read_volume_file(tmp_path / "a.nii.gz")
 
 
 def test_a_missing_voxel_size_is_known(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.data.store.planes import (
     Frame,
@@ -56,6 +57,13 @@ def test_area_averages_where_it_shrinks_and_is_linear_where_it_enlarges() -> Non
     # 1 row from 2, and columns from 2 to 4: averages of rows, then centres at 1/4 and 3/4
     tall = np.array([[0, 8], [4, 12]], np.float32)
     assert resample(tall, 1, 4, "area").tolist() == [[2, 4, 8, 10]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (2, 3), (8, 4), (4, 12), (1, 1)])
+def test_block_means_are_what_the_box_filter_gives(height: int, width: int) -> None:
+    image = np.random.default_rng(0).random((8, 12), np.float32)
+    box = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    assert resample(image, height, width, "area") == pytest.approx(np.asarray(box), abs=1e-6)
 
 
 def test_linear_leaves_a_ramp_a_ramp() -> None:
