@@ -7,10 +7,11 @@ Ignite calls the handlers of an event in the order in which they were attached, 
 matters:
 
 1. `divergence.DivergenceGuard`: raises before anything of a bad iteration is written.
-2. `accuracy.AccuracyAverage` and
-3. `convergence.Convergence`: add entries to ``engine.state.logs``.
+2. `accuracy.AccuracyAverage`,
+3. `convergence.Convergence` and the monitors `collapse.ModeCollapse`, `black.BlackOutput` and
+   `vanishing.Vanishing`, each with an `alarm.Alarm`: add entries to ``engine.state.logs``.
 4. `scalars.ScalarLog`: writes ``engine.state.logs``, so after everything that adds to it.
-5. `images.ImageGrid` and `progression.Progression`, which reads its files
+5. `images.ImageGrid` or `samples.SampleGrid`, and `progression.Progression`, which reads its files
 6. `validation.Validation` (which calls `best.BestModel`)
 7. `budget.TimeBudget`
 8. the resume file's saver: after everything whose state it stores, and it calls `scalars.ScalarLog.flush`

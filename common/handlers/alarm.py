@@ -9,7 +9,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from common.handlers.stopping import stop_after_iteration
-from common.training.distributed import any_rank
+from common.training.distributed import any_rank, is_main
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class Alarm:
 
     def _announce(self, engine: Engine, reason: str) -> None:
         place = f"iteration {engine.state.iteration}, epoch {engine.state.epoch}"
-        logger.warning("%s at %s: %s%s", self.what, place, reason, "; the run stops here" * self.stop)
+        if is_main():
+            logger.warning("%s at %s: %s%s", self.what, place, reason, "; the run stops here" * self.stop)
         if self.stop:
             stop_after_iteration(engine)
 

@@ -24,6 +24,18 @@ def networks(engine: Engine) -> Mapping[str, nn.Module]:
     return trainer.networks
 
 
+def network(engine: Engine, name: str) -> nn.Module:
+    """The trainer's network called ``name``.
+
+    Raises:
+        UserError: the trainer has no such network.
+    """
+    known = networks(engine)
+    if name not in known:
+        raise UserError(f"handlers: the trainer has no network {name!r}; it has {', '.join(known)}")
+    return known[name]
+
+
 def logged(engine: Engine, name: str) -> float:
     """The value of ``name`` in ``engine.state.logs`` (this iteration).
 
@@ -58,10 +70,8 @@ def sampling_network(engine: Engine, name: str) -> nn.Module:
     Raises:
         UserError: the trainer has no such network.
     """
-    known = networks(engine)
-    if name not in known:
-        raise UserError(f"handlers: the trainer has no network {name!r}; it has {', '.join(known)}")
-    return known.get(f"{name}_ema", known[name])
+    plain = network(engine, name)
+    return networks(engine).get(f"{name}_ema", plain)
 
 
 def epoch_due(engine: Engine, interval: int) -> bool:

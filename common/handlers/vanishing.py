@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from common.handlers.alarm import Alarm
-from common.handlers.readings import logged, logs, networks
+from common.handlers.readings import logged, logs, network
 
 SUFFIX, COUNTER = "_gradient_norm", "vanishing_iterations"
 
@@ -55,7 +55,7 @@ class Vanishing:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self, engine: Engine) -> None:
-        measures = {name + SUFFIX: gradient_norm(networks(engine)[name].parameters()) for name in self.names}
+        measures = {name + SUFFIX: gradient_norm(network(engine, name).parameters()) for name in self.names}
         logs(engine).update({name: value for name, value in measures.items() if math.isfinite(value)})
         measures[self.loss] = logged(engine, self.loss)
         for name in self.bounds:

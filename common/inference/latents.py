@@ -47,3 +47,17 @@ def class_noise(dataset: ImageDataset, size: int, seed: int = 0) -> dict[str, Te
         "class": torch.tensor(present).repeat_interleave(COLUMNS),
         "image": torch.from_numpy(dataset.images[np.concatenate(places)]),
     }
+
+
+def noise_beside(dataset: ImageDataset, size: int, count: int = 100, seed: int = 0) -> dict[str, Tensor]:
+    """``latent`` for ``count`` samples, and ``image`` and ``class`` of as many real images (of fewer: all).
+
+    These are spread evenly over the dataset: what the samples are compared with as a set, in its own mixture
+    of classes.
+    """
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return {
+        "latent": latents(seed, range(len(places)), size),
+        "class": torch.from_numpy(dataset.classes[places]),
+        "image": torch.from_numpy(dataset.images[places]),
+    }
