@@ -18,7 +18,14 @@ async function readLayer(layer, index) {
     readArray(`layer${index}-scales`, Float32Array),
     readArray(`layer${index}-bias`, Float32Array),
   ]);
-  return { ...layer, values, scales, bias };
+  return { ...layer, weight: weightOf(values, scales, layer.inputs), bias };
+}
+
+/** Integers are small to carry; floats are faster to compute with. */
+function weightOf(values, scales, inputs) {
+  const weight = new Float32Array(values.length);
+  for (let k = 0; k < weight.length; k++) weight[k] = values[k] * scales[Math.floor(k / inputs)];
+  return weight;
 }
 
 function rowsOf(flat, size) {

@@ -1,4 +1,4 @@
-/** Dense layers in plain JavaScript: small weights in float32, large ones in int8 with a scale for each row. */
+/** Dense layers in plain JavaScript. */
 
 const ACTIVATIONS = {
   linear: (value) => value,
@@ -29,26 +29,27 @@ export class Decoder {
   }
 }
 
-/** activation(scale * (values @ vector) + bias), row by row. */
-function forward({ values, scales, bias, inputs, activation, slope, result }, vector) {
+/** activation(weight @ vector + bias), row by row. */
+function forward({ weight, bias, activation, slope, result }, vector) {
   const activate = ACTIVATIONS[activation];
   for (let row = 0; row < result.length; row++) {
-    result[row] = activate(scales[row] * dot(values, row * inputs, vector) + bias[row], slope);
+    result[row] = activate(dot(weight, row * vector.length, vector) + bias[row], slope);
   }
   return result;
 }
 
 /** Four sums at a time: additions that do not wait for each other. */
-function dot(values, start, vector) {
+function dot(weight, start, vector) {
   const size = vector.length;
   const whole = size - (size % 4);
   let [a, b, c, d] = [0, 0, 0, 0];
   for (let k = 0; k < whole; k += 4) {
-    a += values[start + k] * vector[k];
-    b += values[start + k + 1] * vector[k + 1];
-    c += values[start + k + 2] * vector[k + 2];
-    d += values[start + k + 3] * vector[k + 3];
+    const at = start + k;
+    a += weight[at] * vector[k];
+    b += weight[at + 1] * vector[k + 1];
+    c += weight[at + 2] * vector[k + 2];
+    d += weight[at + 3] * vector[k + 3];
   }
-  for (let k = whole; k < size; k++) a += values[start + k] * vector[k];
+  for (let k = whole; k < size; k++) a += weight[start + k] * vector[k];
   return a + b + c + d;
 }
