@@ -54,7 +54,7 @@ class Nearest:
 
 
 def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None = None) -> Nearest:
-    """The nearest training image of each sample, in features or in `common.metrics.pixels.pixel_vectors`.
+    """The nearest training image of each sample, by features or by `common.metrics.pixels.pattern_vectors`.
 
     Args:
         samples: (N, D).
@@ -86,7 +86,7 @@ def save_nearest(
     tiles = tiled([column.detach().float().cpu().add(1).div(2) for column in columns])
     ratios = {name: each.ratios().tolist() for name, each in found.items()}
     names = [
-        ", ".join([f"sample {index}", *(f"{name} {each[index]:.2f}" for name, each in ratios.items())])
+        f"{index}: " + ", ".join(f"{each[index]:.2f} x usual in {name}" for name, each in ratios.items())
         for index in range(len(samples))
     ]
     picture = sheet(tiles, ("generated", *(f"nearest: {name}" for name in found)), names)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PIXELS = 32  # a side; details below are noise for what is asked here
+SMALLEST = 1e-4  # length of a vector that shows something
 
 
 def pixel_vectors(images: Tensor, size: int = PIXELS) -> Tensor:
@@ -16,3 +17,13 @@ def pixel_vectors(images: Tensor, size: int = PIXELS) -> Tensor:
     height, width = (min(side, size) for side in images.shape[-2:])
     small = F.adaptive_avg_pool2d(images.detach().float().cpu(), (height, width))
     return small.add(1).div(2).flatten(1)  # (N, 1, h, w) -> (N, h * w)
+
+
+def pattern_vectors(images: Tensor, size: int = PIXELS) -> Tensor:
+    """`pixel_vectors` of zero mean and unit length: squared distances are 2 - 2 times the correlation.
+
+    Without this a flat or blurred image is near to every image and passes for a copy of one. A constant image
+    is all zeros.
+    """
+    vectors = pixel_vectors(images, size)
+    return F.normalize(vectors - vectors.mean(1, keepdim=True), eps=SMALLEST)
