@@ -22,10 +22,10 @@ class HeartGenerator(nn.Module):
     others are logits. S is a multiple of ``2 ** levels``; 7 levels bring 128 pixels to 1 and 256 to 2. The
     same label always gives the same picture: no dropout, no drawn noise.
 
-    Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``width / 8``
-    channels (``out_channels`` where that is more), which the last convolution, of stride 1, turns into the
-    picture. Norms follow all other convolutions but the first and the innermost, where a single pixel may be
-    left. Parameters with one input channel and 7 levels of width 64:
+    Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``head``
+    channels, which the last convolution, of stride 1, turns into the picture. Norms follow all other
+    convolutions but the first and the innermost, where a single pixel may be left. Parameters with one input
+    channel and 7 levels of width 64:
 
     ========================= ============ ============
     up                        skips        no skips
@@ -43,6 +43,9 @@ class HeartGenerator(nn.Module):
             4 x 4 and stride 1; ``resize``, nearest pixels and a convolution, which leaves no checkerboard.
         levels: steps down, and up.
         width: channels of the outermost step down.
+        head: channels before the last convolution; 0 for ``width / 8``, with which the published parameter
+            count is met, or ``out_channels`` where that is more. With more of them the net learns the range
+            of the image in fewer iterations: an update moves each weight by no more than the learning rate.
         texture: channels of a fixed noise map beside the label (`common.networks.texture`); 0 as published.
     """
 
@@ -55,6 +58,7 @@ class HeartGenerator(nn.Module):
         up: str = "transposed",
         levels: int = 7,
         width: int = 64,
+        head: int = 0,
         texture: int = 0,
     ) -> None:
         super().__init__()
@@ -65,7 +69,7 @@ class HeartGenerator(nn.Module):
         self.down = nn.ModuleList(
             Down(sources[level], widths[level], norm=0 < level < levels - 1) for level in range(levels)
         )
-        targets = [max(1, width // 8, out_channels), *widths]
+        targets = [head or max(1, width // 8, out_channels), *widths]
         self.up = nn.ModuleList(
             _up(up, widths[level] * (2 if skips and level < levels - 1 else 1), targets[level], level == 0)
             for level in reversed(range(levels))

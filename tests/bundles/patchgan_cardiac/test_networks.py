@@ -69,6 +69,13 @@ def test_shape_range_and_script(up: str, skips: bool, encoding: str) -> None:
         torch.testing.assert_close(torch.jit.script(network)(LABEL), network(LABEL))
 
 
+@pytest.mark.parametrize(("given", "channels"), [({}, 8), ({"head": 20}, 20), ({"out_channels": 9}, 9)])
+def test_channels_before_the_last_convolution(given: dict[str, int], channels: int) -> None:
+    network = HeartGenerator(levels=2, **given)
+    assert network.last[1].in_channels == channels
+    assert network(torch.zeros(1, 1, 8, 8)).shape == (1, given.get("out_channels", 1), 8, 8)
+
+
 def test_seven_levels_train_on_128_pixels() -> None:
     """One pixel is left in the middle: no norm may stand there."""
     network = HeartGenerator(width=4).train()
