@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[dev,tune]"
 	@touch $@
 
-demo: setup set-aside ## train pix2pix on phantoms, then evaluate it (about 5 minutes on 2 CPU cores)
+demo: setup set-aside ## train a bundle on phantoms, then evaluate it (about 5 minutes on 2 CPU cores; BUNDLE=bundles/NAME)
 	$(PYTHON) -m monai.bundle run training --config_file $(BUNDLE)/configs/train.yaml
 	$(PYTHON) -m monai.bundle run evaluating --config_file $(BUNDLE)/configs/evaluate.yaml
 
