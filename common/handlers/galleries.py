@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +12,9 @@ from common.files import atomic_write
 from common.handlers.images import image_grid
 from common.handlers.samples import in_rows
 from common.metrics.panel import unit_range
-from common.metrics.sheet import sheet, tiled
+from common.metrics.sheet import sheet
+
+SMALLEST = 96  # pixels; smaller images are enlarged by whole factors
 
 
 def save_galleries(
@@ -28,24 +30,10 @@ def save_galleries(
     """
     most = max(map(len, galleries.values()))
     grids = [_grid(images, columns, -(-most // columns)) for images in galleries.values()]
-    tiles = np.stack(grids)[None, ..., None]  # (1, galleries, H', W', 1)
+    factor = max(1, -(-SMALLEST // next(iter(galleries.values())).shape[-1]))
+    tiles = np.stack(grids)[None, ..., None].repeat(factor, 2).repeat(factor, 3)  # (1, galleries, H', W', 1)
     with atomic_write(path) as temporary:
         sheet(tiles, list(galleries), [note]).save(temporary, format="PNG")
-
-
-def save_neighbours(
-    path: str | os.PathLike[str], columns: Mapping[str, Tensor], captions: Sequence[str]
-) -> None:
-    """Writes a row for each sample: itself and the images nearest to it.
-
-    Args:
-        path: the PNG file, written atomically.
-        columns: (N, 1, H, W) in [-1, 1] by title.
-        captions: one a sample.
-    """
-    tiles = tiled([unit_range(images) for images in columns.values()])
-    with atomic_write(path) as temporary:
-        sheet(tiles, list(columns), captions).save(temporary, format="PNG")
 
 
 def _grid(images: Tensor, columns: int, rows: int) -> np.ndarray:

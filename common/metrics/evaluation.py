@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,12 +102,20 @@ def evaluate_with_baselines(
     return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics}
 
 
-def compared(model: Mapping[str, Value], baselines: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
-    """A model's metrics, each beside those of the baselines: the ``metrics`` of `evaluate_with_baselines`."""
+def compared(
+    model: Mapping[str, Value],
+    baselines: Mapping[str, Mapping[str, Value]],
+    judge: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
+    """A model's metrics, each beside those of the baselines: the ``metrics`` of `evaluate_with_baselines`.
+
+    Args:
+        judge: which values of a metric are better, by its name; `better` by default.
+    """
     return {
         name: {
             **value.plain(),
-            "better": better(name),
+            "better": (judge or better)(name),
             "baselines": {baseline: values[name].plain() for baseline, values in baselines.items()},
         }
         for name, value in model.items()

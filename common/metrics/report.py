@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BESIDE = ("nearest_mask", "mean_image")  # the baselines that a structure's line has room for
-ARROWS = {"higher": "higher is better", "lower": "lower is better"}
+ARROWS = {"higher": "higher is better", "lower": "lower is better", "as real": "best as real-real"}
 
 
 def metrics_table(result: Mapping[str, Any]) -> str:

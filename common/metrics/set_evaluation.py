@@ -1,0 +1,193 @@
+"""Sets of images against a real set, to which they belong as a whole and not one by one: every metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.metrics.baselines import mean_image
+from common.metrics.birthday import birthday, duplicate_threshold
+from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.diversity import drawn_pairs, feature_distances, similarities, similarity_name
+from common.metrics.evaluation import FRECHET_RESAMPLES, compared
+from common.metrics.features import FeatureExtractor, extract
+from common.metrics.fid import fid
+from common.metrics.kid import Kernels
+from common.metrics.likelihood import log_likelihood
+from common.metrics.memorisation import Nearest, nearest_training
+from common.metrics.pixels import pattern_vectors, pixel_vectors
+from common.metrics.prdc import NEIGHBOURS, prdc
+from common.random import generator
+
+HIGHER = ("precision", "recall", "density", "coverage", "log_likelihood")
+AS_REAL = ("pair_ssim", "pair_ms_ssim", "pair_distance", "modes")
+"""Of these the real images' value is the best: two real images are alike to a degree."""
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real side of an evaluation.
+
+    Attributes:
+        test: images (N, 1, H, W) in [-1, 1] of patients that the generator has not seen.
+        patients: one id a test image, for the cluster bootstrap.
+        validation: (V, 1, H, W) of others that it has not seen, for the bandwidth of the log-likelihood.
+        training: (T, 1, H, W) what it learned from, flips included where it saw those.
+        training_patients: one id a training image.
+    """
+
+    test: Tensor
+    patients: Sequence[str]
+    validation: Tensor
+    training: Tensor
+    training_patients: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found of one set.
+
+    Attributes:
+        values: by metric, leading ones first.
+        details: what else is worth knowing, as plain data.
+    """
+
+    values: dict[str, Value]
+    details: dict[str, Any]
+
+
+class SetEvaluator:
+    """Measures sets of images. What concerns the real side is computed once.
+
+    Every metric depends on the number of images but for the diversities: compare sets of equal numbers.
+
+    Args:
+        real: what they are compared with; more than ``k`` test images.
+        extractor: on ``device`` already; its name becomes part of FID's and KID's.
+        seed: of bootstrap, pairs and baselines.
+        resamples: number of bootstrap resamples (FID uses at most 200 of them).
+        k: neighbours, see `common.metrics.prdc.prdc`.
+        features: of the test and of the training images, where they are there already.
+    """
+
+    def __init__(
+        self,
+        real: RealImages,
+        extractor: FeatureExtractor,
+        seed: int = 0,
+        resamples: int = 1000,
+        k: int = NEIGHBOURS,
+        device: torch.device | str = "cpu",
+        features: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.real, self.extractor, self.device = real, extractor, device
+        self.seed, self.count, self.k = seed, resamples, k
+        self.features, self.training = features or (self.extract(real.test), self.extract(real.training))
+        self.threshold = duplicate_threshold(self.features)
+        self.resamples = self._resamples(real.patients, len(real.test))
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features (M, D) of images (M, 1, H, W)."""
+        return extract(self.extractor, images, device=self.device)
+
+    def __call__(
+        self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
+    ) -> Measured:
+        """Every metric of a set.
+
+        Args:
+            images: (M, 1, H, W) in [-1, 1], more than ``k``.
+            features: theirs, where they are there already.
+            patients: one id an image, of real ones; generated ones are independent.
+        """
+        features = self.extract(images) if features is None else features
+        drawn = self._resamples(patients, len(images))
+        modes = birthday(features, self.threshold, self._numbers("orders"))
+        held_out = pixel_vectors(self.real.validation), pixel_vectors(self.real.test)
+        likelihood = log_likelihood(pixel_vectors(images), *held_out)
+        values = {
+            **self._distances(features, drawn),
+            **prdc(self.features, features, self.k).intervals(self.resamples, drawn),
+            **self._diversities(images, features, drawn),
+            "modes": Value(modes.modes, math.nan, math.nan, len(images)),
+            "log_likelihood": self.resamples.mean(likelihood.values),
+            **self._copies(self.nearest(images, features), drawn),
+        }
+        return Measured(values, {"modes_reached": modes.reached, "bandwidth": likelihood.bandwidth})
+
+    def nearest(self, images: Tensor, features: Tensor) -> dict[str, Nearest]:
+        """The nearest training image of each image (M, 1, H, W), by ``features`` (M, D) and by ``pixels``."""
+        by_features = nearest_training(features, self.training, self.features)
+        real = pattern_vectors(self.real.training), pattern_vectors(self.real.test)
+        return {"features": by_features, "pixels": nearest_training(pattern_vectors(images), *real)}
+
+    def baselines(self, count: int) -> dict[str, Measured]:
+        """The training images' ``mean_image``, and ``real_real``: training images in the place of others.
+
+        Whether they are copies is no question of training images: there, and only there, ``real_real`` are
+        the test images.
+
+        Args:
+            count: of generated images; as many are taken, or all where there are fewer.
+        """
+        mean = mean_image(self.real.training, count)
+        flat = self(mean, self.extract(mean[:1]).expand(count, -1))
+        total = len(self.training)
+        order = np.sort(self._numbers("real_real").permutation(total)[:count])
+        patients = [self.real.training_patients[place] for place in order]
+        others = self(self.real.training[order], self.training[order], patients)
+        held_out = self._copies(self.nearest(self.real.test, self.features), self.resamples)
+        return {"mean_image": flat, "real_real": replace(others, values={**others.values, **held_out})}
+
+    def _distances(self, features: Tensor, drawn: Resamples) -> dict[str, Value]:
+        """FID and KID; both sets are resampled."""
+        both, split, total = self.resamples.beside(drawn), len(self.features), len(features)
+        kernels = Kernels(self.features, features)
+        frechet = both.distance(
+            lambda w: fid(self.features, features, w[:split], w[split:]), FRECHET_RESAMPLES
+        ).at_least(0)
+        kernel = both.distances(lambda w: kernels.discrepancies(w[:, :split], w[:, split:]))
+        found = {f"fid_{self.extractor.name}": frechet, f"kid_{self.extractor.name}": kernel}
+        return {name: replace(value, n=total) for name, value in found.items()}
+
+    def _diversities(self, images: Tensor, features: Tensor, drawn: Resamples) -> dict[str, Value]:
+        pairs = drawn_pairs(len(images), self._numbers("pairs"))
+        return {
+            f"pair_{similarity_name(min(images.shape[-2:]))}": similarities(images, pairs).interval(drawn),
+            "pair_distance": feature_distances(features, pairs).interval(drawn),
+        }
+
+    def _copies(self, found: Mapping[str, Nearest], drawn: Resamples) -> dict[str, Value]:
+        return {f"copies_by_{space}": each.share(drawn) for space, each in found.items()}
+
+    def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
+        return Resamples(resample_counts(patients, length, self.count, self._numbers("bootstrap", length)))
+
+    def _numbers(self, *keys: int | str) -> np.random.Generator:
+        return generator(self.seed, "set evaluation", *keys)
+
+
+def evaluate_set(evaluator: SetEvaluator, images: Tensor, features: Tensor | None = None) -> dict[str, Any]:
+    """The metrics of generated images (M, 1, H, W), each beside those of the baselines.
+
+    Args:
+        features: theirs, where they are there already.
+    Returns:
+        Plain data as of `common.metrics.evaluation.evaluate_with_baselines`, with ``details`` of each set.
+    """
+    model, beside = evaluator(images, features), evaluator.baselines(len(images))
+    metrics = compared(model.values, {name: found.values for name, found in beside.items()}, better)
+    details = {name: found.details for name, found in {"model": model, **beside}.items()}
+    leading = [name for name in metrics if name.startswith("fid_") or name == "coverage"]
+    return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics, "details": details}
+
+
+def better(name: str) -> str:
+    """Whether ``higher`` or ``lower`` values of metric ``name`` are better, or values ``as real``."""
+    return "as real" if name in AS_REAL else "higher" if name in HIGHER else "lower"
