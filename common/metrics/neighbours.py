@@ -8,7 +8,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.metrics.pairs import Block, Pairs, Visit
 
-SPARE = 3  # candidates beyond k: rounding may exchange neighbours that are almost equally far
+SPARE = 1  # candidates beyond k; where it is hardly farther than the k-th, float64 decides
 SEARCHED = 256  # rows that are searched in float64 at once
 
 
@@ -75,7 +75,8 @@ class _Candidates:
 
     def _add(self, rows: slice, offset: int, lower: Tensor) -> None:
         hit = (lower.amin(1) < self.lower[rows, -1]).nonzero()[:, 0]  # fewer with every block
-        values, places = lower[hit].topk(min(self.count, lower.shape[1]), dim=1, largest=False, sorted=False)
+        few, chosen = min(self.count, lower.shape[1]), lower.index_select(0, hit)
+        values, places = chosen.topk(few, dim=1, largest=False, sorted=False)
         hit = hit + rows.start
         values = torch.cat([self.lower[hit], values], dim=1)  # (hit rows, up to 2 count)
         indices = torch.cat([self.indices[hit], places + offset], dim=1)

@@ -121,7 +121,7 @@ class _Balls:
         margins = _margins(pairs, block, squared, self.real[rows, None])
         self.precision[columns] |= margins.amin(0) <= 0
         self.coverage[rows] |= margins.amin(1) < 0
-        self.density[columns] += (margins < 0).sum(0)
+        self.density[columns] += torch.lt(margins, 0, out=pairs.scratch("inside", block)).sum(0)
         margins = _margins(pairs, block, squared, self.fake[columns])
         self.recall[rows] |= margins.amin(1) <= 0
 
