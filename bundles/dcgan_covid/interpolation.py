@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from common.errors import UserError
 
@@ -26,14 +27,16 @@ def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     Raises:
         UserError: the ends lie opposite each other, or one is zero: there is no such arc.
     """
-    cosine = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1)
+    cosine = cosine_similarity(start.double(), end.double(), dim=0).clamp(-1, 1)
     angle = cosine.acos()
-    if angle.sin() < PARALLEL:
-        if cosine <= 0:
-            raise UserError("no arc joins two latents opposite each other; take --path linear")
+    apart = bool(angle.sin() >= PARALLEL)
+    if not (apart or cosine > 0) or not (start.any() and end.any()):
+        raise UserError("no arc joins latents opposite each other, or zero; take --path linear")
+    if not apart:
         return linear(start, end, shares)
     weights = torch.stack([(1 - shares) * angle, shares * angle]).sin() / angle.sin()  # (2, N)
-    return weights[0, :, None] * start + weights[1, :, None] * end  # (N, L)
+    first, second = weights.to(start.dtype)[..., None]  # (N, 1) each
+    return first * start + second * end  # (N, L)
 
 
 PATHS = {"linear": linear, "spherical": spherical}

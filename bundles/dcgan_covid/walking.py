@@ -19,6 +19,7 @@ from common.inference.strips import save_animation, save_strip
 from common.numbers import whole_number
 
 STRIP, ANIMATION, RECORD = "interpolation.png", "interpolation.gif", "interpolation.json"
+REAL = "real image"
 
 
 class Walk:
@@ -69,9 +70,9 @@ class Walk:
     def _write(self, images: Tensor, first: Place, last: Place, captions: list[str]) -> None:
         tiles, shown = [images.cpu()], list(captions)
         if first.real is not None:
-            tiles, shown = [first.real, *tiles], [f"real: {self.start.name}", *shown]
+            tiles, shown = [first.real, *tiles], [REAL, *shown]
         if last.real is not None:
-            tiles, shown = [*tiles, last.real], [*shown, f"real: {self.stop.name}"]
+            tiles, shown = [*tiles, last.real], [*shown, REAL]
         save_strip(self.folder / STRIP, torch.cat(tiles), shown)
         save_animation(self.folder / ANIMATION, images)
         record = {"path": self.path, "steps": self.steps, "from": _plain(first), "to": _plain(last)}

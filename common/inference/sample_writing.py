@@ -22,7 +22,7 @@ from common.inference.writing import write_picture
 from common.numbers import whole_number
 
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz"}
-SAMPLES, GRID = "samples", "grid.png"
+SAMPLES, GRID, COLUMNS = "samples", "grid.png", 8
 
 
 class SampleWriter(FileCollector):
@@ -86,7 +86,8 @@ class SampleWriter(FileCollector):
         tiles = [tile for tile in self._tiles.values() if tile is not None]
         if tiles:
             images = torch.from_numpy(np.stack(tiles))[:, None] * 2 - 1  # (N, 1, S, S)
-            save_strip(self.folder / GRID, images, [self._caption(number) for number in self._tiles])
+            captions = [self._caption(number) for number in self._tiles]
+            save_strip(self.folder / GRID, images, captions, COLUMNS)
         print(f"{len(self.written)} samples in {self.folder / SAMPLES}")
 
     def _path(self, seed: int, number: int, suffix: str) -> Path:

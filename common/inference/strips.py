@@ -13,7 +13,7 @@ from common.files import atomic_write
 from common.metrics.panel import unit_range
 from common.metrics.sheet import PAPER, sheet, tiled
 
-COLUMNS = 8
+COLUMNS = 10
 FRAME_MS, HELD_MS = 120, 700
 """How long a frame is shown; the first and the last are held longer."""
 
@@ -21,7 +21,12 @@ FRAME_MS, HELD_MS = 120, 700
 def save_strip(
     path: str | os.PathLike[str], images: Tensor, captions: Sequence[str], columns: int = COLUMNS
 ) -> None:
-    """Writes images (N, 1, H, W) in [-1, 1] as one PNG, in rows, a caption above each."""
+    """Writes images (N, 1, H, W) in [-1, 1] as one PNG, a caption above each, in even rows.
+
+    Args:
+        columns: most images in a row.
+    """
+    columns = -(-len(images) // -(-len(images) // columns))
     rows = [
         _row(images[start : start + columns], captions[start : start + columns])
         for start in range(0, len(images), columns)

@@ -1,0 +1,184 @@
+"""``run inference`` and ``run interpolation`` as a user starts them, with an untrained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.files import read_json
+from common.inference.drawing import draw_images
+from common.inference.latents import latents
+from common.inference.strips import grey_levels
+from tests.bundles.dcgan_covid.made_model import LATENT, make_generator, make_model
+from tests.bundles.runs import ROOT, Run, fingerprints, forked
+
+CONFIG = ROOT / "bundles" / "dcgan_covid" / "configs" / "inference.yaml"
+COVID = ROOT.parent / "shared" / "data" / "covid_ct" / "covid"
+QUICK = {"projection#drawn": 8, "projection#starts": 2, "projection#iterations": 5}
+
+
+def run(kind: str, folder: Path, **settings: Any) -> Run:
+    given = {"output_dir": folder / "out", **settings}
+    parts = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    return forked(["run", kind, "--config_file", str(CONFIG), *parts], folder / "log")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unconditional model."""
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of three classes."""
+    return make_model(tmp_path_factory.mktemp("conditional"), classes=3)
+
+
+def test_a_job_in_parts_gives_the_same_files(model: Path, tmp_path: Path) -> None:
+    parts = {"whole": [(0, 40)], "parts": [(0, 33), (33, 7)]}
+    found = {}
+    for name, ranges in parts.items():
+        folder = tmp_path / name
+        for first, count in ranges:
+            done = run(
+                "inference",
+                tmp_path,
+                **{"ckpt_path": model, "output_dir": folder, "seed": 3},
+                num_samples=count,
+                first_sample=first,
+            )
+            assert done.code == 0, done.err
+            assert f"{count} samples in {folder / 'samples'}" in done.out
+        found[name] = {Path(path).name: digest for path, digest in fingerprints(folder / "samples").items()}
+    assert len(found["whole"]) == 40 == len(set(found["whole"].values()))
+    assert found["whole"] == found["parts"]
+    image = draw_images(make_generator()[0], latents(3, [39], LATENT))
+    pixels = np.asarray(Image.open(tmp_path / "whole" / "samples" / "seed3_sample000039.png"))
+    assert np.abs(pixels.astype(int) - grey_levels(image)[0]).max() <= 1
+
+
+def test_a_conditional_model_draws_the_classes_asked_for(conditional: Path, tmp_path: Path) -> None:
+    settings = {"ckpt_path": conditional, "num_samples": 4, "classes": "severe,mild", "file_type": "nifti"}
+    done = run("inference", tmp_path, **settings)
+    assert done.code == 0, done.err
+    files = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    expected = {f"{name}/seed0_sample00000{k}.nii.gz" for k, name in enumerate(["severe", "mild"] * 2)}
+    assert files == {Path("grid.png"), *(Path("samples") / name for name in expected)}
+
+
+def test_interpolation_between_seeds_and_through_classes(conditional: Path, tmp_path: Path) -> None:
+    done = run("interpolation", tmp_path, ckpt_path=conditional, from_seed=1, to_class="severe", steps=4)
+    assert done.code == 0, done.err
+    assert "4 images from seed 1 sample 0 to class severe, linear" in done.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"interpolation.{suffix}" for suffix in ("png", "gif", "json")
+    }
+
+
+def test_interpolation_between_images_is_the_same_every_time(model: Path, tmp_path: Path) -> None:
+    for number, size in enumerate([(50, 40), (20, 20)]):
+        pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    ends = {"from_image": tmp_path / "0.png", "to_image": tmp_path / "1.png", "path": "spherical"}
+    for name in ("first", "second"):
+        done = run("interpolation", tmp_path, ckpt_path=model, output_dir=tmp_path / name, **ends, **QUICK)
+        assert done.code == 0, done.err
+        assert done.out.count(".png: reconstructed with SSIM") == 2
+    first, second = (
+        {Path(path).name: digest for path, digest in fingerprints(tmp_path / name).items()}
+        for name in ("first", "second")
+    )
+    assert first == second and len(first) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("inference", {"num_samples": 0}, "num_samples 0: give a whole number of at least 1"),
+        ("inference", {"first_sample": -4}, "first_sample -4"),
+        ("inference", {"classes": "covid"}, "this model was trained without classes"),
+        ("inference", {"file_type": "dicom"}, "'dicom' is unknown; choose png or nifti"),
+        ("inference", {"seed": -1}, "'seed'"),
+        ("inference", {"num_sample": 3}, "did you mean 'num_samples'?"),
+        (
+            "interpolation",
+            {"from_seed": 1, "to_seed": 2, "steps": 1},
+            "steps 1: give a whole number of at least 2",
+        ),
+        ("interpolation", {"from_seed": 1, "to_seed": 2, "path": "curved"}, "'curved' is unknown"),
+        ("interpolation", {"from_seed": 1}, "a walk needs an end: give --to_seed or --to_image"),
+        ("interpolation", {"to_seed": 1}, "a walk needs a start: give --from_seed or --from_image"),
+        ("interpolation", {}, "a walk needs a start: give --from_seed or --from_image"),
+        (
+            "interpolation",
+            {"from_seed": 1, "to_seed": 2, "to_image": "x.png"},
+            "--to_seed and --to_image: give one",
+        ),
+        ("interpolation", {"from_seed": 1, "to_image": "nowhere.png"}, "nowhere.png: no such file"),
+        ("interpolation", {"from_seed": 1, "to_image": str(CONFIG)}, "inference.yaml: unknown file type"),
+        ("interpolation", {"from_seed": "first", "to_seed": 2}, "from_seed first: give a whole number"),
+        ("interpolation", {"from_seed": 1, "to_class": "severe"}, "trained without classes"),
+        (
+            "interpolation",
+            {"from_seed": 1, "to_seed": 2, "projection#starts": 0},
+            "starts 0 must be at least 1",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    model: Path, tmp_path: Path, kind: str, settings: dict[str, Any], said: str
+) -> None:
+    assert said in run(kind, tmp_path, ckpt_path=model, **settings).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_called_png_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    error = run("interpolation", tmp_path, ckpt_path=model, from_image=tmp_path / "text.png", to_seed=1).error
+    assert "text.png: cannot be read" in error
+
+
+@pytest.mark.parametrize("kind", ["inference", "interpolation"])
+def test_a_checkpoint_of_another_latent_size_says_both(tmp_path: Path, kind: str) -> None:
+    model = make_model(tmp_path / "model")
+    torch.save(make_generator(latent=20)[0].state_dict(), model)
+    ends = {"from_seed": 1, "to_seed": 2} if kind == "interpolation" else {}
+    error = run(kind, tmp_path, ckpt_path=model, **ends).error
+    assert str(model) in error and "its latent size is 20, the network's 12" in error
+
+
+def test_a_model_without_its_json_has_the_bundles_own_network(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    model.with_suffix(".json").unlink()
+    assert (
+        f"its latent size is {LATENT}, the network's 100" in run("inference", tmp_path, ckpt_path=model).error
+    )
+
+
+@pytest.mark.parametrize("kind", ["inference", "interpolation"])
+def test_without_a_model_it_says_train_first(tmp_path: Path, kind: str) -> None:
+    error = run(kind, tmp_path, ckpt_path=tmp_path / "model.pt", from_seed=1, to_seed=2).error
+    assert "no trained model yet; train first" in error
+
+
+def test_a_model_of_8_bit_slices_says_that_its_hu_are_nominal(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", nominal_hu=True)
+    for file_type, said in (("png", False), ("nifti", True)):
+        done = run("inference", tmp_path, ckpt_path=model, num_samples=1, file_type=file_type)
+        assert ("nominal" in done.out + done.err) == said
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not COVID.is_dir(), reason=f"{COVID} is not there")
+def test_between_two_real_slices(model: Path, tmp_path: Path) -> None:
+    first, second = sorted(COVID.iterdir())[:2]
+    done = run("interpolation", tmp_path, ckpt_path=model, from_image=first, to_image=second, **QUICK)
+    assert done.code == 0, done.err
+    found = read_json(tmp_path / "out" / "interpolation.json")
+    assert all(0 < found[end]["reconstruction"]["mae"] < 2 for end in ("from", "to"))
