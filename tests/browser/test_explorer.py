@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.browser
 SIDE, THUMBNAIL, POINTS = 32, 16, 40
 COLOURS = {0: (0, 114, 178), 1: (213, 94, 0)}
@@ -102,7 +103,7 @@ def opened(page: Page, case: Case, size: dict[str, int] | None = None) -> Page:
     page.on("request", lambda request: asked.append(request.url))
     if size:
         page.set_viewport_size(size)
-    page.goto(case.path.as_uri())
+    page.goto(case.path.as_uri(), timeout=120_000)  # a busy machine parses the page for long
     page.evaluate("explorer.ready")
     settle(page)
     assert asked == [case.path.as_uri()]
