@@ -54,7 +54,7 @@ class ModeCollapse:
         inputs: Sequence[str] = ("latent",),
         interval: int = 5,
         bounds: Mapping[str, float] | None = None,
-        patience: int = 2,
+        patience: int = 3,
         stop: bool = False,
         network_name: str = "G",
         seed: int = 0,

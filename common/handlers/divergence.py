@@ -26,13 +26,14 @@ class DivergenceGuard:
     first channel is looked at.
 
     Args:
-        patience: constant iterations in a row that are borne (a fresh generator may start flat).
+        patience: constant iterations in a row that are borne (a fresh generator may start flat); None for any
+            number, where `common.handlers.black.BlackOutput` judges them.
         minimum_contrast: smallest standard deviation of an image that shows something.
         checkpoint: the resume file, named in the message.
     """
 
     def __init__(
-        self, patience: int = 50, minimum_contrast: float = 0.002, checkpoint: str | Path | None = None
+        self, patience: int | None = 50, minimum_contrast: float = 0.002, checkpoint: str | Path | None = None
     ) -> None:
         self.patience, self.minimum_contrast = patience, minimum_contrast
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -59,7 +60,7 @@ class DivergenceGuard:
         if not math.isfinite(contrast):
             return "the generated images hold NaN or infinite values"
         self.flat_iterations = self.flat_iterations + 1 if contrast < self.minimum_contrast else 0
-        if self.flat_iterations < self.patience:
+        if self.patience is None or self.flat_iterations < self.patience:
             return ""
         level = float(prediction(engine)[:, :1].float().mean())
         return f"constant images ({level:.2f} of -1..1) for {self.flat_iterations} iterations"

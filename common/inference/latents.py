@@ -49,7 +49,7 @@ def class_noise(dataset: ImageDataset, size: int, seed: int = 0) -> dict[str, Te
     }
 
 
-def noise_beside(dataset: ImageDataset, size: int, count: int = 100, seed: int = 0) -> dict[str, Tensor]:
+def noise_beside(dataset: ImageDataset, size: int, count: int = 64, seed: int = 0) -> dict[str, Tensor]:
     """``latent`` for ``count`` samples, and ``image`` and ``class`` of as many real images (of fewer: all).
 
     These are spread evenly over the dataset: what the samples are compared with as a set, in its own mixture

@@ -12,7 +12,7 @@ from common.metrics.diversity import drawn_pairs, feature_distances, similaritie
 from common.metrics.features import FeatureExtractor, extract
 from common.random import generator
 
-PAIRS = 200  # of images, compared at most
+PAIRS = 100  # of images, compared at most
 SMALLEST = 1e-12  # differences of images that are all alike do not divide
 
 

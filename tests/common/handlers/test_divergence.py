@@ -57,6 +57,11 @@ def test_black_images_are_borne_for_a_while(trainer: Any, plain_losses: Any) -> 
         black(trainer, plain_losses, DivergenceGuard(patience=5)).train(8)
 
 
+def test_black_images_are_borne_for_good_where_others_judge_them(trainer: Any, plain_losses: Any) -> None:
+    guard = DivergenceGuard(patience=None)
+    assert black(trainer, plain_losses, guard).train(80).state.iteration == 80
+
+
 def test_what_a_generator_puts_out_beside_its_image_hides_nothing(trainer: Any, plain_losses: Any) -> None:
     engine = trainer(plain_losses, [DivergenceGuard(patience=3)], start=0)
     engine.pred = torch.cat([torch.full((2, 1, 8, 8), -1.0), torch.randn(2, 3, 8, 8)], dim=1)

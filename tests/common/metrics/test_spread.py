@@ -47,7 +47,7 @@ def test_a_few_modes_far_apart_are_found_by_their_repetitions_alone() -> None:
     levels = np.random.default_rng(0).uniform(-0.7, 0.7, 60)
     real = spread(ramps(*levels), Means())
     measures = spread(ramps(*[-0.7, -0.2, 0.3, 0.7] * 15), Means(), real.threshold).against(real)
-    assert measures["features"] > 0.9 and measures["images"] > 0.9 and measures["modes"] < 0.05
+    assert measures["features"] > 0.8 and measures["images"] > 0.7 and measures["modes"] < 0.05
 
 
 def test_real_images_that_are_all_alike_do_not_divide() -> None:
