@@ -37,7 +37,7 @@ class Vanishing:
         self,
         loss: str = "D_loss",
         loss_below: float | None = 0.01,
-        gradient_below: float | None = 1e-3,
+        gradient_below: float | None = 1e-2,
         names: Sequence[str] = ("D", "G"),
         patience: int = 200,
         stop: bool = False,

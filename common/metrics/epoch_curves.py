@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.errors import UserError
 from common.files import atomic_write
@@ -44,6 +45,7 @@ def epoch_plot(csv_path: str | os.PathLike[str], png_path: str | os.PathLike[str
     if accuracies:
         _draw_accuracy(axes[1], means, accuracies)
     axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     with atomic_write(png_path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
