@@ -41,6 +41,7 @@ class BundleCase:
     Attributes:
         name: folder under ``bundles/``.
         tiny: overrides that make a training take half a second.
+        short: overrides that make a training learn something in a minute, on phantoms.
         make_data: fills a folder with a data set of 8 patients whose training split has 20 slices.
         beside: further settings for the data set in that folder.
         inference: settings that name what inference works on.
@@ -50,6 +51,7 @@ class BundleCase:
 
     name: str
     tiny: Mapping[str, Any]
+    short: Mapping[str, Any]
     make_data: Callable[[Path], None]
     inference: Callable[[Path], dict[str, Any]]
     beside: Callable[[Path], dict[str, Any]] = nothing

@@ -22,6 +22,7 @@ TINY = {
     "image_interval": 1,
     "image_iterations": "[]",
 }
+SHORT = {"image_size": 64, "network_def#levels": 6, "batch_size": 4, "max_epochs": 9, "val_interval": 9}
 # HU of the background and of the structures in their order.
 LEVELS = np.array([-50, 350, 300, 380, 320, 100, 400, 280])
 # Centres of the structures and their radii, pixels.
@@ -55,9 +56,11 @@ def make_hearts(folder: Path) -> None:
 CASE = BundleCase(
     "patchgan_cardiac",
     TINY,
+    SHORT,
     make_hearts,
     inference=lambda data: {"input_dir": data / "labels"},
     beside=lambda data: {"store_dir": data.with_name(f"{data.name}_slices")},
     files=frozenset({"logs/progression.png"}),
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
 )
+arguments = CASE.arguments

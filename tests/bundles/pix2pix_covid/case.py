@@ -22,6 +22,9 @@ TINY = {
     "image_interval": 1,
 }
 
+# 220 iterations gave a FID of 1.8 where the mean image has 10.9 (one thread, under a minute).
+SHORT = {"image_size": 64, "network_def#levels": 6, "batch_size": 4, "max_epochs": 6, "val_interval": 6}
+
 
 def make_patient(number: int) -> tuple[np.ndarray, np.ndarray]:
     """A body with lungs in HU and a lesion in one of them, int16 and uint8 (x, y, z)."""
@@ -48,6 +51,7 @@ def make_pairs(folder: Path) -> None:
 CASE = BundleCase(
     "pix2pix_covid",
     TINY,
+    SHORT,
     make_pairs,
     inference=lambda data: {"input_dir": data / "masks"},
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},

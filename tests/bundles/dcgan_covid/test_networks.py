@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator, spread_of
+from common.errors import UserError
+from common.networks.initialisation import initialise
+
+NOISE = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
+
+
+def size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def convolutions(latent: int = 100) -> int:
+    """4 x 4 transposed convolutions and 3 x 3 convolutions at width 64, norms scale and shift."""
+    up = [(latent, 512), (512, 256), (256, 128), (128, 64)]
+    norms = 2 * (sum(target for _, target in up) + 64)
+    return sum(16 * source * target for source, target in up) + 9 * 64 * 64 + norms + 9 * 64 + 1
+
+
+@pytest.mark.parametrize(
+    ("image_size", "dense", "count"),
+    [
+        (64, 1024 * 64**2 + 64**2, 7_809_601),
+        (128, 1024 * 128**2 + 128**2, 20_404_801),
+        (256, 1024 * 384 + 384 * 256**2 + 256**2, 29_235_777),
+    ],
+)
+def test_the_stated_sizes(image_size: int, dense: int, count: int) -> None:
+    network = DcganGenerator(image_size)
+    assert size(network.dense) == dense
+    assert size(network) == convolutions() + dense == count <= 30_000_000
+    assert f"{count:,}".replace(",", " ") in str(DcganGenerator.__doc__)
+
+
+def test_the_map_before_the_dense_layer_has_1024_values() -> None:
+    for image_size in (64, 128, 256):
+        network = DcganGenerator(image_size, width=2)
+        seen: list[torch.Size] = []
+        network.dense.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].shape))
+        assert network(NOISE).shape == (3, 1, image_size, image_size)
+        assert seen == [(3, 1, 32, 32)]
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "resize"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_shape_range_and_script(upsample: str, classes: int) -> None:
+    torch.manual_seed(0)
+    network = DcganGenerator(32, width=4, classes=classes, upsample=upsample).eval()
+    given = (NOISE, torch.tensor([0, 1, 2])) if classes else (NOISE,)
+    with torch.no_grad():
+        image = network(*given)
+        torch.testing.assert_close(torch.jit.script(network)(*given), image)
+    assert image.shape == (3, 1, 32, 32) and image.dtype == torch.float32
+    assert -1 < float(image.min()) < float(image.max()) < 1
+
+
+def test_a_latent_gives_one_image_and_another_another() -> None:
+    torch.manual_seed(0)
+    network = initialise(DcganGenerator(32, width=4)).eval()
+    with torch.no_grad():
+        image = network(NOISE)
+        torch.testing.assert_close(network(NOISE[:1]), image[:1])
+    assert not torch.equal(image[0], image[1])
+
+
+def test_classes_may_be_walked_with_the_noise_fixed() -> None:
+    torch.manual_seed(0)
+    network = DcganGenerator(32, width=4, classes=3).eval()
+    noise = NOISE[:1].expand(5, -1)
+    with torch.no_grad():
+        walk = network(noise, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+        ends = network(noise[:2], torch.tensor([0, 1]))
+    torch.testing.assert_close(walk[[0, 4]], ends)
+    steps = (walk[1:] - walk[:-1]).flatten(1).norm(dim=1)
+    assert float(steps.min()) > 0 and float(steps.max() / steps.min()) < 3
+    torch.testing.assert_close(
+        network.embedding(torch.tensor([1.25])),
+        0.75 * network.embedding.table[1:2] + 0.25 * network.embedding.table[2:],
+    )
+
+
+@pytest.mark.parametrize(("image_size", "levels"), [(64, 4), (128, 5), (256, 6)])
+def test_the_discriminator_halves_down_to_one_output(image_size: int, levels: int) -> None:
+    critique = DcganDiscriminator(image_size, width=2)(torch.rand(2, 1, image_size, image_size))
+    assert [tuple(logits.shape) for logits in critique.logits] == [(2, 1, 1, 1)]
+    sides = [feature.shape[2] for feature in critique.features[0]]
+    assert sides == [image_size // 2 ** (level + 1) for level in range(levels)] and sides[-1] == 4
+
+
+def test_the_discriminators_stated_size() -> None:
+    layers = [(1, 64), (64, 128), (128, 256), (256, 512), (512, 512), (512, 1)]
+    weights = sum(16 * source * target for source, target in layers)
+    expected = weights + 64 + 1 + 2 * (128 + 256 + 512 + 512)
+    assert size(DcganDiscriminator()) == expected == 6_958_913
+    assert "6 958 913" in str(DcganDiscriminator.__doc__)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ties"), [("batch", True), ("instance", False), ("layer", False), ("none", False)]
+)
+def test_only_batch_norm_ties_the_samples_of_a_batch(norm: str, ties: bool) -> None:
+    torch.manual_seed(0)
+    network = DcganDiscriminator(32, width=4, norm=norm).train()
+    image = torch.rand(4, 1, 32, 32)
+    with torch.no_grad():
+        together, alone = network(image).logits[0][:2], network(image[:2]).logits[0]
+    assert torch.allclose(together, alone, atol=1e-5) is not ties
+
+
+def test_a_batch_all_alike_is_seen_by_its_deviation() -> None:
+    features = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 2.0)])
+    torch.testing.assert_close(spread_of(features), torch.ones(2, 1, 4, 4))
+    assert float(spread_of(features[:1].expand(5, -1, -1, -1)).max()) < 1e-3
+    torch.manual_seed(0)
+    network = DcganDiscriminator(32, width=4, norm="none", deviation=True)
+    varied = torch.rand(4, 1, 32, 32)
+    alike = varied[:1].expand(4, -1, -1, -1)
+    assert not torch.allclose(network(varied).logits[0][0], network(alike).logits[0][0], atol=1e-6)
+
+
+def test_spectral_norm_bounds_every_layer() -> None:
+    torch.manual_seed(0)
+    network = DcganDiscriminator(32, width=4, norm="none", spectral=True)
+    for _ in range(30):  # power iterations
+        network(torch.rand(1, 1, 32, 32))
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == 4
+    for layer in layers:
+        largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)
+        assert float(largest.detach()) == pytest.approx(1, abs=0.02)
+
+
+def test_the_class_is_judged() -> None:
+    torch.manual_seed(0)
+    network = DcganDiscriminator(32, width=4, norm="none", classes=2)
+    image = torch.rand(2, 1, 32, 32)
+    logits = [network(image, torch.full((2,), number)).logits[0] for number in (0, 1)]
+    fit = network.hidden[2](network.hidden[1](network.hidden[0](image))).mean((2, 3))
+    expected = fit @ (network.projection.table[1] - network.projection.table[0])
+    torch.testing.assert_close((logits[1] - logits[0]).flatten(), expected)
+
+
+@pytest.mark.parametrize("image_size", [8, 40, 100])
+def test_other_sizes_are_refused(image_size: int) -> None:
+    for network in (DcganGenerator, DcganDiscriminator):
+        with pytest.raises(UserError, match=f"image_size {image_size} does not fit the networks"):
+            network(image_size)
+
+
+def test_other_norms_are_refused() -> None:
+    with pytest.raises(
+        UserError, match="norm 'batched' is unknown; choose one of batch, instance, layer, none"
+    ):
+        DcganDiscriminator(32, norm="batched")
