@@ -63,6 +63,7 @@ def test_annotation_trains_on_perturbed_labels(annotating: Model) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_annotation_is_evaluated_without_its_overlay(annotating: Model, data: Path, tmp_path: Path) -> None:
     shutil.copytree(annotating[0], tmp_path / "run")
     result = evaluate(tmp_path / "run", data)
