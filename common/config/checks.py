@@ -16,6 +16,7 @@ from common.config.reading import Values, roots, unread, values_read
 from common.errors import UserError
 
 _EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
+_ATTRIBUTE = re.compile(r"@[\w#:]+[.(\[].*")
 _SHOWN_AT_MOST = 12
 
 
@@ -32,6 +33,7 @@ def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
     read = values_read(config, [*roots(config), *run_ids])
     check_keys(config, read)
     check_numbers(read)
+    check_references(read)
     check_arguments(values_read(config, run_ids), parser.locator)
 
 
@@ -60,6 +62,18 @@ def check_numbers(read: Values) -> None:
             whole, _, part = digits.partition(".")
             number = f"{sign}{whole or 0}.{part or 0}e{exponent_sign or '+'}{exponent}"
             raise UserError(f"config key '{_shown(id_)}': '{value}' is text in YAML; write {number}")
+
+
+def check_references(read: Values) -> None:
+    """Refuses ``@a.b``: only an expression reads attributes or items, so MONAI takes it for a plain text.
+
+    Raises:
+        UserError: names the key and how to write the expression.
+    """
+    for id_, value in read.items():
+        if isinstance(value, str) and _ATTRIBUTE.fullmatch(value.strip()):
+            written = value.strip().replace(ID_SEP_KEY, "#")
+            raise UserError(f"config key '{_shown(id_)}': '{written}' is text; write ${written}")
 
 
 def check_arguments(read: Values, locator: ComponentLocator) -> None:

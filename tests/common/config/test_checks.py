@@ -61,6 +61,14 @@ def test_numbers_that_yaml_reads_as_text_are_refused() -> None:
     assert complaint({"lr": "epoch 1e-4"}) == ""
 
 
+def test_an_attribute_behind_a_reference_is_refused() -> None:
+    """MONAI takes it for a plain text."""
+    line = "config key 'lr': '@train#optimizer.lr' is text; write $@train#optimizer.lr"
+    assert complaint({"lr": "@train#optimizer.lr"}) == line
+    assert complaint({"lr": "$@max_epochs.real"}) == ""
+    assert complaint({"train#trainer#out_features": "someone@example.org"}) == ""
+
+
 def test_targets_with_any_keywords_and_disabled_ones_pass() -> None:
     assert complaint({"train#trainer": {"_target_": "dict", "anything": 1, "n": "@max_epochs"}}) == ""
     assert complaint({"train#trainer#_disabled_": True, "train#trainer#wrong": 1}) == ""
