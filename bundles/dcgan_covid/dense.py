@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 STARTS = ("bilinear", "random")
-NOISE = 1 / 512
-"""Standard deviation of the noise on a bilinear start, per weight: 0.06 a pixel for 1 024 values N(0, 1)."""
+NOISE = 1 / 16
+"""Of a bilinear start, as a share of a random one: its standard deviation on a pixel, for values N(0, 1)."""
 
 
-class DenseImage(nn.Sequential):
+class DenseImage(nn.Module):
     """A dense layer from a feature map to an image: (B, 1, m, m) -> (B, 1, S, S).
+
+    Each pixel has m x m weights of its own. Adam moves every weight by the learning rate at every step,
+    whatever its gradient: together a pixel's weights would throw it about, each pixel elsewhere, and the
+    images were noise. So the weights are kept large and the values that they meet small, by the square root
+    of their number ("equalised learning rate", Karras et al. 2018, section 4.1): a step moves a pixel by so
+    much less.
 
     Args:
         map_size: m; the map has m x m values.
@@ -22,7 +28,7 @@ class DenseImage(nn.Sequential):
         rank: values between, of a layer in two parts without activation; None for one full layer of
             m x m x S x S weights.
         start: first weights: ``bilinear`` upsampling plus a little noise, so that training begins with smooth
-            images of m x m pixels and learns what lies between them, or ``random``.
+            images of m x m pixels and learns what lies between them, or ``random``, N(0, 1) / m.
     Raises:
         UserError: no such start.
     """
@@ -30,28 +36,33 @@ class DenseImage(nn.Sequential):
     def __init__(
         self, map_size: int, image_size: int, rank: int | None = None, start: str = "bilinear"
     ) -> None:
+        super().__init__()
         if start not in STARTS:
             raise UserError(f"start {start!r} is unknown; choose {' or '.join(STARTS)}")
         values, pixels = map_size**2, image_size**2
-        layers = (
-            [nn.Linear(values, pixels)]
-            if rank is None
-            else [nn.Linear(values, rank, bias=False), nn.Linear(rank, pixels)]
-        )
-        super().__init__(nn.Flatten(), *layers, nn.Unflatten(1, (1, image_size, image_size)))
-        if start == "bilinear":
-            self._begin_bilinear(layers, map_size, image_size)
+        self.image_size, self.scale = image_size, 1 / map_size
+        self.inner = nn.Identity() if rank is None else nn.Linear(values, rank, bias=False)
+        self.outer = nn.Linear(values if rank is None else rank, pixels)
+        self._begin(map_size, start)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, 1, m, m) -> (B, 1, S, S)."""
+        values = features.flatten(1) * self.scale  # (B, m m)
+        return self.outer(self.inner(values)).reshape(-1, 1, self.image_size, self.image_size)
 
     @torch.no_grad()
-    def _begin_bilinear(self, layers: list[nn.Linear], map_size: int, image_size: int) -> None:
-        rows = bilinear_weights(map_size, image_size)  # (S, m)
-        if len(layers) == 1:
-            weights = [torch.kron(rows, rows)]  # (S S, m m)
-        else:
-            weights = list(reversed(separable_factors(rows, layers[0].out_features)))
+    def _begin(self, map_size: int, start: str) -> None:
+        layers = [layer for layer in (self.inner, self.outer) if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            nn.init.normal_(layer.weight)
+        nn.init.zeros_(self.outer.bias)
+        if start == "random":
+            return
+        rows = bilinear_weights(map_size, self.image_size)  # (S, m)
+        rank = layers[0].out_features
+        weights = [torch.kron(rows, rows)] if len(layers) == 1 else separable_factors(rows, rank)[::-1]
         for layer, weight in zip(layers, weights, strict=True):
-            layer.weight.copy_(weight).add_(torch.randn_like(weight), alpha=NOISE)
-        nn.init.zeros_(layers[-1].bias)
+            layer.weight.mul_(NOISE).add_(weight, alpha=map_size ** (1 / len(layers)))
 
 
 def bilinear_weights(source: int, target: int) -> Tensor:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.inference.latents import latents, noise_beside
+from common.inference.latents import class_noise, example_noise, latents, noise_beside
 
 
 class Images(list[int]):
-    """A dataset whose image k has level k and class k modulo 2."""
+    """A dataset whose image k has level k and class k modulo 2, of three classes."""
+
+    class_names = ("none", "mild", "severe")
 
     @property
     def images(self) -> np.ndarray:
@@ -35,3 +37,18 @@ def test_noise_and_as_many_real_images_spread_evenly() -> None:
     assert torch.equal(found["latent"], latents(0, range(3), 4))
     few = noise_beside(Images(range(2)), 4, count=3)  # type: ignore[arg-type]
     assert len(few["latent"]) == len(few["image"]) == 2
+
+
+def test_examples() -> None:
+    batch = example_noise(Images(range(10)), 4, rows=2)  # type: ignore[arg-type]
+    assert torch.equal(batch["latent"], latents(0, range(16), 4))
+    assert batch["image"].flatten().tolist() == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert len(example_noise(Images(range(3)), 4)["image"]) == 3  # type: ignore[arg-type]
+
+
+def test_a_row_for_each_class_that_is_there_with_the_same_noise() -> None:
+    batch = class_noise(Images(range(5)), 4)  # type: ignore[arg-type]
+    assert batch["class"].tolist() == [0] * 8 + [1] * 8
+    assert torch.equal(batch["latent"][:8], batch["latent"][8:])
+    assert torch.equal(batch["latent"][:8], latents(0, range(8), 4))
+    assert batch["image"].flatten().tolist() == [0, 2, 4, 0, 2, 4, 0, 2] + [1, 3] * 4
