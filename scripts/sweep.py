@@ -9,7 +9,6 @@ Example (the eight conditions of patchgan_cardiac's paper):
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from pathlib import Path
@@ -27,12 +26,7 @@ def parse(arguments: list[str] | None = None) -> Sweep:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(
-        description=__doc__,
-        epilog="Any other --KEY VALUE goes to every training, e.g. --dataset_dir, --max_epochs, --device.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, receiver="every training")
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. patchgan_cardiac")
     add("key", metavar="KEY", help="the setting that is varied, e.g. labels")

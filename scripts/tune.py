@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from pathlib import Path
@@ -31,12 +30,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(
-        description=__doc__,
-        epilog="Any other --KEY VALUE goes to every trial, e.g. --dataset_dir, --image_size, --device.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, receiver="every trial")
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid")
     add(

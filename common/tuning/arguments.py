@@ -14,7 +14,20 @@ KEY = re.compile(r"--([A-Za-z_][\w#.:]*)")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Shows a script's own text as its help, and says what is wrong in one line.
+
+    Args:
+        description: the script's docstring.
+        receiver: who gets the overrides, for the help: "every trial".
+    """
+
+    def __init__(self, description: str | None, receiver: str) -> None:
+        super().__init__(
+            description=description,
+            epilog=f"Any other --KEY VALUE goes to {receiver}, e.g. --dataset_dir, --image_size, --device.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Instead of usage and exit."""
