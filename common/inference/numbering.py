@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from common.errors import UserError
-from common.inference.mixture import MixtureSamples
 from common.numbers import whole_number
 
 BLOCK = 32
@@ -18,11 +19,12 @@ its file the same bytes, wherever a job begins and ends.
 ALL = "all"
 
 
-class SampleNumbers(MixtureSamples):
+class SampleNumbers(Dataset[dict[str, int]]):
     """The samples ``first_sample`` to ``first_sample + num_samples - 1``, and those that fill their blocks.
 
-    Of a conditional model the chosen classes take turns, by the number, so that a sample's class is the same
-    however a job is cut. A loader must take the items in order, `BLOCK` at a time.
+    Items are ``{"sample": k}``, with ``class`` of a conditional model: the chosen classes take turns, by the
+    number, so that a sample's class is the same however a job is cut. A loader must take the items in order,
+    `BLOCK` at a time.
 
     Args:
         num_samples: how many.
@@ -46,8 +48,17 @@ class SampleNumbers(MixtureSamples):
         first = whole_number("first_sample", first_sample)
         self.wanted = range(first, first + whole_number("num_samples", num_samples, least=1))
         self.class_names = list(class_names)
-        begin, end = first // BLOCK * BLOCK, -(-self.wanted.stop // BLOCK) * BLOCK
-        super().__init__(end - begin, chosen_classes(classes, self.class_names) or None, begin)
+        self.classes = chosen_classes(classes, self.class_names)
+        self._drawn = range(first // BLOCK * BLOCK, -(-self.wanted.stop // BLOCK) * BLOCK)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __getitem__(self, position: int) -> dict[str, int]:
+        number = self._drawn[position]  # beyond the end: IndexError
+        if not self.classes:
+            return {"sample": number}
+        return {"sample": number, "class": self.classes[number % len(self.classes)]}
 
     def class_name(self, number: int) -> str:
         """The name of a sample's class; empty of an unconditional model."""
