@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from bundles.dcgan_covid import dense
-from bundles.dcgan_covid.dense import DenseImage, bilinear_weights, separable_factors
+from bundles.dcgan_covid.dense import DenseImage, PacedLinear, bilinear_weights, separable_factors
 from common.errors import UserError
 
 
@@ -45,15 +45,26 @@ def test_every_pixel_sees_every_value(rank: int | None) -> None:
     assert torch.linalg.matrix_rank(weights.flatten(1)) == (rank or 16)
 
 
-def test_one_step_of_adam_moves_a_pixel_by_the_root_of_its_weights(features: torch.Tensor) -> None:
-    layer = DenseImage(8, 16)
-    before = layer(torch.ones(1, 1, 8, 8)).detach()
+@pytest.mark.parametrize("values", [16, 64])
+def test_a_step_of_adam_moves_the_output_by_the_root_of_the_number_of_weights(values: int) -> None:
+    layer, given = PacedLinear(values, 3), torch.ones(1, values)
+    before = layer(given).detach()
     optimizer = torch.optim.Adam(layer.parameters(), 0.01)
-    layer(torch.ones(1, 1, 8, 8)).sum().backward()
+    layer(given).sum().backward()
     optimizer.step()
-    # 64 weights by 0.01, values by 1 / 8, and the bias by 0.01
-    moved = before - layer(torch.ones(1, 1, 8, 8)).detach()
-    torch.testing.assert_close(moved, torch.full_like(moved, 64 * 0.01 / 8 + 0.01), rtol=1e-3, atol=1e-4)
+    # each weight by 0.01, its value divided by PACE and the root, and the bias by 0.01
+    expected = values * 0.01 / (dense.PACE * values**0.5) + 0.01
+    torch.testing.assert_close(
+        before - layer(given).detach(), torch.full((1, 3), expected), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_it_begins_as_a_given_map_plus_noise() -> None:
+    layer, given = PacedLinear(400, 500), torch.randn(20, 400)
+    assert float(layer(given).detach().std()) == pytest.approx(1, rel=0.05)
+    matrix = torch.randn(500, 400)
+    layer.begin_as(matrix)
+    assert float((layer(given).detach() - given @ matrix.T).std()) == pytest.approx(dense.NOISE, rel=0.05)
 
 
 def test_factors_come_closest() -> None:
