@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 
 from common.handlers.alarm import Alarm
@@ -54,7 +53,8 @@ class BlackOutput:
 
     def _mean_share(self) -> float:
         """Over all processes, of which each has generated as many."""
-        return float(distributed.average(torch.tensor(self.flat / self.images, dtype=torch.float64)))
+        shares = distributed.gather(self.flat / self.images)
+        return float(sum(shares) / len(shares))
 
     def _judge(self, engine: Engine, share: float) -> None:
         self.epochs = self.epochs + 1 if share >= self.share else 0
