@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from tests.bundles.runs import ROOT
 
@@ -34,6 +35,11 @@ def nothing(_data: Path) -> dict[str, Any]:
     return {}
 
 
+def two_masks() -> torch.Tensor:
+    """Masks (2, 1, 32, 32) in {0, 1}."""
+    return (torch.rand(2, 1, 32, 32) > 0.5).float()
+
+
 @dataclass(frozen=True)
 class BundleCase:
     """A bundle, the settings of its smallest run and a made data set.
@@ -47,6 +53,10 @@ class BundleCase:
         inference: settings that name what inference works on.
         files: what a training writes beside what all bundles do.
         augment: settings that make training draw random numbers for each visit.
+        network_input: makes what the tiny network takes, for two samples.
+        metrics: of a validation.
+        logged: what every iteration logs beside what all bundles do.
+        rows: of a grid of samples.
     """
 
     name: str
@@ -57,6 +67,10 @@ class BundleCase:
     beside: Callable[[Path], dict[str, Any]] = nothing
     files: frozenset[str] = frozenset()
     augment: Mapping[str, Any] = field(default_factory=dict)
+    network_input: Callable[[], torch.Tensor] = two_masks
+    metrics: frozenset[str] = frozenset({"fid_randvgg"})
+    logged: frozenset[str] = frozenset()
+    rows: int = 3
 
     @property
     def root(self) -> Path:

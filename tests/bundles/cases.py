@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tests.bundles.dcgan_covid.case import CASE as DCGAN
 from tests.bundles.patchgan_cardiac.case import CASE as PATCHGAN
 from tests.bundles.pix2pix_covid.case import CASE as PIX2PIX
 
-CASES = (PIX2PIX, PATCHGAN)
+CASES = (PIX2PIX, PATCHGAN, DCGAN)

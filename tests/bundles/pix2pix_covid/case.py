@@ -55,5 +55,7 @@ CASE = BundleCase(
     make_pairs,
     inference=lambda data: {"input_dir": data / "masks"},
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},
+    metrics=frozenset({"fid_randvgg", "lesion_faithfulness"}),
+    logged=frozenset({"G_l1"}),
 )
 arguments, BUNDLE, CONFIGS = CASE.arguments, CASE.root, CASE.configs
