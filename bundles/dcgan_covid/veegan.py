@@ -23,6 +23,9 @@ from common.losses.adversarial import AdversarialLoss, adversarial_loss
 from common.networks.discriminators import Critique
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep
 
+RECONSTRUCTOR = "F"
+"""The name of the network that maps images to noise."""
+
 
 def veegan_loss() -> AdversarialLoss:
     """The adversarial part, on logits = -D.
@@ -42,22 +45,14 @@ def latent_distance(latent: Tensor, reconstructed: Tensor) -> Tensor:
 class VeeganDiscriminatorStep(DiscriminatorStep):
     """Teaches the discriminator to tell pairs (x, F(x)) from pairs (G(z), z).
 
-    Args:
-        latent: entry of the batch with the noise.
-        reconstructor: name of F.
-        others: as `common.training.steps.DiscriminatorStep`.
+    Takes `veegan_loss` and as ``condition`` the entry of the batch with the noise; F is the network of the
+    name `RECONSTRUCTOR`.
     """
-
-    def __init__(
-        self, latent: str = "latent", reconstructor: str = "F", name: str = "D", repeat: int = 1
-    ) -> None:
-        super().__init__(veegan_loss(), inputs=(latent,), condition=latent, name=name, repeat=repeat)
-        self.reconstructor = reconstructor
 
     def conditions(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
         """F(x) beside real images, z beside generated ones."""
         with torch.no_grad():
-            reconstructed = context.networks[self.reconstructor](context.batch[self.real])
+            reconstructed = context.networks[RECONSTRUCTOR](context.batch[self.real])
         return reconstructed, context.batch[self.condition or ""]
 
 
@@ -67,32 +62,30 @@ class VeeganGeneratorStep(GeneratorStep):
     F learns from the distance alone: the discriminator's judgement of (G(z), z) does not depend on it.
 
     Args:
-        latent: entry of the batch with the noise.
-        reconstructor: name of F.
+        adversarial: `veegan_loss`.
+        inputs: what G takes.
+        condition: entry of the batch with the noise.
         weights: of ``G_adversarial`` and ``G_latent``, 1 each as published.
-        others: as `common.training.steps.GeneratorStep`; the optimiser holds the weights of both networks.
+        repeat: updates an iteration. The optimiser ``G`` holds the weights of both networks.
     """
 
     def __init__(
         self,
-        latent: str = "latent",
-        reconstructor: str = "F",
+        adversarial: AdversarialLoss,
+        inputs: Sequence[str] = ("latent",),
+        condition: str = "latent",
         weights: Mapping[str, float] | None = None,
-        name: str = "G",
         repeat: int = 1,
     ) -> None:
-        super().__init__(
-            veegan_loss(), inputs=(latent,), condition=latent, name=name, weights=weights, repeat=repeat
-        )
-        self.latent, self.reconstructor = latent, reconstructor
-        self.trains = (*self.trains, reconstructor)
+        super().__init__(adversarial, inputs=inputs, condition=condition, weights=weights, repeat=repeat)
+        self.trains = (*self.trains, RECONSTRUCTOR)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
         """``NAME_adversarial`` and ``NAME_latent``."""
         losses = super().losses(context)
         generated = context.output(self.generator, self.inputs)
-        reconstructed = context.networks[self.reconstructor](generated)
-        losses[f"{self.name}_latent"] = latent_distance(context.batch[self.latent], reconstructed)
+        reconstructed = context.networks[RECONSTRUCTOR](generated)
+        losses[f"{self.name}_latent"] = latent_distance(context.batch[self.condition or ""], reconstructed)
         return losses
 
 

@@ -181,6 +181,9 @@ def _joined(samples: list[Sample]) -> list[Sample]:
     if not pictures:
         return samples
     alike = near_duplicate_groups([sample.image for sample in pictures])
+    if len(pictures) > 1 and len(set(alike)) == 1:
+        where = pictures[0].image.parent
+        raise UserError(f"{where}: all {len(pictures)} images are the same or nearly so; bring others")
     patients = list(dict.fromkeys(sample.patient for sample in samples))
     number = {patient: index for index, patient in enumerate(patients)}
     first: dict[int, int] = {}

@@ -59,6 +59,10 @@ def ratio(x: float, z: tuple[float, float]) -> float:
     return -(x + z[0] - 2 * z[1])
 
 
+def discriminator_step() -> VeeganDiscriminatorStep:
+    return VeeganDiscriminatorStep(veegan_loss(), inputs=("latent",), condition="latent")
+
+
 @pytest.fixture
 def context() -> Context:
     context = Context({"G": G(), "F": F(), "D": D()})
@@ -80,7 +84,7 @@ def test_the_discriminators_loss_is_the_papers_on_a_batch_by_hand(context: Conte
         )
         / 2
     )
-    losses = VeeganDiscriminatorStep().losses(context)
+    losses = discriminator_step().losses(context)
     assert set(losses) == {"D_adversarial"}
     assert float(losses["D_adversarial"]) == pytest.approx(generated + real, rel=1e-6)
 
@@ -96,22 +100,22 @@ def test_the_generators_loss_is_the_papers_on_a_batch_by_hand(context: Context) 
         / 2
     )
     assert (adversarial, distance) == (-0.5 * (0.5 + -5.5), 0.5 * (4 + 0.25 + 0 + 2.25))
-    step = VeeganGeneratorStep()
+    step = VeeganGeneratorStep(veegan_loss())
     losses = step.losses(context)
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(
         {"G_adversarial": adversarial, "G_latent": distance}
     )
     assert float(step.total(losses)) == pytest.approx(adversarial + distance)
-    assert float(VeeganGeneratorStep(weights={"G_latent": 0.1}).total(losses)) == pytest.approx(
-        adversarial + 0.1 * distance
-    )
+    assert float(
+        VeeganGeneratorStep(veegan_loss(), weights={"G_latent": 0.1}).total(losses)
+    ) == pytest.approx(adversarial + 0.1 * distance)
 
 
 def test_each_network_learns_from_its_own_terms(context: Context) -> None:
     """Algorithm 1: the reconstructor from the distance alone, the discriminator's step from neither of
     them.
     """
-    step = VeeganGeneratorStep()
+    step = VeeganGeneratorStep(veegan_loss())
     assert step.trains == ("G", "F") and step.freezes == ("D",)
     losses = step.losses(context)
     losses["G_adversarial"].backward(retain_graph=True)
@@ -120,7 +124,7 @@ def test_each_network_learns_from_its_own_terms(context: Context) -> None:
     assert bool((context.networks["F"].weights.grad != 0).all())
     other = Context({"G": G(), "F": F(), "D": D()})
     other.use({"image": REAL, "latent": NOISE})
-    assert VeeganDiscriminatorStep().losses(other)["D_adversarial"].requires_grad is False
+    assert discriminator_step().losses(other)["D_adversarial"].requires_grad is False
 
 
 def test_distance_is_summed_over_values_and_averaged_over_the_batch() -> None:

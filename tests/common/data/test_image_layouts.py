@@ -65,6 +65,13 @@ def test_sources_with_the_same_picture_are_never_parted(covid: Path) -> None:
         assert sum(map(len, held)) == len(set.union(*held))
 
 
+def test_a_set_of_one_picture_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "covid" / f"{name}.png", 5)
+    with pytest.raises(UserError, match="all 3 images are the same or nearly so"):
+        find_images(tmp_path)
+
+
 def test_a_pattern_names_the_patients(covid: Path) -> None:
     assert {s.patient for s in find_images(covid, patient_pattern="()").samples} == {""}
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.errors import UserError
 from common.networks.discriminators import ConditionalPatchDiscriminator
@@ -36,3 +37,12 @@ def test_other_sizes_are_named(size: int) -> None:
 def test_images_of_another_size_are_named() -> None:
     with pytest.raises(UserError, match=r"images of \(16, 16\)"):
         check_fit(nn.Conv2d(1, 1, 2, stride=2), networks()[1], 32)
+
+
+def test_noise_and_classes_are_tried_too() -> None:
+    noise, judge = DcganGenerator(32, latent=5, width=2), DcganDiscriminator(32, width=2)
+    check_fit(noise, judge, 32, inputs=["latent"], condition=None, latent=5)
+    with pytest.raises(UserError, match="image_size 32 does not fit the networks"):
+        check_fit(noise, judge, 32, inputs=["latent"], condition=None, latent=6)
+    pair = DcganGenerator(32, latent=5, width=2, classes=3), DcganDiscriminator(32, width=2, classes=3)
+    check_fit(*pair, 32, inputs=["latent", "class"], condition="class", latent=5)

@@ -1,0 +1,85 @@
+"""Each recipe trains, and goes on after a stop as if there had been none."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.files import read_json
+from tests.bundles.dcgan_covid.case import CASE, make_images
+from tests.bundles.runs import Run, forked
+
+# Iterations of an epoch of 20 images in batches of 2, and what is logged beside the plain recipe's entries.
+RECIPES = {
+    "two_to_one": (5, set()),
+    "wgan_gp": (2, {"D_penalty"}),
+    "veegan": (10, {"G_latent"}),
+    "stabilised": (10, set()),
+    "paper": (10, set()),
+}
+
+
+def train(recipe: str, data: Path, folder: Path, log: Path, **more: object) -> Run:
+    widths = {"reconstructor_def#width": 4, "discriminator_def#joint": 8} if recipe == "veegan" else {}
+    settings = CASE.settings(data, folder, **widths, **more)
+    return forked(CASE.arguments("training", ["train", recipe], **settings), log)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "logs" / "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_it_trains(recipe: str, data: Path, tmp_path: Path) -> None:
+    run = train(recipe, data, tmp_path / "run", tmp_path / "log", max_epochs=1)
+    assert run.code == 0, run.err
+    iterations, names = RECIPES[recipe]
+    written = rows(tmp_path / "run")
+    assert len(written) == iterations and names <= set(written[0])
+    state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    assert torch.load(tmp_path / "run" / "models" / "resume.pt", weights_only=True)["iteration"] == iterations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_stopped_and_resumed_run_is_the_straight_one(recipe: str, data: Path, tmp_path: Path) -> None:
+    for name, epochs in (("straight", [2]), ("stopped", [1, 2])):
+        for number, last in enumerate(epochs):
+            given = {"max_epochs": last, "val_interval": 1, "resume": number > 0}
+            run = train(recipe, data, tmp_path / name, tmp_path / "log", **given)
+            assert run.code == 0, run.err
+    for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two class folders."""
+    folder = tmp_path_factory.mktemp("classes")
+    make_images(folder, "covid", 5)
+    make_images(folder, "noncovid", 5)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("chosen", "order"), [("all", ["covid", "noncovid"]), ("noncovid,covid", ["noncovid", "covid"])]
+)
+def test_classes_are_a_condition(classes: Path, tmp_path: Path, chosen: str, order: list[str]) -> None:
+    run = train("conditional", classes, tmp_path / "run", tmp_path / "log", classes=chosen)
+    assert run.code == 0, run.err
+    info = read_json(tmp_path / "run" / "models" / "model.json")
+    assert info["classes"] == order and info["network"]["arguments"]["classes"] == 2
+
+
+def test_without_a_condition_the_ill_are_learned_alone(classes: Path, tmp_path: Path) -> None:
+    settings = CASE.settings(classes, tmp_path / "run")
+    run = forked(CASE.arguments("training", "train", **settings), tmp_path / "log")
+    assert run.code == 0, run.err
+    info = read_json(tmp_path / "run" / "models" / "model.json")
+    assert info["classes"] == ["covid"] and info["latent"] == 8
+    assert sum(info["slices"].values()) == 20
