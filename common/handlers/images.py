@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from torch import nn
 
+from common.errors import UserError
 from common.files import atomic_write
 from common.handlers.readings import epoch_due, sampling_network
 from common.handlers.scalars import ScalarLog
@@ -48,6 +49,8 @@ class ImageGrid:
         network_name: the generator's name in ``engine.networks``.
         interval: epochs between two grids; 0 for none.
         iterations: further iterations to show; 0 is the untrained network.
+    Raises:
+        UserError: ``iterations`` is no list.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class ImageGrid:
     ) -> None:
         self.log, self.folder, self.network_name = log, Path(folder), network_name
         self.batch = {name: batch[name][:COLUMNS] for name in SHOWN if name in batch}
+        if not isinstance(iterations, Sequence) or isinstance(iterations, str):
+            raise UserError(f"image_iterations {iterations}: give a list, such as [0, 1000]")
         self.interval, self.iterations = interval, frozenset(iterations)
 
     def attach(self, engine: Engine) -> None:

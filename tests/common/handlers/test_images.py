@@ -10,6 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from common.errors import UserError
 from common.handlers.images import ImageGrid, grid_rows, image_grid, label_picture
 from common.handlers.scalars import ScalarLog
 from common.metrics.colours import colour
@@ -164,3 +165,9 @@ def test_label_channels_show_as_levels() -> None:
     for channel in range(3):
         label[0, channel, 0, channel] = 1
     assert label_picture(label).flatten().tolist() == [0.25, 0.5, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("iterations", [5, "500"])
+def test_a_number_in_place_of_a_list_is_refused(iterations: Any, batch: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"image_iterations {iterations}: give a list"):
+        ImageGrid(ScalarLog(tmp_path), batch, tmp_path, iterations=iterations)
