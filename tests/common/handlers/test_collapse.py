@@ -58,7 +58,7 @@ class Schedule:
 
 
 def monitor(**changes: Any) -> ModeCollapse:
-    return ModeCollapse(BATCH, Corner(), **({"interval": 1, "patience": 2} | changes))
+    return ModeCollapse(BATCH, Corner(), **({"interval": 1, "patience": 2, "grace": 0} | changes))
 
 
 def test_measures_of_the_real_set_itself_and_of_one_image(trainer: Any, plain_losses: Any) -> None:
@@ -90,6 +90,15 @@ def test_bounds_and_interval_are_settings(trainer: Any, plain_losses: Any) -> No
     assert handler.alarm.events == 0
     with pytest.raises(UserError, match="no measure 'mode'"):
         monitor(bounds={"mode": 0.1})
+
+
+@pytest.mark.parametrize(("sound", "events"), [(9, [0, 0, 0, 0, 1]), (1, [0, 0, 1, 1, 1])])
+def test_a_fresh_generator_has_time_to_become_diverse_but_not_to_collapse(
+    trainer: Any, plain_losses: Any, sound: int, events: list[int]
+) -> None:
+    schedule = Schedule({epoch: 1 for epoch in range(1, 6) if epoch != sound})
+    trainer(plain_losses, [schedule, monitor(grace=3)]).train(20)
+    assert [entry["collapse_events"] for entry in schedule.found] == events
 
 
 def test_stop_ends_the_run(trainer: Any, plain_losses: Any) -> None:
