@@ -1,0 +1,113 @@
+"""The steps of CycleGAN (Zhu et al. 2017): two generators against two discriminators, without pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from common.losses.adversarial import AdversarialLoss
+from common.training.image_pool import ImagePool
+from common.training.steps import Context, DiscriminatorStep, Step
+
+Term = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class PooledDiscriminatorStep(DiscriminatorStep):
+    """A `DiscriminatorStep` whose generated images come by way of a pool, whose state travels with the run.
+
+    Args:
+        pool: holds images (B, C, H, W).
+        others: as `DiscriminatorStep`; unconditional.
+    """
+
+    def __init__(
+        self,
+        adversarial: AdversarialLoss,
+        pool: ImagePool,
+        inputs: Sequence[str],
+        real: str,
+        generator: str,
+        discriminator: str,
+        name: str,
+        optimizer: str = "D",
+    ) -> None:
+        super().__init__(
+            adversarial,
+            inputs,
+            condition=None,
+            real=real,
+            generator=generator,
+            discriminator=discriminator,
+            name=name,
+            optimizer=optimizer,
+        )
+        self.pool = pool
+        self.weights[f"{name}_adversarial"] = 0.5  # Zhu et al. halve it: D learns half as fast as G
+
+    def generated(self, context: Context) -> Tensor:
+        """New and old images (B, C, H, W), without gradients."""
+        return self.pool.query(super().generated(context))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pool's."""
+        return self.pool.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The pool's."""
+        self.pool.load_state_dict(state)
+
+
+class CycleStep(Step):
+    """Both generators at once: pass for the other side's images, come back to where one started, stay put.
+
+    G leads from the batch's ``source`` x to its ``target`` y, F back. The losses are ``NAME_adversarial_y``
+    (G(x) before D_Y), ``NAME_adversarial_x``, ``NAME_cycle_x`` (|F(G(x)) - x|), ``NAME_cycle_y``,
+    ``NAME_identity_y`` (|G(y) - y|), ``NAME_identity_x``, and ``NAME_term`` for each further term.
+
+    Args:
+        adversarial: the loss's kind; least squares as published.
+        cycle: weight of both cycle losses (Zhu et al. 2017, equation 3: 10).
+        identity: weight of both identity losses, (section 5.2: half of ``cycle``); 0 leaves them out.
+        terms: further losses of G(x) by name, each called as ``term(G(x), x, condition) -> scalar``.
+        weights: of the terms by their full names.
+        source, target, condition: entries of the batch: x and y (B, C, H, W) in [-1, 1], and what belongs to
+            x (a mask).
+        judges: names of the discriminators of x and y; the generators are ``G`` and ``F``.
+    """
+
+    def __init__(
+        self,
+        adversarial: AdversarialLoss,
+        cycle: float = 10.0,
+        identity: float = 5.0,
+        terms: Mapping[str, Term] | None = None,
+        weights: Mapping[str, float] | None = None,
+        source: str = "label",
+        target: str = "image",
+        condition: str = "mask",
+        judges: tuple[str, str] = ("D_X", "D_Y"),
+        name: str = "G",
+        optimizer: str = "G",
+    ) -> None:
+        shares = {"cycle": cycle, **({"identity": identity} if identity else {})}
+        own = {f"{name}_{kind}_{side}": share for kind, share in shares.items() for side in "xy"}
+        super().__init__(name, optimizer, ("G", "F"), tuple(judges), {**own, **(weights or {})})
+        self.adversarial, self.identity, self.terms = adversarial, identity, dict(terms or {})
+        self.source, self.target, self.condition, self.judges = source, target, condition, tuple(judges)
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        """Named scalar losses for the context's batch, unweighted."""
+        x, y = context.batch[self.source], context.batch[self.target]
+        there, back = context.output("G", (self.source,)), context.output("F", (self.target,))
+        nets = context.networks
+        judged = {"y": nets[self.judges[1]](there), "x": nets[self.judges[0]](back)}
+        losses = {f"adversarial_{k}": self.adversarial.generator_loss(v.logits) for k, v in judged.items()}
+        losses |= {"cycle_x": l1_loss(nets["F"](there), x), "cycle_y": l1_loss(nets["G"](back), y)}
+        if self.identity:
+            losses |= {"identity_y": l1_loss(nets["G"](y), y), "identity_x": l1_loss(nets["F"](x), x)}
+        for name, term in self.terms.items():
+            losses[name] = term(there, x, context.batch.get(self.condition))
+        return {f"{self.name}_{name}": value for name, value in losses.items()}
