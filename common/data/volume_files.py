@@ -135,7 +135,7 @@ def gunzip(path: Path) -> Iterator[bytes]:
 def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
     """(X, Y, Z) extent and affine of what ITK reads, from headers alone. Raises as ITK does.
 
-    Of a DICOM folder every file counts as a slice, and the affine's translation is not filled in.
+    Of a DICOM folder every file counts as a slice, and the affine's translation is its first file's.
     """
     import itk
 
@@ -147,9 +147,11 @@ def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
         axes = header.GetNumberOfDimensions()
         extent = [header.GetDimensions(axis) for axis in range(axes)]
         columns = [np.multiply(header.GetDirection(axis), header.GetSpacing(axis)) for axis in range(axes)]
+        origin = [header.GetOrigin(axis) for axis in range(axes)]
     affine = np.eye(4)
     for axis, column in enumerate(columns[:3]):
         affine[: min(axes, 3), axis] = column[:3]
+    affine[: min(axes, 3), 3] = origin[:3]
     x, y, z = (*extent[:2], len(_dicom_files(path))) if path.is_dir() else (*extent, 1, 1)[:3]
     return (int(x), int(y), int(z)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 
 from common.data.unreadable import explained
 from common.data.volume_files import (
@@ -95,6 +101,12 @@ class Volume:
     def depth(self) -> int:
         """Number of axial slices."""
         return int(self.array.shape[2])
+
+    @property
+    def display_affine(self) -> np.ndarray:
+        """4 x 4: (row, column, slice) of ``array`` to world mm (RAS)."""
+        shape = (*self.file_shape[:3], *[1] * (3 - len(self.file_shape)))
+        return self.affine @ inv_ornt_aff(_to_display(self.affine), shape)
 
     def restore(self, stack: np.ndarray) -> np.ndarray:
         """A (H, W, D) stack in display order, back in the file's own axis order and shape."""
