@@ -1,0 +1,94 @@
+"""Shards are whole or absent, always the same bytes, and plain tar files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles.lung_two_stage.composition.shards import MANIFEST, Member, ShardSet, read_manifest
+from common.errors import UserError
+
+
+def samples(numbers: range) -> Iterator[Member]:
+    for number in numbers:
+        yield Member(number, {"image.npy": bytes([number]) * 700, "json": b"{}"})
+
+
+def written(folder: Path, order: list[int]) -> ShardSet:
+    shards = ShardSet(folder, count=7, per_shard=3)
+    for shard in order:
+        shards.write(shard, samples(shards.numbers(shard)))
+    return shards
+
+
+def test_the_manifest_tells_what_the_files_are(tmp_path: Path) -> None:
+    shards = written(tmp_path, [0, 1, 2])
+    assert len(shards) == 3 and shards.finish()
+    lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
+    assert [(line["name"], line["first"], line["count"]) for line in lines] == [
+        ("000000.tar", 0, 3),
+        ("000001.tar", 3, 3),
+        ("000002.tar", 6, 1),
+    ]
+    for line in lines:
+        content = (tmp_path / line["name"]).read_bytes()
+        assert line["sha256"] == hashlib.sha256(content).hexdigest() and line["bytes"] == len(content)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(line["name"] for line in lines), MANIFEST]
+
+
+def test_a_shard_is_a_plain_tar_file_in_the_webdataset_layout(tmp_path: Path) -> None:
+    written(tmp_path, [1])
+    with tarfile.open(tmp_path / "000001.tar") as tar:
+        members = tar.getmembers()
+        assert [member.name for member in members][:3] == [
+            "000000003.image.npy",
+            "000000003.json",
+            "000000004.image.npy",
+        ]
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
+        file = tar.extractfile("000000005.image.npy")
+        assert file is not None and file.read() == bytes([5]) * 700
+    assert (tmp_path / "000001.tar").stat().st_size % tarfile.RECORDSIZE == 0
+
+
+def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
+    for name, order in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
+        assert written(tmp_path / name, order).finish()
+    for name in ("000000.tar", "000001.tar", "000002.tar", MANIFEST):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_what_is_missing_is_known_while_it_is_written_and_afterwards(tmp_path: Path) -> None:
+    shards = written(tmp_path, [1])
+    assert shards.missing() == [0, 2] and not shards.finish()
+    with pytest.raises(UserError, match="not finished"):
+        read_manifest(tmp_path)
+    assert written(tmp_path, [0, 2]).finish()
+    (tmp_path / "000001.tar").unlink()
+    (tmp_path / "000002.tar").write_bytes(b"cut")
+    again = ShardSet(tmp_path, count=7, per_shard=3)
+    assert again.missing() == [1, 2] and not again.finish()
+    manifest = (tmp_path / MANIFEST).read_bytes()
+    assert written(tmp_path, [1, 2]).finish() and (tmp_path / MANIFEST).read_bytes() == manifest
+
+
+def test_a_failing_sample_leaves_no_shard(tmp_path: Path) -> None:
+    def broken() -> Iterator[Member]:
+        yield Member(0, {"json": b"{}"})
+        raise OSError(28, "No space left on device")
+
+    shards = ShardSet(tmp_path, count=7, per_shard=3)
+    with pytest.raises(UserError, match=r"000000\.tar: the disk is full"):
+        shards.write(0, broken())
+    assert list(tmp_path.iterdir()) == [] and shards.missing() == [0, 1, 2]
+
+
+def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text('{"name": "a"}\n')
+    with pytest.raises(UserError, match=r"manifest\.jsonl: damaged"):
+        read_manifest(tmp_path)
