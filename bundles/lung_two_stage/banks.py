@@ -84,13 +84,15 @@ class NoduleBank:
         return _save(folder, {"hu": self.hu, "alpha": self.alpha}, self.records)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> NoduleBank:
+    def load(cls, folder: str | os.PathLike[str], mapped: bool = False) -> NoduleBank:
         """Reads what `save` wrote.
 
+        Args:
+            mapped: the arrays stay on disk, read-only, and share their memory with other processes.
         Raises:
             UserError: no such bank, an empty or an incomplete one.
         """
-        arrays, records = _load(folder, ("hu", "alpha"), NoduleRecord, "nodules")
+        arrays, records = _load(folder, ("hu", "alpha"), NoduleRecord, "nodules", mapped)
         return cls(arrays["hu"], arrays["alpha"], records)
 
     def chosen(self, keep: Callable[[NoduleRecord], bool]) -> NoduleBank:
@@ -123,13 +125,15 @@ class SliceBank:
         return _save(folder, {"hu": self.hu, "lung": self.lung, "nodules": self.nodules}, self.records)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> SliceBank:
+    def load(cls, folder: str | os.PathLike[str], mapped: bool = False) -> SliceBank:
         """Reads what `save` wrote.
 
+        Args:
+            mapped: as in `NoduleBank.load`.
         Raises:
             UserError: no such bank, an empty or an incomplete one.
         """
-        arrays, records = _load(folder, ("hu", "lung", "nodules"), SliceRecord, "slices")
+        arrays, records = _load(folder, ("hu", "lung", "nodules"), SliceRecord, "slices", mapped)
         return cls(arrays["hu"], arrays["lung"], arrays["nodules"], records)
 
     def chosen(self, keep: Callable[[SliceRecord], bool]) -> SliceBank:
@@ -154,7 +158,7 @@ def _save(folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], records
 
 
 def _load(
-    folder: str | os.PathLike[str], names: Sequence[str], kind: type[R], what: str
+    folder: str | os.PathLike[str], names: Sequence[str], kind: type[R], what: str, mapped: bool
 ) -> tuple[dict[str, np.ndarray], list[R]]:
     place = Path(folder)
     if not (place / RECORDS).is_file():
@@ -166,13 +170,13 @@ def _load(
     ]
     if not records:
         raise UserError(f"{place}: the bank holds no {what}; the stage that made it found none")
-    arrays = {name: _array(place / f"{name}.npy", len(records)) for name in names}
+    arrays = {name: _array(place / f"{name}.npy", len(records), mapped) for name in names}
     return arrays, records
 
 
-def _array(path: Path, count: int) -> np.ndarray:
+def _array(path: Path, count: int, mapped: bool) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run the stage that makes it again") from error
     if len(array) != count:

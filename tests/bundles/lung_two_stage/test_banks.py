@@ -35,6 +35,13 @@ def test_nodules_come_back(tmp_path: Path) -> None:
     assert list(read.records) == list(bank.records)
 
 
+def test_mapped_arrays_hold_the_same(tmp_path: Path) -> None:
+    bank = nodules()
+    read = NoduleBank.load(bank.save(tmp_path / "bank"), mapped=True)
+    assert isinstance(read.hu, np.memmap) and not read.hu.flags.writeable
+    np.testing.assert_array_equal(read.hu, bank.hu)
+
+
 def test_slices_come_back_and_can_be_chosen(tmp_path: Path) -> None:
     read = SliceBank.load(slices().save(tmp_path)).chosen(lambda record: record.patient == "b")
     assert len(read) == 1 and read.hu[0, 0, 0] == 12 and read.lung.shape == read.nodules.shape == (1, 3, 4)
