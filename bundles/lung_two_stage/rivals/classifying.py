@@ -1,0 +1,117 @@
+"""A classifier's view of candidates that something else has found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bundles.lung_two_stage.rivals.blobs import find_blobs
+from bundles.lung_two_stage.rivals.cubes import CubeShape, cut_cubes
+from bundles.lung_two_stage.rivals.merging import merge_candidates
+from common.data.intensity import Window, to_network, to_unit
+from common.data.nodule_scan import NoduleScan
+from common.metrics.froc import Candidate
+from common.training.modes import evaluating
+
+BATCH = 64
+
+
+class Proposer(Protocol):
+    """Finds candidates, more than there are nodules."""
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """Of one scan, the surest first."""
+
+
+class BlobProposer:
+    """Bright blobs, see `bundles.lung_two_stage.rivals.blobs`.
+
+    Args:
+        least, most: strength in HU that counts, and blobs of a scan at most.
+        air_share: of a blob's surroundings must be aerated; not asked where HU are nominal.
+    """
+
+    def __init__(self, least: float = 25.0, most: int = 200, air_share: float = 0.1) -> None:
+        self.least, self.most, self.air_share = least, most, air_share
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """The score is the strength in HU."""
+        air_share = 0.0 if scan.nominal_hu else self.air_share
+        blobs = find_blobs(scan.hu, scan.spacing, self.least, self.most, air_share)
+        places = scan.in_mm(blobs.centres.astype(np.float64))
+        return [
+            Candidate(scan.name, (float(z), float(y), float(x)), float(strength), float(radius))
+            for (z, y, x), strength, radius in zip(places, blobs.strengths, blobs.radii, strict=True)
+        ]
+
+
+class CandidatePoints:
+    """A proposer's candidates as voxels, for `bundles.lung_two_stage.rivals.cube_data`."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+
+    def __call__(self, scan: NoduleScan) -> NDArray[np.float64]:
+        """(N, 3) voxels (slice, row, column)."""
+        return voxels_of(self.proposer.candidates(scan), scan)
+
+
+class ClassifiedCandidates:
+    """A method of Table I: a proposer's candidates, scored by a classifier of cubes.
+
+    Args:
+        name: as the table shows it.
+        network: cubes -> logits (B,).
+        proposer: finds the candidates.
+        shape, window: of the cubes, as in training.
+        weigh: multiply the proposer's score with the classifier's instead of taking the latter alone.
+        threshold: candidates that score less are dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        proposer: Proposer,
+        shape: CubeShape,
+        window: Window,
+        weigh: bool = False,
+        threshold: float = 0.0,
+    ) -> None:
+        self.name, self.network, self.proposer = name, network, proposer
+        self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """Those that score ``threshold`` at least, neighbours merged; score 0 to 1."""
+        found = self.proposer.candidates(scan)
+        probabilities = self._probabilities(scan, voxels_of(found, scan))
+        scored = [
+            replace(candidate, score=probability * (candidate.score if self.weigh else 1.0))
+            for candidate, probability in zip(found, probabilities, strict=True)
+        ]
+        return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
+
+    def masks(self, scan: NoduleScan) -> None:
+        """It draws none."""
+
+    def _probabilities(self, scan: NoduleScan, voxels: NDArray[np.float64]) -> list[float]:
+        device = next(self.network.parameters()).device
+        found: list[float] = []
+        for start in range(0, len(voxels), BATCH):
+            cubes = cut_cubes(scan, voxels[start : start + BATCH], self.shape)  # (B, D, S, S)
+            images = torch.from_numpy(to_network(to_unit(cubes, self.window, is_hu=True)))[:, None]
+            with evaluating(self.network), torch.inference_mode():
+                found += self.network(images.to(device)).sigmoid().tolist()
+        return found
+
+
+def voxels_of(candidates: Sequence[Candidate], scan: NoduleScan) -> NDArray[np.float64]:
+    """Positions as (N, 3) voxels (slice, row, column)."""
+    places = np.array([candidate.position_mm for candidate in candidates], np.float64).reshape(-1, 3)
+    return np.asarray(places / np.asarray(scan.spacing))
