@@ -1,4 +1,4 @@
-"""Generated images of earlier iterations, so that a discriminator does not forget (Shrivastava et al. 2017)."""
+"""Generated images of earlier iterations: a discriminator forgets less (Shrivastava et al. 2017)."""
 
 from __future__ import annotations
 

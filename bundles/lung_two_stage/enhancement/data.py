@@ -1,0 +1,178 @@
+"""The enhancer's two sides: composites from their shards, and real slices of other patients."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bundles.lung_two_stage.banks import SliceBank
+from bundles.lung_two_stage.composition.reading import Composites
+from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
+from bundles.lung_two_stage.enhancement.images import to_images
+from common.data.intensity import Window, window_by_name
+from common.data.unpaired import UnpairedDataset
+from common.errors import UserError
+from common.random import generator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompositeItems:
+    """Some composites, read when they are asked for.
+
+    Items hold ``label``, the composite (1, H, W) in [-1, 1], ``mask``, where its nodules are (1, H, W) in {0,
+    1}, and ``sample``.
+    """
+
+    composites: Composites
+    numbers: Sequence[int]
+    window: Window
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        image, mask, _ = self.composites[int(self.numbers[place])]
+        nodules = torch.from_numpy((mask > 0).astype(np.float32))[None]
+        return {"label": to_images(image[None], self.window)[0], "mask": nodules, "sample": place}
+
+
+@dataclass(frozen=True)
+class RealItems:
+    """Real slices. Items hold ``image`` (1, H, W) in [-1, 1] and ``sample``."""
+
+    hu: NDArray[np.int16]
+    window: Window
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return {"image": to_images(self.hu[place][None], self.window)[0], "sample": place}
+
+
+class EnhancerData:
+    """Both sides, each with a part held out: composites by number, real slices by patient.
+
+    Args:
+        composites_dir: finished shards of the composition.
+        real_dir: bank of real slices.
+        used_dirs: banks that the composites were made of; no patient of theirs may be in ``real_dir``.
+        window: HU range of [-1, 1].
+        most: composites to train with, drawn by ``split_seed``; null for all.
+        held_out: share of both sides for validation.
+        seed: of which real slice a composite meets.
+        split_seed: of the parts.
+
+    Attributes:
+        train, val: unpaired datasets.
+        patients: of the real slices, by part.
+    Raises:
+        UserError: too few images, a shared patient, or sizes that differ.
+    """
+
+    def __init__(
+        self,
+        composites_dir: str | os.PathLike[str],
+        real_dir: str | os.PathLike[str],
+        used_dirs: Sequence[str | os.PathLike[str]],
+        window: str | Window | Sequence[float] = "lung",
+        most: int | None = 1000,
+        held_out: float = 0.2,
+        seed: int = 0,
+        split_seed: int = 0,
+    ) -> None:
+        self.window = window_by_name(window)
+        self.composites, real = Composites(composites_dir), SliceBank.load(real_dir)
+        refuse_shared_patients(real.records, real_dir, used_dirs)
+        self.image_size: tuple[int, int] = (real.hu.shape[1], real.hu.shape[2])
+        if tuple(self.composites.image_size) != self.image_size:
+            raise UserError(
+                f"{real_dir}: slices of {self.image_size} pixels, composites of "
+                f"{tuple(self.composites.image_size)}; make both with one image_size"
+            )
+        self.patients = split_patients([r.patient for r in real.records], held_out, split_seed, real_dir)
+        numbers = split_numbers(len(self.composites), most, held_out, split_seed, composites_dir)
+        self.nominal_hu = any(record.nominal_hu for record in real.records)
+        self.train, self.val = (
+            UnpairedDataset(self._composites(numbers[part]), self._real(real, part), seed)
+            for part in ("train", "val")
+        )
+        logger.info(self.summary())
+
+    def summary(self) -> str:
+        """One line: images and patients of each part."""
+        parts = {"train": self.train, "val": self.val}
+        return "; ".join(
+            f"{name} {len(part.first)} composites, {len(part.second)} real slices of "
+            f"{len(self.patients[name])} patients"
+            for name, part in parts.items()
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a trained enhancer, as plain JSON."""
+        return {
+            "window_hu": [self.window.lower, self.window.upper],
+            "nominal_hu": self.nominal_hu,
+            "value_range": [-1.0, 1.0],
+            "image_size": list(self.image_size),
+            "splits": self.patients,
+        }
+
+    def _composites(self, numbers: Sequence[int]) -> CompositeItems:
+        return CompositeItems(self.composites, numbers, self.window)
+
+    def _real(self, bank: SliceBank, part: str) -> RealItems:
+        chosen = set(self.patients[part])
+        return RealItems(bank.chosen(lambda record: record.patient in chosen).hu, self.window)
+
+
+def split_patients(
+    patients: Sequence[str], held_out: float, seed: int, folder: str | os.PathLike[str]
+) -> dict[str, list[str]]:
+    """Patients for training and for validation (at least one each, a share of ``held_out``), sorted.
+
+    Raises:
+        UserError: one patient only.
+    """
+    names = sorted(set(patients))
+    if len(names) < 2:
+        raise UserError(f"{folder}: {len(names)} patient; at least 2 are needed, one is held out")
+    order = generator(seed, "enhancer", "patients").permutation(len(names))
+    count = min(max(1, round(held_out * len(names))), len(names) - 1)
+    return {
+        "train": sorted(names[place] for place in order[count:]),
+        "val": sorted(names[place] for place in order[:count]),
+    }
+
+
+def split_numbers(
+    total: int, most: int | None, held_out: float, seed: int, folder: str | os.PathLike[str]
+) -> dict[str, list[int]]:
+    """Numbers of composites for training and for validation, sorted; at least one each.
+
+    Raises:
+        UserError: fewer than two.
+    """
+    count = min(total, total if most is None else max(int(most), 2))
+    if count < 2:
+        raise UserError(f"{folder}: {total} composites; at least 2 are needed, one is held out")
+    chosen = generator(seed, "enhancer", "composites").permutation(total)[:count]
+    kept = min(max(1, round(held_out * count)), count - 1)
+    return {"train": sorted(chosen[kept:].tolist()), "val": sorted(chosen[:kept].tolist())}
+
+
+def example_pairs(dataset: UnpairedDataset, count: int = 8) -> dict[str, Tensor]:
+    """``label`` and ``image`` (count, 1, H, W) for a grid: composites and real slices, always the same."""
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    items = [dataset[int(place)] for place in places]
+    return {name: torch.stack([item[name] for item in items]) for name in ("label", "image")}

@@ -1,0 +1,115 @@
+"""``train_enhancer.yaml`` and ``enhance.yaml`` as a user starts them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bundles.lung_two_stage.composition.reading import Composites
+from common.files import read_json
+from common.networks.resnet_generator import ResnetGenerator
+from tests.bundles.lung_two_stage.made_work import made_work, slice_bank
+from tests.bundles.runs import ROOT, Run, command, fingerprints, finished, forked
+
+CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
+TINY = {
+    "max_epochs": 1,
+    "network_def#width": 4,
+    "network_def#blocks": 1,
+    "discriminator_def#channels": 4,
+    "val_interval": 1,
+}
+
+
+def arguments(run_id: str, config: str, **settings: Any) -> list[str]:
+    given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    return ["run", run_id, "--config_file", str(CONFIGS / f"{config}.yaml"), *given]
+
+
+def train(work: Path, log: Path, **settings: Any) -> Run:
+    return forked(arguments("training", "train_enhancer", work_dir=work, **{**TINY, **settings}), log)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages before leave, and an enhancer trained for an epoch."""
+    folder = made_work(tmp_path_factory.mktemp("work"))
+    run = train(folder, folder / "log", output_dir=folder / "enhancer")
+    assert run.code == 0, run.err
+    return folder
+
+
+def test_a_training_leaves_a_model_its_log_and_pictures(work: Path) -> None:
+    folder = work / "enhancer"
+    about = read_json(folder / "models" / "model.json")
+    assert set(about["metrics"]) == {"fid_randvgg", "before_fid_randvgg", "lesion_faithfulness"}
+    assert about["window_hu"] == [-1000, 400] and set(about["splits"]) == {"train", "val"}
+    network = ResnetGenerator(**about["network"]["arguments"])
+    network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    with (folder / "logs" / "losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and {"G_nodules", "G_cycle_x", "G_identity_y", "D_X_adversarial"} <= set(rows[0])
+    assert (folder / "logs" / "samples" / "iteration_000004.png").is_file()
+
+
+def test_the_pools_travel_in_the_resume_file(work: Path) -> None:
+    state = torch.load(work / "enhancer" / "models" / "resume.pt", weights_only=True)
+    for name in ("D_X", "D_Y"):
+        pool = state["steps"][name]["ranks"][0]
+        assert pool["seen"] == 16 and len(pool["images"]) == 16
+        assert pool["images"][0].shape == (1, 32, 32)
+
+
+def test_the_trained_enhancer_goes_over_all_composites(work: Path, tmp_path: Path) -> None:
+    run = forked(arguments("enhancement", "enhance", work_dir=work), tmp_path / "log")
+    assert run.code == 0, run.err
+    assert "20 enhanced composites in 4 shards" in run.out
+    after = Composites(work / "enhanced")
+    about = read_json(work / "enhancer" / "models" / "model.json")
+    assert after.description["enhancer"]["metrics"] == about["metrics"]
+    assert after[19].record["enhancer"]["iteration"] == 4
+
+
+def test_refusals(work: Path, tmp_path: Path) -> None:
+    others = slice_bank(["m", "n", "c"], 2, [0]).save(tmp_path / "others")
+    error = train(work, tmp_path / "log", real_dir=others, output_dir=tmp_path / "run").error
+    assert f"{others}: patient c is in" in error and not (tmp_path / "run" / "models").exists()
+    missing = arguments("enhancement", "enhance", work_dir=work, ckpt_path=tmp_path / "model.pt")
+    assert "no trained model yet" in forked(missing, tmp_path / "log").error
+
+
+@pytest.mark.slow
+def test_a_stopped_and_resumed_run_is_the_straight_one(work: Path, tmp_path: Path) -> None:
+    for name, parts in (("straight", [2]), ("stopped", [1, 2])):
+        for number, last in enumerate(parts):
+            given = {"max_epochs": last, "resume": number > 0, "decay_from": 1.0, "pool_size": 3}
+            run = train(work, tmp_path / "log", output_dir=tmp_path / name, **given)
+            assert run.code == 0, run.err
+    for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, parts in (("one", []), ("two", launcher)):
+        given = arguments("enhancement", "enhance", work_dir=work, output_dir=tmp_path / name)
+        run = finished(command(given, launcher=parts))
+        assert run.code == 0, run.err
+    files = [list(fingerprints(tmp_path / name).values()) for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_the_trained_enhancer_beats_the_untrained_one(work: Path, tmp_path: Path) -> None:
+    """An untrained one leaves composites as they are; nodules stay nodules."""
+    given = {"max_epochs": 30, "val_interval": 5, "network_def#width": 8, "discriminator_def#channels": 16}
+    run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
+    assert run.code == 0, run.err
+    metrics = read_json(tmp_path / "run" / "models" / "model.json")["metrics"]
+    assert metrics["fid_randvgg"] < 0.8 * metrics["before_fid_randvgg"]
+    assert metrics["lesion_faithfulness"] > 0.8
