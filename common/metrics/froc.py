@@ -130,44 +130,60 @@ def froc(
     Raises:
         UserError: no scans, or a candidate or nodule of another scan.
     """
-    _check(candidates, nodules, scans)
-    hits = match_candidates(candidates, nodules)
-    numbers = {scan: number for number, scan in enumerate(scans)}
-    true_scans = torch.tensor([numbers[nodule.scan] for nodule in nodules], dtype=torch.long)
-    all_scans = torch.tensor([numbers[candidate.scan] for candidate in candidates], dtype=torch.long)
-    false_scans = all_scans[torch.from_numpy(hits.false)]
+    curve = _Curve(candidates, nodules, scans)
     units = None if patients is None else [patients[scan] for scan in scans]
     counts = resample_counts(units, len(scans), resamples, generator(seed, "froc"))
-
-    curve = _Curve(hits, candidates, true_scans, false_scans)
-    once = curve(torch.ones(1, len(scans), dtype=torch.float64), rates)  # (1, K)
-    drawn = torch.cat([curve(part, rates) for part in counts.split(64)])  # (R, K)
+    once, drawn = curve.plain(rates), torch.cat([curve(part, rates) for part in counts.split(64)])
     per_scan = partial(_per_scan, Resamples(counts))
     return Froc(
         at={rate: _value(once[:, [k]], drawn[:, [k]], len(scans)) for k, rate in enumerate(rates)},
         cpm=_value(once, drawn, len(scans)),
-        sensitivity=per_scan(true_scans[torch.from_numpy(hits.scores > -np.inf)], true_scans),
-        candidates=per_scan(all_scans, torch.arange(len(scans))),
-        false_positives=per_scan(false_scans, torch.arange(len(scans))),
+        sensitivity=per_scan(curve.hit_scans, curve.true_scans),
+        candidates=per_scan(curve.all_scans, torch.arange(len(scans))),
+        false_positives=per_scan(curve.false_scans, torch.arange(len(scans))),
         nodules=len(nodules),
     )
+
+
+def competition_metric(
+    candidates: Sequence[Candidate],
+    nodules: Sequence[TrueNodule],
+    scans: Sequence[str],
+    rates: Sequence[float] = RATES,
+) -> float:
+    """`Froc.cpm` alone, for validation; NaN without nodules.
+
+    Raises:
+        UserError: see `froc`.
+    """
+    return float(_Curve(candidates, nodules, scans).plain(rates).mean())
 
 
 class _Curve:
     """The sensitivities at some rates, as a function of how often each scan counts."""
 
     def __init__(
-        self, hits: Hits, candidates: Sequence[Candidate], true_scans: Tensor, false_scans: Tensor
+        self, candidates: Sequence[Candidate], nodules: Sequence[TrueNodule], scans: Sequence[str]
     ) -> None:
-        false = [candidate.score for candidate, wrong in zip(candidates, hits.false, strict=True) if wrong]
-        true = torch.from_numpy(hits.scores)
-        scores = torch.cat([true, torch.tensor(false, dtype=torch.float64)])  # (N + F,)
-        order = torch.argsort(scores, descending=True, stable=True)
-        self.scans = torch.cat([true_scans, false_scans])[order]
-        self.true = (order < len(true)).double()
+        _check(candidates, nodules, scans)
+        hits, numbers = match_candidates(candidates, nodules), {scan: k for k, scan in enumerate(scans)}
+        self.count = len(scans)
+        self.true_scans = torch.tensor([numbers[nodule.scan] for nodule in nodules], dtype=torch.long)
+        self.all_scans = torch.tensor([numbers[found.scan] for found in candidates], dtype=torch.long)
+        self.false_scans = self.all_scans[torch.from_numpy(hits.false)]
+        self.hit_scans = self.true_scans[torch.from_numpy(hits.scores > -np.inf)]
+        false = [found.score for found, wrong in zip(candidates, hits.false, strict=True) if wrong]
+        scores = torch.cat([torch.from_numpy(hits.scores), torch.tensor(false, dtype=torch.float64)])
+        order = torch.argsort(scores, descending=True, stable=True)  # (N + F,)
+        self.scans = torch.cat([self.true_scans, self.false_scans])[order]
+        self.true = (order < len(nodules)).double()
         self.found = self.true * (scores[order] > -np.inf)
         changes = scores[order].diff() != 0  # a threshold lets in all that score the same
         self.last = torch.cat([changes, torch.ones(min(1, len(scores)), dtype=torch.bool)]).nonzero()[:, 0]
+
+    def plain(self, rates: Sequence[float]) -> Tensor:
+        """(1, K): each scan counts once."""
+        return self(torch.ones(1, self.count, dtype=torch.float64), rates)
 
     def __call__(self, weights: Tensor, rates: Sequence[float]) -> Tensor:
         """(R, S) weights of the scans -> (R, K) sensitivities; NaN where no nodule is drawn."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from common.errors import UserError
-from common.metrics.froc import Candidate, TrueNodule, froc, match_candidates
+from common.metrics.froc import Candidate, TrueNodule, competition_metric, froc, match_candidates
 
 SCANS = ["a", "b", "c", "d"]
 NODULES = [
@@ -83,3 +83,7 @@ def test_bad_input_is_one_line() -> None:
         froc([], [], [])
     with pytest.raises(UserError, match="elsewhere: not one of the 4 scans"):
         froc([Candidate("elsewhere", (0.0, 0.0, 0.0), 1.0)], NODULES, SCANS)
+
+
+def test_the_metric_alone_is_the_same() -> None:
+    assert competition_metric(CANDIDATES, NODULES, SCANS) == froc(CANDIDATES, NODULES, SCANS).cpm.mean
