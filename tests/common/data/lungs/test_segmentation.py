@@ -50,7 +50,7 @@ def test_a_drawn_slice_is_found_with_its_nodules_and_without_the_trachea() -> No
     for side in (1, 2):
         assert overlap(found == side, truth == side) > 0.98
     assert (found[disc(160, 230, 8)] == 2).all()
-    assert (found[disc(150, 46, 7) & (truth == 1)] == 1).mean() > 0.8  # all but the chord's segment
+    assert (found[disc(150, 46, 7) & (truth == 1)] == 1).mean() > 0.7  # all but the outermost pixels
     assert (found[disc(120, 162, 10)] == 0).all() and (found[:4] == 0).all() and (found[151:] == 0).all()
 
 
