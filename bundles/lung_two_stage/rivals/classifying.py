@@ -97,8 +97,9 @@ class ClassifiedCandidates:
         ]
         return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
 
-    def masks(self, scan: NoduleScan) -> None:
+    def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
         """It draws none."""
+        return None
 
     def _probabilities(self, scan: NoduleScan, voxels: NDArray[np.float64]) -> list[float]:
         device = next(self.network.parameters()).device

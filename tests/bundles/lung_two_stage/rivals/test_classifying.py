@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bundles.lung_two_stage.rivals.classifying import BlobProposer, ClassifiedCandidates, voxels_of
+from bundles.lung_two_stage.rivals.cubes import CubeShape
+from common.data.intensity import Window
+from common.data.nodule_scan import NoduleScan
+from common.metrics.froc import Candidate, TrueNodule, froc
+from tests.bundles.lung_two_stage.rivals.made import scan_of
+
+
+class CentreBrightness(nn.Module):
+    """Calls bright centres nodules; the logit is five times the mean of the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, cubes: torch.Tensor) -> torch.Tensor:
+        return self.scale * cubes[:, 0, :, 14:18, 14:18].mean((1, 2, 3))
+
+
+WINDOW = Window(-1000, 400)
+
+
+def method(weigh: bool = False, threshold: float = 0.0) -> ClassifiedCandidates:
+    proposer = BlobProposer(least=25)
+    return ClassifiedCandidates("blobs", CentreBrightness(), proposer, CubeShape(), WINDOW, weigh, threshold)
+
+
+def test_candidates_of_a_volume_lie_in_its_nodules() -> None:
+    scan = scan_of([(8, 20, 28, 6), (9, 44, 14, 4)], (16, 64, 64))
+    found = sorted(method(threshold=0.5).candidates(scan), key=lambda c: -c.radius_mm)
+    truth = [TrueNodule(scan.name, n.centre_mm, n.diameter_mm) for n in scan.nodules]
+    result = froc(found, truth, [scan.name], resamples=5)
+    assert result.sensitivity.mean == 1.0 and result.candidates.mean == 2.0
+    assert np.abs(voxels_of(found, scan)[0] - [8, 20, 28]).max() <= 1
+    assert all(0.5 <= candidate.score <= 1 for candidate in found)
+
+
+def test_scores_may_be_weighed_by_the_proposers() -> None:
+    class Sure:
+        def candidates(self, scan: NoduleScan) -> list[Candidate]:
+            return [Candidate(scan.name, (0.0, 32.0, 32.0), 0.25, 5.0)]
+
+    scan = scan_of([(0, 32, 32, 6)])
+    plain, weighed = (
+        ClassifiedCandidates("x", CentreBrightness(), Sure(), CubeShape(), WINDOW, weigh).candidates(scan)
+        for weigh in (False, True)
+    )
+    assert weighed[0].score == pytest.approx(0.25 * plain[0].score) and plain[0].score > 0.8
+
+
+def test_a_scan_without_candidates_has_none() -> None:
+    empty = scan_of([])
+    still = NoduleScan(np.full_like(empty.hu, -850), empty.mask, empty.spacing, "still", "still", ())
+    assert method().candidates(still) == []
