@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 IGNORED, BACKGROUND = -2, -1
 """Of `match_anchors`: an anchor that teaches nothing, and one without a nodule."""
+SIZES = (6, 8)
+"""Pixels."""
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
@@ -27,7 +29,7 @@ class PyramidAnchors(nn.Module):
         sizes: sides of the finest level's squares in pixels; those of the others grow with the stride.
     """
 
-    def __init__(self, strides: Sequence[int] = (4, 8, 16), sizes: Sequence[int] = (6, 8)) -> None:
+    def __init__(self, strides: Sequence[int] = (4, 8, 16), sizes: Sequence[int] = SIZES) -> None:
         super().__init__()
         self.strides, self.per_place = tuple(strides), len(sizes)
         scales = [stride / strides[0] for stride in strides]

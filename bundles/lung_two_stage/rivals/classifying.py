@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -13,13 +14,17 @@ from torch import nn
 
 from bundles.lung_two_stage.rivals.blobs import find_blobs
 from bundles.lung_two_stage.rivals.cubes import CubeShape, cut_cubes
+from bundles.lung_two_stage.rivals.detector import DetectedNodules
 from bundles.lung_two_stage.rivals.merging import merge_candidates
+from bundles.lung_two_stage.rivals.vgg import VggClassifier
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodule_scan import NoduleScan
+from common.inference.models import load_weights, model_info, model_window, network_for
 from common.metrics.froc import Candidate
 from common.training.modes import evaluating
 
 BATCH = 64
+HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
 
 
 class Proposer(Protocol):
@@ -67,7 +72,7 @@ class ClassifiedCandidates:
 
     Args:
         name: as the table shows it.
-        network: cubes -> logits (B,).
+        network: cubes (B, 1, D, S, S) -> logits (B, 1).
         proposer: finds the candidates.
         shape, window: of the cubes, as in training.
         weigh: multiply the proposer's score with the classifier's instead of taking the latter alone.
@@ -86,6 +91,22 @@ class ClassifiedCandidates:
     ) -> None:
         self.name, self.network, self.proposer = name, network, proposer
         self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
+
+    @classmethod
+    def from_model(
+        cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> ClassifiedCandidates:
+        """A trained one: of blobs, or of a detector's candidates where the model names its ``detector``.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        info = model_info(ckpt_path)
+        network = load_weights(network_for(ckpt_path, VggClassifier()), ckpt_path, HOW_TO_TRAIN)
+        proposer = proposer_of(info.get("detector"), device)
+        shape = CubeShape(**info.get("cube", {}))
+        weigh = bool(info.get("detector"))
+        return cls(name, network.to(device), proposer, shape, model_window(info), weigh)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """Those that score ``threshold`` at least, neighbours merged; score 0 to 1."""
@@ -108,8 +129,17 @@ class ClassifiedCandidates:
             cubes = cut_cubes(scan, voxels[start : start + BATCH], self.shape)  # (B, D, S, S)
             images = torch.from_numpy(to_network(to_unit(cubes, self.window, is_hu=True)))[:, None]
             with evaluating(self.network), torch.inference_mode():
-                found += self.network(images.to(device)).sigmoid().tolist()
+                found += self.network(images.to(device))[:, 0].sigmoid().tolist()
         return found
+
+
+def proposer_of(detector: str | None, device: torch.device | str = "cpu") -> Proposer:
+    """The detector with its model at this path; blobs where there is none.
+
+    Raises:
+        UserError: no such model, or one that cannot be read.
+    """
+    return BlobProposer() if not detector else DetectedNodules.from_model("proposer", detector, device)
 
 
 def voxels_of(candidates: Sequence[Candidate], scan: NoduleScan) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
     Training draws as many cubes without as with a nodule: an epoch has each one with and as many others,
     drawn anew; each is moved, flipped and turned. Otherwise every cube comes once.
 
-    Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` float32 1 or 0.
+    Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` (1,) float32, 1 or 0.
 
     Args:
         samples: the scans' records; each is read once, and only its cubes are kept.
@@ -94,7 +94,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         image = to_network(to_unit(cube, self.window, is_hu=True))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image))[None],
-            "label": torch.tensor(float(self.labels[place])),
+            "label": torch.tensor([float(self.labels[place])]),
         }
 
 

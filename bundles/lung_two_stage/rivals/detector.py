@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,16 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bundles.lung_two_stage.rivals.anchors import PyramidAnchors
+from bundles.lung_two_stage.rivals.anchors import SIZES, PyramidAnchors
 from bundles.lung_two_stage.rivals.detection import Boxes, decode_boxes
+from bundles.lung_two_stage.rivals.detector_network import PyramidDetector
 from bundles.lung_two_stage.rivals.merging import merge_candidates
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodule_scan import NoduleScan, nodules_of
+from common.inference.models import load_weights, model_info, model_window, network_for
 from common.metrics.froc import Candidate, TrueNodule, competition_metric
 from common.metrics.ignite_metrics import as_given, batched
 from common.training.modes import evaluating
 
-BATCH = 8
+BATCH_PIXELS = 2**19
+"""Of slices that pass through the network together."""
+HOW_TO_TRAIN = (
+    "python -m monai.bundle run training --config_file "
+    "\"['bundles/lung_two_stage/configs/train_segmentation.yaml','bundles/lung_two_stage/configs/detector.yaml']\""
+)
 SQUARE = (1.0, 1.0, 1.0)
 """Of pictures measured in pixels."""
 
@@ -51,6 +59,20 @@ class DetectedNodules:
         self.anchors = anchors or PyramidAnchors()
         self.least, self.most = least, most
 
+    @classmethod
+    def from_model(
+        cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> DetectedNodules:
+        """A trained one, with the window that it was trained with.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        network = load_weights(network_for(ckpt_path, PyramidDetector()), ckpt_path, HOW_TO_TRAIN)
+        info = model_info(ckpt_path)
+        anchors = PyramidAnchors(sizes=info.get("anchor_sizes", SIZES))
+        return cls(name, network.to(device), model_window(info), anchors)
+
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """Radius: of the box's mean side; score 0 to 1."""
         found = [
@@ -67,8 +89,9 @@ class DetectedNodules:
     def _boxes(self, hu: NDArray[np.int16]) -> Iterator[Boxes]:
         device = next(self.network.parameters()).device
         missing = [-side % self.anchors.strides[-1] for side in hu.shape[1:]]
-        for start in range(0, len(hu), BATCH):
-            slices = to_network(to_unit(hu[start : start + BATCH], self.window, is_hu=True))
+        count = max(1, BATCH_PIXELS // int(np.prod(hu.shape[1:])))
+        for start in range(0, len(hu), count):
+            slices = to_network(to_unit(hu[start : start + count], self.window, is_hu=True))
             images = torch.from_numpy(slices)[:, None].to(device)  # (B, 1, H, W)
             images = functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
             with evaluating(self.network), torch.inference_mode():

@@ -46,10 +46,10 @@ class VggClassifier(nn.Module):
         self.head = nn.Sequential(average, nn.Flatten(), *dense)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, D, S, S) in [-1, 1], any depth -> logits (B,)."""
+        """(B, 1, D, S, S) in [-1, 1], any depth -> logits (B, 1)."""
         seen = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
-        logits: Tensor = self.head(self.features(seen))  # (B, 1)
-        return logits[:, 0]
+        logits: Tensor = self.head(self.features(seen))
+        return logits
 
 
 def _block(dims: int, channels: int, width: int) -> nn.Sequential:

@@ -21,7 +21,7 @@ class CentreBrightness(nn.Module):
         self.scale = nn.Parameter(torch.tensor(5.0))
 
     def forward(self, cubes: torch.Tensor) -> torch.Tensor:
-        return self.scale * cubes[:, 0, :, 14:18, 14:18].mean((1, 2, 3))
+        return self.scale * cubes[:, 0, :, 14:18, 14:18].mean((1, 2, 3))[:, None]
 
 
 WINDOW = Window(-1000, 400)

@@ -11,7 +11,7 @@ from common.errors import UserError
 @pytest.mark.parametrize("dims", [2, 3])
 def test_any_depth(dims: int, depth: int) -> None:
     network = VggClassifier(dims, widths=(4, 8, 8), hidden=8)
-    assert network(torch.randn(3, 1, depth, 16, 16)).shape == (3,)
+    assert network(torch.randn(3, 1, depth, 16, 16)).shape == (3, 1)
 
 
 def test_patches_see_the_middle_slice_alone() -> None:
