@@ -10,6 +10,9 @@ from torch import nn
 class WeightAverage:
     """Keeps ``average <- decay * average + (1 - decay) * weights`` after every iteration.
 
+    The running statistics of norms are averaged alike: those of the last iteration alone belong to other
+    weights than the average's, and shift every image that it draws. Whole numbers are copied.
+
     Args:
         network: the trained network.
         decay: 0 for no averaging; then ``network`` itself is what samples.
@@ -19,7 +22,7 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float = 0.0) -> None:
         self.decay = decay
-        self._handler = EMAHandler(network, momentum=1 - decay, handle_buffers="copy") if decay > 0 else None
+        self._handler = EMAHandler(network, momentum=1 - decay, handle_buffers="update") if decay > 0 else None
         self.network: nn.Module = network if self._handler is None else self._handler.ema_model
 
     def attach(self, engine: Engine, name: str) -> None:

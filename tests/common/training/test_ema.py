@@ -7,7 +7,7 @@ from torch import nn
 from common.training.ema import WeightAverage
 
 
-def test_the_average_follows_the_formula_and_buffers_are_copied() -> None:
+def test_weights_and_running_statistics_follow_the_formula() -> None:
     network = nn.BatchNorm1d(1)
     average = WeightAverage(network, decay=0.75)
     values = [3.0, -1.0, 5.0]
@@ -20,11 +20,13 @@ def test_the_average_follows_the_formula_and_buffers_are_copied() -> None:
     engine = Engine(step)
     average.attach(engine, "G")
     engine.run(values)
-    expected = 1.0  # a norm's first weight
+    weight, mean = 1.0, 0.0  # a norm's first ones
     for value in values:
-        expected = 0.75 * expected + 0.25 * value
-    assert float(average.network.weight) == expected
-    assert float(average.network.running_mean) == 50
+        weight = 0.75 * weight + 0.25 * value
+        mean = 0.75 * mean + 0.25 * 10 * value
+    assert float(average.network.weight) == weight
+    assert float(average.network.running_mean) == mean
+    assert float(network.running_mean) == 50
     assert not average.network.training and network.training
 
 
