@@ -21,6 +21,7 @@ from bundles.lung_two_stage.enhancement.images import to_changed_hu, to_images
 from common.data.intensity import Window
 from common.errors import UserError
 from common.files import read_json, write_json
+from common.networks.fast_resnet import fast
 from common.training import distributed
 
 BLOCK = 16
@@ -45,6 +46,7 @@ class Enhancement:
         window: HU range of [-1, 1].
         facts: of the model, for the description: plain JSON; records hold its ``sha256`` and ``iteration``.
         device: of the network.
+        plain: apply the network as it is, not in its fast form (see `common.networks.fast_resnet`).
     Raises:
         UserError: the shards are not finished, or ``output_dir`` holds those of another model.
     """
@@ -58,11 +60,12 @@ class Enhancement:
         window: Window,
         facts: Mapping[str, Any],
         device: torch.device | str = "cpu",
+        plain: bool = False,
     ) -> None:
         self.composites, self.folder = Composites(composites_dir), Path(output_dir)
         if self.folder.resolve() == Path(composites_dir).resolve():
             raise UserError(f"{output_dir}: holds the composites themselves; choose another --output_dir")
-        self.network, self.apply, self.window = network, apply, window
+        self.network, self.apply, self.window, self.plain = network, apply, window, plain
         self.facts, self.device = dict(facts), device
         self.brief = {name: self.facts.get(name) for name in ("sha256", "iteration")}
         entries = self.composites.entries
@@ -73,6 +76,8 @@ class Enhancement:
         if distributed.is_main():
             self._describe()
         distributed.barrier()
+        if not self.plain:
+            self.network = fast(self.network, self.composites.image_size)
         wanted = [
             shard for shard in self.shards.missing() if shard % distributed.ranks() == distributed.rank()
         ]
@@ -100,7 +105,7 @@ class Enhancement:
         return {
             f"image.{form.suffix}": form.image(hu, spacing),
             f"mask.{form.suffix}": form.mask(composite.mask, spacing),
-            "json": json.dumps(record).encode(),
+            "json": json.dumps(record, separators=(",", ":")).encode(),
         }
 
     def _describe(self) -> None:

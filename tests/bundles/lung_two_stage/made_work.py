@@ -22,7 +22,7 @@ CATEGORIES = ["solid", "part_solid"]
 def made_slice(random: np.random.Generator, nodules: int, sharp: bool = False) -> tuple[np.ndarray, ...]:
     """A body with two lungs and round nodules in them: HU int16, lung and nodules uint8 (SIZE, SIZE).
 
-    Nodules of a ``sharp`` slice are of one value and lack the noise of the rest, as a bad composite's are.
+    A ``sharp`` slice is what a bad composite is: too bright a lung, and nodules without any noise.
     """
     y, x = np.mgrid[:SIZE, :SIZE].astype(float)
     hu = np.full((SIZE, SIZE), -1000.0)
@@ -31,7 +31,7 @@ def made_slice(random: np.random.Generator, nodules: int, sharp: bool = False) -
     for side, centre in enumerate((9.0, 22.0), 1):
         inside = (x - centre) ** 2 / 5.5**2 + (y - 15.5) ** 2 / random.uniform(8, 10) ** 2 < 1
         hu[inside], lung[inside] = -850, side
-    noisy = hu + random.normal(0, 40, hu.shape)
+    noisy = hu + random.normal(0, 40, hu.shape) + 150 * (lung > 0) * sharp
     for number in range(nodules):
         centre = (9.0, 22.0)[number % 2] + random.uniform(-2, 2), random.uniform(11, 20)
         place = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < random.uniform(1.6, 2.6) ** 2
