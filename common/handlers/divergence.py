@@ -14,6 +14,8 @@ from common.errors import TrainingDiverged
 from common.handlers.readings import contrasts, logs, prediction
 from common.training.distributed import any_rank
 
+PICTURES = 4
+"""Dimensions of a batch of them; of other outputs (scores, boxes) the losses alone are looked at."""
 ADVICE = "lower the learning rate or switch --amp off"
 
 
@@ -56,6 +58,8 @@ class DivergenceGuard:
         return ", ".join(bad)
 
     def _constant(self, engine: Engine) -> str:
+        if prediction(engine).ndim < PICTURES:
+            return ""
         contrast = float(torch.max(contrasts(engine)))  # NaN where any image has one
         if not math.isfinite(contrast):
             return "the generated images hold NaN or infinite values"

@@ -88,3 +88,10 @@ def test_an_image_with_nan_is_found(trainer: Any, plain_losses: Any) -> None:
     engine.pred[1, 0, 0, 0] = math.nan
     with pytest.raises(TrainingDiverged, match="iteration 1: the generated images hold NaN"):
         engine.train(4)
+
+
+def test_outputs_that_are_no_pictures_may_be_constant(trainer: Any, plain_losses: Any) -> None:
+    for shape in ((2, 1), (2, 30, 5)):
+        engine = black(trainer, plain_losses, DivergenceGuard(patience=2))
+        engine.pred = torch.zeros(shape)
+        engine.train(4)
