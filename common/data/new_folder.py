@@ -42,3 +42,26 @@ def refuse_existing(folder: Path) -> None:
     """Raises `UserError` where there is something already."""
     if folder.exists():
         raise UserError(f"{folder}: exists already; choose another --output or remove it")
+
+
+@contextmanager
+def remade_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """As `new_folder`, for what is made again: ``folder`` may be absent, empty, or of an earlier run.
+
+    Args:
+        marker: name of a file that only such runs write; a folder without it is somebody else's.
+    Raises:
+        UserError: as `new_folder`, or ``folder`` holds other things.
+    """
+    target = Path(folder)
+    earlier = target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
+    if target.exists() and not earlier:
+        raise UserError(f"{target}: holds other files; choose another --output_dir or remove it")
+    made = target.with_name(f".{target.name}.{os.getpid()}.new")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    with new_folder(made) as temporary:
+        yield temporary
+    if earlier:
+        os.replace(target, old)
+    os.replace(made, target)
+    shutil.rmtree(old, ignore_errors=True)

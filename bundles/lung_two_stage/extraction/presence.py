@@ -18,7 +18,8 @@ from common.errors import UserError
 from common.files import atomic_write
 
 CELLS = 64
-BANDWIDTH = 0.08
+EVEN = 12**-0.5
+"""Standard deviation of places that are spread evenly over a box of side 1."""
 PRIOR = 2.0
 
 
@@ -46,7 +47,7 @@ class PresenceMap:
         cls,
         points: Sequence[LungPoint],
         cells: int = CELLS,
-        bandwidth: float = BANDWIDTH,
+        bandwidth: float | None = None,
         prior: float = PRIOR,
     ) -> PresenceMap:
         """Counts nodule centres, smooths the counts, and makes them a probability density.
@@ -54,13 +55,17 @@ class PresenceMap:
         Args:
             points: nodule centres; without any the density is even.
             cells: G.
-            bandwidth: standard deviation of the smoothing, as a share of the box; what would cross the box's
-                edge is reflected, so that no nodule loses weight there.
+            bandwidth: standard deviation of the smoothing, as a share of the box; None for the rule of Scott
+                and Silverman in two dimensions (the spread of the points, here that of even ones, times
+                their number to the power -1/6). What would cross the box's edge is reflected, so that no
+                nodule loses weight there.
             prior: this many more nodules, spread evenly over both boxes: no place is impossible because
                 none of a few nodules happened to be there.
         Raises:
             UserError: a setting is out of range.
         """
+        if bandwidth is None:
+            bandwidth = EVEN * max(1, len(points)) ** (-1 / 6)
         if cells < 2 or bandwidth < 0 or prior <= 0:
             raise UserError(
                 f"presence: cells {cells}, bandwidth {bandwidth}, prior {prior}; give at least 2 cells, "

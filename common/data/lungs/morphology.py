@@ -38,3 +38,11 @@ def close_slice(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
     grown = ndimage.distance_transform_edt(~padded, sampling=spacing) <= radius_mm
     closed = ndimage.distance_transform_edt(grown, sampling=spacing) > radius_mm
     return np.asarray(closed[pad[0] : -pad[0], pad[1] : -pad[1]] | mask)
+
+
+def fill_slice(mask: Mask, largest_cm2: float, spacing: Spacing) -> Mask:
+    """Fills the holes of a (H, W) mask that are not larger than ``largest_cm2``."""
+    labels, sizes = components(ndimage.binary_fill_holes(mask) & ~mask)
+    small = sizes * spacing[0] * spacing[1] / 100 <= largest_cm2
+    small[0] = False
+    return np.asarray(mask | small[labels])

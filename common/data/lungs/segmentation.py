@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.data.lungs.airway import find_airway
-from common.data.lungs.morphology import Mask, close_slice, components, touching_rim
+from common.data.lungs.morphology import Mask, close_slice, components, fill_slice, touching_rim
 from common.data.lungs.sides import LEFT, RIGHT, split_sides
 from common.data.lungs.threshold import otsu
 from common.errors import UserError
@@ -21,6 +21,8 @@ GAS_HU = -975.0
 """Regions whose median is below this hold gas alone (stomach, bowel): lung has tissue and blood in it."""
 CLOSING_MM = 8.0
 """Nodules and vessels at the pleura are closed over when their opening is narrower than twice this."""
+LARGEST_HOLE_CM2 = 15.0
+"""Larger ones within a lung are the dome of the diaphragm or the heart; a nodule of 4 cm has 13."""
 LEAST_CM2 = 10.0
 """Lungs with less than this in the slice that shows most of them are none."""
 LEAST_SHARE = 0.05
@@ -120,7 +122,7 @@ def _middle(body: Mask) -> float:
 def _closed(
     sides: NDArray[np.uint8], never: Mask, radius_mm: float, spacing: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """Each lung closed in the slice and its holes filled, without growing over the other one."""
+    """Each lung closed in the slice and its small holes filled, without growing over the other one."""
     result = sides.copy()
     margin = [int(np.ceil(radius_mm / size)) + 1 for size in spacing]
     for place, slice_sides in enumerate(sides):
@@ -128,7 +130,7 @@ def _closed(
             lung = slice_sides == side
             if lung.any():
                 box = _box(lung, margin)
-                whole = ndimage.binary_fill_holes(close_slice(lung[box], radius_mm, spacing))
+                whole = fill_slice(close_slice(lung[box], radius_mm, spacing), LARGEST_HOLE_CM2, spacing)
                 result[place][box][whole & (result[place][box] == 0) & ~never[place][box]] = side
     return result
 

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from common.data.new_folder import new_folder
+from common.data.new_folder import new_folder, remade_folder
 from common.errors import UserError
 
 
@@ -35,3 +35,29 @@ def test_trouble_with_the_disk_is_one_line(tmp_path, number, words):
     with pytest.raises(UserError, match=f"b: {words}"), new_folder(tmp_path / "b"):
         raise OSError(number, "trouble")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_an_earlier_run_is_replaced_at_the_end(tmp_path):
+    for text in ("first", "second"):
+        with remade_folder(tmp_path / "b", "report") as folder:
+            (folder / "report").write_text(text)
+            (folder / text).touch()
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["report", "second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_after_an_error_the_earlier_run_is_still_there(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "report").write_text("first")
+    with pytest.raises(ValueError, match="mine"), remade_folder(tmp_path / "b", "report"):
+        raise ValueError("mine")
+    assert (tmp_path / "b" / "report").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_somebody_elses_files_are_not_replaced(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds other files"), remade_folder(tmp_path / "b", "report"):
+        pass
+    assert (tmp_path / "b" / "thesis.tex").exists()

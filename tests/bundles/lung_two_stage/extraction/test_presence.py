@@ -98,3 +98,10 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "presence.npz").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="run the extraction again"):
         PresenceMap.load(tmp_path / "presence.npz")
+
+
+def test_more_nodules_are_smoothed_less() -> None:
+    """The rule's 12 ** -0.5 * N ** (-1 / 6)."""
+    for count, bandwidth in ((1, 0.28868), (64, 0.14434)):
+        made = PresenceMap.from_points([LungPoint(RIGHT, 0.3, 0.6)] * count)
+        assert made.metadata["bandwidth"] == pytest.approx(bandwidth, abs=1e-4)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.data.lungs.morphology import close_slice, components, touching_rim
+from common.data.lungs.morphology import close_slice, components, fill_slice, touching_rim
 
 
 def test_closing_fills_what_is_narrower_than_the_disc() -> None:
@@ -30,3 +30,11 @@ def test_regions_at_the_rim_are_found_in_each_slice_alone() -> None:
 def test_components_are_counted_without_the_background() -> None:
     labels, sizes = components(np.array([[[True, True, False, True]]]))
     assert sizes.tolist() == [0, 2, 1] and labels.max() == 2
+
+
+def test_small_holes_are_filled_and_large_ones_stay() -> None:
+    """Pixels of 5 by 10 mm: a hole of 2 cm2 and one of 4.5."""
+    mask = np.ones((20, 20), bool)
+    mask[2:4, 2:4] = mask[10:13, 10:13] = False
+    filled = fill_slice(mask, 3.0, (5.0, 10.0))
+    assert filled[2:4, 2:4].all() and not filled[10:13, 10:13].any() and filled.sum() == 391
