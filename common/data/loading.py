@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from common.data.augment import Augmentation
 from common.data.intensity import Window, window_by_name
 from common.data.layouts import SLICE_PATTERN, find_samples
+from common.data.nodule_slices import NoduleSlices
 from common.data.pairs import PairDataset
 from common.data.samples import Sample
 from common.data.sampling import BatchStream
@@ -188,7 +189,7 @@ def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_thr
     return sample
 
 
-def example_batch(dataset: PairDataset | SliceDataset, count: int) -> dict[str, Any]:
+def example_batch(dataset: PairDataset | SliceDataset | NoduleSlices, count: int) -> dict[str, Any]:
     """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return dict(default_collate([dataset[int(place)] for place in places]))

@@ -102,18 +102,20 @@ def nodules_of(
         kinds: names of the mask's values.
         single: all pieces are one nodule.
     """
-    present = mask > 0
-    if single:
-        pieces, count = present.astype(np.int32), int(present.any())
-    else:
-        pieces, count = ndimage.label(ndimage.binary_dilation(present, EVERY_NEIGHBOUR), EVERY_NEIGHBOUR)
-        pieces *= present
+    pieces, count = ((mask > 0).astype(np.int32), int(mask.any())) if single else pieces_of(mask)
     boxes = ndimage.find_objects(pieces, count)
     return tuple(
         _measured(mask[box], pieces[box] == number, box, spacing, kinds)
         for number, box in enumerate(boxes, 1)
         if box is not None
     )
+
+
+def pieces_of(mask: NDArray[np.generic]) -> tuple[NDArray[np.int32], int]:
+    """The pieces of a mask (Z, H, W), numbered from 1, and how many: one voxel between parts them not."""
+    present = np.asarray(mask) > 0
+    pieces, count = ndimage.label(ndimage.binary_dilation(present, EVERY_NEIGHBOUR), EVERY_NEIGHBOUR)
+    return pieces * present, int(count)
 
 
 def _measured(

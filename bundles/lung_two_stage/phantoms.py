@@ -1,0 +1,17 @@
+"""The made patients on which all stages of this bundle work where there are no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from common.data.phantoms import ensure_phantoms
+
+PATIENTS = 16
+SHAPE = (192, 192, 32)
+"""Voxels of 1.9 x 1.9 x 7.5 mm: nodules are 4 to 14 pixels wide."""
+
+
+def chest_scans(folder: str | os.PathLike[str], patients: int = PATIENTS, seed: int = 0) -> Path:
+    """The folder of phantoms with nodules and otherwise sound lungs; made where there is none (a minute)."""
+    return ensure_phantoms(folder, patients, seed, SHAPE, with_lesions=False)

@@ -1,0 +1,197 @@
+"""Table I: how well methods find and outline nodules on whole scans, all on the same ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from bundles.lung_two_stage.segmentation.methods import Method
+from common.data.nodule_scan import NoduleScan
+from common.errors import UserError
+from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.froc import RATES, Candidate, TrueNodule, froc
+from common.random import generator
+
+logger = logging.getLogger(__name__)
+CRITERION = "a candidate hits a nodule where it lies within the nodule's radius of its centre"
+ACCURACY = (
+    "share of slices told rightly to hold a nodule or none; a candidate holds in slices within its radius"
+)
+RESAMPLES = 1000
+
+
+@dataclass
+class Findings:
+    """What a method found on all scans.
+
+    Args:
+        candidates: of all scans.
+        overlaps: voxels in both masks, in the method's, in the true one: (3,) a scan; empty without masks.
+        slices: rightly told with a nodule, rightly told without, with, without: (4,) a scan.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    overlaps: list[tuple[int, int, int]] = field(default_factory=list)
+    slices: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    def add(self, method: Method, scan: NoduleScan) -> NDArray[np.uint8] | None:
+        """Runs the method on a scan; its mask, if it draws one."""
+        found, mask = method.candidates(scan), method.masks(scan)
+        self.candidates += found
+        true = scan.mask > 0
+        self.slices.append(_told(holding(found, scan), np.asarray(true.any(axis=(1, 2)))))
+        if mask is not None:
+            self.overlaps.append((int((true & (mask > 0)).sum()), int((mask > 0).sum()), int(true.sum())))
+        return mask
+
+
+@dataclass(frozen=True)
+class Example:
+    """A slice for the panel: HU and masks (H, W), those of the methods by name."""
+
+    name: str
+    hu: NDArray[np.int16]
+    truth: NDArray[np.uint8]
+    masks: dict[str, NDArray[np.uint8]]
+
+
+@dataclass
+class Comparison:
+    """All methods on all scans.
+
+    Args:
+        result: for ``metrics.json``.
+        examples: one slice of each of some scans.
+    """
+
+    result: dict[str, Any]
+    examples: list[Example]
+
+
+def compare(
+    methods: Sequence[Method],
+    scans: Iterable[NoduleScan],
+    count: int,
+    shown: int = 6,
+    seed: int = 0,
+    rates: Sequence[float] = RATES,
+) -> Comparison:
+    """Runs all methods on all scans, one scan after the other.
+
+    Args:
+        methods: with names of their own.
+        scans: read once.
+        count: how many there are.
+        shown: scans to show, spread evenly.
+        seed: of the bootstrap, whose resamples all methods share; patients are drawn whole.
+        rates: false positives a scan at which sensitivity is read.
+    Raises:
+        UserError: no scans, or two methods with one name.
+    """
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names) or not names:
+        raise UserError(f"methods {names}: give at least one, each with a name of its own")
+    findings = {name: Findings() for name in names}
+    truth, facts, examples = [], [], []
+    wanted = set(np.linspace(0, count - 1, min(shown, count)).round().astype(int)) if count else set()
+    for number, scan in enumerate(tqdm(scans, total=count, desc="evaluating", unit="scan", leave=False)):
+        masks = {method.name: findings[method.name].add(method, scan) for method in methods}
+        truth += [TrueNodule(scan.name, nodule.centre_mm, nodule.diameter_mm) for nodule in scan.nodules]
+        facts.append(_Facts(scan.name, scan.patient, len(scan.hu), int((scan.mask > 0).any((1, 2)).sum())))
+        if number in wanted:
+            examples.append(_example(scan, masks))
+    if not facts:
+        raise UserError("no scans to evaluate on; give a folder with scans")
+    result = {
+        "data": _counted(facts, truth),
+        "criterion": CRITERION,
+        "accuracy": ACCURACY,
+        "methods": {name: _measured(findings[name], truth, facts, rates, seed) for name in names},
+    }
+    return Comparison(result, examples)
+
+
+def holding(candidates: Sequence[Candidate], scan: NoduleScan) -> NDArray[np.bool_]:
+    """The slices (Z,) that a method says hold a nodule: each candidate's nearest, and those in its radius."""
+    depth, step = len(scan.hu), scan.spacing[0]
+    places = np.arange(depth) * step
+    found = np.zeros(depth, bool)
+    for candidate in candidates:
+        away = np.abs(places - candidate.position_mm[0])
+        found |= away <= candidate.radius_mm
+        found[away.argmin()] = True
+    return found
+
+
+@dataclass(frozen=True)
+class _Facts:
+    name: str
+    patient: str
+    slices: int
+    with_nodule: int
+
+
+def _told(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    return int((found & true).sum()), int((~found & ~true).sum()), int(true.sum()), int((~true).sum())
+
+
+def _measured(
+    findings: Findings,
+    truth: Sequence[TrueNodule],
+    facts: Sequence[_Facts],
+    rates: Sequence[float],
+    seed: int,
+) -> dict[str, Any]:
+    """A method's line: detection, slices, and overlap where it draws masks."""
+    patients = {fact.name: fact.patient for fact in facts}
+    names = list(patients)
+    detection = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed).plain()
+    counts = resample_counts(list(patients.values()), len(names), RESAMPLES, generator(seed, "table"))
+    resamples = Resamples(counts)
+    slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
+    found = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
+    if findings.overlaps:
+        overlaps = torch.tensor(findings.overlaps, dtype=torch.float64)  # (scans, 3)
+        found |= {"dice": _mean_dice(resamples, overlaps), "pooled_dice": resamples.ratio(overlaps, _dice)}
+    return {**detection, **{name: value.plain() for name, value in found.items()}}
+
+
+def _accuracy(told: Tensor) -> float:
+    return float((told[0] + told[1]) / (told[2] + told[3]))
+
+
+def _dice(overlap: Tensor) -> float:
+    """NaN where neither mask has anything."""
+    return float(2 * overlap[0] / (overlap[1] + overlap[2]))
+
+
+def _mean_dice(resamples: Resamples, overlaps: Tensor) -> Value:
+    """The mean over the scans with a nodule."""
+    usable = overlaps[:, 2] > 0
+    both, found, true = overlaps[usable].T
+    return resamples.of(usable).mean(2 * both / (found + true))
+
+
+def _counted(facts: Sequence[_Facts], truth: Sequence[TrueNodule]) -> dict[str, int]:
+    return {
+        "scans": len(facts),
+        "patients": len({fact.patient for fact in facts}),
+        "nodules": len(truth),
+        "slices": sum(fact.slices for fact in facts),
+        "slices_with_nodules": sum(fact.with_nodule for fact in facts),
+    }
+
+
+def _example(scan: NoduleScan, masks: dict[str, NDArray[np.uint8] | None]) -> Example:
+    """The slice in which the scan's nodules are largest."""
+    z = int((scan.mask > 0).sum(axis=(1, 2)).argmax())
+    drawn = {name: mask[z] for name, mask in masks.items() if mask is not None}
+    return Example(scan.name, scan.hu[z], (scan.mask[z] > 0).astype(np.uint8), drawn)
