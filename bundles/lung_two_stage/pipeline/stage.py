@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.tuning.process import bundle_command
 
 RESUME = "resume"
+FOLDER = "{work_dir}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Stage:
         config: names of files in ``configs/`` without suffix: one, then its overlays.
         writes: the folder below the chain's that belongs to this stage alone.
         after: names of the stages whose folders it reads.
-        settings: overrides of its own.
+        settings: overrides of its own; ``{work_dir}`` in them stands for the chain's folder.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Stage:
             known |= set(ConfigParser.load_config_file(str(path)))
         own = {key: value for key, value in shared.items() if key in known and value is not None}
         goes_on = {RESUME: "true"} if RESUME in known else {}
-        return {**own, **goes_on, **self.settings}
+        return {**own, **goes_on, **{key: _filled(value, shared) for key, value in self.settings.items()}}
 
     def command(self, configs: Path, shared: Mapping[str, Any]) -> list[str]:
         """The command line; a begun training goes on."""
@@ -86,6 +87,11 @@ def stages_of(described: Mapping[str, Mapping[str, Any]]) -> list[Stage]:
         if stage.writes in {other.writes for other in earlier}:
             raise UserError(f"stage {stage.name}: another one writes to {stage.writes} too")
     return stages
+
+
+def _filled(value: Any, shared: Mapping[str, Any]) -> Any:
+    """The value with the chain's folder in its place."""
+    return value.replace(FOLDER, str(shared["work_dir"])) if isinstance(value, str) else value
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:

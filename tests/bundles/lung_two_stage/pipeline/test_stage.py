@@ -32,6 +32,12 @@ def test_only_known_settings_are_given_and_a_training_goes_on(configs: Path) -> 
     assert Stage("b", "extraction", ["extract"], "b").overrides(configs, shared) == {"work_dir": "W"}
 
 
+def test_a_setting_may_name_the_chains_folder(configs: Path) -> None:
+    stage = Stage("a", "training", ["train"], "a", settings={"output_dir": "{work_dir}/a", "width": 4})
+    given = stage.overrides(configs, {"work_dir": "W"})
+    assert given["output_dir"] == "W/a" and given["width"] == 4
+
+
 def test_the_command_names_one_file_or_a_list(configs: Path) -> None:
     one = Stage("b", "extraction", ["extract"], "b").command(configs, {"work_dir": "W"})
     after = one.index("-m")
