@@ -122,7 +122,7 @@ def bank_of(crops: Sequence[Crop], rules: CropRules) -> NoduleBank:
 def cut(
     hu: NDArray[np.int16], inside: NDArray[np.bool_], spacing: Sequence[float], rules: CropRules
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """The crop and its alpha around a nodule in a slice; beyond the slice's end the lung is mirrored.
+    """The crop and its alpha around a nodule in a slice; beyond the slice's end its border goes on.
 
     Args:
         hu, inside: (H, W).
@@ -137,7 +137,7 @@ def cut(
     values = hu[near].astype(np.float32)
     corner = centre - first - step * (size - 1) / 2
 
-    def resampled(array: NDArray[Any], mode: str = "mirror", beyond: float = 0.0) -> NDArray[np.float32]:
+    def resampled(array: NDArray[Any], mode: str = "nearest", beyond: float = 0.0) -> NDArray[np.float32]:
         return affine_transform(
             array, step, corner, (size, size), np.float32, order=1, mode=mode, cval=beyond
         )
@@ -151,7 +151,7 @@ def cut(
 
 
 def _without(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The slice with plain lung in place of the nodule and its rim: a mirror must not show a second one."""
+    """The slice with plain lung in place of the nodule and its rim, which must not go on beyond the end."""
     covered = binary_dilation(inside, iterations=2)
     beside = binary_dilation(covered, iterations=3) & ~covered
     lung = np.median(values[beside]) if beside.any() else values.min()
