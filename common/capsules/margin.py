@@ -1,11 +1,9 @@
-"""The margin loss on the lengths of capsules, for classes and for an adversarial game."""
+"""The margin loss on the lengths of capsules; `common.losses.adversarial` makes a game of it."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional
-
-from common.losses.adversarial import AdversarialLoss
 
 PRESENT, ABSENT = 0.9, 0.1
 """Lengths from which on, or up to which, nothing is to be paid."""
@@ -33,10 +31,3 @@ def margin_loss(lengths: Tensor, target: Tensor) -> Tensor:
     present = functional.one_hot(target, lengths.shape[1]).to(lengths.dtype)  # (B, J)
     terms = present * present_margin(lengths) + (1 - present) * absent_margin(lengths)
     return terms.sum(1).mean()
-
-
-def margin_adversarial() -> AdversarialLoss:
-    """The game of CapsuleGAN (Jaiswal et al. 2018, equation 3): a length says how real an image is."""
-    return AdversarialLoss(
-        real=present_margin, fake=absent_margin, fooled=present_margin, threshold=(PRESENT + ABSENT) / 2
-    )

@@ -31,6 +31,8 @@ class PrimaryCapsules(nn.Module):
         super().__init__()
         self.maps, self.size = maps, size
         self.convolution = nn.Conv2d(channels, maps * size, kernel, stride, padding)
+        # As large as the features are: a squash makes short capsules shorter still.
+        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="linear")
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, H, W) -> capsules (B, maps h w, size) of lengths below 1."""

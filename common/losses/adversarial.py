@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.capsules.margin import ABSENT, PRESENT, absent_margin, present_margin
 from common.errors import UserError
 
 Logits = Tensor | Sequence[Tensor]  # one map, or one for each scale of a multi-scale discriminator
@@ -54,8 +55,9 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
 
     Args:
         kind: ``bce`` (Goodfellow et al. 2014, non-saturating), ``least_squares`` (Mao et al. 2017, eq. 9
-            without its halves), ``hinge`` (Miyato et al. 2018, eq. 16-17) or ``wasserstein`` (Arjovsky et al.
-            2017; needs a gradient penalty).
+            without its halves), ``hinge`` (Miyato et al. 2018, eq. 16-17), ``wasserstein`` (Arjovsky et al.
+            2017; needs a gradient penalty or clipped weights) or ``margin`` (CapsuleGAN, Jaiswal et al. 2018,
+            eq. 3; for "logits" that are lengths of capsules, 0 to 1).
     Raises:
         UserError: no such loss.
     """
@@ -83,4 +85,7 @@ KINDS = {
         real=lambda x: functional.relu(1 - x), fake=lambda x: functional.relu(1 + x), fooled=torch.neg
     ),
     "wasserstein": AdversarialLoss(real=torch.neg, fake=lambda x: x, fooled=torch.neg),
+    "margin": AdversarialLoss(
+        real=present_margin, fake=absent_margin, fooled=present_margin, threshold=(PRESENT + ABSENT) / 2
+    ),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.capsules.margin import margin_adversarial, margin_loss
+from common.capsules.margin import margin_loss
+from common.losses.adversarial import adversarial_loss
 
 
 def test_classes() -> None:
@@ -19,7 +20,7 @@ def test_nothing_is_paid_beyond_the_margins() -> None:
 
 
 def test_the_game() -> None:
-    game = margin_adversarial()
+    game = adversarial_loss("margin")
     real, fake = torch.tensor([0.7, 1.0]), torch.tensor([0.5, 0.0])
     assert float(game.discriminator_loss(real, fake)) == pytest.approx(0.04 / 2 + 0.08 / 2)
     assert float(game.generator_loss(fake)) == pytest.approx((0.16 + 0.81) / 2)

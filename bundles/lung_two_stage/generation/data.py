@@ -1,0 +1,210 @@
+"""A bank as training data: split by patient, with the class of each image where there are classes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from bundles.lung_two_stage.banks import RECORDS, NoduleBank, SliceBank
+from bundles.lung_two_stage.generation.classes import Classes, classes_of
+from bundles.lung_two_stage.generation.images import Images, Layer, nodule_layer, slice_layer
+from common.data.intensity import Window, window_by_name
+from common.data.samples import ORIENTATIONS, Sample
+from common.data.sampling import Draw
+from common.data.split_data import SplitData
+from common.data.splits import split_by_patient
+from common.errors import UserError
+from common.random import generator
+
+EXTRACTION = "python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml"
+"""The command that makes the banks."""
+LAYERS = ("nodules", "normals")
+
+logger = logging.getLogger(__name__)
+
+
+class BankImages(Dataset[dict[str, Any]]):
+    """Images of a bank. Items hold ``image`` (C, S, S) in [-1, 1], ``class`` and ``sample``.
+
+    An int index gives the image as it is, a `Draw` one of its eight flips and rotations where they are
+    ``turned``: a nodule has no upright.
+
+    Args:
+        images: (N, C, S, S) in [-1, 1].
+        samples: N; their category is the class's name.
+        class_names: the classes; without any, all images are of class 0.
+        turned: see above.
+        seed: of the turns.
+
+    Attributes:
+        classes: int64 (N,).
+    """
+
+    dropped = 0
+
+    def __init__(
+        self,
+        images: Images,
+        samples: Sequence[Sample],
+        class_names: Sequence[str] = (),
+        turned: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.images, self.samples, self.class_names = images, list(samples), list(class_names)
+        self.turned, self.seed = turned, seed
+        places = [self.class_names.index(sample.category) if class_names else 0 for sample in samples]
+        self.classes = np.array(places, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+        index = visit.sample if isinstance(visit, Draw) else int(visit)
+        image = self.images[index]
+        if self.turned and isinstance(visit, Draw):
+            number = generator(self.seed, "turn", visit.epoch, visit.sample).integers(len(ORIENTATIONS))
+            image = turn(image, int(number))
+        return {"image": torch.from_numpy(image), "class": int(self.classes[index]), "sample": index}
+
+    def first_channel(self) -> BankImages:
+        """The same images without alpha: what metrics and pictures take, (N, 1, S, S)."""
+        shown = copy.copy(self)
+        shown.images = np.ascontiguousarray(self.images[:, :1])
+        return shown
+
+    def as_seen(self) -> BankImages:
+        """Every image as training may show it: in all orientations where they are turned."""
+        if not self.turned:
+            return self
+        turns = range(len(ORIENTATIONS))
+        seen = copy.copy(self)
+        seen.images = np.concatenate([np.stack([turn(image, n) for image in self.images]) for n in turns])
+        seen.classes = np.tile(self.classes, len(turns))
+        seen.samples = self.samples * len(turns)
+        return seen
+
+    def counts(self) -> dict[str, int]:
+        """The number of images of each class."""
+        counted = Counter(self.classes.tolist())
+        return {name: counted[index] for index, name in enumerate(self.class_names)}
+
+
+class BankData(SplitData[BankImages]):
+    """A bank, split by patient: 4 of 5 to learn from, the rest in halves to choose the model and to test it.
+
+    Paper D splits 4:1 into training and test. (Its text also says 40 % to 60 %, which contradicts that.)
+
+    Args:
+        bank_dir: of a `NoduleBank` or a `SliceBank`.
+        layer: which of the two: ``nodules`` or ``normals``.
+        image_size: S of the square images; a bank of other sizes is resized.
+        window: HU range of [-1, 1], a preset's name or [lower, upper].
+        fallback: classes of a bank without categories, see `bundles.lung_two_stage.generation.classes`.
+        turned: show training images in all eight orientations.
+        seed: the run's seed (turns).
+        split_seed: of the split.
+        fractions: shares of train, val, test.
+
+    Attributes:
+        classes: what the images are told apart by.
+        class_names: of that; empty where they are not.
+        layer: all images and their records.
+    Raises:
+        UserError: no bank, or one that cannot be split.
+    """
+
+    def __init__(
+        self,
+        bank_dir: str | os.PathLike[str],
+        layer: str,
+        image_size: int,
+        window: str | Window | Sequence[float] = "lung",
+        fallback: str = "none",
+        turned: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    ) -> None:
+        self.dataset_dir, self.window, self.image_size = Path(bank_dir), window_by_name(window), image_size
+        self.layer = load_layer(bank_dir, layer, image_size, self.window)
+        samples = [Sample(Path(r.name), None, r.patient) for r in self.layer.records]
+        first = split_by_patient(samples, (fractions[0], fractions[1], fractions[2]), split_seed)
+        part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
+        places = {
+            part: [n for n, sample in enumerate(samples) if part_of[sample.name] == part] for part in first
+        }
+        self.classes: Classes = classes_of(self.layer.records, places["train"], fallback)
+        self.class_names = self.classes.names
+        labelled = [
+            Sample(sample.image, None, sample.patient, category=self.classes.name_of(record))
+            for sample, record in zip(samples, self.layer.records, strict=True)
+        ]
+        self.splits = {part: [labelled[n] for n in chosen] for part, chosen in places.items()}
+        self.datasets = {
+            part: BankImages(
+                self.layer.images[chosen],
+                self.splits[part],
+                self.class_names,
+                turned and part == "train",
+                seed,
+            )
+            for part, chosen in places.items()
+        }
+        self.places = places
+        logger.info(self.summary())
+
+    @property
+    def channels(self) -> int:
+        """Of the images: two of nodules (HU window, alpha), one of slices."""
+        return int(self.layer.images.shape[1])
+
+    def summary(self) -> str:
+        """One line: images and patients of each split, and how many of each class."""
+        counts = self.counts().replace("slices", "images")
+        classes = ", ".join(f"{count} {name}" for name, count in self.train.counts().items())
+        return f"{self.dataset_dir}: {counts}" + (f"; train has {classes}" if classes else "")
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a trained model, as plain JSON: window, classes, sizes, patients."""
+        records = self.layer.records
+        return {
+            "layer": self.layer.name,
+            "window_hu": [self.window.lower, self.window.upper],
+            "nominal_hu": any(getattr(record, "nominal_hu", False) for record in records),
+            "value_range": [-1.0, 1.0],
+            "image_size": self.image_size,
+            "spacing_mm": float(np.median([records[n].spacing_mm for n in self.places["train"]])),
+            **self.classes.metadata(),
+            "splits": self.patients(),
+            "images": {name: len(part) for name, part in self.datasets.items()},
+        }
+
+
+def load_layer(bank_dir: str | os.PathLike[str], layer: str, image_size: int, window: Window) -> Layer:
+    """The images of a bank with their records.
+
+    Raises:
+        UserError: no bank there, or no such layer.
+    """
+    if layer not in LAYERS:
+        raise UserError(f"layer {layer!r} is unknown; choose {' or '.join(LAYERS)}")
+    if not (Path(bank_dir) / RECORDS).is_file():
+        raise UserError(f"{bank_dir}: no bank of {layer} here; make it: {EXTRACTION}")
+    if layer == "nodules":
+        return nodule_layer(NoduleBank.load(bank_dir), image_size, window)
+    return slice_layer(SliceBank.load(bank_dir), image_size, window)
+
+
+def turn(image: np.ndarray, number: int) -> np.ndarray:
+    """One of the eight flips and rotations of an image (C, S, S)."""
+    way = list(ORIENTATIONS.values())[number]
+    return np.ascontiguousarray(np.moveaxis(way(np.moveaxis(image, 0, -1)), -1, 0))

@@ -1,0 +1,89 @@
+"""Each recipe of Table II trains, and goes on after a stop as if there had been none."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.files import read_json
+from tests.bundles.lung_two_stage.generation.case import train
+
+# Iterations of an epoch of 32 nodules (24 normals) in batches of 4, and what is logged beside the usual.
+RECIPES = {
+    (): (4, {"D_penalty"}),
+    ("train_normals",): (3, {"D_penalty"}),
+    ("gan",): (8, set()),
+    ("dcgan",): (8, set()),
+    ("wgan",): (1, set()),
+    ("capsule_gan",): (8, set()),
+    ("biggan",): (8, set()),
+}
+NAMES = [recipe[0] if recipe else "w_capsule_gan" for recipe in RECIPES]
+QUICK = ((), ("train_normals",))  # of WGAN there is a quick test below
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "logs" / "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(recipe, marks=[] if recipe in QUICK else pytest.mark.slow) for recipe in RECIPES],
+    ids=NAMES,
+)
+def test_it_trains(recipe: tuple[str, ...], work: Path, tmp_path: Path) -> None:
+    run = train(recipe, work, tmp_path / "run", tmp_path / "log")
+    assert run.code == 0, run.err
+    iterations, names = RECIPES[recipe]
+    written = rows(tmp_path / "run")
+    assert len(written) == iterations and names <= set(written[0])
+    state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    info = read_json(tmp_path / "run" / "models" / "model.json")
+    nodules = recipe != ("train_normals",)
+    assert info["layer"] == ("nodules" if nodules else "normals")
+    assert info["classes"] == (["part_solid", "solid"] if nodules else [])
+    assert info["network"]["arguments"]["channels"] == 1 + nodules
+    assert set(info["metrics"]) == {"fid_randvgg", "alpha_fid_randvgg"}
+    assert not set(info["splits"]["train"]) & set(info["splits"]["test"] + info["splits"]["val"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
+def test_a_stopped_and_resumed_run_is_the_straight_one(
+    recipe: tuple[str, ...], work: Path, tmp_path: Path
+) -> None:
+    for name, epochs in (("straight", [2]), ("stopped", [1, 2])):
+        for number, last in enumerate(epochs):
+            given = {"max_epochs": last, "resume": number > 0, "monitor_interval": 1}
+            run = train(recipe, work, tmp_path / name, tmp_path / "log", **given)
+            assert run.code == 0, run.err
+    for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+
+
+def test_weights_of_wgans_critic_stay_clipped(work: Path, tmp_path: Path) -> None:
+    run = train(["wgan"], work, tmp_path / "run", tmp_path / "log", n_critic=1, conditional=False)
+    assert run.code == 0, run.err
+    networks = torch.load(tmp_path / "run" / "models" / "resume.pt", weights_only=True)["networks"]
+    weights = [value for name, value in networks["D"].items() if name.endswith(("weight", "bias"))]
+    assert max(float(value.abs().max()) for value in weights) == pytest.approx(0.01)
+    info = read_json(tmp_path / "run" / "models" / "model.json")
+    assert info["network"]["arguments"]["classes"] == 0
+
+
+def test_without_the_extraction_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
+    error = train([], tmp_path / "nowhere", tmp_path / "run", tmp_path / "log").error
+    assert error.startswith(
+        f"{tmp_path / 'nowhere' / 'extraction' / 'nodules'}: no bank of nodules here; make it:"
+    )
+    assert "monai.bundle run extraction" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_does_not_fit_is_refused(work: Path, tmp_path: Path) -> None:
+    assert "image_size 24" in train([], work, tmp_path / "run", tmp_path / "log", image_size=24).error
