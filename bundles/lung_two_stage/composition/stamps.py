@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter, maximum_filter
 
 from bundles.lung_two_stage.composition.grain import grain_of, noise_of
 
@@ -70,7 +70,8 @@ def make_stamp(
 
     values, share = resampled(hu, "nearest"), resampled(alpha, "constant") * np.float32(1 / 255)
     grain = grain_of(values)
-    lung = (share <= UNTOUCHED) & (resampled(np.ones_like(alpha), "constant") > 0.999)
+    beside = maximum_filter(share, 3) <= UNTOUCHED  # where the nodule's edge is no part of the grain
+    lung = beside & (resampled(np.ones_like(alpha), "constant") > 0.999)
     if lung.sum() < FEWEST:  # the nodule fills its crop
         return Stamp(values, share, grain, float(np.percentile(values, 10)), 0.0)
     return Stamp(values, share, grain, float(np.median(values[lung])), noise_of(grain[lung]))

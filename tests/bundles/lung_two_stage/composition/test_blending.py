@@ -1,0 +1,101 @@
+"""Known answers: nothing where alpha is 0, the nodule where it is 1, a mixture that belongs there between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundles.lung_two_stage.composition.blending import SOFT_TISSUE, blend, missing_noise
+from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
+from bundles.lung_two_stage.composition.stamps import Stamp
+
+LUNG_HU = -850
+
+
+def stamp_of(hu: np.ndarray, alpha: np.ndarray, background: float = LUNG_HU, noise: float = 0.0) -> Stamp:
+    values = hu.astype(np.float32)
+    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise)
+
+
+def blended(
+    image: np.ndarray, stamp: Stamp, place: tuple[int, int] = (10, 12), lung: np.ndarray | None = None
+) -> np.ndarray:
+    result = image.copy()
+    inside = np.ones(image.shape, np.uint8) if lung is None else lung
+    blend(result, inside, stamp, place, np.random.default_rng(0))
+    return result
+
+
+def flat(level: int = LUNG_HU, side: int = 24) -> np.ndarray:
+    return np.full((side, side), level, np.int16)
+
+
+def rough(side: int = 24, deviation: float = 30) -> np.ndarray:
+    return (LUNG_HU + deviation * make_noise(np.random.default_rng(5), side)).astype(np.int16)
+
+
+def test_alpha_0_leaves_the_slice_as_it_is() -> None:
+    image = rough()
+    nothing = stamp_of(np.full((7, 7), 60), np.zeros((7, 7)))
+    np.testing.assert_array_equal(blended(image, nothing), image)
+
+
+def test_alpha_1_replaces_it() -> None:
+    hu = np.random.default_rng(0).integers(-700, 300, (7, 7))
+    result = blended(flat(), stamp_of(hu, np.ones((7, 7))))
+    np.testing.assert_array_equal(result[7:14, 9:16], hu)
+    result[7:14, 9:16] = LUNG_HU
+    np.testing.assert_array_equal(result, flat())
+
+
+def test_between_it_is_the_weighted_mean() -> None:
+    alpha = np.zeros((3, 3))
+    alpha[1, 2] = 0.25
+    result = blended(flat(), stamp_of(np.full((3, 3), 50), alpha))
+    assert result[10, 13] == round(0.75 * LUNG_HU + 0.25 * 50) and (result != LUNG_HU).sum() == 1
+
+
+def test_nothing_outside_alpha_or_outside_the_lung_changes() -> None:
+    image, alpha = rough(), np.zeros((9, 9))
+    alpha[2:6, 3:8] = 0.7
+    lung = np.ones(image.shape, np.uint8)
+    lung[:, 13:] = 0
+    result = blended(image, stamp_of(np.full((9, 9), 40), alpha), lung=lung)
+    changed = np.zeros(image.shape, bool)
+    changed[8:12, 11:13] = True
+    np.testing.assert_array_equal(result != image, changed)
+
+
+def test_a_stamp_across_the_border_is_cut() -> None:
+    result = blended(flat(), stamp_of(np.arange(49).reshape(7, 7), np.ones((7, 7))), place=(1, 23))
+    np.testing.assert_array_equal(result[:5, 20:], np.arange(49).reshape(7, 7)[2:, :4])
+    assert (result != LUNG_HU).sum() == 20
+
+
+def test_ground_glass_follows_the_lung_and_solid_tissue_stays() -> None:
+    half = round((SOFT_TISSUE - 800) / 2)  # half soft tissue, half its own lung of -800
+    hu = np.array([[-800, SOFT_TISSUE, half, -800, -800]] * 5)
+    result = blended(flat(-900), stamp_of(hu, np.ones((5, 5)), background=-800))
+    assert result[10, 11:14].tolist() == [50, (50 - 900) / 2, -900]
+
+
+def test_a_smooth_nodule_gets_the_noise_of_the_slice() -> None:
+    image = rough(80)
+    smooth = stamp_of(np.full((61, 61), -300), np.full((61, 61), 1.0))
+    mixed = stamp_of(np.full((61, 61), -300), np.full((61, 61), 0.4))
+    for stamp in (smooth, mixed):
+        inside = blended(image, stamp, place=(40, 40))[15:65, 15:65].astype(np.float32)
+        assert noise_of(grain_of(inside)) == pytest.approx(30, rel=0.1)
+
+
+def test_a_noisy_nodule_is_calmed() -> None:
+    noisy = -300 + 60 * make_noise(np.random.default_rng(1), 61)
+    stamp = stamp_of(noisy, np.ones((61, 61)), noise=60)
+    inside = blended(rough(80), stamp, place=(40, 40))[15:65, 15:65].astype(np.float32)
+    assert 25 < noise_of(grain_of(inside)) < 40
+
+
+def test_the_noise_that_mixing_takes_away_is_what_is_missing() -> None:
+    alpha = np.array([0.0, 0.5, 1.0], np.float32)
+    np.testing.assert_allclose(missing_noise(alpha, 20, 12) ** 2, [0, 400 - 100 - 36, 400 - 144], rtol=1e-5)
+    np.testing.assert_array_equal(missing_noise(alpha, 10, 40), 0)
