@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from common.data.nodule_scan import NoduleScan, nodules_of
@@ -50,3 +52,18 @@ def scan_of(
     noise = np.random.default_rng(seed).normal(0, 20, shape)
     hu = (np.where(mask > 0, TISSUE, LUNG) + noise).astype(np.int16)
     return NoduleScan(hu, mask, spacing, name, name, nodules_of(mask, spacing))
+
+
+def write_crops(folder: Path, patients: int = 6, empty: bool = False) -> Path:
+    """Pictures of 64 x 64 with a disc each, and a second disc that is no nodule."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(patients):
+        scan = scan_of([(0, 20 + number, 24, 5), (0, 46, 44, 4)], seed=number)
+        mask = scan.mask[0] * (np.arange(64) < 34) * (not empty)
+        name = f"LIDC-IDRI-{number:04d}_nodule-0.png"
+        Image.fromarray(((scan.hu[0] + 1000) / 1400 * 255).clip(0, 255).astype(np.uint8)).save(
+            folder / "images" / name
+        )
+        Image.fromarray((mask * 255).astype(np.uint8)).save(folder / "masks" / name)
+    return folder

@@ -5,28 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from bundles.lung_two_stage.rivals.classifying import BlobProposer, CandidatePoints
 from bundles.lung_two_stage.rivals.cube_data import CubeData, hits_nodule
 from common.data.sampling import Draw
 from common.errors import UserError
-from tests.bundles.lung_two_stage.rivals.made import scan_of
-
-
-def write_crops(folder: Path, patients: int = 6, empty: bool = False) -> Path:
-    """Pictures of 64 x 64 with a disc each, and a second disc that is no nodule."""
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    for number in range(patients):
-        scan = scan_of([(0, 20 + number, 24, 5), (0, 46, 44, 4)], seed=number)
-        mask = scan.mask[0] * (np.arange(64) < 34) * (not empty)
-        name = f"LIDC-IDRI-{number:04d}_nodule-0.png"
-        Image.fromarray(((scan.hu[0] + 1000) / 1400 * 255).clip(0, 255).astype(np.uint8)).save(
-            folder / "images" / name
-        )
-        Image.fromarray((mask * 255).astype(np.uint8)).save(folder / "masks" / name)
-    return folder
+from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
 
 
 @pytest.fixture(scope="module")
