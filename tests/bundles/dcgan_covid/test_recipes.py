@@ -17,7 +17,7 @@ RECIPES = {
     "two_to_one": (5, set()),
     "wgan_gp": (2, {"D_penalty"}),
     "veegan": (10, {"G_latent"}),
-    "stabilised": (10, set()),
+    "stabilised": (3, {"D_penalty"}),
     "paper": (10, set()),
 }
 
