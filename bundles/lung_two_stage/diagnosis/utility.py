@@ -1,0 +1,92 @@
+"""The purpose of it all: does a diagnosis gain from synthetic slices? Measured on real test patients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from bundles.lung_two_stage.diagnosis.comparison import Comparison, sentence
+from bundles.lung_two_stage.diagnosis.fitting import Budget, fit, seeded
+from bundles.lung_two_stage.diagnosis.slices import CATEGORY, NODULE, SliceItems, Slices
+from bundles.lung_two_stage.diagnosis.sources import REAL, REGIMES, Sources
+from bundles.lung_two_stage.diagnosis.tasks import Task
+from common.data.augment import Augmentation
+from common.metrics.bootstrap import Resamples, resample_counts
+from common.random import generator
+
+logger = logging.getLogger(__name__)
+
+
+class Utility:
+    """Trains a task's network in every regime with several seeds, and compares on the test slices.
+
+    Args:
+        sources: the sets.
+        regimes: of `REGIMES`; ``real`` is what the others are compared with.
+        seeds: trainings of each regime; the same first weights and order for all regimes of a seed.
+        budget: of each training.
+        resamples: of the bootstrap over test patients.
+        seed: of the first training and of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        regimes: Sequence[str] = REGIMES,
+        seeds: int = 3,
+        budget: Budget | Mapping[str, Any] | None = None,
+        augment: Mapping[str, float] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.sources, self.regimes, self.seeds = sources, list(regimes), range(seed, seed + seeds)
+        self.budget = budget if isinstance(budget, Budget) else Budget(**(budget or {}))
+        self.augment = Augmentation(**augment) if augment is not None else None
+        self.count, self.seed, self.device = resamples, seed, device
+
+    def compare(self, task: Task) -> dict[str, Any]:
+        """Plain data: every regime's metrics, their differences to ``real``, a sentence that follows them."""
+        test = SliceItems(self.sources.test, CATEGORY if task.name == CATEGORY else NODULE).slices
+        outcomes = {regime: self._outcomes(task, regime, test) for regime in self.regimes}
+        counts = resample_counts(
+            test.patients, len(test), self.count, generator(self.seed, "utility", task.name)
+        )
+        judge = Comparison(outcomes, Resamples(counts))
+        metrics = {
+            name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
+            for name, metric in task.metrics.items()
+        }
+        compared = [regime for regime in self.regimes if regime != REAL and REAL in self.regimes]
+        name, leading = next(iter(task.metrics.items()))
+        differences = {regime: judge.difference(regime, REAL, leading) for regime in compared}
+        return {
+            "seeds": len(self.seeds),
+            "test_slices": len(test),
+            "test_patients": len(set(test.patients)),
+            "metrics": metrics,
+            "by_seed": {regime: judge.by_seed(regime, leading) for regime in self.regimes},
+            "differences": {regime: value.plain() for regime, value in differences.items()},
+            "sentence": sentence(task.name, name, differences),
+        }
+
+    def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
+        items = SliceItems(
+            self.sources.training(regime),
+            CATEGORY if task.name == CATEGORY else NODULE,
+            self.augment,
+            self.seed,
+        )
+        found = []
+        for seed in self.seeds:
+            network = seeded(task.make, seed, task.name)
+            with torch.random.fork_rng(devices=[]):  # dropout: the same for all regimes
+                torch.manual_seed(seed)
+                fit(network, items, task.terms, task.target, self.budget, seed, self.device)
+            found.append(task.outcome(network, test))
+            logger.info(f"{task.name}, {regime}, seed {seed}: trained on {len(items)} slices")
+        return found
