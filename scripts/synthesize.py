@@ -46,6 +46,12 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add(
         "--presence", dest="presence_file", metavar="FILE", help="where nodules lie (default: anywhere alike)"
     )
+    add(
+        "--categories",
+        dest="categories_file",
+        metavar="FILE",
+        help="JSON with the mask values' names, in order",
+    )
     add("--count", help="composites to keep (default 40%% of the combinations, as in the paper)")
     add("--groups", default=5000, help="nodule groups (default 5000)")
     add("--nodules_per_group", default=3, metavar="MOST", help="1 to MOST nodules in a group (default 3)")

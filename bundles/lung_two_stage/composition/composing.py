@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import tarfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from tqdm import tqdm
@@ -76,7 +78,7 @@ def check_space(settings: Settings, shards: ShardSet, missing: list[int]) -> Non
     if not missing:
         return
     count = sum(len(shards.numbers(shard)) for shard in missing)
-    needed, free = count * bytes_each(settings, shards), shutil.disk_usage(shards.folder).free
+    needed, free = bytes_needed(settings, shards, missing), shutil.disk_usage(shards.folder).free
     height, width = renderer_of(settings).normals.hu.shape[1:]
     line = (
         f"{count} composites of {height} x {width} as {settings.file_format} in {len(missing)} shards take "
@@ -87,8 +89,8 @@ def check_space(settings: Settings, shards: ShardSet, missing: list[int]) -> Non
         raise UserError(f"{line}: lower --count, free some space, or choose another --output_dir")
 
 
-def bytes_each(settings: Settings, shards: ShardSet) -> float:
-    """What one composite takes in a shard, from a few spread over the set."""
+def bytes_needed(settings: Settings, shards: ShardSet, chosen: Sequence[int]) -> float:
+    """What the chosen shards will take, from a few composites spread over the whole set."""
     renderer, form = renderer_of(settings), settings.form
     numbers = range(0, shards.count, -(-shards.count // SAMPLED))
     tar = TarWriter(io.BytesIO())
@@ -96,7 +98,8 @@ def bytes_each(settings: Settings, shards: ShardSet) -> float:
         member = renderer.member(number, form)
         for suffix, content in member.files.items():
             tar.add(f"{member.key}.{suffix}", content)
-    return tar.size / len(numbers)
+    count = sum(len(shards.numbers(shard)) for shard in chosen)
+    return count * tar.size / len(numbers) + len(chosen) * tarfile.RECORDSIZE  # the end of each archive
 
 
 def _render(settings: Settings, shards: ShardSet, missing: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from bundles.lung_two_stage.composition.reading import Composite
 from bundles.lung_two_stage.composition.shards import Member
 from bundles.lung_two_stage.composition.stamps import Stamp, make_stamp
 from common.data.samples import ORIENTATIONS
+from common.errors import UserError
 from common.random import generator
 
 STAMPS = 4096
@@ -35,6 +37,7 @@ class Renderer:
         outlines: of ``nodules``.
         plan: see `bundles.lung_two_stage.composition.planning.make_plan`.
         seed: of the noise.
+        categories: see `categories_of`.
     """
 
     def __init__(
@@ -45,10 +48,11 @@ class Renderer:
         outlines: Outlines,
         plan: np.ndarray,
         seed: int,
+        categories: Sequence[str] = (),
     ) -> None:
         self.nodules, self.normals, self.groups, self.outlines = nodules, normals, groups, outlines
         self.plan, self.seed = plan, seed
-        self.categories = categories_of(nodules)
+        self.categories = categories_of(nodules, categories)
         self._stamp = lru_cache(maxsize=STAMPS)(self._make_stamp)
 
     def composite(self, number: int) -> Composite:
@@ -130,6 +134,19 @@ class Renderer:
         return make_stamp(crop, self.nodules.alpha[nodule], self.outlines.centres[nodule], own, spacing_mm)
 
 
-def categories_of(nodules: NoduleBank) -> list[str]:
-    """The names of a bank's categories, in alphabetical order; label k + 1 stands for category k."""
-    return sorted({record.category for record in nodules.records} - {""})
+def categories_of(nodules: NoduleBank, known: Sequence[str] = ()) -> list[str]:
+    """The names of a bank's categories; label k + 1 stands for category k.
+
+    Args:
+        known: the names in the order of the labels; without any the bank's own in alphabetical order.
+    Raises:
+        UserError: a nodule's category is not among the known ones.
+    """
+    if not known:
+        return sorted({record.category for record in nodules.records} - {""})
+    for record in nodules.records:
+        if record.category and record.category not in known:
+            raise UserError(
+                f"nodule {record.name}: category {record.category!r} is none of {', '.join(known)}"
+            )
+    return list(known)

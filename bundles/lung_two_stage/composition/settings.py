@@ -14,6 +14,7 @@ from bundles.lung_two_stage.composition.formats import Format
 from bundles.lung_two_stage.composition.planning import Rules
 from bundles.lung_two_stage.extraction.presence import PresenceMap
 from common.errors import UserError
+from common.files import read_json
 from common.numbers import whole_number
 
 EVEN = "even"
@@ -31,6 +32,8 @@ class Settings:
         normals_dir: a `SliceBank` without nodules.
         output_dir: gets the shards; the same settings go on with what is there.
         presence_file: a `PresenceMap`; None for places that are all alike.
+        categories_file: JSON that lists under ``categories`` what mask values 1, 2, ... stand for, as the
+            extraction leaves it; None for the nodules' own categories in alphabetical order.
         count: composites kept of all combinations, those farthest from the parenchyma's edge; None for 40 %.
         groups: nodule groups; each meets each normal.
         nodules_per_group: at most.
@@ -47,6 +50,7 @@ class Settings:
     normals_dir: str
     output_dir: str
     presence_file: str | None = None
+    categories_file: str | None = None
     count: int | None = None
     groups: int = 5000
     nodules_per_group: int = 3
@@ -105,6 +109,18 @@ class Settings:
             else PresenceMap.load(self.presence_file)
         )
 
+    def categories(self) -> list[str]:
+        """Names of the mask values in their order, where they are given.
+
+        Raises:
+            UserError: the file is missing, or lists no names.
+        """
+        content = {"categories": []} if self.categories_file is None else read_json(self.categories_file)
+        names = content.get("categories") if isinstance(content, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{self.categories_file}: lists no names under categories; give extraction.json")
+        return names
+
     def asked(self) -> dict[str, Any]:
         """All that the bytes of the result depend on, as plain JSON; the sources by their content."""
         greys = self.form.greys
@@ -115,6 +131,7 @@ class Settings:
             "window_hu": None if greys is None else [greys.lower, greys.upper],
             "nodules": _content(self.nodules_dir, ("hu.npy", "alpha.npy", "records.json")),
             "normals": _content(self.normals_dir, ("hu.npy", "lung.npy", "records.json")),
+            "categories": self.categories(),
             "presence": EVEN if self.presence_file is None else _content(self.presence_file),
         }
 

@@ -55,7 +55,8 @@ def renderer_of(settings: Settings) -> Renderer:
     nodules, normals = settings.banks()
     outlines, rules = outlines_of(nodules), settings.rules
     groups = draw_groups(rules.seed, rules.groups, outlines.usable, rules.most_nodules)
-    return Renderer(nodules, normals, groups, outlines, read_plan(settings), rules.seed)
+    plan, categories = read_plan(settings), settings.categories()
+    return Renderer(nodules, normals, groups, outlines, plan, rules.seed, categories)
 
 
 def _members(settings: Settings, numbers: range, advance: Advance) -> Iterator[Member]:

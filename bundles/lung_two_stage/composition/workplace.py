@@ -52,6 +52,7 @@ def planned(settings: Settings) -> Description:
     """
     nodules, normals = settings.banks()
     presence, asked = settings.presence(), settings.asked()
+    categories = categories_of(nodules, asked["categories"])
     path = settings.folder / DESCRIPTION
     if path.is_file() and (settings.folder / PLAN).is_file():
         return _same(read_json(path), asked, settings)
@@ -65,7 +66,7 @@ def planned(settings: Settings) -> Description:
         "image_size": list(normals.hu.shape[1:]),
         "format": settings.file_format,
         "window_hu": asked["window_hu"],
-        "categories": categories_of(nodules),
+        "categories": categories,
         "nominal_hu": any(record.nominal_hu for record in normals.records),
         "asked": asked,
         "account": vars(account),

@@ -13,8 +13,9 @@ from bundles.lung_two_stage.composition.formats import Format
 from bundles.lung_two_stage.composition.groups import draw_groups
 from bundles.lung_two_stage.composition.outlines import outlines_of
 from bundles.lung_two_stage.composition.planning import Rules, make_plan, placed_in
-from bundles.lung_two_stage.composition.rendering import Renderer
+from bundles.lung_two_stage.composition.rendering import Renderer, categories_of
 from bundles.lung_two_stage.extraction.presence import PresenceMap
+from common.errors import UserError
 from tests.bundles.lung_two_stage.composition.made import nodules, normals
 
 EVEN, RULES = PresenceMap.from_points(()), Rules(count=30, groups=25, seed=3)
@@ -81,3 +82,10 @@ def test_the_normals_stay_untouched() -> None:
     for number in range(30):
         render.composite(number)
     np.testing.assert_array_equal(render.normals.hu, before)
+
+
+def test_the_order_of_the_categories_can_be_given_and_must_be_complete() -> None:
+    assert categories_of(nodules()) == ["part_solid", "solid"]
+    assert categories_of(nodules(), ["solid", "spiculated", "part_solid"])[0] == "solid"
+    with pytest.raises(UserError, match="nodule nodule_0: category 'part_solid' is none of solid, benign"):
+        categories_of(nodules(), ["solid", "benign"])
