@@ -175,15 +175,13 @@ class Extraction:
             logger.warning("%s: no slices without nodules; give some by --normals_dir", where)
 
     def _check_elsewhere(self, folder: Path) -> None:
-        names = ("generation", "enhancer", "test")
-        for name in names:
-            strangers = {sample.patient for sample in getattr(self.elsewhere, name)}
-            other = {s.patient for part in names if part != name for s in getattr(self.parts, part)}
-            if strangers & other:
-                raise UserError(
-                    f"{folder}: patient {min(strangers & other)} serves another purpose in the data set; "
-                    "remove the slices"
-                )
+        strangers = {name for names in self.elsewhere.patients().values() for name in names}
+        shared = strangers & {name for names in self.data.patients().values() for name in names}
+        if shared:
+            raise UserError(
+                f"{folder}: patient {min(shared)} is in {self.data.dataset_dir} too, whose slices without "
+                "nodules are taken anyway; remove the patient there, or leave normals_dir out"
+            )
 
     def _report(self, counts: Mapping[str, int]) -> dict[str, Any]:
         settings = {
