@@ -1,0 +1,66 @@
+"""The autoencoder's layers, and how they travel into a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bundles.dcgan_covid.autoencoder import DenseAutoencoder, dense_stack
+from common.errors import UserError
+from common.explorer import decode, dense_layers
+from common.inference.models import load_weights
+
+
+def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return [(layer.in_features, layer.out_features) for layer in layers]
+
+
+@pytest.mark.parametrize(("size", "count"), [(64, 2_188_419), (128, 8_492_163)])
+def test_five_layers_down_and_the_mirror_up(size: int, count: int) -> None:
+    network = DenseAutoencoder(size)
+    down = [(size**2, 256), (256, 128), (128, 64), (64, 32), (32, 3)]
+    assert linear_sizes(network.encoder) == down
+    assert linear_sizes(network.decoder) == [(wide, narrow) for narrow, wide in reversed(down)]
+    assert sum(value.numel() for value in network.parameters()) == count
+
+
+@pytest.mark.parametrize("latent", [2, 3])
+def test_shapes_and_range(latent: int) -> None:
+    network = DenseAutoencoder(16, latent, [8, 8, 8, 8])
+    image = torch.rand(5, 1, 16, 16) * 2 - 1
+    assert network.encode(image).shape == (5, latent)
+    for made in (network(image), network.decode(1000 * torch.randn(5, latent))):
+        assert made.shape == (5, 1, 16, 16) and made.abs().max() <= 1
+
+
+@pytest.mark.parametrize("latent", [1, 4, 100])
+def test_a_latent_that_cannot_be_looked_at_is_refused(latent: int) -> None:
+    with pytest.raises(UserError, match=f"latent {latent} cannot be looked at; take 2 or 3"):
+        DenseAutoencoder(16, latent)
+
+
+def test_the_page_decodes_what_the_decoder_does() -> None:
+    torch.manual_seed(0)
+    network = DenseAutoencoder(16, 3, [8, 8, 8, 8])
+    latents = torch.randn(4, 3) * 20
+    shown = decode(dense_layers(network.decoder), latents.numpy(), (-1, 1))
+    expected = network.decode(latents)[:, 0].detach().add(1).mul(127.5).round().numpy()
+    assert expected.std() > 1
+    assert np.abs(shown - expected).max() <= 1
+
+
+def test_no_activation_follows_the_last_layer() -> None:
+    layers = [type(layer) for layer in dense_stack([4, 3, 2])]
+    assert layers == [nn.Linear, nn.LeakyReLU, nn.Linear]
+
+
+def test_weights_of_other_sizes_are_named(tmp_path: Path) -> None:
+    torch.save(DenseAutoencoder(16, 2, [8, 8]).state_dict(), tmp_path / "autoencoder.pt")
+    said = r"\(its latent size is 2, the network's 3, its image size is 16, the network's 32\)"
+    with pytest.raises(UserError, match=said):
+        load_weights(DenseAutoencoder(32, 3, [8, 8]), tmp_path / "autoencoder.pt", "")
