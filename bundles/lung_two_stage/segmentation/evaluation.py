@@ -23,7 +23,8 @@ from common.random import generator
 logger = logging.getLogger(__name__)
 CRITERION = "a candidate hits a nodule where it lies within the nodule's radius of its centre"
 ACCURACY = (
-    "share of slices told rightly to hold a nodule or none; a candidate holds in slices within its radius"
+    "share of slices, or of pixels, told rightly to hold a nodule or none; a candidate holds in slices "
+    "within its radius"
 )
 RESAMPLES = 1000
 
@@ -34,12 +35,13 @@ class Findings:
 
     Args:
         candidates: of all scans.
-        overlaps: voxels in both masks, in the method's, in the true one: (3,) a scan; empty without masks.
+        overlaps: voxels in both masks, in the method's, in the true one, in all: (4,) a scan; empty without
+            masks.
         slices: rightly told with a nodule, rightly told without, with, without: (4,) a scan.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
-    overlaps: list[tuple[int, int, int]] = field(default_factory=list)
+    overlaps: list[tuple[int, int, int, int]] = field(default_factory=list)
     slices: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def add(self, method: Method, scan: NoduleScan) -> NDArray[np.uint8] | None:
@@ -49,7 +51,8 @@ class Findings:
         true = scan.mask > 0
         self.slices.append(_told(holding(found, scan), np.asarray(true.any(axis=(1, 2)))))
         if mask is not None:
-            self.overlaps.append((int((true & (mask > 0)).sum()), int((mask > 0).sum()), int(true.sum())))
+            drawn = mask > 0
+            self.overlaps.append((int((true & drawn).sum()), int(drawn.sum()), int(true.sum()), true.size))
         return mask
 
 
@@ -159,8 +162,12 @@ def _measured(
     slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
     found = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
     if findings.overlaps:
-        overlaps = torch.tensor(findings.overlaps, dtype=torch.float64)  # (scans, 3)
-        found |= {"dice": _mean_dice(resamples, overlaps), "pooled_dice": resamples.ratio(overlaps, _dice)}
+        overlaps = torch.tensor(findings.overlaps, dtype=torch.float64)  # (scans, 4)
+        found |= {
+            "dice": _mean_dice(resamples, overlaps),
+            "pooled_dice": resamples.ratio(overlaps, _dice),
+            "pixel_accuracy": resamples.ratio(overlaps, _pixel_accuracy),
+        }
     return {**detection, **{name: value.plain() for name, value in found.items()}}
 
 
@@ -173,10 +180,15 @@ def _dice(overlap: Tensor) -> float:
     return float(2 * overlap[0] / (overlap[1] + overlap[2]))
 
 
+def _pixel_accuracy(overlap: Tensor) -> float:
+    """The share of pixels on the right side of both masks: high for any method, as nodules are small."""
+    return float(1 - (overlap[1] + overlap[2] - 2 * overlap[0]) / overlap[3])
+
+
 def _mean_dice(resamples: Resamples, overlaps: Tensor) -> Value:
     """The mean over the scans with a nodule."""
     usable = overlaps[:, 2] > 0
-    both, found, true = overlaps[usable].T
+    both, found, true, _ = overlaps[usable].T
     return resamples.of(usable).mean(2 * both / (found + true))
 
 

@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.inference.models import model_info
 from common.metrics.froc import Candidate
 
+OWN_NAME = "this method"
 TRUSTED = "bundles.lung_two_stage."
 SEGMENTER = "bundles.lung_two_stage.segmentation.predicting.SegmentationMethod.from_model"
 
@@ -69,6 +70,19 @@ def load_method(name: str, ckpt_path: str | os.PathLike[str], device: torch.devi
             "delete the entry"
         )
     return cast(Method, make(name, ckpt_path, device))
+
+
+def named(models: Mapping[str, str] | None, ckpt_path: str | os.PathLike[str]) -> dict[str, str]:
+    """The models' files by the names of the table: ``models``, or the one at ``ckpt_path``.
+
+    Raises:
+        UserError: ``models`` is no mapping.
+    """
+    if models is None:
+        return {OWN_NAME: str(ckpt_path)}
+    if not isinstance(models, Mapping):
+        raise UserError(f"models {models!r}: give names and files, {{'U-Net': 'DIR/models/model.pt'}}")
+    return {str(name): str(path) for name, path in models.items()}
 
 
 def with_baselines(methods: Sequence[Method], seed: int = 0) -> list[Method]:

@@ -76,9 +76,10 @@ def candidates_from(
     radius that of the sphere of equal volume (in pictures of the disc of equal area).
     """
     pieces, numbers = _pieces(probabilities, threshold, least_voxels)
-    flat = len(pieces) == 1
+    boxes, flat = ndimage.find_objects(pieces), len(pieces) == 1
     found = []
-    for number, box in zip(numbers, (ndimage.find_objects(pieces)[n - 1] for n in numbers), strict=True):
+    for number in numbers:
+        box = boxes[number - 1]
         inside = pieces[box] == number
         weights = probabilities[box] * inside
         voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]

@@ -30,7 +30,8 @@ COLUMNS = {
     "candidates_per_scan": "candidates/scan",
     "false_positives_per_scan": "false/scan",
     "cpm": "CPM",
-    "slice_accuracy": "accuracy",
+    "slice_accuracy": "slice accuracy",
+    "pixel_accuracy": "pixel accuracy",
     "dice": "Dice",
 }
 
@@ -70,10 +71,13 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def save_panel(path: str | os.PathLike[str], examples: Sequence[Example], window: Window) -> None:
-    """The panel as PNG: CT, CT with the true outline, then with each method's; a slice a row."""
+    """The panel as PNG: CT, CT with the true outline, then with each method's; a slice a row.
+
+    Methods that drew nothing in any of the slices are left out.
+    """
     cut = [_around(example) for example in examples]
-    side = max((max(example.hu.shape) for example in cut), default=1)
-    methods = list(cut[0].masks) if cut else []
+    side = max(max(example.hu.shape) for example in cut)
+    methods = [name for name in cut[0].masks if any(example.masks[name].any() for example in cut)]
     columns = [
         torch.stack([_picture(example, None, window, TRUE, side) for example in cut]),
         torch.stack([_picture(example, example.truth, window, TRUE, side) for example in cut]),

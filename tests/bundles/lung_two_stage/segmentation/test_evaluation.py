@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundles.lung_two_stage.segmentation.evaluation import compare, holding
+from bundles.lung_two_stage.segmentation.methods import EmptyMask
+from common.errors import UserError
+from common.metrics.froc import Candidate
+from tests.bundles.lung_two_stage.segmentation.made import Told, ball_mask, scan_of
+
+FIRST, SECOND = np.s_[2:4, 2:6, 2:6], np.s_[6:8, 10:14, 10:14]
+
+
+def two_scans() -> list:
+    """Scan a has two nodules, scan b none."""
+    return [scan_of(ball_mask((10, 16, 16), FIRST, SECOND), "a"), scan_of(ball_mask((10, 16, 16)), "b")]
+
+
+def test_table_one_of_known_answers() -> None:
+    """One of two nodules found with one false positive in each scan; a mask that covers half of the truth."""
+    half = ball_mask((10, 16, 16), FIRST)
+    false = ball_mask((10, 16, 16), np.s_[0:1, 0:2, 0:4])
+    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.4)], "b": [((0.0, 8.0, 8.0), 0.5)]}
+    method = Told("half", found, {"a": half, "b": false})
+    result = compare([method, EmptyMask()], two_scans(), 2).result
+    assert result["data"] == {
+        "scans": 2,
+        "patients": 2,
+        "nodules": 2,
+        "slices": 20,
+        "slices_with_nodules": 4,
+    }
+    line = result["methods"]["half"]
+    assert line["sensitivity"]["mean"] == 0.5
+    assert line["candidates_per_scan"]["mean"] == 1.5 and line["false_positives_per_scan"]["mean"] == 1.0
+    assert line["sensitivity_at"]["0.125"]["mean"] == 0.5  # the hit is the surest candidate
+    # a: slices 2 and 3 told, 6 and 7 missed, 8 and 9 wrongly told; b: slices 0 and 1 wrongly told
+    assert line["slice_accuracy"]["mean"] == pytest.approx(14 / 20)
+    assert line["dice"] == {"mean": pytest.approx(2 / 3), "interval": [pytest.approx(2 / 3)] * 2, "n": 1}
+    assert line["pixel_accuracy"]["mean"] == pytest.approx(1 - (32 + 8) / (2 * 10 * 16 * 16))
+    assert line["pooled_dice"]["mean"] == pytest.approx(2 * 32 / (32 + 8 + 64))
+    empty = result["methods"]["empty mask"]
+    assert empty["sensitivity"]["mean"] == 0 and empty["candidates_per_scan"]["mean"] == 0
+    assert empty["dice"]["mean"] == 0 and empty["slice_accuracy"]["mean"] == pytest.approx(16 / 20)
+
+
+def test_a_method_without_masks_has_no_dice() -> None:
+    comparison = compare([Told("points", {})], two_scans(), 2, shown=1)
+    assert "dice" not in comparison.result["methods"]["points"]
+    (example,) = comparison.examples
+    assert example.masks == {} and example.truth.sum() == 16 and example.hu.max() == 30
+
+
+def test_a_candidate_holds_in_the_slices_within_its_radius() -> None:
+    scan = two_scans()[0]  # slices 2 mm apart
+    told = [Candidate("a", (4.5, 0.0, 0.0), 1.0, 2.0), Candidate("a", (17.1, 0.0, 0.0), 1.0, 0.1)]
+    assert np.flatnonzero(holding(told, scan)).tolist() == [2, 3, 9]
+    assert not holding([], scan).any()
+
+
+def test_nothing_to_compare() -> None:
+    with pytest.raises(UserError, match="no scans"):
+        compare([EmptyMask()], [], 0)
+    with pytest.raises(UserError, match="a name of its own"):
+        compare([EmptyMask(), EmptyMask()], two_scans(), 2)

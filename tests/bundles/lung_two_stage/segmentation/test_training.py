@@ -1,0 +1,137 @@
+"""``train_segmentation.yaml`` and ``evaluate_segmentation.yaml`` as a user starts them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bundles.lung_two_stage.phantoms import chest_scans
+from bundles.lung_two_stage.segmentation.network import DenseUNet, UNet, UNetPlusPlus
+from common.files import read_json
+from common.inference.models import network_for
+from tests.bundles.lung_two_stage.segmentation.made import write_scans
+from tests.bundles.runs import ROOT, Run, finished, forked
+from tests.bundles.runs import command as started
+
+CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
+TINY = {
+    "max_epochs": 2,
+    "batch_size": 4,
+    "image_size": 16,
+    "network_def#width": 4,
+    "val_interval": 1,
+    "decay_from": 1.0,
+    "device": "cpu",
+}
+SMALL = {**TINY, "network_def#growth": 2, "network_def#layers": 1}
+
+
+def arguments(run_id: str, names: Sequence[str], **settings: Any) -> list[str]:
+    files = [str(CONFIGS / f"{name}.yaml") for name in names]
+    given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    return ["run", run_id, "--config_file", files[0] if len(files) == 1 else str(files), *given]
+
+
+def train(folder: Path, data: Path, overlay: Sequence[str] = (), **settings: Any) -> Run:
+    names = ["train_segmentation", *overlay]
+    given = {"dataset_dir": data, "output_dir": folder, **settings}
+    return forked(arguments("training", names, **given), folder.with_name(f"{folder.name}_log"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scans(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> Path:
+    """A run of two epochs."""
+    folder = data.with_name("trained")
+    run = train(folder, data, **SMALL)
+    assert run.code == 0, run.err
+    return folder
+
+
+def test_a_training_leaves_a_model_its_log_and_pictures(trained: Path) -> None:
+    about = read_json(trained / "models" / "model.json")
+    assert set(about["metrics"]) == {"dice", "sensitivity"} and about["window_hu"] == [-1000, 400]
+    assert {name: len(part) for name, part in about["splits"].items()} == {"train": 5, "val": 2, "test": 1}
+    assert about["slices"]["train"] == 14  # 10 with a nodule, 30 % without
+    network = network_for(trained / "models" / "model.pt", torch.nn.Identity())
+    assert isinstance(network, DenseUNet)
+    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    with (trained / "logs" / "losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 and {"S_dice", "S_bce", "S_loss"} <= set(rows[0])
+    assert list((trained / "logs").glob("events.*"))
+
+
+def test_a_resumed_run_is_the_unbroken_one(trained: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = train(folder, data, **{**SMALL, "max_epochs": 1})
+    assert first.code == 0, first.err
+    assert train(folder, data, **SMALL).error.endswith("start another with --output_dir")
+    second = train(folder, data, **SMALL, resume="true")
+    assert second.code == 0, second.err
+    for name in ("models/model.pt", "logs/losses.csv"):
+        assert (folder / name).read_bytes() == (trained / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("overlay", "kind"), [("unet", UNet), ("unet_plus_plus", UNetPlusPlus)])
+def test_the_rivals_are_overlays(overlay: str, kind: type, data: Path, tmp_path: Path) -> None:
+    run = train(tmp_path / overlay, data, [overlay], **{**TINY, "max_epochs": 1})
+    assert run.code == 0, run.err
+    assert isinstance(network_for(tmp_path / overlay / "models" / "model.pt", torch.nn.Identity()), kind)
+
+
+def test_several_models_in_one_table(trained: Path, data: Path, tmp_path: Path) -> None:
+    model = trained / "models" / "model.pt"
+    given = {"dataset_dir": data, "output_dir": tmp_path, "device": "cpu"}
+    models = str({"first": str(model), "second": str(model)})
+    run = forked(arguments("evaluating", ["evaluate_segmentation"], models=models, **given), tmp_path / "log")
+    assert run.code == 0, run.err
+    result = read_json(tmp_path / "eval" / "metrics.json")
+    assert list(result["methods"]) == ["first", "second", "untrained first", "empty mask"]
+    assert result["data"]["scans"] == result["data"]["nodules"] == 1 and result["data"]["slices"] == 6
+    assert result["methods"]["first"] == result["methods"]["second"]
+    assert (tmp_path / "eval" / "panel.png").is_file() and "second" in run.out
+    seen = forked(
+        arguments("evaluating", ["evaluate_segmentation"], models=models, **given, split_seed=3),
+        tmp_path / "seen",
+    )
+    assert "was trained with patient" in seen.error
+
+
+def test_refusals(data: Path, tmp_path: Path) -> None:
+    assert "normal_share 1: give a share" in train(tmp_path / "a", data, normal_share=1).error
+    given = {"dataset_dir": data, "output_dir": tmp_path / "c", "device": "cpu"}
+    run = forked(arguments("evaluating", ["evaluate_segmentation"], **given), tmp_path / "log")
+    assert "no trained model yet; train first" in run.error
+    assert not (tmp_path / "a" / "models").exists() and not (tmp_path / "c" / "eval").exists()
+
+
+@pytest.mark.slow
+def test_training_on_phantoms_beats_an_untrained_copy_and_the_empty_mask(tmp_path: Path) -> None:
+    """The shipped configs from the command line: phantoms are made, some minutes are trained."""
+    scans = str(tmp_path / "phantoms")
+    chest_scans(scans, patients=10)
+    given = {"dataset_dir": scans, "output_dir": tmp_path / "run", "device": "cpu"}
+    for run_id, name, more in (
+        ("training", "train_segmentation", {"max_epochs": 16}),
+        ("evaluating", "evaluate_segmentation", {}),
+    ):
+        run = finished(started(arguments(run_id, [name], **given, **more)), timeout=1500)
+        assert run.code == 0, run.err
+    methods = read_json(tmp_path / "run" / "eval" / "metrics.json")["methods"]
+    mine, untrained, empty = (
+        methods[name] for name in ("this method", "untrained this method", "empty mask")
+    )
+    assert mine["dice"]["mean"] > 0.3 > 3 * max(untrained["dice"]["mean"], empty["dice"]["mean"])
+    assert mine["sensitivity"]["mean"] > 0.4 > untrained["cpm"]["mean"]
+    assert mine["cpm"]["mean"] > untrained["cpm"]["mean"] + 0.2
