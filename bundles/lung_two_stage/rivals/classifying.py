@@ -24,6 +24,8 @@ from common.metrics.froc import Candidate
 from common.training.modes import evaluating
 
 BATCH = 64
+BESIDE_DETECTOR = 10
+"""Blobs of a scan from which the classifier of a detector's candidates learns too."""
 HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
 
 
@@ -57,14 +59,26 @@ class BlobProposer:
 
 
 class CandidatePoints:
-    """A proposer's candidates as voxels, for `bundles.lung_two_stage.rivals.cube_data`."""
+    """Candidates of some proposers as voxels, for `bundles.lung_two_stage.rivals.cube_data`."""
 
-    def __init__(self, proposer: Proposer) -> None:
-        self.proposer = proposer
+    def __init__(self, proposers: Sequence[Proposer]) -> None:
+        self.proposers = list(proposers)
+
+    @classmethod
+    def of(cls, detector: str | None, device: torch.device | str = "cpu") -> CandidatePoints:
+        """What a classifier learns from: blobs, or a trained detector's candidates.
+
+        To these a few blobs are added: a detector may be right everywhere on what it was trained with.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        proposer = proposer_of(detector, device)
+        return cls([proposer, BlobProposer(most=BESIDE_DETECTOR)] if detector else [proposer])
 
     def __call__(self, scan: NoduleScan) -> NDArray[np.float64]:
         """(N, 3) voxels (slice, row, column)."""
-        return voxels_of(self.proposer.candidates(scan), scan)
+        return np.concatenate([voxels_of(one.candidates(scan), scan) for one in self.proposers])
 
 
 class ClassifiedCandidates:

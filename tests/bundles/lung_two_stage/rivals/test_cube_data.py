@@ -16,7 +16,7 @@ from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> CubeData:
     folder = write_crops(tmp_path_factory.mktemp("crops"))
-    return CubeData(folder, CandidatePoints(BlobProposer()), size=16, side_mm=11.2, depth=4, most=5)
+    return CubeData(folder, CandidatePoints([BlobProposer()]), size=16, side_mm=11.2, depth=4, most=5)
 
 
 def test_hits_are_those_of_luna() -> None:
@@ -54,4 +54,4 @@ def test_patients_and_metadata(data: CubeData) -> None:
 def test_an_empty_nodule_set_is_one_line(tmp_path: Path) -> None:
     folder = write_crops(tmp_path / "set", empty=True)
     with pytest.raises(UserError, match="training scans hold no nodules"):
-        CubeData(folder, CandidatePoints(BlobProposer()), size=16)
+        CubeData(folder, CandidatePoints([BlobProposer()]), size=16)
