@@ -24,6 +24,9 @@ from common.errors import UserError
 LARGE_SLICE = 0.5
 """Slices of a nodule are taken where it has at least this share of its largest cross-section."""
 
+STAIRS = 0.8
+"""Pixels of the file: smoothing of the distance to the mask's border, which runs in steps."""
+
 
 @dataclass(frozen=True)
 class CropRules:
@@ -146,8 +149,9 @@ def cut(
     there = resampled(np.ones_like(values), "constant") > 0.999
     beside = resampled(_without(values, inside[near]))
     crop = np.where(there, resampled(gaussian_filter(values, smoothing)), beside)
-    distance = resampled(signed_distance(inside[near], spacing), "constant", -rules.crop_mm)
-    return np.rint(crop).astype(np.int16), soft_alpha(distance, rules.rim_mm)
+    distance = without_stairs(signed_distance(inside[near], spacing))
+    alpha = soft_alpha(resampled(distance, "constant", -rules.crop_mm), rules.rim_mm)
+    return np.rint(crop).astype(np.int16), alpha
 
 
 def _without(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -165,6 +169,13 @@ def signed_distance(inside: NDArray[np.bool_], spacing: Sequence[float]) -> NDAr
     within = distance_transform_edt(framed, spacing)[1:-1, 1:-1] - half
     without = distance_transform_edt(~inside, spacing) - half
     return np.where(inside, within, -without)
+
+
+def without_stairs(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Signed distances (H, W) smoothed, with as many pixels above 0 as before: small nodules stay large."""
+    smooth = gaussian_filter(distance, STAIRS)
+    highest, count = np.sort(smooth, axis=None)[::-1], int((distance > 0).sum())
+    return smooth - (highest[count - 1] + highest[min(count, smooth.size - 1)]) / 2
 
 
 def soft_alpha(distance: NDArray[np.floating], rim_mm: float) -> NDArray[np.uint8]:

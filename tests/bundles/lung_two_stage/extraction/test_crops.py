@@ -14,6 +14,7 @@ from bundles.lung_two_stage.extraction.crops import (
     signed_distance,
     soft_alpha,
     spread,
+    without_stairs,
 )
 from common.data.nodule_scan import NoduleScan
 from common.errors import UserError
@@ -101,6 +102,14 @@ def test_signed_distances_are_to_the_border_between_pixels() -> None:
     inside[:, :4] = True
     distance = signed_distance(inside, (2.0, 2.0))
     assert distance[4, 2:].tolist() == [3.0, 1.0, -1.0, -3.0, -5.0, -7.0, -9.0]
+
+
+def test_smoothed_borders_keep_the_area_and_lose_their_corners() -> None:
+    inside = np.zeros((24, 24), bool)
+    inside[4:7, 4:7] = inside[12:20, 12:20] = True
+    distance = without_stairs(signed_distance(inside, (2.0, 2.0)))
+    assert abs(int((distance > 0).sum()) - inside.sum()) <= 4
+    assert distance[12, 12] < distance[12, 15] and (distance[4:7, 4:7] > 0).sum() >= 5
 
 
 def test_alpha_is_a_half_on_the_border_and_soft_over_the_rim() -> None:

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bundles.lung_two_stage.extraction.masks import annotated, category_names, mask_source, with_categories
+from bundles.lung_two_stage.segmentation.network import DenseUNet
+from bundles.lung_two_stage.segmentation.predicting import SegmentationMethod
 from common.data.nodule_scan import NoduleScan
 from common.errors import UserError
 
@@ -40,3 +43,14 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         mask_source("guessed", "nowhere.pt")
     with pytest.raises(UserError, match=r"model\.(pt|json)"):
         mask_source("segmented", tmp_path / "model.pt")
+
+
+def test_segmented_masks_are_those_of_the_saved_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = DenseUNet()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    hu = np.random.default_rng(0).integers(-1000, 200, (2, 16, 16)).astype(np.int16)
+    scan = NoduleScan(hu, np.zeros(hu.shape, np.uint8), (1.0, 1.0, 1.0), "a", "p", (), ("solid",))
+    mask = mask_source("segmented", tmp_path / "model.pt")(scan)
+    expected = SegmentationMethod.from_model("any", tmp_path / "model.pt").masks(scan)
+    assert np.array_equal(mask > 0, expected > 0) and set(np.unique(mask)) <= {0, 2}  # unknown
