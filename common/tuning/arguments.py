@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from common.arguments import Parser as PlainParser
 from common.errors import UserError
 
 OWN = {"resume": "the same command goes on", "run_id": "training is what runs"}
 KEY = re.compile(r"--([A-Za-z_][\w#.:]*)")
 
 
-class Parser(argparse.ArgumentParser):
-    """Shows a script's own text as its help, and says what is wrong in one line.
+class Parser(PlainParser):
+    """A script's command line whose other words are for the trainings, see `overrides_of`.
 
     Args:
         description: the script's docstring.
@@ -22,16 +22,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str | None, receiver: str) -> None:
-        super().__init__(
-            description=description,
-            epilog=f"Any other --KEY VALUE goes to {receiver}, e.g. --dataset_dir, --image_size, --device.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of usage and exit."""
-        raise UserError(f"{message}; see --help")
+        rest = f"Any other --KEY VALUE goes to {receiver}, e.g. --dataset_dir, --image_size, --device."
+        super().__init__(description, epilog=rest)
 
 
 def overrides_of(words: Sequence[str]) -> dict[str, Any]:

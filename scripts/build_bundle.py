@@ -1,0 +1,52 @@
+"""Packs a bundle, or all of them, as zips that `python -m monai.bundle download` takes.
+
+Each NAME_vVERSION.zip holds configs (YAML and JSON), documents, licence, trained weights and the code it
+needs; the same commit and weights give the same bytes. Beside them: SHA256SUMS, models/model_info.json, and
+NAME_vVERSION/ with files above 25 MB, which the zip only lists.
+
+Example:
+    python scripts/build_bundle.py all --output dist
+    python scripts/build_bundle.py pix2pix_covid --output dist --url https://example.org/bundles
+    python scripts/build_bundle.py pix2pix_covid --output dist --push_to_hub OWNER/pix2pix_covid
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.arguments import Parser
+from common.errors import install_hook
+from common.sharing.building import Settings, build
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """The command line.
+
+    Raises:
+        UserError: something in it is wrong.
+    """
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid, or all")
+    add("--output", type=Path, default=Path("dist"), metavar="DIR", help="folder of the zips (default dist)")
+    add("--models", type=Path, metavar="DIR", help="trained weights (default bundles/NAME/models)")
+    add("--url", help="where others will find DIR, e.g. https://example.org/bundles")
+    add("--push_to_hub", metavar="OWNER/REPO", help="also send it to the Hugging Face Hub, as a private one")
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; raises `UserError` for what the user can put right."""
+    settings = parse(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    for path in build(settings):
+        print(path)
+
+
+if __name__ == "__main__":
+    install_hook()
+    main()

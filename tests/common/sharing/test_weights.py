@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from monai.bundle.scripts import download_large_files
+
+from common.errors import UserError
+from common.sharing.weights import copy_large, listed, parted, trained_models
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A ``models`` folder after a training."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name, size in (("model.pt", 100), ("model.json", 10), ("resume.pt", 200), (".17.model.pt", 5)):
+        (folder / name).write_bytes(b"x" * size)
+    return folder
+
+
+def test_state_of_trainings_and_leftovers_are_kept_back(models: Path) -> None:
+    assert list(trained_models(models)) == ["models/model.json", "models/model.pt"]
+    assert trained_models(models / "nonesuch") == {}
+
+
+def test_large_files_are_listed_as_monai_downloads_them(models: Path, tmp_path: Path) -> None:
+    small, large = parted(trained_models(models), largest=50)
+    assert list(small) == ["models/model.json"] and list(large) == ["models/model.pt"]
+    copy_large(large, tmp_path / "dist" / "mine_v1.0.0")
+    unpacked = tmp_path / "mine"
+    unpacked.mkdir()
+    address = (tmp_path / "dist" / "mine_v1.0.0").as_uri()
+    (unpacked / "large_files.yml").write_bytes(listed(large, address))
+    assert hashlib.sha256(b"x" * 100).hexdigest() in (unpacked / "large_files.yml").read_text()
+    download_large_files(str(unpacked))
+    assert (unpacked / "models" / "model.pt").read_bytes() == b"x" * 100
+
+
+def test_a_large_file_needs_an_address(models: Path) -> None:
+    _, large = parted(trained_models(models), largest=50)
+    with pytest.raises(UserError, match=r"model.pt: .*--url"):
+        listed(large, None)
