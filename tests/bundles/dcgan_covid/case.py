@@ -20,6 +20,7 @@ TINY = {
     "flips": False,
     "network_def#width": 4,
     "discriminator_def#width": 4,
+    "n_critic": 1,
     "val_interval": 2,
     "image_interval": 1,
 }
@@ -27,8 +28,8 @@ SHORT = {
     "image_size": 64,
     "network_def#width": 16,
     "discriminator_def#width": 8,
-    "max_epochs": 16,
-    "val_interval": 8,
+    "max_epochs": 32,
+    "val_interval": 16,
 }
 
 
@@ -66,7 +67,7 @@ CASE = BundleCase(
     inference=lambda _data: {"num_samples": 3},
     network_input=make_input,
     logged=frozenset(
-        {"D_gradient_norm", "G_gradient_norm", "vanishing_iterations", "black_share", "black_epochs"}
+        {"D_gradient_norm", "G_gradient_norm", "vanishing_iterations", "black_share", "black_epochs", "D_penalty"}
     ),
     rows=5,
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "discriminator_augment": "all"},

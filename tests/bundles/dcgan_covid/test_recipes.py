@@ -12,20 +12,24 @@ from common.files import read_json
 from tests.bundles.dcgan_covid.case import CASE, make_images
 from tests.bundles.runs import Run, forked
 
-# Iterations of an epoch of 20 images in batches of 2, and what is logged beside the plain recipe's entries.
+# Iterations of an epoch of 20 images in batches of 2, and what is logged beside all recipes' entries.
 RECIPES = {
+    "train": (3, {"D_penalty"}),
     "two_to_one": (5, set()),
     "wgan_gp": (2, {"D_penalty"}),
     "veegan": (10, {"G_latent"}),
     "stabilised": (3, {"D_penalty"}),
     "paper": (10, set()),
 }
+ON_PAPER = ("two_to_one", "stabilised")
 
 
 def train(recipe: str, data: Path, folder: Path, log: Path, **more: object) -> Run:
     widths = {"reconstructor_def#width": 4, "discriminator_def#joint": 8} if recipe == "veegan" else {}
     settings = CASE.settings(data, folder, **widths, **more)
-    return forked(CASE.arguments("training", ["train", recipe], **settings), log)
+    del settings["n_critic"]  # each recipe's own
+    configs = ["train", *(["paper"] if recipe in ON_PAPER else []), *([recipe] if recipe != "train" else [])]
+    return forked(CASE.arguments("training", configs, **settings), log)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
