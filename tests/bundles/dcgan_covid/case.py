@@ -67,7 +67,8 @@ CASE = BundleCase(
     inference=lambda _data: {"num_samples": 3},
     network_input=make_input,
     logged=frozenset(
-        {"D_gradient_norm", "G_gradient_norm", "vanishing_iterations", "black_share", "black_epochs", "D_penalty"}
+        {"D_gradient_norm", "G_gradient_norm", "D_penalty"}
+        | {"vanishing_iterations", "black_share", "black_epochs"}
     ),
     rows=5,
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "discriminator_augment": "all"},
