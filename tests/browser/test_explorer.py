@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ from torch import nn
 from common.explorer import Atlas, Explorer, decode, dense_layers, write_explorer
 from common.explorer.quantisation import as_travelled
 from common.random import generator
+from tests.browser.explorer_page import DESKTOP, PHONE, opened, pixels, place, settle, state, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Page
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.browser
 SIDE, THUMBNAIL, POINTS = 32, 16, 40
 COLOURS = {0: (0, 114, 178), 1: (213, 94, 0)}
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 @dataclass(frozen=True)
@@ -97,43 +97,6 @@ def touched(browser: Browser) -> Iterator[Page]:
     assert wrong == []
 
 
-def opened(page: Page, case: Case, size: dict[str, int] | None = None) -> Page:
-    """The page once it can be used; a request to anywhere but the file itself fails the test."""
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    if size:
-        page.set_viewport_size(size)
-    page.goto(case.path.as_uri(), timeout=120_000)  # a busy machine parses the page for long
-    page.evaluate("explorer.ready")
-    settle(page)
-    assert asked == [case.path.as_uri()]
-    return page
-
-
-def settle(page: Page) -> None:
-    """Waits until what was asked for is drawn."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
-
-
-def until(page: Page, condition: str) -> None:
-    """Waits for a condition in JavaScript, half a minute at most (the page forbids Playwright's own way)."""
-    for _ in range(600):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never: {condition}")
-
-
-def state(page: Page) -> dict[str, Any]:
-    return page.evaluate("explorer.state")
-
-
-def place(page: Page, latent: list[float]) -> tuple[float, float]:
-    """Where a latent is on the page, in pixels."""
-    at = page.evaluate("(latent) => explorer.project(latent)", latent)
-    return at["x"], at["y"]
-
-
 def alone(page: Page, case: Case, apart: float = 30) -> list[int]:
     """Points that are far from all others and from the cursor on the screen, the loneliest first."""
     places = np.array([place(page, point.tolist()) for point in case.explorer.points])
@@ -142,17 +105,6 @@ def alone(page: Page, case: Case, apart: float = 30) -> list[int]:
     distances[np.arange(POINTS), np.arange(POINTS)] = np.inf
     nearest = distances.min(axis=1)
     return [int(row) for row in np.argsort(-nearest) if nearest[row] > apart]
-
-
-def pixels(canvas: Locator) -> np.ndarray:
-    """(H, W) grey levels of a canvas, as integers."""
-    values, width = canvas.evaluate(
-        """(canvas) => {
-          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-          return [Array.from(data).filter((_, index) => index % 4 === 0), canvas.width];
-        }"""
-    )
-    return np.array(values).reshape(-1, width)
 
 
 def colour_at(page: Page, x: float, y: float) -> tuple[int, ...]:
