@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from bundles.lung_two_stage.rivals.anchors import PyramidAnchors
+from bundles.lung_two_stage.rivals.cube_data import CubeDataset
 from bundles.lung_two_stage.rivals.detection import decode_boxes
-from common.data.loading import example_batch
 from common.handlers.images import SEED, ImageGrid, sample
 
 LEAST = 0.2
@@ -62,9 +65,17 @@ def probability_pictures(logits: Tensor, pictures: Tensor) -> Tensor:
     return logits.sigmoid().view(-1, 1, 1, 1).expand_as(pictures)
 
 
-def shown_cubes(dataset: Any, count: int) -> dict[str, Tensor]:
-    """A batch for `SeenGrid`: cubes, and the truth as even pictures, black or white."""
-    batch = example_batch(dataset, count)
+def shown_cubes(dataset: CubeDataset, count: int) -> dict[str, Tensor]:
+    """A batch for `SeenGrid`: cubes with a nodule, then without, and the truth as even pictures."""
+    half = count // 2
+    places = [*_spread(dataset.positive, half), *_spread(dataset.negative, count - half)]
+    batch = default_collate([dataset[place] for place in places])
     image = batch["image"]  # (B, 1, D, S, S)
     truth = batch["label"].view(-1, 1, 1, 1).expand(-1, 1, *image.shape[-2:])
     return {"label": image, "image": truth * 2 - 1}
+
+
+def _spread(places: NDArray[np.intp], count: int) -> list[int]:
+    """So many of them, spread evenly; all where there are fewer."""
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return [int(place) for place in places[chosen]]
