@@ -59,7 +59,7 @@ class Renderer:
         """Composite ``number`` of the plan."""
         index = int(self.plan["index"][number])
         normal, group = divmod(index, len(self.groups))
-        image, lung = self.normals.hu[normal].copy(), self.normals.lung[normal]
+        image, lung = np.array(self.normals.hu[normal]), np.asarray(self.normals.lung[normal])
         mask = np.zeros(image.shape, np.uint8)
         random = generator(self.seed, "noise", index)
         spacing = self.normals.records[normal].spacing_mm
@@ -68,7 +68,7 @@ class Renderer:
             stamp = self._stamp(nodule, spacing).turned(ORIENTATIONS[TURNS[turn]])
             box, alpha = blend(image, lung, stamp, place, random)
             mask[box][alpha >= NODULE] = self._label(nodule)
-        return Composite(np.asarray(image), mask, self.record(number))
+        return Composite(image, mask, self.record(number))
 
     def record(self, number: int) -> dict[str, Any]:
         """What composite ``number`` is made of: enough to make it again, and to know whose tissue it shows.

@@ -1,0 +1,93 @@
+"""The commands as a user starts them: config and script, several processes, killed at any time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bundles.lung_two_stage.composition.composing import compose
+from bundles.lung_two_stage.composition.reading import Composites
+from tests.bundles.lung_two_stage.composition.made import settings
+from tests.bundles.lung_two_stage.composition.test_composing import files
+from tests.bundles.runs import ROOT, forked
+
+CONFIG = ROOT / "bundles" / "lung_two_stage" / "configs" / "compose.yaml"
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def script(folder: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Starts the script on the banks of ``made.settings``, its output into ``folder/script.log``."""
+    line = [sys.executable, *launcher, str(ROOT / "scripts" / "synthesize.py")]
+    line += ["--nodules", str(folder / "nodules"), "--normals", str(folder / "normals")]
+    line += ["--output", str(folder / "by_script"), "--groups", "400", "--count", "480", "--per_shard", "9"]
+    log = (folder / "script.log").open("ab")
+    return subprocess.Popen([*line, *more], cwd=folder, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of 480 in 54 shards; the banks beside it."""
+    folder = tmp_path_factory.mktemp("commands")
+    compose(settings(folder, groups=400, count=480, per_shard=9))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_config_makes_the_same_set(straight: Path, tmp_path: Path) -> None:
+    given = {
+        **{"nodules_dir": straight / "nodules", "normals_dir": straight / "normals", "presence_file": "null"},
+        **{"categories_file": "null", "groups": 400, "count": 480, "per_shard": 9},
+        "output_dir": tmp_path / "out",
+    }
+    words = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    run = forked(["run", "composition", "--config_file", str(CONFIG), *words], tmp_path / "log")
+    assert run.code == 0, run.err
+    assert files(tmp_path / "out") == files(straight / "out")
+    wrong = forked(
+        ["run", "composition", "--config_file", str(CONFIG), *words, "--seed", "9"], tmp_path / "log"
+    )
+    assert "holds composites with other seed (0, not 9)" in wrong.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_killed_twice_at_random_times_and_resumed(straight: Path, tmp_path: Path, workers: str) -> None:
+    for name in ("nodules", "normals"):
+        (tmp_path / name).symlink_to(straight / name)
+    out, draw = tmp_path / "by_script", random.Random()
+    for _ in range(2):
+        there = len(list(out.glob("[0-9]*.tar"))) if out.exists() else 0
+        process = script(tmp_path, "--workers", workers)
+        while process.poll() is None and len(list(out.glob("[0-9]*.tar"))) <= there:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    last = script(tmp_path, "--workers", workers)
+    assert last.wait(300) == 0, (tmp_path / "script.log").read_text()
+    assert files(out) == files(straight / "out")
+    assert len(list(Composites(out))) == 480
+
+
+@pytest.mark.slow
+def test_two_launched_processes_make_the_files_of_one(straight: Path, tmp_path: Path) -> None:
+    for name in ("nodules", "normals"):
+        (tmp_path / name).symlink_to(straight / name)
+    assert script(tmp_path, launcher=LAUNCHER).wait(300) == 0, (tmp_path / "script.log").read_text()
+    assert files(tmp_path / "by_script") == files(straight / "out")
+
+
+@pytest.mark.slow
+def test_a_refusal_is_one_line(straight: Path, tmp_path: Path) -> None:
+    assert script(tmp_path).wait(120) == 1
+    assert (
+        (tmp_path / "script.log").read_text().startswith(f"error: {tmp_path / 'nodules'}: no bank of nodules")
+    )
