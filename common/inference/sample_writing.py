@@ -99,9 +99,14 @@ class SampleWriter(FileCollector):
         return f"sample {number}" + (f", {name}" if name else "")
 
 
-def write_slice(path: Path, unit: np.ndarray, window: Window) -> None:
-    """[0, 1] (H, W) as NIfTI of one axial slice in HU, atomically; a pixel is 1 mm, the slice 1 mm thick."""
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns run to the patient's left, rows to posterior
+def write_slice(path: Path, unit: np.ndarray, window: Window, spacing_mm: float = 1.0) -> None:
+    """[0, 1] (H, W) as NIfTI of one axial slice in HU, 1 mm thick, atomically.
+
+    Args:
+        spacing_mm: side of a pixel.
+    """
+    side = float(spacing_mm)
+    affine = np.diag([-side, -side, 1.0, 1.0])  # columns run to the patient's left, rows to posterior
     shape = (unit.shape[1], unit.shape[0], 1)
-    place = Volume(np.empty((0, 0, 0)), affine, (1.0, 1.0, 1.0), True, (0.0, 255.0), shape)
+    place = Volume(np.empty((0, 0, 0)), affine, (side, side, 1.0), True, (0.0, 255.0), shape)
     write_nifti(path, place, to_hu(unit, window)[..., None])

@@ -1,4 +1,4 @@
-"""Pretrained feature extractors: Inception-v3 (ImageNet) and ResNet-50 (RadImageNet)."""
+"""Pretrained networks: Inception-v3 (ImageNet; features or classes) and ResNet-50 (RadImageNet)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ RADIMAGENET_REPOSITORY = (
 RADIMAGENET_SIZE = 224
 RADIMAGENET_MEAN = (0.406, 0.456, 0.485)  # the order of its Keras original: blue, green, red
 FEATURES = 2048
+CLASSES = 1008  # of Inception's last layer: ImageNet's 1000 and 8 that mean nothing
 
 
 class PretrainedExtractor(nn.Module):
@@ -32,13 +33,20 @@ class PretrainedExtractor(nn.Module):
         network: (B, 3, size, size) -> (B, 2048) or (B, 2048, h, w).
         prepare: maps images in [0, 1] (B, 3, size, size) to what the network was trained on.
         size: the network's input size in pixels.
+        dimension: of its features.
     """
 
-    dimension = FEATURES
-
-    def __init__(self, name: str, network: nn.Module, prepare: Callable[[Tensor], Tensor], size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        prepare: Callable[[Tensor], Tensor],
+        size: int,
+        dimension: int = FEATURES,
+    ) -> None:
         super().__init__()
         self.name, self.network, self.prepare, self.size = name, network, prepare, size
+        self.dimension = dimension
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -62,6 +70,24 @@ def inception(weights: Path | None = None) -> PretrainedExtractor:
     """
     network = _ReturnFeatures(_scripted(weights or _fetched_inception()))
     return PretrainedExtractor("inception", network, lambda unit: unit * 255, INCEPTION_SIZE)
+
+
+def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
+    """The same network's class probabilities (B, 1008), for the inception score; name ``inception``.
+
+    Args:
+        weights: as of `inception`.
+    Raises:
+        UserError: no such file and no way to fetch it.
+    """
+    network = _ReturnProbabilities(_scripted(weights or _fetched_inception()))
+    return PretrainedExtractor("inception", network, lambda unit: unit * 255, INCEPTION_SIZE, CLASSES)
+
+
+def inception_at_hand() -> Path | None:
+    """Where torch's hub folder holds Inception's weights; None where it does not."""
+    path = _inception_path()
+    return path if path.is_file() else None
 
 
 def radimagenet(weights: Path | None = None) -> PretrainedExtractor:
@@ -90,6 +116,19 @@ class _ReturnFeatures(nn.Module):
         return features
 
 
+class _ReturnProbabilities(nn.Module):
+    """Asks the scripted Inception for class probabilities; without the last bias, as first published."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1008) float32."""
+        probabilities: Tensor = self.network(images, no_output_bias=True)
+        return probabilities
+
+
 def _scripted(path: Path) -> nn.Module:
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; give a TorchScript file with --extractor_weights")
@@ -102,8 +141,12 @@ def _scripted(path: Path) -> nn.Module:
     return network
 
 
+def _inception_path() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
+
+
 def _fetched_inception() -> Path:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
+    path = _inception_path()
     if path.is_file():
         return path
     try:

@@ -162,6 +162,19 @@ class BankData(SplitData[BankImages]):
         self.places = places
         logger.info(self.summary())
 
+    def whole(self, bank_dir: str | os.PathLike[str]) -> BankImages:
+        """All images of another bank, prepared alike, of patients kept apart.
+
+        Raises:
+            UserError: no bank, or one of its patients is learned from.
+        """
+        layer = load_layer(bank_dir, self.layer.name, self.image_size, self.window)
+        samples = [
+            Sample(Path(r.name), None, r.patient, category=self.classes.name_of(r)) for r in layer.records
+        ]
+        self.refuse_training_patients(samples, bank_dir)
+        return BankImages(layer.images, samples, self.class_names)
+
     @property
     def channels(self) -> int:
         """Of the images: two of nodules (HU window, alpha), one of slices."""
@@ -183,6 +196,7 @@ class BankData(SplitData[BankImages]):
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
             "spacing_mm": float(np.median([records[n].spacing_mm for n in self.places["train"]])),
+            "turned": self.train.turned,
             **self.classes.metadata(),
             "splits": self.patients(),
             "images": {name: len(part) for name, part in self.datasets.items()},

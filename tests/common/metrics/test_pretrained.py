@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.metrics.features import extractor_by_name
+from common.metrics.pretrained import inception_at_hand, inception_classifier
 
 
 class Colours(nn.Module):
@@ -29,6 +30,12 @@ class ColourMaps(nn.Module):
         return features
 
 
+class Classes(nn.Module):
+    def forward(self, images: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
+        assert no_output_bias and not return_features
+        return torch.softmax(images.mean((2, 3)) * torch.tensor([0.0, 0.0, 0.01]), dim=1)
+
+
 def offline(*arguments: object, **keywords: object) -> None:
     raise URLError("no route")
 
@@ -47,6 +54,23 @@ def test_radimagenet_gets_centred_channels_and_pools_maps(tmp_path: Path) -> Non
     features = extractor(torch.zeros(1, 1, 40, 50))
     assert extractor.name == "radimagenet" and features.shape == (1, 2048)
     assert features[0, :3].tolist() == pytest.approx([0.5 - 0.406, 0.5 - 0.456, 0.5 - 0.485], rel=1e-4)
+
+
+def test_inception_classifies_without_its_last_bias(tmp_path: Path) -> None:
+    torch.jit.script(Classes()).save(str(tmp_path / "weights.pt"))
+    classifier = inception_classifier(tmp_path / "weights.pt")
+    probabilities = classifier(torch.ones(2, 1, 40, 50))
+    assert classifier.name == "inception"
+    assert torch.allclose(probabilities, torch.softmax(torch.tensor([0, 0, 2.55]), 0).expand(2, 3))
+
+
+def test_weights_at_hand_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert inception_at_hand() is None
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "inception-2015-12-05.pt"
+    file.touch()
+    assert inception_at_hand() == file
 
 
 @pytest.mark.parametrize("name", ["inception", "radimagenet"])

@@ -1,0 +1,99 @@
+"""The commands: classifier, generation, evaluation and sampling, each as a user starts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundles.lung_two_stage.banks import NoduleBank, SliceBank
+from common.files import read_json
+from tests.bundles.lung_two_stage.generation.case import CASE
+from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
+from tests.bundles.lung_two_stage.generation.made_models import make_model
+from tests.bundles.runs import Run, forked
+
+
+def run(kind: str, config: str, log: Path, **settings: Any) -> Run:
+    return forked(CASE.arguments(kind, config, **settings), log)
+
+
+def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
+    settings = {"ckpt_path": make_model(tmp_path / "model"), "num_samples": 3, "seed": 2}
+    for file_type, suffix in (("png", ".png"), ("nifti", ".nii.gz")):
+        done = run(
+            "inference",
+            "inference",
+            tmp_path / "log",
+            **settings,
+            file_type=file_type,
+            output_dir=tmp_path / file_type,
+        )
+        assert done.code == 0, done.err
+        files = {str(p.relative_to(tmp_path / file_type)) for p in (tmp_path / file_type).rglob("*.*")}
+        names = [f"{('part_solid', 'solid')[k % 2]}/seed2_sample00000{k}{suffix}" for k in range(3)]
+        assert files == {"grid.png", *(f"{part}/{n}" for part in ("samples", "alpha") for n in names)}
+    volume = nib.load(tmp_path / "nifti" / "samples" / names[0])
+    alpha = nib.load(tmp_path / "nifti" / "alpha" / names[0])
+    assert volume.header.get_zooms()[:2] == (2.5, 2.5) and volume.shape == (SIZE, SIZE, 1)
+    gray = np.asarray(Image.open(tmp_path / "png" / "samples" / names[0].replace(".nii.gz", ".png")), float)
+    hu = np.asarray(volume.dataobj)[..., 0].T
+    assert np.abs(hu - (gray / 255 * 1400 - 1000)).max() < 4
+    assert np.asarray(alpha.dataobj).min() >= 0 and np.asarray(alpha.dataobj).max() <= 255
+
+
+def test_without_a_model_sampling_names_the_training(tmp_path: Path) -> None:
+    done = run("inference", "inference", tmp_path / "log", ckpt_path=tmp_path / "model.pt")
+    assert done.error.endswith("no trained model yet; train first: run training of train_nodules.yaml")
+
+
+@pytest.mark.slow
+def test_both_layers_are_generated(work: Path, tmp_path: Path) -> None:
+    settings = {
+        "nodules_model": make_model(tmp_path / "a"),
+        "normals_model": make_model(tmp_path / "b", "normals", 0, spacing_mm=5.0),
+        "output_dir": tmp_path / "out",
+        "work_dir": work,
+        **{"real_nodules": 5, "generated_nodules": 4, "real_normals": 6, "generated_normals": 3},
+    }
+    done = run("generation", "generate", tmp_path / "log", **settings)
+    assert done.code == 0, done.err
+    nodules, normals = NoduleBank.load(tmp_path / "out/nodules"), SliceBank.load(tmp_path / "out/normals")
+    assert sum(r.origin == "real" for r in nodules.records) == 5
+    assert sum(r.origin == "real" for r in normals.records) == 6
+    assert read_json(tmp_path / "out/nodules/generation.json")["counts"]["drawn"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("categories", [True, False])
+def test_a_classifier_is_trained_goes_on_and_judges(categories: bool, tmp_path: Path) -> None:
+    bank = made_nodules(categories, each=8).save(tmp_path / "extraction" / "nodules")
+    tiny = {"image_size": SIZE, "network_def#widths": "[4,8]", "batch_size": 16, "val_interval": 1}
+    for epochs, resume in ((2, False), (4, True)):
+        done = run(
+            "training",
+            "train_classifier",
+            tmp_path / "log",
+            work_dir=tmp_path,
+            **tiny,
+            max_epochs=epochs,
+            resume=resume,
+            learning_rate=0.01,
+        )
+        assert done.code == 0, done.err
+    info = read_json(tmp_path / "classifier" / "models" / "model.json")
+    assert info["classes_by"] == ("category" if categories else "diameter")
+    assert info["metrics"]["accuracy"] > (0.7 if categories else 0.4)
+    settings = {"models": str({"A": str(make_model(tmp_path / "m", classes=2 * categories))}), "resamples": 5}
+    done = run(
+        "evaluating", "evaluate_generation", tmp_path / "log2", work_dir=tmp_path, bank_dir=bank, **settings
+    )
+    assert done.code == 0, done.err
+    found = read_json(tmp_path / "nodules" / "eval" / "metrics.json")
+    name = "is_nodule_category" if categories else "is_nodule_diameter"
+    assert found["classifiers"] == [name] and set(found["methods"]) == {"A", "real real", "mean image"}
+    assert found["methods"]["real real"][name][0]["mean"] > 1.2
