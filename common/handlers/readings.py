@@ -59,9 +59,12 @@ def prediction(engine: Engine) -> torch.Tensor:
 def contrasts(engine: Engine) -> torch.Tensor:
     """The standard deviation over the pixels of each image generated in this iteration: (B,).
 
-    Of a generator that puts out more than an image the first channel is looked at.
+    Of a generator that puts out more than an image the first channel is looked at; of a classifier, whose
+    output is (B, K), the classes.
     """
-    return prediction(engine).detach().float()[:, 0].flatten(1).std(dim=1)
+    predicted = prediction(engine).detach().float()
+    shown = predicted if predicted.ndim == 2 else predicted[:, 0]
+    return shown.flatten(1).std(dim=1)
 
 
 def sampling_network(engine: Engine, name: str) -> nn.Module:

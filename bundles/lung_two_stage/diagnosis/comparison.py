@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
 
@@ -19,22 +20,29 @@ Metric = Callable[[NDArray, NDArray], float]  # (a test slice's outcome (N, ...)
 class Comparison:
     """Outcomes of trainings on the same test slices.
 
+    Intervals are of both chances: which patients were tested, and which seeds were trained with. A resample
+    draws both anew, the same ones for all regimes.
+
     Args:
         outcomes: by regime, one (N, ...) a seed.
         resamples: of the N slices.
+        seeds: of the seeds (R, S): how often each counts; None for once each in every resample.
     """
 
     outcomes: Mapping[str, Sequence[NDArray]]
     resamples: Resamples
+    seeds: Tensor | None = None
 
     def value(self, regime: str, metric: Metric) -> Value:
         """The mean over seeds, with the bootstrap interval over patients."""
-        return self._interval(lambda counts: self._mean(regime, metric, counts))
+        return self._interval(lambda counts, seeds: self._mean(regime, metric, counts, seeds))
 
     def difference(self, first: str, second: str, metric: Metric) -> Value:
         """The first regime's mean less the second's; both are resampled alike."""
         return self._interval(
-            lambda counts: self._mean(first, metric, counts) - self._mean(second, metric, counts)
+            lambda counts, seeds: (
+                self._mean(first, metric, counts, seeds) - self._mean(second, metric, counts, seeds)
+            )
         )
 
     def by_seed(self, regime: str, metric: Metric) -> list[float | None]:
@@ -43,15 +51,19 @@ class Comparison:
         values = [metric(outcome, once) for outcome in self.outcomes[regime]]
         return [value if math.isfinite(value) else None for value in values]
 
-    def _mean(self, regime: str, metric: Metric, counts: NDArray) -> float:
-        return float(np.mean([metric(outcome, counts) for outcome in self.outcomes[regime]]))
+    def _mean(self, regime: str, metric: Metric, counts: NDArray, seeds: NDArray) -> float:
+        drawn = [k for k, times in enumerate(seeds) if times]
+        values = [metric(self.outcomes[regime][k], counts) for k in drawn]
+        return float(np.average(values, weights=seeds[drawn]))
 
-    def _interval(self, statistic: Callable[[NDArray], float]) -> Value:
-        counts = self.resamples.counts
-        values = torch.tensor([statistic(row.numpy()) for row in counts], dtype=torch.float64)
-        mean = statistic(np.ones(counts.shape[1]))
+    def _interval(self, statistic: Callable[[NDArray, NDArray], float]) -> Value:
+        counts = self.resamples.counts.numpy()
+        once = np.ones(len(next(iter(self.outcomes.values()))))
+        seeds = np.tile(once, (len(counts), 1)) if self.seeds is None else self.seeds.numpy()
+        drawn = [statistic(*pair) for pair in zip(counts, seeds, strict=True)]
+        values = torch.tensor(drawn, dtype=torch.float64)
         ends = values.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Value(mean, ends[0], ends[1], counts.shape[1])
+        return Value(statistic(np.ones(counts.shape[1]), once), ends[0], ends[1], counts.shape[1])
 
 
 def sentence(task: str, metric: str, differences: Mapping[str, Value]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,7 @@ def fit(
         precision=Precision(device),
         predicts="S",
     )
+    trainer.logger.setLevel(logging.WARNING)  # one line a training is enough
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.iterations)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
     trainer.run()

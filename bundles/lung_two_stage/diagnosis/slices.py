@@ -22,8 +22,10 @@ from common.data.sampling import Draw
 from common.errors import UserError
 from common.random import generator
 
-NODULE, CATEGORY = "nodule", "category"
-TASKS = (NODULE, CATEGORY)
+NODULE, CATEGORY, JOINT = "nodule", "category", "joint"
+TASKS = (NODULE, CATEGORY, JOINT)
+"""What a slice's class is: whether it has a nodule (0 or 1); the category of those that have one; or both: 0
+for none, else the category's number + 1."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def of_composites(folder: str | os.PathLike[str], window: Window, most: int, see
 class SliceItems(Dataset[dict[str, Any]]):
     """Slices as training takes them. A `Draw` is augmented, a plain number is not.
 
-    Items hold ``image`` (1, H, W) in [-1, 1], ``label``, its nodules (1, H, W) in {0, 1}, ``class``: whether
-    it has one (0 or 1), or of which category it is, and ``sample``.
+    Items hold ``image`` (1, H, W) in [-1, 1], ``label``, its nodules (1, H, W) in {0, 1}, ``class``, see
+    `TASKS`, and ``sample``.
 
     Args:
         slices: of the task category only those with a nodule are kept.
@@ -110,10 +112,10 @@ class SliceItems(Dataset[dict[str, Any]]):
     ) -> None:
         if task not in TASKS:
             raise UserError(f"task {task!r} is unknown; choose {' or '.join(TASKS)}")
-        self.slices = slices if task == NODULE else slices.at(np.flatnonzero(slices.has_nodule))
+        self.slices = slices.at(np.flatnonzero(slices.has_nodule)) if task == CATEGORY else slices
         if not len(self.slices):
             raise UserError(f"task {task}: none of the {len(slices)} slices has a nodule")
-        self.classes = self.slices.has_nodule.astype(np.int64) if task == NODULE else self.slices.category
+        self.classes = classes_of(self.slices, task)
         self.augment, self.seed = augment, seed
 
     def __len__(self) -> int:
@@ -134,6 +136,13 @@ class SliceItems(Dataset[dict[str, Any]]):
             "class": int(self.classes[place]),
             "sample": place,
         }
+
+
+def classes_of(slices: Slices, task: str) -> NDArray[np.int64]:
+    """The class of each slice (N,), see `TASKS`."""
+    if task == NODULE:
+        return slices.has_nodule.astype(np.int64)
+    return slices.category + (task == JOINT)
 
 
 def enhanced_slices(slices: Slices, network: Callable[[Tensor], Tensor] | None) -> Slices:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.diagnosis.slices import Slices, enhanced_slices, of_bank, of_composites
 from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
+from bundles.lung_two_stage.enhancement.loading import load_enhancer
 from common.data.intensity import Window, window_by_name
 from common.errors import UserError
 from common.random import generator
@@ -76,7 +76,7 @@ def read_sources(
     synthetic_dir: str | os.PathLike[str],
     bases_dir: str | os.PathLike[str],
     window: str | Window | Sequence[float] = "lung",
-    enhancer: Callable[[Tensor], Tensor] | None = None,
+    enhancer_path: str | os.PathLike[str] | None = None,
     positives: int = 8,
     synthetic: int = 400,
     held_out: float = 0.2,
@@ -88,7 +88,7 @@ def read_sources(
         extraction_dir: with the banks ``others``, ``normals`` and ``tests``.
         synthetic_dir: enhanced composites.
         bases_dir: bank of the slices without nodules that the composites were made on.
-        enhancer: that made them, for those slices: (B, 1, H, W) -> (B, 1, H, W).
+        enhancer_path: the model that made them, for those slices; as they are without one.
         positives: real slices with nodules to learn from; the fewer, the larger the imbalance.
         synthetic: synthetic slices, half of them with nodules.
         held_out: share of the real training slices' patients for validation.
@@ -105,6 +105,8 @@ def read_sources(
     composites = of_composites(synthetic_dir, limits, synthetic // 2, seed)
     bases = of_bank(SliceBank.load(bases_dir), limits)
     drawn = generator(seed, "diagnosis", "bases").permutation(len(bases))
+    size = (bases.images.shape[2], bases.images.shape[3])
+    enhancer = None if enhancer_path is None else load_enhancer(enhancer_path, size)
     empty = enhanced_slices(bases.at(drawn[: len(composites)]), enhancer)
     made = composites.beside(empty.at(np.resize(np.arange(len(empty)), len(composites))))
     sources = Sources(real, made, validation, of_bank(tests, limits))

@@ -29,7 +29,7 @@ class Utility:
         regimes: of `REGIMES`; ``real`` is what the others are compared with.
         seeds: trainings of each regime; the same first weights and order for all regimes of a seed.
         budget: of each training.
-        resamples: of the bootstrap over test patients.
+        resamples: of the bootstrap over test patients and seeds.
         seed: of the first training and of the bootstrap.
     """
 
@@ -56,7 +56,10 @@ class Utility:
         counts = resample_counts(
             test.patients, len(test), self.count, generator(self.seed, "utility", task.name)
         )
-        judge = Comparison(outcomes, Resamples(counts))
+        drawn = resample_counts(
+            None, len(self.seeds), self.count, generator(self.seed, "utility", task.name, "seeds")
+        )
+        judge = Comparison(outcomes, Resamples(counts), drawn)
         metrics = {
             name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
             for name, metric in task.metrics.items()

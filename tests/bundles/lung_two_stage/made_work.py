@@ -84,5 +84,6 @@ def made_work(folder: Path) -> Path:
     slice_bank(["a", "b", "c"], 4, [0]).save(extraction / "normals")
     slice_bank(["m", "n", "o", "p"], 4, [1, 0]).save(extraction / "others")
     slice_bank(["t", "u", "v", "w"], 4, [1, 0], seed=1).save(extraction / "tests")
+    write_json(extraction / "extraction.json", {"categories": CATEGORIES})
     write_composites(folder / "composites")
     return folder

@@ -95,3 +95,9 @@ def test_outputs_that_are_no_pictures_may_be_constant(trainer: Any, plain_losses
         engine = black(trainer, plain_losses, DivergenceGuard(patience=2))
         engine.pred = torch.zeros(shape)
         engine.train(4)
+
+
+def test_a_classifiers_output_is_borne(trainer: Any, plain_losses: Any) -> None:
+    engine = trainer(plain_losses, [DivergenceGuard(patience=2)])
+    engine.pred = torch.tensor([[0.5, -0.5], [1.0, 2.0]])  # (B, K)
+    assert engine.train(4).state.iteration == 4

@@ -57,6 +57,16 @@ def test_the_sentence_follows_the_numbers() -> None:
     assert sentence("nodule", "auc", {}).endswith("nothing was compared")
 
 
+def test_seeds_are_drawn_too() -> None:
+    """All slices are alike; seeds are not: the interval is theirs, and paired like the slices'."""
+    seeds = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    outcomes = {"real": [np.full(4, 0.2), np.full(4, 0.6)], "both": [np.full(4, 0.3), np.full(4, 0.7)]}
+    comparison = Comparison(outcomes, Resamples(torch.ones(3, 4, dtype=torch.float64)), seeds)
+    value, difference = comparison.value("real", mean), comparison.difference("both", "real", mean)
+    assert value.mean == pytest.approx(0.4) and value.low < 0.22 and value.high > 0.58
+    assert difference.low == pytest.approx(0.1) and difference.high == pytest.approx(0.1)
+
+
 def test_a_resample_without_a_class_is_left_out() -> None:
     comparison = Comparison({"real": [np.array([1.0, 2.0])]}, Resamples(torch.tensor([[2.0, 0], [0, 2]])))
     first_only = comparison.value("real", lambda row, counts: row[0] if counts[0] else math.nan)

@@ -44,12 +44,13 @@ def test_places_may_repeat_and_sets_be_joined() -> None:
     assert twice.category.tolist() == [1, 1, -1, -1, 0, 1]
 
 
-def test_items_of_both_tasks() -> None:
+def test_items_of_all_tasks() -> None:
     items = SliceItems(made())
     assert [item["class"] for item in items] == [0, 1, 1]
     assert items[2]["label"].shape == (1, 8, 8) and float(items[2]["label"].sum()) == 5
     categories = SliceItems(made(), "category")
     assert [item["class"] for item in categories] == [0, 1]
+    assert [item["class"] for item in SliceItems(made(), "joint")] == [0, 1, 2]
 
 
 def test_only_draws_are_augmented_image_and_mask_alike() -> None:
