@@ -8,8 +8,8 @@ from pathlib import Path
 from common.data.phantoms import ensure_phantoms
 
 PATIENTS = 16
-SHAPE = (192, 192, 32)
-"""Voxels of 1.9 x 1.9 x 7.5 mm: nodules are 4 to 14 pixels wide."""
+SHAPE = (128, 128, 32)
+"""Voxels of 2.8 x 2.8 x 7.5 mm: nodules are 3 to 9 pixels wide, and slices as large as the extraction's."""
 
 
 def chest_scans(folder: str | os.PathLike[str], patients: int = PATIENTS, seed: int = 0) -> Path:
