@@ -22,10 +22,7 @@ from common.random import generator
 
 logger = logging.getLogger(__name__)
 CRITERION = "a candidate hits a nodule where it lies within the nodule's radius of its centre"
-ACCURACY = (
-    "share of slices, or of pixels, told rightly to hold a nodule or none; a candidate holds in slices "
-    "within its radius"
-)
+ACCURACY = "share of slices told rightly to hold a nodule or none; a candidate holds in those in its radius"
 RESAMPLES = 1000
 
 

