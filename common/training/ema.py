@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ignite.engine import Engine
 from ignite.handlers import EMAHandler
 from torch import nn
@@ -22,7 +24,8 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float = 0.0) -> None:
         self.decay = decay
-        self._handler = EMAHandler(network, momentum=1 - decay, handle_buffers="update") if decay > 0 else None
+        made = partial(EMAHandler, network, momentum=1 - decay, handle_buffers="update")
+        self._handler: EMAHandler | None = made() if decay > 0 else None
         self.network: nn.Module = network if self._handler is None else self._handler.ema_model
 
     def attach(self, engine: Engine, name: str) -> None:
