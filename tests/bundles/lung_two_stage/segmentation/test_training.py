@@ -117,6 +117,7 @@ def test_refusals(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_training_on_phantoms_beats_an_untrained_copy_and_the_empty_mask(tmp_path: Path) -> None:
     """The shipped configs from the command line: phantoms are made, some minutes are trained."""
     scans = str(tmp_path / "phantoms")
