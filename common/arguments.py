@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -39,8 +40,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # the stubs' overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As `argparse` does, then turns tracebacks on where asked."""
-        known, rest = super().parse_known_args(args, namespace)
-        if known.__dict__.pop("debug", False):
+        """As `argparse` does; turns tracebacks on where asked, also for what it refuses."""
+        if "--debug" in (sys.argv[1:] if args is None else args):
             os.environ[DEBUG_VARIABLE] = "1"
+        known, rest = super().parse_known_args(args, namespace)
+        known.__dict__.pop("debug", None)
         return known, rest

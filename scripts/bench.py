@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common.arguments import Parser
 from common.errors import UserError, install_hook
 from common.files import write_json
 from tests.bench.harness import BENCHMARKS, NotMeasurable, Result
@@ -22,9 +23,7 @@ from tests.bench.harness import BENCHMARKS, NotMeasurable, Result
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--only", action="append", metavar="NAME", help="one benchmark; may be repeated")
     parser.add_argument("--output", type=Path, default=ROOT / "bench.json", help="default bench.json here")
     parser.add_argument("--list", action="store_true", help="print the names and stop")

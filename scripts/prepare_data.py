@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common.arguments import Parser
 from common.data.harmonise import Settings, harmonise
 from common.data.intensity import WINDOWS, Window, window_by_name
 from common.data.new_folder import refuse_existing
@@ -23,14 +23,12 @@ from common.data.obtain import obtain, table
 from common.data.registry import Dataset, find_dataset, load_registry
 from common.data.sources import Source
 from common.data.standardise import METHODS
-from common.errors import DEBUG_VARIABLE, UserError, install_hook
+from common.errors import UserError, install_hook
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="sets to prepare; several are merged")
     add("--list", action="store_true", help="print all known sets and stop")
@@ -44,7 +42,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
     add("--seed", type=int, default=0, help="seed of the split (default 0)")
     add("--download_only", action="store_true", help="stop after download and check")
-    add("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if not options.list and not (options.names and options.root):
         parser.error("give at least one NAME and --root, or --list")
@@ -55,8 +52,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; raises `UserError` for what the user can put right."""
     options = parse(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if options.debug:
-        os.environ[DEBUG_VARIABLE] = "1"
     registry = load_registry()
     if options.list:
         print(table(registry))

@@ -35,6 +35,11 @@ def nothing(_data: Path) -> dict[str, Any]:
     return {}
 
 
+def no_names(_data: Path) -> dict[str, str]:
+    """No placeholders."""
+    return {}
+
+
 def two_masks() -> torch.Tensor:
     """Masks (2, 1, 32, 32) in {0, 1}."""
     return (torch.rand(2, 1, 32, 32) > 0.5).float()
@@ -53,6 +58,8 @@ class BundleCase:
         inference: settings that name what inference works on.
         files: what a training writes beside what all bundles do.
         augment: settings that make training draw random numbers for each visit.
+        placeholders: what names of made-up files in the README's quick start stand for.
+        undrawn: settings without random numbers in the networks.
         network_input: makes what the tiny network takes, for two samples.
         metrics: of a validation.
         logged: what every iteration logs beside what all bundles do.
@@ -67,6 +74,8 @@ class BundleCase:
     beside: Callable[[Path], dict[str, Any]] = nothing
     files: frozenset[str] = frozenset()
     augment: Mapping[str, Any] = field(default_factory=dict)
+    placeholders: Callable[[Path], dict[str, str]] = no_names
+    undrawn: Mapping[str, Any] = field(default_factory=dict)
     network_input: Callable[[], torch.Tensor] = two_masks
     metrics: frozenset[str] = frozenset({"fid_randvgg"})
     logged: frozenset[str] = frozenset()
@@ -86,8 +95,8 @@ class BundleCase:
         """What follows ``python -m monai.bundle run``; ``config`` names files of the bundle's ``configs``."""
         files = [config] if isinstance(config, str) else list(config)
         paths = [str(self.configs / f"{name}.yaml") for name in files]
-        given = [part for key, value in overrides.items() for part in (f"--{key}", _text(value))]
-        return ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), *given]
+        config_file = paths[0] if len(paths) == 1 else str(paths)
+        return ["run", run_id, "--config_file", config_file, *override_words(overrides)]
 
     def settings(self, data: Path, folder: Path | str, **more: Any) -> dict[str, Any]:
         """Overrides of a tiny training on ``data`` into ``folder``."""
@@ -96,6 +105,11 @@ class BundleCase:
     def training(self, data: Path, folder: Path | str, **more: Any) -> list[str]:
         """The command line of a tiny training."""
         return self.arguments("training", "train", **self.settings(data, folder, **more))
+
+
+def override_words(overrides: Mapping[str, Any]) -> list[str]:
+    """``--key value`` as on the command line."""
+    return [part for key, value in overrides.items() for part in (f"--{key}", _text(value))]
 
 
 def _text(value: Any) -> str:

@@ -121,6 +121,8 @@ def _in_child(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.path[:] = [cwd, *(entry for entry in sys.path if entry not in ("", cwd, str(ROOT)))]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("common", "bundles")]:
+        del sys.modules[name]  # what this module has imported: the run is to find its own
     sys.argv = ["monai.bundle", *parts]
     torch.set_num_threads(1)
     if file_limit:

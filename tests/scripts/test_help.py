@@ -1,7 +1,8 @@
-"""The scripts from another folder."""
+"""Every script: an example in its help, one line for errors, tracebacks on demand; from another folder."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,31 @@ import pytest
 
 from common.paths import repository_root
 
+SCRIPTS = sorted((repository_root() / "scripts").glob("*.py"))
+
+
+def run(script: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    line = [sys.executable, str(script), *words]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["prepare_data.py", "bench.py", "synthesize.py"])
-def test_scripts_run_from_another_folder(tmp_path: Path, script: str) -> None:
-    line = [sys.executable, str(repository_root() / "scripts" / script), "--help"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "usage" in done.stdout.lower(), done.stderr
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_help_has_an_example(tmp_path: Path, script: Path) -> None:
+    done = run(script, tmp_path, "--help")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
+    assert printed.startswith("usage: ") and "--debug" in printed
+    assert "Example" in printed and f"python scripts/{script.name}" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_errors_are_one_line_and_a_traceback_only_on_demand(tmp_path: Path, script: Path) -> None:
+    plain = run(script, tmp_path, "--nonesuch")
+    assert plain.returncode == 1
+    assert plain.stderr.startswith("error: ") and len(plain.stderr.splitlines()) == 1, plain.stderr
+    traced = run(script, tmp_path, "--nonesuch", "--debug")
+    assert traced.returncode == 1 and "Traceback" in traced.stderr

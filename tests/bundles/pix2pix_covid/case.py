@@ -55,6 +55,8 @@ CASE = BundleCase(
     make_pairs,
     inference=lambda data: {"input_dir": data / "masks"},
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},
+    placeholders=lambda data: {"MASKS": str(data / "masks")},
+    undrawn={"network_def#dropout": 0.0},
     metrics=frozenset({"fid_randvgg", "lesion_faithfulness"}),
     logged=frozenset({"G_l1"}),
 )

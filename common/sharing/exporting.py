@@ -1,0 +1,118 @@
+"""A trained generator for programs without this code: TorchScript or ONNX, compared with the original."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ckpt_export, onnx_export
+from monai.utils import optional_import
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import atomic_write, read_json
+from common.inference.models import load_weights, model_info, network_for
+from common.paths import bundle_root
+from common.sharing.sample_input import sample_input
+
+SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
+TOLERANCE = 1e-4
+"""Of grey levels in [-1, 1]: a hundredth of what 8 bits tell apart."""
+TRACED, COMPARED = 2, 3
+"""Batches: not 1, which exporters take for a constant, and another."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An export as asked for on the command line."""
+
+    name: str  # of the bundle
+    format: str  # a key of `SUFFIXES`
+    ckpt_path: Path | None = None  # default bundles/NAME/models/model.pt
+    output: Path | None = None  # default beside the weights
+
+
+def export(settings: Settings) -> Path:
+    """Writes the generator to ``output``; any batch size, the image size of its training.
+
+    Raises:
+        UserError: no trained model, a package is missing, or the export gives other images.
+    """
+    bundle = Path(bundle_root(settings.name))
+    weights = settings.ckpt_path or bundle / "models" / "model.pt"
+    output = settings.output or weights.with_suffix(SUFFIXES[settings.format])
+    metadata, info = read_json(bundle / "configs" / "metadata.json"), model_info(weights)
+    network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "see the bundle's README")
+    convert, run = (_to_onnx, _run_onnx) if settings.format == "onnx" else (_to_torchscript, torch.jit.load)
+    with atomic_write(output) as temporary:
+        convert(bundle, weights, temporary, sample_input(metadata, info, TRACED))
+        error = difference(network, run(str(temporary)), sample_input(metadata, info, COMPARED, seed=1))
+        if not error <= TOLERANCE:
+            raise UserError(f"{output}: not written, its images differ from PyTorch's by {error:.2g}")
+    logger.info(f"{output}: images differ from PyTorch's by {error:.1e} at most")
+    return output
+
+
+def difference(network: nn.Module, exported: Callable[[Tensor], Tensor], given: Tensor) -> float:
+    """The largest absolute difference between the images of two networks."""
+    with torch.inference_mode():
+        return float((network(given) - exported(given)).abs().max())
+
+
+def _to_torchscript(bundle: Path, weights: Path, output: Path, _: Tensor) -> None:
+    ckpt_export(
+        "network_def",
+        filepath=str(output),
+        ckpt_file=str(weights),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(inference_config(bundle)),
+        ckpt_path=str(weights),
+    )
+
+
+def _to_onnx(bundle: Path, weights: Path, output: Path, given: Tensor) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if not optional_import(package)[1]:
+            raise UserError(f"ONNX needs {package}: pip install onnx onnxscript onnxruntime")
+    onnx_export(
+        "network_def",
+        filepath=str(output),
+        ckpt_file=str(weights),
+        config_file=str(inference_config(bundle)),
+        use_trace=True,
+        input_shape=list(given.shape),
+        converter_kwargs={
+            "input_names": ["image"],
+            "output_names": ["pred"],
+            "dynamo": True,
+            "verbose": False,
+            "dynamic_shapes": ({0: torch.export.Dim("batch")},),
+        },
+        ckpt_path=str(weights),
+    )
+
+
+def _run_onnx(path: str) -> Callable[[Tensor], Tensor]:
+    """The ONNX file as a function."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(given: Tensor) -> Tensor:
+        results: list[Any] = session.run(None, {name: given.numpy()})
+        return torch.from_numpy(results[0])
+
+    return run
+
+
+def inference_config(bundle: Path) -> Path:
+    """The bundle's YAML, or in a download without it the JSON."""
+    yaml = bundle / "configs" / "inference.yaml"
+    return yaml if yaml.is_file() else yaml.with_suffix(".json")

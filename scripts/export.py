@@ -1,0 +1,50 @@
+"""Exports a bundle's trained generator as TorchScript or ONNX, and compares its images with PyTorch's.
+
+The file takes any batch size. ONNX needs the extra `export`: pip install onnx onnxscript onnxruntime.
+
+Example:
+    python scripts/export.py pix2pix_covid --format torchscript
+    python scripts/export.py pix2pix_covid --format onnx --ckpt_path RUN/models/model.pt --output model.onnx
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.arguments import Parser
+from common.errors import install_hook
+from common.sharing.exporting import SUFFIXES, Settings, export
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """The command line.
+
+    Raises:
+        UserError: something in it is wrong.
+    """
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid")
+    add("--format", choices=list(SUFFIXES), required=True, help="kind of file")
+    add("--ckpt_path", type=Path, metavar="FILE", help="weights (default bundles/NAME/models/model.pt)")
+    add("--output", type=Path, metavar="FILE", help="default beside the weights: model.ts or model.onnx")
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; raises `UserError` for what the user can put right."""
+    settings = parse(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("common").setLevel(logging.INFO)
+    for name in ("monai.bundle.scripts", "torch.onnx"):  # they tell of each setting, and of torchvision
+        logging.getLogger(name).setLevel(logging.ERROR)
+    export(settings)
+
+
+if __name__ == "__main__":
+    install_hook()
+    main()

@@ -1,0 +1,35 @@
+"""Begins a new bundle: configs that train at once on phantoms, a small network to replace, its tests' case.
+
+CONTRIBUTING.md says what comes then.
+
+Example:
+    python scripts/new_bundle.py my_bundle
+    python -m monai.bundle run training --config_file bundles/my_bundle/configs/train.yaml --max_epochs 1
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.arguments import Parser
+from common.errors import install_hook
+from common.paths import repository_root
+from common.scaffolding import new_bundle
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; raises `UserError` for what the user can put right."""
+    parser = Parser(__doc__)
+    parser.add_argument("name", metavar="NAME", help="of the bundle: small letters, digits, underscores")
+    name = parser.parse_args(arguments).name
+    for path in new_bundle(repository_root(), name):
+        print(path)
+    print(f"next: your networks in bundles/{name}/networks.py, its case in tests/bundles/cases.py")
+
+
+if __name__ == "__main__":
+    install_hook()
+    main()
