@@ -13,8 +13,8 @@ from tests.bundles.lung_two_stage.generation.case import train
 
 # Iterations of an epoch of 32 nodules (24 normals) in batches of 4, and what is logged beside the usual.
 RECIPES = {
-    (): (4, {"D_penalty"}),
-    ("train_normals",): (3, {"D_penalty"}),
+    (): (8, {"D_penalty"}),
+    ("train_normals",): (6, {"D_penalty"}),
     ("gan",): (8, set()),
     ("dcgan",): (8, set()),
     ("wgan",): (1, set()),
