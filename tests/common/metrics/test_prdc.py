@@ -67,7 +67,7 @@ def test_the_same_as_whole_matrices(count: int, k: int) -> None:
     plain = real.double().numpy(), fake.double().numpy()
     distance, manifolds = kid_prdc(real, fake, k)
     assert manifolds.means() == pytest.approx(plain_prdc(*plain, k))
-    assert distance == pytest.approx(plain_kid(*plain), rel=1e-5)
+    assert distance == pytest.approx(plain_kid(*plain), rel=1e-4)  # float32 products differ by processor
 
 
 def test_exact_where_float32_sees_no_difference() -> None:
