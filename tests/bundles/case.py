@@ -58,6 +58,7 @@ class BundleCase:
         inference: settings that name what inference works on.
         files: what a training writes beside what all bundles do.
         augment: settings that make training draw random numbers for each visit.
+        evaluating: settings of an evaluation, where the made set's test split is too small for one.
         placeholders: what names of made-up files in the README's quick start stand for.
         undrawn: settings without random numbers in the networks.
         network_input: makes what the tiny network takes, for two samples.
@@ -74,6 +75,7 @@ class BundleCase:
     beside: Callable[[Path], dict[str, Any]] = nothing
     files: frozenset[str] = frozenset()
     augment: Mapping[str, Any] = field(default_factory=dict)
+    evaluating: Callable[[Path], dict[str, Any]] = nothing
     placeholders: Callable[[Path], dict[str, str]] = no_names
     undrawn: Mapping[str, Any] = field(default_factory=dict)
     network_input: Callable[[], torch.Tensor] = two_masks

@@ -32,7 +32,8 @@ def shortened(case: BundleCase, words: list[str], data: Path, folder: Path) -> l
     run_id, names = words[3], {"OUT": str(folder / "out"), "DATA": str(data), **case.placeholders(data)}
     more = {
         "training": case.settings(data, folder / "run"),
-        "evaluating": {"dataset_dir": data, "output_dir": folder / "run", **case.beside(data)},
+        "evaluating": {"dataset_dir": data, "output_dir": folder / "run"}
+        | {**case.beside(data), **case.evaluating(data)},
     }.get(run_id, {"ckpt_path": folder / "run" / "models" / "model.pt", "output_dir": folder / "out"})
     missing = {key: value for key, value in more.items() if key not in given_keys(words)}
     return [*(names.get(word, word) for word in words), *override_words(missing)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,13 +46,21 @@ def make_slice(random: np.random.Generator) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make_images(folder: Path, name: str = "covid", papers: int = PAPERS) -> None:
-    """A class folder of made slices, four of each paper."""
+def make_images(folder: Path, name: str = "covid", papers: int = PAPERS, first: int = 0) -> None:
+    """A class folder of made slices, four of each paper; the papers' numbers begin at ``first``."""
     (folder / name).mkdir(parents=True)
-    for paper in range(papers):
+    for paper in range(first, first + papers):
         random = np.random.default_rng([paper, len(name)])
         for number in range(SLICES):
             Image.fromarray(make_slice(random)).save(folder / name / f"{name}{paper}-p{number}-1.png")
+
+
+def held_out(data: Path) -> dict[str, Any]:
+    """A folder of other papers: four test images are too few to evaluate on."""
+    folder = data.with_name("heldout")
+    if not folder.exists():
+        make_images(folder, papers=3, first=PAPERS)
+    return {"heldout_dir": folder}
 
 
 def make_input() -> torch.Tensor:
@@ -65,6 +74,7 @@ CASE = BundleCase(
     SHORT,
     make_images,
     inference=lambda _data: {"num_samples": 3},
+    evaluating=held_out,
     network_input=make_input,
     logged=frozenset(
         {"D_gradient_norm", "G_gradient_norm", "D_penalty"}
