@@ -148,13 +148,16 @@ class Page:
 
 def notes(pictures: Pictures, network: DenseAutoencoder, info: Mapping[str, Any]) -> str:
     """What the page says of itself."""
-    said = f"{_counted(pictures)}, placed by an autoencoder that keeps {network.latent} values of each."
+    generated = int((pictures.classes == len(pictures.class_names) - 1).sum())
+    said = (
+        f"{len(pictures) - generated} real and {generated} generated images, placed by an autoencoder that "
+        f"keeps {network.latent} values of each."
+    )
     metrics = info.get("metrics", {})
     if MSE not in metrics or MEAN_IMAGE not in metrics:
         return said
-    return (
-        f"{said} Its error on unseen images: {metrics[MSE]:.3f}, of the mean image {metrics[MEAN_IMAGE]:.3f}."
-    )
+    errors = f"{metrics[MSE]:.3f}, of the mean image {metrics[MEAN_IMAGE]:.3f}"
+    return f"{said} Its mean squared error on unseen images: {errors}."
 
 
 def _counted(pictures: Pictures) -> str:
