@@ -121,7 +121,8 @@ def test_a_download_trains_evaluates_infers_and_exports(
     run_there(folder, "training", "train", tmp_path, **two_iterations)
     assert len((tmp_path / "run" / "logs" / "losses.csv").read_text().splitlines()) == 3
     assert (tmp_path / "run" / "models" / "model.pt").is_file()
-    run_there(folder, "evaluating", "evaluate", tmp_path, dataset_dir=data, **case.beside(data))
+    beside = {**case.beside(data), **case.evaluating(data)}
+    run_there(folder, "evaluating", "evaluate", tmp_path, dataset_dir=data, **beside)
     assert (folder / "eval" / "metrics.json").is_file()
     given = {**case.inference(data), "output_dir": tmp_path / "out"}
     run_there(folder, "inference", "inference", tmp_path, **given)
