@@ -12,24 +12,15 @@ Example (the paper's million: 5000 groups x 500 normals, 2 in 5 kept):
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundles.lung_two_stage.composition.formats import FORMATS
 from bundles.lung_two_stage.composition.settings import Settings
+from common.arguments import Parser
 from common.errors import UserError, install_hook
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of usage and exit."""
-        raise UserError(f"{message}; see --help")
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -38,7 +29,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--nodules", dest="nodules_dir", metavar="DIR", required=True, help="bank of nodules")
     add("--normals", dest="normals_dir", metavar="DIR", required=True, help="bank of slices without nodules")
