@@ -24,6 +24,8 @@ from common.metrics.froc import Candidate
 from common.training.modes import evaluating
 
 BATCH = 64
+THRESHOLD = 0.5
+"""Probability from which a candidate is kept."""
 BESIDE_DETECTOR = 10
 """Blobs of a scan from which the classifier of a detector's candidates learns too."""
 HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
@@ -89,8 +91,8 @@ class ClassifiedCandidates:
         network: cubes (B, 1, D, S, S) -> logits (B, 1).
         proposer: finds the candidates.
         shape, window: of the cubes, as in training.
-        weigh: multiply the proposer's score with the classifier's instead of taking the latter alone.
-        threshold: candidates that score less are dropped.
+        weigh: multiply the classifier's probability with the proposer's score; else it is the score.
+        threshold: candidates whose probability is less are dropped.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class ClassifiedCandidates:
         shape: CubeShape,
         window: Window,
         weigh: bool = False,
-        threshold: float = 0.0,
+        threshold: float = THRESHOLD,
     ) -> None:
         self.name, self.network, self.proposer = name, network, proposer
         self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
@@ -123,14 +125,15 @@ class ClassifiedCandidates:
         return cls(name, network.to(device), proposer, shape, model_window(info), weigh)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """Those that score ``threshold`` at least, neighbours merged; score 0 to 1."""
+        """Those that the classifier keeps, neighbours merged; score 0 to 1."""
         found = self.proposer.candidates(scan)
         probabilities = self._probabilities(scan, voxels_of(found, scan))
         scored = [
             replace(candidate, score=probability * (candidate.score if self.weigh else 1.0))
             for candidate, probability in zip(found, probabilities, strict=True)
+            if probability >= self.threshold
         ]
-        return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
+        return merge_candidates(scored)
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
         """It draws none."""

@@ -27,14 +27,14 @@ class CentreBrightness(nn.Module):
 WINDOW = Window(-1000, 400)
 
 
-def method(weigh: bool = False, threshold: float = 0.0) -> ClassifiedCandidates:
+def method() -> ClassifiedCandidates:
     proposer = BlobProposer(least=25)
-    return ClassifiedCandidates("blobs", CentreBrightness(), proposer, CubeShape(), WINDOW, weigh, threshold)
+    return ClassifiedCandidates("blobs", CentreBrightness(), proposer, CubeShape(), WINDOW)
 
 
 def test_candidates_of_a_volume_lie_in_its_nodules() -> None:
     scan = scan_of([(8, 20, 28, 6), (9, 44, 14, 4)], (16, 64, 64))
-    found = sorted(method(threshold=0.5).candidates(scan), key=lambda c: -c.radius_mm)
+    found = sorted(method().candidates(scan), key=lambda c: -c.radius_mm)
     truth = [TrueNodule(scan.name, n.centre_mm, n.diameter_mm) for n in scan.nodules]
     result = froc(found, truth, [scan.name], resamples=5)
     assert result.sensitivity.mean == 1.0 and result.candidates.mean == 2.0
@@ -53,6 +53,16 @@ def test_scores_may_be_weighed_by_the_proposers() -> None:
         for weigh in (False, True)
     )
     assert weighed[0].score == pytest.approx(0.25 * plain[0].score) and plain[0].score > 0.8
+
+
+def test_what_the_classifier_doubts_is_dropped() -> None:
+    scan, proposer = scan_of([(0, 20, 28, 6)]), BlobProposer(least=25)
+    kept = [
+        ClassifiedCandidates("x", CentreBrightness(), proposer, CubeShape(), WINDOW, threshold=threshold)
+        for threshold in (0.0, 0.5, 1.0)
+    ]
+    counts = [len(one.candidates(scan)) for one in kept]
+    assert counts[0] >= counts[1] == 1 and counts[2] == 0
 
 
 def test_a_scan_without_candidates_has_none() -> None:

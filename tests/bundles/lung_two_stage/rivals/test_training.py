@@ -61,7 +61,7 @@ def test_patch_classifier(crops: Path, tmp_path: Path) -> None:
     method = load_method("CNN + VGG", tmp_path / "vgg" / "models" / "model.pt")
     assert isinstance(method, ClassifiedCandidates) and isinstance(method.proposer, BlobProposer)
     found = method.candidates(scan_of([(0, 20, 24, 5)]))
-    assert found and all(0 <= candidate.score <= 1 for candidate in found)
+    assert all(0.5 <= candidate.score <= 1 for candidate in found)
     facts = json.loads((tmp_path / "vgg" / "models" / "model.json").read_text())
     assert facts["cube"]["side_mm"] == 11.2 and 0 <= facts["metrics"]["roc_area"] <= 1
     again = train(["cnn_vgg"], crops, tmp_path / "vgg", **CUBES)
