@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tqdm import tqdm
+
 from common.arguments import Parser
 from common.errors import UserError, install_hook
 from common.files import write_json
@@ -67,12 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     print(f"{'name':<26}{'ratio':>9}{'goal':>9}  {'':<8}{'ours':>10}{'baseline':>11} {'unit':<10}{'n':>3}")
     results = []
-    for name in names:
+    for name in tqdm(names, "measuring", unit="benchmark", disable=None):
         try:
             results.append(BENCHMARKS[name]())
-            print(row(results[-1]), flush=True)
+            tqdm.write(row(results[-1]))
         except NotMeasurable as reason:
-            print(f"{name:<26}not measurable here: {reason}", flush=True)
+            tqdm.write(f"{name:<26}not measurable here: {reason}")
     write_json(options.output, [asdict(result) for result in results])
     print(f"written to {options.output}")
 

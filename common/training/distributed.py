@@ -42,7 +42,21 @@ def start(device: str | torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **_place_of_restart())
+
+
+def _place_of_restart() -> dict[str, Any]:
+    """A part of the launcher's store for workers that it has started again; nothing for the first ones.
+
+    The launcher keeps one store for all its attempts, and in it the addresses of dead workers, which the new
+    ones would call. Over several nodes each launcher counts for itself; there
+    ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` gives each attempt a store.
+    """
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if not attempt or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    store, number, count = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"attempt {attempt}", store), "rank": number, "world_size": count}
 
 
 def stop() -> None:

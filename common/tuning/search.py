@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from common.errors import UserError
 from common.random import generator
 from common.tuning.space import Choices, Parameter, SearchSpace, Value, rounded
@@ -88,13 +90,17 @@ class Search:
         Raises:
             UserError: the first trial ended with an error that is not divergence: the others would too.
         """
-        while len(self.ended()) < trials:
-            number, values = self._next()
-            shown = ", ".join(f"{key} {value}" for key, value in values.items())
-            logger.info(f"trial {number}: {shown}")
-            outcome = self.train(self.trial_folder(number), {**self.overrides, **values})
-            self._record(number, outcome)
-            done(self.study.get_trials(deepcopy=False)[number])
+        with tqdm(
+            total=trials, initial=len(self.ended()), desc="searching", unit="trial", disable=None
+        ) as bar:
+            while len(self.ended()) < trials:
+                number, values = self._next()
+                shown = ", ".join(f"{key} {value}" for key, value in values.items())
+                logger.info(f"trial {number}: {shown}")
+                outcome = self.train(self.trial_folder(number), {**self.overrides, **values})
+                self._record(number, outcome)
+                done(self.study.get_trials(deepcopy=False)[number])
+                bar.update()
 
     def trial_folder(self, number: int) -> Path:
         """Where trial ``number`` trains."""

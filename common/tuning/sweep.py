@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -85,7 +86,7 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     """
     with locked(sweep.output_dir) as descriptor:
         _check_same(sweep)
-        for value in sweep.values:
+        for value in tqdm(sweep.values, "sweeping", unit="run", disable=None):
             if not _evaluation(sweep, value).is_file():
                 logger.info(f"{sweep.key} {value}")
                 _run(sweep, value, descriptor)

@@ -14,6 +14,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -62,6 +63,9 @@ def finished(process: subprocess.Popen[str], timeout: float = 300) -> Run:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
+        process.terminate()  # a launcher ends its workers too
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=20)
         process.kill()
         raise
     return Run(process.returncode, out, err)

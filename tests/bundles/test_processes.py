@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,16 +15,26 @@ import yaml
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Run, command, finished
 
+pytestmark = pytest.mark.timeout(2000)
+
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def train_in_two(case: BundleCase, data: Path, tmp_path: Path, **more: Any) -> Run:
-    overlay = tmp_path / "record.yaml"
+def train_in_two(
+    case: BundleCase,
+    data: Path,
+    tmp_path: Path,
+    overlay: dict[str, Any] | None = None,
+    launcher: Sequence[str] = LAUNCHER,
+    **more: Any,
+) -> Run:
+    """A training by ``multi_gpu_train.yaml`` and ``overlay``, which by default notes the samples."""
     recorder = {"_target_": "tests.bundles.recording.VisitedSamples", "folder": str(tmp_path / "seen")}
-    overlay.write_text(yaml.safe_dump({"+train#handlers": [recorder]}))
+    file = tmp_path / "overlay.yaml"
+    file.write_text(yaml.safe_dump(overlay or {"+train#handlers": [recorder]}))
     settings = case.settings(data, tmp_path / "run", **more)
-    configs = ["train", "multi_gpu_train", str(overlay.with_suffix(""))]
-    return finished(command(case.arguments("training", configs, **settings), launcher=LAUNCHER))
+    configs = ["train", "multi_gpu_train", str(file.with_suffix(""))]
+    return finished(command(case.arguments("training", configs, **settings), launcher=launcher), timeout=900)
 
 
 def visits(tmp_path: Path) -> dict[int, list[int]]:
@@ -77,3 +89,56 @@ def test_a_refusal_ends_both_processes(case: BundleCase, data: Path, tmp_path: P
     assert run.code == 1
     assert "error: 20 training samples are fewer than one batch of 64 x 2 processes" in run.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    """With frozen BatchNorm, whose statistics are each process's own, and noise that belongs to samples."""
+    by_name = {
+        "_target_": "importlib.import_module",
+        "_requires_": "@on_path",
+        "name": "tests.bundles.equality",
+    }
+    overlay: dict[str, Any] = {"equality": by_name, "shared_norm": "$@equality.frozen"}
+    if "latent" in case.tiny:
+        latent = {"_target_": "tests.bundles.equality.LatentOfSample", "size": "@latent"}
+        overlay["train#trainer#prepare_batch"] = latent
+    plain = {"amp": False, "max_epochs": 1, "val_interval": 1, **case.undrawn}
+    losses, weights = {}, {}
+    for name, launcher, batch_size in (("two", LAUNCHER, 2), ("one", [], 4), ("other", [], 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        run = train_in_two(case, data, folder, overlay, launcher, batch_size=batch_size, **plain)
+        assert run.code == 0, run.err
+        losses[name] = np.genfromtxt(folder / "run" / "logs" / "losses.csv", delimiter=",", names=True)
+        state = torch.load(folder / "run" / "models" / "model.pt", weights_only=True)
+        weights[name] = torch.cat([value.flatten().float() for value in state.values()])
+    assert len(losses["two"]) == len(losses["one"]) == 5
+    names = [column for column in losses["one"].dtype.names if column.startswith(("G_", "D_"))]
+    assert "G_loss" in names and "D_loss" in names
+    for column in names:
+        np.testing.assert_allclose(losses["two"][column], losses["one"][column], rtol=1e-3, atol=1e-4)
+    apart = {name: float((weights[name] - weights["one"]).abs().mean()) for name in ("two", "other")}
+    assert apart["two"] < 0.01 * apart["other"], apart
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again_and_the_run_goes_on(
+    case: BundleCase, data: Path, tmp_path: Path
+) -> None:
+    launcher = [*LAUNCHER, "--max_restarts=1"]
+    killed = {
+        "_target_": "tests.bundles.recording.KilledOnce",
+        "iteration": 8,
+        "mark": str(tmp_path / "killed"),
+    }
+    for name, overlay in (("straight", {}), ("broken", {"+train#handlers": [killed]})):
+        folder = tmp_path / name
+        folder.mkdir()
+        run = train_in_two(case, data, folder, overlay, launcher, max_epochs=2, resume=True, val_interval=1)
+        assert run.code == 0, run.err
+    assert (tmp_path / "killed").exists()
+    assert "resumed after iteration 5" in run.out + run.err
+    for name in ("logs/losses.csv", "models/model.pt"):
+        straight, broken = (tmp_path / kind / "run" / name for kind in ("straight", "broken"))
+        assert straight.read_bytes() == broken.read_bytes(), name
