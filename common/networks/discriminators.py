@@ -30,7 +30,7 @@ class ConditionalPatchDiscriminator(nn.Module):
         channels: width of the first layer.
         num_layers_d: layers that double the width; 1, 2, 3, 4 see 16, 34, 70, 142 pixels.
         scales: number of scales.
-        norm: name of the normalisation in MONAI's terms.
+        norm: name of the normalisation in MONAI's terms; None for none.
         spectral: spectral normalisation of every convolution (Miyato et al. 2018).
     """
 
@@ -41,7 +41,7 @@ class ConditionalPatchDiscriminator(nn.Module):
         channels: int = 64,
         num_layers_d: int = 3,
         scales: int = 1,
-        norm: str | tuple[str, dict[str, object]] = "BATCH",
+        norm: str | tuple[str, dict[str, object]] | None = "BATCH",
         spectral: bool = False,
     ) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_trained_enhancer_beats_the_untrained_one(work: Path, tmp_path: Path) -> None:
     """An untrained one leaves composites as they are; nodules stay nodules."""
-    given = {"max_epochs": 12, "val_interval": 4, "network_def#width": 8, "learning_rate": 1e-3}
+    given = {"max_epochs": 20, "val_interval": 4, "network_def#width": 8, "discriminator_def#channels": 16}
     run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
     assert run.code == 0, run.err
     metrics = read_json(tmp_path / "run" / "models" / "model.json")["metrics"]
