@@ -59,10 +59,16 @@ def empty_nodule_set(folder: Path) -> str:
     return "no slice has a nodule"
 
 
-TROUBLES = [annotation_outside, series_without_annotations, scan_without_its_raw, unknown_category]
+TROUBLES = [
+    annotation_outside,
+    series_without_annotations,
+    empty_nodule_set,
+    pytest.param(scan_without_its_raw, marks=pytest.mark.slow),
+    pytest.param(unknown_category, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("spoil", [*TROUBLES, empty_nodule_set], ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("spoil", TROUBLES, ids=lambda spoil: spoil.__name__)
 def test_bad_scans_are_one_line(spoil: Callable[[Path], str], tmp_path: Path) -> None:
     said = spoil(tmp_path / "data")
     config = ROOT / "bundles" / "lung_two_stage" / "configs" / "train_segmentation.yaml"
