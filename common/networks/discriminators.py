@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from monai.networks.nets import PatchDiscriminator
@@ -41,7 +41,7 @@ class ConditionalPatchDiscriminator(nn.Module):
         channels: int = 64,
         num_layers_d: int = 3,
         scales: int = 1,
-        norm: str | tuple[str, dict[str, object]] | None = "BATCH",
+        norm: str | tuple[Any, ...] | None = "BATCH",
         spectral: bool = False,
     ) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ConditionalPatchDiscriminator(nn.Module):
                 channels=channels,
                 in_channels=image_channels + condition_channels,
                 num_layers_d=num_layers_d,
-                norm=norm,
+                norm=cast(Any, norm),  # MONAI's layers take None, its annotation does not say so
             )
             for _ in range(scales)
         )

@@ -51,7 +51,7 @@ class Renderer:
         categories: Sequence[str] = (),
     ) -> None:
         self.nodules, self.normals, self.groups, self.outlines = nodules, normals, groups, outlines
-        self.plan, self.seed = plan, seed
+        self.plan, self.seed = np.asarray(plan), seed  # a mapped array's items are slow to get
         self.categories = categories_of(nodules, categories)
         self._stamp = lru_cache(maxsize=STAMPS)(self._make_stamp)
 
