@@ -1,4 +1,4 @@
-"""What a trust report says, as plain values: the sections write them, the page and ``trust.json`` show them."""
+"""What a trust report says, in plain values: sections write them, the page and ``trust.json`` show them."""
 
 from __future__ import annotations
 
