@@ -16,16 +16,7 @@ from common.sharing.rules import violations
 BUNDLES = repository_root() / "bundles"
 
 
-UNFINISHED = {"dcgan_covid", "lung_two_stage"}  # their pages are being written
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(name in UNFINISHED, reason="unfinished", strict=False))
-        for name in bundle_names()
-    ],
-)
+@pytest.mark.parametrize("name", bundle_names())
 def test_every_bundle_keeps_them(name: str) -> None:
     assert violations(BUNDLES / name) == []
 
