@@ -12,10 +12,10 @@ from monai.losses import DiceLoss
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bundles.lung_two_stage.diagnosis.comparison import Metric
-from bundles.lung_two_stage.diagnosis.fitting import predictions
 from bundles.lung_two_stage.diagnosis.slices import NODULE, SliceItems, Slices
 from common.metrics.classification import balanced_accuracy, macro_area, recalls
+from common.metrics.comparison import Metric
+from common.training.in_memory import predictions
 
 SEGMENTATION = "segmentation"
 

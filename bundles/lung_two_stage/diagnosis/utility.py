@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from bundles.lung_two_stage.diagnosis.comparison import Comparison, sentence
-from bundles.lung_two_stage.diagnosis.fitting import Budget, fit, seeded
 from bundles.lung_two_stage.diagnosis.slices import CATEGORY, NODULE, SliceItems, Slices
 from bundles.lung_two_stage.diagnosis.sources import REAL, REGIMES, Sources
 from bundles.lung_two_stage.diagnosis.tasks import Task
 from common.data.augment import Augmentation
 from common.metrics.bootstrap import Resamples, resample_counts
+from common.metrics.comparison import Comparison, sentence
 from common.random import generator
+from common.training.in_memory import Budget, fit, seeded
 
 logger = logging.getLogger(__name__)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from bundles.lung_two_stage.diagnosis.fitting import Budget, Repeated, fit, predictions, seeded
 from bundles.lung_two_stage.diagnosis.network import SliceClassifier
 from bundles.lung_two_stage.diagnosis.slices import SliceItems, Slices, of_bank
 from bundles.lung_two_stage.diagnosis.sources import Sources
 from bundles.lung_two_stage.diagnosis.tasks import classification, segmentation
 from bundles.lung_two_stage.diagnosis.utility import Utility
 from common.data.intensity import WINDOWS
+from common.training.in_memory import Budget, fit, predictions, seeded
 from tests.bundles.lung_two_stage.made_work import slice_bank
 
 TINY = {"iterations": 2, "batch_size": 4}
@@ -36,27 +34,6 @@ def sources(broken: bool = False) -> Sources:
 
 def make() -> nn.Module:
     return SliceClassifier(width=4, levels=2)
-
-
-def test_passes_are_permuted_and_augmented_anew() -> None:
-    class Draws:
-        def __getitem__(self, visit: Any) -> Any:
-            return visit
-
-    visits = [Repeated(Draws(), 5, 12, seed=0)[k] for k in range(12)]
-    assert sorted(v.sample for v in visits[:5]) == sorted(v.sample for v in visits[5:10]) == list(range(5))
-    assert [v.epoch for v in visits] == [0] * 5 + [1] * 5 + [2] * 2
-    assert [v.sample for v in visits[:5]] != [v.sample for v in visits[5:10]]
-
-
-def test_the_first_weights_follow_from_seed_and_name() -> None:
-    state = torch.get_rng_state()
-    weights = [
-        seeded(make, seed, name).last.weight for seed, name in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))
-    ]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
 
 
 def test_a_comparison_is_whole_and_repeats() -> None:

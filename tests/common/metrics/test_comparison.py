@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundles.lung_two_stage.diagnosis.comparison import Comparison, sentence
 from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.comparison import Comparison, sentence
 
 
 def mean(outcome: np.ndarray, counts: np.ndarray) -> float:
