@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from common.errors import UserError
+from common.random import generator
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,12 @@ class ImageSet:
     Attributes:
         images: float32 (N, 1, S, S) in [-1, 1].
         patients: one id an image; of synthetic ones each its own.
-        names: the files, for lists and captions.
+        names: the files, for lists and captions: paths in ``folder``, with ``#PART`` for a part of a file.
         labels: conditions (N, 1, S, S): {0, 1} masks, or the indices of structures; None without.
         structures: names of the label values from 1 on; one for masks.
+        folder: where the files are, for messages.
+        scans: the patients as a model's own splits name them, where several are known to be one person; ()
+            for ``patients``.
     """
 
     images: Tensor
@@ -25,6 +31,8 @@ class ImageSet:
     names: Sequence[str]
     labels: Tensor | None = None
     structures: Sequence[str] = ()
+    folder: str = ""
+    scans: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -32,12 +40,13 @@ class ImageSet:
     def chosen(self, places: Sequence[int]) -> ImageSet:
         """The images at ``places``, in their order."""
         taken = list(places)
-        return ImageSet(
-            self.images[taken],
-            [self.patients[place] for place in taken],
-            [self.names[place] for place in taken],
-            None if self.labels is None else self.labels[taken],
-            self.structures,
+        return replace(
+            self,
+            images=self.images[taken],
+            patients=[self.patients[place] for place in taken],
+            names=[self.names[place] for place in taken],
+            labels=None if self.labels is None else self.labels[taken],
+            scans=[self.scans[place] for place in taken] if self.scans else (),
         )
 
 
@@ -54,3 +63,48 @@ class Sets:
     real: ImageSet
     heldout: ImageSet
     synthetic: ImageSet
+
+
+def split_by_patient(
+    real: ImageSet, seed: int = 0, training: Collection[str] = ()
+) -> tuple[ImageSet, ImageSet]:
+    """The real images for `Sets.real` and for `Sets.heldout`, of different patients.
+
+    Args:
+        real: all of them.
+        seed: another seed gives another split; the order of the images does not matter.
+        training: the patients that the model learned from, where they are known (``splits`` in its
+            metadata): the split is theirs then. Without them patients are drawn until half of the images are
+            held out, and what is said of copies holds only if the model saw the one half alone.
+    Raises:
+        UserError: one patient only, or the training patients are all or none of them.
+    """
+    known = set(training)
+    scans = real.scans or real.patients
+    kept = {patient for patient, scan in zip(real.patients, scans, strict=True) if scan in known}
+    if not known:
+        kept = _drawn(real.patients, seed)
+    here = [place for place, patient in enumerate(real.patients) if patient in kept]
+    there = [place for place, patient in enumerate(real.patients) if patient not in kept]
+    if not here or not there:
+        which = "all" if here else "none"
+        told = f"{which} of them among the model's training patients" if known else "which cannot be split"
+        raise UserError(
+            f"{real.folder or 'the real images'}: {len(set(real.patients))} patients, {told}; "
+            "give other patients' images with --heldout"
+        )
+    return real.chosen(here), real.chosen(there)
+
+
+def _drawn(patients: Sequence[str], seed: int) -> set[str]:
+    """Patients with about half of the images: whoever comes next goes where fewer are."""
+    names = sorted(set(patients))
+    counts = {name: list(patients).count(name) for name in names}
+    kept: set[str] = set()
+    balance = 0
+    for index in generator(seed, "trust", "split").permutation(len(names)):
+        name = names[index]
+        if balance <= 0:
+            kept.add(name)
+        balance += counts[name] if name in kept else -counts[name]
+    return kept

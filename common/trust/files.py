@@ -1,0 +1,147 @@
+"""Which files a folder of images holds: one record a file or slice, with its patient and its label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from common.data.folders import MASK_FOLDERS
+from common.data.image_layouts import find_images
+from common.data.layouts import detect_layout, expand, find_samples, find_volumes, mask_file
+from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, default_pattern, patient_of
+from common.data.pictures import PICTURE_SUFFIXES
+from common.data.samples import Sample, stem
+from common.data.volume_files import VOLUME_SUFFIXES, is_volume
+from common.data.volumes import volume_depth
+from common.errors import UserError
+from common.trust.settings import IMAGES, PAIRS, STRUCTURES, ReadingSettings
+
+SHEETS = ("grid", "panel", "nearest", "curves")
+"""Pictures that the bundles put beside their results; no images of the set."""
+BESIDE = (*MASK_FOLDERS, "alpha")
+"""Folders of what belongs to images."""
+IMAGE_FOLDER = "images"
+
+
+def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -> list[Sample]:
+    """One record a file: synthetic images, or real ones whose labels are in another folder.
+
+    Args:
+        folder: searched to any depth; where it has ``images/``, only there, with labels from ``labels/`` or
+            ``masks/`` beside that.
+        labels_folder: labels of equal names; those of synthetic images may lack ``_variantNN``.
+    Raises:
+        UserError: no images, or one without label.
+    """
+    place = folder / IMAGE_FOLDER
+    beside = [folder / name for name in MASK_FOLDERS if (folder / name).is_dir()] if place.is_dir() else []
+    images = image_files(place if place.is_dir() else folder)
+    if not images:
+        raise UserError(
+            f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI or MHD files or tar shards there"
+        )
+    labels = labels_folder if labels_folder is not None else next(iter(beside), None)
+    records = [Sample(file, None, _patient(file, folder, settings)) for file in images]
+    return records if labels is None else labelled(records, labels)
+
+
+def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
+    """The records of real images, as the bundle's own training finds them; any folder of images else."""
+    given = {} if settings.patient_pattern is None else {"patient_pattern": settings.patient_pattern}
+    if settings.info.get("condition") == "image":
+        place = folder / settings.info.get("image_dir", IMAGE_FOLDER)
+        return found(place if place.is_dir() else folder, None, settings)
+    if _has_layout(folder):
+        finders: dict[str, Callable[[], list[Sample]]] = {
+            PAIRS: lambda: find_samples(folder, **given),
+            STRUCTURES: lambda: find_volumes(folder, **given),
+            IMAGES: lambda: find_images(folder, **given).samples,
+        }
+        return finders[settings.kind]()
+    if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}):
+        return find_images(folder, **given).samples  # one folder, or one a class
+    return found(folder, None, settings)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below ``folder``, sorted; no hidden ones, no labels, no sheets."""
+    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
+    return [file for file in files_below(folder) if file.name.lower().endswith(known)]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files that may hold images, sorted by path."""
+    return sorted(
+        file for file in folder.rglob("*") if file.is_file() and _is_image(file.relative_to(folder))
+    )
+
+
+def labelled(records: list[Sample], folder: Path) -> list[Sample]:
+    """The records, each with the label of equal name in ``folder``.
+
+    Raises:
+        UserError: no such folder, or an image without label.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder with the images' conditions")
+    labels = {stem(file): file for file in _label_files(folder)}
+    return [_with_label(record, labels, folder) for record in records]
+
+
+def spread(records: list[Sample], slices: str) -> list[Sample]:
+    """One record for each slice of the volumes."""
+    samples = [
+        sample for record in records for sample in (expand(record) if record.index is None else [record])
+    ]
+    if slices != "central":
+        return samples
+    middle = {path: volume_depth(path) // 2 for path in {s.image for s in samples} if is_volume(path)}
+    return [sample for sample in samples if sample.index is None or sample.index == middle[sample.image]]
+
+
+def name_of(sample: Sample, folder: Path) -> str:
+    """The file's path in its folder, with ``#012`` for slice 12 of a volume."""
+    name = sample.image.relative_to(folder) if sample.image.is_relative_to(folder) else sample.image
+    return name.as_posix() if sample.index is None else f"{name.as_posix()}#{sample.index:03d}"
+
+
+def _with_label(record: Sample, labels: dict[str, Path], folder: Path) -> Sample:
+    name = stem(record.image)
+    label = labels.get(name) or labels.get(name.rpartition("_variant")[0])
+    if label is None:
+        raise UserError(f"{record.image}: no label of that name in {folder}; add it or remove the image")
+    convention = mask_file(label)
+    return replace(convention, image=record.image, patient=record.patient)
+
+
+def _label_files(folder: Path) -> list[Path]:
+    """Labels lie one deep, or in ``labels/``, ``masks/`` of a set, or in a folder of their kind."""
+    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
+    inner = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder)
+    return sorted(file for file in inner.rglob("*") if file.name.lower().endswith(known))
+
+
+def _has_layout(folder: Path) -> bool:
+    try:
+        detect_layout(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _depth(file: Path, folder: Path) -> int:
+    return len(file.relative_to(folder).parts)
+
+
+def _is_image(file: Path) -> bool:
+    """Of a path below the folder."""
+    hidden = any(part.startswith(".") for part in file.parts)
+    return not hidden and file.stem not in SHEETS and not set(BESIDE) & set(file.parts[:-1])
+
+
+def _patient(file: Path, folder: Path, settings: ReadingSettings) -> str:
+    default = FRAME_PATTERN if is_volume(file) else SOURCE_PATTERN
+    if settings.kind == PAIRS:
+        default = default_pattern(file)
+    return patient_of(file, settings.patient_pattern or default)
