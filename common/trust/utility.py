@@ -1,0 +1,229 @@
+"""Are synthetic images of use? A network trained with them is tested on real patients it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.comparison import Comparison, sentence
+from common.random import generator
+from common.training.in_memory import Budget
+from common.trust.findings import HIGHER, Figure, Line, Plot, Section
+from common.trust.sets import ImageSet, Sets
+from common.trust.tasks import Task, beside, find_task
+
+TITLE = "Utility: does a network gain from the synthetic images?"
+SHARES = (0.1, 0.25, 1.0)
+REAL, SYNTHETIC, BOTH = "real", "synthetic", "real_and_synthetic"
+FLOOR = "no_network"
+FEWEST_OWN = 8
+NOTHING = (
+    "There is nothing to train for: neither labels nor class folders are common to the real, held-out and "
+    "synthetic images"
+)
+
+
+def utility(
+    sets: Sets,
+    seed: int = 0,
+    seeds: int = 3,
+    budget: Budget | None = None,
+    shares: Sequence[float] = SHARES,
+    resamples: int = 1000,
+    device: torch.device | str = "cpu",
+) -> Section:
+    """Trains on real, on synthetic and on both, several times each; all are tested on the held-out images.
+
+    All trainings have the same budget, and those of a seed the same first weights. Intervals are over test
+    patients and seeds, those of differences paired.
+
+    Args:
+        seed: of the first training and of the bootstrap.
+        seeds: trainings of each kind.
+        budget: of each training.
+        shares: of the real patients that the curve is drawn over; 1 is always among them.
+    """
+    task = find_task(sets, device)
+    if task is None:
+        return Section("utility", TITLE, f"{NOTHING}.")
+    budget = budget or Budget()
+    synthetic, leak = unseen(sets.synthetic, sets.heldout)
+    parts = real_parts(sets.real, shares, seed)
+    regimes = {SYNTHETIC: synthetic}
+    for percent, part in parts.items():
+        regimes |= {_at(REAL, percent): part, _at(BOTH, percent): beside(part, synthetic)}
+    outcomes = trained(task, regimes, sets.heldout, budget, range(seed, seed + seeds))
+    judge = _comparison(task, outcomes, sets.heldout, resamples, seed)
+    curve = [percent for percent in parts if percent < 100]
+    differences = {regime: judge.difference(regime, REAL, task.judge) for regime in (SYNTHETIC, BOTH)}
+    gains = {
+        percent: judge.difference(_at(BOTH, percent), _at(REAL, percent), task.judge) for percent in curve
+    }
+    floor = _floor(task, sets, judge.resamples)
+    return Section(
+        name="utility",
+        title=TITLE,
+        statement=statement(task, differences, gains, seeds),
+        figures=_figures(task, judge, differences, gains, floor, seed),
+        plots=[_plot(task, judge, list(parts))],
+        warnings=_warnings(leak, sets, parts),
+        facts={
+            "task": task.name,
+            "network": task.network,
+            "budget": asdict(budget),
+            "seeds": list(range(seed, seed + seeds)),
+            "floor": task.nothing,
+            "training_images": {name: len(part) for name, part in regimes.items()},
+            "real_patients": {str(percent): len(set(part.patients)) for percent, part in parts.items()},
+            "test_images": len(sets.heldout),
+            "test_patients": len(set(sets.heldout.patients)),
+            "by_seed": {regime: judge.by_seed(regime, task.judge) for regime in outcomes},
+        },
+    )
+
+
+def unseen(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet, str]:
+    """The synthetic images that were not made of held-out patients' labels, and what is to be said of others.
+
+    A network that learns from the test patients' own labels knows something of the test. Where hardly any
+    other images are left, all are taken.
+    """
+    if synthetic.labels is None or heldout.labels is None:
+        return synthetic, ""
+    known = {label.numpy().tobytes() for label in heldout.labels if label.any()}
+    places = [k for k, label in enumerate(synthetic.labels) if label.numpy().tobytes() not in known]
+    leaking = len(synthetic) - len(places)
+    if not leaking:
+        return synthetic, ""
+    said = f"{leaking} of {len(synthetic)} synthetic images have the label of a held-out image as condition"
+    if len(places) < min(FEWEST_OWN, len(synthetic)):
+        return synthetic, f"{said}: trainings with them know something of the test."
+    return synthetic.chosen(places), f"{said}; they are left out here."
+
+
+def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, ImageSet]:
+    """Nested parts of the real images, whole patients, by per cent of the patients; 100 comes last.
+
+    Shares that come to the same number of patients are one.
+    """
+    patients = sorted(set(real.patients))
+    order = [patients[k] for k in generator(seed, "utility", "patients").permutation(len(patients))]
+    numbers = sorted({max(1, round(share * len(order))) for share in shares} | {len(order)})
+    parts = {}
+    for number in numbers:
+        taken = set(order[:number])
+        places = [k for k, patient in enumerate(real.patients) if patient in taken]
+        parts[round(100 * number / len(order))] = real.chosen(places)
+    return parts
+
+
+def trained(
+    task: Task, regimes: Mapping[str, ImageSet], test: ImageSet, budget: Budget, seeds: Sequence[int]
+) -> dict[str, list[NDArray]]:
+    """The outcomes of each regime, one a seed."""
+    outcomes: dict[str, list[NDArray]] = {name: [] for name in regimes}
+    work = [(name, seed) for name in regimes for seed in seeds]
+    for name, seed in tqdm(work, desc="utility", unit="training", leave=False, disable=None):
+        outcomes[name].append(task.outcome(regimes[name], test, budget, seed))
+    return outcomes
+
+
+def statement(task: Task, differences: Mapping[str, Value], gains: Mapping[int, Value], seeds: int) -> str:
+    """What the figures say, whichever way they point."""
+    named = {name.replace("_", " "): value for name, value in differences.items()}
+    words = [sentence(f"{task.name.capitalize()} of held-out real patients", task.metric, named)]
+    if gains:
+        few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
+        said = sentence("adding synthetic images", task.metric, few)
+        words.append(said[0].upper() + said[1:].replace("real slices alone", "as many real ones alone"))
+    return f"{'. '.join(words)}. {seeds} trainings each."
+
+
+def _comparison(
+    task: Task, outcomes: Mapping[str, Sequence[NDArray]], test: ImageSet, count: int, seed: int
+) -> Comparison:
+    drawn = resample_counts(test.patients, len(test), count, generator(seed, "utility", task.name))
+    number = len(next(iter(outcomes.values())))
+    seeds = resample_counts(None, number, count, generator(seed, "utility", task.name, "seeds"))
+    return Comparison(outcomes, Resamples(drawn), seeds)
+
+
+def _floor(task: Task, sets: Sets, resamples: Resamples) -> Value:
+    """Of an answer that looks at no image."""
+    outcome = task.floor(sets.real, sets.heldout)
+    return Comparison({FLOOR: [outcome]}, resamples).value(FLOOR, task.judge)
+
+
+def _figures(
+    task: Task,
+    judge: Comparison,
+    differences: Mapping[str, Value],
+    gains: Mapping[int, Value],
+    floor: Value,
+    seed: int,
+) -> list[Figure]:
+    values = {regime: judge.value(regime, task.judge) for regime in (REAL, SYNTHETIC, BOTH)}
+    made = [
+        Figure(
+            f"{task.metric}_trained_on_{regime}",
+            value,
+            HIGHER,
+            {FLOOR: floor} if regime == REAL else {REAL: values[REAL], FLOOR: floor},
+            task.network,
+            seed,
+        )
+        for regime, value in values.items()
+    ]
+    for regime, value in differences.items():
+        note = "difference to real images alone, same seeds and test images"
+        made.append(Figure(f"{task.metric}_gain_{regime}", value, HIGHER, {}, task.network, seed, note))
+    for percent, value in gains.items():
+        alone = judge.value(_at(REAL, percent), task.judge)
+        name, note = f"{task.metric}_gain_at_{percent}_percent", "real: what these patients alone reach"
+        made.append(Figure(name, value, HIGHER, {REAL: alone}, task.network, seed, note))
+    return made
+
+
+def _plot(task: Task, judge: Comparison, percents: Sequence[int]) -> Plot:
+    lines = []
+    for regime, name in ((REAL, "real"), (BOTH, "real + synthetic")):
+        lines.append(_line(name, percents, [judge.value(_at(regime, p), task.judge) for p in percents]))
+    alone = judge.value(SYNTHETIC, task.judge)
+    lines.append(_line("synthetic alone", percents, [alone] * len(percents)))
+    return Plot(
+        f"{task.name.capitalize()} by the share of real patients",
+        "real patients, %",
+        task.metric.replace("_", " "),
+        lines,
+        "On held-out real patients; bands are 95 % intervals over patients and seeds.",
+    )
+
+
+def _line(name: str, x: Sequence[float], values: Sequence[Value]) -> Line:
+    return Line(
+        name,
+        list(x),
+        [value.mean for value in values],
+        [value.low for value in values],
+        [value.high for value in values],
+    )
+
+
+def _warnings(leak: str, sets: Sets, parts: Mapping[int, ImageSet]) -> list[str]:
+    warnings = [leak] if leak else []
+    tested = len(set(sets.heldout.patients))
+    if tested < 5:
+        warnings.append(f"{tested} held-out patients: intervals over so few say little.")
+    if len(parts) == 1:
+        warnings.append("Too few real patients for a curve over their share.")
+    return warnings
+
+
+def _at(regime: str, percent: int) -> str:
+    """The name of a regime with a part of the real patients; all of them are the regime itself."""
+    return regime if percent == 100 else f"{regime}_{percent}"
