@@ -112,14 +112,18 @@ class SetEvaluator:
         held_out = pixel_vectors(self.real.validation), pixel_vectors(self.real.test)
         likelihood = log_likelihood(pixel_vectors(images), *held_out)
         values = {
-            **self._distances(features, drawn),
-            **prdc(self.features, features, self.k).intervals(self.resamples, drawn),
-            **self._diversities(images, features, drawn),
+            **self._likeness(images, features, drawn),
             "modes": Value(modes.modes, math.nan, math.nan, len(images)),
             "log_likelihood": self.resamples.mean(likelihood.values),
             **self._copies(self.nearest(images, features), drawn),
         }
         return Measured(values, {"modes_reached": modes.reached, "bandwidth": likelihood.bandwidth})
+
+    def likeness(
+        self, images: Tensor, features: Tensor, patients: Sequence[str] | None = None
+    ) -> dict[str, Value]:
+        """What says how alike the sets are, without what is asked of single images: as `__call__` has it."""
+        return self._likeness(images, features, self._resamples(patients, len(images)))
 
     def nearest(self, images: Tensor, features: Tensor) -> dict[str, Nearest]:
         """The nearest training image of each image (M, 1, H, W), by ``features`` (M, D) and by ``pixels``."""
@@ -144,6 +148,13 @@ class SetEvaluator:
         others = self(self.real.training[order], self.training[order], patients)
         held_out = self._copies(self.nearest(self.real.test, self.features), self.resamples)
         return {"mean_image": flat, "real_real": replace(others, values={**others.values, **held_out})}
+
+    def _likeness(self, images: Tensor, features: Tensor, drawn: Resamples) -> dict[str, Value]:
+        return {
+            **self._distances(features, drawn),
+            **prdc(self.features, features, self.k).intervals(self.resamples, drawn),
+            **self._diversities(images, features, drawn),
+        }
 
     def _distances(self, features: Tensor, drawn: Resamples) -> dict[str, Value]:
         """FID and KID; both sets are resampled."""
