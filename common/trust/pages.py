@@ -1,0 +1,177 @@
+"""The report as one HTML text: our template and style, tables, diagrams and pictures; no script, no network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from common.metrics.bootstrap import Value
+from common.trust.findings import AS_REAL, HIGHER, LOWER, Figure, Picture, Plot, Section
+from common.trust.plots import svg
+from common.trust.report import GateState, Report, SetFacts
+
+PAGE = Path(__file__).parent / "page"
+BETTER = {HIGHER: "higher is better", LOWER: "lower is better", AS_REAL: "best as real"}
+LISTED = 10
+NONE = "–"
+
+
+def page(report: Report) -> str:
+    """The whole HTML text; the same report gives the same text."""
+    return Template(_source("index.html")).substitute(
+        title=escape(f"Trust report: {report.bundle}"),
+        heading=escape(report.bundle),
+        style=_source("style.css"),
+        verdict=verdict(report),
+        sets=_sets(report.sets) + (_pictures([report.examples]) if report.examples else ""),
+        facts=_definitions(report.facts),
+        sections="\n".join(section_html(section) for section in report.sections),
+    )
+
+
+def verdict(report: Report) -> str:
+    """The gate, and a line for each section."""
+    lines = "".join(
+        f'<dt><a href="#{escape(section.name)}">{escape(section.name.capitalize())}</a></dt>'
+        f"<dd>{escape(section.statement)}</dd>"
+        for section in report.sections
+    )
+    return f'<div class="verdict">{_gate(report.gate)}<dl class="lines">{lines}</dl></div>'
+
+
+def section_html(section: Section) -> str:
+    """One question with its answer, figures, diagrams and pictures."""
+    parts = [
+        f"<h2>{escape(section.title)}</h2>",
+        f'<p class="statement">{escape(section.statement)}</p>',
+        _warnings(section.warnings),
+        table(section.figures, section.title) if section.figures else "",
+        _plots(section.plots),
+        _pictures(section.pictures),
+        f'<h3>Details</h3><dl class="facts">{_definitions(section.facts)}</dl>' if section.facts else "",
+    ]
+    body = "\n".join(part for part in parts if part)
+    return f'<section id="{escape(section.name)}">\n{body}\n</section>'
+
+
+def table(figures: Sequence[Figure], title: str) -> str:
+    """All figures, one a line: value, interval, baselines beside it, n, seed, network."""
+    baselines = list(dict.fromkeys(name for figure in figures for name in figure.baselines))
+    names = ["measure", "value [95 % interval]", *(_words(name) for name in baselines)]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*names, "n"))
+    head += "".join(f'<th scope="col" class="text">{name}</th>' for name in ("better", "network", "seed"))
+    rows = "\n".join(_row(figure, baselines) for figure in figures)
+    caption = f"<caption>{escape(title)}: every figure, with baselines on the same images.</caption>"
+    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+
+
+def number(value: float) -> str:
+    """Three significant digits, or a dash for none."""
+    if not math.isfinite(value):
+        return NONE
+    if abs(value) >= 1000:
+        return f"{value:.0f}".replace("-", "\u2212")
+    return f"{value:.3g}".replace("-", "\u2212") if abs(value) >= 1e-6 else "0"
+
+
+def _row(figure: Figure, baselines: Sequence[str]) -> str:
+    note = f'<span class="note">{escape(figure.note)}</span>' if figure.note else ""
+    beside = "".join(f"<td>{_value(figure.baselines.get(name))}</td>" for name in baselines)
+    last = (BETTER.get(figure.better, figure.better), figure.extractor or NONE, str(figure.seed))
+    return (
+        f'<tr><th scope="row">{escape(figure.name)}{note}</th>'
+        f"<td>{_value(figure.value, strong=True)}</td>{beside}<td>{figure.value.n}</td>"
+        + "".join(f'<td class="text">{escape(text)}</td>' for text in last)
+        + "</tr>"
+    )
+
+
+def _value(value: Value | None, strong: bool = False) -> str:
+    if value is None:
+        return NONE
+    shown = f"<strong>{number(value.mean)}</strong>" if strong else number(value.mean)
+    if value.low == value.high == value.mean:
+        return shown
+    return f'{shown} <span class="interval">[{number(value.low)}, {number(value.high)}]</span>'
+
+
+def _gate(gate: GateState | None) -> str:
+    if gate is None:
+        return '<p class="gate"><b>Release gate not asked for</b><span>Privacy was left out.</span></p>'
+    state, sign = ("open", "\u2713") if gate.open else ("closed", "\u2715")
+    return f'<p class="gate {state}"><b>{sign} Release gate {state}</b><span>{escape(gate.reason)}</span></p>'
+
+
+def _sets(sets: Sequence[SetFacts]) -> str:
+    head = "".join(
+        f'<th scope="col" class="text">{name}</th>'
+        for name in ("set", "images", "patients", "labels", "folder")
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(_words(each.name))}</th><td class="text">{each.images}</td>'
+        f'<td class="text">{each.patients or NONE}</td><td class="text">{"yes" if each.labelled else "no"}</td>'
+        f'<td class="text">{escape(each.source)}</td></tr>'
+        for each in sets
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return f'<ul class="warnings">{items}</ul>' if items else ""
+
+
+def _plots(plots: Sequence[Plot]) -> str:
+    return _figures("plots", ((plot.title, plot.caption, svg(plot)) for plot in plots))
+
+
+def _pictures(pictures: Sequence[Picture]) -> str:
+    return _figures(
+        "pictures",
+        ((picture.title, picture.caption, _image(picture)) for picture in pictures),
+    )
+
+
+def _figures(kind: str, items: Iterable[tuple[str, str, str]]) -> str:
+    made = "\n".join(
+        f"<figure><figcaption><b>{escape(title)}</b>{escape(caption)}</figcaption>{content}</figure>"
+        for title, caption, content in items
+    )
+    return f'<div class="{kind}">\n{made}\n</div>' if made else ""
+
+
+def _image(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode("ascii")
+    return f'<img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
+
+
+def _definitions(facts: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"<dt>{escape(_words(name))}</dt><dd>{escape(_plain(value))}</dd>" for name, value in facts.items()
+    )
+
+
+def _plain(value: Any) -> str:
+    """Plain data as a phrase; of long lists the beginning."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(str(key))} {_plain(item)}" for key, item in value.items()) or NONE
+    if isinstance(value, list | tuple):
+        more = f" and {len(value) - LISTED} more, in trust.json" if len(value) > LISTED else ""
+        joint = "; " if any(isinstance(item, Mapping) for item in value) else ", "
+        return (joint.join(_plain(item) for item in value[:LISTED]) or "none") + more
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, float) else NONE if value is None else str(value)
+
+
+def _words(name: str) -> str:
+    return {"heldout": "held-out real"}.get(name, name.replace("heldout", "held-out").replace("_", " "))
+
+
+def _source(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
