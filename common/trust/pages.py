@@ -1,4 +1,4 @@
-"""The report as one HTML text: our template and style, tables, diagrams and pictures; no script, no network."""
+"""The report as one HTML text: template, style, tables, diagrams and pictures; no script, no network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def table(figures: Sequence[Figure], title: str) -> str:
     head += "".join(f'<th scope="col" class="text">{name}</th>' for name in ("better", "network", "seed"))
     rows = "\n".join(_row(figure, baselines) for figure in figures)
     caption = f"<caption>{escape(title)}: every figure, with baselines on the same images.</caption>"
-    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+    body = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
+    return f'<div class="wide"><table>{caption}{body}</table></div>'
 
 
 def number(value: float) -> str:
@@ -112,13 +113,15 @@ def _sets(sets: Sequence[SetFacts]) -> str:
         f'<th scope="col" class="text">{name}</th>'
         for name in ("set", "images", "patients", "labels", "folder")
     )
-    rows = "".join(
-        f'<tr><th scope="row">{escape(_words(each.name))}</th><td class="text">{each.images}</td>'
-        f'<td class="text">{each.patients or NONE}</td><td class="text">{"yes" if each.labelled else "no"}</td>'
-        f'<td class="text">{escape(each.source)}</td></tr>'
-        for each in sets
-    )
+    rows = "".join(_set_row(each) for each in sets)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _set_row(facts: SetFacts) -> str:
+    labels = "yes" if facts.labelled else "no"
+    cells = (str(facts.images), str(facts.patients or NONE), labels, facts.source)
+    texts = "".join(f'<td class="text">{escape(cell)}</td>' for cell in cells)
+    return f'<tr><th scope="row">{escape(_words(facts.name))}</th>{texts}</tr>'
 
 
 def _warnings(warnings: Sequence[str]) -> str:

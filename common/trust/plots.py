@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ COLOURS = ("#0072b2", "#b34700", "#007a58", "#8a4a7a", "#4d4d4d", "#8a6d00")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIZE = (6.4, 3.6)  # inches
-STYLE = {
+STYLE: Any = {  # matplotlib's stubs want literal keys
     "svg.hashsalt": "trust report",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
