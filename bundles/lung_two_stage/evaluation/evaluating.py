@@ -16,6 +16,7 @@ from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.diagnosis.data import class_names
 from bundles.lung_two_stage.diagnosis.network import SliceClassifier
 from bundles.lung_two_stage.diagnosis.slices import CATEGORY, NODULE, Slices, of_bank
+from bundles.lung_two_stage.diagnosis.sources import Sources
 from bundles.lung_two_stage.diagnosis.tasks import classification, segmentation
 from bundles.lung_two_stage.diagnosis.utility import Utility
 from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
@@ -47,7 +48,10 @@ def evaluate_images(
     resamples: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Table III, the check of the masks and the panel. Real slices are the test patients' with nodules.
+    """Table III, the check of the masks and the panel.
+
+    Real slices are the test patients' with nodules; where these have none (crops, and normal slices from
+    elsewhere), those without.
 
     Raises:
         UserError: a stage's result is missing, or too few images.
@@ -57,20 +61,24 @@ def evaluate_images(
     refuse_shared_patients(
         tests.records, folder / "tests", [folder / n for n in ("nodules", "normals", "others")]
     )
-    test = _with_nodules(of_bank(tests, window))
+    found = of_bank(tests, window)
+    with_nodules = bool(found.has_nodule.any())
+    test = _compared(found, with_nodules)
     sets, masks = chain_sets(composites_dir, enhanced_dir, window, num_samples, seed)
     size = (test.images.shape[2], test.images.shape[3])
     sets |= rival_sets(rivals, len(masks), size, window, seed)
     training = of_bank(SliceBank.load(folder / "normals"), window)
-    others = _with_nodules(of_bank(SliceBank.load(folder / "others"), window))
+    others = _compared(of_bank(SliceBank.load(folder / "others"), window), with_nodules)
     seen = others.beside(training)
     real = RealImages(test.images, test.patients, others.images, seen.images, seen.patients)
     evaluator = SetEvaluator(real, extractor, seed, resamples)
     table = compare(evaluator, sets, classifier, seed)
     survived = survival(sets[COMPOSITES], sets[ENHANCED], masks, segmenter)
     save_panel(Path(output_dir) / "panel.png", sets[COMPOSITES], sets[ENHANCED], masks, test.images)
-    print(f"\nTable III, {len(test)} real test slices with nodules\n{rows(table)}\n{told(survived)}")
-    return {"table_3": table, "test_slices": len(test), "generated": len(masks), "nodules": survived}
+    kind = "with" if with_nodules else "without"
+    print(f"\nTable III, {len(test)} real test slices {kind} nodules\n{rows(table)}\n{told(survived)}")
+    facts = {"test_slices": len(test), "of_slices_with_nodules": with_nodules, "generated": len(masks)}
+    return {"table_3": table, **facts, "nodules": survived}
 
 
 def survival(
@@ -103,7 +111,8 @@ def told(survived: Mapping[str, float | None]) -> str:
 
 
 def evaluate_purpose(
-    utility: Utility,
+    read: Callable[[], Sources],
+    judge: Callable[[Sources], Utility],
     tasks: Sequence[str],
     categories: Sequence[str],
     classifier_width: int,
@@ -112,10 +121,15 @@ def evaluate_purpose(
     """What a diagnosis gains from synthetic slices, task by task; prints a sentence for each.
 
     Args:
+        read: reads the sets; not called where there is no task.
+        judge: makes the comparison of them.
         tasks: of ``nodule``, ``category`` (left out, said in one line, without two categories) and
             ``segmentation``.
     """
-    results = {}
+    results: dict[str, Any] = {}
+    if not tasks:
+        return results
+    utility = judge(read())
     for name in tasks:
         if name == CATEGORY and len(_test_categories(utility.sources.test)) < 2:
             logger.info("category: the test slices have fewer than two categories, it is left out")
@@ -139,8 +153,8 @@ def write_metrics(output_dir: str | os.PathLike[str], *parts: Mapping[str, Any])
     print(f"\nwritten to {output_dir}")
 
 
-def _with_nodules(slices: Slices) -> Slices:
-    return slices.at(np.flatnonzero(slices.has_nodule))
+def _compared(slices: Slices, with_nodules: bool) -> Slices:
+    return slices.at(np.flatnonzero(slices.has_nodule == with_nodules))
 
 
 def _test_categories(test: Slices) -> set[int]:

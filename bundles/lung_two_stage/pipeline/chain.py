@@ -39,10 +39,10 @@ class Chain:
 
     def __init__(
         self,
-        stages: Mapping[str, Mapping[str, Any]],
+        stages: Mapping[str, Mapping[str, Any] | None],
         work_dir: str | Path,
         shared: Mapping[str, Any] | None = None,
-        before: Mapping[str, Mapping[str, Any]] | None = None,
+        before: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> None:
         self.stages = stages_of({**(before or {}), **stages})
         self.work_dir = Path(work_dir).resolve()

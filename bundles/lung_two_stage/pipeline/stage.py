@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.tuning.process import bundle_command
 
 RESUME = "resume"
+DATA, BANK = "dataset_dir", "bank_dir"
 FOLDER = "{work_dir}"
 
 
@@ -53,6 +54,8 @@ class Stage:
         known: set[str] = set()
         for path in self.files(configs):
             known |= set(ConfigParser.load_config_file(str(path)))
+        if BANK in known:  # what it learns from is another stage's bank, not the scans
+            shared = {key: value for key, value in shared.items() if key != DATA}
         own = {key: value for key, value in shared.items() if key in known and value is not None}
         goes_on = {RESUME: "true"} if RESUME in known else {}
         return {**own, **goes_on, **{key: _filled(value, shared) for key, value in self.settings.items()}}
@@ -62,8 +65,10 @@ class Stage:
         return bundle_command(self.run, self.files(configs), self.overrides(configs, shared))
 
 
-def stages_of(described: Mapping[str, Mapping[str, Any]]) -> list[Stage]:
+def stages_of(described: Mapping[str, Mapping[str, Any] | None]) -> list[Stage]:
     """Stages as a config describes them, by name, in their order.
+
+    A stage that an overlay has set to null is left out, and no other one reads it.
 
     Raises:
         UserError: a stage comes before one that it reads, or two write to one folder.
@@ -74,10 +79,11 @@ def stages_of(described: Mapping[str, Mapping[str, Any]]) -> list[Stage]:
             str(entry["run"]),
             _listed(entry["config"]),
             str(entry["writes"]),
-            _listed(entry.get("after", ())),
+            [other for other in _listed(entry.get("after", ())) if described.get(other, entry) is not None],
             dict(entry.get("settings", {})),
         )
         for name, entry in described.items()
+        if entry is not None
     ]
     for number, stage in enumerate(stages):
         earlier = stages[:number]

@@ -32,6 +32,14 @@ def test_only_known_settings_are_given_and_a_training_goes_on(configs: Path) -> 
     assert Stage("b", "extraction", ["extract"], "b").overrides(configs, shared) == {"work_dir": "W"}
 
 
+def test_the_scans_are_not_for_stages_that_learn_from_a_bank(configs: Path) -> None:
+    (configs / "scans.yaml").write_text("dataset_dir: null\n")
+    (configs / "banks.yaml").write_text("dataset_dir: null\nbank_dir: null\nwork_dir: x\n")
+    shared = {"dataset_dir": "SCANS", "work_dir": "W"}
+    assert Stage("a", "training", ["scans"], "a").overrides(configs, shared) == {"dataset_dir": "SCANS"}
+    assert Stage("b", "training", ["banks"], "b").overrides(configs, shared) == {"work_dir": "W"}
+
+
 def test_a_setting_may_name_the_chains_folder(configs: Path) -> None:
     stage = Stage("a", "training", ["train"], "a", settings={"output_dir": "{work_dir}/a", "width": 4})
     given = stage.overrides(configs, {"work_dir": "W"})
@@ -64,3 +72,9 @@ def test_stages_follow_what_they_read() -> None:
         stages_of({"second": second, "first": first})
     with pytest.raises(UserError, match="stage third: another one writes to a too"):
         stages_of({"first": first, "third": first})
+
+
+def test_a_stage_set_to_null_is_left_out_and_read_by_none() -> None:
+    second = {"run": "extraction", "config": "extract", "writes": "b", "after": ["first"]}
+    made = stages_of({"first": None, "second": second})
+    assert [stage.name for stage in made] == ["second"] and made[0].after == []
