@@ -30,7 +30,7 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     if min(synthetic, heldout) < features:
         said.append(
             f"{synthetic} synthetic and {heldout} held-out images for {features} features: FID is biased "
-            f"upward (real against real has {_said(fid.baselines[REAL_REAL])}) and its extrapolation a guess; "
+            f"upward (real against real: {_said(fid.baselines[REAL_REAL])}) and its extrapolation a guess; "
             "trust KID, which has no such bias"
         )
     if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:

@@ -1,0 +1,64 @@
+"""What the figures of privacy and the release gate say, in words, whichever way they point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from common.trust.findings import Figure
+from common.trust.gate import LEVEL, Gate
+from common.trust.membership import CHANCE
+from common.trust.sets import Sets
+
+FEW_PATIENTS = 10
+NEARLY_ONE = 0.99
+
+
+def statement(gate: Gate, figures: Sequence[Figure]) -> str:
+    """The gate's answer with its reason, then the attack's success."""
+    answer = "open" if gate.open else "closed"
+    attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
+    strongest = max(attacks, key=lambda figure: figure.value.low)
+    space = strongest.name.removeprefix("membership_auc_")
+    value = strongest.value
+    figure = f"AUC {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}] by {space}"
+    if value.low > CHANCE:
+        told = f"One who has the synthetic images can tell training patients from others ({figure})."
+    else:
+        told = f"The synthetic images do not tell training patients from others ({figure}, 0.50 is chance)."
+    return f"The release gate is {answer}: {gate.reason}. {told}"
+
+
+def warnings(sets: Sets, usual: Tensor, gate: Gate) -> list[str]:
+    """What a reader must know before trusting the figures.
+
+    Args:
+        usual: similarities of the held-out images to their nearest training image.
+    """
+    said = []
+    needed = math.ceil(1 / LEVEL) - 1
+    if gate.calibrated and len(usual) < needed:
+        said.append(
+            f"{len(usual)} held-out images cannot say what {100 * LEVEL:.0f} % of real ones exceed: the "
+            f"gate's threshold is the highest similarity among them; bring at least {needed}"
+        )
+    if float(usual.max()) > NEARLY_ONE:
+        place = int(usual.argmax())
+        said.append(
+            f"{sets.heldout.names[place]} is held out but nearly a training image (similarity "
+            f"{float(usual.max()):.4f}): is it of another patient? Copies cannot be told while it is there"
+        )
+    if sets.synthetic.labels is not None:
+        said.append(
+            "images made from training patients' conditions resemble those patients for that alone, and "
+            "those made from held-out conditions the held-out ones: read the attack's AUC with that in mind"
+        )
+    patients = len(set(sets.real.patients)), len(set(sets.heldout.patients))
+    if min(patients) < FEW_PATIENTS:
+        said.append(
+            f"{patients[0]} training and {patients[1]} held-out patients: the intervals are too narrow to "
+            "speak for others"
+        )
+    return said
