@@ -81,10 +81,9 @@ def statement(index: Value, own: Seen, good: Seen, bad: Seen) -> str:
         f"Dice {_shown(own.dice())} in the synthetic images, {_shown(good.dice())} in held-out real ones, "
         f"{bad.dice().mean:.2f} against other images' conditions"
     )
-    counts = own.parts
+    lost, invented = (int((parts.sum(1) > 0).sum()) for parts in (own.parts.lost, own.parts.invented))
     faults = (
-        f"{int((counts.lost.sum(1) > 0).sum())} of {len(own.counts)} images lose a structure of their "
-        f"condition, {int((counts.invented.sum(1) > 0).sum())} have one more"
+        f"Of {len(own.counts)} images {lost} lose a structure of their condition and {invented} have more"
     )
     return f"{_verdict(index, good, bad)}: {numbers}. {faults}."
 
@@ -159,8 +158,8 @@ def _plot(own: Seen, good: Seen, bad: Seen) -> Plot:
 def _facts(
     parts: Parts, names: Sequence[str], structures: Sequence[str], budget: Budget, side: int, trained: int
 ) -> dict[str, Any]:
-    def listed(counts: np.ndarray) -> list[dict[str, Any]]:
-        return [{"image": names[place], "structures": n} for place, n in parts.listed(counts, structures)]
+    def listed(counts: np.ndarray) -> dict[str, dict[str, int]]:
+        return {names[place]: found for place, found in parts.listed(counts, structures)}
 
     lost, invented = listed(parts.lost), listed(parts.invented)
     return {

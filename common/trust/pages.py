@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.trust.report import GateState, Report, SetFacts
 PAGE = Path(__file__).parent / "page"
 BETTER = {HIGHER: "higher is better", LOWER: "lower is better", AS_REAL: "best as real"}
 LISTED = 10
+NAMES = {"heldout": "held-out real", "real_real": "real against real"}
 NONE = "–"
 
 
@@ -28,8 +30,9 @@ def page(report: Report) -> str:
         heading=escape(report.bundle),
         style=_source("style.css"),
         verdict=verdict(report),
-        sets=_sets(report.sets) + (_pictures([report.examples]) if report.examples else ""),
+        sets=_sets(report.sets),
         facts=_definitions(report.facts),
+        examples=_pictures([report.examples]) if report.examples else "",
         sections="\n".join(section_html(section) for section in report.sections),
     )
 
@@ -38,7 +41,7 @@ def verdict(report: Report) -> str:
     """The gate, and a line for each section."""
     lines = "".join(
         f'<dt><a href="#{escape(section.name)}">{escape(section.name.capitalize())}</a></dt>'
-        f"<dd>{escape(section.statement)}</dd>"
+        f"<dd>{escape(first_sentence(section.statement))}</dd>"
         for section in report.sections
     )
     return f'<div class="verdict">{_gate(report.gate)}<dl class="lines">{lines}</dl></div>'
@@ -50,7 +53,7 @@ def section_html(section: Section) -> str:
         f"<h2>{escape(section.title)}</h2>",
         f'<p class="statement">{escape(section.statement)}</p>',
         _warnings(section.warnings),
-        table(section.figures, section.title) if section.figures else "",
+        table(section.figures) if section.figures else "",
         _plots(section.plots),
         _pictures(section.pictures),
         f'<h3>Details</h3><dl class="facts">{_definitions(section.facts)}</dl>' if section.facts else "",
@@ -59,16 +62,21 @@ def section_html(section: Section) -> str:
     return f'<section id="{escape(section.name)}">\n{body}\n</section>'
 
 
-def table(figures: Sequence[Figure], title: str) -> str:
+def table(figures: Sequence[Figure]) -> str:
     """All figures, one a line: value, interval, baselines beside it, n, seed, network."""
     baselines = list(dict.fromkeys(name for figure in figures for name in figure.baselines))
     names = ["measure", "value [95 % interval]", *(_words(name) for name in baselines)]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*names, "n"))
     head += "".join(f'<th scope="col" class="text">{name}</th>' for name in ("better", "network", "seed"))
     rows = "\n".join(_row(figure, baselines) for figure in figures)
-    caption = f"<caption>{escape(title)}: every figure, with baselines on the same images.</caption>"
+    caption = "<caption>Every figure, with its baselines beside it.</caption>"
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
     return f'<div class="wide"><table>{caption}{body}</table></div>'
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that a capital follows."""
+    return re.split(r"(?<=[.])\s+(?=[A-Z])", text, maxsplit=1)[0]
 
 
 def number(value: float) -> str:
@@ -162,18 +170,25 @@ def _definitions(facts: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> str:
     """Plain data as a phrase; of long lists the beginning."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{_words(str(key))} {_plain(item)}" for key, item in value.items()) or NONE
+        return _listed([f"{_words(str(key))}: {_inner(item)}" for key, item in value.items()])
     if isinstance(value, list | tuple):
-        more = f" and {len(value) - LISTED} more, in trust.json" if len(value) > LISTED else ""
-        joint = "; " if any(isinstance(item, Mapping) for item in value) else ", "
-        return (joint.join(_plain(item) for item in value[:LISTED]) or "none") + more
+        return _listed([_inner(item) for item in value])
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value) if isinstance(value, float) else NONE if value is None else str(value)
 
 
+def _inner(value: Any) -> str:
+    return f"({_plain(value)})" if isinstance(value, Mapping | list | tuple) else _plain(value)
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - LISTED} more, in trust.json" if len(items) > LISTED else ""
+    return (", ".join(items[:LISTED]) or "none") + more
+
+
 def _words(name: str) -> str:
-    return {"heldout": "held-out real"}.get(name, name.replace("heldout", "held-out").replace("_", " "))
+    return NAMES.get(name, name.replace("heldout", "held-out").replace("_", " "))
 
 
 def _source(name: str) -> str:

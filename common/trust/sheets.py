@@ -59,17 +59,16 @@ def mistakes_picture(
     return [Picture("Images that lose or invent structures", caption, png)]
 
 
-def examples_picture(sets: Sequence[tuple[str, ImageSet]], count: int = 6) -> Picture:
-    """A column a set: ``count`` images of each, spread evenly over it (fewer where a set has fewer)."""
-    rows = min([count, *(len(each) for _, each in sets)])
-    places = [torch.linspace(0, len(each) - 1, rows).round().long().tolist() for _, each in sets]
-    columns = [unit_range(each.images[chosen]) for (_, each), chosen in zip(sets, places, strict=True)]
-    names = [
-        " | ".join(each.names[chosen[row]] for (_, each), chosen in zip(sets, places, strict=True))
-        for row in range(rows)
-    ]
-    png = sheet_png(columns, [name for name, _ in sets], names)
-    return Picture("Examples", f"{rows} images of each set, spread evenly over its order.", png)
+def examples_picture(sets: Sequence[tuple[str, ImageSet]], count: int = 8) -> Picture:
+    """A row a set: ``count`` images of each, spread evenly over it (fewer where a set has fewer)."""
+    shown = min([count, *(len(each) for _, each in sets)])
+    rows = []
+    for _, each in sets:
+        places = torch.linspace(0, len(each) - 1, shown).round().long().tolist()
+        rows.append(unit_range(each.images[places]))  # (shown, 1, S, S)
+    columns = list(torch.stack(rows, dim=1))  # shown times (sets, 1, S, S)
+    png = sheet_png(columns, [""] * shown, [name for name, _ in sets])
+    return Picture("Examples", f"{shown} images of each set, spread evenly over its order.", png)
 
 
 def _caption(name: str, parts: Parts, row: int) -> str:

@@ -79,7 +79,7 @@ def utility(
             "seeds": list(range(seed, seed + seeds)),
             "floor": task.nothing,
             "training_images": {name: len(part) for name, part in regimes.items()},
-            "real_patients": {str(percent): len(set(part.patients)) for percent, part in parts.items()},
+            "real_patients": {f"{percent} %": len(set(part.patients)) for percent, part in parts.items()},
             "test_images": len(sets.heldout),
             "test_patients": len(set(sets.heldout.patients)),
             "by_seed": {regime: judge.by_seed(regime, task.judge) for regime in outcomes},
@@ -226,4 +226,4 @@ def _warnings(leak: str, sets: Sets, parts: Mapping[int, ImageSet]) -> list[str]
 
 def _at(regime: str, percent: int) -> str:
     """The name of a regime with a part of the real patients; all of them are the regime itself."""
-    return regime if percent == 100 else f"{regime}_{percent}"
+    return regime if percent == 100 else f"{regime}_{percent}_percent"

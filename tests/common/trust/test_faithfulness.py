@@ -38,7 +38,7 @@ def test_images_that_show_their_conditions_are_faithful_and_others_are_not() -> 
     assert second["false_structures"].value.mean > 0.5 > first["false_structures"].value.mean
     assert "hardly depend" in bad.statement and "about as well as real" in good.statement
     listed = bad.facts["images_that_lose_structures"]
-    assert listed[0]["structures"] == {"square": 1} and listed[0]["image"].startswith("ignoring")
+    assert len(listed) > 6 and all(found == {"square": 1} for found in listed.values())
     assert bad.pictures and not good.facts["images_that_lose_structures"]
 
     real, extractor = made("real", 24, 1).images, extractor_by_name("randvgg")

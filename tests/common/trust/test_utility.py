@@ -28,7 +28,10 @@ def test_images_that_ignore_their_labels_harm_and_the_words_say_so() -> None:
     curve = {line.name: line for line in section.plots[0].lines}
     assert curve["real"].x == [25, 100] and len(curve["real + synthetic"].low) == 2
     numbers = section.facts["training_images"]
-    assert numbers["real_and_synthetic_25"] == 4 + numbers["synthetic"] and numbers["real_25"] == 4
+    assert (
+        numbers["real_and_synthetic_25_percent"] == 4 + numbers["synthetic"]
+        and numbers["real_25_percent"] == 4
+    )
 
 
 def test_classes_are_told_apart_where_there_are_folders() -> None:
