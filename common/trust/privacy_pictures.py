@@ -72,7 +72,7 @@ def roc_plot(found: Mapping[str, Distances]) -> Plot:
 
 
 def _distribution(space: str, synthetic: Tensor, heldout: Tensor) -> Plot:
-    """Steps over edges: ``y[i]`` holds from ``x[i]`` to ``x[i + 1]``, the last is 0."""
+    """Steps: ``y[i]`` from ``x[i]`` on, all of equal width."""
     usual = max(float(heldout.median()), torch.finfo(torch.float64).tiny)
     parts = {"synthetic": synthetic / usual, "held-out real": heldout / usual}
     highest = max(float(part.max()) for part in parts.values()) * (1 + 1e-9)
@@ -80,7 +80,7 @@ def _distribution(space: str, synthetic: Tensor, heldout: Tensor) -> Plot:
     lines = []
     for name, part in parts.items():
         counts = torch.histogram(part, edges).hist / len(part)
-        lines.append(Line(name, edges.tolist(), [*counts.tolist(), 0.0]))
+        lines.append(Line(name, edges[:-1].tolist(), counts.tolist()))
     return Plot(
         f"Distance to the nearest training image ({'pixels' if space == PIXELS else space})",
         "distance, as a multiple of the held-out images' median",

@@ -1,0 +1,139 @@
+"""Writes the synthetic images that are unlike every training image, and says what was left out and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from common.data.folders import MASK_FOLDERS
+from common.data.new_folder import remade_folder
+from common.data.samples import stem
+from common.data.volume_files import source_parts
+from common.errors import UserError
+from common.files import write_json
+from common.trust.arrays import SUFFIX as ARRAY
+from common.trust.files import IMAGE_FOLDER
+from common.trust.gate import Gate
+from common.trust.sets import Sets
+from common.trust.shards import SUFFIX as SHARD
+from common.trust.shards import samples
+
+MANIFEST = "released.json"
+
+
+def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
+    """Writes the images that the gate did not flag into a folder of its own, whole or not at all.
+
+    Files are copied as they are, labels beside them too. What lies in one file with others is written apart:
+    a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays whole, so one
+    flagged slice leaves all of it out. ``released.json`` lists what is there, and what is not, with the
+    nearest training image and its similarity.
+
+    Args:
+        sets: as they were read; their names are those of files in ``sets.synthetic.folder``.
+        gate: of these sets.
+        output_dir: absent, empty, or of an earlier release.
+    Returns:
+        How many images were written.
+    Raises:
+        UserError: the folder holds other things, the disk is full, or all images are flagged.
+    """
+    source, flagged = Path(sets.synthetic.folder), {sets.synthetic.names[place] for place in gate.flagged}
+    kept = _kept(sets.synthetic.names, flagged)
+    if not kept:
+        raise UserError(
+            f"{source}: all {len(sets.synthetic)} images are more similar to a training image than "
+            f"{gate.threshold:.3g}; nothing was written"
+        )
+    with remade_folder(output_dir, MANIFEST) as folder:
+        for file, names in _by_file(kept).items():
+            _write(source, file, names, folder)
+        write_json(folder / MANIFEST, _manifest(sets, gate, set(kept)))
+    return len(kept)
+
+
+def _kept(names: Sequence[str], flagged: set[str]) -> list[str]:
+    """All names but the flagged ones and other slices of their volumes."""
+    lost = {_file(name) for name in flagged if not _divisible(_file(name))}
+    return [name for name in names if name not in flagged and _file(name) not in lost]
+
+
+def _by_file(names: Sequence[str]) -> dict[str, list[str]]:
+    """The parts in use of each file."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        parts[_file(name)].append(name.partition("#")[2])
+    return parts
+
+
+def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
+    if file.endswith(SHARD):
+        return _write_samples(source / file, set(parts), folder / PurePosixPath(file).with_suffix(""))
+    if file.endswith(ARRAY) and any(parts):
+        return _write_planes(source / file, parts, folder / PurePosixPath(file).with_suffix(""))
+    for path in (*source_parts(source / file), *_labels(source, file)):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _write_samples(shard: Path, keys: set[str], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for key, files in samples(shard):
+        for suffix, content in files.items() if key in keys else ():
+            (folder / f"{key}.{suffix}").write_bytes(content)
+
+
+def _write_planes(stack: Path, places: Sequence[str], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    array = np.load(stack, mmap_mode="r", allow_pickle=False)
+    for place in places:
+        np.save(folder / f"{place}{ARRAY}", array[int(place)])
+
+
+def _labels(source: Path, file: str) -> list[Path]:
+    """The label of an image in ``images/``, where the folder has one of equal name."""
+    first, *rest = PurePosixPath(file).parts
+    if first != IMAGE_FOLDER or not rest:
+        return []
+    name = stem(Path(file))
+    found = [path for place in MASK_FOLDERS for path in sorted((source / place).rglob(f"{_escaped(name)}.*"))]
+    return [path for path in found if stem(path) == name and path.is_file()]
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
+    rows = [
+        {
+            "image": name,
+            "nearest": sets.real.names[gate.nearest[place]],
+            "similarity": round(gate.similarities[place], 4),
+            "why": "too similar" if place in gate.flagged else "another slice of its volume is",
+        }
+        for place, name in enumerate(sets.synthetic.names)
+        if name not in kept
+    ]
+    return {
+        "similarity": "correlation of 32 x 32 pixels, the highest of eight flips and turns; 1 for copies",
+        "threshold": gate.threshold,
+        "calibrated": gate.calibrated,
+        "gate_open": gate.open,
+        "released": [name for name in sets.synthetic.names if name in kept],
+        "left_out": rows,
+    }
+
+
+def _file(name: str) -> str:
+    return name.partition("#")[0]
+
+
+def _divisible(file: str) -> bool:
+    return file.endswith((SHARD, ARRAY))
