@@ -54,10 +54,15 @@ class BundleCase:
         tiny: overrides that make a training take half a second.
         short: overrides that make a training learn something in a minute, on phantoms.
         make_data: fills a folder with a data set of 8 patients whose training split has 20 slices.
-        beside: further settings for the data set in that folder.
         inference: settings that name what inference works on.
+        train: the config that trains ``network_def``.
+        evaluate: the config that evaluates it.
+        networks: the module below the bundle's that has its class.
+        built_with: settings without which the training's components cannot be built.
+        beside: further settings for the data set in that folder.
         files: what a training writes beside what all bundles do.
         augment: settings that make training draw random numbers for each visit.
+        no_augment: one with the wrong word ``rotate`` in it.
         evaluating: settings of an evaluation, where the made set's test split is too small for one.
         placeholders: what names of made-up files in the README's quick start stand for.
         undrawn: settings without random numbers in the networks.
@@ -72,9 +77,14 @@ class BundleCase:
     short: Mapping[str, Any]
     make_data: Callable[[Path], None]
     inference: Callable[[Path], dict[str, Any]]
+    train: str = "train"
+    evaluate: str = "evaluate"
+    networks: str = "networks"
+    built_with: Callable[[Path], dict[str, Any]] = nothing
     beside: Callable[[Path], dict[str, Any]] = nothing
     files: frozenset[str] = frozenset()
     augment: Mapping[str, Any] = field(default_factory=dict)
+    no_augment: Mapping[str, str] = field(default_factory=lambda: {"augment": "{'flip':0.5,'rotate':3}"})
     evaluating: Callable[[Path], dict[str, Any]] = nothing
     placeholders: Callable[[Path], dict[str, str]] = no_names
     undrawn: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +116,12 @@ class BundleCase:
 
     def training(self, data: Path, folder: Path | str, **more: Any) -> list[str]:
         """The command line of a tiny training."""
-        return self.arguments("training", "train", **self.settings(data, folder, **more))
+        return self.arguments("training", self.train, **self.settings(data, folder, **more))
+
+    @property
+    def network_module(self) -> str:
+        """Where the class of ``network_def`` comes from."""
+        return f"bundles.{self.name}.{self.networks}"
 
 
 def override_words(overrides: Mapping[str, Any]) -> list[str]:

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.bundles.case import BundleCase
-from tests.bundles.cases import CASES
+from tests.bundles.cases import CASES, SLOW
 from tests.bundles.runs import Run, command, finished
 
 Trained = tuple[Path, Run]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
+PARAMETERS = [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW), id=case.name) for case in CASES]
+
+
+@pytest.fixture(params=PARAMETERS)
 def case(request: pytest.FixtureRequest) -> BundleCase:
     """Each bundle in turn; the folders of single bundles name theirs."""
     bundle: BundleCase = request.param

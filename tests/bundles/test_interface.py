@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.inference.models import network_for
-from tests.bundles.case import BundleCase
+from tests.bundles.case import BundleCase, override_words
 from tests.bundles.runs import ROOT, Run, command, finished, forked
 
 SCHEMA = ROOT / "tests" / "data" / "meta_schema_20240725.json"
@@ -24,7 +24,7 @@ workflow = ConfigWorkflow(
     *(f"bundles/{bundle}/configs/{file}" for file in (name + ".yaml", "metadata.json", "logging.conf")),
     workflow_type=kind,
     run_id=run_id,
-    **dict(pair.split("=") for pair in pairs),
+    **{key: int(value) if value.isdigit() else value for key, value in (pair.split("=") for pair in pairs)},
 )
 workflow.initialize()
 print("MISSING", workflow.check_properties())
@@ -43,9 +43,13 @@ def test_metadata_follows_the_schema(case: BundleCase, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["inference", "evaluate", "train"])
-def test_the_network_keeps_to_its_declared_format(case: BundleCase, tmp_path: Path, config: str) -> None:
-    files = ["--meta_file", metadata(case), "--config_file", str(case.configs / f"{config}.yaml")]
-    run = forked(["verify_net_in_out", "network_def", *files, "--n", "2"], tmp_path / "log")
+def test_the_network_keeps_to_its_declared_format(
+    case: BundleCase, data: Path, tmp_path: Path, config: str
+) -> None:
+    name = {"train": case.train, "evaluate": case.evaluate}.get(config, config)
+    files = ["--meta_file", metadata(case), "--config_file", str(case.configs / f"{name}.yaml")]
+    given = override_words(case.built_with(data)) if config == "train" else []
+    run = forked(["verify_net_in_out", "network_def", *files, "--n", "2", *given], tmp_path / "log")
     assert run.code == 0 and "data shape of network is verified with no error" in run.out + run.err, run.err
 
 
@@ -60,10 +64,14 @@ def test_the_network_keeps_to_its_declared_format(case: BundleCase, tmp_path: Pa
 def test_no_property_is_missing(
     case: BundleCase, data: Path, tmp_path: Path, config: str, kind: str, run_id: str
 ) -> None:
-    given = {**case.beside(data), "dataset_dir": data}
-    given = {**(case.inference(data) if config == "inference" else given), "output_dir": tmp_path / "run"}
+    given = {**case.beside(data), "dataset_dir": data, "output_dir": tmp_path / "run"}
+    if config == "inference":
+        given = {**case.inference(data), "output_dir": tmp_path / "run"}
+    else:
+        given |= case.evaluating(data) if config == "evaluate" else case.built_with(data)
     pairs = [f"{key}={value}" for key, value in given.items()]
-    line = [sys.executable, "-c", PROPERTIES, case.name, config, kind, run_id, *pairs]
+    name = {"train": case.train, "evaluate": case.evaluate}.get(config, config)
+    line = [sys.executable, "-c", PROPERTIES, case.name, name, kind, run_id, *pairs]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "MISSING []" in done.stdout.splitlines(), done.stderr
 

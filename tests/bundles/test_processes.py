@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def train_in_two(
     file = tmp_path / "overlay.yaml"
     file.write_text(yaml.safe_dump(overlay or {"+train#handlers": [recorder]}))
     settings = case.settings(data, tmp_path / "run", **more)
-    configs = ["train", "multi_gpu_train", str(file.with_suffix(""))]
+    configs = [case.train, "multi_gpu_train", str(file.with_suffix(""))]
     return finished(command(case.arguments("training", configs, **settings), launcher=launcher), timeout=900)
 
 
@@ -92,6 +92,18 @@ def test_a_refusal_ends_both_processes(case: BundleCase, data: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+def calmed(train: Mapping[str, Any]) -> dict[str, str]:
+    """Overrides that keep the optimizers of ``train`` from making steps of rounding errors.
+
+    Adam divides by the gradients' size, and some are nearly 0.
+    """
+    made = {f"train#{name}": value for name, value in train.items()}
+    made |= {f"train#optimizers#{name}": value for name, value in train["optimizers"].items()}
+    found = {key: text for key, text in made.items() if str(text).startswith("$torch.optim.Adam(")}
+    assert len(found) == 2 and all(text.endswith(")") for text in found.values()), found
+    return {key: text.removesuffix(")") + ", eps=1e-2)" for key, text in found.items()}
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Path, tmp_path: Path) -> None:
     """With frozen BatchNorm, whose statistics are each process's own, and noise that belongs to samples."""
@@ -101,12 +113,7 @@ def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Pa
         "name": "tests.bundles.equality",
     }
     overlay: dict[str, Any] = {"equality": by_name, "shared_norm": "$@equality.frozen"}
-    # Adam divides by the gradients' size: of those nearly 0 it would make steps of rounding errors.
-    optimizers = read_config(case.configs / "train.yaml")["train"]["optimizers"]
-    for name, made in optimizers.items():
-        calm = made.replace("weight_decay=", "eps=1e-2, weight_decay=")
-        assert calm != made
-        overlay[f"train#optimizers#{name}"] = calm
+    overlay |= calmed(read_config(case.configs / f"{case.train}.yaml")["train"])
     if "latent" in case.tiny:
         latent = {"_target_": "tests.bundles.equality.LatentOfSample", "size": "@latent"}
         overlay["train#trainer#prepare_batch"] = latent
@@ -124,9 +131,11 @@ def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Pa
     names = [column for column in losses["one"].dtype.names if column.startswith(("G_", "D_"))]
     assert "G_loss" in names and "D_loss" in names
     for column in names:
-        np.testing.assert_allclose(losses["two"][column], losses["one"][column], rtol=1e-3, atol=1e-4)
-    apart = {name: float((weights[name] - weights["one"]).abs().mean()) for name in ("two", "other")}
-    assert apart["two"] < 0.01 * apart["other"], apart
+        # An accuracy counts signs, and a few logits are so near 0 that rounding turns theirs.
+        apart = 0.02 if "accuracy" in column else 1e-4
+        np.testing.assert_allclose(losses["two"][column], losses["one"][column], rtol=1e-3, atol=apart)
+    moved = {name: float((weights[name] - weights["one"]).abs().mean()) for name in ("two", "other")}
+    assert moved["two"] < 0.01 * moved["other"], moved
 
 
 @pytest.mark.slow

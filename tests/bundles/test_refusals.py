@@ -27,7 +27,6 @@ def train(case: BundleCase, data: Path, folder: Path, **more: object) -> Run:
         ("extractor", "inceptoin", "inceptoin"),
         ("batch_size", 64, "training samples are fewer than one batch of 64"),
         ("image_size", 40, "image_size 40 does not fit the networks"),
-        ("augment", "{'flip':0.5,'rotate':3}", "rotate"),
         ("adversarial", "wgan", "wgan"),
     ],
 )
@@ -38,15 +37,20 @@ def test_a_bad_setting_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_bad_augmentation_is_one_line(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    assert "rotate" in train(case, data, tmp_path, **case.no_augment).error
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_plain_command_refuses_in_one_line_too(case: BundleCase, tmp_path: Path) -> None:
-    parts = case.arguments("training", "train", epocs=3, output_dir=tmp_path / "run")
+    parts = case.arguments("training", case.train, epocs=3, output_dir=tmp_path / "run")
     assert finished(command(parts)).error.endswith("did you mean 'max_epochs'?")
     assert not (tmp_path / "run").exists()
 
 
 def test_without_a_model_evaluating_says_train_first(case: BundleCase, data: Path, tmp_path: Path) -> None:
     parts = case.arguments(
-        "evaluating", "evaluate", **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
+        "evaluating", case.evaluate, **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
     )
     error = forked(parts, tmp_path / "log").error
     assert str(tmp_path / "run" / "models" / "model.pt") in error and "train first" in error
@@ -67,7 +71,7 @@ def test_a_broken_model_is_one_line(
     model = tmp_path / "run" / "models" / "model.pt"
     model.write_bytes(model.read_bytes()[:500])
     parts = case.arguments(
-        "evaluating", "evaluate", **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
+        "evaluating", case.evaluate, **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
     )
     assert str(model) in forked(parts, tmp_path / "log").error
 

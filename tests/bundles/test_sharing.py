@@ -122,7 +122,7 @@ def test_a_download_trains_evaluates_infers_and_exports(
     assert len((tmp_path / "run" / "logs" / "losses.csv").read_text().splitlines()) == 3
     assert (tmp_path / "run" / "models" / "model.pt").is_file()
     beside = {**case.beside(data), **case.evaluating(data)}
-    run_there(folder, "evaluating", "evaluate", tmp_path, dataset_dir=data, **beside)
+    run_there(folder, "evaluating", case.evaluate, tmp_path, dataset_dir=data, **beside)
     assert (folder / "eval" / "metrics.json").is_file()
     given = {**case.inference(data), "output_dir": tmp_path / "out"}
     run_there(folder, "inference", "inference", tmp_path, **given)
@@ -134,8 +134,7 @@ def test_a_download_trains_evaluates_infers_and_exports(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     lines = used(folder.parent, [case.name], elsewhere)
-    module = f"bundles.{case.name}.networks"
-    assert lines[:3] == [*[f"LOADED {case.name} {module}"] * 2, f"EXPORTED {case.name}"]
+    assert lines[:3] == [*[f"LOADED {case.name} {case.network_module}"] * 2, f"EXPORTED {case.name}"]
     assert lines[3] == f"FROM {folder / 'common' / '__init__.py'}"
 
 
@@ -143,9 +142,10 @@ def test_a_download_trains_evaluates_infers_and_exports(
 def test_all_bundles_live_in_one_process(
     order: int, tmp_path: Path, downloads: Callable[[BundleCase], Path]
 ) -> None:
-    names = [case.name for case in CASES][::order]
-    folder, *_ = [downloads(case) for case in CASES]
+    cases = CASES[::order]
+    names = [case.name for case in cases]
+    folder, *_ = [downloads(case) for case in cases]
     lines = used(folder, names, tmp_path)
     loaded = [line.split()[1:] for line in lines if line.startswith("LOADED")]
-    assert loaded == [[name, f"bundles.{name}.networks"] for name in names for _ in range(2)]
+    assert loaded == [[case.name, case.network_module] for case in cases for _ in range(2)]
     assert lines[-1] == f"FROM {folder / names[0] / 'common' / '__init__.py'}"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def train(case: BundleCase, data: Path, tmp_path: Path, **more: object) -> None:
     settings = case.settings(data, tmp_path / "run", val_interval=1, tracking_uri=store(tmp_path), **more)
-    run = finished(command(case.arguments("training", ["train", "mlflow"], **settings)))
+    run = finished(command(case.arguments("training", [case.train, "mlflow"], **settings)))
     assert run.code == 0, run.err
 
 

@@ -37,7 +37,7 @@ def test_the_model_is_a_flat_state_dict_of_the_network_it_names(case: BundleCase
     state = torch.load(path, weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     target = read_json(path.with_suffix(".json"))["network"]["target"]
-    assert target.startswith(f"bundles.{case.name}.networks.")
+    assert target.startswith(f"{case.network_module}.")
     network_for(path, otherwise=torch.nn.Identity()).load_state_dict(state, strict=True)
 
 

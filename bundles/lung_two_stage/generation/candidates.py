@@ -90,5 +90,10 @@ class Candidates:
 
 def shipped_or_trained(bundle_root: str, work_dir: str) -> str:
     """The model of nodules: ``models/model.pt`` where the bundle brings one, else the training's."""
-    shipped = Path(bundle_root) / "models" / "model.pt"
-    return str(shipped if shipped.is_file() else Path(work_dir) / "nodules" / "models" / "model.pt")
+    return str(Path(folder_of_nodules(bundle_root, work_dir)) / "models" / "model.pt")
+
+
+def folder_of_nodules(bundle_root: str, work_dir: str) -> str:
+    """The folder with the ``models/`` of nodules: the bundle where it brings them, else the training's."""
+    shipped = (Path(bundle_root) / "models" / "model.pt").is_file()
+    return bundle_root if shipped else str(Path(work_dir) / "nodules")

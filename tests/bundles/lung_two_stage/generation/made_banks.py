@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,21 @@ PATIENTS = [f"p{number:02d}" for number in range(10)]
 LEVELS = {"part_solid": -350, "solid": 30}
 
 
-def made_nodules(categories: bool = True, each: int = 4, seed: int = 0) -> NoduleBank:
-    """``each`` nodules of ten patients, 2 to 5 pixels in radius, the categories in turn."""
+def made_nodules(
+    categories: bool = True, each: int = 4, seed: int = 0, patients: Sequence[str] = PATIENTS
+) -> NoduleBank:
+    """``each`` nodules of every patient, 2 to 5 pixels in radius, the categories in turn."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE].astype(float) - (SIZE - 1) / 2
     hu, alpha, records = [], [], []
-    for number in range(each * len(PATIENTS)):
+    for number in range(each * len(patients)):
         category = list(LEVELS)[number % 2]
         radius = random.uniform(2, 5)
         share = np.clip(radius + 0.5 - np.hypot(y - random.uniform(-1, 1), x), 0, 1)
         lung = random.normal(-850, 40, (SIZE, SIZE))
         hu.append((1 - share) * lung + share * LEVELS[category])
         alpha.append(share * 255)
-        patient = PATIENTS[number // each]
+        patient = patients[number // each]
         name = f"{patient}_{number}"
         records.append(NoduleRecord(name, patient, category if categories else "", 2 * radius * 2.5, 2.5))
     return NoduleBank(
