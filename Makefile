@@ -3,7 +3,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BUNDLE := bundles/pix2pix_covid
-PYTEST := $(PYTHON) -m pytest
+# A process a core; a file's tests stay together, for what they share is made once a process.
+PYTEST := $(PYTHON) -m pytest -n auto --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
