@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.tuning.process import bundle_command
 
 RESUME = "resume"
-DATA, BANK = "dataset_dir", "bank_dir"
+SCANS, BANK = ("dataset_dir", "normals_dir"), "bank_dir"
 FOLDER = "{work_dir}"
 
 
@@ -54,8 +54,8 @@ class Stage:
         known: set[str] = set()
         for path in self.files(configs):
             known |= set(ConfigParser.load_config_file(str(path)))
-        if BANK in known:  # what it learns from is another stage's bank, not the scans
-            shared = {key: value for key, value in shared.items() if key != DATA}
+        if BANK in known or SCANS[0] not in known:  # it reads another stage's banks, not the scans
+            shared = {key: value for key, value in shared.items() if key not in SCANS}
         own = {key: value for key, value in shared.items() if key in known and value is not None}
         goes_on = {RESUME: "true"} if RESUME in known else {}
         return {**own, **goes_on, **{key: _filled(value, shared) for key, value in self.settings.items()}}

@@ -40,6 +40,15 @@ def test_the_scans_are_not_for_stages_that_learn_from_a_bank(configs: Path) -> N
     assert Stage("b", "training", ["banks"], "b").overrides(configs, shared) == {"work_dir": "W"}
 
 
+def test_slices_from_elsewhere_are_for_the_stages_that_read_scans(configs: Path) -> None:
+    (configs / "scans.yaml").write_text("dataset_dir: null\nnormals_dir: null\n")
+    (configs / "compose.yaml").write_text("normals_dir: null\nwork_dir: x\n")  # its own is a bank
+    shared = {"dataset_dir": "SCANS", "normals_dir": "MORE", "work_dir": "W"}
+    scans = {"dataset_dir": "SCANS", "normals_dir": "MORE"}
+    assert Stage("a", "extraction", ["scans"], "a").overrides(configs, shared) == scans
+    assert Stage("b", "composition", ["compose"], "b").overrides(configs, shared) == {"work_dir": "W"}
+
+
 def test_a_setting_may_name_the_chains_folder(configs: Path) -> None:
     stage = Stage("a", "training", ["train"], "a", settings={"output_dir": "{work_dir}/a", "width": 4})
     given = stage.overrides(configs, {"work_dir": "W"})
