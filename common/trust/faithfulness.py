@@ -82,9 +82,7 @@ def statement(index: Value, own: Seen, good: Seen, bad: Seen) -> str:
         f"{bad.dice().mean:.2f} against other images' conditions"
     )
     lost, invented = (int((parts.sum(1) > 0).sum()) for parts in (own.parts.lost, own.parts.invented))
-    faults = (
-        f"Of {len(own.counts)} images {lost} lose a structure of their condition and {invented} have more"
-    )
+    faults = f"Of {len(own.counts)} images {lost} lose a structure of their condition, {invented} have more"
     return f"{_verdict(index, good, bad)}: {numbers}. {faults}."
 
 

@@ -1,0 +1,177 @@
+"""What ``scripts/trust_report.py`` does once its arguments are read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from tqdm import tqdm
+
+from common.inference.models import model_info
+from common.metrics.features import FeatureExtractor, extractor_by_name
+from common.metrics.inception_score import Classifier
+from common.metrics.pretrained import inception_at_hand, inception_classifier
+from common.paths import repository_root
+from common.trust.faithfulness import faithfulness
+from common.trust.fidelity import fidelity
+from common.trust.findings import Section
+from common.trust.gate import Gate
+from common.trust.gathering import gather, model_of
+from common.trust.options import FAITHFULNESS, FIDELITY, PRIVACY, UTILITY, Options
+from common.trust.origin import commit, fingerprint
+from common.trust.privacy import privacy
+from common.trust.release import release
+from common.trust.report import GateState, Report, set_facts
+from common.trust.sets import Sets
+from common.trust.sheets import examples_picture
+from common.trust.utility import utility
+from common.trust.writing import page_path, write_report
+
+T = TypeVar("T")
+NO_CONDITIONS = (
+    "Nothing to ask: the synthetic images have no conditions, or the real ones no labels. Give --condition "
+    "where there are some."
+)
+
+
+class TrustReport:
+    """Makes a report: reads, measures, writes.
+
+    Args:
+        options: what is asked for.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.gate: Gate | None = None
+
+    def run(self) -> bool:
+        """Writes page, ``trust.json`` and, where asked for, the released copy; says what it found.
+
+        Returns:
+            Whether the release gate is open, or was not asked for.
+        Raises:
+            UserError: bad input; nothing is written then.
+        """
+        page_path(self.options.output)
+        model = model_of(self.options)
+        extractor = self._extractor()
+        with tempfile.TemporaryDirectory(prefix="trust-") as drawn:
+            sets = gather(self.options, model, Path(drawn))
+            sections = self._sections(sets, extractor)
+        report = self._report(sets, sections, model)
+        path = write_report(self.options.output, report)
+        self._say(report, path)
+        if self.options.release is not None and self.gate is not None:
+            count = release(sets, self.gate, self.options.release)
+            print(f"{count} of {len(sets.synthetic)} synthetic images copied to {self.options.release}")
+        return self.gate is None or self.gate.open
+
+    def _sections(self, sets: Sets, extractor: FeatureExtractor) -> list[Section]:
+        options = self.options
+        makers: dict[str, Callable[[], Section]] = {
+            FIDELITY: lambda: fidelity(
+                sets, extractor, options.seed, options.resamples, self._classifier(), self.device
+            ),
+            FAITHFULNESS: lambda: self._faithfulness(sets),
+            UTILITY: lambda: self._utility(sets),
+            PRIVACY: lambda: self._privacy(sets, extractor),
+        }
+        wanted = [name for name in makers if name in options.sections]
+        progress = tqdm(wanted, desc="trust report", unit="section", disable=None)
+        sections = []
+        for name in progress:
+            progress.set_postfix_str(name)
+            sections.append(makers[name]())
+        return sections
+
+    def _faithfulness(self, sets: Sets) -> Section:
+        options = self.options
+        found = faithfulness(sets, options.seed, options.budget, options.resamples, device=self.device)
+        return found or Section(FAITHFULNESS, "Faithfulness to the condition", NO_CONDITIONS)
+
+    def _utility(self, sets: Sets) -> Section:
+        options = self.options
+        return utility(
+            sets,
+            options.seed,
+            options.seeds,
+            options.budget,
+            resamples=options.resamples,
+            device=self.device,
+        )
+
+    def _privacy(self, sets: Sets, extractor: FeatureExtractor) -> Section:
+        options = self.options
+        section, self.gate = privacy(
+            sets, extractor, options.seed, options.max_similarity, options.resamples, self.device
+        )
+        return section
+
+    def _report(self, sets: Sets, sections: list[Section], model: Path) -> Report:
+        gate = self.gate
+        state = None
+        if gate is not None:
+            flagged = [sets.synthetic.names[place] for place in gate.flagged]
+            state = GateState(gate.open, gate.reason, {"threshold": gate.threshold, "flagged": flagged})
+        shown = [("real", sets.real), ("held-out real", sets.heldout), ("synthetic", sets.synthetic)]
+        return Report(
+            self.options.bundle.resolve().name,
+            self._facts(sets, model),
+            set_facts(sets, self._sources()),
+            sections,
+            state,
+            examples_picture(shown),
+        )
+
+    def _facts(self, sets: Sets, model: Path) -> dict[str, str]:
+        options, info = self.options, model_info(model)
+        budget = ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(options.budget).items()
+        )
+        return {
+            "commit": commit(repository_root()),
+            "model": f"{model.name}, SHA-256 {fingerprint(model)}" if model.is_file() else "none: not needed",
+            "trained_epochs": str(info.get("epoch", "unknown")),
+            "image_size": f"{sets.real.images.shape[-1]} pixels",
+            "extractor": options.extractor,
+            "seed": str(options.seed),
+            "bootstrap": f"{options.resamples} resamples, whole patients where they are known",
+            "trainings": f"{options.seeds} seeds; {budget}",
+        }
+
+    def _sources(self) -> dict[str, str]:
+        options = self.options
+        real = options.real.name
+        drawn = f"{options.generate} asked of the bundle, seed {options.seed}"
+        return {
+            "real": real if options.heldout else f"{real}, the training patients",
+            "heldout": options.heldout.name if options.heldout else f"{real}, the other patients",
+            "synthetic": drawn if options.generate or options.synthetic is None else options.synthetic.name,
+        }
+
+    def _say(self, report: Report, path: Path) -> None:
+        for section in report.sections:
+            print(f"{section.name}: {section.statement}")
+        if report.gate is not None:
+            print(f"release gate {'open' if report.gate.open else 'CLOSED'}: {report.gate.reason}")
+        print(f"report in {path}")
+
+    def _extractor(self) -> FeatureExtractor:
+        extractor = extractor_by_name(self.options.extractor, self.options.extractor_weights)
+        return _moved(extractor, self.device)
+
+    def _classifier(self) -> Classifier | None:
+        """Inception where its weights are at hand: nothing is fetched for the score alone."""
+        weights = inception_at_hand()
+        return None if weights is None else _moved(inception_classifier(weights), self.device)
+
+
+def _moved(network: T, device: torch.device) -> T:
+    """On the device, where it is a network."""
+    return network.to(device) if isinstance(network, torch.nn.Module) else network

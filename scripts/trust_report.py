@@ -1,0 +1,108 @@
+"""Are a bundle's synthetic images faithful, useful and private? One web page and trust.json with the answers.
+
+Real images are read as the bundle's training reads them; --synthetic takes any folder of images, --generate
+draws them from the trained bundle. Without --heldout the real images are split by patient: those that the
+model was trained on, and the others.
+
+Example:
+    python scripts/trust_report.py --bundle bundles/dcgan_covid --real DATA --generate 500 \\
+        --output report.html
+    python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \\
+        --synthetic IMAGES --condition MASKS --output report.html --release CLEARED
+
+Exit code 0: the release gate is open (or privacy was left out); 3: it is closed, the report is written all
+the same; 2: something in the input is wrong, nothing is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.errors import UserError, install_hook, root_cause, show_one_line
+from common.numbers import whole_number
+from common.tuning.arguments import Parser, overrides_of
+
+BAD_INPUT, GATE_CLOSED = 2, 3
+FOLDERS = {
+    "heldout": "real images of other patients; without it --real is split by patient",
+    "synthetic": "the images in question; with --generate the folder they are put into",
+    "condition": "their masks or label maps, of equal names; with --generate what to draw from",
+    "release": "copy the images here that are unlike every training image",
+}
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = Parser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
+    made.add_argument("--bundle", type=Path, required=True, help="its folder, e.g. bundles/pix2pix_covid")
+    made.add_argument(
+        "--real", type=Path, required=True, metavar="DIR", help="images the model was trained on"
+    )
+    made.add_argument("--output", type=Path, required=True, metavar="HTML", help="the report's file")
+    for name, meaning in FOLDERS.items():
+        made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
+    made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
+    made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
+    made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
+    made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
+    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="instead of a download")
+    made.add_argument(
+        "--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)"
+    )
+    made.add_argument("--seed", default=0, help="of all that is drawn (0)")
+    made.add_argument("--seeds", default=3, help="trainings of each kind for the utility (3)")
+    made.add_argument("--iterations", default=200, help="of each training (200)")
+    made.add_argument("--resamples", default=500, help="of the bootstrap (500)")
+    made.add_argument("--device", help="cpu, cuda:0, ... (a GPU where there is one)")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        The exit code.
+    Raises:
+        UserError: bad input.
+    """
+    known, rest = parser().parse_known_args(arguments)
+    overrides = overrides_of(rest)
+    # Not above: --help and refused words need none of it.
+    from common.training.distributed import local_device
+    from common.training.in_memory import Budget
+    from common.trust.command import TrustReport
+    from common.trust.options import SECTIONS, Options
+
+    if overrides and not known.generate:
+        raise UserError(f"--{next(iter(overrides))}: settings of the bundle's inference need --generate")
+    options = vars(known)
+    iterations = whole_number("iterations", options.pop("iterations"), 1)
+    for name, least in {"generate": 0, "seed": 0, "seeds": 1, "resamples": 2}.items():
+        options[name] = whole_number(name, options[name], least)
+    options["sections"] = SECTIONS if known.sections is None else known.sections.split(",")
+    options["max_similarity"] = _number(known.max_similarity)
+    options["device"] = str(local_device(known.device))
+    report = TrustReport(Options(**options, budget=Budget(iterations, 8), settings=overrides))
+    return 0 if report.run() else GATE_CLOSED
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError as error:
+        raise UserError(
+            f"max_similarity {text}: give a correlation between -1 and 1, such as 0.95"
+        ) from error
+
+
+if __name__ == "__main__":
+    install_hook()
+    try:
+        code = main()
+    except Exception as error:
+        show_one_line(type(error), error, error.__traceback__)
+        code = BAD_INPUT if isinstance(root_cause(error), UserError) else 1
+    sys.exit(code)
