@@ -50,7 +50,7 @@ def gather(options: Options, model: Path, drawn: Path) -> Sets:
     else:
         heldout = read_set(options.heldout, reading)
     sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
-    check_sets(sets)
+    check_sets(sets, drawn=bool(options.generate))
     return sets
 
 
