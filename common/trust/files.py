@@ -94,10 +94,18 @@ def spread(records: list[Sample], slices: str) -> list[Sample]:
     samples = [
         sample for record in records for sample in (expand(record) if record.index is None else [record])
     ]
-    if slices != "central":
-        return samples
-    middle = {path: volume_depth(path) // 2 for path in {s.image for s in samples} if is_volume(path)}
-    return [sample for sample in samples if sample.index is None or sample.index == middle[sample.image]]
+    return _central(samples) if slices == "central" else samples
+
+
+def _central(samples: list[Sample]) -> list[Sample]:
+    """Of each volume the slice that is nearest to its middle."""
+    best: dict[Path, Sample] = {}
+    for sample in samples:
+        middle = volume_depth(sample.image) // 2 if is_volume(sample.image) else 0
+        known = best.setdefault(sample.image, sample)
+        if abs((sample.index or 0) - middle) < abs((known.index or 0) - middle):
+            best[sample.image] = sample
+    return list(best.values())
 
 
 def name_of(sample: Sample, folder: Path) -> str:

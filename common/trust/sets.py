@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -99,7 +100,7 @@ def split_by_patient(
 def _drawn(patients: Sequence[str], seed: int) -> set[str]:
     """Patients with about half of the images: whoever comes next goes where fewer are."""
     names = sorted(set(patients))
-    counts = {name: list(patients).count(name) for name in names}
+    counts = Counter(patients)
     kept: set[str] = set()
     balance = 0
     for index in generator(seed, "trust", "split").permutation(len(names)):

@@ -48,14 +48,14 @@ def blocks() -> Work:
     return functools.partial(kid_prdc, real, fake)
 
 
-def features() -> tuple[np.ndarray, np.ndarray]:
+def features(count: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """Real and generated ones as an extractor gives them: few factors, rectified; (N, D) float32 each."""
     numbers = generator(0, "bench", "features")
     mixing = numbers.standard_normal((FACTORS, DIMENSION))
 
     def drawn(spread: float, level: float) -> np.ndarray:
-        factors = numbers.standard_normal((FEATURES, FACTORS)) * spread
-        noise = numbers.standard_normal((FEATURES, DIMENSION)) * 0.3
+        factors = numbers.standard_normal((count, FACTORS)) * spread
+        noise = numbers.standard_normal((count, DIMENSION)) * 0.3
         return np.maximum(factors @ mixing + noise + level, 0).astype(np.float32)
 
     return drawn(1.0, 2.0), drawn(0.9, 2.05)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from common.trust.files import data_set, found, image_files, name_of, spread
+from common.trust.settings import ReadingSettings
+from tests.common.trust.folders import pictures, volume
+
+SETTINGS = ReadingSettings(32)
+
+
+def test_images_at_any_depth_but_no_labels_sheets_or_hidden_files(tmp_path: Path) -> None:
+    for folder in ("a/b", "labels", "a/masks", "alpha", ".hidden"):
+        pictures(tmp_path / folder, 1, 0)
+    for sheet in ("grid", "panel", "nearest"):
+        pictures(tmp_path, 1, 0, sheet)
+    assert image_files(tmp_path) == [tmp_path / "a" / "b" / "case0_000.png"]
+
+
+def test_only_images_where_there_is_such_a_folder(tmp_path: Path) -> None:
+    pictures(tmp_path / "images", 2, 0)
+    pictures(tmp_path / "other", 1, 1)
+    records = found(tmp_path, None, SETTINGS)
+    assert [name_of(record, tmp_path) for record in records] == [
+        "images/case0_000.png",
+        "images/case1_000.png",
+    ]
+    assert [record.patient for record in records] == ["case0", "case1"]
+
+
+def test_patients_that_show_the_same_are_one_person(tmp_path: Path) -> None:
+    pictures(tmp_path / "covid", 3, 0)
+    again = pictures(tmp_path / "covid", 1, 0, "other{0}_000")
+    assert again.is_dir()
+    samples = data_set(tmp_path, ReadingSettings(32, kind="images", fit="pad"))
+    persons = {sample.patient: sample.unit for sample in samples}
+    assert persons["case0"] == persons["other0"] != persons["case1"]
+    assert len({sample.unit for sample in samples}) == 3
+
+
+def test_the_central_slice_of_each_volume(tmp_path: Path) -> None:
+    for name, depth in (("a", 5), ("b", 2)):
+        volume(tmp_path / f"{name}.nii.gz", np.arange(8 * 8 * depth, dtype=np.int16).reshape(8, 8, depth))
+    records = found(tmp_path, None, SETTINGS)
+    assert len(spread(records, "auto")) == 7
+    assert [sample.index for sample in spread(records, "central")] == [2, 1]
+    own = ReadingSettings(32, patient_pattern="(?P<patient>.)")
+    assert [record.patient for record in found(tmp_path, None, own)] == ["a", "b"]
