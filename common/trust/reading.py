@@ -105,10 +105,18 @@ def _joined(slices: Sequence[Loaded], folder: str, structures: Sequence[str], sy
     names = [loaded.name for loaded in slices]
     return ImageSet(
         torch.from_numpy(images),
-        names if synthetic else [loaded.patient for loaded in slices],
+        names if synthetic else _patients(slices),
         names,
         None if labels is None else torch.from_numpy(labels),
         () if labels is None else tuple(structures),
         folder,
         names if synthetic else [loaded.scan for loaded in slices],
     )
+
+
+def _patients(slices: Sequence[Loaded]) -> list[str]:
+    """Who is who, by the first of a person's scans: numbers of persons mean something in one folder only."""
+    scans: dict[str, str] = {}
+    for loaded in slices:
+        scans[loaded.patient] = min(scans.get(loaded.patient, loaded.scan), loaded.scan)
+    return [scans[loaded.patient] for loaded in slices]

@@ -22,6 +22,7 @@ SHARES = (0.1, 0.25, 1.0)
 REAL, SYNTHETIC, BOTH = "real", "synthetic", "real_and_synthetic"
 FLOOR = "no_network"
 FEWEST_OWN = 8
+LEAST_LEARNED = 0.1  # by which training with real images must beat an answer that looks at no image
 NOTHING = (
     "There is nothing to train for: neither labels nor class folders are common to the real, held-out and "
     "synthetic images"
@@ -65,13 +66,14 @@ def utility(
         percent: judge.difference(_at(BOTH, percent), _at(REAL, percent), task.judge) for percent in curve
     }
     floor = _floor(task, sets, judge.resamples)
+    learns = judge.value(REAL, task.judge).mean - floor.mean >= LEAST_LEARNED
     return Section(
         name="utility",
         title=TITLE,
-        statement=statement(task, differences, gains, seeds),
+        statement=statement(task, differences, gains, seeds, learns),
         figures=_figures(task, judge, differences, gains, floor, seed),
         plots=[_plot(task, judge, list(parts))],
-        warnings=_warnings(leak, sets, parts),
+        warnings=_warnings(leak, sets, parts, learns),
         facts={
             "task": task.name,
             "network": task.network,
@@ -133,15 +135,18 @@ def trained(
     return outcomes
 
 
-def statement(task: Task, differences: Mapping[str, Value], gains: Mapping[int, Value], seeds: int) -> str:
-    """What the figures say, whichever way they point."""
+def statement(
+    task: Task, differences: Mapping[str, Value], gains: Mapping[int, Value], seeds: int, learns: bool = True
+) -> str:
+    """What the figures say, whichever way they point; little where real images alone teach nothing."""
     named = {name.replace("_", " "): value for name, value in differences.items()}
     words = [sentence(f"{task.name.capitalize()} of held-out real patients", task.metric, named)]
     if gains:
         few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
         said = sentence("adding synthetic images", task.metric, few)
         words.append(said[0].upper() + said[1:].replace("real slices alone", "as many real ones alone"))
-    return f"{'. '.join(words)}. {seeds} trainings each."
+    doubt = "" if learns else "Cannot be judged: real images alone teach the network hardly anything. "
+    return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 
 
 def _comparison(
@@ -214,8 +219,12 @@ def _line(name: str, x: Sequence[float], values: Sequence[Value]) -> Line:
     )
 
 
-def _warnings(leak: str, sets: Sets, parts: Mapping[int, ImageSet]) -> list[str]:
+def _warnings(leak: str, sets: Sets, parts: Mapping[int, ImageSet], learns: bool) -> list[str]:
     warnings = [leak] if leak else []
+    if not learns:
+        warnings.append(
+            "Trained with real images the network hardly beats an answer without one: train longer."
+        )
     tested = len(set(sets.heldout.patients))
     if tested < 5:
         warnings.append(f"{tested} held-out patients: intervals over so few say little.")

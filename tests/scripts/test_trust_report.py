@@ -1,0 +1,108 @@
+"""The command line of the trust report: exit codes, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from common.errors import UserError
+from common.files import write_json
+from common.paths import repository_root
+from common.random import generator
+from scripts.trust_report import GATE_CLOSED, main
+
+BUNDLE = str(repository_root() / "bundles" / "dcgan_covid")
+SIDE = 16
+
+
+def blobs(folder: Path, count: int, seed: int) -> Path:
+    """Smooth random slices, each of a patient of its own."""
+    folder.mkdir()
+    for number in range(count):
+        coarse = generator(seed, "blobs", number).integers(0, 255, (4, 4)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{folder.name}{number}-p1-1.png")
+    return folder
+
+
+class Coarse:
+    """A quick extractor: 4 x 4 means."""
+
+    name, dimension = "coarse", 16
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.trust.command.extractor_by_name", lambda name, weights: Coarse())
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command line without synthetic images."""
+    place = tmp_path_factory.mktemp("trust")
+    write_json(place / "model.json", {"image_size": SIDE, "fit": "pad", "window_hu": [-1000, 400]})
+    real, heldout = blobs(place / "real", 24, 1), blobs(place / "heldout", 20, 2)
+    line = f"--bundle {BUNDLE} --real {real} --heldout {heldout} --ckpt_path {place / 'model.pt'}"
+    return [*line.split(), *["--sections", "privacy", "--resamples", "10", "--device", "cpu"]]
+
+
+def test_other_images_leave_the_gate_open(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = blobs(tmp_path / "other", 24, 3)
+    page = tmp_path / "out" / "report.html"
+    assert main([*words, "--synthetic", str(other), "--output", str(page)]) == 0
+    assert "release gate open" in capsys.readouterr().out
+    found = json.loads((page.parent / "trust.json").read_text())
+    assert found["gate"]["open"] and list(found["sections"]) == ["privacy"]
+    assert found["sets"]["heldout"]["images"] == 20 and found["image_size"] == "16 pixels"
+    assert str(tmp_path) not in page.read_text() and "Release gate open" in page.read_text()
+
+
+def test_copies_close_it_and_the_rest_is_released(words: list[str], tmp_path: Path) -> None:
+    mixed = blobs(tmp_path / "mixed", 12, 3)
+    for number in range(6):  # turned and darkened
+        turned = Image.open(next(Path(words[3]).glob(f"real{number}-*"))).rotate(90)
+        turned.point(lambda value: value * 0.8).save(mixed / f"copy{number}-p1-1.png")
+    page, cleared = tmp_path / "report.html", tmp_path / "cleared"
+    line = ["--synthetic", str(mixed), "--output", str(page), "--release", str(cleared)]
+    assert main([*words, *line]) == GATE_CLOSED == 3
+    found = json.loads((tmp_path / "trust.json").read_text())
+    assert not found["gate"]["open"] and {f"copy{k}-p1-1.png" for k in range(6)} <= set(
+        found["gate"]["flagged"]
+    )
+    assert "Release gate closed" in page.read_text()
+    kept = {file.name for file in cleared.glob("*.png")}
+    assert kept and not any(name.startswith("copy") for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--output r.html", "give their folder with --synthetic, or --generate N"),
+        ("--synthetic nowhere --output r.html", "nowhere: no such folder"),
+        ("--synthetic nowhere --output r.pdf", "r.pdf: give the report's file"),
+        ("--synthetic nowhere --output r.html --sections fun", "sections fun: choose of fidelity"),
+        ("--synthetic nowhere --output r.html --seeds 0", "seeds 0: give a whole number of at least 1"),
+        ("--synthetic nowhere --output r.html --max_similarity x", "max_similarity x: give a correlation"),
+        ("--synthetic nowhere --output r.html --widht 3", "--widht: settings of the bundle's inference"),
+        ("--generate 4 --output r.html --release out", "--release copies files"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        main([*words, *line.split()])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
