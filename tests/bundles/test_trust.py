@@ -1,0 +1,59 @@
+"""A report for every bundle, by the script: a tiny trained model, images drawn from it, all sections."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bundles.case import BundleCase
+from tests.bundles.conftest import Trained
+from tests.bundles.runs import ROOT
+
+CONDITIONED = ("pix2pix_covid", "patchgan_cardiac")
+SMALL = ("--iterations", "2", "--seeds", "1", "--resamples", "10", "--device", "cpu")
+
+
+@pytest.mark.slow
+def test_a_trained_bundle_gets_a_report(
+    case: BundleCase, data: Path, trained: Trained, tmp_path: Path
+) -> None:
+    """Half of the conditions are held-out patients'; an untrained generator copies nobody."""
+    model = trained[0] / "models" / "model.pt"
+    done = report(case, data, model, tmp_path / "report.html", *SMALL, "--generate", "12")
+    assert done.returncode in (0, 3), done.stderr
+    found = json.loads((tmp_path / "trust.json").read_text())
+    assert found["bundle"] == case.name and found["gate"]["open"] == (done.returncode == 0)
+    assert list(found["sections"]) == ["fidelity", "faithfulness", "utility", "privacy"]
+    assert found["sets"]["synthetic"]["images"] == 12
+    assert found["sets"]["synthetic"]["labelled"] == (case.name in CONDITIONED)
+    assert min(found["sets"][name]["patients"] for name in ("real", "heldout")) >= 1
+    names = [figure["name"] for figure in found["sections"]["faithfulness"]["figures"]]
+    assert ("condition_faithfulness" in names) == (case.name in CONDITIONED)
+    words = (tmp_path / "report.html").read_text()
+    assert case.name in words and "<script" not in words
+    again = report(case, data, model, tmp_path / "again" / "report.html", *SMALL, "--generate", "12")
+    assert again.returncode == done.returncode
+    assert (tmp_path / "again" / "report.html").read_text() == words
+
+
+@pytest.mark.slow
+def test_a_bundle_without_model_is_one_line(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    done = report(case, data, tmp_path / "none.pt", tmp_path / "report.html", "--generate", "4")
+    assert done.returncode == 2
+    assert "no trained model yet" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def report(
+    case: BundleCase, data: Path, model: Path, page: Path, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """The script, as a user starts it."""
+    line = [sys.executable, str(ROOT / "scripts" / "trust_report.py"), "--bundle", str(case.root)]
+    line += ["--real", str(data), "--ckpt_path", str(model), "--output", str(page), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(line, env=environment, cwd=page.parents[1], capture_output=True, text=True)
