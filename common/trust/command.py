@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from common.errors import UserError
 from common.inference.models import model_info
 from common.metrics.features import FeatureExtractor, extractor_by_name
 from common.metrics.inception_score import Classifier
@@ -24,7 +25,7 @@ from common.trust.gathering import gather, model_of
 from common.trust.options import FAITHFULNESS, FIDELITY, PRIVACY, UTILITY, Options
 from common.trust.origin import commit, fingerprint
 from common.trust.privacy import privacy
-from common.trust.release import release
+from common.trust.release import MANIFEST, release
 from common.trust.report import GateState, Report, set_facts
 from common.trust.sets import Sets
 from common.trust.sheets import examples_picture
@@ -36,6 +37,18 @@ NO_CONDITIONS = (
     "Nothing to ask: the synthetic images have no conditions, or the real ones no labels. Give --condition "
     "where there are some."
 )
+
+
+def refuse_foreign(folder: Path | None) -> None:
+    """Before anything is measured: a place for the released images that holds other things.
+
+    Raises:
+        UserError: it does.
+    """
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder}: holds other files; give --release a new folder")
 
 
 class TrustReport:
@@ -59,6 +72,7 @@ class TrustReport:
             UserError: bad input; nothing is written then.
         """
         page_path(self.options.output)
+        refuse_foreign(self.options.release)
         model = model_of(self.options)
         extractor = self._extractor()
         with tempfile.TemporaryDirectory(prefix="trust-") as drawn:
@@ -68,9 +82,15 @@ class TrustReport:
         path = write_report(self.options.output, report)
         self._say(report, path)
         if self.options.release is not None and self.gate is not None:
-            count = release(sets, self.gate, self.options.release)
-            print(f"{count} of {len(sets.synthetic)} synthetic images copied to {self.options.release}")
+            self._release(sets, self.gate, self.options.release)
         return self.gate is None or self.gate.open
+
+    def _release(self, sets: Sets, gate: Gate, folder: Path) -> None:
+        if len(gate.flagged) == len(sets.synthetic):
+            print(f"nothing copied to {folder}: every synthetic image is too similar to a training image")
+            return
+        count = release(sets, gate, folder)
+        print(f"{count} of {len(sets.synthetic)} synthetic images copied to {folder}")
 
     def _sections(self, sets: Sets, extractor: FeatureExtractor) -> list[Section]:
         options = self.options

@@ -17,7 +17,7 @@ from common.trust.components import Parts, smallest_part
 from common.trust.findings import HIGHER, LOWER, Figure, Line, Plot, Section
 from common.trust.seen import Seen, condition_index, seen, shuffled
 from common.trust.segmenting import NAME, mean_dice, segmented, structure_names, train_segmenter
-from common.trust.sets import Sets
+from common.trust.sets import ImageSet, Sets
 from common.trust.sheets import mistakes_picture
 
 HELD_OUT, SHUFFLED = "heldout_real", "shuffled_conditions"
@@ -70,7 +70,7 @@ def faithfulness(
         figures=_figures(index, {"": own, HELD_OUT: good, SHUFFLED: bad}, structures, seed),
         plots=[_plot(own, good, bad)],
         pictures=mistakes_picture(synthetic, found, own.parts, structures, shown),
-        warnings=_warnings(good, bad, len(synthetic)),
+        warnings=_warnings(good, bad, known_conditions(synthetic, real), len(synthetic)),
         facts=facts,
     )
 
@@ -169,8 +169,21 @@ def _facts(
     }
 
 
-def _warnings(good: Seen, bad: Seen, count: int) -> list[str]:
+def known_conditions(synthetic: ImageSet, real: ImageSet) -> int:
+    """How many synthetic images have the very label of an image that the segmenter learns from."""
+    if synthetic.labels is None or real.labels is None:
+        return 0
+    learned = {label.numpy().tobytes() for label in real.labels}
+    return sum(label.numpy().tobytes() in learned for label in synthetic.labels)
+
+
+def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
     warnings = []
+    if known:
+        warnings.append(
+            f"{known} of {count} conditions are of images that the segmenter learned from: it may find more "
+            "in the synthetic images for that."
+        )
     if not _can_judge(good, bad):
         warnings.append(
             f"The segmenter reaches Dice {good.dice().mean:.2f} on held-out real images, hardly more than "

@@ -85,6 +85,14 @@ def test_copies_close_it_and_the_rest_is_released(words: list[str], tmp_path: Pa
     assert kept and not any(name.startswith("copy") for name in kept)
 
 
+def test_a_release_never_mixes_with_other_files(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    line = ["--synthetic", "nowhere", "--output", "r.html", "--release", str(tmp_path / "mine")]
+    with pytest.raises(UserError, match="mine: holds other files"):
+        main([*words, *line])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -12,7 +12,7 @@ from common.metrics.features import extract, extractor_by_name
 from common.metrics.fid import fid
 from common.training.in_memory import Budget
 from common.trust.components import compare_parts
-from common.trust.faithfulness import faithfulness
+from common.trust.faithfulness import faithfulness, known_conditions
 from common.trust.findings import Section
 from common.trust.sets import ImageSet
 from tests.common.trust.made_sets import ignoring, made, made_sets
@@ -54,6 +54,12 @@ def test_a_segmenter_that_learned_nothing_judges_nothing() -> None:
     section = faithfulness(sets, 0, Budget(1, 2, 1e-6), resamples=20)
     assert section is not None
     assert section.statement.startswith("Cannot be judged") and "more iterations" in section.warnings[0]
+
+
+def test_conditions_that_the_segmenter_has_learned_are_counted() -> None:
+    real, others = made("real", 6, 1), made("others", 4, 9)
+    mixed = replace(others, labels=torch.cat([real.labels[:1], others.labels[1:]]))
+    assert known_conditions(mixed, real) == 1 and known_conditions(replace(others, labels=None), real) == 0
 
 
 def test_without_conditions_there_is_nothing_to_ask() -> None:
