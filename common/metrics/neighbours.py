@@ -9,7 +9,8 @@ from common.errors import UserError
 from common.metrics.pairs import Block, Pairs, Visit
 
 SPARE = 1  # candidates beyond k; where it is hardly farther than the k-th, float64 decides
-SEARCHED = 256  # rows that are searched in float64 at once
+SEARCHED = 64  # rows that are searched in float64 at once: matrices of 50 MB for 100 000 references
+CONVERTED = 256  # references that are converted to float64 at once
 
 
 def nearest(queries: Tensor, references: Tensor | None = None, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ def _ordered(pairs: Pairs, rows: Tensor, candidates: Tensor, k: int) -> tuple[Te
 def _searched(pairs: Pairs, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest of ``rows`` (R,) among all, in float64: where float32 cannot tell."""
     queries = pairs.first[rows].double() - pairs.centre
-    parts = [queries @ (part.double() - pairs.centre).T for part in pairs.second.split(SEARCHED)]
+    parts = [queries @ (part.double() - pairs.centre).T for part in pairs.second.split(CONVERTED)]
     squared = pairs.squares[1] - 2 * torch.cat(parts, dim=1)  # (R, M), short of a constant in each row
     if pairs.same:
         squared.scatter_(1, rows[:, None], torch.inf)

@@ -27,9 +27,9 @@ def pictures(count: int, seed: int) -> Tensor:
     return torch.from_numpy(textures(count, seed)).float()[:, None] / 127.5 - 1
 
 
-def noise(count: int, seed: int) -> Tensor:
+def noise(count: int, seed: int, side: int = 32) -> Tensor:
     """Pixels that know nothing of each other, within [-1, 1]."""
-    return torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def turned(images: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def test_sets_that_cannot_be_compared_are_named() -> None:
     assert small == "synthetic: images of 16 x 16 pixels but 32 x 32 in real; read both at one size"
     masks = refused(sets_with((pictures(6, 2) > 0).float() * 2 - 1))
     assert masks.startswith("synthetic: most images have no more than 16 gray values, as masks do")
+    check_sets(sets_with((pictures(6, 2) > 0).float() * 2 - 1, 6, 6), drawn=True)
 
 
 def test_equal_sets_shared_images_and_shared_patients() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor
 from common.trust.findings import Figure, Section
 from common.trust.gate import Gate
 from common.trust.privacy import privacy
+from common.trust.reading import ReadingSettings, read_set
+from common.trust.sets import Sets, split_by_patient
 from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with, turned
 
 
@@ -106,3 +109,19 @@ def test_what_makes_figures_doubtful_is_said() -> None:
     assert any(text.startswith("heldout_003.png is held out but nearly") for text in section.warnings)
     assert any("6 training and 6 held-out patients" in text for text in section.warnings)
     assert torch.isfinite(torch.tensor([f.value.mean for f in section.figures])).all()
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_shared_covid_ct(shared_data: Path) -> None:
+    """Slices of other papers leave the gate open; one flipped, noisy training slice among them closes it."""
+    found = read_set(shared_data / "covid_ct" / "covid", ReadingSettings(64, kind="images", fit="pad"))
+    real, others = split_by_patient(found, 0)
+    heldout, released = split_by_patient(others, 1)
+    section, gate = privacy(Sets(real, heldout, released), Coarse(), resamples=60)
+    assert gate.open and gate.p_value > 0.05, gate.reason
+    attack = next(figure for figure in section.figures if figure.name == "membership_auc_pixels").value
+    assert attack.low < 0.5 < attack.high
+    released.images[5] = real.images[20].flip(-1) + 0.05 * noise(1, 0, 64)[0]
+    _, gate = privacy(Sets(real, heldout, released), Coarse(), resamples=60)
+    assert not gate.open and gate.flagged[0] == 5 and gate.nearest[5] == 20
