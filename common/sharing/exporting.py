@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ckpt_export, onnx_export
+from monai.networks.utils import convert_to_onnx
 from monai.utils import optional_import
 from torch import Tensor, nn
 
@@ -17,11 +18,13 @@ from common.errors import UserError
 from common.files import atomic_write, read_json
 from common.inference.models import load_weights, model_info, network_for
 from common.paths import bundle_root
-from common.sharing.sample_input import sample_input
+from common.sharing.sample_input import sample_inputs
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
 """Of grey levels in [-1, 1]: a hundredth of what 8 bits tell apart."""
+INPUTS = ["image", "class"]
+"""Names in an ONNX file: noise or labels, and the class of the image where the model has classes."""
 TRACED, COMPARED = 2, 3
 """Batches: not 1, which exporters take for a constant, and another."""
 
@@ -51,21 +54,21 @@ def export(settings: Settings) -> Path:
     network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "see the bundle's README")
     convert, run = (_to_onnx, _run_onnx) if settings.format == "onnx" else (_to_torchscript, torch.jit.load)
     with atomic_write(output) as temporary:
-        convert(bundle, weights, temporary, sample_input(metadata, info, TRACED))
-        error = difference(network, run(str(temporary)), sample_input(metadata, info, COMPARED, seed=1))
+        convert(bundle, weights, temporary, sample_inputs(metadata, info, TRACED), network)
+        error = difference(network, run(str(temporary)), sample_inputs(metadata, info, COMPARED, seed=1))
         if not error <= TOLERANCE:
             raise UserError(f"{output}: not written, its images differ from PyTorch's by {error:.2g}")
     logger.info(f"{output}: images differ from PyTorch's by {error:.1e} at most")
     return output
 
 
-def difference(network: nn.Module, exported: Callable[[Tensor], Tensor], given: Tensor) -> float:
+def difference(network: nn.Module, exported: Callable[..., Tensor], given: Sequence[Tensor]) -> float:
     """The largest absolute difference between the images of two networks."""
     with torch.inference_mode():
-        return float((network(given) - exported(given)).abs().max())
+        return float((network(*given) - exported(*given)).abs().max())
 
 
-def _to_torchscript(bundle: Path, weights: Path, output: Path, _: Tensor) -> None:
+def _to_torchscript(bundle: Path, weights: Path, output: Path, *_: Any) -> None:
     ckpt_export(
         "network_def",
         filepath=str(output),
@@ -76,37 +79,43 @@ def _to_torchscript(bundle: Path, weights: Path, output: Path, _: Tensor) -> Non
     )
 
 
-def _to_onnx(bundle: Path, weights: Path, output: Path, given: Tensor) -> None:
+def _to_onnx(bundle: Path, weights: Path, output: Path, given: Sequence[Tensor], network: nn.Module) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if not optional_import(package)[1]:
             raise UserError(f"ONNX needs {package}: pip install onnx onnxscript onnxruntime")
+    batch = torch.export.Dim("batch")
+    options = {
+        "input_names": INPUTS[: len(given)],
+        "output_names": ["pred"],
+        "dynamo": True,
+        "verbose": False,
+        "dynamic_shapes": tuple({0: batch} for _ in given),
+    }
+    if len(given) > 1:  # MONAI's command makes up one input alone
+        convert_to_onnx(network, given, filename=str(output), use_trace=True, **options)
+        return
     onnx_export(
         "network_def",
         filepath=str(output),
         ckpt_file=str(weights),
         config_file=str(inference_config(bundle)),
         use_trace=True,
-        input_shape=list(given.shape),
-        converter_kwargs={
-            "input_names": ["image"],
-            "output_names": ["pred"],
-            "dynamo": True,
-            "verbose": False,
-            "dynamic_shapes": ({0: torch.export.Dim("batch")},),
-        },
+        input_shape=list(given[0].shape),
+        converter_kwargs=options,
         ckpt_path=str(weights),
     )
 
 
-def _run_onnx(path: str) -> Callable[[Tensor], Tensor]:
+def _run_onnx(path: str) -> Callable[..., Tensor]:
     """The ONNX file as a function."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = [described.name for described in session.get_inputs()]
 
-    def run(given: Tensor) -> Tensor:
-        results: list[Any] = session.run(None, {name: given.numpy()})
+    def run(*given: Tensor) -> Tensor:
+        arrays = {name: value.numpy() for name, value in zip(names, given, strict=True)}
+        results: list[Any] = session.run(None, arrays)
         return torch.from_numpy(results[0])
 
     return run

@@ -8,39 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import UserError
 from common.random import generator
 
 LATENT = "latent"
 
 
-def sample_input(metadata: Mapping[str, Any], info: Mapping[str, Any], batch: int, seed: int = 0) -> Tensor:
-    """A batch for the generator, float32: (B, latent) from N(0, 1), or class indices (B, C, S, S).
+def sample_inputs(
+    metadata: Mapping[str, Any], info: Mapping[str, Any], batch: int, seed: int = 0
+) -> tuple[Tensor, ...]:
+    """What the generator is called with: values (B, ...) and, where it has classes of images, indices (B,).
 
     Args:
         metadata: the bundle's, which says what kind of input it is.
         info: facts of the trained model (``model.json``), which say its sizes where they differ.
         batch: B.
         seed: of the drawn values.
-    Raises:
-        UserError: the model wants more than one input.
+    Returns:
+        Float32 (B, latent) from N(0, 1), or (B, C, S, S) class indices or values in the declared range; with
+        classes of images also int64 (B,), all of them in turn.
     """
     described = metadata["network_data_format"]["inputs"]["image"]
-    arguments = info.get("network", {}).get("arguments", {})
+    classes = info.get("network", {}).get("arguments", {}).get("classes")
     drawn = generator(seed, "sample input")
     if described["format"] == LATENT:
-        if arguments.get("classes"):
-            raise UserError(
-                "a model with classes takes noise and class; only those with one input are exported"
-            )
         size = (batch, info.get("latent", described["num_channels"]))
-        return torch.from_numpy(drawn.standard_normal(size)).float()
+        noise = torch.from_numpy(drawn.standard_normal(size)).float()
+        return (noise, torch.arange(batch) % classes) if classes else (noise,)
     shape = (batch, described["num_channels"], *[_side(described, info)] * len(described["spatial_shape"]))
-    if described["format"] == "segmentation":
-        classes = arguments.get("classes", int(described["value_range"][1]))
-        return torch.from_numpy(drawn.integers(classes + 1, size=shape)).float()
     lower, upper = described["value_range"]
-    return torch.from_numpy(drawn.uniform(lower, upper, shape)).float()
+    if described["format"] == "segmentation":
+        most = int(upper) if classes is None else classes
+        return (torch.from_numpy(drawn.integers(most + 1, size=shape)).float(),)
+    return (torch.from_numpy(drawn.uniform(lower, upper, shape)).float(),)
 
 
 def _side(described: Mapping[str, Any], info: Mapping[str, Any]) -> int:

@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from common.errors import UserError
-from common.sharing.sample_input import sample_input
+from common.sharing.sample_input import sample_inputs
+
+
+def sample_input(*settings: Any, **more: Any) -> torch.Tensor:
+    [values] = sample_inputs(*settings, **more)
+    return values
 
 
 def metadata(**image: Any) -> dict[str, Any]:
@@ -41,6 +45,6 @@ def test_a_seed_gives_the_same_values() -> None:
     assert not torch.equal(sample_input(NOISE, {}, 2, seed=4), sample_input(NOISE, {}, 2, seed=5))
 
 
-def test_a_model_with_classes_is_refused() -> None:
-    with pytest.raises(UserError, match="only those with one input"):
-        sample_input(NOISE, {"network": {"arguments": {"classes": 3}}}, 2)
+def test_a_model_of_classes_takes_all_of_them_in_turn() -> None:
+    noise, classes = sample_inputs(NOISE, {"network": {"arguments": {"classes": 3}}}, 5)
+    assert noise.shape == (5, 100) and classes.tolist() == [0, 1, 2, 0, 1]

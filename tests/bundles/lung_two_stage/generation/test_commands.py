@@ -8,13 +8,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
+from bundles.lung_two_stage.generation.candidates import GeneratorModel
 from common.files import read_json
+from common.sharing.exporting import Settings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
 from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
-from tests.bundles.lung_two_stage.generation.made_models import make_model
+from tests.bundles.lung_two_stage.generation.made_models import LATENT, make_model
 from tests.bundles.runs import Run, forked
 
 
@@ -97,3 +100,21 @@ def test_a_classifier_is_trained_goes_on_and_judges(categories: bool, tmp_path: 
     name = "is_nodule_category" if categories else "is_nodule_diameter"
     assert found["classifiers"] == [name] and set(found["methods"]) == {"A", "real real", "mean image"}
     assert found["methods"]["real real"][name][0]["mean"] > 1.05
+
+
+@pytest.mark.slow
+def test_a_generator_of_categories_is_exported_with_its_class_as_input(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = make_model(tmp_path / "model")
+    path = export(Settings("lung_two_stage", "onnx", model))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["image", "class"]
+    noise, classes = torch.randn(5, LATENT), torch.tensor([0, 0, 1, 1, 0])
+    network = GeneratorModel.load(model, "").network
+    with torch.inference_mode():
+        plain = network(noise, classes)
+        assert not torch.allclose(plain, network(noise, 1 - classes), atol=0.01)
+    [drawn] = session.run(["pred"], {"image": noise.numpy(), "class": classes.numpy()})
+    np.testing.assert_allclose(drawn, plain.numpy(), atol=1e-5)
+    script = torch.jit.load(export(Settings("lung_two_stage", "torchscript", model)))
+    torch.testing.assert_close(script(noise, classes), plain)
