@@ -84,7 +84,7 @@ def _to_onnx(bundle: Path, weights: Path, output: Path, given: Sequence[Tensor],
         if not optional_import(package)[1]:
             raise UserError(f"ONNX needs {package}: pip install onnx onnxscript onnxruntime")
     batch = torch.export.Dim("batch")
-    options = {
+    options: dict[str, Any] = {
         "input_names": INPUTS[: len(given)],
         "output_names": ["pred"],
         "dynamo": True,
