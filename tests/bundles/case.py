@@ -65,7 +65,7 @@ class BundleCase:
         no_augment: one with the wrong word ``rotate`` in it.
         evaluating: settings of an evaluation, where the made set's test split is too small for one.
         placeholders: what names of made-up files in the README's quick start stand for.
-        undrawn: settings without random numbers in the networks.
+        undrawn: settings without random numbers in the networks and losses.
         network_input: makes what the tiny network takes, for two samples.
         metrics: of a validation.
         logged: what every iteration logs beside what all bundles do.

@@ -75,6 +75,7 @@ CASE = BundleCase(
     make_images,
     inference=lambda _data: {"num_samples": 3},
     evaluating=held_out,
+    undrawn={"gradient_penalty": 0.0},
     network_input=make_input,
     logged=frozenset(
         {"D_gradient_norm", "G_gradient_norm", "D_penalty"}

@@ -47,6 +47,7 @@ CASE = BundleCase(
     networks="generation.networks",
     built_with=lambda data: {"dataset_dir": data, "batch_size": 2},
     evaluating=held_out,
+    undrawn={"gradient_penalty": 0.0},
     network_input=make_input,
     metrics=frozenset({"fid_randvgg", "alpha_fid_randvgg"}),
     logged=frozenset({"D_penalty"}),

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from bundles.lung_two_stage.composition.reading import Composites
+from common.data.phantoms import ensure_phantoms
 from common.sharing.configs import read_config
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
@@ -21,7 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 WORK = "bundles/lung_two_stage/work"
 SMALL: dict[str, dict[str, Any]] = {
-    "table_1": {"resamples": 5},
     "extraction": {"slices_per_patient": 6},
     "generation": {"real_nodules": 10, "generated_nodules": 4, "real_normals": 10, "generated_normals": 2},
     "composition": {"groups": 20, "count": 24, "per_shard": 12},
@@ -57,6 +57,7 @@ def run_printed(words: list[str], work: Path, more: list[str]) -> None:
 
 def test_the_quick_start_works_as_printed(tmp_path: Path) -> None:
     work, small = tmp_path / "work", smallest_budgets(tmp_path)
+    scans = str(ensure_phantoms(tmp_path / "scans", 8, 0, (96, 96, 16), with_lesions=False))
     ran = []
     for words in quick_start(CASE.root / "docs" / "README.md"):
         if words[0] == "scripts/synthesize.py":
@@ -66,8 +67,9 @@ def test_the_quick_start_works_as_printed(tmp_path: Path) -> None:
             run_printed(words, work, ["--work_dir", str(work), "--output_dir", str(tmp_path / "samples")])
         else:
             at = words.index("--config_file") + 1
-            parts = [*words[2:at], str([words[at], str(small)]), *words[at + 1 :], "--work_dir", str(work)]
-            run = finished(command(parts, OMP_NUM_THREADS="2"), timeout=2400)
+            parts = [*words[2:at], str([words[at], str(small)]), *words[at + 1 :]]
+            parts += ["--work_dir", str(work), "--dataset_dir", scans]
+            run = finished(command(parts, OMP_NUM_THREADS="1"), timeout=2400)
             assert run.code == 0, f"{shlex.join(words)}\n{run.err}"
         ran.append(words[3] if words[0] == "-m" else words[0])
     assert ran == ["pipeline", "rivals", "inference", "scripts/synthesize.py"]
