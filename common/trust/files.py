@@ -56,11 +56,11 @@ def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
         finders: dict[str, Callable[[], list[Sample]]] = {
             PAIRS: lambda: find_samples(folder, **given),
             STRUCTURES: lambda: find_volumes(folder, **given),
-            IMAGES: lambda: find_images(folder, **given).samples,
+            IMAGES: lambda: _of_classes(folder, settings, **given),
         }
         return finders[settings.kind]()
     if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}):
-        return find_images(folder, **given).samples  # one folder, or one a class
+        return _of_classes(folder, settings, **given)  # one folder, or one a class
     return found(folder, None, settings)
 
 
@@ -128,6 +128,13 @@ def _label_files(folder: Path) -> list[Path]:
     known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
     inner = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder)
     return sorted(file for file in inner.rglob("*") if file.name.lower().endswith(known))
+
+
+def _of_classes(folder: Path, settings: ReadingSettings, **given: str) -> list[Sample]:
+    """Images of the classes that the model learned; all where the folder has none of these."""
+    images = find_images(folder, **given)
+    own = set(settings.info.get("classes", ())) & set(images.classes)
+    return [sample for sample in images.samples if not own or sample.category in own]
 
 
 def _has_layout(folder: Path) -> bool:

@@ -48,3 +48,12 @@ def test_the_central_slice_of_each_volume(tmp_path: Path) -> None:
     assert [sample.index for sample in spread(records, "central")] == [2, 1]
     own = ReadingSettings(32, patient_pattern="(?P<patient>.)")
     assert [record.patient for record in found(tmp_path, None, own)] == ["a", "b"]
+
+
+def test_only_images_of_the_classes_that_the_model_learned(tmp_path: Path) -> None:
+    pictures(tmp_path / "covid", 2, 0, "a{0}")
+    pictures(tmp_path / "noncovid", 3, 1, "b{0}")
+    learned = ReadingSettings.of({"fit": "pad", "classes": ["covid"]})
+    assert [sample.category for sample in data_set(tmp_path, learned)] == ["covid", "covid"]
+    assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["covid", "noncovid"]}))) == 5
+    assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["elsewhere"]}))) == 5
