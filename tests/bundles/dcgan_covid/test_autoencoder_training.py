@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.files import read_json
 from common.inference.models import load_weights, network_for
 from tests.bundles.dcgan_covid.case import CASE
-from tests.bundles.dcgan_covid.made_halves import training
+from tests.bundles.dcgan_covid.made_halves import TINY, training
 from tests.bundles.runs import Run, command, fingerprints, finished, forked
 
 Trained = tuple[Path, Run]
@@ -90,3 +91,20 @@ def test_the_shipped_training_beats_the_mean_image_on_phantoms(tmp_path: Path) -
     assert "PHANTOM DATA" in trained.out + trained.err
     metrics = read_json(tmp_path / "root" / "models" / "autoencoder.json")["metrics"]
     assert metrics["mse"] < 0.8 * metrics["mse_mean_image"]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_with_the_doubled_batch(halves: Path, tmp_path: Path) -> None:
+    """The network has no batch statistics and draws nothing: the losses are those of one process."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    losses = {}
+    for name, launcher, batch_size in (("two", torchrun, 4), ("one", [], 8)):
+        given = {**TINY, "dataset_dir": halves, "output_dir": tmp_path / name, "amp": False}
+        given |= {"batch_size": batch_size, "max_epochs": 1, "val_interval": 1}
+        configs = ["train_autoencoder", "multi_gpu_autoencoder"]
+        run = finished(command(CASE.arguments("training", configs, **given), launcher=launcher))
+        assert run.code == 0, run.err
+        assert run.out.count("validation MSE") == 1
+        table = tmp_path / name / "logs" / "autoencoder" / "losses.csv"
+        losses[name] = np.genfromtxt(table, delimiter=",", names=True)["AE_mse"]
+    np.testing.assert_allclose(losses["two"], losses["one"], rtol=1e-4)
