@@ -119,7 +119,8 @@ def _figures(index: Value, views: Mapping[str, Seen], structures: Sequence[str],
     ]
     places: dict[str, int | None] = {"": None}
     if len(structures) > 1:
-        places |= {f"_{name}": place for place, name in enumerate(structures)}
+        wanted = torch.cat([view.counts[:, :, 2] for view in views.values()]).sum(0)  # (K,) pixels
+        places |= {f"_{name}": place for place, name in enumerate(structures) if wanted[place]}
     for suffix, place in places.items():
         figures += _measures(views, suffix, place, seed)
     return figures
@@ -136,7 +137,8 @@ def _measures(views: Mapping[str, Seen], suffix: str, place: int | None, seed: i
     for name, (measure, better, note) in measures.items():
         values = {baseline: measure(view, place) for baseline, view in views.items()}
         own = values.pop("")
-        figures.append(Figure(f"{name}{suffix}", own, better, values, EXTRACTOR, seed, note))
+        said = "" if suffix else note  # once is enough
+        figures.append(Figure(f"{name}{suffix}", own, better, values, EXTRACTOR, seed, said))
     return figures
 
 

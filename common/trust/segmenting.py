@@ -19,6 +19,8 @@ LEVELS = 3  # halvings
 def structure_names(*sets: ImageSet) -> list[str]:
     """What the label values from 1 on are called: as the sets say, else by their numbers.
 
+    Names beyond the highest value are left out: a model may know more structures than these sets show.
+
     Raises:
         UserError: the sets' names differ, or a label has a value beyond them.
     """
@@ -29,7 +31,7 @@ def structure_names(*sets: ImageSet) -> list[str]:
     names = given[0] if given else ["structure"] if highest <= 1 else [str(k + 1) for k in range(highest)]
     if highest > len(names):
         raise UserError(f"a label has the value {highest}, but the structures are {', '.join(names)}")
-    return names
+    return names[: max(highest, 1)]
 
 
 def make_segmenter(classes: int, width: int = 16) -> nn.Module:

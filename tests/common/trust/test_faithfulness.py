@@ -14,7 +14,7 @@ from common.training.in_memory import Budget
 from common.trust.components import compare_parts
 from common.trust.faithfulness import faithfulness, known_conditions
 from common.trust.findings import Section
-from common.trust.sets import ImageSet
+from common.trust.sets import ImageSet, Sets
 from tests.common.trust.made_sets import ignoring, made, made_sets
 
 BUDGET = Budget(20, 8, 1e-2)
@@ -86,3 +86,22 @@ def test_parts_are_lost_and_invented_one_by_one() -> None:
     assert parts.lost.tolist() == [[1, 1], [0, 0]]
     assert parts.invented.tolist() == [[1, 0], [0, 0]]
     assert parts.listed(parts.lost, ["a", "b"]) == [(0, {"a": 1, "b": 1})]
+
+
+def test_only_structures_that_the_labels_hold_are_reported() -> None:
+    """Of four names the second is in no label and the fourth beyond them all."""
+    names = ("square", "never", "other", "beyond")
+    sets = [
+        replace(
+            each,
+            labels=each.labels * (1 + 2 * (torch.arange(len(each)) % 2)).view(-1, 1, 1, 1),
+            structures=names,
+        )
+        for each in (made("real", 8, 1), made("heldout", 6, 2), made("synthetic", 6, 3))
+    ]
+    section = faithfulness(Sets(*sets), 0, Budget(1, 4), resamples=20)
+    assert section is not None and section.facts["structures"] == ["square", "never", "other"]
+    reported = {
+        figure.name.partition("_")[2] for figure in section.figures if figure.name.startswith("dice_")
+    }
+    assert reported == {"square", "other"}
