@@ -33,7 +33,7 @@ class Brightness:
 
 
 def measured(synthetic: Tensor, **sizes: int) -> tuple[dict[str, Figure], Section]:
-    section = fidelity(sets_with(synthetic, **sizes), Coarse(), 0, 40)
+    section = fidelity(sets_with(synthetic, **sizes), Coarse(), 0, 20)
     return {figure.name: figure for figure in section.figures}, section
 
 
@@ -64,7 +64,7 @@ def test_loud_noise_is_not_precise() -> None:
 
 def test_every_figure_has_its_baselines_and_is_plain() -> None:
     sets = sets_with(pictures(40, 2))
-    section = fidelity(sets, Coarse(), 3, 20, Brightness())
+    section = fidelity(sets, Coarse(), 3, 10, Brightness())
     names = [figure.name for figure in section.figures]
     assert names == [*NAMES, "is_brightness"]
     for figure in section.figures:
@@ -76,7 +76,7 @@ def test_every_figure_has_its_baselines_and_is_plain() -> None:
     assert better["recall_coarse"] == "higher" and better["pair_distance_coarse"] == "as real"
     assert section.figures[0].value.n == section.figures[0].baselines["real_real"].n == 40
     assert json.loads(json.dumps(section.plain(), allow_nan=False))["facts"]["features"] == 16
-    assert fidelity(sets, Coarse(), 3, 20, Brightness()) == section
+    assert fidelity(sets, Coarse(), 3, 10, Brightness()) == section
     (plot,) = section.plots
     assert [line.x[:2] for line in plot.lines] == [[0.0, 1 / 40]] * 2
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.trust import privacy_pictures
 from common.trust.findings import Figure, Section
 from common.trust.gate import Gate
 from common.trust.privacy import privacy
@@ -18,8 +19,14 @@ from common.trust.sets import Sets, split_by_patient
 from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with, turned
 
 
+@pytest.fixture(autouse=True)
+def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressing the sheets would take most of the time."""
+    monkeypatch.setattr(privacy_pictures, "SHOWN", 2)
+
+
 def measured(synthetic: Tensor, **settings: float) -> tuple[dict[str, Figure], Section, Gate]:
-    section, gate = privacy(sets_with(synthetic), Coarse(), 0, resamples=60, **settings)
+    section, gate = privacy(sets_with(synthetic), Coarse(), 0, resamples=40, **settings)
     return {figure.name: figure for figure in section.figures}, section, gate
 
 
