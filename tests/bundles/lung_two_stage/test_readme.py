@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bundles.lung_two_stage.composition.reading import Composites
-from common.data.phantoms import ensure_phantoms
+from bundles.lung_two_stage.phantoms import chest_scans
 from common.sharing.configs import read_config
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
@@ -57,7 +57,7 @@ def run_printed(words: list[str], work: Path, more: list[str]) -> None:
 
 def test_the_quick_start_works_as_printed(tmp_path: Path) -> None:
     work, small = tmp_path / "work", smallest_budgets(tmp_path)
-    scans = str(ensure_phantoms(tmp_path / "scans", 8, 0, (96, 96, 16), with_lesions=False))
+    scans = str(chest_scans(tmp_path / "scans"))
     ran = []
     for words in quick_start(CASE.root / "docs" / "README.md"):
         if words[0] == "scripts/synthesize.py":
