@@ -36,9 +36,12 @@ def test_a_trained_bundle_gets_a_report(
     assert ("condition_faithfulness" in names) == (case.name in CONDITIONED)
     words = (tmp_path / "report.html").read_text()
     assert case.name in words and "<script" not in words
-    again = report(case, data, model, tmp_path / "again" / "report.html", *SMALL, "--generate", "12")
-    assert again.returncode == done.returncode
-    assert (tmp_path / "again" / "report.html").read_text() == words
+    if case.name == CONDITIONED[0]:
+        again = report(case, data, model, tmp_path / "again" / "report.html", *SMALL, "--generate", "12")
+        assert again.returncode == done.returncode
+        other = json.loads((tmp_path / "again" / "trust.json").read_text())
+        page = (tmp_path / "again" / "report.html").read_text()
+        assert page.replace(other["commit"], "") == words.replace(found["commit"], "")
 
 
 @pytest.mark.slow
