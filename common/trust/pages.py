@@ -172,7 +172,10 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return _listed([f"{_words(str(key))}: {_inner(item)}" for key, item in value.items()])
     if isinstance(value, list | tuple):
-        return _listed([_inner(item) for item in value])
+        records = any(isinstance(item, Mapping) for item in value)
+        return _listed(
+            [_plain(item) if records else _inner(item) for item in value], "; " if records else ", "
+        )
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value) if isinstance(value, float) else NONE if value is None else str(value)
@@ -182,9 +185,9 @@ def _inner(value: Any) -> str:
     return f"({_plain(value)})" if isinstance(value, Mapping | list | tuple) else _plain(value)
 
 
-def _listed(items: Sequence[str]) -> str:
+def _listed(items: Sequence[str], joint: str = ", ") -> str:
     more = f" and {len(items) - LISTED} more, in trust.json" if len(items) > LISTED else ""
-    return (", ".join(items[:LISTED]) or "none") + more
+    return (joint.join(items[:LISTED]) or "none") + more
 
 
 def _words(name: str) -> str:

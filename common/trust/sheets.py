@@ -68,7 +68,9 @@ def examples_picture(sets: Sequence[tuple[str, ImageSet]], count: int = 8) -> Pi
         rows.append(unit_range(each.images[places]))  # (shown, 1, S, S)
     columns = list(torch.stack(rows, dim=1))  # shown times (sets, 1, S, S)
     png = sheet_png(columns, [""] * shown, [name for name, _ in sets])
-    return Picture("Examples", f"{shown} images of each set, spread evenly over its order.", png)
+    rows_said = ", ".join(name for name, _ in sets)
+    caption = f"From top to bottom {rows_said}: {shown} images of each set, spread evenly over its order."
+    return Picture("Examples", caption, png)
 
 
 def _caption(name: str, parts: Parts, row: int) -> str:
