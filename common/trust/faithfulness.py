@@ -15,14 +15,13 @@ from common.random import generator
 from common.training.in_memory import Budget
 from common.trust.components import Parts, smallest_part
 from common.trust.findings import HIGHER, LOWER, Figure, Line, Plot, Section
-from common.trust.seen import Seen, condition_index, seen, shuffled
+from common.trust.seen import Seen, can_judge, condition_index, seen, shuffled
 from common.trust.segmenting import NAME, mean_dice, segmented, structure_names, train_segmenter
 from common.trust.sets import ImageSet, Sets
 from common.trust.sheets import mistakes_picture
 
 HELD_OUT, SHUFFLED = "heldout_real", "shuffled_conditions"
 EXTRACTOR = f"{NAME}, trained on the real images"
-LEAST_MARGIN = 0.1  # of Dice, by which the segmenter must tell its own conditions from others'
 FOLLOWS, IGNORES = 0.8, 0.2
 TITLE = "Faithfulness: do the images show what their conditions ask for?"
 
@@ -87,7 +86,7 @@ def statement(index: Value, own: Seen, good: Seen, bad: Seen) -> str:
 
 
 def _verdict(index: Value, good: Seen, bad: Seen) -> str:
-    if not _can_judge(good, bad) or not math.isfinite(index.mean):
+    if not can_judge(good, bad) or not math.isfinite(index.mean):
         return "Cannot be judged: the segmenter is too weak on real images"
     if index.low >= FOLLOWS:
         return "The images follow their conditions about as well as real images do"
@@ -98,10 +97,6 @@ def _verdict(index: Value, good: Seen, bad: Seen) -> str:
     return (
         f"It is not clear that the images follow their conditions ({_shown(index)} of what real ones reach)"
     )
-
-
-def _can_judge(good: Seen, bad: Seen) -> bool:
-    return good.dice().mean - bad.dice().mean >= LEAST_MARGIN
 
 
 def _figures(index: Value, views: Mapping[str, Seen], structures: Sequence[str], seed: int) -> list[Figure]:
@@ -186,7 +181,7 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
             f"{known} of {count} conditions are of images that the segmenter learned from: it may find more "
             "in the synthetic images for that."
         )
-    if not _can_judge(good, bad):
+    if not can_judge(good, bad):
         warnings.append(
             f"The segmenter reaches Dice {good.dice().mean:.2f} on held-out real images, hardly more than "
             f"{bad.dice().mean:.2f} for conditions of others: give it more real images or more iterations."

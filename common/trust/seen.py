@@ -17,6 +17,9 @@ from common.trust.segmenting import mean_dice, overlaps
 SHIFTS = 5  # each image is compared with as many others' conditions
 PART_NAMES = ("wanted", "lost", "invented")
 
+LEAST_MARGIN = 0.1
+"""Of Dice, by which a segmenter must tell its own conditions from others'."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -71,13 +74,20 @@ def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resampl
 def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
     """Where the Dice lies between that of others' conditions (0) and that of held-out real images (1).
 
-    NaN where the segmenter tells nothing: it finds held-out structures no better than others' conditions.
+    NaN where the segmenter tells nothing: it finds held-out structures hardly better than others' conditions.
     """
+    if not can_judge(good, bad):
+        return Value(math.nan, math.nan, math.nan, len(own.counts))
     first, second = len(own.counts), len(good.counts)
     parts = torch.zeros(first + second, 3, *own.counts.shape[1:], dtype=torch.float64)  # (N + M, 3, K, 3)
     parts[:first, 0], parts[:first, 1], parts[first:, 2] = own.counts, bad.counts, good.counts
     value = own.resamples.beside(good.resamples).ratio(parts, _index)
     return replace(value, n=first)
+
+
+def can_judge(good: Seen, bad: Seen) -> bool:
+    """Whether the segmenter tells held-out images' own conditions from others'."""
+    return good.dice().mean - bad.dice().mean >= LEAST_MARGIN
 
 
 def mean_sensitivity(sums: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,9 @@ def test_a_segmenter_that_learned_nothing_judges_nothing() -> None:
     section = faithfulness(sets, 0, Budget(1, 2, 1e-6), resamples=20)
     assert section is not None
     assert section.statement.startswith("Cannot be judged") and "more iterations" in section.warnings[0]
+    assert math.isnan(
+        section.figures[0].value.mean
+    )  # not a division by next to nothing
 
 
 def test_conditions_that_the_segmenter_has_learned_are_counted() -> None:
