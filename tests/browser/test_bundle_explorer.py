@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def ran(*words: object) -> str:
     return done.stdout
 
 
-def trained(config: str, data: Path, folder: Path, settings: dict[str, int]) -> None:
+def trained(config: str, data: Path, folder: Path, settings: Mapping[str, float]) -> None:
     given = {**settings, "dataset_dir": data, "output_dir": folder}
     words = [part for key, value in given.items() for part in (f"--{key}", value)]
     ran("-m", "monai.bundle", "run", "training", "--config_file", BUNDLE / "configs" / config, *words)
