@@ -39,6 +39,8 @@ def smallest_budgets(folder: Path) -> Path:
     for part in ("stages", "rival_stages"):
         for name, stage in described[part].items():
             trains = {"max_epochs": 1, "val_interval": 1} if stage["run"] == "training" else {}
+            if name.startswith("slices_"):  # there are few
+                trains["batch_size"] = 4
             settings = {**stage.get("settings", {}), **trains, **SMALL.get(name, {})}
             if settings:
                 overlay[f"{part}#{name}#settings"] = settings
