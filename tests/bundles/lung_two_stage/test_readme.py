@@ -66,7 +66,8 @@ def test_the_quick_start_works_as_printed(tmp_path: Path) -> None:
             small_set = ["--output", str(tmp_path / "shards"), "--count", "12", "--groups", "10"]
             run_printed(words, work, small_set)  # the last value counts
         elif words[3] == "inference":
-            run_printed(words, work, ["--work_dir", str(work), "--output_dir", str(tmp_path / "samples")])
+            model = ["--ckpt_path", str(work / "nodules" / "models" / "model.pt")]
+            run_printed(words, work, [*model, "--output_dir", str(tmp_path / "samples")])
         else:
             at = words.index("--config_file") + 1
             parts = [*words[2:at], str([words[at], str(small)]), *words[at + 1 :]]
