@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 def run_chain(work: Path) -> Run:
     parts = ["run", "pipeline", "--config_file", str(CONFIG), "--work_dir", str(work)]
-    return finished(command(parts, OMP_NUM_THREADS="2"), timeout=2000)
+    return finished(command(parts, OMP_NUM_THREADS="1"), timeout=2000)
 
 
 @pytest.fixture(scope="module")
