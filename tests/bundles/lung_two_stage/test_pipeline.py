@@ -22,12 +22,12 @@ from tests.bundles.runs import ROOT, Run, command, finished
 CONFIG = ROOT / "bundles" / "lung_two_stage" / "configs" / "pipeline.yaml"
 LUNG = window_by_name("lung")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def run_chain(work: Path) -> Run:
     parts = ["run", "pipeline", "--config_file", str(CONFIG), "--work_dir", str(work)]
-    return finished(command(parts, OMP_NUM_THREADS="1"), timeout=2000)
+    return finished(command(parts, OMP_NUM_THREADS="1"), timeout=2900)
 
 
 @pytest.fixture(scope="module")
