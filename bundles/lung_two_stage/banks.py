@@ -52,6 +52,7 @@ class SliceRecord:
         spacing_mm: side of a pixel.
         nominal_hu: the file had 8 bits, its HU are those of a window taken for granted.
         origin, similarity: as in `NoduleRecord`.
+        part: of a window that shows a part of the chest; its lung is 1, whichever it is.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SliceRecord:
     nominal_hu: bool = False
     origin: str = REAL
     similarity: float | None = None
+    part: bool = False
 
 
 @dataclass(frozen=True)

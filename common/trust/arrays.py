@@ -1,7 +1,8 @@
-"""Images in NumPy files, and in a bank: ``hu.npy`` with ``records.json`` beside it."""
+"""Images in NumPy files, and in a bank: ``hu.npy``, its nodules, and ``records.json`` beside it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,27 @@ from common.data.reading import Pixels
 from common.data.unreadable import explained
 from common.errors import UserError
 from common.files import read_json
-from common.trust.files import files_below
-from common.trust.loaded import Loaded, prepared
+from common.trust.files import HALF, files_below
+from common.trust.loaded import Loaded, prepared, prepared_label
 from common.trust.settings import ReadingSettings
 
 SUFFIX = ".npy"
 BANK, RECORDS = "hu.npy", "records.json"
+LABELS = {"alpha.npy": HALF, "nodules.npy": 1}
+"""Of a bank: the file that says where nodules are, and the value from which on a pixel is one."""
 NETWORK = (-1.0, 1.0)
 
 
 def array_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
-    """All slices of the NumPy files below ``folder``; of a bank, its gray values alone.
+    """All slices of the NumPy files below ``folder``; of a bank, its gray values with its nodules as labels.
 
     Raises:
         UserError: an unreadable file, another shape than (H, W), (N, H, W) or (N, 1, H, W), or NaN.
     """
     files = array_files(folder)
     if folder / BANK in files:
-        return _of_file(folder / BANK, folder, settings, read_json(folder / RECORDS))
+        slices = _of_file(folder / BANK, folder, settings, read_json(folder / RECORDS))
+        return _with_nodules(slices, folder, settings)
     return [loaded for file in files for loaded in _of_file(file, folder, settings, ())]
 
 
@@ -80,6 +84,20 @@ def _of_file(file: Path, folder: Path, settings: ReadingSettings, records: Any) 
         _loaded(plane, name if single else f"{name}#{place:06d}", settings, records[place] if records else {})
         for place, plane in enumerate(stack)
     ]
+
+
+def _with_nodules(slices: list[Loaded], folder: Path, settings: ReadingSettings) -> list[Loaded]:
+    """A bank's slices with their labels, where it has some."""
+    file = next((folder / name for name in LABELS if (folder / name).is_file()), None)
+    if file is None:
+        return slices
+    with explained(file):
+        values = np.load(file, mmap_mode="r", allow_pickle=False)
+    if len(values) != len(slices):
+        raise UserError(f"{file}: {len(values)} entries for {len(slices)} images; make the bank anew")
+    least = LABELS[file.name]
+    labels = [prepared_label((plane >= least).astype(np.uint8), settings) for plane in values]
+    return [replace(loaded, label=label) for loaded, label in zip(slices, labels, strict=True)]
 
 
 def _loaded(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any) -> Loaded:

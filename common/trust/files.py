@@ -19,9 +19,14 @@ from common.trust.settings import IMAGES, PAIRS, STRUCTURES, ReadingSettings
 
 SHEETS = ("grid", "panel", "nearest", "curves")
 """Pictures that the bundles put beside their results; no images of the set."""
-BESIDE = (*MASK_FOLDERS, "alpha")
+ALPHA_FOLDER = "alpha"
+BESIDE = (*MASK_FOLDERS, ALPHA_FOLDER)
 """Folders of what belongs to images."""
-IMAGE_FOLDER = "images"
+IMAGE_FOLDER, SAMPLE_FOLDER = "images", "samples"
+LABELS_OF = {IMAGE_FOLDER: MASK_FOLDERS, SAMPLE_FOLDER: (ALPHA_FOLDER,)}
+"""Where images may lie, and their labels beside them."""
+HALF = 128
+"""Of an alpha of 0 to 255: from here on a pixel is nodule."""
 
 
 def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -> list[Sample]:
@@ -29,21 +34,28 @@ def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -
 
     Args:
         folder: searched to any depth; where it has ``images/``, only there, with labels from ``labels/`` or
-            ``masks/`` beside that.
+            ``masks/`` beside that; of nodules in ``samples/`` their ``alpha/``.
         labels_folder: labels of equal names; those of synthetic images may lack ``_variantNN``.
     Raises:
         UserError: no images, or one without label.
     """
-    place = folder / IMAGE_FOLDER
-    beside = [folder / name for name in MASK_FOLDERS if (folder / name).is_dir()] if place.is_dir() else []
-    images = image_files(place if place.is_dir() else folder)
+    place, beside = _place_and_labels(folder)
+    images = image_files(place)
     if not images:
         raise UserError(
             f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI or MHD files or tar shards there"
         )
-    labels = labels_folder if labels_folder is not None else next(iter(beside), None)
+    labels = labels_folder if labels_folder is not None else beside
     records = [Sample(file, None, _patient(file, folder, settings)) for file in images]
     return records if labels is None else labelled(records, labels)
+
+
+def _place_and_labels(folder: Path) -> tuple[Path, Path | None]:
+    for name, beside in LABELS_OF.items():
+        labels = next((folder / label for label in beside if (folder / label).is_dir()), None)
+        if (folder / name).is_dir() and (name == IMAGE_FOLDER or labels is not None):
+            return folder / name, labels
+    return folder, None
 
 
 def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
@@ -120,6 +132,8 @@ def _with_label(record: Sample, labels: dict[str, Path], folder: Path) -> Sample
     if label is None:
         raise UserError(f"{record.image}: no label of that name in {folder}; add it or remove the image")
     convention = mask_file(label)
+    if folder.name == ALPHA_FOLDER:
+        convention = replace(convention, mask_threshold=HALF)
     return replace(convention, image=record.image, patient=record.patient)
 
 

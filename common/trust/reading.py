@@ -27,7 +27,7 @@ from common.trust.shards import shard_files, shard_slices
 from common.trust.stored_slices import structure_names, structure_slices
 
 __all__ = ["ReadingSettings", "read_set"]
-LESION = "lesion"
+LESION, NODULE = "lesion", "nodule"
 LEAST = 2
 """Images; with fewer nothing can be said of a set."""
 
@@ -95,7 +95,9 @@ def _with_labels(slices: list[Loaded], folder: Path, which: str) -> list[Loaded]
 
 
 def _structures(settings: ReadingSettings) -> Sequence[str]:
-    return structure_names(settings) if settings.kind == STRUCTURES else (LESION,)
+    if settings.kind == STRUCTURES:
+        return structure_names(settings)
+    return (NODULE if "layer" in settings.info else LESION,)
 
 
 def _joined(slices: Sequence[Loaded], folder: str, structures: Sequence[str], synthetic: bool) -> ImageSet:

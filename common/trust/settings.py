@@ -66,6 +66,7 @@ class ReadingSettings:
             window=window_by_name(info.get("window_hu", "lung")),
             fit=info.get("fit", "stretch"),
             kind=STRUCTURES if "intensity" in info else IMAGES if "fit" in info or "layer" in info else PAIRS,
+            slices="all" if info.get("layer") == "nodules" else "auto",  # one drawn without nodule counts too
             standardiser=None if state is None else Standardiser.from_state(state),
             info=info,
         )

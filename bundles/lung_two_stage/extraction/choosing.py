@@ -27,11 +27,13 @@ class SliceRules:
         image_size: side in pixels.
         slices_per_patient: most slices of a scan with nodules, and most without, spread over it.
         least_lung: lung area of a slice, as a share of the scan's largest one, from which it is taken.
+        part_mm: side of the windows that stand for slices, of scans of any extent; None for whole slices.
     """
 
     image_size: int = 128
     slices_per_patient: int = 16
     least_lung: float = 0.4
+    part_mm: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.image_size, self.slices_per_patient) < 1 or not 0 < self.least_lung <= 1:
@@ -39,6 +41,8 @@ class SliceRules:
                 f"image_size {self.image_size}, slices_per_patient {self.slices_per_patient}, least_lung "
                 f"{self.least_lung}: give at least 1 pixel and slice, and a share above 0 up to 1"
             )
+        if self.part_mm is not None and self.part_mm <= 0:
+            raise UserError(f"part_mm {self.part_mm}: give the windows' side in mm, or null for whole slices")
 
 
 def with_lung(lung: NDArray[np.uint8], rules: SliceRules) -> NDArray[np.bool_]:

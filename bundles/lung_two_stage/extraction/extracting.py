@@ -152,13 +152,13 @@ class Extraction:
         for record, scan in zip(_bar(records, title), scans, strict=True):
             names = category_names(scan.categories, self.masks)
             self.categories = names if len(names) > len(self.categories) else self.categories
-            yield record, look(scan, mask_of(scan), self.skipped)
+            yield record, look(scan, mask_of(scan), self.slices, self.skipped)
 
     def _elsewhere(self, part: str) -> Iterator[Seen]:
         """The scans of ``normals_dir`` for a part."""
         samples: list[Sample] = getattr(self.elsewhere, part)
         for scan in _bar(read_normals(samples, self.data.window), f"normals for {part}", len(samples)):
-            yield look(scan, scan.mask, self.skipped)
+            yield look(scan, scan.mask, self.slices, self.skipped)
 
     def _crops(self, record: NoduleSample, seen: Seen, categories: Sequence[str]) -> Iterator[Crop]:
         single = record.single and seen.mask is seen.scan.mask

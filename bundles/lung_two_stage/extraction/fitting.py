@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def fit_slice(
     values[there] = np.rint(resize_image(clipped, height, width)).astype(np.int16)
     for place, whole in enumerate((holding(lung, nodules), nodules)):
         labels[place][there] = resize_labels(whole, height, width)
-    kept = SliceRecord(record.name, record.patient, round(side / size, 6), record.nominal_hu)
+    kept = replace(record, spacing_mm=round(side / size, 6))
     return FittedSlice(values, labels[0], labels[1], kept)
 
 

@@ -45,8 +45,12 @@ def made_slices(
     spacing, nominal = float(model.info["spacing_mm"]), bool(model.info.get("nominal_hu", False))
     height, width = real.hu.shape[1:]
     hu = images_to_hu(candidates.images, window_by_name(model.info["window_hu"]), height, width)
-    lung, found = validity.find_lungs(hu, spacing, nominal)
-    records = [SliceRecord(_name(seed, number), "", spacing, nominal, GENERATED) for number in range(len(hu))]
+    part = any(record.part for record in real.records)
+    lung, found = validity.find_lungs(hu, spacing, nominal, part)
+    records = [
+        SliceRecord(_name(seed, number), "", spacing, nominal, GENERATED, part=part)
+        for number in range(len(hu))
+    ]
     return SliceBank(hu, lung, np.zeros_like(lung), records), found & validity.have_lungs_as(lung, real.lung)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundles.lung_two_stage.generation.images import INSIDE
-from common.data.lungs import segment_lung_slice
+from common.data.lungs import segment_lung_part, segment_lung_slice
 from common.errors import UserError
 
 FAINT = 13
@@ -44,9 +44,16 @@ def diameters_mm(alpha: Alpha, spacing_mm: float) -> NDArray[np.float64]:
 
 
 def find_lungs(
-    hu: NDArray[np.int16], spacing_mm: float, nominal_hu: bool
+    hu: NDArray[np.int16], spacing_mm: float, nominal_hu: bool, parts: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The lungs of generated slices (N, H, W), and in which of them (N,) there are any."""
+    """The lungs of generated slices (N, H, W), and in which of them (N,) there are any.
+
+    Args:
+        parts: they show parts of the chest.
+    """
+    if parts:
+        lungs = np.stack([segment_lung_part(values, spacing_mm, nominal_hu) for values in hu])
+        return lungs, lungs.any((1, 2))
     lungs = np.zeros(hu.shape, np.uint8)
     found = np.zeros(len(hu), bool)
     for place, values in enumerate(hu):

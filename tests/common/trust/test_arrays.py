@@ -31,15 +31,21 @@ def test_what_values_mean(array: np.ndarray, is_hu: bool, limits: tuple[float, f
     assert found.is_hu == is_hu and found.source_range == limits and found.values.dtype == np.float32
 
 
-def test_a_bank_gives_its_gray_values_with_their_patients(tmp_path: Path) -> None:
+def test_a_bank_gives_its_gray_values_with_their_nodules_and_patients(tmp_path: Path) -> None:
     hu = textures(3, 0).astype(np.int16) * 5 - 1000
     np.save(tmp_path / "hu.npy", hu)
-    np.save(tmp_path / "alpha.npy", np.ones((3, 32, 32), np.float16))
+    alpha = np.zeros((3, 32, 32), np.uint8)
+    alpha[1, :4, :6], alpha[1, 4, :6] = 128, 127
+    np.save(tmp_path / "alpha.npy", alpha)
     records = [{"name": f"n{place}", "patient": patient} for place, patient in enumerate(["p1", "", "p1"])]
     (tmp_path / "records.json").write_text(json.dumps(records))
     found = array_slices(tmp_path, SETTINGS)
     assert [each.patient for each in found] == ["p1", "hu", "p1"] and found[2].name == "hu.npy#000002"
     np.testing.assert_allclose(found[1].unit, textures(3, 0)[1] / 255, atol=1e-6)
+    assert found[1].label is not None and found[1].label[:4, :6].all() and found[1].label.sum() == 24
+    np.save(tmp_path / "alpha.npy", alpha[:2])
+    with pytest.raises(UserError, match="2 entries for 3 images"):
+        array_slices(tmp_path, SETTINGS)
     (tmp_path / "records.json").write_text("[{}]")
     with pytest.raises(UserError, match="1 records for 3 images"):
         array_slices(tmp_path, SETTINGS)

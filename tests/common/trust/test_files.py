@@ -30,6 +30,18 @@ def test_only_images_where_there_is_such_a_folder(tmp_path: Path) -> None:
     assert [record.patient for record in records] == ["case0", "case1"]
 
 
+def test_drawn_nodules_have_their_alpha_as_label_half_of_it_and_more(tmp_path: Path) -> None:
+    pictures(tmp_path / "samples" / "solid", 2, 0, "sample{0:06d}")
+    pictures(tmp_path / "alpha" / "solid", 2, 1, "sample{0:06d}")
+    records = found(tmp_path, None, ReadingSettings.of({"layer": "nodules"}))
+    assert [name_of(record, tmp_path) for record in records] == [
+        "samples/solid/sample000000.png",
+        "samples/solid/sample000001.png",
+    ]
+    assert [record.mask for record in records] == sorted((tmp_path / "alpha" / "solid").iterdir())
+    assert {record.mask_threshold for record in records} == {128}
+
+
 def test_patients_that_show_the_same_are_one_person(tmp_path: Path) -> None:
     pictures(tmp_path / "covid", 3, 0)
     again = pictures(tmp_path / "covid", 1, 0, "other{0}_000")

@@ -145,6 +145,17 @@ def test_refusals_of_the_command_are_one_line(data: Path, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine", "log.out", "log.err"}
 
 
+def test_windows_stand_for_slices_where_parts_are_wanted(data: Path, tmp_path: Path) -> None:
+    run = extract(data, tmp_path / "out", tmp_path / "log", part_mm=84.0, image_size=16)
+    assert run.code == 0, run.err
+    others, normals = (SliceBank.load(tmp_path / "out" / name) for name in ("others", "normals"))
+    for bank in (others, normals):
+        assert all(record.part and record.spacing_mm == 5.25 for record in bank.records)
+        assert ((bank.lung > 0).mean((1, 2)) > 0.25).all()
+    assert not normals.nodules.any() and others.nodules.any((1, 2)).any()
+    assert json.loads((tmp_path / "out" / "extraction.json").read_text())["settings"]["part_mm"] == 84.0
+
+
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_real_nodules_are_extracted_with_normals_from_elsewhere(shared_data: Path, tmp_path: Path) -> None:

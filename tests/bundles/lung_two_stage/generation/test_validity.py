@@ -43,3 +43,12 @@ def test_lungs_are_found_or_not() -> None:
     small[:, 16:] = 0
     assert sizes[0] > 0 and validity.have_lungs_as(lungs, lungs[:2]).tolist() == [True, True, False]
     assert not validity.have_lungs_as(small, bank.lung).any()
+
+
+def test_lungs_in_parts_of_the_chest() -> None:
+    """No body around them: found by their HU alone, and what has none is not valid."""
+    parts = np.full((2, 32, 32), 40, np.int16)
+    parts[0, :, :20] = -850
+    lungs, found = validity.find_lungs(parts, 1.0, False, parts=True)
+    assert found.tolist() == [True, False] and lungs[0, :, :20].all() and not lungs[0, :, 22:].any()
+    assert not validity.find_lungs(parts, 1.0, False)[1].any()
