@@ -81,7 +81,8 @@ def _sums(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.int64]:
     rows, columns = size
     if rows > mask.shape[0] or columns > mask.shape[1]:
         return np.zeros((0, 0), np.int64)
-    return total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
+    below = total[rows:] - total[:-rows]  # (H - rows + 1, W + 1)
+    return below[:, columns:] - below[:, :-columns]
 
 
 def _drawn(

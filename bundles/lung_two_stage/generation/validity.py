@@ -53,7 +53,7 @@ def find_lungs(
     """
     if parts:
         lungs = np.stack([segment_lung_part(values, spacing_mm, nominal_hu) for values in hu])
-        return lungs, lungs.any((1, 2))
+        return lungs, np.asarray(lungs.any((1, 2)))
     lungs = np.zeros(hu.shape, np.uint8)
     found = np.zeros(len(hu), bool)
     for place, values in enumerate(hu):

@@ -1,4 +1,4 @@
-"""Lung in a part of a slice: found by HU or by the picture's own contrast, with its vessels, without the wall."""
+"""Lung in a part of a slice: found by HU or by a picture's own contrast, with vessels, without wall."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from common.data.lungs import segment_lung_part
 
 
 def part() -> tuple[np.ndarray, np.ndarray]:
-    """60 x 50 mm of lung with a vessel and a bronchus beside 15 columns of chest wall with a bubble of gas."""
+    """60 x 50 mm of lung with a vessel and a nodule beside 15 mm of chest wall with a bubble of gas."""
     random = np.random.default_rng(0)
     hu = random.normal(-850, 30, (60, 65))
     hu[:, 50:] = random.normal(40, 30, (60, 15))
