@@ -17,7 +17,7 @@ Metric = Callable[[NDArray, NDArray], float]  # (a test slice's outcome (N, ...)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrainingComparison:
     """Outcomes of trainings on the same test slices.
 
     Intervals are of both chances: which patients were tested, and which seeds were trained with. A resample

@@ -10,9 +10,9 @@ from common.metrics.bootstrap import Value
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import Classifier
 from common.metrics.set_evaluation import better
-from common.trust.comparison import REAL_REAL, Compared, Comparison
 from common.trust.fidelity_words import statement, warnings
 from common.trust.findings import HIGHER, Figure, Line, Plot, Section
+from common.trust.measuring import REAL_REAL, Measured, SetMeasures
 from common.trust.sets import Sets
 
 RESAMPLES = 500
@@ -49,7 +49,7 @@ def fidelity(
         resamples: of the bootstrap, over patients where several are known.
         classifier: for the inception score, on ``device`` already; without one there is none.
     """
-    comparison = Comparison(sets, extractor, seed, resamples, classifier, device)
+    comparison = SetMeasures(sets, extractor, seed, resamples, classifier, device)
     found = comparison(sets.synthetic.images)
     beside = comparison.baselines(len(sets.synthetic))
     figures = [
@@ -95,7 +95,7 @@ def _figure(
     return Figure(full, value, judged, baselines, network, seed, NOTES.get(kind, ""))
 
 
-def _plots(found: Compared, real: Compared) -> list[Plot]:
+def _plots(found: Measured, real: Measured) -> list[Plot]:
     """The lines of the extrapolation."""
     lines = [
         Line(

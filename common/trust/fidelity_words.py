@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.metrics.bootstrap import Value
-from common.trust.comparison import MEAN_IMAGE, REAL_REAL
 from common.trust.findings import Figure
+from common.trust.measuring import MEAN_IMAGE, REAL_REAL
 from common.trust.sets import Sets
 
 FEW_PATIENTS = 10

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.comparison import Comparison, sentence
+from common.metrics.comparison import TrainingComparison, sentence
 from common.random import generator
 from common.training.in_memory import Budget
 from common.trust.findings import HIGHER, Figure, Line, Plot, Section
@@ -151,22 +151,22 @@ def statement(
 
 def _comparison(
     task: Task, outcomes: Mapping[str, Sequence[NDArray]], test: ImageSet, count: int, seed: int
-) -> Comparison:
+) -> TrainingComparison:
     drawn = resample_counts(test.patients, len(test), count, generator(seed, "utility", task.name))
     number = len(next(iter(outcomes.values())))
     seeds = resample_counts(None, number, count, generator(seed, "utility", task.name, "seeds"))
-    return Comparison(outcomes, Resamples(drawn), seeds)
+    return TrainingComparison(outcomes, Resamples(drawn), seeds)
 
 
 def _floor(task: Task, sets: Sets, resamples: Resamples) -> Value:
     """Of an answer that looks at no image."""
     outcome = task.floor(sets.real, sets.heldout)
-    return Comparison({FLOOR: [outcome]}, resamples).value(FLOOR, task.judge)
+    return TrainingComparison({FLOOR: [outcome]}, resamples).value(FLOOR, task.judge)
 
 
 def _figures(
     task: Task,
-    judge: Comparison,
+    judge: TrainingComparison,
     differences: Mapping[str, Value],
     gains: Mapping[int, Value],
     floor: Value,
@@ -194,7 +194,7 @@ def _figures(
     return made
 
 
-def _plot(task: Task, judge: Comparison, percents: Sequence[int]) -> Plot:
+def _plot(task: Task, judge: TrainingComparison, percents: Sequence[int]) -> Plot:
     lines = []
     for regime, name in ((REAL, "real"), (BOTH, "real + synthetic")):
         lines.append(_line(name, percents, [judge.value(_at(regime, p), task.judge) for p in percents]))

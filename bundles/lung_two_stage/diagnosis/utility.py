@@ -14,7 +14,7 @@ from bundles.lung_two_stage.diagnosis.sources import REAL, REGIMES, Sources
 from bundles.lung_two_stage.diagnosis.tasks import Task
 from common.data.augment import Augmentation
 from common.metrics.bootstrap import Resamples, resample_counts
-from common.metrics.comparison import Comparison, sentence
+from common.metrics.comparison import TrainingComparison, sentence
 from common.random import generator
 from common.training.in_memory import Budget, fit, seeded
 
@@ -59,7 +59,7 @@ class Utility:
         drawn = resample_counts(
             None, len(self.seeds), self.count, generator(self.seed, "utility", task.name, "seeds")
         )
-        judge = Comparison(outcomes, Resamples(counts), drawn)
+        judge = TrainingComparison(outcomes, Resamples(counts), drawn)
         metrics = {
             name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
             for name, metric in task.metrics.items()

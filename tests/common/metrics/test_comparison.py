@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.comparison import Comparison, sentence
+from common.metrics.comparison import TrainingComparison, sentence
 
 
 def mean(outcome: np.ndarray, counts: np.ndarray) -> float:
     return float(outcome @ counts / counts.sum())
 
 
-def made(first: list[list[float]], second: list[list[float]]) -> Comparison:
+def made(first: list[list[float]], second: list[list[float]]) -> TrainingComparison:
     length = len(first[0])
     counts = resample_counts([str(k) for k in range(length)], length, 500, np.random.default_rng(0))
     outcomes = {"real": [np.array(row) for row in first], "both": [np.array(row) for row in second]}
-    return Comparison(outcomes, Resamples(counts))
+    return TrainingComparison(outcomes, Resamples(counts))
 
 
 def test_values_are_means_over_seeds() -> None:
@@ -61,13 +61,14 @@ def test_seeds_are_drawn_too() -> None:
     """All slices are alike; seeds are not: the interval is theirs, and paired like the slices'."""
     seeds = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     outcomes = {"real": [np.full(4, 0.2), np.full(4, 0.6)], "both": [np.full(4, 0.3), np.full(4, 0.7)]}
-    comparison = Comparison(outcomes, Resamples(torch.ones(3, 4, dtype=torch.float64)), seeds)
+    comparison = TrainingComparison(outcomes, Resamples(torch.ones(3, 4, dtype=torch.float64)), seeds)
     value, difference = comparison.value("real", mean), comparison.difference("both", "real", mean)
     assert value.mean == pytest.approx(0.4) and value.low < 0.22 and value.high > 0.58
     assert difference.low == pytest.approx(0.1) and difference.high == pytest.approx(0.1)
 
 
 def test_a_resample_without_a_class_is_left_out() -> None:
-    comparison = Comparison({"real": [np.array([1.0, 2.0])]}, Resamples(torch.tensor([[2.0, 0], [0, 2]])))
+    resamples = Resamples(torch.tensor([[2.0, 0], [0, 2]]))
+    comparison = TrainingComparison({"real": [np.array([1.0, 2.0])]}, resamples)
     first_only = comparison.value("real", lambda row, counts: row[0] if counts[0] else math.nan)
     assert (first_only.low, first_only.high) == (1.0, 1.0)

@@ -23,7 +23,7 @@ REAL_REAL, MEAN_IMAGE = "real_real", "mean_image"
 
 
 @dataclass(frozen=True)
-class Compared:
+class Measured:
     """What was measured of one set.
 
     Attributes:
@@ -35,7 +35,7 @@ class Compared:
     line: Extrapolation | None
 
 
-class Comparison:
+class SetMeasures:
     """Measures sets against the held-out images, whose side is computed once.
 
     Args:
@@ -65,7 +65,7 @@ class Comparison:
 
     def __call__(
         self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
-    ) -> Compared:
+    ) -> Measured:
         """Measures images (M, 1, S, S) of which features (M, D) and, of real ones, patients may be known."""
         features = self.evaluator.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
@@ -79,9 +79,9 @@ class Comparison:
             **found,
             **self._score(images, drawn),
         }
-        return Compared(values, line)
+        return Measured(values, line)
 
-    def baselines(self, count: int) -> dict[str, Compared]:
+    def baselines(self, count: int) -> dict[str, Measured]:
         """``real_real``: real images in the place of ``count`` synthetic ones (all where there are fewer);
         ``mean_image``: the real images' mean, as often."""
         order = np.sort(generator(self.seed, "trust", "real_real").permutation(len(self.sets.real))[:count])
