@@ -21,6 +21,7 @@ from bundles.lung_two_stage.enhancement.images import to_changed_hu, to_images
 from common.data.intensity import Window
 from common.errors import UserError
 from common.files import read_json, write_json
+from common.inference.memory import keep_freed_memory
 from common.networks.fast_resnet import fast
 from common.training import distributed
 
@@ -77,6 +78,7 @@ class Enhancement:
             self._describe()
         distributed.barrier()
         if not self.plain:
+            keep_freed_memory()
             self.network = fast(self.network, self.composites.image_size)
         wanted = [
             shard for shard in self.shards.missing() if shard % distributed.ranks() == distributed.rank()
