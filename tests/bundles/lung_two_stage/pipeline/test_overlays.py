@@ -1,0 +1,48 @@
+"""The chain's overlays: every setting that they give a stage is one that its config has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from bundles.lung_two_stage.pipeline.chain import Chain
+from bundles.lung_two_stage.pipeline.stage import Stage
+from common.paths import repository_root
+
+CONFIGS = repository_root() / "bundles" / "lung_two_stage" / "configs"
+EQUAL, PARTS = ("equal_time",), ("equal_time", "parts")
+
+
+def chains(overlays: Sequence[str], work_dir: Path) -> dict[str, Chain]:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("pipeline", *overlays)])
+    parser["work_dir"] = str(work_dir)
+    return {name: parser.get_parsed_content(name) for name in ("chain", "rival_chain")}
+
+
+def unknown(stage: Stage) -> list[str]:
+    """Settings that the stage's config, with its overlays, does not have."""
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in stage.files(CONFIGS)])
+    return [key for key in stage.settings if key.replace("#", "::") not in parser]
+
+
+@pytest.mark.parametrize("overlays", [(), EQUAL, PARTS], ids=lambda names: "+".join(names) or "alone")
+def test_stages_are_given_settings_that_their_configs_have(overlays: Sequence[str], tmp_path: Path) -> None:
+    stages = chains(overlays, tmp_path)["rival_chain"].stages
+    assert {stage.name: unknown(stage) for stage in stages} == {stage.name: [] for stage in stages}
+
+
+def test_parts_bring_back_what_needs_real_slices_with_nodules(tmp_path: Path) -> None:
+    without, whole = (chains(overlays, tmp_path)["chain"] for overlays in (EQUAL, PARTS))
+    names = [stage.name for stage in whole.stages]
+    assert set(names) - {stage.name for stage in without.stages} == {"diagnosis"}
+    assert names.index("enhancement") < names.index("diagnosis") < names.index("evaluation")
+    settings = {stage.name: stage.settings for stage in whole.stages}
+    assert settings["extraction"]["part_mm"] == settings["extraction"]["image_size"]  # pixels of 1 mm
+    assert settings["generation"]["real_nodules"] == 0
+    assert settings["normals"]["cpu_minutes"] == settings["enhancer"]["cpu_minutes"] == 0.75
+    assert settings["evaluation"]["purposes"] == "['nodule','segmentation']"
