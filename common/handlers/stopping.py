@@ -14,6 +14,7 @@ def stop_after_iteration(engine: Engine) -> None:
     schedules would miss a step, and a resumed run would differ from one that was never stopped.
     """
     if epoch_due(engine, 1):
-        engine.add_event_handler(Events.EPOCH_COMPLETED(once=engine.state.epoch), engine.terminate)
+        # as it is, terminate would take the engine that it is called with for `skip_completed`
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=engine.state.epoch), lambda: engine.terminate())
     else:
         engine.terminate()
