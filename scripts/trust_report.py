@@ -54,7 +54,11 @@ def parser() -> Parser:
     )
     made.add_argument("--seed", default=0, help="of all that is drawn (0)")
     made.add_argument("--seeds", default=3, help="trainings of each kind for the utility (3)")
-    made.add_argument("--iterations", default=200, help="of each training (200)")
+    made.add_argument(
+        "--iterations",
+        default=200,
+        help="of each training for the utility; five times as many for the faithfulness (200)",
+    )
     made.add_argument("--resamples", default=500, help="of the bootstrap (500)")
     made.add_argument("--device", help="cpu, cuda:0, ... (a GPU where there is one)")
     return made

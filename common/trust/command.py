@@ -22,7 +22,7 @@ from common.trust.fidelity import fidelity
 from common.trust.findings import Section
 from common.trust.gate import Gate
 from common.trust.gathering import gather, model_of
-from common.trust.options import FAITHFULNESS, FIDELITY, PRIVACY, UTILITY, Options
+from common.trust.options import FAITHFULNESS, FIDELITY, JUDGE, PRIVACY, UTILITY, Options
 from common.trust.origin import commit, fingerprint
 from common.trust.privacy import privacy
 from common.trust.release import MANIFEST, release
@@ -112,7 +112,7 @@ class TrustReport:
 
     def _faithfulness(self, sets: Sets) -> Section:
         options = self.options
-        found = faithfulness(sets, options.seed, options.budget, options.resamples, device=self.device)
+        found = faithfulness(sets, options.seed, options.judge, options.resamples, device=self.device)
         return found or Section(FAITHFULNESS, "Faithfulness to the condition", NO_CONDITIONS)
 
     def _utility(self, sets: Sets) -> Section:
@@ -162,7 +162,7 @@ class TrustReport:
             "extractor": options.extractor,
             "seed": str(options.seed),
             "bootstrap": f"{options.resamples} resamples, whole patients where they are known",
-            "trainings": f"{options.seeds} seeds; {budget}",
+            "trainings": f"{options.seeds} seeds; {budget}; {JUDGE} times the iterations for faithfulness",
         }
 
     def _sources(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from common.training.in_memory import Budget
 
 FIDELITY, FAITHFULNESS, UTILITY, PRIVACY = "fidelity", "faithfulness", "utility", "privacy"
 SECTIONS = (FIDELITY, FAITHFULNESS, UTILITY, PRIVACY)
+JUDGE = 5
+"""How many times the iterations of a training for the utility, of which there are some twenty."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Options:
         release: folder for the images that the gate lets through; None for no such copy.
         seed: of all that is drawn.
         seeds: trainings of each kind, of the utility.
-        budget: of each training, of faithfulness and utility.
+        budget: of each training of the utility; the one segmenter of the faithfulness has `JUDGE` times as
+            many iterations, see ``judge``.
         resamples: of the bootstrap.
         device: where networks run.
         settings: further ones of the bundle's inference.
@@ -60,6 +63,11 @@ class Options:
     resamples: int = 500
     device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def judge(self) -> Budget:
+        """Of the segmenter that judges faithfulness: a weak one can say nothing."""
+        return replace(self.budget, iterations=JUDGE * self.budget.iterations)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.sections if name not in SECTIONS]
