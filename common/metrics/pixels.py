@@ -14,9 +14,16 @@ def pixel_vectors(images: Tensor, size: int = PIXELS) -> Tensor:
 
     Sides that are shorter than ``size`` stay as they are.
     """
+    return small_images(images, size).add(1).div(2).flatten(1)  # (N, 1, h, w) -> (N, h * w)
+
+
+def small_images(images: Tensor, size: int = PIXELS) -> Tensor:
+    """Images (N, 1, H, W) as (N, 1, size, size) float32 in the same range, each pixel the mean of an area.
+
+    Sides that are shorter than ``size`` stay as they are.
+    """
     height, width = (min(side, size) for side in images.shape[-2:])
-    small = F.adaptive_avg_pool2d(images.detach().float().cpu(), (height, width))
-    return small.add(1).div(2).flatten(1)  # (N, 1, h, w) -> (N, h * w)
+    return F.adaptive_avg_pool2d(images.detach().float().cpu(), (height, width))
 
 
 def pattern_vectors(images: Tensor, size: int = PIXELS) -> Tensor:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from common.metrics.features import FeatureExtractor, extract
-from common.metrics.pixels import pattern_vectors
-from common.trust.orientations import Found, NearestOfAll, Vectors, all_turned
+from common.metrics.pixels import PIXELS as SIDE
+from common.metrics.pixels import pattern_vectors, small_images
+from common.trust.orientations import STAY, Found, NearestOfAll, Shift, Vectors, all_moved, shifts_up_to
 from common.trust.sets import Sets
 
 PIXELS = "pixels"
+REACH = 2
+"""Shifts of so many of 32 pixels are looked for: of 6 % of the side."""
+MOST_PAIRS = 10_000_000
+"""With more pairs of images shifts are not looked for: 25 times the work."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where distances are taken.
+
+    Attributes:
+        vectors: of images.
+        shifts: that do not count, in pixels of what ``prepare`` gives.
+        prepare: done once to a set of images, before it is moved.
+    """
+
+    vectors: Vectors
+    shifts: Sequence[Shift] = STAY
+    prepare: Callable[[Tensor], Tensor] = torch.clone
 
 
 @dataclass(frozen=True)
 class Distances:
-    """In one space; flips and quarter turns do not count.
+    """In one space; flips and quarter turns do not count, nor do the space's shifts.
 
     Attributes:
         synthetic: each synthetic image's nearest training image.
@@ -32,19 +53,38 @@ class Distances:
     others: Found
 
 
-def spaces(extractor: FeatureExtractor, device: torch.device | str = "cpu") -> Mapping[str, Vectors]:
-    """Where distances are taken: ``pixels`` (patterns of 32 x 32, see `pattern_vectors`) and the features."""
-    return {PIXELS: pattern_vectors, extractor.name: lambda images: extract(extractor, images, device=device)}
+def spaces(
+    sets: Sets, extractor: FeatureExtractor, device: torch.device | str = "cpu"
+) -> Mapping[str, Space]:
+    """``pixels`` (patterns of 32 x 32, see `pattern_vectors`) and the features."""
+    shifts = shifts_up_to(REACH) if shifts_count_not(sets) else STAY
+    return {
+        PIXELS: Space(pattern_vectors, shifts, small_images),
+        extractor.name: Space(lambda images: extract(extractor, images, device=device)),
+    }
 
 
-def distances(sets: Sets, vectors: Vectors) -> Distances:
-    """All four, with synthetic and held-out images turned each way once."""
-    training, heldout = vectors(sets.real.images), vectors(sets.heldout.images)
+def shifts_count_not(sets: Sets) -> bool:
+    """Whether the sets are small enough to look for shifts too."""
+    return len(sets.real) * max(len(sets.synthetic), len(sets.heldout)) <= MOST_PAIRS
+
+
+def told(sets: Sets) -> str:
+    """What copies are looked for, in words."""
+    turns = "flipped, turned by quarters"
+    if shifts_count_not(sets):
+        return f"{turns}, and in pixels shifted by up to {REACH / SIDE:.0%} of the side"
+    return f"{turns}, not shifted: more than {MOST_PAIRS:,} pairs of images"
+
+
+def distances(sets: Sets, space: Space) -> Distances:
+    """All four, with synthetic and held-out images moved each way once."""
+    training, heldout = (space.vectors(space.prepare(each.images)) for each in (sets.real, sets.heldout))
     to_training, usual, members, others = (NearestOfAll() for _ in range(4))
-    for synthetic in all_turned(sets.synthetic.images, vectors):
-        to_training.add(synthetic, training)
-        members.add(training, synthetic)
-        others.add(heldout, synthetic)
-    for real in all_turned(sets.heldout.images, vectors):
-        usual.add(real, training)
+    for way, synthetic in all_moved(space.prepare(sets.synthetic.images), space.vectors, space.shifts):
+        to_training.add(synthetic, training, way)
+        members.add(training, synthetic, way)
+        others.add(heldout, synthetic, way)
+    for way, real in all_moved(space.prepare(sets.heldout.images), space.vectors, space.shifts):
+        usual.add(real, training, way)
     return Distances(to_training.found, usual.found, members.found, others.found)

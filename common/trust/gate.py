@@ -1,8 +1,8 @@
 """The release gate: may these synthetic images leave the house?
 
 The similarity of two images is the correlation of their patterns (32 x 32 pixels; 1 for copies, whatever
-their brightness and contrast), the highest of the eight flips and turns. Real images of other patients say
-how similar to a training image one may be without being a copy of it.
+their brightness and contrast), the highest of the eight flips and turns and of small shifts. Real images of
+other patients say how similar to a training image one may be without being a copy of it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Nearest images where a flip or a quarter turn does not count: a turned copy is a copy."""
+"""Nearest images where a flip, a quarter turn or a small shift does not count: a moved copy is a copy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from common.data.samples import INVERSE_ORIENTATIONS, ORIENTATIONS
 from common.metrics.neighbours import nearest
@@ -15,6 +16,17 @@ from common.metrics.neighbours import nearest
 Vectors = Callable[[Tensor], Tensor]
 """Turns images (N, 1, S, S) into vectors (N, D)."""
 WAYS = tuple(ORIENTATIONS)
+Shift = tuple[int, int]
+"""Pixels down and across."""
+STAY: tuple[Shift, ...] = ((0, 0),)
+
+
+def shifts_up_to(reach: int) -> tuple[Shift, ...]:
+    """All shifts by whole pixels of at most ``reach`` each way, the shortest first."""
+    steps = range(-reach, reach + 1)
+    return tuple(
+        sorted(((down, across) for down in steps for across in steps), key=lambda s: abs(s[0]) + abs(s[1]))
+    )
 
 
 @dataclass(frozen=True)
@@ -43,26 +55,40 @@ def turned_back(image: Tensor, way: str) -> Tensor:
     return turned(image, INVERSE_ORIENTATIONS[way])
 
 
-def all_turned(images: Tensor, vectors: Vectors) -> Iterator[Tensor]:
-    """The vectors (N, D) of the images turned each of the `WAYS`, one after the other."""
-    return (vectors(turned(images, way)) for way in WAYS)
+def shifted(images: Tensor, shift: Shift) -> Tensor:
+    """Images (N, 1, H, W) moved; what comes in from beyond the border is the border's pixel."""
+    down, across = shift
+    if not down and not across:
+        return images
+    reach, (height, width) = max(abs(down), abs(across)), images.shape[-2:]
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    top, left = reach - down, reach - across
+    return padded[..., top : top + height, left : left + width]
+
+
+def all_moved(
+    images: Tensor, vectors: Vectors, shifts: Sequence[Shift] = STAY
+) -> Iterator[tuple[int, Tensor]]:
+    """Of the images turned each of the `WAYS` and then shifted: the way's place and the vectors (N, D)."""
+    for place, way in enumerate(WAYS):
+        upright = turned(images, way)
+        for shift in shifts:
+            yield place, vectors(shifted(upright, shift))
 
 
 class NearestOfAll:
-    """Gathers the nearest references over the ways that one of the two sides is turned.
+    """Gathers the nearest references over the ways that one of the two sides is moved.
 
     One way is in memory at a time, and of all pairs a block: see `common.metrics.neighbours`.
     """
 
     def __init__(self) -> None:
         self._found: Found | None = None
-        self._way = 0
 
-    def add(self, queries: Tensor, references: Tensor) -> None:
-        """The next of the `WAYS`: vectors (N, D) and (M, D), one side of them turned."""
+    def add(self, queries: Tensor, references: Tensor, way: int) -> None:
+        """Vectors (N, D) and (M, D), one side of them turned that one of the `WAYS`."""
         distances, indices = (part[:, 0] for part in nearest(queries, references))
-        ways = torch.full_like(indices, self._way)
-        self._way += 1
+        ways = torch.full_like(indices, way)
         if self._found is None:
             self._found = Found(distances, indices, ways)
             return

@@ -10,7 +10,7 @@ from torch import Tensor
 from common.metrics.bootstrap import Resamples, Value, percentile_interval, resample_counts
 from common.metrics.features import FeatureExtractor
 from common.random import generator
-from common.trust.distances import PIXELS, Distances, distances, spaces
+from common.trust.distances import PIXELS, Distances, distances, spaces, told
 from common.trust.findings import AS_REAL, LOWER, Figure, Section
 from common.trust.gate import LEVEL, Gate, release_gate, similarities
 from common.trust.membership import CHANCE, membership
@@ -38,7 +38,8 @@ def privacy(
     """The section and the release gate's answer.
 
     ``sets.real`` must be what the model was trained on, or nothing can be said of copies. In both spaces,
-    pixels and features, flips and quarter turns do not count. ``real_real`` are the held-out images.
+    pixels and features, flips and quarter turns do not count, in pixels small shifts neither. ``real_real``
+    are the held-out images.
 
     Args:
         extractor: on ``device`` already; each image is shown to it in eight orientations.
@@ -47,7 +48,7 @@ def privacy(
     Raises:
         UserError: ``max_similarity`` is no correlation.
     """
-    found = {name: distances(sets, vectors) for name, vectors in spaces(extractor, device).items()}
+    found = {name: distances(sets, space) for name, space in spaces(sets, extractor, device).items()}
     pixels = found[PIXELS]
     similar = similarities(sets.synthetic.images, pixels.synthetic)
     usual = similarities(sets.heldout.images, pixels.heldout)
@@ -63,7 +64,11 @@ def privacy(
         [*distance_plots(found), roc_plot(found)],
         copies_picture(sets, gate, found),
         warnings(sets, usual, gate),
-        {"gate": _plain(gate, sets), "usual_similarity": float(usual.median())},
+        {
+            "gate": _plain(gate, sets),
+            "usual_similarity": float(usual.median()),
+            "copies_looked_for": told(sets),
+        },
     )
     return section, gate
 

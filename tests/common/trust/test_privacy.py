@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.trust import privacy_pictures
+from common.trust import distances, privacy_pictures
 from common.trust.findings import Figure, Section
 from common.trust.gate import Gate
+from common.trust.orientations import shifted
 from common.trust.privacy import privacy
 from common.trust.reading import ReadingSettings, read_set
 from common.trust.sets import Sets, split_by_patient
@@ -47,6 +48,19 @@ def test_copies_of_training_images_close_the_gate(change: str) -> None:
     if change != "darker":
         assert found["copies_coarse"].value.mean == 1 and found["membership_auc_coarse"].value.low > 0.6
     assert "can tell training patients" in section.statement
+
+
+def test_shifted_copies_close_it_or_it_is_said_that_none_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies = shifted(turned(pictures(60, 0)[:40]), (2, -1))
+    _, section, gate = measured(copies)
+    assert not gate.open and len(gate.flagged) == 40 and gate.nearest == list(range(40))
+    assert "shifted by up to 6%" in section.facts["copies_looked_for"]
+    monkeypatch.setattr(distances, "MOST_PAIRS", 60 * 60 - 1)
+    _, section, still = measured(copies)
+    assert "not shifted" in section.facts["copies_looked_for"]
+    assert max(still.similarities) < min(gate.similarities)
 
 
 def test_all_copies_are_told_with_certainty() -> None:
