@@ -133,6 +133,17 @@ def write_nifti(
         nib.save(image, temporary)
 
 
+def single_slice(height: int, width: int, spacing_mm: float) -> Volume:
+    """The place of one axial slice, 1 mm thick, for `write_nifti`; columns run to the left, rows to the back.
+
+    Args:
+        spacing_mm: side of a pixel.
+    """
+    side = float(spacing_mm)
+    affine = np.diag([-side, -side, 1.0, 1.0])
+    return Volume(np.empty((0, 0, 0)), affine, (side, side, 1.0), True, (0.0, 255.0), (width, height, 1))
+
+
 def open_volume(path: str | os.PathLike[str]) -> Volume:
     """`Volume.from_file` with a small cache, so that the slices of one volume decompress it once."""
     source = Path(path)

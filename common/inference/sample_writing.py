@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from common.data.intensity import Window, from_network, to_hu
-from common.data.volumes import Volume, write_nifti
+from common.data.volumes import single_slice, write_nifti
 from common.errors import UserError
 from common.inference.collecting import FileCollector
 from common.inference.models import model_window
@@ -105,8 +105,4 @@ def write_slice(path: Path, unit: np.ndarray, window: Window, spacing_mm: float 
     Args:
         spacing_mm: side of a pixel.
     """
-    side = float(spacing_mm)
-    affine = np.diag([-side, -side, 1.0, 1.0])  # columns run to the patient's left, rows to posterior
-    shape = (unit.shape[1], unit.shape[0], 1)
-    place = Volume(np.empty((0, 0, 0)), affine, (side, side, 1.0), True, (0.0, 255.0), shape)
-    write_nifti(path, place, to_hu(unit, window)[..., None])
+    write_nifti(path, single_slice(*unit.shape, spacing_mm), to_hu(unit, window)[..., None])

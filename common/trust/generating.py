@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.data.structures import DEFAULT_MAP
+from common.data.volumes import single_slice, write_nifti
 from common.errors import UserError
 from common.files import atomic_write
 from common.inference.labels import label_set_of
@@ -26,6 +27,7 @@ RUN_ID = "inference"
 NOISE, CONDITIONS = "num_samples", "input_dir"
 IMAGES, LABELS = "images", "labels"
 MASK_VALUE = 255
+AXIAL = "axial"
 
 
 def config_of(bundle: Path) -> Path:
@@ -102,16 +104,30 @@ def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) 
 
 
 def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSettings) -> Path:
-    """Labels as numbered PNG in ``labels/``, in the values that the model's own files have.
+    """Labels as numbered files in ``labels/``, in the values that the model's own files have.
+
+    PNG, or NIfTI where the model takes slices of a certain scale.
 
     Returns:
         The folder ``labels/``.
+    Raises:
+        UserError: the model's slices have a scale and are not axial.
     """
-    values = _file_values(reading, len(conditions.structures))
+    values, spacing = _file_values(reading, len(conditions.structures)), reading.info.get("spacing")
+    if spacing is not None and reading.info.get("axis", AXIAL) != AXIAL:
+        raise UserError(
+            f"conditions of {reading.info['axis']} slices of {spacing} mm cannot be written; give volumes "
+            "with --condition"
+        )
     for number, label in enumerate(labels_of(conditions)):
-        picture = values[label[0].round().long().numpy()]  # (S, S)
-        with atomic_write(folder / LABELS / f"condition{number:06d}.png") as temporary:
-            Image.fromarray(picture).save(temporary)
+        slice_ = values[label[0].round().long().numpy()]  # (S, S)
+        path = folder / LABELS / f"condition{number:06d}"
+        if spacing is not None:
+            place = single_slice(*slice_.shape, float(spacing))
+            write_nifti(path.with_suffix(".nii.gz"), place, slice_[..., None], slice_.dtype)
+            continue
+        with atomic_write(path.with_suffix(".png")) as temporary:
+            Image.fromarray(slice_).save(temporary)
     return folder / LABELS
 
 

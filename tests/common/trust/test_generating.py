@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from common.errors import UserError
+from common.inference.labels import LabelSlices
+from common.inference.sources import Source
 from common.paths import repository_root
 from common.trust.generating import (
     chosen_conditions,
@@ -58,6 +61,21 @@ def test_structures_are_written_as_the_model_reads_them(
     conditions = replace(made("real", 1, 1), labels=labels, structures=("LV", "Myo"))
     folder = write_conditions(conditions, tmp_path, ReadingSettings(kind=STRUCTURES, info=info))
     assert np.asarray(Image.open(folder / "condition000000.png"))[0, :3].tolist() == values
+
+
+def test_structures_of_a_certain_scale_are_written_with_it(tmp_path: Path) -> None:
+    info = {"label_set": {"classes": ["LV", "Myo"], "label_map": None}, "spacing": 2.5, "image_size": 8}
+    labels = torch.zeros(1, 1, 8, 8)
+    labels[0, 0, 1, 5], labels[0, 0, 6, :3] = 1, 2
+    conditions = replace(made("real", 1, 1), labels=labels, structures=("LV", "Myo"))
+    reading = ReadingSettings(8, kind=STRUCTURES, info=info)
+    (file,) = write_conditions(conditions, tmp_path, reading).iterdir()
+    image = nib.load(file)
+    assert image.header.get_zooms() == (2.5, 2.5, 1.0)
+    slices = LabelSlices([Source(file)], info)  # as the bundle's inference reads it
+    assert torch.equal(slices[0]["label"], labels[0])
+    with pytest.raises(UserError, match="coronal slices of 2.5 mm"):
+        write_conditions(conditions, tmp_path, replace(reading, info={**info, "axis": "coronal"}))
 
 
 def test_bundles_are_known_by_their_configs() -> None:
