@@ -122,7 +122,7 @@ def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
         if name not in kept
     ]
     return {
-        "similarity": "correlation of 32 x 32 pixels, the highest of all turns and small shifts; 1 for copies",
+        "similarity": "correlation of 32 x 32 pixels, of all turns and small shifts the highest",
         "threshold": gate.threshold,
         "calibrated": gate.calibrated,
         "gate_open": gate.open,

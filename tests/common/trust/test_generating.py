@@ -74,7 +74,7 @@ def test_structures_of_a_certain_scale_are_written_with_it(tmp_path: Path) -> No
     assert image.header.get_zooms() == (2.5, 2.5, 1.0)
     slices = LabelSlices([Source(file)], info)  # as the bundle's inference reads it
     assert torch.equal(slices[0]["label"], labels[0])
-    with pytest.raises(UserError, match="coronal slices of 2.5 mm"):
+    with pytest.raises(UserError, match="coronal slices of 2"):
         write_conditions(conditions, tmp_path, replace(reading, info={**info, "axis": "coronal"}))
 
 
