@@ -105,4 +105,4 @@ def write_slice(path: Path, unit: np.ndarray, window: Window, spacing_mm: float 
     Args:
         spacing_mm: side of a pixel.
     """
-    write_nifti(path, single_slice(*unit.shape, spacing_mm), to_hu(unit, window)[..., None])
+    write_nifti(path, single_slice(unit.shape[0], unit.shape[1], spacing_mm), to_hu(unit, window)[..., None])

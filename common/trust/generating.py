@@ -123,7 +123,7 @@ def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSetting
         slice_ = values[label[0].round().long().numpy()]  # (S, S)
         path = folder / LABELS / f"condition{number:06d}"
         if spacing is not None:
-            place = single_slice(*slice_.shape, float(spacing))
+            place = single_slice(slice_.shape[0], slice_.shape[1], float(spacing))
             write_nifti(path.with_suffix(".nii.gz"), place, slice_[..., None], slice_.dtype)
             continue
         with atomic_write(path.with_suffix(".png")) as temporary:
