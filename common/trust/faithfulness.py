@@ -178,8 +178,8 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
     warnings = []
     if known:
         warnings.append(
-            f"{known} of {count} conditions are the very label of an image that the segmenter learned from: it "
-            "may find more in the synthetic images for that."
+            f"{known} of {count} conditions are the very label of an image that the segmenter learned from: "
+            "it may find more in the synthetic images for that."
         )
     if not can_judge(good, bad):
         warnings.append(
