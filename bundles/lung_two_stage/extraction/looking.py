@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +12,11 @@ from bundles.lung_two_stage.banks import SliceRecord
 from bundles.lung_two_stage.extraction.choosing import SliceRules, nodule_slices, normal_slices, plausible
 from bundles.lung_two_stage.extraction.crops import spread
 from bundles.lung_two_stage.extraction.fitting import FittedSlice, fit_slice
-from bundles.lung_two_stage.extraction.windows import Window, window_pixels, windows_with, windows_without
+from bundles.lung_two_stage.extraction.windows import Window, draw_windows, window_pixels
 from common.data.lungs import segment_lung_part, segment_lung_slice, segment_lungs
 from common.data.nodule_scan import NoduleScan
 from common.errors import UserError
 from common.random import generator
-
-Cut = Callable[..., list[Window]]
 
 CHEST_MM = 150.0
 """What is less wide or less deep is a part cut out around a nodule and shows no whole lungs."""
@@ -46,7 +43,7 @@ class Seen:
         """Slices, or windows of them, without nodules: neither in the mask nor annotated."""
         shown = self.mask | self.scan.mask
         if rules.part_mm is not None:
-            return self._windows(rules, shown, windows_without)
+            return self._windows(rules, shown, with_nodule=False)
         if self.lung is None:
             return []
         return [self._fitted(z, self.lung, rules) for z in normal_slices(self.lung, shown, rules)]
@@ -54,22 +51,23 @@ class Seen:
     def with_nodules(self, rules: SliceRules) -> list[FittedSlice]:
         """Slices, or windows of them, with nodules in the mask."""
         if rules.part_mm is not None:
-            return self._windows(rules, self.mask, windows_with)
+            return self._windows(rules, self.mask, with_nodule=True)
         if self.lung is None:
             return []
         return [self._fitted(z, self.lung, rules) for z in nodule_slices(self.lung, self.mask, rules)]
 
-    def _windows(self, rules: SliceRules, nodules: NDArray[np.uint8], cut: Cut) -> list[FittedSlice]:
+    def _windows(
+        self, rules: SliceRules, nodules: NDArray[np.uint8], with_nodule: bool
+    ) -> list[FittedSlice]:
         lung = self.aerated if self.lung is None else self.lung
         if lung is None or rules.part_mm is None:
             return []
         spacing, found = self.scan.spacing[1:], list[FittedSlice]()
-        shown = nodules.any((1, 2)) if cut is windows_with else lung.any((1, 2))
-        places = np.flatnonzero(shown)
+        places = np.flatnonzero((nodules if with_nodule else lung).any((1, 2)))
         size = window_pixels(rules.part_mm, spacing)
         for z in places[spread(len(places), rules.slices_per_patient)] if len(places) else ():
             random = generator(0, "windows", self.scan.name, int(z))
-            for window in cut(lung[z], nodules[z], size, spacing, random):
+            for window in draw_windows(lung[z], nodules[z], size, spacing, random, with_nodule):
                 found.append(self._fitted(int(z), lung, rules, window))
         return found
 

@@ -28,35 +28,27 @@ def window_pixels(side_mm: float, spacing: Sequence[float]) -> tuple[int, int]:
     return rows, columns
 
 
-def windows_with(
+def draw_windows(
     lung: NDArray[np.uint8],
     nodules: NDArray[np.uint8],
     size: tuple[int, int],
     spacing: Sequence[float],
     random: np.random.Generator,
+    with_nodule: bool,
 ) -> list[Window]:
-    """One window that holds a nodule, anywhere in it, and cuts none; none where no place is fit.
+    """One window that holds a nodule, anywhere in it, or up to `MOST_EMPTY` without any, at least half a side
+    apart. None cuts a nodule; none at all where no place is fit.
 
     Args:
         lung, nodules: (H, W), 0 outside.
         size: rows and columns of a window.
         spacing: mm along rows, columns.
-        random: chooses the place.
+        random: chooses the places.
+        with_nodule: which of the two.
     """
     fit, held = _places(lung, nodules, size, spacing)
-    return _drawn(fit & (held > 0), size, random, 1)
-
-
-def windows_without(
-    lung: NDArray[np.uint8],
-    nodules: NDArray[np.uint8],
-    size: tuple[int, int],
-    spacing: Sequence[float],
-    random: np.random.Generator,
-) -> list[Window]:
-    """Up to `MOST_EMPTY` windows without any nodule, at least half a side apart; arguments as before."""
-    fit, held = _places(lung, nodules, size, spacing)
-    return _drawn(fit & (held == 0), size, random, MOST_EMPTY)
+    wanted = (held > 0) == with_nodule
+    return _drawn(fit & wanted, size, random, 1 if with_nodule else MOST_EMPTY)
 
 
 def _places(

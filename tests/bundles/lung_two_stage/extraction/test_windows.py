@@ -9,11 +9,17 @@ import pytest
 
 from bundles.lung_two_stage.extraction.choosing import SliceRules
 from bundles.lung_two_stage.extraction.looking import PARTIAL, look
-from bundles.lung_two_stage.extraction.windows import window_pixels, windows_with, windows_without
+from bundles.lung_two_stage.extraction.windows import Window, draw_windows, window_pixels
 from common.data.nodule_scan import NoduleScan
 from common.errors import UserError
 
 SIZE, SPACING = (24, 20), (1.0, 1.2)
+
+
+def windows(
+    lung: np.ndarray, nodules: np.ndarray, seed: int, with_nodule: bool, size: tuple[int, int] = SIZE
+) -> list[Window]:
+    return draw_windows(lung, nodules, size, SPACING, np.random.default_rng(seed), with_nodule)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +37,7 @@ def test_windows_with_a_nodule_hold_all_of_it_with_a_margin_and_lie_anywhere() -
     lung, nodules = scene()
     corners = set()
     for seed in range(200):
-        (window,) = windows_with(lung, nodules, SIZE, SPACING, np.random.default_rng(seed))
+        (window,) = windows(lung, nodules, seed, True)
         assert nodules[window].shape == SIZE and (nodules[window] > 0).sum() == 30
         assert not nodules[window][:2].any() and not nodules[window][:, -1:].any()
         corners.add((window[0].start, window[1].start))
@@ -43,23 +49,20 @@ def test_windows_with_a_nodule_hold_all_of_it_with_a_margin_and_lie_anywhere() -
 def test_windows_without_have_lung_no_nodule_and_are_apart() -> None:
     lung, nodules = scene()
     for seed in range(100):
-        first, second = windows_without(lung, nodules, SIZE, SPACING, np.random.default_rng(seed))
+        first, second = windows(lung, nodules, seed, False)
         for window in (first, second):
             assert not nodules[window].any() and (lung[window] > 0).mean() >= 0.3
         apart = [abs(a.start - b.start) / size for a, b, size in zip(first, second, SIZE, strict=True)]
         assert max(apart) >= 0.5
-    again = windows_without(lung, nodules, SIZE, SPACING, np.random.default_rng(99))
-    assert again == [first, second]
+    assert windows(lung, nodules, 99, False) == [first, second]
 
 
 def test_where_no_window_is_fit_there_is_none() -> None:
     lung, nodules = scene()
-    random = np.random.default_rng(0)
-    assert not windows_with(lung, nodules, (8, 7), SPACING, random)  # smaller than nodule and margin
-    assert not windows_without(np.zeros_like(lung), np.zeros_like(lung), SIZE, SPACING, random)
-    assert not windows_without(lung, nodules, (100, 20), SPACING, random)  # larger than the slice
-    full = np.ones_like(nodules)
-    assert not windows_without(lung, full, SIZE, SPACING, random)
+    assert not windows(lung, nodules, 0, True, (8, 7))  # smaller than nodule and margin
+    assert not windows(np.zeros_like(lung), np.zeros_like(lung), 0, False)
+    assert not windows(lung, nodules, 0, False, (100, 20))  # larger than the slice
+    assert not windows(lung, np.ones_like(nodules), 0, False)
 
 
 def crop(name: str = "p_1") -> NoduleScan:
