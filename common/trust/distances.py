@@ -33,7 +33,7 @@ class Space:
 
     vectors: Vectors
     shifts: Sequence[Shift] = STAY
-    prepare: Callable[[Tensor], Tensor] = torch.clone
+    prepare: Callable[[Tensor], Tensor] = Tensor.detach  # nothing
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,20 @@ class Distances:
 def spaces(
     sets: Sets, extractor: FeatureExtractor, device: torch.device | str = "cpu"
 ) -> Mapping[str, Space]:
-    """``pixels`` (patterns of 32 x 32, see `pattern_vectors`) and the features."""
-    shifts = shifts_up_to(REACH) if shifts_count_not(sets) else STAY
+    """By name: ``pixels`` (patterns of 32 x 32, see `pattern_vectors`) and the extractor's features (N, D).
+
+    Args:
+        sets: their sizes say whether shifts are looked for.
+        extractor: on ``device`` already.
+    """
+    shifts = shifts_up_to(REACH) if looks_for_shifts(sets) else STAY
     return {
         PIXELS: Space(pattern_vectors, shifts, small_images),
         extractor.name: Space(lambda images: extract(extractor, images, device=device)),
     }
 
 
-def shifts_count_not(sets: Sets) -> bool:
+def looks_for_shifts(sets: Sets) -> bool:
     """Whether the sets are small enough to look for shifts too."""
     return len(sets.real) * max(len(sets.synthetic), len(sets.heldout)) <= MOST_PAIRS
 
@@ -72,7 +77,7 @@ def shifts_count_not(sets: Sets) -> bool:
 def told(sets: Sets) -> str:
     """What copies are looked for, in words."""
     turns = "flipped, turned by quarters"
-    if shifts_count_not(sets):
+    if looks_for_shifts(sets):
         return f"{turns}, and in pixels shifted by up to {REACH / SIDE:.0%} of the side"
     return f"{turns}, not shifted: more than {MOST_PAIRS:,} pairs of images"
 
