@@ -44,14 +44,18 @@ def parser() -> Parser:
         "--real", type=Path, required=True, metavar="DIR", help="images the generator was trained on"
     )
     made.add_argument("--output", type=Path, required=True, metavar="HTML", help="the report's file")
-    made.add_argument("--bundle", type=Path, metavar="DIR", help="whose model it was, e.g. bundles/pix2pix_covid")
+    made.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="whose model it was, e.g. bundles/pix2pix_covid"
+    )
     for name, meaning in FOLDERS.items():
         made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
     made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
     made.add_argument(
         "--window", nargs="+", metavar="HU", help="without --bundle: a name or two numbers in HU (lung)"
     )
-    made.add_argument("--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)")
+    made.add_argument(
+        "--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)"
+    )
     made.add_argument(
         "--patient_pattern", metavar="REGEX", help="without --bundle: its group names a file's patient"
     )
