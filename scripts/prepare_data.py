@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.arguments import Parser
 from common.data.harmonise import Settings, harmonise
-from common.data.intensity import WINDOWS, Window, window_by_name
+from common.data.intensity import WINDOWS, parse_window
 from common.data.new_folder import refuse_existing
 from common.data.obtain import obtain, table
 from common.data.registry import Dataset, find_dataset, load_registry
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
     settings = Settings(
-        options.image_size, window(options.window), options.standardise, options.keep_empty, options.seed
+        options.image_size, parse_window(options.window), options.standardise, options.keep_empty, options.seed
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
     output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))
@@ -77,20 +77,6 @@ def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Da
     alone = len(set(options.names)) == 1 and not any((options.root / name).is_dir() for name in registry)
     folder = obtain(dataset, options.root, root_is_set=alone)
     return Source(dataset, folder, tuple(options.foreground) if options.foreground else None)
-
-
-def window(words: list[str]) -> Window:
-    """A preset's name or two numbers in HU.
-
-    Raises:
-        UserError: neither.
-    """
-    if len(words) == 1:
-        return window_by_name(words[0])
-    try:
-        return window_by_name([float(word) for word in words])
-    except ValueError as error:
-        raise UserError(f"--window {' '.join(words)}: give one name or two numbers in HU") from error
 
 
 if __name__ == "__main__":

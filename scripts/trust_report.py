@@ -1,10 +1,13 @@
-"""Are a bundle's synthetic images faithful, useful and private? One web page and trust.json with the answers.
+"""Are synthetic images faithful, useful and private? One web page and trust.json with the answers.
 
-Real images are read as the bundle's training reads them; --synthetic takes any folder of images, --generate
-draws them from the trained bundle. Without --heldout the real images are split by patient: those that the
-model was trained on, and the others.
+The images may be of any generator: folders of PNG, JPEG, NumPy, NIfTI, MHD or DICOM files, slices or volumes.
+HU are seen through --window. With --bundle the bundle's model says how images are read, --generate draws
+images from it, and without --heldout the real images are split by patient: those that the model was trained
+on, and the others.
 
 Example:
+    python scripts/trust_report.py --real TRAIN --heldout OTHERS --synthetic IMAGES --output report.html \\
+        --window lung
     python scripts/trust_report.py --bundle bundles/dcgan_covid --real DATA --generate 500 \\
         --output report.html
     python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \\
@@ -27,7 +30,7 @@ from common.tuning.arguments import Parser, overrides_of
 
 BAD_INPUT, GATE_CLOSED = 2, 3
 FOLDERS = {
-    "heldout": "real images of other patients; without it --real is split by patient",
+    "heldout": "real images of other patients; with --bundle --real can be split by patient instead",
     "synthetic": "the images in question; with --generate the folder they are put into",
     "condition": "their masks or label maps, of equal names; with --generate what to draw from",
     "release": "copy the images here that are unlike every training image",
@@ -37,14 +40,25 @@ FOLDERS = {
 def parser() -> Parser:
     """The command line."""
     made = Parser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
-    made.add_argument("--bundle", type=Path, required=True, help="its folder, e.g. bundles/pix2pix_covid")
     made.add_argument(
-        "--real", type=Path, required=True, metavar="DIR", help="images the model was trained on"
+        "--real", type=Path, required=True, metavar="DIR", help="images the generator was trained on"
     )
     made.add_argument("--output", type=Path, required=True, metavar="HTML", help="the report's file")
+    made.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="whose model it was, e.g. bundles/pix2pix_covid"
+    )
     for name, meaning in FOLDERS.items():
         made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
     made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
+    made.add_argument(
+        "--window", nargs="+", metavar="HU", help="without --bundle: a name or two numbers in HU (lung)"
+    )
+    made.add_argument(
+        "--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)"
+    )
+    made.add_argument(
+        "--patient_pattern", metavar="REGEX", help="without --bundle: its group names a file's patient"
+    )
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
     made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
@@ -75,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     known, rest = parser().parse_known_args(arguments)
     overrides = overrides_of(rest)
     # Not above: --help and refused words need none of it.
+    from common.data.intensity import parse_window
     from common.training.distributed import local_device
     from common.training.in_memory import Budget
     from common.trust.command import TrustReport
@@ -87,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name, least in {"generate": 0, "seed": 0, "seeds": 1, "resamples": 2}.items():
         options[name] = whole_number(name, options[name], least)
     options["sections"] = SECTIONS if known.sections is None else known.sections.split(",")
+    options["window"] = None if known.window is None else parse_window(known.window)
+    if known.image_size is not None:
+        options["image_size"] = whole_number("image_size", known.image_size, 1)
     options["max_similarity"] = _number(known.max_similarity)
     options["device"] = str(local_device(known.device))
     report = TrustReport(Options(**options, budget=Budget(iterations, 8), settings=overrides))

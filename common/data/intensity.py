@@ -59,6 +59,24 @@ def window_by_name(window: str | Window | Sequence[float]) -> Window:
     return Window(float(window[0]), float(window[1]))
 
 
+def parse_window(words: Sequence[str]) -> Window:
+    """A window from the words of a command line: a preset's name, or two numbers in HU.
+
+    Raises:
+        UserError: neither.
+
+    Example:
+        >>> parse_window(["-1000", "400"])
+        Window(lower=-1000.0, upper=400.0)
+    """
+    if len(words) == 1 and "," not in words[0]:
+        return window_by_name(words[0])
+    try:
+        return window_by_name([float(word) for word in " ".join(words).replace(",", " ").split()])
+    except ValueError as error:
+        raise UserError(f"--window {' '.join(words)}: give one name or two numbers in HU") from error
+
+
 def to_unit(
     array: np.ndarray, window: Window, is_hu: bool, source_range: tuple[float, float] = (0.0, 255.0)
 ) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Events
 from torch import Tensor, nn
@@ -41,19 +42,38 @@ class Repeated(Dataset[dict[str, Any]]):
     """A dataset of any size as one of ``length`` visits: permuted passes, one after the other.
 
     A visit is a `Draw` of the pass and the item, so every pass augments anew.
+
+    Args:
+        dataset: items of all parts, one part after the other.
+        parts: number of items of each part. Visits take turns between the parts, so that a batch holds equal
+            shares of them however different their sizes are: real and synthetic images, for example.
+        length: number of visits.
+        seed: of the order.
     """
 
-    def __init__(self, dataset: Dataset[dict[str, Any]], size: int, length: int, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset[dict[str, Any]], parts: Sequence[int], length: int, seed: int
+    ) -> None:
         self.dataset, self.length = dataset, length
-        passes = -(-length // size)
-        orders = [generator(seed, "pass", number).permutation(size) for number in range(passes)]
-        self.draws = [Draw(number, int(k)) for number, order in enumerate(orders) for k in order]
+        starts = np.cumsum([0, *parts[:-1]])
+        turns = -(-length // len(parts))
+        orders = [
+            _passes(size, turns, int(start), (seed, "pass", *([part] if part else [])))
+            for part, (start, size) in enumerate(zip(starts, parts, strict=True))
+        ]
+        self.draws = [draw for turn in zip(*orders, strict=True) for draw in turn]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
         return self.dataset[self.draws[visit.sample if isinstance(visit, Draw) else visit]]
+
+
+def _passes(size: int, count: int, start: int, keys: tuple[int | str, ...]) -> list[Draw]:
+    """The first ``count`` draws of endless permuted passes over ``size`` items from ``start`` on."""
+    orders = [generator(*keys, number).permutation(size) for number in range(-(-count // size))]
+    return [Draw(number, start + int(k)) for number, order in enumerate(orders) for k in order][:count]
 
 
 def fit(
@@ -64,6 +84,7 @@ def fit(
     budget: Budget,
     seed: int,
     device: torch.device | str = "cpu",
+    parts: Sequence[int] = (),
 ) -> nn.Module:
     """Trains the network on the dataset's items and gives it back in evaluation mode.
 
@@ -71,8 +92,9 @@ def fit(
         dataset: items with ``image`` and ``target``.
         terms: losses by name, of ``(prediction, target)``.
         seed: of the order; the network's first weights are the caller's.
+        parts: sizes of the parts of which every batch holds equal shares, see `Repeated`; one part without.
     """
-    visits = Repeated(dataset, len(dataset), budget.iterations * budget.batch_size, seed)
+    visits = Repeated(dataset, parts or [len(dataset)], budget.iterations * budget.batch_size, seed)
     stream = BatchStream(len(visits), budget.batch_size, seed, shuffle=False)
     optimizer = torch.optim.AdamW(
         network.parameters(), budget.learning_rate, weight_decay=budget.weight_decay

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from common.data.intensity import WINDOWS
 from common.errors import UserError
 from common.inference.models import model_info
 from common.metrics.features import FeatureExtractor, extractor_by_name
@@ -133,7 +134,7 @@ class TrustReport:
         )
         return section
 
-    def _report(self, sets: Sets, sections: list[Section], model: Path) -> Report:
+    def _report(self, sets: Sets, sections: list[Section], model: Path | None) -> Report:
         gate = self.gate
         state = None
         if gate is not None:
@@ -141,7 +142,7 @@ class TrustReport:
             state = GateState(gate.open, gate.reason, {"threshold": gate.threshold, "flagged": flagged})
         shown = [("real", sets.real), ("held-out real", sets.heldout), ("synthetic", sets.synthetic)]
         return Report(
-            self.options.bundle.resolve().name,
+            self._name(),
             self._facts(sets, model),
             set_facts(sets, self._sources()),
             sections,
@@ -149,15 +150,30 @@ class TrustReport:
             examples_picture(shown),
         )
 
-    def _facts(self, sets: Sets, model: Path) -> dict[str, str]:
-        options, info = self.options, model_info(model)
+    def _name(self) -> str:
+        """What the page is about: the bundle, or the folder of images in question."""
+        options = self.options
+        named = options.bundle or options.synthetic or options.real
+        return named.resolve().name
+
+    def _model_facts(self, model: Path | None) -> dict[str, str]:
+        if model is None:
+            window = self.options.window or WINDOWS["lung"]
+            return {
+                "model": "not given: images of any generator",
+                "window": f"{window.lower:g} to {window.upper:g} HU",
+            }
+        named = f"{model.name}, SHA-256 {fingerprint(model)}" if model.is_file() else "none: not needed"
+        return {"model": named, "trained_epochs": str(model_info(model).get("epoch", "unknown"))}
+
+    def _facts(self, sets: Sets, model: Path | None) -> dict[str, str]:
+        options = self.options
         budget = ", ".join(
             f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(options.budget).items()
         )
         return {
             "commit": commit(repository_root()),
-            "model": f"{model.name}, SHA-256 {fingerprint(model)}" if model.is_file() else "none: not needed",
-            "trained_epochs": str(info.get("epoch", "unknown")),
+            **self._model_facts(model),
             "image_size": f"{sets.real.images.shape[-1]} pixels",
             "extractor": options.extractor,
             "seed": str(options.seed),

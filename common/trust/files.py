@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from common.data.layouts import detect_layout, expand, find_samples, find_volume
 from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, default_pattern, patient_of
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem
-from common.data.volume_files import VOLUME_SUFFIXES, is_volume
+from common.data.volume_files import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, series_count
 from common.data.volumes import volume_depth
 from common.errors import UserError
 from common.trust.settings import IMAGES, PAIRS, STRUCTURES, ReadingSettings
@@ -43,7 +44,7 @@ def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -
     images = image_files(place)
     if not images:
         raise UserError(
-            f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI or MHD files or tar shards there"
+            f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
         )
     labels = labels_folder if labels_folder is not None else beside
     records = [Sample(file, None, _patient(file, folder, settings)) for file in images]
@@ -71,15 +72,24 @@ def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
             IMAGES: lambda: _of_classes(folder, settings, **given),
         }
         return finders[settings.kind]()
-    if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}):
+    images = image_files(folder)
+    flat = {_depth(file, folder) for file in images} in ({1}, {2})
+    if settings.kind != STRUCTURES and flat and not any(image.is_dir() for image in images):
         return _of_classes(folder, settings, **given)  # one folder, or one a class
     return found(folder, None, settings)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below ``folder``, sorted; no hidden ones, no labels, no sheets."""
+    """All images below ``folder``, sorted; no hidden ones, no labels, no sheets.
+
+    A folder with the slices of one DICOM series is one image: the folder itself. DICOM files of several
+    series in one folder are single images.
+    """
     known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    return [file for file in files_below(folder) if file.name.lower().endswith(known)]
+    files = [file for file in files_below(folder) if file.name.lower().endswith(known)]
+    slices = Counter(file.parent for file in files if file.name.lower().endswith(DICOM_SUFFIXES))
+    series = {place for place, count in slices.items() if count > 1 and series_count(place) == 1}
+    return sorted({file.parent if file.parent in series else file for file in files})
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -170,6 +180,8 @@ def _is_image(file: Path) -> bool:
 
 
 def _patient(file: Path, folder: Path, settings: ReadingSettings) -> str:
+    if file.is_dir() and settings.patient_pattern is None and file != folder:
+        return file.relative_to(folder).parts[0]  # PATIENT, PATIENT/SERIES or PATIENT/STUDY/SERIES
     default = FRAME_PATTERN if is_volume(file) else SOURCE_PATTERN
     if settings.kind == PAIRS:
         default = default_pattern(file)

@@ -22,27 +22,33 @@ from common.trust.reading import ReadingSettings, read_set
 from common.trust.sets import ImageSet, Sets, split_by_patient
 
 
-def model_of(options: Options) -> Path:
-    """The model's file, whether there is one or not.
+def model_of(options: Options) -> Path | None:
+    """The model's file, whether there is one or not; None without a bundle.
 
     Raises:
         UserError: no such bundle.
     """
+    if options.bundle is None:
+        return None
     config_of(options.bundle)
     return options.ckpt_path or trained_model(options.bundle)
 
 
-def gather(options: Options, model: Path, drawn: Path) -> Sets:
+def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
     """Reads real and held-out images, reads or draws synthetic ones, and checks that they can be compared.
 
     Args:
-        model: what stands beside it says how images are read.
+        model: what stands beside it says how images are read; without one the options do.
         drawn: an empty folder for images to be drawn, where they are not to be kept.
     Raises:
         UserError: what `read_set`, `generate` and `check_sets` refuse.
     """
-    info = model_info(model)
-    reading = ReadingSettings.of(info)
+    info: Mapping[str, Any] = {} if model is None else model_info(model)
+    reading = (
+        ReadingSettings.of_any_generator(options.window, options.image_size, options.patient_pattern)
+        if model is None
+        else ReadingSettings.of(info)
+    )
     real = read_set(options.real, reading)
     if options.heldout is None:
         known: Mapping[str, Any] = info.get("splits", {})
@@ -55,9 +61,9 @@ def gather(options: Options, model: Path, drawn: Path) -> Sets:
 
 
 def _synthetic(
-    options: Options, model: Path, reading: ReadingSettings, real: ImageSet, heldout: ImageSet, drawn: Path
+    options: Options, model: Path | None, reading: ReadingSettings, real: ImageSet, heldout: ImageSet, drawn: Path
 ) -> ImageSet:
-    if not options.generate:
+    if options.bundle is None or not options.generate:
         if options.synthetic is None:
             raise UserError("no synthetic images: give their folder with --synthetic, or --generate N")
         return read_set(options.synthetic, reading, options.condition, synthetic=True)

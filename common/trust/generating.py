@@ -18,9 +18,9 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.inference.labels import label_set_of
 from common.random import generator
-from common.trust.sets import ImageSet
+from common.trust.sets import ImageSet, joined
 from common.trust.settings import STRUCTURES, ReadingSettings
-from common.trust.tasks import beside, labels_of
+from common.trust.tasks import labels_of
 
 CONFIG = Path("configs") / "inference.yaml"
 RUN_ID = "inference"
@@ -100,7 +100,7 @@ def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) 
     for side, (images, number) in enumerate(zip((real, heldout), numbers, strict=True)):
         order = generator(seed, "trust", "conditions", side).permutation(len(images))
         parts.append(images.chosen(sorted(order[:number].tolist())))
-    return beside(*parts)
+    return joined(*parts)
 
 
 def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSettings) -> Path:

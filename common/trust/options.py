@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from common.data.intensity import Window
 from common.errors import UserError
 from common.training.in_memory import Budget
 
@@ -21,10 +22,11 @@ class Options:
     """The command line's.
 
     Attributes:
-        bundle: its folder.
         real: images that the generator was trained on, or all of which it was trained on some.
         output: the page's file.
-        heldout: images of other patients; None splits ``real`` by patient.
+        bundle: folder of the bundle whose model made the images: it says how images are read, and can draw
+            some. None for images of any other generator.
+        heldout: images of other patients; None splits ``real`` by patient, which needs a bundle.
         synthetic: images in question, or where to put those that are drawn.
         condition: their conditions, files of equal names.
         generate: how many to draw from the bundle; 0 for none.
@@ -40,13 +42,17 @@ class Options:
         resamples: of the bootstrap.
         device: where networks run.
         settings: further ones of the bundle's inference.
+        window: without a bundle, HU that become black and white; None for ``lung``.
+        image_size: without a bundle, side of the squares to which slices are brought, in pixels.
+        patient_pattern: without a bundle, see `common.data.patients.patient_of`.
     Raises:
-        UserError: an unknown section, or a release without the gate.
+        UserError: an unknown section, a release without the gate, what needs a bundle without one, or the
+            other way round.
     """
 
-    bundle: Path
     real: Path
     output: Path
+    bundle: Path | None = None
     heldout: Path | None = None
     synthetic: Path | None = None
     condition: Path | None = None
@@ -63,6 +69,9 @@ class Options:
     resamples: int = 500
     device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    window: Window | None = None
+    image_size: int | None = None
+    patient_pattern: str | None = None
 
     @property
     def judge(self) -> Budget:
@@ -77,3 +86,21 @@ class Options:
             raise UserError("--release needs the gate's answer: take privacy into --sections")
         if self.release is not None and self.generate and self.synthetic is None:
             raise UserError("--release copies files: give with --synthetic a folder for the drawn ones")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        """A model says how images are read; without one the caller does, and nothing can be drawn."""
+        reading = {name: getattr(self, name) for name in ("window", "image_size", "patient_pattern")}
+        given = [name for name, value in reading.items() if value is not None]
+        if self.bundle is not None and given:
+            raise UserError(f"--{given[0]}: the bundle's model says how images are read; leave it out")
+        if self.bundle is not None:
+            return
+        if self.generate or self.ckpt_path is not None:
+            name = "generate" if self.generate else "ckpt_path"
+            raise UserError(f"--{name} needs the bundle of the model; give it with --bundle")
+        if self.heldout is None:
+            raise UserError(
+                "no held-out images: without --bundle nothing tells which patients the generator was trained "
+                "on; give those it has not seen with --heldout"
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
@@ -47,10 +49,12 @@ def train_segmenter(
     budget: Budget,
     seed: int,
     device: torch.device | str = "cpu",
+    parts: Sequence[int] = (),
 ) -> nn.Module:
     """A segmenter trained on slices (N, 1, S, S) with class indices 0..classes (N, 1, S, S).
 
     Loss: Dice and cross-entropy in equal parts. First weights and order follow from the seed.
+    Of ``parts`` (their sizes, in the images' order) each batch holds equal shares.
 
     Raises:
         UserError: the size does not fit the network.
@@ -61,7 +65,7 @@ def train_segmenter(
     network = seeded(lambda: make_segmenter(classes), seed, "segmenter")
     loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
     items = TrainingSlices(images, {"label": labels}, seed)
-    return fit(network, items, {"dice_ce": loss}, "label", budget, seed, device)
+    return fit(network, items, {"dice_ce": loss}, "label", budget, seed, device, parts)
 
 
 def segmented(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:

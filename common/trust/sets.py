@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from common.errors import UserError
@@ -64,6 +65,20 @@ class Sets:
     real: ImageSet
     heldout: ImageSet
     synthetic: ImageSet
+
+
+def joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    """The images of both sets as one set, with labels where both have some."""
+    labels = None
+    if first.labels is not None and second.labels is not None:
+        labels = torch.cat([first.labels, second.labels])
+    return ImageSet(
+        torch.cat([first.images, second.images]),
+        [*first.patients, *second.patients],
+        [*first.names, *second.names],
+        labels,
+        first.structures,
+    )
 
 
 def split_by_patient(

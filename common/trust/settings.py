@@ -73,6 +73,30 @@ class ReadingSettings:
         return replace(settings, **changes)
 
 
+    @classmethod
+    def of_any_generator(
+        cls,
+        window: Window | None = None,
+        image_size: int | None = None,
+        patient_pattern: str | None = None,
+    ) -> ReadingSettings:
+        """The settings for images of a generator that is no bundle: padded to squares, nothing else changed.
+
+        Args:
+            window: HU that become -1 and 1; None for ``lung``.
+            image_size: S in pixels; None for `DEFAULT_SIZE`.
+            patient_pattern: see `common.data.patients.patient_of`.
+        Raises:
+            UserError: a size that is none.
+        """
+        return cls(
+            image_size=DEFAULT_SIZE if image_size is None else image_size,
+            window=window or WINDOWS["lung"],
+            fit="pad",
+            patient_pattern=patient_pattern,
+        )
+
+
 def _side(size: Any) -> int:
     """``S`` or ``[S, S]`` as S."""
     sides = {int(side) for side in (size if isinstance(size, list | tuple) else [size])}

@@ -37,8 +37,8 @@ class Task(Protocol):
     network: str
     nothing: str
 
-    def outcome(self, training: ImageSet, test: ImageSet, budget: Budget, seed: int) -> NDArray:
-        """Trains, and says of each test image what `judge` takes, (N, ...)."""
+    def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
+        """Trains on equal shares of the sets, and says of each test image what `judge` takes, (N, ...)."""
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
         """The same of an answer that looks at no image."""
@@ -62,11 +62,12 @@ class Segmentation:
     network = "unet"
     nothing = "the structure that at least half of the training labels have at a pixel"
 
-    def outcome(self, training: ImageSet, test: ImageSet, budget: Budget, seed: int) -> NDArray:
+    def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
         """A segmenter's; see `Task`."""
-        network = train_segmenter(
-            training.images, labels_of(training), len(self.structures), budget, seed, self.device
-        )
+        images = torch.cat([part.images for part in training])
+        labels = torch.cat([labels_of(part) for part in training])
+        parts = [len(part) for part in training]
+        network = train_segmenter(images, labels, len(self.structures), budget, seed, self.device, parts)
         return self._overlaps(segmented(network, test.images, self.device), test)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
@@ -100,12 +101,15 @@ class Classification:
     network = "cnn"
     nothing = "always the class that most training images have"
 
-    def outcome(self, training: ImageSet, test: ImageSet, budget: Budget, seed: int) -> NDArray:
+    def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
         """A classifier's; see `Task`."""
-        shape = tuple(training.images.shape[1:])
+        images = torch.cat([part.images for part in training])
+        numbers = np.concatenate([self._numbers(part) for part in training])
+        shape = tuple(images.shape[1:])
         network = seeded(lambda: make_classifier(shape, len(self.classes)), seed, "classifier")
-        items = TrainingSlices(training.images, {"class": torch.from_numpy(self._numbers(training))}, seed)
-        fit(network, items, {"ce": nn.CrossEntropyLoss()}, "class", budget, seed, self.device)
+        items = TrainingSlices(images, {"class": torch.from_numpy(numbers)}, seed)
+        parts = [len(part) for part in training]
+        fit(network, items, {"ce": nn.CrossEntropyLoss()}, "class", budget, seed, self.device, parts)
         found = predictions(network, test.images, self.device).argmax(1).numpy()
         return np.stack([found, self._numbers(test)], axis=1)
 
@@ -150,17 +154,3 @@ def labels_of(images: ImageSet) -> Tensor:
     if images.labels is None:
         raise ValueError(f"{images.folder}: no labels")
     return images.labels
-
-
-def beside(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one."""
-    labels = None
-    if first.labels is not None and second.labels is not None:
-        labels = torch.cat([first.labels, second.labels])
-    return ImageSet(
-        torch.cat([first.images, second.images]),
-        [*first.patients, *second.patients],
-        [*first.names, *second.names],
-        labels,
-        first.structures,
-    )

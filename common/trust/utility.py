@@ -15,7 +15,7 @@ from common.random import generator
 from common.training.in_memory import Budget
 from common.trust.findings import HIGHER, Figure, Line, Plot, Section
 from common.trust.sets import ImageSet, Sets
-from common.trust.tasks import Task, beside, find_task
+from common.trust.tasks import Task, find_task
 
 TITLE = "Utility: does a network gain from the synthetic images?"
 SHARES = (0.1, 0.25, 1.0)
@@ -23,6 +23,10 @@ REAL, SYNTHETIC, BOTH = "real", "synthetic", "real_and_synthetic"
 FLOOR = "no_network"
 FEWEST_OWN = 8
 LEAST_LEARNED = 0.1  # by which training with real images must beat an answer that looks at no image
+WHOLE_GENERATOR = (
+    "The generator learned from all real patients, so gains with a part of them hold for a user of this "
+    "generator, not for one trained on that part"
+)
 NOTHING = (
     "There is nothing to train for: neither labels nor class folders are common to the real, held-out and "
     "synthetic images"
@@ -40,8 +44,13 @@ def utility(
 ) -> Section:
     """Trains on real, on synthetic and on both, several times each; all are tested on the held-out images.
 
-    All trainings have the same budget, and those of a seed the same first weights. Intervals are over test
-    patients and seeds, those of differences paired.
+    All trainings have the same budget, and those of a seed the same first weights. Batches of both kinds hold
+    as many real images as synthetic ones. Intervals are over test patients and seeds, those of differences
+    paired; whether a difference is clear is decided for all of them together (Holm 1979).
+
+    The generator has learned from all real patients, also where a training takes a part of them: gains with a
+    part say what one gains who has the generator and few images of one's own, not what a generator trained on
+    few patients would give. The statement and the figures' notes say so.
 
     Args:
         seed: of the first training and of the bootstrap.
@@ -55,9 +64,9 @@ def utility(
     budget = budget or Budget()
     synthetic, leak = unseen(sets.synthetic, sets.heldout)
     parts = real_parts(sets.real, shares, seed)
-    regimes = {SYNTHETIC: synthetic}
+    regimes: dict[str, list[ImageSet]] = {SYNTHETIC: [synthetic]}
     for percent, part in parts.items():
-        regimes |= {_at(REAL, percent): part, _at(BOTH, percent): beside(part, synthetic)}
+        regimes |= {_at(REAL, percent): [part], _at(BOTH, percent): [part, synthetic]}
     outcomes = trained(task, regimes, sets.heldout, budget, range(seed, seed + seeds))
     judge = _comparison(task, outcomes, sets.heldout, resamples, seed)
     curve = [percent for percent in parts if percent < 100]
@@ -80,7 +89,7 @@ def utility(
             "budget": asdict(budget),
             "seeds": list(range(seed, seed + seeds)),
             "floor": task.nothing,
-            "training_images": {name: len(part) for name, part in regimes.items()},
+            "training_images": {name: sum(map(len, sources)) for name, sources in regimes.items()},
             "real_patients": {f"{percent} %": len(set(part.patients)) for percent, part in parts.items()},
             "test_images": len(sets.heldout),
             "test_patients": len(set(sets.heldout.patients)),
@@ -125,7 +134,11 @@ def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, 
 
 
 def trained(
-    task: Task, regimes: Mapping[str, ImageSet], test: ImageSet, budget: Budget, seeds: Sequence[int]
+    task: Task,
+    regimes: Mapping[str, Sequence[ImageSet]],
+    test: ImageSet,
+    budget: Budget,
+    seeds: Sequence[int],
 ) -> dict[str, list[NDArray]]:
     """The outcomes of each regime, one a seed."""
     outcomes: dict[str, list[NDArray]] = {name: [] for name in regimes}
@@ -145,6 +158,7 @@ def statement(
         few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
         said = sentence("adding synthetic images", task.metric, few)
         words.append(said[0].upper() + said[1:].replace("real slices alone", "as many real ones alone"))
+        words.append(WHOLE_GENERATOR)
     doubt = "" if learns else "Cannot be judged: real images alone teach the network hardly anything. "
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 
@@ -189,7 +203,8 @@ def _figures(
         made.append(Figure(f"{task.metric}_gain_{regime}", value, HIGHER, {}, task.network, seed, note))
     for percent, value in gains.items():
         alone = judge.value(_at(REAL, percent), task.judge)
-        name, note = f"{task.metric}_gain_at_{percent}_percent", "real: what these patients alone reach"
+        name = f"{task.metric}_gain_at_{percent}_percent"
+        note = "real: what these patients alone reach; the generator learned from all patients"
         made.append(Figure(name, value, HIGHER, {REAL: alone}, task.network, seed, note))
     return made
 

@@ -16,6 +16,7 @@ from common.files import write_json
 from common.paths import repository_root
 from common.random import generator
 from scripts.trust_report import GATE_CLOSED, main
+from tests.common.trust.folders import dicom_series, pictures, textures, volume
 
 BUNDLE = str(repository_root() / "bundles" / "dcgan_covid")
 SIDE = 16
@@ -114,3 +115,39 @@ def test_bad_input_is_one_line(
         main([*words, *line.split()])
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_of_any_generator_need_no_bundle(tmp_path: Path) -> None:
+    """Volumes in NIfTI, a DICOM series a patient, and pictures: whatever somebody's generator left."""
+    for number in range(3):
+        volume(tmp_path / "train" / f"p{number}.nii.gz", hu(4, number))
+        dicom_series(tmp_path / "others" / f"q{number}" / "CT", 4, 10 + number)
+    drawn = pictures(tmp_path / "drawn", 6, 20, "image{0}")
+    page = tmp_path / "report.html"
+    folders = [f"--{name}={tmp_path / place}" for name, place in (("real", "train"), ("heldout", "others"))]
+    rest = [f"--synthetic={drawn}", f"--output={page}", "--window", "-1000", "255", "--image_size", "16"]
+    answer = main([*folders, *rest, "--sections", "privacy", "--resamples", "10", "--device", "cpu"])
+    found = json.loads((tmp_path / "trust.json").read_text())
+    assert answer == (0 if found["gate"]["open"] else GATE_CLOSED)
+    counts = {name: (each["images"], each["patients"]) for name, each in found["sets"].items()}
+    assert counts == {"real": (12, 3), "heldout": (12, 3), "synthetic": (6, 0)}
+    assert found["window"] == "-1000 to 255 HU" and found["bundle"] == "drawn"
+
+
+def hu(depth: int, seed: int) -> np.ndarray:
+    """Slices (H, W, depth) int16, as a DICOM series of the same seed has them."""
+    return (textures(depth, seed).astype(np.int16).transpose(1, 2, 0) * 5) - 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--synthetic drawn", "give those it has not seen with --heldout"),
+        ("--heldout others --generate 4", "--generate needs the bundle"),
+        ("--heldout others --synthetic drawn --window 400 -1000", "the lower end must be below"),
+        ("--heldout others --synthetic drawn --image_size 0", "image_size 0: give a whole number"),
+    ],
+)
+def test_what_needs_a_bundle_says_so(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(["--real", "train", "--output", str(tmp_path / "r.html"), *line.split()])

@@ -51,17 +51,26 @@ class Sources:
         Raises:
             UserError: no such regime.
         """
+        first, *others = self.parts(regime)
+        return first.beside(others[0]) if others else first
+
+    def parts(self, regime: str) -> list[Slices]:
+        """The sets that make up `training`, of which each batch of a comparison holds equal shares.
+
+        Raises:
+            UserError: no such regime.
+        """
         if regime == REAL:
-            return self.real
+            return [self.real]
         if regime == SYNTHETIC:
-            return self.synthetic
+            return [self.synthetic]
         if regime == BOTH:
-            return self.real.beside(self.synthetic)
+            return [self.real, self.synthetic]
         if regime != OVERSAMPLED:
             raise UserError(f"regime {regime!r} is unknown; choose of {', '.join(REGIMES)}")
         positive = np.flatnonzero(self.real.has_nodule)
         lacking = max(0, len(self.real) - 2 * len(positive))
-        return self.real.beside(self.real.at(np.resize(positive, lacking)))
+        return [self.real.beside(self.real.at(np.resize(positive, lacking)))]
 
     def summary(self) -> str:
         """One line of counts."""

@@ -78,18 +78,19 @@ class Utility:
         }
 
     def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
-        items = SliceItems(
-            self.sources.training(regime),
-            CATEGORY if task.name == CATEGORY else NODULE,
-            self.augment,
-            self.seed,
-        )
+        wanted = CATEGORY if task.name == CATEGORY else NODULE
+        items = SliceItems(self.sources.training(regime), wanted, self.augment, self.seed)
+        parts = [
+            len(part) if wanted == NODULE else int(part.has_nodule.sum())
+            for part in self.sources.parts(regime)
+        ]
+        parts = [size for size in parts if size]
         found = []
         for seed in self.seeds:
             network = seeded(task.make, seed, task.name)
             with torch.random.fork_rng(devices=[]):  # dropout: the same for all regimes
                 torch.manual_seed(seed)
-                fit(network, items, task.terms, task.target, self.budget, seed, self.device)
+                fit(network, items, task.terms, task.target, self.budget, seed, self.device, parts)
             found.append(task.outcome(network, test))
             logger.info(f"{task.name}, {regime}, seed {seed}: trained on {len(items)} slices")
         return found

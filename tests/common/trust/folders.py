@@ -60,3 +60,31 @@ def _add(tar: tarfile.TarFile, name: str, content: np.ndarray | dict) -> None:
     member.size = file.tell()
     file.seek(0)
     tar.addfile(member, file)
+
+
+def dicom_series(folder: Path, slices: int, seed: int = 0, name: str = "IM") -> Path:
+    """A CT series of `textures` in HU -1000..255, 2 mm apart, all its files in ``folder``."""
+    from pydicom import FileDataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    study, series = generate_uid(), generate_uid()
+    for number, texture in enumerate(textures(slices, seed)):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        file = folder / f"{name}-{number}.dcm"
+        data = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = study, series, "CT"
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.ImagePositionPatient = [0.0, 0.0, 2.0 * number]
+        data.SliceThickness, data.PixelSpacing, data.InstanceNumber = 2.0, [0.7, 0.7], number + 1
+        data.Rows, data.Columns = texture.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 5, -1000
+        data.PixelData = texture.astype(np.int16).tobytes()
+        data.save_as(file, enforce_file_format=True)
+    return folder

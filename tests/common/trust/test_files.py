@@ -6,7 +6,7 @@ import numpy as np
 
 from common.trust.files import data_set, found, image_files, name_of, spread
 from common.trust.settings import ReadingSettings
-from tests.common.trust.folders import pictures, volume
+from tests.common.trust.folders import dicom_series, pictures, volume
 
 SETTINGS = ReadingSettings(32)
 
@@ -69,3 +69,18 @@ def test_only_images_of_the_classes_that_the_model_learned(tmp_path: Path) -> No
     assert [sample.category for sample in data_set(tmp_path, learned)] == ["covid", "covid"]
     assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["covid", "noncovid"]}))) == 5
     assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["elsewhere"]}))) == 5
+
+
+def test_a_folder_with_one_dicom_series_is_one_image_of_the_patient_above_it(tmp_path: Path) -> None:
+    for seed, patient in enumerate("AB"):
+        dicom_series(tmp_path / "real" / patient / "CT", 3, seed)
+    plain = ReadingSettings.of_any_generator(image_size=16)
+    records = data_set(tmp_path / "real", plain)
+    assert [(record.image.name, record.patient) for record in records] == [("CT", "A"), ("CT", "B")]
+    assert [sample.index for sample in spread(records, "auto")] == [0, 1, 2] * 2
+
+
+def test_dicom_files_of_several_series_in_one_folder_are_single_images(tmp_path: Path) -> None:
+    for number in range(3):
+        dicom_series(tmp_path, 1, number, f"drawn{number}")
+    assert [file.name for file in image_files(tmp_path)] == [f"drawn{k}-0.dcm" for k in range(3)]

@@ -23,7 +23,7 @@ def test_images_that_ignore_their_labels_harm_and_the_words_say_so() -> None:
     section = utility(made_sets(ignoring(24, 3), 16, 8), 0, 1, BUDGET, (0.25,), resamples=50)
     values = by_name(section)
     assert values["dice_trained_on_real"] > 0.7 > 0.3 > values["dice_trained_on_synthetic"]
-    assert values["dice_gain_at_25_percent"] < -0.3
+    assert values["dice_gain_at_25_percent"] < -0.2
     assert "synthetic is worse" in section.statement and "better" not in section.statement
     curve = {line.name: line for line in section.plots[0].lines}
     assert curve["real"].x == [25, 100] and len(curve["real + synthetic"].low) == 2
