@@ -19,13 +19,13 @@ def make_zip(path, names=("a/b.txt",), mode=None):
     return path
 
 
-def make_tar(path, mode="w", **attributes):
+def make_tar(path, mode="w", rights=0o644, **attributes):
     with tarfile.open(path, mode) as archive:
         for name, changes in (("good.txt", {}), ("a/b.txt", attributes)):
             info = tarfile.TarInfo(name)
             for key, value in changes.items():
                 setattr(info, key, value)
-            info.size = 7 if info.isreg() else 0
+            info.size, info.mode = 7 if info.isreg() else 0, rights
             archive.addfile(info, io.BytesIO(b"content"))
     return path
 
@@ -49,7 +49,7 @@ def test_tars_unpack_on_every_python_3_11(tmp_path, monkeypatch):
         raise AssertionError("takes owners, modes and links from the archive")
 
     monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
-    folder = unpack(make_tar(tmp_path / "x.tar.gz", "w:gz", mode=0o4777, uid=1234), tmp_path / "out")
+    folder = unpack(make_tar(tmp_path / "x.tar.gz", "w:gz", rights=0o4777, uid=1234), tmp_path / "out")
     assert (folder / "a" / "b.txt").read_text() == "content"
     assert stat.S_IMODE((folder / "a" / "b.txt").stat().st_mode) & 0o7111 == 0  # content alone
 
