@@ -116,7 +116,10 @@ def _tar_members(archive: Path) -> list[Member]:
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
-    """Content of checked members alone: no owners, modes or links, so it needs no ``filter`` (Python 3.11.4)."""
+    """The checked members' content alone, without owners, modes or links.
+
+    So it needs no ``filter="data"``, which came with Python 3.11.4 only.
+    """
     with tarfile.open(archive) as opened:
         for info in opened:
             target = folder / info.name

@@ -31,6 +31,7 @@ from common.data.volume_files import (
 )
 from common.errors import UserError
 from common.files import atomic_write
+from common.provenance import Provenance
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -115,11 +116,18 @@ class Volume:
 
 
 def write_nifti(
-    path: str | os.PathLike[str], volume_like: Volume, stack: np.ndarray, dtype: npt.DTypeLike = np.int16
+    path: str | os.PathLike[str],
+    volume_like: Volume,
+    stack: np.ndarray,
+    dtype: npt.DTypeLike = np.int16,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes ``stack`` (H, W, D, display order) as NIfTI with ``volume_like``'s shape and affine, atomically.
 
     Integer types are rounded and clipped to the type's range.
+
+    Args:
+        provenance: of synthetic voxels, said in the header; None leaves what ``volume_like``'s header says.
     """
     array = volume_like.restore(stack)
     kind = np.dtype(dtype)
@@ -129,6 +137,8 @@ def write_nifti(
     image = nib.Nifti1Image(array.astype(kind, copy=False), volume_like.affine, volume_like.header)
     image.set_data_dtype(kind)
     image.header["cal_min"] = image.header["cal_max"] = 0  # the source's display range is not the result's
+    if provenance is not None:
+        provenance.mark(image.header)
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
 
