@@ -42,7 +42,7 @@ def gather(options: Options, model: Path, drawn: Path) -> Sets:
         UserError: what `read_set`, `generate` and `check_sets` refuse.
     """
     info = model_info(model)
-    reading = ReadingSettings.of(info)
+    reading = ReadingSettings.of(info, hu_offset=options.hu_offset)
     real = read_set(options.real, reading)
     if options.heldout is None:
         known: Mapping[str, Any] = info.get("splits", {})

@@ -32,6 +32,7 @@ class Options:
         sections: which, of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
         max_similarity: of the release gate; None calibrates it.
+        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
         release: folder for the images that the gate lets through; None for no such copy.
         seed: of all that is drawn.
         seeds: trainings of each kind, of the utility.
@@ -63,6 +64,7 @@ class Options:
     resamples: int = 500
     device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    hu_offset: float | None = None
 
     @property
     def judge(self) -> Budget:
