@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
 from common.data.layouts import find_samples
 from common.data.loading import PairData
 from common.data.nodule_data import NoduleData
+from common.data.reading import read_pixels
 from common.data.samples import Sample
 from common.data.structure_data import StructureData
 from common.errors import UserError
 from common.inference.labels import LabelSlices
 from common.inference.real_images import image_as_in_training
 from common.inference.sources import Source
+from common.paths import repository_root
 from common.trust.reading import ReadingSettings, read_set
 from common.trust.settings import IMAGES, STRUCTURES
+from tests.common.data.made_scans import write_mhd
+from tests.common.data.test_bad_input import write_dicom
 
 SIZE, PATIENTS = 16, 4
 WIDE = Window(-1024, 2048)
@@ -206,7 +211,7 @@ def test_what_is_added(values: tuple[float, float], offset: Any, expected: float
 
 @pytest.mark.parametrize("values", [(0, 256), (24, 4095), (1, 70000)])
 def test_what_is_refused(values: tuple[float, float]) -> None:
-    with pytest.raises(UserError, match="a.nii.gz: holds values up to"):
+    with pytest.raises(UserError, match=r"a\.nii\.gz: holds values up to"):
         offset_to_hu(values, None, "a.nii.gz")
 
 
@@ -220,3 +225,35 @@ def test_padding_is_no_air() -> None:
     assert value_range(stored) == (0, 3000)
     assert value_range(stored.astype(np.float32) - 1024) == (-1024, 1976)  # padded HU have their air
     assert value_range(np.full((2, 2), -3000, np.int16)) == (-3000, -3000)
+
+
+@pytest.mark.parametrize("kind", ["mhd", "dicom"])
+def test_other_formats_are_looked_at_too(tmp_path: Path, kind: str) -> None:
+    values = hu(0)
+    if kind == "mhd":
+        place = tmp_path / "a.mhd"
+        write_mhd(place, values.T + 1024)
+    else:  # the made slices are rescaled by -1024, as scanners write them
+        place = tmp_path / "a"
+        write_dicom(place, values + 1024)
+    sample = Sample(place, None, "a", 1)
+    with pytest.raises(UserError, match=r"a(\.mhd)?: holds values up to 1724 but none of air"):
+        read_pixels(sample)
+    found = read_pixels(replace(sample, hu_offset=-1024)).values
+    assert (found.min(), found.max()) == (-1000, 700)
+
+
+CT_READERS = ("PairData", "ImageData", "StructureData", "NoduleData", "LabelSlices", "placing.Placing")
+
+
+def test_every_config_that_reads_ct_has_the_setting() -> None:
+    seen = 0
+    for path in sorted(repository_root().glob("bundles/*/configs/*.yaml")):
+        text = path.read_text()
+        readers = sum(text.count(f".{reader}\n") for reader in CT_READERS[:-1]) + text.count(CT_READERS[-1])
+        if readers:
+            assert text.count('hu_offset: "@hu_offset"') == readers, path
+            overlay = path.name == "generate_pairs.yaml"  # of inference.yaml, which has it
+            assert ("\nhu_offset: null #" in text) != overlay, path
+            seen += readers
+    assert seen >= 13

@@ -6,7 +6,9 @@ import pytest
 
 from common.errors import UserError
 from common.training.in_memory import Budget
+from common.trust import gathering
 from common.trust.options import Options
+from common.trust.settings import ReadingSettings
 
 PLACES = (Path("bundle"), Path("real"), Path("report.html"))
 
@@ -24,3 +26,15 @@ def test_sections_and_releases_that_make_no_sense_are_refused() -> None:
         Options(*PLACES, sections=["fidelity"], release=Path("out"))
     with pytest.raises(UserError, match="give with --synthetic a folder"):
         Options(*PLACES, release=Path("out"), generate=3)
+
+
+def test_the_offset_reaches_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def read(_folder: Path, settings: ReadingSettings) -> None:
+        raise Asked(settings.hu_offset)
+
+    monkeypatch.setattr(gathering, "read_set", read)
+    with pytest.raises(Asked, match="-1024"):
+        gathering.gather(Options(*PLACES, hu_offset=-1024), tmp_path / "model.pt", tmp_path)
