@@ -175,7 +175,8 @@ def test_the_real_image_is_measured_by_the_same_rule(tmp_path: Path) -> None:
     info = model_facts(8)
     writer = generated(LabelSlices([Source(path, real)], info), tmp_path / "out", info)
     assert writer.flicker["label.nii.gz"]["real"]["structures"].across == 300  # from -200, the window's end
-    other = save(tmp_path / "other.nii.gz", np.arange(9 * 64, dtype=np.int16).reshape(8, 8, 9), np.eye(4))
+    ramp = np.arange(-100, 9 * 64 - 100, dtype=np.int16).reshape(8, 8, 9)
+    other = save(tmp_path / "other.nii.gz", ramp, np.eye(4))
     with pytest.raises(UserError, match=r"label\.nii\.gz: its affine differs from that of .*other\.nii\.gz"):
         LabelSlices([Source(path, other)], info)
 
