@@ -37,6 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--image_size", type=int, default=256, help="pixels along both sides (default 256)")
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
+    add("--hu_offset", type=float, help="what to add to volumes of CT that are no HU, e.g. -1024")
     add("--standardise", default="none", choices=METHODS, help="common look for slices that are not HU")
     add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
     add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
@@ -59,7 +60,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
     settings = Settings(
-        options.image_size, parse_window(options.window), options.standardise, options.keep_empty, options.seed
+        options.image_size,
+        parse_window(options.window),
+        options.standardise,
+        options.keep_empty,
+        options.seed,
+        hu_offset=options.hu_offset,
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
     output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))

@@ -61,6 +61,7 @@ def parser() -> Parser:
     )
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
+    made.add_argument("--hu_offset", type=float, metavar="HU", help="added to volumes that are no HU: -1024")
     made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
     made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="instead of a download")
     made.add_argument(

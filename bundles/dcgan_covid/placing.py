@@ -44,6 +44,7 @@ class Placing:
         image_size: side of its images.
         seed: of the candidates that projections begin with.
         settings: of projections.
+        hu_offset: of real images, see `common.inference.real_images.image_as_in_training`.
     """
 
     network: DcganGenerator
@@ -51,6 +52,7 @@ class Placing:
     image_size: int
     seed: int = 0
     settings: ProjectionSettings = field(default_factory=ProjectionSettings)
+    hu_offset: float | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -82,7 +84,9 @@ class Placing:
 
     def _projected(self, end: End) -> Place:
         assert end.image is not None
-        real = image_as_in_training(end.image, self.info, self.image_size, end.slice_index)
+        real = image_as_in_training(
+            end.image, self.info, self.image_size, end.slice_index, self.hu_offset
+        )
         target, drawn = real.to(self._device), range(self.settings.drawn)
         found = project(
             self.network, target, self._latents(self.seed, drawn), self._candidate_classes(end), self.settings

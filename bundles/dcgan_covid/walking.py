@@ -17,6 +17,7 @@ from common.files import write_json
 from common.inference.drawing import draw_images
 from common.inference.strips import save_animation, save_strip
 from common.numbers import whole_number
+from common.provenance import UNKNOWN, Provenance
 
 STRIP, ANIMATION, RECORD = "interpolation.png", "interpolation.gif", "interpolation.json"
 REAL = "real image"
@@ -35,6 +36,7 @@ class Walk:
         output_dir: made where it is missing.
         steps: images, both ends included.
         path: ``linear`` or ``spherical``.
+        provenance: what draws the images; ``interpolation.json`` has it too.
     Raises:
         UserError: no walk between these ends, fewer than two steps, or no such path.
     """
@@ -47,8 +49,9 @@ class Walk:
         output_dir: str | os.PathLike[str],
         steps: int = 8,
         path: str = "linear",
+        provenance: Provenance = UNKNOWN,
     ) -> None:
-        self.placing, self.start, self.stop = placing, start, stop
+        self.placing, self.start, self.stop, self.provenance = placing, start, stop, provenance
         self.folder, self.steps, self.path = Path(output_dir), whole_number("steps", steps, least=2), path
         check_path(path)
         check_ends(start, stop, placing.class_names)
@@ -73,10 +76,10 @@ class Walk:
             tiles, shown = [first.real, *tiles], [REAL, *shown]
         if last.real is not None:
             tiles, shown = [*tiles, last.real], [*shown, REAL]
-        save_strip(self.folder / STRIP, torch.cat(tiles), shown)
-        save_animation(self.folder / ANIMATION, images)
-        record = {"path": self.path, "steps": self.steps, "from": _plain(first), "to": _plain(last)}
-        write_json(self.folder / RECORD, record)
+        save_strip(self.folder / STRIP, torch.cat(tiles), shown, provenance=self.provenance)
+        save_animation(self.folder / ANIMATION, images, self.provenance)
+        ends = {"from": _plain(first), "to": _plain(last)}
+        write_json(self.folder / RECORD, self.provenance.record(path=self.path, steps=self.steps, **ends))
 
 
 def _between(first: Tensor | None, last: Tensor | None, steps: int) -> Tensor | None:

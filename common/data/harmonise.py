@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from common.files import write_json
 logger = logging.getLogger(__name__)
 # 16 bits keep a lung window of 1 400 HU to 0.02 HU; 8 bits would round to 5.5 HU.
 FULL_SCALE = SIXTEEN_BITS[1]
+MR = "MR"
 PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
 
 
@@ -47,6 +48,7 @@ class Settings:
         standardise: ``none``, ``landmarks`` or ``histogram``: brings slices that are not HU, and so come in
             unknown windows, to a common look (`common.data.standardise`); learnt from the training split.
         keep_empty: keep slices where nothing is segmented.
+        hu_offset: what to add to volumes of CT that are no HU, see `common.data.intensity.offset_to_hu`.
         seed, fractions: of the split into training, validation and test patients.
     """
 
@@ -56,6 +58,7 @@ class Settings:
     keep_empty: bool = False
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    hu_offset: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def harmonise(
 def harmonise_slice(sample: Sample, settings: Settings, modality: str = "CT") -> Slice:
     """Reads, windows and resizes one slice with its mask."""
     size = settings.image_size
-    pixels, mask = read_pair(sample)
+    offset = settings.hu_offset if modality != MR else 0.0  # which has no HU, and no air to be missed
+    pixels, mask = read_pair(replace(sample, hu_offset=offset))
     is_hu, source_range = meaning(pixels, modality)
     unit = to_unit(pixels.values, settings.window, is_hu, source_range)
     image = np.clip(resize_image(unit, size, size), 0.0, 1.0)
@@ -125,7 +129,7 @@ def harmonise_slice(sample: Sample, settings: Settings, modality: str = "CT") ->
 
 def meaning(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
     """Whether values are HU, else what is black and white: of magnetic resonance two percentiles."""
-    if modality != "MR":
+    if modality != MR:
         return pixels.is_hu, pixels.source_range
     lower, upper = np.percentile(pixels.values, PERCENTILES)
     return False, (float(lower), float(max(upper, lower + 1)))

@@ -39,6 +39,7 @@ class ImageData(SplitData[ImageDataset]):
         split_seed: of the split.
         layout, patient_pattern: see `common.data.image_layouts.find_images`.
         source_range: black and white of files that are not HU.
+        hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
         parts: which splits to load; None for all.
         standardiser_state: of a trained model's metadata; then nothing is fitted.
 
@@ -66,10 +67,13 @@ class ImageData(SplitData[ImageDataset]):
         source_range: Sequence[float] | None = None,
         parts: Sequence[str] | None = None,
         standardiser_state: Mapping[str, Any] | None = None,
+        hu_offset: float | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window, self.fit, self.flips = window_by_name(window), fit, flips
-        self._find = partial(find_images, layout=layout, patient_pattern=patient_pattern)
+        self._find = partial(
+            find_images, layout=layout, patient_pattern=patient_pattern, hu_offset=hu_offset
+        )
         found = self._find(dataset_dir)
         chosen = found.chosen(classes, dataset_dir)
         self.class_names = chosen.classes

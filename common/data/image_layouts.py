@@ -15,7 +15,7 @@ from common.data.folders import files_by_stem, paired_files
 from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples
 from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, patient_of
 from common.data.pictures import PICTURE_SUFFIXES
-from common.data.samples import Sample, stem
+from common.data.samples import Sample, stem, with_hu_offset
 from common.data.severity import SEVERITIES, lung_slices
 from common.data.volume_files import VOLUME_SUFFIXES, is_volume
 from common.data.volumes import open_volume
@@ -51,7 +51,10 @@ class ImageSet(NamedTuple):
 
 
 def find_images(
-    dataset_dir: str | os.PathLike[str], layout: str = AUTO, patient_pattern: str | None = None
+    dataset_dir: str | os.PathLike[str],
+    layout: str = AUTO,
+    patient_pattern: str | None = None,
+    hu_offset: float | None = None,
 ) -> ImageSet:
     """All images of a data set. Volumes become one sample for each axial slice.
 
@@ -60,6 +63,7 @@ def find_images(
         layout: a key of `IMAGE_LAYOUTS`, or ``auto``.
         patient_pattern: see `common.data.patients.patient_of`; None for `SOURCE_PATTERN` for pictures and
             `FRAME_PATTERN` for volumes.
+        hu_offset: what the samples' values need to be HU, see `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: missing folder, no fitting layout, no images.
     """
@@ -72,7 +76,7 @@ def find_images(
     found = IMAGE_LAYOUTS[name](folder, patient_pattern)
     if not found.samples:
         raise UserError(f"{folder}: no images found; put PNG, JPEG, NIfTI, MHD or DICOM files there")
-    return found
+    return found._replace(samples=with_hu_offset(found.samples, hu_offset))
 
 
 def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:

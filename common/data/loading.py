@@ -18,7 +18,7 @@ from common.data.intensity import Window, window_by_name
 from common.data.layouts import SLICE_PATTERN, find_samples
 from common.data.nodule_slices import NoduleSlices
 from common.data.pairs import PairDataset
-from common.data.samples import Sample
+from common.data.samples import Sample, with_hu_offset
 from common.data.sampling import BatchStream
 from common.data.slices import SliceDataset
 from common.data.split_data import SplitData, augmentation, split_samples
@@ -48,6 +48,7 @@ class PairData(SplitData[PairDataset]):
         patient_pattern: see `common.data.layouts.find_samples`.
         mask_values, mask_threshold: override the layout's mask convention.
         source_range: black and white of files that are not HU.
+        hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
         apart: groups that form a split of their own.
         parts: which splits to load; evaluating with a saved standardiser needs ``("test",)`` alone.
         standardiser_state: of a trained model's metadata; then nothing is fitted.
@@ -75,10 +76,11 @@ class PairData(SplitData[PairDataset]):
         apart: Sequence[str] = ("doctor",),
         parts: Sequence[str] | None = None,
         standardiser_state: Mapping[str, Any] | None = None,
+        hu_offset: float | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
-        self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold)
+        self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold, hu_offset)
         self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed, apart)
         self.standardiser = (
             Standardiser(standardise, self.window)
@@ -173,10 +175,11 @@ def _found(
     patient_pattern: str,
     mask_values: Sequence[int] | None,
     mask_threshold: int | None,
+    hu_offset: float | None,
     folder: str | os.PathLike[str],
 ) -> list[Sample]:
-    """The folder's samples with the user's mask convention."""
-    samples = find_samples(folder, layout, patient_pattern)
+    """The folder's samples with the user's mask convention and offset."""
+    samples = with_hu_offset(find_samples(folder, layout, patient_pattern), hu_offset)
     return [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
 
 

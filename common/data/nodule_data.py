@@ -35,6 +35,7 @@ class NoduleData(SplitData[NoduleSlices]):
         fractions: shares of train, val, test.
         split_seed: of the split and of the choice of slices without nodules.
         layout, unannotated: see `common.data.nodule_layouts.find_nodule_scans`.
+        hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
         parts: which splits to load as slices; None for all; whole scans need none, see `scans`.
     Raises:
         UserError: a bad folder, file or setting.
@@ -54,10 +55,14 @@ class NoduleData(SplitData[NoduleSlices]):
         layout: str = "auto",
         unannotated: str = "refuse",
         parts: Sequence[str] | None = None,
+        hu_offset: float | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
-        self._find = partial(find_nodule_scans, layout=layout, unannotated=unannotated)
+        self.hu_offset = hu_offset
+        self._find = partial(
+            find_nodule_scans, layout=layout, unannotated=unannotated, hu_offset=hu_offset
+        )
         self.splits = split_samples(self.dataset_dir, list(self._find(dataset_dir)), fractions, split_seed)
         balance = Balance(normal_share, foreground).checked()
         self.datasets = {

@@ -13,7 +13,7 @@ from common.data.folders import MASK_FOLDERS, image_files, paired_files
 from common.data.layouts import PHANTOM_MARKER
 from common.data.luna import WorldNodule, read_annotations
 from common.data.patients import default_pattern, patient_of
-from common.data.samples import Sample, stem
+from common.data.samples import Sample, stem, with_hu_offset
 from common.data.unreadable import explained
 from common.data.volume_files import NIFTI_SUFFIXES, is_volume, itk_geometry, nifti_geometry
 from common.errors import UserError
@@ -51,7 +51,10 @@ class NoduleSample(Sample):
 
 
 def find_nodule_scans(
-    dataset_dir: str | os.PathLike[str], layout: str = "auto", unannotated: str = "refuse"
+    dataset_dir: str | os.PathLike[str],
+    layout: str = "auto",
+    unannotated: str = "refuse",
+    hu_offset: float | None = None,
 ) -> list[NoduleSample]:
     """All scans of a data set, in a fixed order; ``patient`` is the unit of the splits.
 
@@ -60,6 +63,7 @@ def find_nodule_scans(
         layout: a key of `NODULE_LAYOUTS`, or ``auto``.
         unannotated: what a LUNA16 scan is whose series has no line in ``annotations.csv``: ``refuse``, or
             ``normal`` for a scan without nodules (LUNA16 has 287 of them).
+        hu_offset: what the scans' values need to be HU, see `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: missing folder, no fitting layout, no scans, a scan without its mask or annotations.
     """
@@ -70,10 +74,10 @@ def find_nodule_scans(
         raise UserError(f"unannotated {unannotated!r} is unknown; choose {' or '.join(UNANNOTATED)}")
     name = _layout_of(folder) if layout == "auto" else layout
     if name == "luna":
-        return luna(folder, unannotated)
+        return with_hu_offset(luna(folder, unannotated), hu_offset)
     if name not in NODULE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(NODULE_LAYOUTS)}")
-    return NODULE_LAYOUTS[name](folder)
+    return with_hu_offset(NODULE_LAYOUTS[name](folder), hu_offset)
 
 
 def phantom(folder: Path) -> list[NoduleSample]:

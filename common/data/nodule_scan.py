@@ -80,7 +80,8 @@ def read_nodule_scan(sample: NoduleSample, window: str | Window | Sequence[float
     limits = window_by_name(window)
     if is_volume(sample.image):
         volume = open_volume(sample.image)
-        hu = _upright(_calibrated(volume.array, limits, volume.is_hu, volume.source_range))
+        offset = volume.offset(sample.hu_offset, sample.image)
+        hu = _upright(_calibrated(volume.array, limits, volume.is_hu, volume.source_range, offset))
         rows, columns, slices = volume.spacing
         spacing, nominal = (slices, rows, columns), not volume.is_hu
     else:
@@ -188,15 +189,15 @@ def _categories(values: np.ndarray, kinds: Sequence[str], path: Path) -> NDArray
 
 
 def _calibrated(
-    array: np.ndarray, window: Window, is_hu: bool, source_range: tuple[float, float]
+    array: np.ndarray, window: Window, is_hu: bool, source_range: tuple[float, float], offset: float = 0.0
 ) -> NDArray[np.int16]:
-    """HU as int16; nominal where the values are not HU."""
+    """HU as int16; nominal where the values are not HU. ``offset`` is added to those that are."""
     if not is_hu:
         return to_hu(to_unit(array, window, False, source_range), window)
     limits = np.iinfo(np.int16)
-    if array.dtype == np.int16:
+    if array.dtype == np.int16 and not offset:
         return array
-    return np.clip(np.rint(array), limits.min, limits.max).astype(np.int16)
+    return np.clip(np.rint(array + np.float32(offset)), limits.min, limits.max).astype(np.int16)
 
 
 def _upright(array: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ def read_pixels(sample: Sample) -> Pixels:
     """The sample's CT slice, upright, with the meaning of its values.
 
     Raises:
-        UserError: unreadable, in colour, 4-D, non-finite or constant.
+        UserError: unreadable, in colour, 4-D, non-finite or constant, or no HU though it looks like a CT.
     """
     if is_volume(sample.image):
         volume = open_volume(sample.image)
@@ -37,6 +37,8 @@ def read_pixels(sample: Sample) -> Pixels:
             volume.is_hu,
             volume.source_range,
         )
+        if is_hu:
+            values = values.astype(np.float32) + np.float32(volume.offset(sample.hu_offset, sample.image))
         constant = (
             volume.array.size > 0
             and values.min() == values.max()

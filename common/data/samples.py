@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -45,6 +46,7 @@ class Sample:
         person: set where several patient ids (scans) are one person; the splits keep them together.
         site: where the scan comes from, if there are several sources: the splits spread each over all parts.
         category: class of the whole image ("covid", "severe"), where there are classes.
+        hu_offset: what to add to a volume's values to get HU, see `common.data.intensity.offset_to_hu`.
     """
 
     image: Path
@@ -59,6 +61,7 @@ class Sample:
     person: str = ""
     site: str = ""
     category: str = ""
+    hu_offset: float | None = None
 
     @property
     def unit(self) -> str:
@@ -72,6 +75,14 @@ class Sample:
         if self.index is not None:
             parts.append(f"z{self.index:03d}")
         return "-".join(part for part in parts if part)
+
+
+AnySample = TypeVar("AnySample", bound=Sample)
+
+
+def with_hu_offset(samples: Sequence[AnySample], hu_offset: float | None) -> list[AnySample]:
+    """The samples, each with what the user says is to be added to its values."""
+    return [replace(sample, hu_offset=hu_offset) for sample in samples]
 
 
 def stem(path: Path) -> str:

@@ -61,6 +61,8 @@ class StructureData(SplitData[SliceDataset]):
             ``condition_dir``, in [-1, 1].
         condition_dir: a folder beside ``images/`` (``native``), or a path.
         image_dir: the images' folder, where the condition is an image.
+        hu_offset: what to add to images that are no HU, see `common.data.intensity.offset_to_hu`; of no
+            meaning with ``percentiles``.
         parts: which splits to convert and load; None for all.
         workers: of the conversion; None for all cores.
 
@@ -99,10 +101,11 @@ class StructureData(SplitData[SliceDataset]):
         workers: int | None = None,
         perturb: Perturbation | Mapping[str, float] | None = None,
         image_dir: str = "images",
+        hu_offset: float | None = None,
     ) -> None:
         self.dataset_dir, self.condition = Path(dataset_dir), condition
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation)
-        self.intensity = _intensity(window, percentiles)
+        self.intensity, self.hu_offset = _intensity(window, percentiles), hu_offset
         self.label_set = None if condition == "image" else LabelSet(labels, label_map, coarse > 0)
         self.store = SliceStore(store_dir, self.geometry, workers)
         self.folders = {"condition_dir": str(condition_dir), "image_dir": image_dir}
@@ -171,9 +174,13 @@ class StructureData(SplitData[SliceDataset]):
     def _converted(self, samples: Sequence[Sample], label_set: LabelSet | None) -> list[StoredPair]:
         """All files of the samples through the store, and each image with its label."""
         kind = "image" if label_set is None else "label"
-        images = [Request(s.image, "image", self.intensity, s.orientation) for s in samples]
+        images = [
+            Request(s.image, "image", self.intensity, s.orientation, self.hu_offset) for s in samples
+        ]
         labels = [
-            Request(s.mask, kind, self.intensity if kind == "image" else None, s.orientation)
+            Request(
+                s.mask, kind, self.intensity if kind == "image" else None, s.orientation, self.hu_offset
+            )
             for s in samples
             if s.mask is not None
         ]

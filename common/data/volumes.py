@@ -18,6 +18,7 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
 from common.data.unreadable import explained
 from common.data.volume_files import (
     NIFTI_SUFFIXES,
@@ -31,6 +32,7 @@ from common.data.volume_files import (
 )
 from common.errors import UserError
 from common.files import atomic_write
+from common.provenance import Provenance
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -59,6 +61,7 @@ class Volume:
         is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
         source_range: black and white where values are not HU.
         has_spacing: False where the file gives no voxel size; ``spacing`` is then 1 mm.
+        value_range: lowest and highest value, see `common.data.intensity.value_range`.
     """
 
     array: np.ndarray
@@ -69,6 +72,7 @@ class Volume:
     file_shape: tuple[int, ...]
     header: nib.Nifti1Header | None = field(default=None, repr=False)
     has_spacing: bool = True
+    value_range: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Volume:
@@ -95,7 +99,18 @@ class Volume:
             file_shape=content.file_shape,
             header=content.header,
             has_spacing=content.has_spacing,
+            value_range=value_range(array),
         )
+
+    def offset(self, hu_offset: float | None, source: Path, hint: str = "") -> float:
+        """What to add to ``array`` to get HU; 0 where values are not HU. Of images only: labels have no air.
+
+        Args:
+            hu_offset, source, hint: see `common.data.intensity.offset_to_hu`.
+        Raises:
+            UserError: it looks like a CT stored with an offset, and nothing is said of that.
+        """
+        return offset_to_hu(self.value_range, hu_offset, source, hint) if self.is_hu else 0.0
 
     @property
     def depth(self) -> int:
@@ -115,11 +130,18 @@ class Volume:
 
 
 def write_nifti(
-    path: str | os.PathLike[str], volume_like: Volume, stack: np.ndarray, dtype: npt.DTypeLike = np.int16
+    path: str | os.PathLike[str],
+    volume_like: Volume,
+    stack: np.ndarray,
+    dtype: npt.DTypeLike = np.int16,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes ``stack`` (H, W, D, display order) as NIfTI with ``volume_like``'s shape and affine, atomically.
 
     Integer types are rounded and clipped to the type's range.
+
+    Args:
+        provenance: of synthetic voxels, said in the header; None leaves what ``volume_like``'s header says.
     """
     array = volume_like.restore(stack)
     kind = np.dtype(dtype)
@@ -129,6 +151,8 @@ def write_nifti(
     image = nib.Nifti1Image(array.astype(kind, copy=False), volume_like.affine, volume_like.header)
     image.set_data_dtype(kind)
     image.header["cal_min"] = image.header["cal_max"] = 0  # the source's display range is not the result's
+    if provenance is not None:
+        provenance.mark(image.header)
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
 
@@ -213,4 +237,4 @@ def _meaning(array: np.ndarray) -> tuple[bool, tuple[float, float]]:
     lowest, highest = float(array.min()), float(array.max())
     if array.dtype.kind == "f" and lowest >= 0.0 and highest <= 1.0:
         return False, (0.0, 1.0)
-    return not (lowest >= 0.0 and highest <= 255.0), (0.0, 255.0)
+    return not (lowest >= 0.0 and highest <= EIGHT_BIT_WHITE), (0.0, EIGHT_BIT_WHITE)

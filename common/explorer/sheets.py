@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.provenance import SHEET
 
 LONGEST_SIDE = 16_384  # pixels; browsers on phones decode no longer ones
 QUALITY = 88
@@ -40,5 +41,5 @@ def jpeg(sheet: np.ndarray) -> bytes:
         size = " x ".join(map(str, sheet.shape))
         raise UserError(f"explorer: pictures of {size} pixels together; take fewer or smaller ones")
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    Image.fromarray(sheet).save(buffer, format="JPEG", quality=QUALITY, optimize=True, comment=SHEET)
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from common.handlers.images import image_grid
 from common.handlers.samples import in_rows
 from common.metrics.panel import unit_range
 from common.metrics.sheet import sheet
+from common.provenance import SHEET, png_text
 
 SMALLEST = 96  # pixels; smaller images are enlarged by whole factors
 
@@ -33,7 +34,7 @@ def save_galleries(
     factor = max(1, -(-SMALLEST // next(iter(galleries.values())).shape[-1]))
     tiles = np.stack(grids)[None, ..., None].repeat(factor, 2).repeat(factor, 3)  # (1, galleries, H', W', 1)
     with atomic_write(path) as temporary:
-        sheet(tiles, list(galleries), [note]).save(temporary, format="PNG")
+        sheet(tiles, list(galleries), [note]).save(temporary, format="PNG", pnginfo=png_text(SHEET))
 
 
 def _grid(images: Tensor, columns: int, rows: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from common.files import atomic_write
 from common.handlers.readings import epoch_due, sampling_network
 from common.handlers.scalars import ScalarLog
 from common.metrics.colours import class_picture, label_picture
+from common.provenance import SHEET, png_text
 from common.training.distributed import is_main
 from common.training.modes import evaluating, preserved_rng
 
@@ -98,7 +99,7 @@ class ImageGrid:
         grid = image_grid(self._rows(sampling_network(engine, self.network_name)))
         self.log.add_image(TAG, grid, step)
         with atomic_write(self.path(step)) as temporary:
-            Image.fromarray(grid).save(temporary)
+            Image.fromarray(grid).save(temporary, pnginfo=png_text(SHEET))
 
     def tiles(self, iteration: int) -> list[torch.Tensor]:
         """The rows of a written grid, read back: (B, 1, H, W) or (B, 3, H, W) in [0, 1] each."""

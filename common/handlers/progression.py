@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from common.files import atomic_write
 from common.handlers.images import COLOURS, ImageGrid
 from common.metrics.sheet import sheet, tiled
+from common.provenance import SHEET, png_text
 from common.training.distributed import is_main
 
 CONDITION, REAL = "condition", "real"
@@ -60,7 +61,7 @@ class Progression:
         coloured = columns[0].shape[1] == COLOURS
         with atomic_write(self.path) as temporary:
             picture = sheet(tiled(columns), titles, names, self.structures if coloured else ())
-            picture.save(temporary, format="PNG")
+            picture.save(temporary, format="PNG", pnginfo=png_text(SHEET))
 
     @property
     def _generated(self) -> int:

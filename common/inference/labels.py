@@ -65,6 +65,7 @@ class LabelSlices(Dataset[dict[str, Any]]):
         label_map: what the files' values mean, see `LabelSet`; None for the map that the model was trained
             with, ``default`` for `LabelSet`'s own.
         store_dir: where converted slices are kept; None for a temporary folder.
+        hu_offset: of images that are no HU, see `common.data.intensity.offset_to_hu`.
 
     Attributes:
         classes: the model's structures; () where the condition is an image.
@@ -80,13 +81,14 @@ class LabelSlices(Dataset[dict[str, Any]]):
         info: Mapping[str, Any],
         label_map: LabelMap | None = None,
         store_dir: str | os.PathLike[str] | None = None,
+        hu_offset: float | None = None,
     ) -> None:
         geometry = geometry_of(info)
         self.size = geometry.size
         label_set = label_set_of(info, label_map)
         self.classes: tuple[str, ...] = () if label_set is None else label_set.classes
         store = SliceStore(self._temporary() if store_dir is None else store_dir, geometry)
-        self.converted = _converted(store, sources, label_set, intensity_of(info))
+        self.converted = _converted(store, sources, label_set, intensity_of(info), hu_offset)
         self.files: dict[Path, list[int]] = {}
         self._places: list[tuple[int, int]] = []  # number of the file, slice in it
         for number, file in enumerate(self.converted):
@@ -137,15 +139,23 @@ def label_set_of(info: Mapping[str, Any], label_map: LabelMap | None = None) -> 
 
 
 def _converted(
-    store: SliceStore, sources: Sequence[Source], label_set: LabelSet | None, intensity: Intensity
+    store: SliceStore,
+    sources: Sequence[Source],
+    label_set: LabelSet | None,
+    intensity: Intensity,
+    hu_offset: float | None,
 ) -> list[Converted]:
     requests = [
-        Request(source.condition, "image", intensity)
+        Request(source.condition, "image", intensity, hu_offset=hu_offset)
         if label_set is None
         else Request(source.condition, "label")
         for source in sources
     ]
-    real = [Request(source.real, "image", intensity) for source in sources if source.real is not None]
+    real = [
+        Request(source.real, "image", intensity, hu_offset=hu_offset)
+        for source in sources
+        if source.real is not None
+    ]
     volumes = store.convert([*requests, *real])
     images = iter(volumes[len(sources) :])
     return [

@@ -25,6 +25,7 @@ from common.inference.smoothing import check_sigma, smooth_across
 from common.inference.variants import LabelVariants, Variant
 from common.inference.writing import check_apart, write_picture
 from common.metrics.dice import mean_dice, overlap_counts
+from common.provenance import UNKNOWN, Provenance
 
 IMAGES, LABELS, RECORD = "images", "labels", "pairs.json"
 
@@ -35,13 +36,15 @@ class PairWriter(FileCollector):
     Volumes become NIfTI with shape and affine of the file that the variant started from: ``images/NAME`` in
     int16 HU, ``labels/NAME`` in uint16, the file's own label values. Pictures become 8-bit PNG. The label map
     is what the generator drew beside the image; of a generator that draws images alone it is the perturbed
-    map that it drew from. ``pairs.json`` says what each pair was made of.
+    map that it drew from. ``pairs.json`` says what each pair was made of. Images and maps say that they are
+    synthetic; an image has a JSON file beside it (`common.provenance`).
 
     Args:
         dataset: what the predictions belong to.
         output_dir: made where it is missing.
         scale: what the generated [-1, 1] stands for.
         smooth_slices: width in slices of the smoothing along the slice axis, within structures; 0 for none.
+        provenance: what makes the pairs.
     Raises:
         UserError: ``output_dir`` holds the labels themselves, or ``smooth_slices`` makes no sense.
     """
@@ -52,10 +55,11 @@ class PairWriter(FileCollector):
         output_dir: str | os.PathLike[str],
         scale: Scale,
         smooth_slices: float = 0.0,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         super().__init__(dataset.files)
         self.dataset, self.folder, self.scale = dataset, Path(output_dir), scale
-        self.sigma = check_sigma(smooth_slices)
+        self.sigma, self.provenance = check_sigma(smooth_slices), provenance
         sources = [variant.file.path for variant in dataset.variants]
         for place in (self.folder, self.folder / IMAGES, self.folder / LABELS):
             check_apart(sources, place, "labels")
@@ -78,13 +82,14 @@ class PairWriter(FileCollector):
         return kept(prediction)
 
     def write(self, source: Path, slices: list[np.ndarray]) -> Path:
-        """Two files; returns the image's."""
+        """Two files and the image's JSON; returns the image's."""
         variant = self._variants[source]
         maps = np.stack([self._maps.pop(position) for position in self.files[source]])  # (N, h, w)
         others = [each.file for each in self.dataset.variants]
         values = values_of_classes(variant.file, self.dataset.classes, others)
         volume = is_volume(variant.file.path)
         path = (self._write_volumes if volume else self._write_pictures)(variant, slices, maps, values)
+        self.provenance.write_beside(path, variant.file.path, **_facts(variant))
         self.pairs.append(self._record(variant, path.name, maps))
         return path
 
@@ -107,8 +112,9 @@ class PairWriter(FileCollector):
         source = Volume.from_file(volume.source)
         place = replace(source, array=np.empty((0, 0, 0)))
         paths = [self.folder / folder / f"{variant.name}.nii.gz" for folder in (IMAGES, LABELS)]
-        write_nifti(paths[0], place, from_planes(image, volume.geometry.axis))
-        write_nifti(paths[1], place, from_planes(values[maps], volume.geometry.axis), np.uint16)
+        voxels = [from_planes(planes, volume.geometry.axis) for planes in (image, values[maps])]
+        write_nifti(paths[0], place, voxels[0], provenance=self.provenance)
+        write_nifti(paths[1], place, voxels[1], np.uint16, self.provenance)
         return paths[0]
 
     def _write_pictures(
@@ -118,10 +124,11 @@ class PairWriter(FileCollector):
         if values.max() > np.iinfo(np.uint8).max:
             raise UserError(f"{volume.source}: value {values.max()} does not fit into a PNG of 8 bits")
         image, label = (self.folder / folder / f"{variant.name}.png" for folder in (IMAGES, LABELS))
-        write_picture(image, restore_orientation(plane_of(slices[0], volume), volume.orientation))
+        text = self.provenance.png(variant.file.path, **_facts(variant))
+        write_picture(image, restore_orientation(plane_of(slices[0], volume), volume.orientation), text)
         marks = restore_orientation(values[maps[0]].astype(np.uint8), volume.orientation)
         with atomic_write(label) as temporary:
-            Image.fromarray(marks).save(temporary)
+            Image.fromarray(marks).save(temporary, pnginfo=text)
         return image
 
     def _record(self, variant: Variant, name: str, maps: np.ndarray) -> dict[str, Any]:
@@ -137,3 +144,9 @@ class PairWriter(FileCollector):
             "partner_weight": variant.draw.weight if partner else 0.0,
             "dice_with_source": round(overlap, 4) if overlap == overlap else 0.0,
         }
+
+
+def _facts(variant: Variant) -> dict[str, Any]:
+    """What the image's record says beside its condition."""
+    partner = {} if variant.partner is None else {"partner": variant.partner.path.name}
+    return {"variant": variant.name, **partner}

@@ -25,6 +25,7 @@ def image_as_in_training(
     info: Mapping[str, Any],
     image_size: int,
     slice_index: int | None = None,
+    hu_offset: float | None = None,
 ) -> Tensor:
     """One picture, or one slice of a volume, of any size: (1, 1, S, S) in [-1, 1].
 
@@ -33,6 +34,7 @@ def image_as_in_training(
         info: what stands beside the model (`common.inference.models.model_info`): window, fit, standardiser.
         image_size: S.
         slice_index: axial slice, counted from the feet; None for the middle one.
+        hu_offset: what to add to a volume that is no HU, see `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: no such file, no image, or no such slice.
     """
@@ -41,7 +43,7 @@ def image_as_in_training(
         raise UserError(f"{file}: no such file; check the path")
     state = info.get("standardiser")
     dataset = ImageDataset(
-        [Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE)],
+        [Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE, hu_offset=hu_offset)],
         [IMAGE],
         image_size,
         fit=info.get("fit", "pad"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from common.files import atomic_write
 from common.metrics.panel import unit_range
 from common.metrics.sheet import PAPER, sheet, tiled
+from common.provenance import UNKNOWN, Provenance
 
 COLUMNS = 10
 FRAME_MS, HELD_MS = 120, 700
@@ -19,12 +20,17 @@ FRAME_MS, HELD_MS = 120, 700
 
 
 def save_strip(
-    path: str | os.PathLike[str], images: Tensor, captions: Sequence[str], columns: int = COLUMNS
+    path: str | os.PathLike[str],
+    images: Tensor,
+    captions: Sequence[str],
+    columns: int = COLUMNS,
+    provenance: Provenance = UNKNOWN,
 ) -> None:
     """Writes images (N, 1, H, W) in [-1, 1] as one PNG, a caption above each, in even rows.
 
     Args:
         columns: most images in a row.
+        provenance: what made the images, said in the file.
     """
     columns = -(-len(images) // -(-len(images) // columns))
     rows = [
@@ -36,17 +42,29 @@ def save_strip(
     for number, row in enumerate(rows):
         picture.paste(row, (0, number * height))
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=provenance.png())
 
 
-def save_animation(path: str | os.PathLike[str], images: Tensor) -> None:
-    """Writes images (N, 1, H, W) in [-1, 1] as an endless GIF of N frames in 256 grey levels."""
+def save_animation(
+    path: str | os.PathLike[str], images: Tensor, provenance: Provenance = UNKNOWN
+) -> None:
+    """Writes images (N, 1, H, W) in [-1, 1] as an endless GIF of N frames in 256 grey levels.
+
+    Args:
+        provenance: what made the images, said in the file's comment.
+    """
     frames = [Image.fromarray(pixels) for pixels in grey_levels(images)]
     times = [FRAME_MS] * len(frames)
     times[0] = times[-1] = HELD_MS
     with atomic_write(path) as temporary:
         frames[0].save(
-            temporary, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=times,
+            loop=0,
+            comment=provenance.text,
         )
 
 

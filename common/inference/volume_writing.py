@@ -21,6 +21,7 @@ from common.inference.labels import LabelSlices
 from common.inference.models import Scale
 from common.inference.smoothing import check_sigma, smooth_across
 from common.inference.writing import check_apart, result_name, write_picture
+from common.provenance import UNKNOWN, Provenance
 
 FLICKER_FILE = "flicker.json"
 # The one part that is measured where no label tells structures apart.
@@ -31,7 +32,8 @@ class VolumeWriter(FileCollector):
     """Writes each label file's image as soon as an evaluator has given its last slice.
 
     Volumes become NIfTI int16 with shape and affine of the label file, pictures 8-bit PNG (0..255 for 0..1).
-    An existing file is replaced, whole. Of each volume the flicker is measured (`common.inference.flicker`),
+    An existing file is replaced, whole. Each says that it is synthetic, and has a JSON file beside it
+    (`common.provenance`). Of each volume the flicker is measured (`common.inference.flicker`),
     said in one line and put into ``flicker.json``: as ``generated``, as ``smoothed`` where that is asked for,
     and of the ``real`` image where there is one, brought to the range and resolution of the generated one.
 
@@ -40,6 +42,7 @@ class VolumeWriter(FileCollector):
         output_dir: made where it is missing; must not be the labels' own folder.
         scale: what the generated [-1, 1] stands for.
         smooth_slices: width in slices of the smoothing along the slice axis; 0 for none.
+        provenance: what makes the images.
     Raises:
         UserError: ``output_dir`` is the labels' folder, or ``smooth_slices`` makes no sense.
     """
@@ -50,10 +53,11 @@ class VolumeWriter(FileCollector):
         output_dir: str | os.PathLike[str],
         scale: Scale,
         smooth_slices: float = 0.0,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         super().__init__(dataset.files)
         self.folder, self.scale, self.sigma = Path(output_dir), scale, check_sigma(smooth_slices)
-        self.classes = dataset.classes or EVERYWHERE
+        self.classes, self.provenance = dataset.classes or EVERYWHERE, provenance
         if self.sigma and not dataset.classes:
             raise UserError("smooth_slices stops at the borders of labels; this model has none: leave it 0")
         check_apart(list(self.files), self.folder, "labels")
@@ -65,14 +69,16 @@ class VolumeWriter(FileCollector):
         return kept(prediction)
 
     def write(self, source: Path, slices: list[np.ndarray]) -> Path:
-        """One PNG or NIfTI file."""
+        """One PNG or NIfTI file, and its JSON."""
         path = self.folder / result_name(source)
         if is_volume(source):
             self._write_volume(source, slices, path)
         else:
             condition = self._converted[source].condition
             unit = plane_of(slices[0], condition)
-            write_picture(path, restore_orientation(unit, condition.orientation))
+            upright = restore_orientation(unit, condition.orientation)
+            write_picture(path, upright, self.provenance.png(source))
+        self.provenance.write_beside(path, source, smooth_slices=self.sigma)
         return path
 
     def report(self) -> None:
@@ -90,7 +96,8 @@ class VolumeWriter(FileCollector):
         if self.sigma:
             image = smooth_across(image, classes, self.sigma)
             found["smoothed"] = flicker(image, classes, self.classes)
-        write_nifti(path, place, from_planes(image, file.condition.geometry.axis))
+        voxels = from_planes(image, file.condition.geometry.axis)
+        write_nifti(path, place, voxels, provenance=self.provenance)
         if file.real is not None:
             found["real"] = flicker(real_planes(file.real, self.scale.window), classes, self.classes)
         self.flicker[path.name] = found

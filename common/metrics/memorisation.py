@@ -17,6 +17,7 @@ from common.files import atomic_write
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.neighbours import nearest
 from common.metrics.sheet import sheet, tiled
+from common.provenance import SHEET, png_text
 
 COPIED = 0.05  # samples with a rank below count as copies; of real images as many do
 
@@ -91,4 +92,4 @@ def save_nearest(
     ]
     picture = sheet(tiles, ("generated", *(f"nearest: {name}" for name in found)), names)
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=png_text(SHEET))

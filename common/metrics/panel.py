@@ -13,6 +13,7 @@ from common.metrics.colours import class_picture, label_picture
 from common.metrics.labels import is_condition_image
 from common.metrics.rows import structure_rows
 from common.metrics.sheet import sheet, tiled
+from common.provenance import SHEET, png_text
 
 WHOLE = "all structures"
 
@@ -86,7 +87,7 @@ def _save(
     tiles = tiled([conditions, first, second, difference / max(largest, 1e-6)])
     legend = structures if conditions.shape[1] == 3 else ()
     with atomic_write(path) as temporary:
-        sheet(tiles, titles, names, legend).save(temporary, format="PNG")
+        sheet(tiles, titles, names, legend).save(temporary, format="PNG", pnginfo=png_text(SHEET))
 
 
 def unit_range(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.data.intensity import offset_to_hu, value_range
 from common.data.pictures import EIGHT_BITS, SIXTEEN_BITS
 from common.data.reading import Pixels
 from common.data.unreadable import explained
@@ -42,15 +43,16 @@ def array_files(folder: Path) -> list[Path]:
     return [file for file in files_below(folder) if file.suffix == SUFFIX]
 
 
-def meaning(array: np.ndarray, name: object) -> Pixels:
+def meaning(array: np.ndarray, name: object, hu_offset: float | None = None) -> Pixels:
     """What an array's values are: int16 are HU; uint8 and uint16 use their type's range; real numbers lie in
     0..1, in -1..1 as a network has them, or are HU.
 
     Args:
         array: (H, W).
         name: of the file, for messages.
+        hu_offset: see `common.data.intensity.offset_to_hu`.
     Raises:
-        UserError: NaN, or a type that holds no gray values.
+        UserError: NaN, a type that holds no gray values, or values that should be HU and are not.
     """
     if array.dtype.kind not in "uif":
         raise UserError(
@@ -64,7 +66,8 @@ def meaning(array: np.ndarray, name: object) -> Pixels:
     lowest, highest = float(values.min()), float(values.max())
     if array.dtype.kind == "f" and lowest >= -1 and highest <= 1:
         return Pixels(values, False, (0.0, 1.0) if lowest >= 0 else NETWORK)
-    return Pixels(values, True, EIGHT_BITS)
+    offset = offset_to_hu(value_range(values), hu_offset, name)
+    return Pixels(values + np.float32(offset), True, EIGHT_BITS)
 
 
 def _of_file(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[Loaded]:
@@ -101,6 +104,6 @@ def _with_nodules(slices: list[Loaded], folder: Path, settings: ReadingSettings)
 
 
 def _loaded(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any) -> Loaded:
-    pixels = meaning(plane, name)
+    pixels = meaning(plane, name, 0.0 if record else settings.hu_offset)  # a bank's values are HU
     patient = str(record.get("patient") or Path(name.partition("#")[0]).stem)
     return Loaded(prepared(pixels, settings), None, name, patient, patient, pixels.is_hu)

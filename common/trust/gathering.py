@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
         if model is None
         else ReadingSettings.of(info)
     )
+    reading = replace(reading, hu_offset=options.hu_offset)
     real = read_set(options.real, reading)
     if options.heldout is None:
         known: Mapping[str, Any] = info.get("splits", {})
@@ -61,7 +63,12 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
 
 
 def _synthetic(
-    options: Options, model: Path | None, reading: ReadingSettings, real: ImageSet, heldout: ImageSet, drawn: Path
+    options: Options,
+    model: Path | None,
+    reading: ReadingSettings,
+    real: ImageSet,
+    heldout: ImageSet,
+    drawn: Path,
 ) -> ImageSet:
     if options.bundle is None or not options.generate:
         if options.synthetic is None:

@@ -34,6 +34,7 @@ class Options:
         sections: which, of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
         max_similarity: of the release gate; None calibrates it.
+        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
         release: folder for the images that the gate lets through; None for no such copy.
         seed: of all that is drawn.
         seeds: trainings of each kind, of the utility.
@@ -72,6 +73,7 @@ class Options:
     window: Window | None = None
     image_size: int | None = None
     patient_pattern: str | None = None
+    hu_offset: float | None = None
 
     @property
     def judge(self) -> Budget:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from pathlib import Path
+
+from common.provenance import sha256_of
 
 UNKNOWN = "unknown: not in a git checkout"
 
@@ -19,11 +20,7 @@ def commit(root: Path) -> str:
 
 def fingerprint(file: Path) -> str:
     """The first digits of a file's SHA-256: which model it was."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]
+    return sha256_of(file)[:12]
 
 
 def _git(root: Path, *words: str) -> str | None:

@@ -16,7 +16,7 @@ import torch
 
 from common.data.checks import for_each, read_pair
 from common.data.intensity import to_network
-from common.data.samples import Sample
+from common.data.samples import Sample, with_hu_offset
 from common.errors import UserError
 from common.trust.arrays import array_files, array_slices
 from common.trust.files import data_set, found, name_of, spread
@@ -66,6 +66,7 @@ def _slices(folder: Path, labels: Path | None, settings: ReadingSettings, synthe
     records = (
         found(folder, labels, settings) if synthetic or labels is not None else data_set(folder, settings)
     )
+    records = with_hu_offset(records, settings.hu_offset)
     if settings.kind == STRUCTURES:
         with tempfile.TemporaryDirectory(prefix="slices-") as store:
             return structure_slices(records, folder, settings, Path(store))

@@ -24,6 +24,7 @@ class ReadingSettings:
         window: HU that become -1 and 1.
         fit: how slices become square, see `common.data.resizing.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
+        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
         patient_pattern: see `common.data.patients.patient_of`; None for what suits the kind of file.
         slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
             ones where there are labels, else those that the data set's layout gives.
@@ -43,6 +44,7 @@ class ReadingSettings:
     kind: str = PAIRS
     standardiser: Standardiser | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    hu_offset: float | None = None
 
     def __post_init__(self) -> None:
         if self.slices not in SLICES:

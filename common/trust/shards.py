@@ -87,7 +87,7 @@ def _loaded(
     image, mask = _part(files, "image"), _part(files, "mask")
     if image is None:
         raise UserError(f"{name}: has no image among {', '.join(files)}; images are KEY.image.npy or .png")
-    pixels = _pixels(*image, name, window)
+    pixels = _pixels(*image, name, window, settings.hu_offset)
     label = None if mask is None else (_array(*mask) > 0).astype(np.uint8)
     if label is not None and label.shape != pixels.values.shape:
         raise UserError(
@@ -105,11 +105,13 @@ def _part(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | None:
     return None if name is None else (files[name], name.removeprefix(f"{what}."))
 
 
-def _pixels(content: bytes, kind: str, name: str, window: Window | None) -> Pixels:
+def _pixels(
+    content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None
+) -> Pixels:
     array = _array(content, kind)
     if array.ndim != 2:
         raise UserError(f"{name}: the image has shape {array.shape}; slices are gray, (H, W)")
-    pixels = meaning(array, name)
+    pixels = meaning(array, name, hu_offset)
     if window is None or pixels.is_hu or kind in ("npy", "nii.gz"):
         return pixels
     lower, upper = pixels.source_range

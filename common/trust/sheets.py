@@ -11,6 +11,7 @@ from torch import Tensor
 from common.metrics.colours import class_picture
 from common.metrics.panel import unit_range
 from common.metrics.sheet import sheet, tiled
+from common.provenance import SHEET, png_text
 from common.trust.components import Parts
 from common.trust.findings import Picture
 from common.trust.sets import ImageSet
@@ -28,7 +29,9 @@ def sheet_png(
         legend: names of the classes, where a column is in colours.
     """
     buffer = io.BytesIO()
-    sheet(tiled(columns), titles, names, legend).save(buffer, format="PNG", optimize=True)
+    sheet(tiled(columns), titles, names, legend).save(
+        buffer, format="PNG", optimize=True, pnginfo=png_text(SHEET)
+    )
     return buffer.getvalue()
 
 

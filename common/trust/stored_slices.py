@@ -40,7 +40,9 @@ def structure_slices(
     """
     label_set, intensity = label_set_of(settings.info), intensity_of(settings.info)
     masked = label_set is not None and all(record.mask is not None for record in records)
-    images = [Request(record.image, "image", intensity, record.orientation) for record in records]
+    images = [
+        Request(record.image, "image", intensity, record.orientation, record.hu_offset) for record in records
+    ]
     labels = [
         Request(record.mask, "label", None, record.orientation)
         for record in records

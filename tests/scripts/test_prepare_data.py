@@ -99,3 +99,13 @@ def test_shared_lesion_slices(tmp_path):
     assert len(table["train"]) + len(table["val"]) + len(table["test"]) == 18  # 20 scans of 18 persons
     dropped = int(result.stdout.split()[-2])  # lesions too small to be seen at 32 pixels
     assert 0 < dropped < 100 and len(list((output / "images").iterdir())) == 850 - dropped
+
+
+def test_the_offset_reaches_the_reader(tmp_path, capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    asked = []
+    main.__globals__["source"] = lambda *_: None
+    main.__globals__["harmonise"] = lambda _sources, _output, settings: asked.append(settings) or {}
+    for words in ([], ["--hu_offset", "-1024"]):
+        main(["mosmed", "--root", str(tmp_path), *words])
+    assert [settings.hu_offset for settings in asked] == [None, -1024.0]

@@ -12,9 +12,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from common.data.intensity import Window, window_by_name
 from common.errors import UserError
+from common.provenance import Provenance, png_text
 
 FORMATS = {"npy": "npy", "png": "png", "png16": "png", "nifti": "nii.gz"}
 """By name, the file suffix."""
@@ -60,7 +62,7 @@ class Format:
         return window_by_name(WINDOWS[self.name] if self.window is None else self.window)
 
     def image(self, hu: NDArray[np.int16], spacing_mm: float) -> bytes:
-        """The image (H, W) in HU as a file's bytes, always the same."""
+        """The image (H, W) in HU as a file's bytes, always the same; PNG and NIfTI say it is synthetic."""
         window = self.greys
         if window is None:
             return self._plain(hu, spacing_mm)
@@ -97,6 +99,17 @@ class Format:
             return np.asarray(picture)
 
 
+@lru_cache(maxsize=1)
+def made_by() -> Provenance:
+    """What composites are made by: this bundle in its version; of no single model."""
+    return Provenance.of("lung_two_stage")
+
+
+@lru_cache(maxsize=1)
+def _png_text() -> PngInfo:
+    return png_text(made_by().text, made_by().maker)
+
+
 def _npy(array: np.ndarray) -> bytes:
     return _npy_header(array.shape, array.dtype.str) + array.tobytes()
 
@@ -111,7 +124,7 @@ def _npy_header(shape: tuple[int, ...], kind: str) -> bytes:
 
 def _png(array: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(array).save(file, "png", compress_level=FASTEST)
+    Image.fromarray(array).save(file, "png", compress_level=FASTEST, pnginfo=_png_text())
     return file.getvalue()
 
 
@@ -119,4 +132,5 @@ def _nifti(array: np.ndarray, spacing_mm: float) -> bytes:
     """One axial slice: columns run to the patient's left, rows to the back."""
     affine = np.diag([-spacing_mm, -spacing_mm, 1.0, 1.0])
     image = nib.Nifti1Image(array.T[..., None], affine, dtype=array.dtype)
+    made_by().mark(image.header)
     return gzip.compress(image.to_bytes(), compresslevel=FASTEST, mtime=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.composition.blending import blend
-from bundles.lung_two_stage.composition.formats import Format
+from bundles.lung_two_stage.composition.formats import Format, made_by
 from bundles.lung_two_stage.composition.groups import TURNS, Groups
 from bundles.lung_two_stage.composition.outlines import Outlines
 from bundles.lung_two_stage.composition.reading import Composite
@@ -73,6 +73,7 @@ class Renderer:
     def record(self, number: int) -> dict[str, Any]:
         """What composite ``number`` is made of: enough to make it again, and to know whose tissue it shows.
 
+        ``synthetic``, ``bundle`` and ``version`` say what made it.
         ``composite`` its number, ``index`` = normal x groups + group, ``seed``, ``distance_mm`` from the
         outermost nodule to the edge of the parenchyma, ``normal`` and ``nodules`` with the names in their
         banks; a nodule's ``row`` and ``column`` are its middle's, ``turn`` its flip or rotation.
@@ -81,6 +82,7 @@ class Renderer:
         normal, group = divmod(int(entry["index"]), len(self.groups))
         lung = self.normals.records[normal]
         return {
+            **made_by().marks,
             "composite": number,
             "index": int(entry["index"]),
             "seed": self.seed,

@@ -17,6 +17,8 @@ from common.errors import UserError
 from common.files import read_json
 from common.numbers import whole_number
 
+REPORT = "generation.json"
+"""Beside a bank that a model drew from."""
 EVEN = "even"
 """Stands for the presence map that knows no place better than another."""
 MOST_NODULES = 16
@@ -96,6 +98,14 @@ class Settings:
             UserError: one is missing or damaged.
         """
         return NoduleBank.load(self.nodules_dir, mapped=True), SliceBank.load(self.normals_dir, mapped=True)
+
+    def models(self) -> dict[str, str | None]:
+        """SHA-256 of the models that drew nodules and normals, as their banks tell; None where none did."""
+        reports = {"nodules": Path(self.nodules_dir, REPORT), "normals": Path(self.normals_dir, REPORT)}
+        return {
+            layer: read_json(path).get("model_sha256") if path.is_file() else None
+            for layer, path in reports.items()
+        }
 
     def presence(self) -> PresenceMap:
         """The probability of a nodule at each place of a lung.

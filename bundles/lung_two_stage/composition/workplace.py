@@ -68,6 +68,7 @@ def planned(settings: Settings) -> Description:
         "window_hu": asked["window_hu"],
         "categories": categories,
         "nominal_hu": any(record.nominal_hu for record in normals.records),
+        "models": settings.models(),
         "asked": asked,
         "account": vars(account),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bundles.lung_two_stage.composition.formats import made_by
 from bundles.lung_two_stage.composition.reading import DESCRIPTION, Composite, Composites
 from bundles.lung_two_stage.composition.shards import Entry, Member, ShardSet
 from bundles.lung_two_stage.enhancement.images import to_changed_hu, to_images
@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.memory import keep_freed_memory
 from common.networks.fast_resnet import fast
+from common.provenance import sha256_of
 from common.training import distributed
 
 BLOCK = 16
@@ -103,7 +104,7 @@ class Enhancement:
 
     def _files(self, composite: Composite, hu: np.ndarray) -> dict[str, bytes]:
         form, spacing = self.composites.format, float(composite.record["spacing_mm"])
-        record = {**composite.record, "enhancer": self.brief}
+        record = {**composite.record, **made_by().marks, "enhancer": self.brief}
         return {
             f"image.{form.suffix}": form.image(hu, spacing),
             f"mask.{form.suffix}": form.mask(composite.mask, spacing),
@@ -144,9 +145,8 @@ def blocks(composites: Iterable[Composite]) -> Iterator[list[Composite]]:
 
 def model_facts(ckpt_path: str | os.PathLike[str], info: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be known of the enhancer: the model's hash, its iteration and its metrics."""
-    content = Path(ckpt_path).read_bytes()
     return {
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256_of(Path(ckpt_path)),
         "iteration": info.get("iteration"),
         "metrics": dict(info.get("metrics", {})),
     }

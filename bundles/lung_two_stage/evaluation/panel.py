@@ -10,6 +10,7 @@ from torch import Tensor
 from common.files import atomic_write
 from common.metrics.panel import unit_range
 from common.metrics.sheet import sheet, tiled
+from common.provenance import SHEET, png_text
 
 EDGE = 0.35
 """How strongly a nodule's outline is drawn."""
@@ -42,4 +43,4 @@ def save_panel(
     titles = ("composite", "enhanced", f"change, white = {largest:.0%}", "mask", "real (another patient)")
     with atomic_write(path) as temporary:
         picture = sheet(tiled(columns), titles, [f"composite {number}" for number in range(rows)])
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=png_text(SHEET))

@@ -30,6 +30,7 @@ def find_normals(
     split_seed: int,
     share: float,
     seed: int,
+    hu_offset: float | None = None,
 ) -> Parts[Sample]:
     """The scans and pictures of a folder by purpose, split by patient as the data set itself is.
 
@@ -42,9 +43,9 @@ def find_normals(
     place = Path(folder)
     found: list[Sample]
     if (place / ANNOTATIONS).is_file():
-        found = list(find_nodule_scans(place, unannotated="normal"))
+        found = list(find_nodule_scans(place, unannotated="normal", hu_offset=hu_offset))
     else:
-        found = _whole(find_images(place).samples)
+        found = _whole(find_images(place, hu_offset=hu_offset).samples)
     if len({sample.unit for sample in found}) < 4:
         return Parts(found, [], [])
     split = split_samples(place, found, fractions, split_seed)
@@ -77,7 +78,8 @@ def _read(sample: Sample, window: Window) -> NoduleScan:
         spacing = (FIELD_MM / pixels.values.shape[1],) * 3
         return _plain(sample.name, sample, _hu(pixels, window)[None], spacing, pixels.is_hu)
     volume = open_volume(sample.image)
-    pixels = Pixels(np.moveaxis(volume.array, 2, 0), volume.is_hu, volume.source_range)
+    values, offset = np.moveaxis(volume.array, 2, 0), volume.offset(sample.hu_offset, sample.image)
+    pixels = Pixels(values + np.float32(offset) if offset else values, volume.is_hu, volume.source_range)
     name = replace(sample, index=None).name
     rows, columns, slices = volume.spacing
     return _plain(name, sample, _hu(pixels, window), (slices, rows, columns), pixels.is_hu)

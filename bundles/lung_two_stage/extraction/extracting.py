@@ -51,7 +51,7 @@ class Extraction:
         presence: ``cells``, ``bandwidth`` and ``prior`` of `PresenceMap.from_points`.
         share: of the training patients that are kept for the enhancer.
         seed: of that choice.
-        normals_dir: further slices without nodules, see `elsewhere.find_normals`.
+        normals_dir: further slices without nodules, see `elsewhere.find_normals`; with the data's offset.
         fractions, split_seed: how ``normals_dir`` is split.
     Raises:
         UserError: a setting is out of range, or too few patients.
@@ -79,7 +79,9 @@ class Extraction:
         self.normals_dir = None if normals_dir is None else Path(normals_dir)
         self.elsewhere: Parts[Sample] = Parts([], [], [])
         if self.normals_dir is not None:
-            self.elsewhere = find_normals(self.normals_dir, fractions, split_seed, share, seed)
+            self.elsewhere = find_normals(
+                self.normals_dir, fractions, split_seed, share, seed, data.hu_offset
+            )
             self._check_elsewhere(self.normals_dir)
         self.skipped: Counter[str] = Counter()
         self.categories: list[str] = []

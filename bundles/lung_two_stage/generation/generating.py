@@ -23,6 +23,7 @@ from common.files import write_json
 from common.handlers.galleries import save_galleries
 from common.metrics.features import FeatureExtractor
 from common.numbers import whole_number
+from common.provenance import UNKNOWN, Provenance
 
 REPORT, GALLERY = "generation.json", "gallery.png"
 SHOWN = 36
@@ -70,6 +71,7 @@ def generate(
     wanted: Wanted,
     extractor: FeatureExtractor,
     output_dir: str | os.PathLike[str],
+    provenance: Provenance = UNKNOWN,
 ) -> dict[str, Any]:
     """Writes the bank of a layer with real and generated entries, a report and a gallery.
 
@@ -84,6 +86,7 @@ def generate(
         wanted: how many.
         extractor: of the features.
         output_dir: the bank's folder; whole or as it was before.
+        provenance: what draws the candidates; the report has it.
     Returns:
         The report, as ``generation.json`` holds it.
     Raises:
@@ -108,6 +111,7 @@ def generate(
     }
     _say(Path(output_dir), counts, wanted)
     report = {
+        **provenance.record(),
         "layer": data.layer.name,
         "counts": counts,
         "similarity": _spread(found.similarity[places]),

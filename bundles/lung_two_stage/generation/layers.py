@@ -15,6 +15,7 @@ from bundles.lung_two_stage.generation.data import LAYERS, BankData
 from bundles.lung_two_stage.generation.generating import Wanted, generate
 from common.errors import UserError
 from common.metrics.features import FeatureExtractor
+from common.provenance import Provenance
 
 COMMANDS = {
     "nodules": "--config_file bundles/lung_two_stage/configs/train_nodules.yaml",
@@ -75,7 +76,8 @@ class GeneratedLayer:
             raise UserError(f"{self.ckpt_path}: a model of {found}, not of {self.name}")
         data = bank_of(model.info, self.bank_dir, self.name, self.settings.split_seed)
         output = Path(self.settings.output_dir) / self.name
-        return generate(data, model, self.wanted, self.settings.extractor, output)
+        made_by = Provenance.of("lung_two_stage", self.ckpt_path, self.wanted.seed)
+        return generate(data, model, self.wanted, self.settings.extractor, output, made_by)
 
 
 def bank_of(info: Any, bank_dir: str | os.PathLike[str], layer: str, split_seed: int) -> BankData:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from common.data.intensity import Window, from_network
 from common.inference.numbering import SampleNumbers
 from common.inference.sample_writing import SAMPLES, SampleWriter, write_slice
 from common.inference.writing import write_picture
+from common.provenance import UNKNOWN, Provenance
 
 ALPHA = "alpha"
 ALPHA_VALUES = Window(0, 255)
@@ -27,7 +29,7 @@ class NoduleWriter(SampleWriter):
     learned from.
 
     Args:
-        numbers, seed, output_dir, info, file_type, grid: as there.
+        numbers, seed, output_dir, info, file_type, grid, provenance: as there.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class NoduleWriter(SampleWriter):
         info: Mapping[str, Any],
         file_type: str = "png",
         grid: int = 64,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
-        super().__init__(numbers, seed, output_dir, info, file_type, grid)
+        super().__init__(numbers, seed, output_dir, info, file_type, grid, provenance)
         self.spacing_mm = float(info.get("spacing_mm", 1.0))
 
     def keep(self, position: int, prediction: Tensor) -> np.ndarray:
@@ -51,12 +54,13 @@ class NoduleWriter(SampleWriter):
         """The alpha's file, then the crop's."""
         crop, *alpha = slices[0]
         for values in alpha:
-            self._write(self.folder / ALPHA / source.relative_to(self.folder / SAMPLES), values, ALPHA_VALUES)
-        self._write(source, crop, self.window)
+            path = self.folder / ALPHA / source.relative_to(self.folder / SAMPLES)
+            self._write(path, values, ALPHA_VALUES, self.text(source))
+        self._write(source, crop, self.window, self.text(source))
         return source
 
-    def _write(self, path: Path, unit: np.ndarray, window: Window | None) -> None:
+    def _write(self, path: Path, unit: np.ndarray, window: Window | None, text: PngInfo) -> None:
         if self.window is None or window is None:
-            write_picture(path, unit)
+            write_picture(path, unit, text)
         else:
-            write_slice(path, unit, window, self.spacing_mm)
+            write_slice(path, unit, window, self.spacing_mm, self.provenance)

@@ -22,6 +22,7 @@ from common.data.phantoms.lesions import lesion_share
 from common.data.phantoms.phantom import SHAPE, Phantom, make_phantom
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
+from common.provenance import mark_header
 
 VERSION = 1
 """Goes up whenever the same settings give other voxels: older folders are then made anew elsewhere."""
@@ -29,6 +30,7 @@ RECORD = "phantom.json"
 """Written last: a folder that holds it is complete."""
 NATIVE_FOLDER = "native"
 """Where the scans without contrast agent lie, under the names of ``images/``."""
+DESCRIP = "synthetic, drawn phantom"
 LABEL_FOLDERS = {"lesion": "masks", "lung": "labels/lung", "nodule": "labels/nodule", "heart": "labels/heart"}
 WARNING = "PHANTOM DATA: %d made patients in %s; drawn shapes, not patients; they prove nothing about real CT"
 
@@ -143,11 +145,15 @@ def save_phantom(phantom: Phantom, folder: Path, name: str) -> None:
 
 
 def save_volume(path: Path, voxels: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
-    """Writes a NIfTI volume in mm with the affine as both qform and sform (scanner coordinates)."""
+    """Writes a NIfTI volume in mm with the affine as both qform and sform (scanner coordinates).
+
+    The header says that it is synthetic.
+    """
     volume = nib.Nifti1Image(voxels, affine)
     volume.set_sform(affine, code="scanner")
     volume.set_qform(affine, code="scanner")
     volume.header.set_xyzt_units("mm")
+    mark_header(volume.header, DESCRIP)
     with atomic_write(path) as temporary:
         nib.save(volume, temporary)
 

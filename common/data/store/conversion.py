@@ -16,12 +16,16 @@ from common.data.volumes import VOLUME_SUFFIXES, Volume, is_volume
 from common.errors import UserError
 
 MOST_LABELS = 255
+MR_HINT = "; for MR set percentiles instead of a window"
 _WHITE = np.float32(65535)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file's voxels (H, W, D) in display order with their place and meaning, see `Volume`."""
+    """A file's voxels (H, W, D) in display order with their place and meaning, see `Volume`.
+
+    ``offset`` is to be added to ``array`` to get HU.
+    """
 
     array: np.ndarray
     affine: np.ndarray
@@ -29,6 +33,7 @@ class Source:
     is_hu: bool
     source_range: tuple[float, float]
     has_spacing: bool
+    offset: float = 0.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,8 +77,9 @@ def _read_volume(request: Request) -> Source:
     if request.orientation != "identity":
         raise UserError(f"{request.path}: orientation {request.orientation} is for pictures; leave it out")
     volume = Volume.from_file(request.path)
+    offset = volume.offset(request.hu_offset, request.path, MR_HINT) if request.in_hu else 0.0
     meaning = volume.is_hu, volume.source_range, volume.has_spacing
-    return Source(volume.array, volume.affine, volume.spacing, *meaning)
+    return Source(volume.array, volume.affine, volume.spacing, *meaning, offset)
 
 
 def _read_picture(request: Request) -> Source:
@@ -100,7 +106,8 @@ def image_slices(source: Source, geometry: Geometry, intensity: Intensity, path:
     if all((plane == planes[0, 0, 0]).all() for plane in planes):  # the first plane says it of most volumes
         raise UserError(f"{path}: every pixel has the same value; replace or remove the image")
     lower, upper, is_hu = _meaning(source, intensity, path)
-    window, frame = Window(lower, upper), Frame.of(geometry, source.shape, source.spacing)
+    window = Window(lower - source.offset, upper - source.offset)  # of the values as they are stored
+    frame = Frame.of(geometry, source.shape, source.spacing)
     array = np.empty((len(planes), geometry.size, geometry.size), np.uint16)
     for plane, stored in zip(planes, array, strict=True):
         unit = frame.image(to_unit(plane, window, is_hu=True), geometry.interpolation)

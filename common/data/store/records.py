@@ -21,8 +21,8 @@ from common.data.store.volume import StoredVolume
 from common.data.unreadable import explained
 from common.data.volume_files import source_parts
 
-FORMAT = 1
-"""Goes up whenever the same source and settings give other arrays."""
+FORMAT = 2
+"""Goes up whenever the same source and settings give other arrays, or are refused (2: a CT without air)."""
 CHUNK = 2**20
 Stamps = list[list[Any]]
 
@@ -52,6 +52,7 @@ class Job:
             "geometry": geometry,
             "intensity": None if intensity is None else asdict(intensity),
             "orientation": self.request.orientation,
+            **({"hu_offset": self.request.hu_offset} if self.request.in_hu else {}),
         }
 
     @property

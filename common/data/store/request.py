@@ -77,6 +77,8 @@ class Request:
         kind: ``image`` or ``label``.
         intensity: of images; None for labels.
         orientation: key of `ORIENTATIONS` that brings a 2-D picture upright.
+        hu_offset: of images for a window: what to add to a volume's values to get HU, see
+            `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: unknown names, an image without intensity.
     """
@@ -85,12 +87,18 @@ class Request:
     kind: str
     intensity: Intensity | None = None
     orientation: str = "identity"
+    hu_offset: float | None = None
 
     def __post_init__(self) -> None:
         _known("kind", self.kind, KINDS)
         _known("orientation", self.orientation, tuple(ORIENTATIONS))
         if self.kind == "image" and self.intensity is None:
             raise UserError(f"{self.path}: an image needs a window or percentiles to be stored by")
+
+    @property
+    def in_hu(self) -> bool:
+        """Whether the values are wanted in HU."""
+        return self.kind == "image" and self.intensity is not None and self.intensity.kind == "window"
 
 
 def _known(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from common.files import read_json
 from common.inference.drawing import draw_images
 from common.inference.latents import latents
 from common.inference.strips import grey_levels
+from common.provenance import sha256_of
 from tests.bundles.dcgan_covid.made_model import LATENT, make_generator, make_model
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 
@@ -55,7 +56,11 @@ def test_a_job_in_parts_gives_the_same_files(model: Path, tmp_path: Path) -> Non
             )
             assert done.code == 0, done.err
             assert f"{count} samples in {folder / 'samples'}" in done.out
-        found[name] = {Path(path).name: digest for path, digest in fingerprints(folder / "samples").items()}
+        found[name] = {
+            Path(path).name: digest
+            for path, digest in fingerprints(folder / "samples").items()
+            if not path.endswith(".json")  # one a run
+        }
     assert len(found["whole"]) == 40 == len(set(found["whole"].values()))
     assert found["whole"] == found["parts"]
     image = draw_images(make_generator()[0], latents(3, [39], LATENT))
@@ -69,7 +74,10 @@ def test_a_conditional_model_draws_the_classes_asked_for(conditional: Path, tmp_
     assert done.code == 0, done.err
     files = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()}
     expected = {f"{name}/seed0_sample00000{k}.nii.gz" for k, name in enumerate(["severe", "mild"] * 2)}
-    assert files == {Path("grid.png"), *(Path("samples") / name for name in expected)}
+    record = Path("samples") / "seed0_samples000000-000003.json"
+    assert files == {Path("grid.png"), record, *(Path("samples") / name for name in expected)}
+    found = read_json(tmp_path / "out" / record)
+    assert (found["bundle"], found["model_sha256"]) == ("dcgan_covid", sha256_of(conditional))
 
 
 def test_interpolation_between_seeds_and_through_classes(conditional: Path, tmp_path: Path) -> None:

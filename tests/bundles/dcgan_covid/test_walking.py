@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.inference.drawing import draw_images
 from common.inference.latents import latents
 from common.inference.strips import grey_levels
+from common.provenance import Provenance
 from tests.bundles.dcgan_covid.made_model import CLASSES, LATENT, SIZE, make_generator
 
 QUICK = ProjectionSettings(drawn=6, starts=2, iterations=5)
@@ -42,7 +43,8 @@ def record(folder: Path) -> dict:
 
 def test_from_seed_to_seed_begins_and_ends_at_the_samples(tmp_path: Path) -> None:
     model = placing()
-    Walk(model, End("from", seed=1), End("to", seed=2, sample=3), tmp_path, steps=5).run()
+    made_by = Provenance("painter", seed=1)
+    Walk(model, End("from", seed=1), End("to", seed=2, sample=3), tmp_path, 5, provenance=made_by).run()
     shown = frames(tmp_path)
     assert shown.shape == (5, SIZE, SIZE)
     ends = torch.cat([latents(1, [0], LATENT), latents(2, [3], LATENT)])
@@ -52,6 +54,9 @@ def test_from_seed_to_seed_begins_and_ends_at_the_samples(tmp_path: Path) -> Non
     found = record(tmp_path)
     assert (found["path"], found["steps"], found["to"]["seed"], found["to"]["sample"]) == ("linear", 5, 2, 3)
     np.testing.assert_allclose(found["from"]["latent"], ends[0], atol=1e-6)
+    assert (found["synthetic"], found["bundle"]) == (True, "painter")
+    with Image.open(tmp_path / "interpolation.png") as strip:
+        assert strip.info["Description"] == "synthetic, painter"
 
 
 def test_from_image_to_image_shows_and_measures_both(

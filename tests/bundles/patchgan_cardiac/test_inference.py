@@ -13,6 +13,7 @@ import torch
 
 from bundles.patchgan_cardiac.networks import HeartGenerator
 from common.files import read_json, write_json
+from common.provenance import sha256_of
 from tests.bundles.runs import ROOT, Run, forked
 from tests.common.inference.hearts import AFFINES, heart, model_facts, save
 
@@ -55,7 +56,10 @@ def test_one_label_file_becomes_one_volume(model: Path, tmp_path: Path) -> None:
     label = save(tmp_path / "labels" / "heart.nii.gz", heart(20, 18, 7), AFFINES["oblique"])
     run = infer(tmp_path, ckpt_path=model, label_file=label, smooth_slices=1.0)
     assert run.code == 0, run.err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["flicker.json", "heart.nii.gz"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"flicker.json", "heart.json", "heart.nii.gz"}
+    record = read_json(tmp_path / "out" / "heart.json")
+    assert record["model_sha256"] == sha256_of(model) and record["condition"] == "heart.nii.gz"
     image = nib.load(tmp_path / "out" / "heart.nii.gz")
     assert image.shape == (20, 18, 7) and image.get_data_dtype() == np.int16
     np.testing.assert_allclose(image.affine, AFFINES["oblique"], atol=1e-6)
@@ -86,7 +90,8 @@ def test_a_folder_gives_the_same_bytes_twice_and_whatever_the_batches(model: Pat
             tmp_path, ckpt_path=model, input_dir=tmp_path / "labels", output_dir=folder, batch_size=batch_size
         )
         assert run.code == 0, run.err
-        assert {path.name for path in folder.iterdir()} == {"a.nii", "b.nii.gz", "flicker.json"}
+        names = {"a.nii", "b.nii.gz", "flicker.json", "a.json", "b.json"}
+        assert {path.name for path in folder.iterdir()} == names
         digests.append(hashlib.sha256((folder / "b.nii.gz").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
     first, third = (np.asanyarray(nib.load(tmp_path / n / "a.nii").dataobj) for n in ("first", "third"))

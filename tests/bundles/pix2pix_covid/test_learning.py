@@ -34,7 +34,7 @@ def test_the_real_pairs_train_and_the_doctors_masks_become_slices(shared_data: P
     generated = forked(arguments("inference", "inference", **settings), tmp_path / "inference")
     assert generated.code == 0, generated.err
     assert "HU in its output are nominal" in generated.out + generated.err
-    written = {path.name: pixels(path) for path in (tmp_path / "out").iterdir()}
+    written = {path.name: pixels(path) for path in (tmp_path / "out").glob("*.png")}
     assert len(written) == 50
     assert set(written) == {f"{path.stem}.png" for path in masks.iterdir()}
     assert all(picture.shape[:2] == pixels(masks / name).shape[:2] for name, picture in written.items())

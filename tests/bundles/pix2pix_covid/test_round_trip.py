@@ -77,9 +77,11 @@ def test_pictures_keep_names_and_sizes(trained: Trained, tmp_path: Path) -> None
     run = infer(trained, masks, tmp_path / "out")
     assert run.code == 0, run.err
     found = {}
-    for path in (tmp_path / "out").iterdir():
+    for path in (tmp_path / "out").glob("*.png"):
         with Image.open(path) as picture:
+            assert picture.info["Description"].startswith("synthetic, pix2pix_covid ")
             found[path.name] = (picture.size, picture.mode, bool(np.ptp(np.asarray(picture)) > 0))
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"first.json", "second.b.json"}
     assert found == {"first.png": ((28, 40), "L", True), "second.b.png": ((32, 32), "L", True)}
 
 

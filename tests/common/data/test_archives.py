@@ -19,13 +19,13 @@ def make_zip(path, names=("a/b.txt",), mode=None):
     return path
 
 
-def make_tar(path, mode="w", **attributes):
+def make_tar(path, mode="w", rights=0o644, **attributes):
     with tarfile.open(path, mode) as archive:
         for name, changes in (("good.txt", {}), ("a/b.txt", attributes)):
             info = tarfile.TarInfo(name)
             for key, value in changes.items():
                 setattr(info, key, value)
-            info.size = 7 if info.isreg() else 0
+            info.size, info.mode = 7 if info.isreg() else 0, rights
             archive.addfile(info, io.BytesIO(b"content"))
     return path
 
@@ -40,6 +40,26 @@ def test_zip(tmp_path):
 def test_tar(tmp_path, kind):
     folder = unpack(make_tar(tmp_path / f"x.tar{'.' * bool(kind)}{kind}", f"w:{kind}"), tmp_path / "out")
     assert (folder / "a" / "b.txt").read_text() == "content"
+
+
+def test_tars_unpack_on_every_python_3_11(tmp_path, monkeypatch):
+    """Before 3.11.4 (Debian 12 has 3.11.2) tarfile knows no ``filter``: `extractall` as it was there."""
+
+    def extractall(self, path=".", members=None, *, numeric_owner=False):
+        raise AssertionError("takes owners, modes and links from the archive")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    folder = unpack(make_tar(tmp_path / "x.tar.gz", "w:gz", rights=0o4777, uid=1234), tmp_path / "out")
+    assert (folder / "a" / "b.txt").read_text() == "content"
+    assert stat.S_IMODE((folder / "a" / "b.txt").stat().st_mode) & 0o7111 == 0  # content alone
+
+
+def test_a_folder_of_its_own_in_a_tar(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        info = tarfile.TarInfo("empty/inner")
+        info.type = tarfile.DIRTYPE
+        archive.addfile(info)
+    assert (unpack(tmp_path / "x.tar", tmp_path / "out") / "empty" / "inner").is_dir()
 
 
 UNSAFE = ["../x", "a/../../x", "/etc/x", "C:\\x", "..\\x", "\\\\host\\share\\x", "C:x"]

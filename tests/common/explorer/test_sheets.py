@@ -35,6 +35,7 @@ def test_grid_sheet_keeps_rows_and_columns() -> None:
 def test_jpeg_is_grey_and_close() -> None:
     sheet = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
     picture = Image.open(io.BytesIO(jpeg(sheet)))
+    assert picture.info["comment"].startswith(b"synthetic: a sheet")
     assert (picture.mode, picture.size) == ("L", (48, 64))
     assert np.abs(np.asarray(picture).astype(int) - sheet).max() <= 4
 

@@ -15,6 +15,7 @@ def test_images_stand_in_rows_and_a_shorter_gallery_ends_in_white(tmp_path: Path
     save_galleries(tmp_path / "g.png", {"real": levels, "generated": levels[:2]}, columns=2)
     with Image.open(tmp_path / "g.png") as picture:
         pixels = np.asarray(picture)
+        assert picture.info["Description"].startswith("synthetic: a sheet with generated images")
     side = 2 * (48 + 2)  # enlarged twice, with a gap of two pixels
     gallery = 2 * side - 4 + GAP
 

@@ -19,6 +19,7 @@ from common.inference.models import model_scale
 from common.inference.pair_writing import PairWriter
 from common.inference.sources import find_sources
 from common.inference.variants import LabelVariants
+from common.provenance import Provenance
 from tests.common.inference.hearts import AFFINES, model_facts, save
 from tests.common.inference.test_variants import STRONG, ball, slices
 
@@ -124,6 +125,28 @@ def test_pictures_become_pictures(tmp_path: Path) -> None:
             assert picture.size == (32, 28) and picture.mode == "L"
             values = set(np.unique(np.asarray(picture)))
     assert values == {0, 1, 5}
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".png"])
+def test_images_and_maps_say_that_they_are_synthetic(tmp_path: Path, suffix: str) -> None:
+    made_by = Provenance("painter", None, None, 0)
+    for number in range(2):
+        if suffix == ".png":
+            (tmp_path / "in").mkdir(exist_ok=True)
+            Image.fromarray(ball(number)[:28, :, 4]).save(tmp_path / "in" / f"heart{number}.png")
+        else:
+            save(tmp_path / "in" / f"heart{number}.nii.gz", ball(number))
+    written(variants(tmp_path / "in"), tmp_path / "out", provenance=made_by)
+    for kind in ("images", "labels"):
+        path = tmp_path / "out" / kind / f"heart1_variant01{suffix}"
+        if suffix == ".png":
+            with Image.open(path) as picture:
+                assert picture.info["Description"] == "synthetic, painter"
+        else:
+            assert nib.load(path).header["descrip"].item() == b"synthetic, painter"
+    facts = {"variant": "heart1_variant01", "partner": f"heart0{suffix}"}
+    record = read_json(tmp_path / "out" / "images" / "heart1_variant01.json")
+    assert record == made_by.record(f"heart1{suffix}", **facts)
 
 
 def test_a_finer_file_gets_smooth_borders() -> None:

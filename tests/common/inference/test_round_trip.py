@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,9 +17,11 @@ from torch.utils.data import DataLoader
 
 from common.data.intensity import Window
 from common.errors import UserError
+from common.files import read_json
 from common.inference.masks import MaskSlices, files_of
 from common.inference.preparing import mask_to_image
 from common.inference.writing import SliceWriter
+from common.provenance import Provenance
 
 WINDOW = Window(-1000, 400)
 # Voxel axes to the patient's: already in RAS, flipped and permuted, and with slices first.
@@ -43,8 +47,8 @@ def pattern(*shape: int) -> np.ndarray:
     return mask
 
 
-def generated(dataset: MaskSlices, output: Path) -> SliceWriter:
-    writer = SliceWriter(dataset, output, WINDOW)
+def generated(dataset: MaskSlices, output: Path, **options: Any) -> SliceWriter:
+    writer = SliceWriter(dataset, output, WINDOW, **options)
     SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(dataset, batch_size=3),
@@ -71,11 +75,36 @@ def test_pictures_return_with_their_name_size_and_orientation(tmp_path: Path, or
         save_png(tmp_path / "masks" / f"{name}.png", pattern(10, 8))
     dataset = MaskSlices(tmp_path / "masks", 40, orientation)
     writer = generated(dataset, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.c.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.json",
+        "a.png",
+        "b.c.json",
+        "b.c.png",
+    ]
     assert len(writer.written) == 2
     made = pixels(tmp_path / "out" / "b.c.png")
     assert made.dtype == np.uint8 and made.shape == (10, 8)
     assert ((made > 127) == pattern(10, 8)).all()
+
+
+def test_every_file_says_that_it_is_synthetic_and_by_what(tmp_path: Path) -> None:
+    save_png(tmp_path / "masks" / "a.png", pattern(10, 8))
+    volume = nib.Nifti1Image(np.stack([pattern(10, 8)] * 2, axis=-1), np.eye(4))
+    volume.header["descrip"] = b"Doe^Jane 1970"
+    nib.save(volume, tmp_path / "masks" / "b.nii.gz")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    made_by = Provenance("painter", None, tmp_path / "model.pt", 3)
+    for folder in ("one", "two"):
+        generated(MaskSlices(tmp_path / "masks", 16), tmp_path / folder, provenance=made_by)
+    with Image.open(tmp_path / "one" / "a.png") as picture:
+        assert picture.info["Description"] == "synthetic, painter"
+        assert json.loads(picture.info["Comment"]) == made_by.record("a.png")
+    header = nib.load(tmp_path / "one" / "b.nii.gz").header
+    assert header["descrip"].item() == b"synthetic, painter"
+    assert header["aux_file"].item() == f"sha256:{made_by.model_sha256[:16]}".encode()
+    assert read_json(tmp_path / "one" / "b.json") == made_by.record("b.nii.gz")
+    for name in ("a.png", "a.json", "b.nii.gz", "b.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 @pytest.mark.parametrize("folder", ["doctor", "pseudo"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -8,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from common.data.image_layouts import find_images
 from common.errors import UserError
+from common.files import read_json
 from common.inference.numbering import SampleNumbers
 from common.inference.sample_writing import SampleWriter
+from common.provenance import Provenance
 
 INFO = {"window_hu": [-1000.0, 400.0]}
 
@@ -29,7 +34,8 @@ def written(folder: Path, numbers: SampleNumbers, **settings: object) -> list[st
 
 def test_only_the_wanted_become_files_and_the_grid_shows_the_first(tmp_path: Path) -> None:
     files = written(tmp_path, SampleNumbers(3, 31), grid=2)
-    assert files == ["grid.png", *(f"samples/seed5_sample{k:06d}.png" for k in (31, 32, 33))]
+    names = [f"samples/seed5_sample{k:06d}.png" for k in (31, 32, 33)]
+    assert files == ["grid.png", *names, "samples/seed5_samples000031-000033.json"]
     pixels = np.asarray(Image.open(tmp_path / "samples" / "seed5_sample000032.png"))
     assert pixels.shape == (8, 8) and pixels[0, 0] == 0 and (pixels.ravel()[1:] == 168).all()  # 0.66 of 255
     with Image.open(tmp_path / "grid.png") as grid:
@@ -38,12 +44,43 @@ def test_only_the_wanted_become_files_and_the_grid_shows_the_first(tmp_path: Pat
 
 def test_samples_of_conditional_models_lie_in_their_classes_folders(tmp_path: Path) -> None:
     files = written(tmp_path, SampleNumbers(2, 0, "all", ["mild", "severe"]), grid=0)
-    assert files == ["samples/mild/seed5_sample000000.png", "samples/severe/seed5_sample000001.png"]
+    names = ["mild/seed5_sample000000.png", "severe/seed5_sample000001.png"]
+    record = "seed5_samples000000-000001.json"
+    assert files == [f"samples/{name}" for name in (names[0], record, names[1])]
+    assert read_json(tmp_path / "samples" / record)["files"] == names
+
+
+def test_every_sample_says_that_it_is_synthetic_and_by_which_model(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    made_by = Provenance("painter", None, tmp_path / "model.pt", 5)
+    written(tmp_path / "a", SampleNumbers(2, 7, "all", ["mild", "severe"]), provenance=made_by)
+    written(tmp_path / "b", SampleNumbers(2, 7, "all", ["mild", "severe"]), provenance=made_by)
+    name = "samples/severe/seed5_sample000007.png"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with Image.open(tmp_path / "a" / name) as picture:
+        text = dict(picture.info)
+    assert text["Description"] == "synthetic, painter"
+    assert json.loads(text["Comment"]) == made_by.record(sample=7, **{"class": "severe"})
+    with Image.open(tmp_path / "a" / "grid.png") as grid:
+        assert grid.info["Description"] == "synthetic, painter"
+    whole = read_json(tmp_path / "a" / "samples" / "seed5_samples000007-000008.json")
+    assert whole["model_sha256"] == hashlib.sha256(b"weights").hexdigest() and whole["seed"] == 5
+
+
+@pytest.mark.parametrize("classes", [[], ["mild", "severe"]])
+def test_samples_with_their_json_are_a_data_set(tmp_path: Path, classes: list[str]) -> None:
+    writer = SampleWriter(SampleNumbers(4, 0, "all", classes), 5, tmp_path, INFO)
+    for number in range(4):
+        writer.add(number, torch.rand((1, 32, 32), generator=torch.manual_seed(number)) * 2 - 1)
+    writer.report()
+    found = find_images(tmp_path / "samples")
+    assert len(found.samples) == 4 and found.classes == (classes or ["samples"])
 
 
 def test_nifti_is_in_hu_and_lies_as_the_picture(tmp_path: Path) -> None:
     written(tmp_path, SampleNumbers(1, 50), file_type="nifti", grid=0)
     file = nib.load(tmp_path / "samples" / "seed5_sample000050.nii.gz")
+    assert file.header["descrip"].item() == b"synthetic"
     voxels = np.asanyarray(file.dataobj)
     assert voxels.shape == (8, 8, 1) and voxels.dtype == np.int16
     assert nib.aff2axcodes(file.affine) == ("L", "P", "S")

@@ -8,6 +8,7 @@ from PIL import Image
 
 from common.inference.strips import FRAME_MS, HELD_MS, grey_levels, save_animation, save_strip
 from common.metrics.sheet import CAPTION, GAP, HEADER, PAPER
+from common.provenance import Provenance
 
 
 def ramps(count: int, side: int = 16) -> torch.Tensor:
@@ -41,6 +42,15 @@ def test_a_strip_shows_the_images_in_order_in_even_rows(tmp_path: Path) -> None:
     middles = pixels[HEADER + 80 :: height, GAP + 80 :: 160 + GAP]
     assert middles.tolist() == [[0, 51, 102], [153, 204, 255]]
     assert (pixels[:HEADER] != PAPER).any(), "captions"
+
+
+def test_strips_and_animations_say_that_they_are_synthetic(tmp_path: Path) -> None:
+    made_by = Provenance("painter", seed=2)
+    save_strip(tmp_path / "s.png", ramps(2), ["a", "b"], provenance=made_by)
+    save_animation(tmp_path / "a.gif", ramps(2), made_by)
+    with Image.open(tmp_path / "s.png") as strip, Image.open(tmp_path / "a.gif") as animation:
+        assert strip.info["Description"] == "synthetic, painter"
+        assert animation.info["comment"] == b"synthetic, painter"
 
 
 def test_grey_levels_are_clipped_and_rounded() -> None:

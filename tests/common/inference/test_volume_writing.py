@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from common.inference.labels import LabelSlices
 from common.inference.models import model_scale
 from common.inference.sources import Source, find_sources
 from common.inference.volume_writing import VolumeWriter
+from common.provenance import Provenance
 from tests.common.data.test_bad_input import write_dicom
 from tests.common.inference.hearts import AFFINES, generated, heart, hu_of, model_facts, save
 
@@ -122,7 +124,9 @@ def test_pictures_return_as_pictures(tmp_path: Path) -> None:
     info = model_facts(72)
     dataset = LabelSlices(find_sources(input_dir=tmp_path / "labels"), info)
     generated(dataset, tmp_path / "out", info)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_000.png", "a_001.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"a_00{number}.{kind}" for number in range(2) for kind in ("json", "png")
+    ]
     with Image.open(tmp_path / "out" / "a_001.png") as picture:
         pixels = np.asarray(picture)
     assert pixels.shape == label.shape and pixels.dtype == np.uint8
@@ -171,7 +175,8 @@ def test_the_real_image_is_measured_by_the_same_rule(tmp_path: Path) -> None:
     info = model_facts(8)
     writer = generated(LabelSlices([Source(path, real)], info), tmp_path / "out", info)
     assert writer.flicker["label.nii.gz"]["real"]["structures"].across == 300  # from -200, the window's end
-    other = save(tmp_path / "other.nii.gz", np.arange(9 * 64, dtype=np.int16).reshape(8, 8, 9), np.eye(4))
+    ramp = np.arange(-100, 9 * 64 - 100, dtype=np.int16).reshape(8, 8, 9)
+    other = save(tmp_path / "other.nii.gz", ramp, np.eye(4))
     with pytest.raises(UserError, match=r"label\.nii\.gz: its affine differs from that of .*other\.nii\.gz"):
         LabelSlices([Source(path, other)], info)
 
@@ -217,6 +222,21 @@ def test_results_never_lie_among_the_labels(tmp_path: Path) -> None:
         VolumeWriter(dataset, tmp_path / "out", model_scale(info), smooth_slices=-1)
 
 
+def test_volumes_and_pictures_say_that_they_are_synthetic(tmp_path: Path) -> None:
+    save(tmp_path / "labels" / "case.nii.gz", heart(8, 8, 2))
+    Image.fromarray(heart(9, 8, 1)[..., 0]).save(tmp_path / "labels" / "flat.png")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    made_by, info = Provenance("painter", None, tmp_path / "model.pt", 3), model_facts(16)
+    dataset = LabelSlices(find_sources(input_dir=tmp_path / "labels"), info)
+    generated(dataset, tmp_path / "out", info, provenance=made_by)
+    header = nib.load(tmp_path / "out" / "case.nii.gz").header
+    assert header["descrip"].item() == b"synthetic, painter"
+    with Image.open(tmp_path / "out" / "flat.png") as picture:
+        assert json.loads(picture.info["Comment"]) == made_by.record("flat.png")
+    for name, source in {"case": "case.nii.gz", "flat": "flat.png"}.items():
+        assert read_json(tmp_path / "out" / f"{name}.json") == made_by.record(source, smooth_slices=0.0)
+
+
 def test_nothing_is_there_before_the_last_slice(tmp_path: Path) -> None:
     path, info = save(tmp_path / "labels" / "case.nii.gz", heart(8, 8, 2)), model_facts(8)
     writer = VolumeWriter(LabelSlices([Source(path)], info), tmp_path / "out", model_scale(info))
@@ -225,4 +245,4 @@ def test_nothing_is_there_before_the_last_slice(tmp_path: Path) -> None:
     writer.add(0, -torch.ones(1, 8, 8))
     hu = np.asanyarray(nib.load(writer.written[0]).dataobj)
     assert (hu[..., 0] == -200).all() and (hu[..., 1] == 600).all()
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["case.nii.gz"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["case.json", "case.nii.gz"]

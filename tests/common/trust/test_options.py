@@ -7,7 +7,9 @@ import pytest
 from common.data.intensity import Window
 from common.errors import UserError
 from common.training.in_memory import Budget
+from common.trust import gathering
 from common.trust.options import Options
+from common.trust.settings import ReadingSettings
 
 PLACES = {"bundle": Path("bundle"), "real": Path("real"), "output": Path("report.html")}
 
@@ -39,3 +41,15 @@ def test_without_a_bundle_the_caller_says_how_images_are_read_and_who_is_held_ou
         Options(**places, heldout=Path("others"), ckpt_path=Path("model.pt"))
     with pytest.raises(UserError, match="--window: the bundle's model says how images are read"):
         Options(**PLACES, window=Window(-900, 100))
+
+
+def test_the_offset_reaches_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def read(_folder: Path, settings: ReadingSettings) -> None:
+        raise Asked(settings.hu_offset)
+
+    monkeypatch.setattr(gathering, "read_set", read)
+    with pytest.raises(Asked, match="-1024"):
+        gathering.gather(Options(**PLACES, hu_offset=-1024), tmp_path / "model.pt", tmp_path)

@@ -162,7 +162,7 @@ def test_the_space_told_first_is_what_it_takes(straight: Path) -> None:
     asked = settings(straight)
     taken = sum(path.stat().st_size for path in asked.folder.glob("[0-9]*.tar"))
     shards = ShardSet(asked.folder, 60, 17)
-    assert bytes_needed(asked, shards, range(4)) == pytest.approx(taken, rel=0.05)
+    assert bytes_needed(asked, shards, range(4)) == pytest.approx(taken, rel=0.08)  # records: 2 or 3 blocks
 
 
 def test_another_set_in_the_folder_is_refused(straight: Path) -> None:

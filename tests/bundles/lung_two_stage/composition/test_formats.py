@@ -39,6 +39,17 @@ def test_nifti_has_the_spacing_and_the_patients_axes() -> None:
     assert np.asarray(image.dataobj)[1, 0, 0] == -650
 
 
+def test_files_say_that_they_are_synthetic() -> None:
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    png, wide = Format("png"), Format("png16")
+    for content in (png.image(HU, 1.0), wide.image(HU, 1.0), png.mask(labels, 1.0)):
+        text = Image.open(io.BytesIO(content)).info
+        assert text == {"Description": "synthetic, lung_two_stage 0.1.0", "Software": "lung_two_stage 0.1.0"}
+    for content in (Format("nifti").image(HU, 0.7), Format("nifti").mask(labels, 0.7)):
+        header = nib.Nifti1Image.from_bytes(gzip.decompress(content)).header
+        assert header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
+
+
 def test_masks_keep_their_values() -> None:
     labels = np.array([[0, 1], [2, 255]], np.uint8)
     for name in ("npy", "png", "png16", "nifti"):

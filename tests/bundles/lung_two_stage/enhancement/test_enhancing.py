@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bundles.lung_two_stage.composition.formats import made_by
 from bundles.lung_two_stage.composition.reading import Composites
 from bundles.lung_two_stage.enhancement.enhancing import BLOCK, Enhancement, model_facts
 from common.data.intensity import WINDOWS
@@ -46,7 +47,8 @@ def test_only_the_image_changes_and_the_record_says_by_what(composites: Path, tm
     ]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old.mask, new.mask)
-        assert new.record == {**old.record, "enhancer": {"sha256": "abc", "iteration": 7}}
+        added = {**made_by().marks, "enhancer": {"sha256": "abc", "iteration": 7}}
+        assert new.record == {**old.record, **added} and new.record["synthetic"] is True
         inside = (old.image > -1000) & (old.image < 330)
         assert set((new.image - old.image)[inside].tolist()) == {70}
 

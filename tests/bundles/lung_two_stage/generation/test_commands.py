@@ -14,6 +14,7 @@ from PIL import Image
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.generation.candidates import GeneratorModel
 from common.files import read_json
+from common.provenance import sha256_of
 from common.sharing.exporting import Settings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
 from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
@@ -39,8 +40,11 @@ def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
         assert done.code == 0, done.err
         files = {str(p.relative_to(tmp_path / file_type)) for p in (tmp_path / file_type).rglob("*.*")}
         names = [f"{('part_solid', 'solid')[k % 2]}/seed2_sample00000{k}{suffix}" for k in range(3)]
-        assert files == {"grid.png", *(f"{part}/{n}" for part in ("samples", "alpha") for n in names)}
+        record = "samples/seed2_samples000000-000002.json"
+        assert files == {"grid.png", record, *(f"{part}/{n}" for part in ("samples", "alpha") for n in names)}
+        assert read_json(tmp_path / file_type / record)["model_sha256"] == sha256_of(settings["ckpt_path"])
     volume = nib.load(tmp_path / "nifti" / "samples" / names[0])
+    assert volume.header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
     alpha = nib.load(tmp_path / "nifti" / "alpha" / names[0])
     assert volume.header.get_zooms()[:2] == (2.5, 2.5) and volume.shape == (SIZE, SIZE, 1)
     gray = np.asarray(Image.open(tmp_path / "png" / "samples" / names[0].replace(".nii.gz", ".png")), float)

@@ -19,6 +19,7 @@ from bundles.lung_two_stage.generation.layers import GeneratedLayer, LayerSettin
 from common.data.intensity import WINDOWS
 from common.errors import UserError
 from common.files import read_json
+from common.provenance import Provenance
 from tests.bundles.lung_two_stage.generation.made_banks import PATIENTS, SIZE, made_nodules
 from tests.bundles.lung_two_stage.generation.made_models import make_model
 from tests.bundles.lung_two_stage.generation.test_similarity import Pixels
@@ -48,7 +49,9 @@ def data(work: Path) -> BankData:
 
 
 def test_a_bank_of_real_and_generated_nodules(data: BankData, tmp_path: Path) -> None:
-    report = generate(data, nodule_model(data), Wanted(7, 12, 40), Pixels(), tmp_path / "nodules")
+    made_by = Provenance("painter", seed=0)
+    report = generate(data, nodule_model(data), Wanted(7, 12, 40), Pixels(), tmp_path / "nodules", made_by)
+    assert (report["synthetic"], report["bundle"], report["seed"]) == (True, "painter", 0)
     bank = NoduleBank.load(tmp_path / "nodules")
     real, made = (bank.chosen(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
     assert (len(real), len(made)) == (7, 12)

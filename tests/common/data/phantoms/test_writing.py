@@ -38,6 +38,7 @@ def test_two_contrasts_lie_in_two_folders_under_one_name(tmp_path: Path) -> None
     made = make_phantom(5, 1, SHAPE, contrasts=True)
     image, native = (nib.load(folder / kind / "phantom_001.nii.gz") for kind in ("images", "native"))
     assert made.native is not None and native.get_data_dtype() == np.int16
+    assert image.header["descrip"].item() == b"synthetic, drawn phantom"
     assert np.array_equal(np.asanyarray(image.dataobj), made.image)
     assert np.array_equal(np.asanyarray(native.dataobj), made.native)
     assert np.array_equal(image.affine, native.affine)

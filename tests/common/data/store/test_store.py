@@ -9,6 +9,7 @@ import pytest
 
 from common.data.store import store as store_module
 from common.data.store.reading import SliceReader
+from common.data.store.records import FORMAT
 from common.data.store.request import Geometry, Intensity, Request
 from common.data.store.store import SliceStore
 from common.errors import UserError
@@ -170,7 +171,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "record cut short": lambda array, record: os.truncate(record, 200),
     "record of something else": lambda array, record: record.write_text("[1, 2]") and None,
     "record of an earlier format": lambda array, record: (
-        record.write_text(record.read_text().replace('"format": 1', '"format": 0')) and None
+        record.write_text(record.read_text().replace(f'"format": {FORMAT}', '"format": 0')) and None
     ),
 }
 

@@ -1,0 +1,134 @@
+"""What every written image says of itself: that it is synthetic, and what made it.
+
+A NIfTI header says it in ``descrip`` and ``aux_file``, a PNG in text chunks, a GIF or JPEG in its comment.
+What inference writes has a JSON file beside it too. Nothing here depends on date or place: the same model,
+seed and condition give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from PIL.PngImagePlugin import PngInfo
+
+from common.data.samples import stem
+from common.files import read_json, write_json
+from common.paths import METADATA, bundle_root
+
+SYNTHETIC = "synthetic"
+SHEET = "synthetic: a sheet with generated images, which may show real ones beside them"
+"""For pictures of several images, drawn while a model is trained or evaluated."""
+DESCRIP_BYTES, AUX_FILE_BYTES = 79, 23  # of NIfTI's 80 and 24, the last is a zero
+HASH_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the images of a run.
+
+    Args:
+        bundle: its name, e.g. ``pix2pix_covid``; empty where it is not known.
+        bundle_root: its folder, whose metadata give the version; None for no version.
+        model: the weights file; hashed when the first image is written. None where no single model drew.
+        seed: of what was drawn; None where nothing was.
+    """
+
+    bundle: str = ""
+    bundle_root: str | Path | None = None
+    model: str | Path | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, bundle: str, model: str | Path | None = None, seed: int | None = None) -> Provenance:
+        """Of a bundle whose folder is found by its name."""
+        return cls(bundle, bundle_root(bundle), model, seed)
+
+    @cached_property
+    def version(self) -> str:
+        """Of the bundle; empty where nothing says it."""
+        path = None if self.bundle_root is None else Path(self.bundle_root) / METADATA
+        return str(read_json(path).get("version", "")) if path is not None and path.is_file() else ""
+
+    @cached_property
+    def model_sha256(self) -> str | None:
+        """SHA-256 of the weights file; None where there is none."""
+        model = None if self.model is None else Path(self.model)
+        return sha256_of(model) if model is not None and model.is_file() else None
+
+    @property
+    def maker(self) -> str:
+        """Bundle and version."""
+        return " ".join(part for part in (self.bundle, self.version) if part)
+
+    @property
+    def text(self) -> str:
+        """``synthetic, BUNDLE VERSION``."""
+        return ", ".join(part for part in (SYNTHETIC, self.maker) if part)
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Of the `record` what does not depend on model, seed and condition."""
+        return {SYNTHETIC: True, "bundle": self.bundle, "version": self.version}
+
+    def record(self, condition: str | Path | None = None, **facts: Any) -> dict[str, Any]:
+        """Plain JSON of all that is known.
+
+        Args:
+            condition: the file that the image was drawn from; its name alone is kept.
+            facts: what else is known, such as the number of the sample.
+        """
+        return {
+            **self.marks,
+            "model_sha256": self.model_sha256,
+            "seed": self.seed,
+            **({} if condition is None else {"condition": Path(condition).name}),
+            **facts,
+        }
+
+    def png(self, condition: str | Path | None = None, **facts: Any) -> PngInfo:
+        """Text chunks for PIL's ``pnginfo``: Description, Software, and the `record` as Comment."""
+        chunks = png_text(self.text, self.maker)
+        chunks.add_text("Comment", json.dumps(self.record(condition, **facts), sort_keys=True))
+        return chunks
+
+    def mark(self, header: nib.Nifti1Header) -> None:
+        """Puts it into a NIfTI header: ``descrip`` has the `text`, ``aux_file`` the model's hash."""
+        digest = self.model_sha256
+        mark_header(header, self.text, SYNTHETIC if digest is None else f"sha256:{digest[:HASH_SHOWN]}")
+
+    def write_beside(self, image: Path, condition: str | Path | None = None, **facts: Any) -> Path:
+        """Writes the `record` as ``NAME.json`` beside the image ``NAME.png`` or ``NAME.nii.gz``."""
+        path = image.with_name(f"{stem(image)}.json")
+        write_json(path, self.record(condition, **facts))
+        return path
+
+
+UNKNOWN = Provenance()
+"""Says no more than that an image is synthetic."""
+
+
+def png_text(description: str, software: str = "") -> PngInfo:
+    """Text chunks for PIL's ``pnginfo``."""
+    chunks = PngInfo()
+    chunks.add_text("Description", description)
+    if software:
+        chunks.add_text("Software", software)
+    return chunks
+
+
+def mark_header(header: nib.Nifti1Header, descrip: str, aux_file: str = SYNTHETIC) -> None:
+    """Both texts into a NIfTI header, cut to what fits; what a source's header said there goes."""
+    header["descrip"] = descrip.encode("ascii", "replace")[:DESCRIP_BYTES]
+    header["aux_file"] = aux_file.encode("ascii", "replace")[:AUX_FILE_BYTES]
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
