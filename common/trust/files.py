@@ -9,7 +9,7 @@ from pathlib import Path
 from common.data.folders import MASK_FOLDERS
 from common.data.image_layouts import find_images
 from common.data.layouts import detect_layout, expand, find_samples, find_volumes, mask_file
-from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, default_pattern, patient_of
+from common.data.patients import patient_of
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem
 from common.data.volume_files import VOLUME_SUFFIXES, is_volume
@@ -46,7 +46,7 @@ def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -
             f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI or MHD files or tar shards there"
         )
     labels = labels_folder if labels_folder is not None else beside
-    records = [Sample(file, None, _patient(file, folder, settings)) for file in images]
+    records = [Sample(file, None, patient_of(file, settings.patient_pattern)) for file in images]
     return records if labels is None else labelled(records, labels)
 
 
@@ -168,9 +168,3 @@ def _is_image(file: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
     return not hidden and file.stem not in SHEETS and not set(BESIDE) & set(file.parts[:-1])
 
-
-def _patient(file: Path, folder: Path, settings: ReadingSettings) -> str:
-    default = FRAME_PATTERN if is_volume(file) else SOURCE_PATTERN
-    if settings.kind == PAIRS:
-        default = default_pattern(file)
-    return patient_of(file, settings.patient_pattern or default)

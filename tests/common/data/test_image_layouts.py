@@ -134,7 +134,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images found"):
         find_images(tmp_path)
     with pytest.raises(
-        UserError, match="layout 'x' is unknown; choose one of auto, phantom, pairs, classes, flat"
+        UserError, match="layout 'x' is unknown; choose one of auto, phantom, pairs, classes, patients, flat"
     ):
         find_images(tmp_path, layout="x")
     picture(tmp_path / "covid" / "a.png", 1)
