@@ -46,6 +46,7 @@ def parser() -> Parser:
         made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
     made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
+    made.add_argument("--patient_pattern", metavar="REGEX", help="what in file names is the patient")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
     made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
     made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="instead of a download")

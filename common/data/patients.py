@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pydicom
-
 from common.data.samples import stem
 from common.data.volume_files import (
     DICOM_SUFFIXES,
@@ -125,8 +123,8 @@ def series_of(folder: Path) -> str:
     suffixes = ("", *DICOM_SUFFIXES)
     if not files or not all(file.is_file() and file.suffix.lower() in suffixes for file in files):
         return ""
-    found = {_header(files[place]).get("SeriesInstanceUID", "") for place in (0, len(files) // 2, -1)}
-    return str(found.pop()) if len(found) == 1 and len(files) > 1 else ""
+    found = {_header(files[place])["SeriesInstanceUID"] for place in (0, len(files) // 2, -1)}
+    return found.pop() if len(found) == 1 and len(files) > 1 else ""
 
 
 def _matched(text: str, pattern: str) -> Whose:
@@ -149,19 +147,21 @@ def _of_header(image: Path) -> str:
     if not first.name.lower().endswith(DICOM_SUFFIXES) and not image.is_dir():
         return ""
     header = _header(first)
-    identity = str(header.get("PatientID", "") or "").strip()
-    if not _NOBODY.fullmatch(identity):
-        return identity
-    return "" if image.is_dir() else str(header.get("SeriesInstanceUID", "") or "")
+    if not _NOBODY.fullmatch(header["PatientID"]):
+        return header["PatientID"]
+    return "" if image.is_dir() else header["SeriesInstanceUID"]
 
 
-def _header(file: Path) -> pydicom.Dataset:
-    """Whose a DICOM file is; empty where it cannot be read."""
+def _header(file: Path) -> dict[str, str]:
+    """Whose a DICOM file is; empty values where it does not say so or cannot be read."""
     tags = ["PatientID", "SeriesInstanceUID"]
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+        import pydicom  # shared bundles do without, until a file needs it
+
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except Exception:  # whoever reads the voxels says what is wrong with it
-        return pydicom.Dataset()
+        return dict.fromkeys(tags, "")
+    return {tag: str(header.get(tag, "") or "").strip() for tag in tags}
 
 
 def _shortened(text: str) -> Whose:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.data.folders import MASK_FOLDERS
-from common.data.image_layouts import find_images
+from common.data.image_layouts import AUTO, find_images
 from common.data.layouts import detect_layout, expand, find_samples, find_volumes, mask_file
 from common.data.patients import patient_of
 from common.data.pictures import PICTURE_SUFFIXES
@@ -71,8 +71,8 @@ def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
             IMAGES: lambda: _of_classes(folder, settings, **given),
         }
         return finders[settings.kind]()
-    if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}):
-        return _of_classes(folder, settings, **given)  # one folder, or one a class
+    if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}, {3}):
+        return _of_classes(folder, settings, **given)  # one folder, or one a class or patient, or both
     return found(folder, None, settings)
 
 
@@ -146,7 +146,7 @@ def _label_files(folder: Path) -> list[Path]:
 
 def _of_classes(folder: Path, settings: ReadingSettings, **given: str) -> list[Sample]:
     """Images of the classes that the model learned; all where the folder has none of these."""
-    images = find_images(folder, **given)
+    images = find_images(folder, settings.info.get("layout", AUTO), **given)
     own = set(settings.info.get("classes", ())) & set(images.classes)
     return [sample for sample in images.samples if not own or sample.category in own]
 

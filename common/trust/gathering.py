@@ -42,16 +42,32 @@ def gather(options: Options, model: Path, drawn: Path) -> Sets:
         UserError: what `read_set`, `generate` and `check_sets` refuse.
     """
     info = model_info(model)
-    reading = ReadingSettings.of(info)
+    told = {} if options.patient_pattern is None else {"patient_pattern": options.patient_pattern}
+    reading = ReadingSettings.of(info, **told)
     real = read_set(options.real, reading)
+    known: Mapping[str, Any] = info.get("splits", {})
     if options.heldout is None:
-        known: Mapping[str, Any] = info.get("splits", {})
         real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
     else:
         heldout = read_set(options.heldout, reading)
+        refuse_seen(heldout, known)
     sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
     check_sets(sets, drawn=bool(options.generate))
     return sets
+
+
+def refuse_seen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
+    """Checks that the model was trained on none of the held-out patients.
+
+    Raises:
+        UserError: names one.
+    """
+    seen = set(splits.get("train", ())) & {*heldout.scans, *heldout.patients}
+    if seen:
+        raise UserError(
+            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained on it; remove the "
+            "images"
+        )
 
 
 def _synthetic(

@@ -28,6 +28,7 @@ class Options:
         synthetic: images in question, or where to put those that are drawn.
         condition: their conditions, files of equal names.
         generate: how many to draw from the bundle; 0 for none.
+        patient_pattern: what in file names is the patient; None for the model's own or the field's ways.
         ckpt_path: the model; None for the bundle's own.
         sections: which, of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
@@ -52,6 +53,7 @@ class Options:
     condition: Path | None = None
     generate: int = 0
     ckpt_path: Path | None = None
+    patient_pattern: str | None = None
     sections: Sequence[str] = SECTIONS
     extractor: str = "randvgg"
     extractor_weights: Path | None = None

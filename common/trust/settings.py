@@ -24,7 +24,7 @@ class ReadingSettings:
         window: HU that become -1 and 1.
         fit: how slices become square, see `common.data.resizing.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
-        patient_pattern: see `common.data.patients.patient_of`; None for what suits the kind of file.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
         slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
             ones where there are labels, else those that the data set's layout gives.
         kind: ``images``, ``pairs`` (with lesion masks) or ``structures`` (with label maps of the heart).
@@ -68,6 +68,7 @@ class ReadingSettings:
             kind=STRUCTURES if "intensity" in info else IMAGES if "fit" in info or "layer" in info else PAIRS,
             slices="all" if info.get("layer") == "nodules" else "auto",  # one drawn without nodule counts too
             standardiser=None if state is None else Standardiser.from_state(state),
+            patient_pattern=info.get("split", {}).get("patient_pattern"),
             info=info,
         )
         return replace(settings, **changes)

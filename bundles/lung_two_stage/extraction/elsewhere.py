@@ -30,6 +30,7 @@ def find_normals(
     split_seed: int,
     share: float,
     seed: int,
+    patient_pattern: str | None = None,
 ) -> Parts[Sample]:
     """The scans and pictures of a folder by purpose, split by patient as the data set itself is.
 
@@ -44,7 +45,7 @@ def find_normals(
     if (place / ANNOTATIONS).is_file():
         found = list(find_nodule_scans(place, unannotated="normal"))
     else:
-        found = _whole(find_images(place).samples)
+        found = _whole(find_images(place, patient_pattern=patient_pattern).samples)
     if len({sample.unit for sample in found}) < 4:
         return Parts(found, [], [])
     split = split_samples(place, found, fractions, split_seed)

@@ -79,7 +79,9 @@ class Extraction:
         self.normals_dir = None if normals_dir is None else Path(normals_dir)
         self.elsewhere: Parts[Sample] = Parts([], [], [])
         if self.normals_dir is not None:
-            self.elsewhere = find_normals(self.normals_dir, fractions, split_seed, share, seed)
+            self.elsewhere = find_normals(
+                self.normals_dir, fractions, split_seed, share, seed, data.patient_pattern
+            )
             self._check_elsewhere(self.normals_dir)
         self.skipped: Counter[str] = Counter()
         self.categories: list[str] = []
