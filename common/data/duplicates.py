@@ -48,8 +48,9 @@ def near_duplicate_groups(samples: Sequence[Sample], threshold: float = SAME_SCA
 def scan_groups(samples: Sequence[Sample]) -> list[int]:
     """A group number for each slice, of slices in the order of their scans.
 
-    Neighbours that are alike share one, and so do slices that show the same. On eight chest CTs of 1 to 8 mm neighbouring slices correlate by 0.953 at least, the last of one scan and
-    the first of the next by 0.724 at most.
+    Neighbours that are alike share one, and so do slices that show the same. On eight chest CTs of 1 to 8 mm
+    neighbouring slices correlate by 0.953 at least, the last of one scan and the first of the next by 0.724
+    at most.
 
     Raises:
         UserError: a file is unreadable.

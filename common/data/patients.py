@@ -18,7 +18,7 @@ from common.data.volume_files import (
 )
 from common.errors import UserError
 
-# Names that `common.data.harmonise` writes, PATIENT_NUMBER; and what is made of one: PATIENT_NUMBER_variant02.
+# Names that `common.data.harmonise` writes, PATIENT_NUMBER; what is made of one, PATIENT_NUMBER_variant02.
 SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+(?:_variant\d+)?$"
 
 # Identifiers of public sets (BIDS; LIDC-IDRI, TCGA and other TCIA collections) and DICOM's own, anywhere.

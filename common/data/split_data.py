@@ -175,13 +175,13 @@ def split_samples(
         raise UserError(f"fractions {list(fractions)}: give three numbers, for train, val and test")
     shares = (fractions[0], fractions[1], fractions[2])
     if trained is None:
-        return split_by_patient(samples, shares, seed, apart)
+        return split_by_patient(samples, shares, seed, apart, folder)
     rule = trained.get("split", {})
     if rule.get("rule") == SPLITS_FILE:
         raise UserError(f"{table}: missing, but the model was trained with such a table; put it there")
     if rule.get("rule") == RULE:
         logger.warning("%s: the model names no patients of its training: split by its rule again", folder)
-        return split_by_patient(samples, tuple(rule["fractions"]), int(rule["seed"]), apart)
+        return split_by_patient(samples, tuple(rule["fractions"]), int(rule["seed"]), apart, folder)
     logger.warning("%s: the model does not say how it was split: as earlier versions would have", folder)
     return earlier_split(samples, shares, seed, apart)
 
@@ -207,8 +207,8 @@ def keep_split(folder: str | os.PathLike[str], facts: Mapping[str, Any], resume:
         if other:
             parts = [part.get(other[0], "no part") for part in (before, now)]
             raise UserError(
-                f"{kept[0]}: patient {other[0]} was in {parts[0]} when the run began and is in {parts[1]} now "
-                f'({len(other)} in all); bring the data back, or put "splits" as {SPLITS_FILE} into their folder'
+                f"{kept[0]}: patient {other[0]} was in {parts[0]} when the run began, {parts[1]} now "
+                f"({len(other)} so in all); bring the data back, or put these splits as {SPLITS_FILE} there"
             )
     if is_main() and (kept is None or kept[0] != path):
         write_json(path, {name: facts[name] for name in ("splits", "split") if name in facts})

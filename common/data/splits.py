@@ -14,6 +14,7 @@ from common.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+LEAST = 0.75
 RULE = "hash 38750"
 """Goes into the hash and stands beside each model. Of many numbers this one brings the phantoms, and public
 sets that the bundles are tested with, close to 70, 15 and 15 per cent."""
@@ -24,12 +25,14 @@ def split_by_patient(
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     apart: Collection[str] = ("doctor",),
+    where: str | os.PathLike[str] = "",
 ) -> dict[str, list[Sample]]:
     """Splits so that no patient (nor person with several scans) is in two parts.
 
     A hash of the patient's name and the seed says which part: it stays when other patients come or go, and
-    the fractions are met as chance has it. Where this leaves a part empty, or without one of several sites
-    of three patients or more, the patient whose hash comes nearest moves there, and one line says so.
+    the fractions are met as chance has it. Where this leaves a part empty, or with less than `LEAST` of its
+    share of patients, those whose hash comes nearest move there, and one line says who; so for each of
+    several sites, too, that has three patients or more.
 
     Args:
         samples: the whole set.
@@ -37,6 +40,7 @@ def split_by_patient(
         seed: another seed gives another split; the order of ``samples`` does not matter.
         apart: groups that are reported apart: they form splits of their own name and take no part in the
             others, unless the set holds nothing else.
+        where: the set's folder, for messages.
     Raises:
         UserError: fewer than three patients, or fractions that are not positive.
     """
@@ -49,7 +53,7 @@ def split_by_patient(
     for units in _sites(common):
         moved += _fill(part_of, {unit: place[unit] for unit in units}, ends)
     if moved:
-        logger.warning("%s: %s, for no part to be empty", _where(samples), "; ".join(moved))
+        logger.warning("%s: %s, or that part would lack patients", where or _where(samples), "; ".join(moved))
     parts = {name: [s for s in common if part_of[s.unit] == n] for n, name in enumerate(SPLITS)}
     return {**parts, **groups}
 
@@ -154,17 +158,19 @@ def _sites(samples: Sequence[Sample]) -> list[list[str]]:
 
 
 def _fill(part_of: dict[str, int], place: Mapping[str, float], ends: Sequence[float]) -> list[str]:
-    """Moves the nearest patients into empty parts; who went where, in words."""
-    moved = []
-    for part in range(len(SPLITS)):
-        counts = Counter(part_of[unit] for unit in place)
-        if counts[part]:
-            continue
-        start = ends[part - 1] if part else 0.0
-        free = [unit for unit in place if counts[part_of[unit]] > 1]
-        unit = min(free, key=lambda name: (max(start - place[name], place[name] - ends[part]), name))
-        moved.append(f"patient {unit} moves from {SPLITS[part_of[unit]]} to {SPLITS[part]}")
-        part_of[unit] = part
+    """Moves the nearest patients into parts that lack some; who went where, in words."""
+    starts, moved = (0.0, *ends[:-1]), []
+    due = [LEAST * len(place) * (end - start) for start, end in zip(starts, ends, strict=True)]
+    least = [min(max(1, int(count)), len(place) - 2) for count in due]
+    counts = Counter(part_of[unit] for unit in place)
+    for part, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        while counts[part] < least[part]:
+            free = [unit for unit in place if counts[part_of[unit]] > least[part_of[unit]]]
+            unit = min(free, key=lambda name: (max(start - place[name], place[name] - end), name))
+            moved.append(f"patient {unit} moves from {SPLITS[part_of[unit]]} to {SPLITS[part]}")
+            counts.subtract([part_of[unit]])
+            counts[part] += 1
+            part_of[unit] = part
     return moved
 
 

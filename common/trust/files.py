@@ -71,7 +71,8 @@ def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
             IMAGES: lambda: _of_classes(folder, settings, **given),
         }
         return finders[settings.kind]()
-    if settings.kind != STRUCTURES and {_depth(file, folder) for file in image_files(folder)} in ({1}, {2}, {3}):
+    depths = {_depth(file, folder) for file in image_files(folder)}
+    if settings.kind != STRUCTURES and depths in ({1}, {2}, {3}):
         return _of_classes(folder, settings, **given)  # one folder, or one a class or patient, or both
     return found(folder, None, settings)
 

@@ -110,9 +110,10 @@ def test_names_that_tell_nobody_are_known_as_such() -> None:
 
 
 def test_a_nifti_file_of_one_slice_is_a_slice(tmp_path: Path) -> None:
-    for name, depth in {"lung_003_00": 1, "lung_003": 4}.items():
-        nib.save(nib.Nifti1Image(np.zeros((3, 2, depth), np.int16), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    assert patient_of(tmp_path / "lung_003_00.nii.gz") == patient_of(tmp_path / "lung_003.nii.gz") == "lung_003"
+    slice_, volume = tmp_path / "lung_003_00.nii.gz", tmp_path / "lung_003.nii.gz"
+    for path, depth in ((slice_, 1), (volume, 4)):
+        nib.save(nib.Nifti1Image(np.zeros((3, 2, depth), np.int16), np.eye(4)), path)
+    assert patient_of(slice_) == patient_of(volume) == "lung_003"
 
 
 def series(folder: Path, patient: str, uid: str = "1.2.3") -> Path:
