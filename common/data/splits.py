@@ -67,12 +67,14 @@ def drawn(name: str, seed: int, purpose: str = RULE) -> float:
 def held_out(names: Collection[str], share: float, seed: int, purpose: str, least: int = 1) -> list[str]:
     """A share of patients, sorted; who it is stays when others come or go.
 
-    Those whose number (`drawn`) is below the share; at least ``least``, and all but one at most, where there
-    are so many: then whoever comes nearest goes over.
+    Those whose number (`drawn`) is below the share. Where these are fewer than ``least``, or one of the sides
+    has less than `LEAST` of its share or nobody, whoever comes nearest goes over.
     """
     order = sorted(set(names), key=lambda name: (drawn(name, seed, purpose), name))
     count = sum(drawn(name, seed, purpose) < share for name in order)
-    return sorted(order[: max(min(max(count, least), len(order) - 1), 0)])
+    lowest = max(least, int(LEAST * share * len(order)))
+    highest = max(len(order) - max(1, int(LEAST * (1 - share) * len(order))), min(least, len(order) - 1))
+    return sorted(order[: max(min(max(count, lowest), highest), 0)])
 
 
 def apart_and_common(

@@ -165,7 +165,8 @@ def told(folder: Path, **settings: str) -> dict[str, list[str]]:
     found = find_images(folder, **settings)
     assert len({sample.name for sample in found.samples}) == len(found.samples)
     return {
-        name: [sample.patient for sample in found.samples if sample.category == name] for name in found.classes
+        name: [sample.patient for sample in found.samples if sample.category == name]
+        for name in found.classes
     }
 
 

@@ -41,7 +41,8 @@ def test_patients_names_are_not_shared(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model.json").read_bytes()) == facts
     write_json(tmp_path / "other.json", {"a": 1.5})
     assert shared_bytes(tmp_path / "other.json") == (tmp_path / "other.json").read_bytes()
-    contents = bundle_contents(repository_root(), "dcgan_covid", {"models/model.json": tmp_path / "model.json"})
+    models = {"models/model.json": tmp_path / "model.json"}
+    contents = bundle_contents(repository_root(), "dcgan_covid", models)
     assert contents["models/model.json"] == shared and not any(b"Moe" in part for part in contents.values())
 
 
