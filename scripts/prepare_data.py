@@ -40,6 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hu_offset", type=float, help="what to add to volumes of CT that are no HU, e.g. -1024")
     add("--standardise", default="none", choices=METHODS, help="common look for slices that are not HU")
     add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
+    add("--patient_pattern", metavar="REGEX", help="what in file names is the patient, its one group")
     add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
     add("--seed", type=int, default=0, help="seed of the split (default 0)")
     add("--download_only", action="store_true", help="stop after download and check")
@@ -82,7 +83,8 @@ def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Da
     # A root that holds folders named after sets is the folder of all sets, not one of them.
     alone = len(set(options.names)) == 1 and not any((options.root / name).is_dir() for name in registry)
     folder = obtain(dataset, options.root, root_is_set=alone)
-    return Source(dataset, folder, tuple(options.foreground) if options.foreground else None)
+    foreground = tuple(options.foreground) if options.foreground else None
+    return Source(dataset, folder, foreground, options.patient_pattern)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,8 @@ def parser() -> Parser:
     made.add_argument(
         "--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)"
     )
-    made.add_argument(
-        "--patient_pattern", metavar="REGEX", help="without --bundle: its group names a file's patient"
-    )
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
+    made.add_argument("--patient_pattern", metavar="REGEX", help="what in file names is the patient")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
     made.add_argument("--hu_offset", type=float, metavar="HU", help="added to volumes that are no HU: -1024")
     made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")

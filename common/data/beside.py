@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data.patients import default_pattern, patient_of
+from common.data.patients import patient_of
 from common.data.samples import Sample, stem
 from common.data.volume_files import META_SUFFIXES, NIFTI_SUFFIXES
 from common.errors import UserError
@@ -46,7 +46,7 @@ def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Samp
 
     Args:
         folder: searched to any depth; hidden files and folders are left out.
-        patient_pattern: see `common.data.patients.patient_of`; None for frames of one series together.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
     Raises:
         UserError: no labels at all, or a label without its image.
     """
@@ -60,7 +60,7 @@ def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Samp
 def _record(pair: _Pair, repeated: bool, pattern: str | None) -> Sample:
     case = pair.image.parent.name
     name = case if repeated or not pair.name else pair.name
-    patient = patient_of(pair.image, pattern or default_pattern(pair.image), name)
+    patient = patient_of(pair.image, pattern, name)
     return Sample(pair.image, pair.label, patient, group=case if repeated else "")
 
 

@@ -109,7 +109,7 @@ def harmonise(
         written = list(_write_all(found, folder, settings, progress))
         if not written:
             raise UserError(f"{sources[0].folder}: every mask is empty; see --keep_empty and --foreground")
-        splits = _split(written, settings, merged=len(sources) > 1)
+        splits = _split(written, settings, len(sources) > 1, output)
         _standardise(written, {sample.image for sample in splits["train"]}, standardiser)
         write_splits(folder / "splits.json", splits)
         write_json(folder / "provenance.json", _provenance(written, settings, standardiser))
@@ -153,17 +153,19 @@ def _write_all(
         yield Written(made, source, sample, part.is_hu, thumbnail(part.image))
 
 
-def _split(written: Sequence[Written], settings: Settings, merged: bool) -> dict[str, list[Sample]]:
+def _split(
+    written: Sequence[Written], settings: Settings, merged: bool, output: str | Path
+) -> dict[str, list[Sample]]:
     """By person. Groups that a set alone reports apart join the others in a merged set."""
     samples = [item.sample for item in written]
     if not merged:
-        return split_by_patient(samples, settings.fractions, settings.seed)
+        return split_by_patient(samples, settings.fractions, settings.seed, where=output)
     sets = [item.source.dataset.name for item in written]
     samples = join_persons(samples, sets, np.stack([item.thumbnail for item in written]))
     joined = len({sample.patient for sample in samples}) - len({sample.unit for sample in samples})
     if joined:
         logger.warning("%d patients show slices of another set's patients: kept together", joined)
-    return split_by_patient(samples, settings.fractions, settings.seed, apart=())
+    return split_by_patient(samples, settings.fractions, settings.seed, apart=(), where=output)
 
 
 def _standardise(written: Sequence[Written], training: set[Path], standardiser: Standardiser) -> None:

@@ -13,7 +13,7 @@ from common.data.augment import Augmentation
 from common.data.image_layouts import AUTO, find_images
 from common.data.images import ImageDataset
 from common.data.intensity import Window, window_by_name
-from common.data.split_data import SplitData, augmentation, split_samples
+from common.data.split_data import SplitData, augmentation
 from common.data.standardise import Standardiser
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class ImageData(SplitData[ImageDataset]):
         hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
         parts: which splits to load; None for all.
         standardiser_state: of a trained model's metadata; then nothing is fitted.
+        trained: what stands beside the model that is evaluated: its own split is taken, see
+            `common.data.split_data.split_samples`.
 
     Attributes:
         class_names: the chosen classes; ``class`` in the batches is the place among them.
@@ -68,6 +70,7 @@ class ImageData(SplitData[ImageDataset]):
         parts: Sequence[str] | None = None,
         standardiser_state: Mapping[str, Any] | None = None,
         hu_offset: float | None = None,
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window, self.fit, self.flips = window_by_name(window), fit, flips
@@ -77,7 +80,9 @@ class ImageData(SplitData[ImageDataset]):
         found = self._find(dataset_dir)
         chosen = found.chosen(classes, dataset_dir)
         self.class_names = chosen.classes
-        whole = split_samples(self.dataset_dir, found.samples, fractions, split_seed)
+        self.patient_pattern, self.layout = patient_pattern, layout
+        named = chosen.samples if trained and trained.get("splits") else found.samples
+        whole = self.split_by(named, fractions, split_seed, trained=trained)
         self.splits = {
             name: [sample for sample in part if sample.category in chosen.classes]
             for name, part in whole.items()
@@ -129,9 +134,10 @@ class ImageData(SplitData[ImageDataset]):
             "image_size": self.image_size,
             "classes": list(self.class_names),
             "fit": self.fit,
+            "layout": self.layout,
             "flips": self.flips,
             "standardiser": self.standardiser.state(),
-            "splits": self.patients(),
+            **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
 

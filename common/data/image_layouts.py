@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,9 @@ import numpy as np
 
 from common.data.duplicates import connected, near_duplicate_groups
 from common.data.folders import files_by_stem, paired_files
-from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples
-from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, patient_of
+from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples, pattern_of
+from common.data.patients import is_dicom, names_patient, patient_of, series_of
+from common.data.persons import keep_scans_together
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.severity import SEVERITIES, lung_slices
@@ -23,6 +24,8 @@ from common.errors import UserError
 
 LUNG_LABELS = Path("labels") / "lung"
 ALL, AUTO, PREFERRED = "all", "auto", "covid"
+LEAST_PATIENTS = 3
+"""Folders; fewer with numbers in their names may be classes, as ``grade1`` and ``grade2``."""
 
 
 class ImageSet(NamedTuple):
@@ -60,9 +63,10 @@ def find_images(
 
     Args:
         dataset_dir: the data set's folder.
-        layout: a key of `IMAGE_LAYOUTS`, or ``auto``.
-        patient_pattern: see `common.data.patients.patient_of`; None for `SOURCE_PATTERN` for pictures and
-            `FRAME_PATTERN` for volumes.
+        layout: a key of `IMAGE_LAYOUTS`, or ``auto``: sub-folders are patients where each is one DICOM
+            series, or where there are three at least with the names of patients (``case12``, ``P001``,
+            ``LIDC-IDRI-0001``); else classes.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
         hu_offset: what the samples' values need to be HU, see `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: missing folder, no fitting layout, no images.
@@ -73,28 +77,44 @@ def find_images(
     name = _layout_of(folder) if layout == AUTO else layout
     if name not in IMAGE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of {AUTO}, {', '.join(IMAGE_LAYOUTS)}")
-    found = IMAGE_LAYOUTS[name](folder, patient_pattern)
+    found = IMAGE_LAYOUTS[name](folder, pattern_of(folder, patient_pattern))
     if not found.samples:
         raise UserError(f"{folder}: no images found; put PNG, JPEG, NIfTI, MHD or DICOM files there")
     return found._replace(samples=with_hu_offset(found.samples, hu_offset))
 
 
 def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
-    """A sub-folder of images for each class, such as COVID-CT's ``covid`` and ``noncovid``."""
-    places = [place for place in sorted(folder.iterdir()) if _holds_images(place)]
-    samples = [
-        replace(sample, group=place.name, category=place.name, site=place.name)
+    """A sub-folder for each class, such as COVID-CT's ``covid`` and ``noncovid``.
+
+    It holds images, or folders of images, each of one patient (a DICOM series).
+    """
+    places = [place for place in sorted(folder.iterdir()) if _holds_images(place, depth=2)]
+    records = [
+        replace(record, group="-".join(filter(None, [place.name, record.group])), category=place.name)
         for place in places
-        for sample in _files(place, patient_pattern)
+        for record in _records(place, patient_pattern)
     ]
-    return ImageSet(_joined(samples), [place.name for place in places])
+    records = [replace(record, site=record.category) for record in records]
+    return ImageSet(_joined(records, folder, patient_pattern), [place.name for place in places])
+
+
+def patient_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
+    """A sub-folder for each patient: a DICOM series, slices, volumes, or folders of these; one class."""
+    name = folder.resolve().name
+    records = [
+        replace(record, category=name)
+        for place in sorted(folder.iterdir())
+        if _holds_images(place, depth=2)
+        for record in _of_patient(place, patient_pattern)
+    ]
+    return ImageSet(_joined(records, folder, patient_pattern), [name])
 
 
 def one_folder(folder: Path, patient_pattern: str | None = None) -> ImageSet:
     """Images of one class, which has the folder's name."""
     name = folder.resolve().name
-    samples = [replace(sample, category=name) for sample in _files(folder, patient_pattern)]
-    return ImageSet(_joined(samples), [name])
+    records = [replace(record, category=name) for record in _records(folder, patient_pattern)]
+    return ImageSet(_joined(records, folder, patient_pattern), [name])
 
 
 def phantom_slices(folder: Path, patient_pattern: str | None = None) -> ImageSet:
@@ -115,10 +135,9 @@ def phantom_slices(folder: Path, patient_pattern: str | None = None) -> ImageSet
 
 def without_masks(folder: Path, patient_pattern: str | None = None) -> ImageSet:
     """The images of a set of pairs; their groups are the classes."""
-    given = {} if patient_pattern is None else {"patient_pattern": patient_pattern}
     samples = [
         replace(sample, mask=None, category=sample.group or folder.resolve().name)
-        for sample in find_samples(folder, **given)
+        for sample in find_samples(folder, patient_pattern=patient_pattern)
     ]
     return ImageSet(samples, sorted({sample.category for sample in samples}))
 
@@ -128,6 +147,7 @@ IMAGE_LAYOUTS: dict[str, ImageLayout] = {
     "phantom": phantom_slices,
     "pairs": without_masks,
     "classes": class_folders,
+    "patients": patient_folders,
     "flat": one_folder,
 }
 
@@ -139,15 +159,22 @@ def _layout_of(folder: Path) -> str:
         detect_layout(folder)
         return "pairs"
     except UserError:
-        within = [place.name for place in sorted(folder.iterdir()) if _holds_images(place)]
+        within = [place for place in sorted(folder.iterdir()) if _holds_images(place, depth=2)]
     if not _holds_images(folder):
-        return "classes"
+        return "patients" if _are_patients(within) else "classes"
     if within:
         raise UserError(
-            f"{folder}: holds images beside folders of images ({', '.join(within)}); "
+            f"{folder}: holds images beside folders of images ({', '.join(place.name for place in within)}); "
             "move them into the folder of a class"
         )
     return "flat"
+
+
+def _are_patients(places: Sequence[Path]) -> bool:
+    """Whether folders are one patient each rather than one class each."""
+    if len(places) >= LEAST_PATIENTS and all(names_patient(place.name) for place in places):
+        return True
+    return bool(places) and all(series_of(place) for place in places)
 
 
 def _names(classes: str | Sequence[str], known: Sequence[str]) -> list[str]:
@@ -159,41 +186,60 @@ def _names(classes: str | Sequence[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(str(name).strip() for name in listed))
 
 
-def _holds_images(place: Path) -> bool:
+def _holds_images(place: Path, depth: int = 1) -> bool:
+    """Whether a folder, or one so many levels below it, has images in it."""
     if not place.is_dir() or place.name.startswith("."):
         return False
-    return any(_is_image(file) for file in place.iterdir())
+    if any(_is_image(file) for file in place.iterdir()) or series_of(place):
+        return True
+    return depth > 1 and any(_holds_images(inner, depth - 1) for inner in place.iterdir())
 
 
 def _is_image(file: Path) -> bool:
     known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    return file.name.lower().endswith(known) and not file.name.startswith(".")
+    return file.name.lower().endswith(known) and not file.name.startswith(".") and file.is_file()
 
 
-def _files(folder: Path, pattern: str | None) -> list[Sample]:
-    """The slices of a folder's files, each with its patient."""
-    samples: list[Sample] = []
+def _records(folder: Path, pattern: str | None) -> Iterator[Sample]:
+    """A folder's files, and its sub-folders, each of one patient; itself where it is one DICOM series."""
+    if series_of(folder):
+        yield Sample(folder, None, patient_of(folder, pattern))
+        return
     for name, file in sorted(files_by_stem(folder).items()):
-        default = FRAME_PATTERN if is_volume(file) else SOURCE_PATTERN
-        samples += expand(Sample(file, None, patient_of(file, pattern or default, name)))
-    return samples
+        if file.is_file():
+            yield Sample(file, None, patient_of(file, pattern, None if is_volume(file) else name))
+        elif _holds_images(file, depth=2):
+            yield from _of_patient(file, pattern)
 
 
-def _joined(samples: list[Sample]) -> list[Sample]:
-    """Patients whose pictures are nearly the same become one person, so that no split parts them."""
-    pictures = [sample for sample in samples if sample.index is None]
-    if not pictures:
-        return samples
-    alike = near_duplicate_groups([sample.image for sample in pictures])
-    if len(pictures) > 1 and len(set(alike)) == 1:
+def _of_patient(folder: Path, pattern: str | None) -> Iterator[Sample]:
+    """What lies in the folder of one patient, named by the files (DICOM headers) or by the folder."""
+    for record in _records(folder, pattern):
+        own = record.image == folder or record.group or pattern is not None
+        patient = record.patient if own or is_dicom(record.image) else patient_of(folder)
+        inner = "" if record.image == folder else folder.name
+        yield replace(record, patient=patient, group="-".join(filter(None, [inner, record.group])))
+
+
+def _joined(records: Sequence[Sample], folder: Path, pattern: str | None) -> list[Sample]:
+    """The records' slices. Patients whose pictures are nearly the same become one person, so that no split
+    parts them."""
+    records = keep_scans_together(records, folder, pattern)
+    pictures = [record for record in records if not is_volume(record.image)]
+    alike = near_duplicate_groups(pictures)
+    if len(pictures) > 1 and len(pictures) == len(records) and len(set(alike)) == 1:
         where = pictures[0].image.parent
         raise UserError(f"{where}: all {len(pictures)} images are the same or nearly so; bring others")
-    patients = list(dict.fromkeys(sample.patient for sample in samples))
+    patients = list(dict.fromkeys(record.patient for record in records))
     number = {patient: index for index, patient in enumerate(patients)}
     first: dict[int, int] = {}
     links = [
-        (number[sample.patient], first.setdefault(group, number[sample.patient]))
-        for sample, group in zip(pictures, alike, strict=True)
-    ]
-    person = connected(np.array(links), len(patients))
-    return [replace(sample, person=f"person_{person[number[sample.patient]]:04d}") for sample in samples]
+        (number[record.patient], first.setdefault(group, number[record.patient]))
+        for record, group in zip(pictures, alike, strict=True)
+    ] + [(number[record.patient], number[record.person]) for record in records if record.person]
+    groups = connected(np.array(links, np.int64).reshape(-1, 2), len(patients))
+    persons: dict[int, str] = {}
+    for patient in sorted(patients):
+        persons.setdefault(groups[number[patient]], patient)
+    joined = (replace(record, person=persons[groups[number[record.patient]]]) for record in records)
+    return [sample for record in joined for sample in expand(record)]

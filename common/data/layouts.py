@@ -14,13 +14,15 @@ from pathlib import Path
 from common.data.beside import EXPECTED, has_labels_beside, labels_beside
 from common.data.duplicates import near_duplicate_groups
 from common.data.folders import MASK_FOLDERS, image_files, paired_files
-from common.data.patients import FRAME_PATTERN, SLICE_PATTERN, default_pattern, patient_of
+from common.data.patients import SLICE_PATTERN, patient_of
+from common.data.persons import keep_scans_together
 from common.data.samples import Sample, stem
 from common.data.volume_files import is_volume
 from common.data.volumes import volume_depth
 from common.errors import UserError
 
 PHANTOM_MARKER = "phantom.json"
+PROVENANCE = "provenance.json"
 # COVID-SemiSeg's pseudo masks are a network's soft output, 0..255.
 SOFT_MASK_THRESHOLD = 128
 DOCTOR_ORIENTATION = "transpose"
@@ -29,16 +31,15 @@ _CASE = re.compile(r"radiopaedia_org_(?P<case>.+?-\d+)_")
 
 
 def find_samples(
-    dataset_dir: str | os.PathLike[str], layout: str = "auto", patient_pattern: str = SLICE_PATTERN
+    dataset_dir: str | os.PathLike[str], layout: str = "auto", patient_pattern: str | None = None
 ) -> list[Sample]:
     """All slices of a data set, in a fixed order. Volumes become one sample for each axial slice.
 
     Args:
         dataset_dir: the data set's folder.
         layout: a key of `LAYOUTS`, or ``auto``.
-        patient_pattern: for plain slice files, a regular expression on the stem whose group ``patient`` (or
-            group 1) names the patient. Stems that do not match are patients of
-            their own, as are volumes, but for the frames of one series.
+        patient_pattern: a regular expression on the stem whose group ``patient`` (or group 1) names the
+            patient, see `common.data.patients.whose`; None for the field's ways of naming.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or mask without its partner.
     """
@@ -64,8 +65,7 @@ def find_volumes(
         dataset_dir: ``images/`` with labels of equal names in ``labels/<labels>/``, ``labels/`` or ``masks/``
             (the first of these that exists), or volumes with their labels beside them.
         layout: ``image_mask_folders``, ``labels_beside`` or ``auto``.
-        patient_pattern: see `common.data.patients.patient_of`; None for `SLICE_PATTERN` for pictures and
-            `FRAME_PATTERN` for volumes.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
         labels: which of several kinds of labels; a path for a folder elsewhere.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or label without its partner.
@@ -84,10 +84,11 @@ def _label_folders(folder: Path, pattern: str | None, labels: str | os.PathLike[
     places = [folder / "labels" / labels, *(folder / name for name in ("labels", "masks"))]
     place = next((place for place in places if place.is_dir()), places[1])
     group = "phantom" if (folder / PHANTOM_MARKER).is_file() else ""
-    return [
-        Sample(image, label, patient_of(image, pattern or default_pattern(image)), group=group)
+    records = [
+        Sample(image, label, patient_of(image, pattern), group=group)
         for image, label in paired_files(folder, place)
     ]
+    return keep_scans_together(records, folder, pattern)
 
 
 def _existing(dataset_dir: str | os.PathLike[str]) -> Path:
@@ -117,21 +118,26 @@ def detect_layout(folder: Path) -> str:
     )
 
 
-def image_mask_folders(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+def image_mask_folders(folder: Path, patient_pattern: str | None = None) -> list[Sample]:
     """``images/`` and ``masks/`` with equal stems: slices, volumes, or DICOM series folders."""
-    return [
-        Sample(image, mask, patient_of(image, FRAME_PATTERN if is_volume(image) else patient_pattern))
-        for image, mask in paired_files(folder)
-    ]
+    pattern = pattern_of(folder, patient_pattern)
+    records = [Sample(image, mask, patient_of(image, pattern)) for image, mask in paired_files(folder)]
+    return keep_scans_together(records, folder, pattern)
 
 
-def phantom(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+def pattern_of(folder: Path, patient_pattern: str | None) -> str | None:
+    """The user's pattern; else `SLICE_PATTERN` for a folder that `common.data.harmonise` made."""
+    prepared = patient_pattern is None and (folder / PROVENANCE).is_file()
+    return SLICE_PATTERN if prepared else patient_pattern
+
+
+def phantom(folder: Path, patient_pattern: str | None = None) -> list[Sample]:
     """Made phantoms: NIfTI volumes; labels 1 ground glass and 2 consolidation both are lesion."""
     pairs = paired_files(folder)
     return [Sample(image, mask, stem(image), group="phantom", mask_values=(1, 2)) for image, mask in pairs]
 
 
-def covid_lesions(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sample]:
+def covid_lesions(folder: Path, patient_pattern: str | None = None) -> list[Sample]:
     """COVID-SemiSeg's ``doctor/`` and ``pseudo/`` slices: the parent folder, or one of the two."""
     parts = _covid_parts(folder)
     return [sample for name in sorted(parts) for sample in COVID_PARTS[name](parts[name])]
@@ -140,7 +146,7 @@ def covid_lesions(folder: Path, patient_pattern: str = SLICE_PATTERN) -> list[Sa
 def doctor_slices(folder: Path) -> list[Sample]:
     """Slices without a patient id: near-duplicates share one. All lie transposed, spine at the right."""
     pairs = paired_files(folder)
-    groups = near_duplicate_groups([image for image, _ in pairs])
+    groups = near_duplicate_groups([Sample(image, None, "") for image, _ in pairs])
     return [
         Sample(
             image,
@@ -194,13 +200,13 @@ def _covid_parts(folder: Path) -> dict[str, Path]:
     return {"pseudo": folder} if first.startswith(("Data-1_coronacases", "Data-1_radiopaedia")) else {}
 
 
-Layout = Callable[[Path, str], list[Sample]]
+Layout = Callable[[Path, str | None], list[Sample]]
 COVID_PARTS: dict[str, Callable[[Path], list[Sample]]] = {"doctor": doctor_slices, "pseudo": pseudo_slices}
 LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
     "covid_lesions": covid_lesions,
     "image_mask_folders": image_mask_folders,
-    "labels_beside": lambda folder, _slice_pattern: labels_beside(folder),
+    "labels_beside": labels_beside,
 }
 VOLUME_LAYOUTS = ("image_mask_folders", "labels_beside")
 

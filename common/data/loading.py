@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.data.augment import Augmentation
 from common.data.intensity import Window, window_by_name
-from common.data.layouts import SLICE_PATTERN, find_samples
+from common.data.layouts import find_samples
 from common.data.nodule_slices import NoduleSlices
 from common.data.pairs import PairDataset
 from common.data.samples import Sample, with_hu_offset
 from common.data.sampling import BatchStream
 from common.data.slices import SliceDataset
-from common.data.split_data import SplitData, augmentation, split_samples
+from common.data.split_data import SplitData, augmentation
 from common.data.standardise import Standardiser
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class PairData(SplitData[PairDataset]):
         apart: groups that form a split of their own.
         parts: which splits to load; evaluating with a saved standardiser needs ``("test",)`` alone.
         standardiser_state: of a trained model's metadata; then nothing is fitted.
+        trained: what stands beside the model that is evaluated: its own split is taken, see
+            `common.data.split_data.split_samples`.
     Raises:
         UserError: a bad folder, file or setting.
     """
@@ -69,7 +71,7 @@ class PairData(SplitData[PairDataset]):
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
         layout: str = "auto",
-        patient_pattern: str = SLICE_PATTERN,
+        patient_pattern: str | None = None,
         mask_values: Sequence[int] | None = None,
         mask_threshold: int | None = None,
         source_range: Sequence[float] | None = None,
@@ -77,11 +79,13 @@ class PairData(SplitData[PairDataset]):
         parts: Sequence[str] | None = None,
         standardiser_state: Mapping[str, Any] | None = None,
         hu_offset: float | None = None,
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
         self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold, hu_offset)
-        self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed, apart)
+        self.patient_pattern = patient_pattern
+        self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, apart, trained)
         self.standardiser = (
             Standardiser(standardise, self.window)
             if standardiser_state is None
@@ -132,7 +136,7 @@ class PairData(SplitData[PairDataset]):
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
             "standardiser": self.standardiser.state(),
-            "splits": self.patients(),
+            **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
 
@@ -172,7 +176,7 @@ def ordered_loader(
 
 def _found(
     layout: str,
-    patient_pattern: str,
+    patient_pattern: str | None,
     mask_values: Sequence[int] | None,
     mask_threshold: int | None,
     hu_offset: float | None,

@@ -14,7 +14,7 @@ from common.data.intensity import Window, window_by_name
 from common.data.nodule_layouts import NoduleSample, find_nodule_scans
 from common.data.nodule_scan import NoduleScan, read_nodule_scan
 from common.data.nodule_slices import Balance, NoduleSlices
-from common.data.split_data import SplitData, augmentation, split_samples
+from common.data.split_data import SplitData, augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,11 @@ class NoduleData(SplitData[NoduleSlices]):
         seed: the run's seed (patches, augmentation).
         fractions: shares of train, val, test.
         split_seed: of the split and of the choice of slices without nodules.
-        layout, unannotated: see `common.data.nodule_layouts.find_nodule_scans`.
+        layout, unannotated, patient_pattern: see `common.data.nodule_layouts.find_nodule_scans`.
         hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
         parts: which splits to load as slices; None for all; whole scans need none, see `scans`.
+        trained: what stands beside the model that is evaluated: its own split is taken, see
+            `common.data.split_data.split_samples`.
     Raises:
         UserError: a bad folder, file or setting.
     """
@@ -56,14 +58,20 @@ class NoduleData(SplitData[NoduleSlices]):
         unannotated: str = "refuse",
         parts: Sequence[str] | None = None,
         hu_offset: float | None = None,
+        patient_pattern: str | None = None,
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
-        self.hu_offset = hu_offset
+        self.hu_offset, self.patient_pattern = hu_offset, patient_pattern
         self._find = partial(
-            find_nodule_scans, layout=layout, unannotated=unannotated, hu_offset=hu_offset
+            find_nodule_scans,
+            layout=layout,
+            unannotated=unannotated,
+            hu_offset=hu_offset,
+            patient_pattern=patient_pattern,
         )
-        self.splits = split_samples(self.dataset_dir, list(self._find(dataset_dir)), fractions, split_seed)
+        self.splits = self.split_by(list(self._find(dataset_dir)), fractions, split_seed, trained=trained)
         balance = Balance(normal_share, foreground).checked()
         self.datasets = {
             name: NoduleSlices(
@@ -120,6 +128,6 @@ class NoduleData(SplitData[NoduleSlices]):
             "nominal_hu": any(part.nominal_hu for part in self.datasets.values()),
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
-            "splits": self.patients(),
+            **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }

@@ -12,7 +12,8 @@ import numpy as np
 from common.data.folders import MASK_FOLDERS, image_files, paired_files
 from common.data.layouts import PHANTOM_MARKER
 from common.data.luna import WorldNodule, read_annotations
-from common.data.patients import default_pattern, patient_of
+from common.data.patients import patient_of
+from common.data.persons import keep_scans_together
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.unreadable import explained
 from common.data.volume_files import NIFTI_SUFFIXES, is_volume, itk_geometry, nifti_geometry
@@ -55,6 +56,7 @@ def find_nodule_scans(
     layout: str = "auto",
     unannotated: str = "refuse",
     hu_offset: float | None = None,
+    patient_pattern: str | None = None,
 ) -> list[NoduleSample]:
     """All scans of a data set, in a fixed order; ``patient`` is the unit of the splits.
 
@@ -64,6 +66,8 @@ def find_nodule_scans(
         unannotated: what a LUNA16 scan is whose series has no line in ``annotations.csv``: ``refuse``, or
             ``normal`` for a scan without nodules (LUNA16 has 287 of them).
         hu_offset: what the scans' values need to be HU, see `common.data.intensity.offset_to_hu`.
+        patient_pattern: of pictures and boxes, see `common.data.patients.whose`; None for the field's ways of
+            naming.
     Raises:
         UserError: missing folder, no fitting layout, no scans, a scan without its mask or annotations.
     """
@@ -77,10 +81,11 @@ def find_nodule_scans(
         return with_hu_offset(luna(folder, unannotated), hu_offset)
     if name not in NODULE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(NODULE_LAYOUTS)}")
-    return with_hu_offset(NODULE_LAYOUTS[name](folder), hu_offset)
+    records = with_hu_offset(NODULE_LAYOUTS[name](folder, patient_pattern), hu_offset)
+    return keep_scans_together(records, folder, patient_pattern)
 
 
-def phantom(folder: Path) -> list[NoduleSample]:
+def phantom(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
     """Made phantoms: NIfTI volumes with ``labels/nodule``."""
     return [
         NoduleSample(image, mask, stem(image), group="phantom", kinds=PHANTOM_KINDS)
@@ -88,15 +93,17 @@ def phantom(folder: Path) -> list[NoduleSample]:
     ]
 
 
-def lidc_crops(folder: Path) -> list[NoduleSample]:
+def lidc_crops(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
     """Crops around one nodule each: ``PATIENT_nodule-N.png`` pictures or ``PATIENT_R_N.nii.gz`` boxes."""
     return [
-        NoduleSample(image, mask, patient_of(image, LIDC_PATTERN), group="lidc", single=True)
+        NoduleSample(
+            image, mask, patient_of(image, patient_pattern or LIDC_PATTERN), group="lidc", single=True
+        )
         for image, mask in paired_files(folder)
     ]
 
 
-def pairs(folder: Path) -> list[NoduleSample]:
+def pairs(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
     """``images/`` with ``labels/nodule/``, ``masks/`` or ``labels/`` of equal names.
 
     ``categories.json``, where there is one, lists the names of the mask values 1, 2, ...
@@ -104,7 +111,7 @@ def pairs(folder: Path) -> list[NoduleSample]:
     places = (folder / place for place in (NODULE_LABELS, *MASK_FOLDERS))
     masks = next((place for place in places if place.is_dir()), None)
     return [
-        NoduleSample(image, mask, patient_of(image, default_pattern(image)), kinds=_kinds(folder))
+        NoduleSample(image, mask, patient_of(image, patient_pattern), kinds=_kinds(folder))
         for image, mask in paired_files(folder, masks)
     ]
 
@@ -138,11 +145,11 @@ def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
     ]
 
 
-NODULE_LAYOUTS: dict[str, Callable[[Path], list[NoduleSample]]] = {
+NODULE_LAYOUTS: dict[str, Callable[[Path, str | None], list[NoduleSample]]] = {
     "phantom": phantom,
     "nodule_slices": lidc_crops,
     "nodule_volumes": lidc_crops,
-    "luna": luna,
+    "luna": lambda folder, _pattern: luna(folder),
     "pairs": pairs,
 }
 

@@ -1,21 +1,78 @@
-"""Finds patients that several sets share under different names, so that a split keeps them together."""
+"""Who is the same person: patients of several sets, and slices whose names tell no patient."""
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from common.data.duplicates import SAME_SLICE_CORRELATION, scan_groups
+from common.data.patients import is_single_slice, whose
 from common.data.samples import Sample
+from common.data.volume_files import is_volume
 
-# Measured on the upright slices of COVID-SemiSeg: thumbnails of different patients correlate by 0.934 at
-# most, those of a slice at another size and window (cut by up to 30 % on the bright side, 20 % on the dark
-# side) by 0.938 at least, and 99 % of them above 0.96.
-SAME_SLICE_CORRELATION = 0.95
+logger = logging.getLogger(__name__)
 ROWS_AT_ONCE = 1024
+LEAST_SLICES = 8
+"""With fewer nothing is said of a set's names."""
+ALMOST_ALL = 0.8
+SPLITS_FILE = "splits.json"
+
+S = TypeVar("S", bound=Sample)
+
+
+def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None = None) -> list[S]:
+    """The records with `Sample.person` set where nearly every slice would be a patient of its own.
+
+    Slices whose names tell no patient (``0012.png``, ``IMG0012.png``) lie in the order of their scans, so
+    those that `common.data.duplicates.scan_groups` finds alike are taken for one person's. One line warns of
+    it and names three examples. A folder with a ``splits.json`` of its own is left alone.
+
+    Args:
+        records: one a file, of slices or volumes.
+        folder: the data set's.
+        pattern: what their patients were told by, see `common.data.patients.whose`.
+    Raises:
+        UserError: a slice is unreadable.
+    """
+    slices = [record for record in records if not is_volume(record.image) or is_single_slice(record.image)]
+    times = Counter(record.patient for record in slices)
+    alone = {
+        record.image
+        for record in slices
+        if times[record.patient] == 1 and not record.person and not whose(record.image, pattern).told
+    }
+    few = len(slices) < LEAST_SLICES or len(alone) < ALMOST_ALL * len(slices)
+    if few or (folder / SPLITS_FILE).is_file():
+        return list(records)
+    ordered = sorted((record for record in slices if record.image in alone), key=_natural)
+    groups = scan_groups(ordered)
+    first: dict[int, str] = {}
+    persons = {r.image: first.setdefault(group, r.patient) for r, group in zip(ordered, groups, strict=True)}
+    shown = [ordered[len(ordered) * place // 3] for place in range(3)]
+    logger.warning(
+        "%s: nearly every slice would be a patient of its own (%s); neighbours that look alike are kept "
+        "together, %d slices as %d patients; say whose they are with --patient_pattern or splits.json",
+        folder,
+        ", ".join(f"{record.image.name} -> {record.patient}" for record in shown),
+        len(ordered),
+        len(first),
+    )
+    return [replace(r, person=persons[r.image]) if r.image in persons else r for r in records]
+
+
+def _natural(record: Sample) -> list[tuple[int, str]]:
+    """Sorts 9 before 10."""
+    parts = re.findall(r"\d+|\D+", record.image.as_posix())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.ndarray) -> list[Sample]:

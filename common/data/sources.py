@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.data.layouts import expand, find_samples
+from common.data.patients import patient_of
 from common.data.registry import Dataset, PairRule
 from common.data.samples import Sample
 from common.errors import UserError
@@ -24,11 +25,14 @@ class Source:
         dataset: its registry entry (layout, mask convention, patient rules).
         folder: where it was unpacked.
         foreground: mask values that become 1, instead of the entry's own.
+        patient_pattern: what tells the patients instead of the entry's rules, see
+            `common.data.patients.whose`.
     """
 
     dataset: Dataset
     folder: Path
     foreground: tuple[int, ...] | None = None
+    patient_pattern: str | None = None
 
 
 def fits(dataset: Dataset, folder: Path) -> bool:
@@ -50,10 +54,14 @@ def source_samples(source: Source) -> list[Sample]:
     if dataset.pairs and next(_files(folder, dataset.pairs.images), None) is not None:
         samples = list(_paired(source, dataset.pairs))
     elif fits(dataset, folder):
-        samples = find_samples(folder, "auto" if dataset.pairs else dataset.adapter)
+        layout = "auto" if dataset.pairs else dataset.adapter
+        samples = find_samples(folder, layout, source.patient_pattern)
     else:
         raise UserError(f"{folder}: does not look like {dataset.name}; expected {dataset.expect}")
     samples = [_with_convention(sample, source) for sample in samples]
+    if source.patient_pattern is not None:
+        named = ((s, f"{dataset.name}-{patient_of(s.image, source.patient_pattern)}") for s in samples)
+        return [replace(sample, patient=patient, person="") for sample, patient in named]
     return [replace(sample, patient=shared_patient(sample, dataset, folder), person="") for sample in samples]
 
 

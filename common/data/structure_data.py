@@ -14,12 +14,13 @@ from common.data.augment import Augmentation
 from common.data.folders import paired_files
 from common.data.intensity import Window, window_by_name
 from common.data.layouts import find_volumes
-from common.data.patients import default_pattern, patient_of
+from common.data.patients import patient_of
+from common.data.persons import keep_scans_together
 from common.data.perturb import Perturbation
 from common.data.perturbed_slices import PerturbedSlices, perturbation
 from common.data.samples import Sample
 from common.data.slices import SliceDataset
-from common.data.split_data import SplitData, augmentation, split_samples
+from common.data.split_data import SplitData, augmentation
 from common.data.store.request import Geometry, Intensity, Request
 from common.data.store.store import SliceStore
 from common.data.stored_pairs import StoredPair, stored_pair
@@ -65,6 +66,8 @@ class StructureData(SplitData[SliceDataset]):
             meaning with ``percentiles``.
         parts: which splits to convert and load; None for all.
         workers: of the conversion; None for all cores.
+        trained: what stands beside the model that is evaluated: its own split is taken, see
+            `common.data.split_data.split_samples`.
 
     Attributes:
         label_set: the classes; None where the condition is an image.
@@ -102,6 +105,7 @@ class StructureData(SplitData[SliceDataset]):
         perturb: Perturbation | Mapping[str, float] | None = None,
         image_dir: str = "images",
         hu_offset: float | None = None,
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.condition = Path(dataset_dir), condition
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation)
@@ -110,7 +114,8 @@ class StructureData(SplitData[SliceDataset]):
         self.store = SliceStore(store_dir, self.geometry, workers)
         self.folders = {"condition_dir": str(condition_dir), "image_dir": image_dir}
         self._find = partial(_records, condition, condition_dir, image_dir, layout, patient_pattern)
-        self.splits = split_samples(self.dataset_dir, self._find(dataset_dir), fractions, split_seed)
+        self.patient_pattern = patient_pattern
+        self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, trained=trained)
         self.perturb = perturbation(perturb)
         kind = partial(PerturbedSlices, perturb=self.perturb) if self.perturb else SliceDataset
         self._load = partial(kind, min_pixels=min_pixels, every=every, seed=seed)
@@ -167,7 +172,7 @@ class StructureData(SplitData[SliceDataset]):
             "spacing": self.geometry.spacing,
             "interpolation": self.geometry.interpolation,
             **({"perturb": asdict(self.perturb)} if self.perturb else {}),
-            "splits": self.patients(),
+            **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
 
@@ -213,7 +218,8 @@ def _records(
         return find_volumes(folder, layout, patient_pattern)
     if condition_dir is None:
         raise UserError("condition image needs condition_dir: a folder beside images/ with equal file names")
-    return [
-        Sample(image, second, patient_of(image, patient_pattern or default_pattern(image)))
+    records = [
+        Sample(image, second, patient_of(image, patient_pattern))
         for image, second in paired_files(Path(folder), Path(folder) / condition_dir, image_dir)
     ]
+    return keep_scans_together(records, Path(folder), patient_pattern)

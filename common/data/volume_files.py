@@ -7,7 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
@@ -200,27 +200,14 @@ def _check_affine(affine: np.ndarray) -> None:
         raise ValueError("its affine is singular or not finite")
 
 
-def series_count(folder: Path) -> int:
-    """How many DICOM series lie in a folder; 0 where nothing there is DICOM."""
-    with _ITK:
-        return len(_series_names(folder).GetSeriesUIDs())
-
-
-def _series_names(folder: Path) -> Any:
-    """ITK's list of the series in a folder."""
+def _check_series(folder: Path) -> None:
+    """One series in the folder: ITK would take the first of several in silence."""
     import itk
 
-    itk.ProcessObject.SetGlobalWarningDisplay(False)
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
     names.SetDirectory(str(folder))
-    return names
-
-
-def _check_series(folder: Path) -> None:
-    """One series in the folder: ITK would take the first of several in silence."""
-    names = _series_names(folder)
     series = list(names.GetSeriesUIDs())
     if not series:
         raise UserError(f"{folder}: no DICOM series in the folder; put the slices of one series there")

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from common.data.beside import without_ending
-from common.data.patients import default_pattern, patient_of
+from common.data.patients import patient_of
 from common.data.peers import Peers
 from common.data.perturb import Perturbation, PerturbationDraw, perturbed
 from common.data.perturbed_slices import perturbation
@@ -148,4 +148,4 @@ def aspect(volume: StoredVolume) -> float:
 
 def _record(file: Converted) -> Sample:
     path = file.path
-    return Sample(path, None, patient_of(path, default_pattern(path), without_ending(stem(path))))
+    return Sample(path, None, patient_of(path, None, without_ending(stem(path))))

@@ -13,6 +13,7 @@ from common.sharing.configs import as_json, read_config, with_network
 from common.sharing.documents import comments_in_the_download, in_the_download
 from common.sharing.mentions import named_in_text
 from common.sharing.vendoring import code_needed, shown_files
+from common.sharing.weights import shared_bytes
 
 Contents = dict[str, bytes]
 
@@ -39,7 +40,7 @@ def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Conten
         if path.suffix != ".md"
     }
     found |= {p.as_posix(): (root / p).read_bytes() for p in code_needed(root, name, mentions)}
-    return found | {path: file.read_bytes() for path, file in models.items()}
+    return found | {path: shared_bytes(file) for path, file in models.items()}
 
 
 def _configs(folder: Path, name: str, network: Mapping[str, Any] | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, read_json
 from common.sharing.vendoring import shown_files
 
 LARGEST = 25_000_000
 """Bytes: MONAI's model zoo takes no larger files."""
-KEPT_BACK = ("resume.pt", "resume_previous.pt")
+KEPT_BACK = ("resume.pt", "resume_previous.pt", "split.json")
+PATIENTS = "splits"
+"""Of the facts beside a model: the names of its patients, which are not shared."""
 LISTED = "large_files.yml"
 
 
@@ -25,6 +28,18 @@ def trained_models(folder: Path) -> dict[str, Path]:
         return {}
     files = (path for path in shown_files(folder) if path.name not in KEPT_BACK)
     return {f"models/{path.relative_to(folder).as_posix()}": path for path in files}
+
+
+def shared_bytes(model: Path) -> bytes:
+    """A model's file as it is shared: the facts beside it without its patients' names.
+
+    Their number in each part and the rule that split them stay, by which the same data are split alike.
+    """
+    facts = read_json(model) if model.suffix == ".json" else None
+    if not isinstance(facts, dict) or PATIENTS not in facts:
+        return model.read_bytes()
+    counts = {name: len(part) for name, part in facts.pop(PATIENTS).items()}
+    return json.dumps({**facts, "patients": counts}, indent=2).encode() + b"\n"
 
 
 def parted(models: Mapping[str, Path], largest: int = LARGEST) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from common.data.folders import MASK_FOLDERS
-from common.data.image_layouts import find_images
+from common.data.image_layouts import AUTO, find_images
 from common.data.layouts import detect_layout, expand, find_samples, find_volumes, mask_file
-from common.data.patients import FRAME_PATTERN, SOURCE_PATTERN, default_pattern, patient_of
+from common.data.patients import patient_of, series_of
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem
-from common.data.volume_files import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, series_count
+from common.data.volume_files import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume
 from common.data.volumes import volume_depth
 from common.errors import UserError
 from common.trust.settings import IMAGES, PAIRS, STRUCTURES, ReadingSettings
@@ -47,7 +46,7 @@ def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -
             f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
         )
     labels = labels_folder if labels_folder is not None else beside
-    records = [Sample(file, None, _patient(file, folder, settings)) for file in images]
+    records = [Sample(file, None, patient_of(file, settings.patient_pattern)) for file in images]
     return records if labels is None else labelled(records, labels)
 
 
@@ -72,10 +71,9 @@ def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
             IMAGES: lambda: _of_classes(folder, settings, **given),
         }
         return finders[settings.kind]()
-    images = image_files(folder)
-    flat = {_depth(file, folder) for file in images} in ({1}, {2})
-    if settings.kind != STRUCTURES and flat and not any(image.is_dir() for image in images):
-        return _of_classes(folder, settings, **given)  # one folder, or one a class
+    depths = {_depth(file, folder) for file in image_files(folder)}
+    if settings.kind != STRUCTURES and depths in ({1}, {2}, {3}):
+        return _of_classes(folder, settings, **given)  # one folder, or one a class or patient, or both
     return found(folder, None, settings)
 
 
@@ -87,8 +85,8 @@ def image_files(folder: Path) -> list[Path]:
     """
     known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
     files = [file for file in files_below(folder) if file.name.lower().endswith(known)]
-    slices = Counter(file.parent for file in files if file.name.lower().endswith(DICOM_SUFFIXES))
-    series = {place for place, count in slices.items() if count > 1 and series_count(place) == 1}
+    places = {file.parent for file in files if file.name.lower().endswith(DICOM_SUFFIXES)}
+    series = {place for place in places if series_of(place)}
     return sorted({file.parent if file.parent in series else file for file in files})
 
 
@@ -156,7 +154,7 @@ def _label_files(folder: Path) -> list[Path]:
 
 def _of_classes(folder: Path, settings: ReadingSettings, **given: str) -> list[Sample]:
     """Images of the classes that the model learned; all where the folder has none of these."""
-    images = find_images(folder, **given)
+    images = find_images(folder, settings.info.get("layout", AUTO), **given)
     own = set(settings.info.get("classes", ())) & set(images.classes)
     return [sample for sample in images.samples if not own or sample.category in own]
 
@@ -178,11 +176,3 @@ def _is_image(file: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
     return not hidden and file.stem not in SHEETS and not set(BESIDE) & set(file.parts[:-1])
 
-
-def _patient(file: Path, folder: Path, settings: ReadingSettings) -> str:
-    if file.is_dir() and settings.patient_pattern is None and file != folder:
-        return file.relative_to(folder).parts[0]  # PATIENT, PATIENT/SERIES or PATIENT/STUDY/SERIES
-    default = FRAME_PATTERN if is_volume(file) else SOURCE_PATTERN
-    if settings.kind == PAIRS:
-        default = default_pattern(file)
-    return patient_of(file, settings.patient_pattern or default)

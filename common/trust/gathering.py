@@ -46,20 +46,37 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
     """
     info: Mapping[str, Any] = {} if model is None else model_info(model)
     reading = (
-        ReadingSettings.of_any_generator(options.window, options.image_size, options.patient_pattern)
+        ReadingSettings.of_any_generator(options.window, options.image_size)
         if model is None
         else ReadingSettings.of(info)
     )
     reading = replace(reading, hu_offset=options.hu_offset)
+    if options.patient_pattern is not None:
+        reading = replace(reading, patient_pattern=options.patient_pattern)
     real = read_set(options.real, reading)
+    known: Mapping[str, Any] = info.get("splits", {})
     if options.heldout is None:
-        known: Mapping[str, Any] = info.get("splits", {})
         real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
     else:
         heldout = read_set(options.heldout, reading)
+        refuse_seen(heldout, known)
     sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
     check_sets(sets, drawn=bool(options.generate))
     return sets
+
+
+def refuse_seen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
+    """Checks that the model was trained on none of the held-out patients.
+
+    Raises:
+        UserError: names one.
+    """
+    seen = set(splits.get("train", ())) & {*heldout.scans, *heldout.patients}
+    if seen:
+        raise UserError(
+            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained on it; remove the "
+            "images"
+        )
 
 
 def _synthetic(

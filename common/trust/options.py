@@ -30,6 +30,7 @@ class Options:
         synthetic: images in question, or where to put those that are drawn.
         condition: their conditions, files of equal names.
         generate: how many to draw from the bundle; 0 for none.
+        patient_pattern: what in file names is the patient; None for the model's own or the field's ways.
         ckpt_path: the model; None for the bundle's own.
         sections: which, of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
@@ -45,7 +46,6 @@ class Options:
         settings: further ones of the bundle's inference.
         window: without a bundle, HU that become black and white; None for ``lung``.
         image_size: without a bundle, side of the squares to which slices are brought, in pixels.
-        patient_pattern: without a bundle, see `common.data.patients.patient_of`.
     Raises:
         UserError: an unknown section, a release without the gate, what needs a bundle without one, or the
             other way round.
@@ -59,6 +59,7 @@ class Options:
     condition: Path | None = None
     generate: int = 0
     ckpt_path: Path | None = None
+    patient_pattern: str | None = None
     sections: Sequence[str] = SECTIONS
     extractor: str = "randvgg"
     extractor_weights: Path | None = None
@@ -72,7 +73,6 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     window: Window | None = None
     image_size: int | None = None
-    patient_pattern: str | None = None
     hu_offset: float | None = None
 
     @property
@@ -92,7 +92,7 @@ class Options:
 
     def _check_reading(self) -> None:
         """A model says how images are read; without one the caller does, and nothing can be drawn."""
-        reading = {name: getattr(self, name) for name in ("window", "image_size", "patient_pattern")}
+        reading = {name: getattr(self, name) for name in ("window", "image_size")}
         given = [name for name, value in reading.items() if value is not None]
         if self.bundle is not None and given:
             raise UserError(f"--{given[0]}: the bundle's model says how images are read; leave it out")

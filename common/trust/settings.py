@@ -25,7 +25,7 @@ class ReadingSettings:
         fit: how slices become square, see `common.data.resizing.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
         hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
-        patient_pattern: see `common.data.patients.patient_of`; None for what suits the kind of file.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
         slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
             ones where there are labels, else those that the data set's layout gives.
         kind: ``images``, ``pairs`` (with lesion masks) or ``structures`` (with label maps of the heart).
@@ -70,6 +70,7 @@ class ReadingSettings:
             kind=STRUCTURES if "intensity" in info else IMAGES if "fit" in info or "layer" in info else PAIRS,
             slices="all" if info.get("layer") == "nodules" else "auto",  # one drawn without nodule counts too
             standardiser=None if state is None else Standardiser.from_state(state),
+            patient_pattern=info.get("split", {}).get("patient_pattern"),
             info=info,
         )
         return replace(settings, **changes)
@@ -80,14 +81,12 @@ class ReadingSettings:
         cls,
         window: Window | None = None,
         image_size: int | None = None,
-        patient_pattern: str | None = None,
     ) -> ReadingSettings:
         """The settings for images of a generator that is no bundle: padded to squares, nothing else changed.
 
         Args:
             window: HU that become -1 and 1; None for ``lung``.
             image_size: S in pixels; None for `DEFAULT_SIZE`.
-            patient_pattern: see `common.data.patients.patient_of`.
         Raises:
             UserError: a size that is none.
         """
@@ -95,7 +94,6 @@ class ReadingSettings:
             image_size=DEFAULT_SIZE if image_size is None else image_size,
             window=window or WINDOWS["lung"],
             fit="pad",
-            patient_pattern=patient_pattern,
         )
 
 

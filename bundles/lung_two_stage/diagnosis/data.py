@@ -14,13 +14,14 @@ from bundles.lung_two_stage.diagnosis.slices import CATEGORY, JOINT, NODULE, Sli
 from bundles.lung_two_stage.diagnosis.sources import BOTH, Sources
 from common.data.augment import Augmentation
 from common.data.intensity import Window, window_by_name
+from common.data.split_data import KeptSplit
 from common.errors import UserError
 from common.files import read_json
 
 NO_NODULE, SOME_NODULE = "none", "nodule"
 
 
-class DiagnosisData:
+class DiagnosisData(KeptSplit):
     """Slices for a classifier.
 
     Args:

@@ -14,6 +14,7 @@ from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.diagnosis.slices import Slices, enhanced_slices, of_bank, of_composites
 from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
 from bundles.lung_two_stage.enhancement.loading import load_enhancer
+from common.data import splits
 from common.data.intensity import Window, window_by_name
 from common.errors import UserError
 from common.random import generator
@@ -128,10 +129,7 @@ def read_sources(
 
 def _by_patient(slices: Slices, held_out: float, seed: int) -> tuple[Slices, Slices]:
     """A part to train and a part to validate with; at least one patient each."""
-    names = sorted(set(slices.patients))
-    order = generator(seed, "diagnosis", "patients").permutation(len(names))
-    count = min(max(1, round(held_out * len(names))), max(len(names) - 1, 0))
-    kept = {names[place] for place in order[:count]}
+    kept = set(splits.held_out(slices.patients, held_out, seed, "diagnosis"))
     inside = np.array([patient in kept for patient in slices.patients])
     return slices.at(np.flatnonzero(~inside)), slices.at(np.flatnonzero(inside))
 

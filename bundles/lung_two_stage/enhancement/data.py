@@ -17,7 +17,9 @@ from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.composition.reading import Composites
 from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
 from bundles.lung_two_stage.enhancement.images import to_images
+from common.data import splits
 from common.data.intensity import Window, window_by_name
+from common.data.split_data import KeptSplit
 from common.data.unpaired import UnpairedDataset
 from common.errors import UserError
 from common.random import generator
@@ -60,7 +62,7 @@ class RealItems:
         return {"image": to_images(self.hu[place][None], self.window)[0], "sample": place}
 
 
-class EnhancerData:
+class EnhancerData(KeptSplit):
     """Both sides, each with a part held out: composites by number, real slices by patient.
 
     Args:
@@ -147,12 +149,8 @@ def split_patients(
     names = sorted(set(patients))
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} patient; at least 2 are needed, one is held out")
-    order = generator(seed, "enhancer", "patients").permutation(len(names))
-    count = min(max(1, round(held_out * len(names))), len(names) - 1)
-    return {
-        "train": sorted(names[place] for place in order[count:]),
-        "val": sorted(names[place] for place in order[:count]),
-    }
+    kept = splits.held_out(names, held_out, seed, "enhancer")
+    return {"train": [name for name in names if name not in kept], "val": kept}
 
 
 def split_numbers(

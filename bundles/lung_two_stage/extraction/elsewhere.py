@@ -31,6 +31,7 @@ def find_normals(
     share: float,
     seed: int,
     hu_offset: float | None = None,
+    patient_pattern: str | None = None,
 ) -> Parts[Sample]:
     """The scans and pictures of a folder by purpose, split by patient as the data set itself is.
 
@@ -45,7 +46,7 @@ def find_normals(
     if (place / ANNOTATIONS).is_file():
         found = list(find_nodule_scans(place, unannotated="normal", hu_offset=hu_offset))
     else:
-        found = _whole(find_images(place, hu_offset=hu_offset).samples)
+        found = _whole(find_images(place, patient_pattern=patient_pattern, hu_offset=hu_offset).samples)
     if len({sample.unit for sample in found}) < 4:
         return Parts(found, [], [])
     split = split_samples(place, found, fractions, split_seed)

@@ -80,7 +80,13 @@ class Extraction:
         self.elsewhere: Parts[Sample] = Parts([], [], [])
         if self.normals_dir is not None:
             self.elsewhere = find_normals(
-                self.normals_dir, fractions, split_seed, share, seed, data.hu_offset
+                self.normals_dir,
+                fractions,
+                split_seed,
+                share,
+                seed,
+                data.hu_offset,
+                data.patient_pattern,
             )
             self._check_elsewhere(self.normals_dir)
         self.skipped: Counter[str] = Counter()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from common.data.samples import Sample
+from common.data.splits import held_out
 from common.errors import UserError
-from common.random import generator
 
 LEAST_FOR_ENHANCER = 2
 """The enhancer holds one patient out."""
@@ -35,7 +35,8 @@ def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> 
     Args:
         train, test: of the data set's split; test stays as it is.
         share: of the training patients that go to the enhancer: at least two of them, where three are there.
-        seed: another seed gives another split; the order of the scans does not matter.
+        seed: another seed gives another split. Who goes follows from the patient's name: it stays when others
+            come or go.
     Raises:
         UserError: a share out of range, or fewer than two training patients.
     """
@@ -47,9 +48,7 @@ def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> 
             f"{len(units)} training patient: at least 2 are needed, one to generate from and one that the "
             "enhancer learns real slices of; bring more patients"
         )
-    count = min(max(LEAST_FOR_ENHANCER, round(share * len(units))), len(units) - 1)
-    order = generator(seed, "patients for the enhancer").permutation(len(units))
-    kept = {units[place] for place in order[:count]}
+    kept = set(held_out(units, share, seed, "patients for the enhancer", LEAST_FOR_ENHANCER))
     return Parts(
         [sample for sample in train if sample.unit not in kept],
         [sample for sample in train if sample.unit in kept],

@@ -6,7 +6,7 @@ import copy
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from common.data.intensity import Window, window_by_name
 from common.data.samples import ORIENTATIONS, Sample
 from common.data.sampling import Draw
 from common.data.split_data import SplitData
-from common.data.splits import split_by_patient
 from common.errors import UserError
 from common.random import generator
 
@@ -113,6 +112,8 @@ class BankData(SplitData[BankImages]):
         seed: the run's seed (turns).
         split_seed: of the split.
         fractions: shares of train, val, test.
+        trained: what stands beside the model that is used: its own split is taken, see
+            `common.data.split_data.split_samples`.
 
     Attributes:
         classes: what the images are told apart by.
@@ -133,14 +134,16 @@ class BankData(SplitData[BankImages]):
         seed: int = 0,
         split_seed: int = 0,
         fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.window, self.image_size = Path(bank_dir), window_by_name(window), image_size
         self.layer = load_layer(bank_dir, layer, image_size, self.window)
         samples = [Sample(Path(r.name), None, r.patient) for r in self.layer.records]
-        first = split_by_patient(samples, (fractions[0], fractions[1], fractions[2]), split_seed)
+        first = self.split_by(samples, fractions, split_seed, trained=trained)
         part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
         places = {
-            part: [n for n, sample in enumerate(samples) if part_of[sample.name] == part] for part in first
+            part: [n for n, sample in enumerate(samples) if part_of.get(sample.name) == part]
+            for part in first
         }
         self.classes: Classes = classes_of(self.layer.records, places["train"], fallback)
         self.class_names = self.classes.names
@@ -198,7 +201,7 @@ class BankData(SplitData[BankImages]):
             "spacing_mm": float(np.median([records[n].spacing_mm for n in self.places["train"]])),
             "turned": self.train.turned,
             **self.classes.metadata(),
-            "splits": self.patients(),
+            **self.split_facts(),
             "images": {name: len(part) for name, part in self.datasets.items()},
         }
 

@@ -16,6 +16,7 @@ from bundles.lung_two_stage.generation.candidates import GeneratorModel
 from bundles.lung_two_stage.generation.data import BankImages
 from bundles.lung_two_stage.generation.layers import bank_of, how_to_train
 from bundles.lung_two_stage.generation.table import Row, gathered, plain, table_of
+from bundles.lung_two_stage.segmentation.methods import refuse_seen
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.galleries import save_galleries
@@ -85,6 +86,7 @@ class Comparison:
         info = self._shared_info()
         self.data = bank_of(info, bank_dir, layer, split_seed)
         self.held_out = self._held_out()
+        refuse_seen({path: path for paths in self.paths.values() for path in paths}, self.held_out.samples)
         self.count = len(self.held_out) if num_samples is None else num_samples
         if min(self.count, len(self.held_out)) <= NEIGHBOURS:
             raise UserError(

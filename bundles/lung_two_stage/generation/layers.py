@@ -89,6 +89,7 @@ def bank_of(info: Any, bank_dir: str | os.PathLike[str], layer: str, split_seed:
         info["window_hu"],
         turned=bool(info.get("turned", layer == "nodules")),
         split_seed=split_seed,
+        trained=info,
     )
 
 

@@ -18,7 +18,7 @@ from common.data.intensity import Window, to_network, to_unit, window_by_name
 from common.data.nodule_layouts import NoduleSample, find_nodule_scans
 from common.data.nodule_scan import NoduleScan, read_nodule_scan
 from common.data.sampling import Draw
-from common.data.split_data import SplitData, split_samples
+from common.data.split_data import SplitData
 from common.data.volume_files import is_volume
 from common.errors import UserError
 from common.random import generator
@@ -102,7 +102,7 @@ class CubeData(SplitData[CubeDataset]):
     """A set of scans, split by patient as for segmentation, as cubes.
 
     Args:
-        dataset_dir, layout, unannotated: see `common.data.nodule_layouts.find_nodule_scans`.
+        dataset_dir, layout, unannotated, patient_pattern: see `common.data.nodule_layouts.find_nodule_scans`.
         points: the candidates' generator.
         size, side_mm, depth, step_mm: of the cubes, see `CubeShape`; one slice deep where all scans are
             pictures.
@@ -131,10 +131,12 @@ class CubeData(SplitData[CubeDataset]):
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
         parts: Sequence[str] | None = None,
+        patient_pattern: str | None = None,
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
-        samples = find_nodule_scans(dataset_dir, layout, unannotated)
-        self.splits = split_samples(self.dataset_dir, samples, fractions, split_seed)  # type: ignore[arg-type]
+        self.patient_pattern = patient_pattern
+        samples = find_nodule_scans(dataset_dir, layout, unannotated, patient_pattern)
+        self.splits = self.split_by(samples, fractions, split_seed)  # type: ignore[arg-type]
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)
         self.datasets = {
@@ -163,7 +165,7 @@ class CubeData(SplitData[CubeDataset]):
                 "depth": self.shape.depth,
                 "step_mm": self.shape.step_mm,
             },
-            "splits": self.patients(),
+            **self.split_facts(),
             "cubes": {name: len(part.labels) for name, part in self.datasets.items()},
         }
 

@@ -52,7 +52,7 @@ def make_images(folder: Path, name: str = "covid", papers: int = PAPERS, first: 
     for paper in range(first, first + papers):
         random = np.random.default_rng([paper, len(name)])
         for number in range(SLICES):
-            Image.fromarray(make_slice(random)).save(folder / name / f"{name}{paper}-p{number}-1.png")
+            Image.fromarray(make_slice(random)).save(folder / name / f"{name}-paper{paper}-p{number}-1.png")
 
 
 def held_out(data: Path) -> dict[str, Any]:

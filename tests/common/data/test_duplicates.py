@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import common.data.duplicates as duplicates
-from common.data.duplicates import connected, near_duplicate_groups
+from common.data.duplicates import connected, near_duplicate_groups, scan_groups
+from common.data.samples import Sample
 
 
 def test_chains_share_a_number_in_the_order_of_the_things() -> None:
@@ -20,9 +21,30 @@ def test_pictures_that_show_the_same(tmp_path: Path, block: int, monkeypatch: py
     random = np.random.default_rng(0)
     scenes = [random.integers(0, 255, (40, 50)).astype(np.uint8) for _ in range(2)]
     brighter = (scenes[1] * 0.5 + 90).astype(np.uint8)
-    paths = []
+    samples = []
     for number, picture in enumerate((scenes[0], scenes[1], brighter, scenes[0][:, ::-1])):
-        paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(picture).save(paths[-1])
-    assert near_duplicate_groups(paths) == [0, 1, 1, 2]
-    assert near_duplicate_groups([]) == []
+        samples.append(Sample(tmp_path / f"{number}.png", None, ""))
+        Image.fromarray(picture).save(samples[-1].image)
+    assert near_duplicate_groups(samples) == [0, 1, 1, 2]
+    assert near_duplicate_groups([]) == [] == scan_groups([])
+
+
+def test_chains_through_most_of_a_set_are_not_followed(tmp_path: Path) -> None:
+    """Two scans, one after the other, whose middles are alike but not the same."""
+    random = np.random.default_rng(1)
+    ends = [random.normal(0, 1, (32, 32)) for _ in range(4)]
+    middle = random.normal(0, 1, (32, 32))
+    shares = np.sin(np.linspace(0, np.pi, 7)) ** 0.5 * 0.97
+    slices = [
+        share * middle + (1 - share**2) ** 0.5 * (ends[2 * scan] if place < 3 else ends[2 * scan + 1])
+        for scan in range(2)
+        for place, share in enumerate(shares)
+    ]
+    samples = []
+    for number, values in enumerate(slices):
+        samples.append(Sample(tmp_path / f"{number:02d}.png", None, ""))
+        Image.fromarray(np.clip(values * 30 + 128, 0, 255).astype(np.uint8)).save(samples[-1].image)
+    correlation = np.corrcoef([values.ravel() for values in slices])
+    assert 0.85 < correlation[3, 10] < 0.95 and correlation[6, 7] < 0.2  # the middles; the border
+    groups = near_duplicate_groups(samples, 0.8)
+    assert not set(groups[:7]) & set(groups[7:])

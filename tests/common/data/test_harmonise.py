@@ -230,4 +230,4 @@ def test_every_split_of_a_merged_set_holds_slices_of_each_source(tmp_path, monke
     harmonise([first, second], tmp_path / "out", settings, progress=False)
     for patients in read_splits(tmp_path / "out" / "splits.json").values():
         numbers = [int(patient.rpartition("-")[2]) for patient in patients]
-        assert sum(number > 20 for number in numbers) == len(numbers) / 2
+        assert 0 < sum(number > 20 for number in numbers) < len(numbers)

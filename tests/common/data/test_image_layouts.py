@@ -10,6 +10,7 @@ from PIL import Image
 from common.data.image_layouts import find_images
 from common.data.splits import split_by_patient
 from common.errors import UserError
+from tests.common.data.made_dicom import write_series
 
 PAPERS = {
     "2020.02.25.20021568-p23-108_0": "2020.02.25.20021568",
@@ -134,7 +135,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images found"):
         find_images(tmp_path)
     with pytest.raises(
-        UserError, match="layout 'x' is unknown; choose one of auto, phantom, pairs, classes, flat"
+        UserError, match="layout 'x' is unknown; choose one of auto, phantom, pairs, classes, patients, flat"
     ):
         find_images(tmp_path, layout="x")
     picture(tmp_path / "covid" / "a.png", 1)
@@ -157,3 +158,86 @@ def test_shared_covid_ct(shared_data: Path) -> None:
     assert max(units) < 40
     same = {s.unit for s in found.samples if s.image.stem in ("kjr-21-e24-p5-29", "71_0")}
     assert len(same) == 1  # one picture in both classes
+
+
+def told(folder: Path, **settings: str) -> dict[str, list[str]]:
+    """Of each class its patients, one for each slice."""
+    found = find_images(folder, **settings)
+    assert len({sample.name for sample in found.samples}) == len(found.samples)
+    return {
+        name: [sample.patient for sample in found.samples if sample.category == name]
+        for name in found.classes
+    }
+
+
+def test_folders_of_dicom_series_are_patients(tmp_path: Path) -> None:
+    data = tmp_path / "chest"
+    for seed, (folder, patient) in enumerate({"left": "H1", "right": "H2", "again": "H1"}.items()):
+        write_series(data / folder, patient, 2 + seed, seed)
+    assert told(data) == {"chest": ["H1"] * 4 + ["H1"] * 2 + ["H2"] * 3}
+    assert told(data, layout="classes") == {"again": ["H1"] * 4, "left": ["H1"] * 2, "right": ["H2"] * 3}
+    assert told(data / "left") == {"left": ["H1", "H1"]}  # one series, flat
+    unnamed = tmp_path / "unnamed"
+    for seed, folder in enumerate(("one", "two")):
+        write_series(unnamed / folder, "", seed=seed)
+    assert told(unnamed) == {"unnamed": ["one", "one", "two", "two"]}
+
+
+def test_classes_of_dicom_series(tmp_path: Path) -> None:
+    for seed, folder in enumerate(("ill/a", "ill/b", "well/a")):
+        write_series(tmp_path / folder, f"H{seed}", seed=seed)
+    assert told(tmp_path) == {"ill": ["H0", "H0", "H1", "H1"], "well": ["H2", "H2"]}
+    single = tmp_path / "single"
+    for seed in range(6):  # slices of different series are slices
+        write_series(single / f"{'ab'[seed % 2]}/", f"H{seed}", 1, seed)
+        for file in (single / "ab"[seed % 2]).glob("?_000.dcm"):
+            file.rename(file.with_name(f"slice{seed}.dcm"))
+    assert told(single) == {"a": ["H0", "H2", "H4"], "b": ["H1", "H3", "H5"]}
+
+
+@pytest.mark.parametrize(
+    ("folders", "patients"),
+    [
+        (("case1", "case2", "case12"), True),
+        (("P001", "P002", "P117"), True),
+        (("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"), True),
+        (("case1", "case2"), False),  # two may be classes
+        (("grade1", "grade2", "grade3"), False),
+        (("0", "1", "2"), False),
+        (("covid", "normal", "P001"), False),
+    ],
+)
+def test_folders_with_patients_names(tmp_path: Path, folders: tuple[str, ...], patients: bool) -> None:
+    data = tmp_path / "set"
+    for place, folder in enumerate(folders):
+        for number in range(2):
+            picture(data / folder / f"IMG{number:04d}.png", 7 * place + number)
+    if patients:
+        assert told(data) == {"set": [name for name in sorted(folders) for _ in range(2)]}
+    else:
+        assert told(data) == {name: ["IMG0000", "IMG0001"] for name in sorted(folders)}
+    assert set(told(data, layout="patients")) == {"set"}
+    assert set(told(data, layout="classes")) == set(folders)
+
+
+def test_patients_folders_within_classes(tmp_path: Path) -> None:
+    for place, folder in enumerate(("ill/case1", "ill/case2_ses-2", "well/case9")):
+        picture(tmp_path / folder / "0001.png", place)
+        picture(tmp_path / folder / "0002.png", 5 + place)
+    assert told(tmp_path) == {"ill": ["case1", "case1", "case2", "case2"], "well": ["case9", "case9"]}
+
+
+def test_slices_without_a_patient_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(9):
+        picture(tmp_path / "set" / f"{number:04d}.png", number)
+    find_images(tmp_path / "set")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "0000.png -> 0000, 0003.png -> 0003, 0006.png -> 0006" in line and "--patient_pattern" in line
+
+
+def test_prepared_sets_keep_the_names_they_were_given(tmp_path: Path) -> None:
+    """`harmonise` joins patients' names with hyphens: only the last number is the slice's."""
+    for number, name in enumerate(("set-case1-b_0000", "set-case1-c_0000", "set-1_0003")):
+        picture(tmp_path / "images" / f"{name}.png", number)
+    (tmp_path / "provenance.json").write_text("{}")
+    assert told(tmp_path) == {"images": ["set-1", "set-case1-b", "set-case1-c"]}

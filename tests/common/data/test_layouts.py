@@ -46,7 +46,7 @@ def test_layouts_list_files_and_frames_belong_together(tmp_path: Path) -> None:
     for frame in ("01", "12"):
         volume(tmp_path / "images" / f"patient001_frame{frame}.nii.gz")
         volume(tmp_path / "masks" / f"patient001_frame{frame}.nii.gz")
-    records = LAYOUTS["image_mask_folders"](tmp_path, "x")
+    records = LAYOUTS["image_mask_folders"](tmp_path, None)
     assert [(r.patient, r.index) for r in records] == [("patient001", None)] * 2
 
 

@@ -2,29 +2,142 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from common.data.patients import default_pattern, patient_of
+from common.data.patients import patient_of, whose
 from common.errors import UserError
+
+SLICES = {
+    # a slice's number after a word of the field
+    "case0_slice012.png": "case0",
+    "case0_z012.png": "case0",
+    "p3_slice_7.png": "p3",
+    "p3-sl007.png": "p3",
+    "left3_img12.jpg": "left3",
+    "ward_image-12.png": "ward",
+    "abc_im4.png": "abc",
+    "x_z12.png": "x",
+    "7z012.png": "7",
+    "b2_t03_z011.png": "b2",
+    "b2_frame11_slice2.png": "b2",
+    "patient001_frame12.png": "patient001",
+    "b2 slice 12.png": "b2",
+    # a bare number, after underscore, hyphen, dot, blank, in brackets
+    "1001_179.png": "1001",
+    "case7_012.png": "case7",
+    "mark-012.jpg": "mark",
+    "mark.012.png": "mark",
+    "mark 12.png": "mark",
+    "case1 (12).png": "case1",
+    "case1[12].png": "case1",
+    "mark (12).png": "mark",
+    "mark7[3].png": "mark7",
+    "1001_2_35.png": "1001",
+    "coronacases_org_001_17.png": "coronacases_org_001",
+    "Data-1_coronacases_org_001_1.jpg": "Data-1_coronacases_org_001",
+    "lung_003_120.png": "lung_003",
+    # sessions, series and what is made of a slice
+    "sub-03_ses-02_slice-012_T1w.png": "sub-03",
+    "1001_series2_012.png": "1001",
+    "case7_012_variant02.png": "case7",
+    "mark_012_variant02.png": "mark",
+    # identifiers, wherever the slice's number stands
+    "LIDC-IDRI-0515_nodule-0.png": "LIDC-IDRI-0515",
+    "LIDC-IDRI-0660_nodule-3-2.png": "LIDC-IDRI-0660",
+    "LIDC-IDRI-0012.png": "LIDC-IDRI-0012",
+    "noncovid_LIDC-IDRI-0012_z3.png": "LIDC-IDRI-0012",
+    "TCGA-17-Z045_00.png": "TCGA-17-Z045",
+    "A0001_12.png": "A0001",
+    "G0007.png": "G0007",
+    "Lung_Dx-A0002-7.png": "Lung_Dx-A0002",
+    "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790_012.png": "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790",
+    "hospitalB-case_7_left_3.png": "hospitalB-case_7",
+    # the number is the patient
+    "case12.png": "case12",
+    "case_012.png": "case_012",
+    "patient012.png": "patient012",
+    "Subject-4_z7.png": "Subject-4",
+    # publications
+    "2020.03.22.20034041-p17-80-1.png": "2020.03.22.20034041",
+    "PIIS0140673620303603_4.png": "PIIS0140673620303603",
+    "PIIS0140673620303603_0_1.png": "PIIS0140673620303603",
+    "59_0.png": "59",
+    # nobody: the slice stays by itself
+    "0012.png": "0012",
+    "IMG0012.png": "IMG0012",
+    "IMG_0012.png": "IMG_0012",
+    "slice_12.png": "slice_12",
+    "ct_scan12.png": "ct_scan12",
+    "other.png": "other",
+}
+VOLUMES = {
+    "patient001_frame12.nii.gz": "patient001",
+    "patient001_frame12_variant02.nii.gz": "patient001",
+    "heart_variant02.nii.gz": "heart",
+    "b2_t07.nii.gz": "b2",
+    "ct_train_1001.nii.gz": "ct_train_1001",
+    "case_3.mhd": "case_3",
+    "case3_ct.nii.gz": "case3",
+    "patient012.nii.gz": "patient012",
+    "lung_012.nii.gz": "lung_012",
+    "volume-12.nii": "volume-12",
+    "img0007.nii.gz": "img0007",
+    "sub-03_T1w.nii.gz": "sub-03",
+    "sub-03_ses-02_T1w.nii.gz": "sub-03",
+    "1001_scan2.nii.gz": "1001",
+    "LIDC-IDRI-0012_R_10.nii.gz": "LIDC-IDRI-0012",
+    "LIDC-IDRI-0001.nii.gz": "LIDC-IDRI-0001",
+    "Lung_Dx-A0001.nii.gz": "Lung_Dx-A0001",
+    "covidctmd_normal002.nii.gz": "covidctmd_normal002",
+    "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790.mhd": "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790",
+}
+NOBODY = {"0012", "IMG0012", "IMG_0012", "slice_12", "ct_scan12", "other", "case12", "case_012", "patient012"}
+
+
+@pytest.mark.parametrize(("file", "patient"), [*SLICES.items(), *VOLUMES.items()])
+def test_names_of_the_field(file: str, patient: str) -> None:
+    assert patient_of(Path(file)) == patient
+
+
+def test_names_that_tell_nobody_are_known_as_such() -> None:
+    assert {Path(file).stem for file in SLICES if not whose(Path(file)).told} == NOBODY
+    assert all(whose(Path(file)).told for file in VOLUMES)
+
+
+def test_a_nifti_file_of_one_slice_is_a_slice(tmp_path: Path) -> None:
+    slice_, volume = tmp_path / "lung_003_00.nii.gz", tmp_path / "lung_003.nii.gz"
+    for path, depth in ((slice_, 1), (volume, 4)):
+        nib.save(nib.Nifti1Image(np.zeros((3, 2, depth), np.int16), np.eye(4)), path)
+    assert patient_of(slice_) == patient_of(volume) == "lung_003"
+
+
+def series(folder: Path, patient: str, uid: str = "1.2.3") -> Path:
+    """Two DICOM headers without pixels."""
+    folder.mkdir(parents=True)
+    for number in range(2):
+        data = pydicom.Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{uid}.{number}"
+        data.PatientID, data.SeriesInstanceUID = patient, uid
+        data.save_as(folder / f"IM{number}.dcm", enforce_file_format=True)
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("file", "patient"),
-    [
-        ("patient001_frame12.nii.gz", "patient001"),
-        ("patient001_frame12_variant02.nii.gz", "patient001"),
-        ("heart_variant02.nii.gz", "heart"),
-        ("case7_012_variant02.png", "case7"),
-        ("ct_train_1001.nii.gz", "ct_train_1001"),
-        ("case_3.mhd", "case_3"),
-        ("1001_179.png", "1001"),
-        ("case7-012.jpg", "case7"),
-        ("other.png", "other"),
-    ],
+    ("identity", "of_folder", "of_file"),
+    [("H-0815", "H-0815", "H-0815"), ("", "scanB", "1.2.3"), ("Anonymous", "scanB", "1.2.3")],
 )
-def test_default_patterns(file: str, patient: str) -> None:
-    path = Path(file)
-    assert patient_of(path, default_pattern(path)) == patient
+def test_a_dicom_header_says_who_it_is(tmp_path: Path, identity: str, of_folder: str, of_file: str) -> None:
+    folder = series(tmp_path / "scanB", identity)
+    assert patient_of(folder) == of_folder and patient_of(folder / "IM1.dcm") == of_file
+    assert patient_of(folder, r"scan(\w)") == "B"
 
 
 def test_groups_and_names() -> None:
@@ -32,5 +145,29 @@ def test_groups_and_names() -> None:
     assert patient_of(path, r"(?P<side>A)_(?P<patient>\w)") == "R"
     assert patient_of(path, r"(\w)_") == "A" and patient_of(path, r"\w_\w") == "A_R"
     assert patient_of(path, r"(\w+)_frame", name="B_frame1") == "B"
+    assert whose(path, r"(B)_") == ("A_R_03", False)
     with pytest.raises(UserError, match="no regular expression"):
         patient_of(path, "(")
+
+
+REAL = {  # folder: files, patients (lidc_crops: as its README says)
+    "covid_ct/covid": (289, 58),
+    "covid_ct/noncovid": (337, 234),
+    "cardiac_chd/images": (24, 5),
+    "lidc_crops/images": (2565, 659),
+    "nodule_slices/images": (921, 526),
+    "nodule_volumes/images": (320, 170),
+    "lung_slices_hu": (41, 29),
+    "chest_volumes_hu": (8, 8),
+    "acdc": (64, 16),
+}
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("folder", "files", "patients"), [(name, *counts) for name, counts in REAL.items()])
+def test_real_sets(folder: str, files: int, patients: int) -> None:
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"needs the real images in {SHARED / folder}")
+    found = [path for path in (SHARED / folder).iterdir() if path.is_file()]
+    assert (len(found), len({patient_of(path) for path in found})) == (files, patients)

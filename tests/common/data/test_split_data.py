@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.data.augment import Augmentation
+from common.data.earlier_splits import earlier_split
 from common.data.samples import Sample
-from common.data.split_data import SplitData, augmentation, split_samples
-from common.data.splits import write_splits
+from common.data.split_data import SplitData, augmentation, keep_split, split_samples
+from common.data.splits import RULE, split_by_patient, write_splits
 from common.errors import UserError
+from common.files import read_json, write_json
 
 
 class Slices:
@@ -60,3 +63,91 @@ def test_the_table_of_the_folder_comes_first(tmp_path: Path) -> None:
 
 def test_augmentation_settings() -> None:
     assert augmentation({"flip": 0.25}) == Augmentation(flip=0.25) and augmentation(None) is None
+
+
+def names(parts: dict[str, list[Sample]]) -> dict[str, list[str]]:
+    return {name: [sample.patient for sample in part] for name, part in parts.items()}
+
+
+OWN = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+
+
+def test_a_trained_models_own_split_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One patient more, one less, another seed: nobody else is tested on."""
+    info = {"splits": OWN, "split": {"rule": "hash 1", "seed": 3, "fractions": [0.5, 0.25, 0.25]}}
+    found = samples("a", "c", "d", "x")
+    assert names(split_samples(tmp_path, found, (0.4, 0.3, 0.3), 9, trained=info)) == {
+        "train": ["a"], "val": ["c"], "test": ["d"],
+    }  # fmt: skip
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{tmp_path}: 1 patients are not in the model's split and left out, as x;")
+    for gone, part in (("a", "train"), ("d", "test")):
+        rest = [sample for sample in found if sample.patient not in (gone, "b")]
+        with pytest.raises(UserError, match=f"no {part} patient of the model's own split; .*--heldout_dir"):
+            split_samples(tmp_path, rest, (), 0, trained=info)
+
+
+def test_who_is_one_person_with_a_training_patient_is_not_tested_on(tmp_path: Path) -> None:
+    joined = [replace(sample, person="a") for sample in samples("a", "d")]
+    found = [*joined, *samples("e")]
+    parts = split_samples(tmp_path, found, (), 0, trained={"splits": {**OWN, "test": ["d", "e"]}})
+    assert names(parts) == {"train": ["a"], "val": [], "test": ["e"]}
+
+
+def test_a_model_without_names_is_split_by_its_rule(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = samples(*"abcdefghijkl")
+    rule = {"rule": RULE, "seed": 3, "fractions": [0.5, 0.25, 0.25]}
+    parts = split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": rule})
+    assert parts == split_by_patient(found, (0.5, 0.25, 0.25), 3)
+    assert parts != split_by_patient(found, (0.7, 0.15, 0.15), 0)
+    assert "split by its rule again" in caplog.text
+    old = split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={})
+    assert old == earlier_split(found, (0.7, 0.15, 0.15), 0) and "earlier versions" in caplog.text
+    with pytest.raises(UserError, match=r"splits\.json: missing, but the model was trained"):
+        split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": {"rule": "splits.json"}})
+
+
+def test_the_folders_table_must_keep_training_patients(tmp_path: Path) -> None:
+    found = samples("a", "b", "c", "d")
+    table = {"train": found[:2], "val": found[3:], "test": found[2:3]}
+    write_splits(tmp_path / "splits.json", table)
+    assert split_samples(tmp_path, found, (), 0, trained={"splits": OWN}) == table
+    write_splits(tmp_path / "splits.json", {"train": found[:1], "val": found[3:], "test": found[1:3]})
+    with pytest.raises(UserError, match=r"splits\.json: patient b is not in train, but the model"):
+        split_samples(tmp_path, found, (), 0, trained={"splits": OWN})
+
+
+def test_patients_that_only_the_model_knows_are_refused_too(tmp_path: Path) -> None:
+    data = SplitData[Slices]()
+    data.dataset_dir = tmp_path
+    data.splits = data.split_by(samples("a", "c", "d"), (), 0, trained={"splits": OWN})
+    for known in ("b", "c"):  # trained with, though it is gone; chosen on
+        with pytest.raises(UserError, match=f"other: patient {known} is in the training split"):
+            data.refuse_training_patients(samples("x", known), "other")
+    data.refuse_training_patients(samples("x", "d"), "other")
+
+
+def test_a_run_keeps_its_split(tmp_path: Path) -> None:
+    facts = {"splits": OWN, "split": {"rule": RULE, "seed": 0}, "image_size": 8}
+    keep_split(tmp_path / "models", facts)
+    kept = read_json(tmp_path / "models" / "split.json")
+    assert kept == {"splits": OWN, "split": {"rule": RULE, "seed": 0}}
+    keep_split(tmp_path / "models", facts, resume=True)
+    moved = {**facts, "splits": {"train": ["a", "d"], "val": ["c"], "test": ["b"]}}
+    with pytest.raises(UserError, match=r"split\.json: patient b was in train .* test now \(2 so in all"):
+        keep_split(tmp_path / "models", moved, resume=True)
+    with pytest.raises(UserError, match=r"patient e was in no part when .* train now"):
+        keep_split(tmp_path / "models", {"splits": {**OWN, "train": ["a", "b", "e"]}}, resume=True)
+    assert read_json(tmp_path / "models" / "split.json") == kept
+    keep_split(tmp_path / "models", moved)  # another run
+    assert read_json(tmp_path / "models" / "split.json")["splits"] == moved["splits"]
+
+
+def test_a_run_of_an_earlier_version_has_its_split_beside_the_model(tmp_path: Path) -> None:
+    write_json(tmp_path / "model.json", {"splits": OWN, "score": 1.0})
+    with pytest.raises(UserError, match=r"model\.json: patient c was in val when the run began"):
+        keep_split(tmp_path, {"splits": {"train": ["a", "b", "c"], "val": ["d"], "test": []}}, resume=True)
+    keep_split(tmp_path, {"splits": OWN}, resume=True)
+    assert read_json(tmp_path / "split.json") == {"splits": OWN}

@@ -36,7 +36,7 @@ def load(hearts: Path, tmp_path: Path) -> Callable[..., StructureData]:
 def test_splits_and_summary(load: Callable[..., StructureData], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         data = load(labels="LV,Ao")
-    assert [len(data[name]) for name in ("train", "val", "test")] == [12, 4, 4] and data.apart == {}
+    assert [len(data[name]) for name in ("train", "val", "test")] == [8, 8, 4] and data.apart == {}
     parts = [{sample.patient for sample in part.samples} for part in data.datasets.values()]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 5
     assert "classes LV, Ao; left out 5 slices" in caplog.text
@@ -117,7 +117,7 @@ def test_another_folder_with_another_map(
 def test_another_image_as_condition(load: Callable[..., StructureData], hearts: Path) -> None:
     (hearts / "labels").rename(hearts / "native")
     data = load(condition="image", condition_dir="native")
-    assert len(data.train) == 15 and data.label_set is None and data.metadata()["classes"] == []
+    assert len(data.train) == 10 and data.label_set is None and data.metadata()["classes"] == []
     item = data.train[1]
     assert -1 <= item["label"].min() < item["label"].max() <= 1 and item["image"].shape == item["label"].shape
     back = load(condition="image", condition_dir="images", image_dir="native").train[1]
@@ -215,7 +215,7 @@ def test_bad_settings(load: Callable[..., StructureData], tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images with labels"):
         load(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"no slices left of 15 \(p0, p2, p3\): .*min_pixels=500"):
+    with pytest.raises(UserError, match=r"no slices left of 10 \(p1, p2\): .*min_pixels=500"):
         load(min_pixels=500)
     with pytest.raises(UserError, match="whole_heart, which is none of"):
         load(label_map="{1: whole_heart, 2: LV, 3: LV, 4: LV, 5: LV, 6: LV, 7: LV}")

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from monai.bundle.scripts import download_large_files
 
 from common.errors import UserError
-from common.sharing.weights import copy_large, listed, parted, trained_models
+from common.files import write_json
+from common.paths import repository_root
+from common.sharing.contents import bundle_contents
+from common.sharing.weights import copy_large, listed, parted, shared_bytes, trained_models
 
 
 @pytest.fixture
@@ -15,7 +19,8 @@ def models(tmp_path: Path) -> Path:
     """A ``models`` folder after a training."""
     folder = tmp_path / "models"
     folder.mkdir()
-    for name, size in (("model.pt", 100), ("model.json", 10), ("resume.pt", 200), (".17.model.pt", 5)):
+    sizes = {"model.pt": 100, "model.json": 10, "resume.pt": 200, "split.json": 20, ".17.model.pt": 5}
+    for name, size in sizes.items():
         (folder / name).write_bytes(b"x" * size)
     return folder
 
@@ -23,6 +28,22 @@ def models(tmp_path: Path) -> Path:
 def test_state_of_trainings_and_leftovers_are_kept_back(models: Path) -> None:
     assert list(trained_models(models)) == ["models/model.json", "models/model.pt"]
     assert trained_models(models / "nonesuch") == {}
+
+
+def test_patients_names_are_not_shared(tmp_path: Path) -> None:
+    rule = {"rule": "hash 1", "seed": 3, "fractions": [0.6, 0.2, 0.2]}
+    facts = {"image_size": 64, "splits": {"train": ["Doe", "Roe"], "val": ["Moe"], "test": []}, "split": rule}
+    write_json(tmp_path / "model.json", facts)
+    shared = shared_bytes(tmp_path / "model.json")
+    assert not any(name in shared for name in (b"Doe", b"Roe", b"Moe"))
+    counts = {"train": 2, "val": 1, "test": 0}
+    assert json.loads(shared) == {"image_size": 64, "split": rule, "patients": counts}
+    assert json.loads((tmp_path / "model.json").read_bytes()) == facts
+    write_json(tmp_path / "other.json", {"a": 1.5})
+    assert shared_bytes(tmp_path / "other.json") == (tmp_path / "other.json").read_bytes()
+    models = {"models/model.json": tmp_path / "model.json"}
+    contents = bundle_contents(repository_root(), "dcgan_covid", models)
+    assert contents["models/model.json"] == shared and not any(b"Moe" in part for part in contents.values())
 
 
 def test_large_files_are_listed_as_monai_downloads_them(models: Path, tmp_path: Path) -> None:

@@ -35,5 +35,5 @@ def test_what_makes_no_sense_is_refused() -> None:
 def test_images_of_any_generator_are_padded_to_squares() -> None:
     plain = ReadingSettings.of_any_generator()
     assert (plain.image_size, plain.window, plain.fit) == (128, Window(-1000, 400), "pad")
-    own = ReadingSettings.of_any_generator(Window(-160, 240), 96, "(?P<patient>.)")
-    assert (own.image_size, own.window, own.patient_pattern) == (96, Window(-160, 240), "(?P<patient>.)")
+    own = ReadingSettings.of_any_generator(Window(-160, 240), 96)
+    assert (own.image_size, own.window) == (96, Window(-160, 240))

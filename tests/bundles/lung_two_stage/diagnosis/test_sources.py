@@ -30,10 +30,10 @@ def shares(sources: Sources, regime: str) -> tuple[int, int]:
 
 def test_each_regime_has_its_shares(work: Path) -> None:
     sources = read(work)
-    assert shares(sources, "real") == (3, 21)  # 12 normals, 6 others without and 3 of 6 with
-    assert shares(sources, "oversampled") == (18, 36)
+    assert shares(sources, "real") == (3, 19)  # 12 normals, 4 others without and 3 of 4 with
+    assert shares(sources, "oversampled") == (16, 32)
     assert shares(sources, "synthetic") == (8, 16)
-    assert shares(sources, "both") == (11, 37)
+    assert shares(sources, "both") == (11, 35)
     with pytest.raises(UserError, match="regime 'all' is unknown"):
         sources.training("all")
 
@@ -41,7 +41,7 @@ def test_each_regime_has_its_shares(work: Path) -> None:
 def test_patients_are_in_one_part_only(work: Path) -> None:
     sources = read(work)
     parts = [set(p.patients) - {""} for p in (sources.real, sources.validation, sources.test)]
-    assert [len(part) for part in parts] == [6, 1, 4]
+    assert [len(part) for part in parts] == [5, 2, 4]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     assert set(sources.synthetic.patients) == {"", "a", "b", "c"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from bundles.lung_two_stage.phantoms import chest_scans
 from bundles.lung_two_stage.segmentation.network import DenseUNet, UNet, UNetPlusPlus
-from common.files import read_json
+from common.files import read_json, write_json
 from common.inference.models import network_for
 from tests.bundles.lung_two_stage.segmentation.made import write_scans
 from tests.bundles.runs import ROOT, Run, finished, forked
@@ -60,14 +61,14 @@ def trained(data: Path) -> Path:
 def test_a_training_leaves_a_model_its_log_and_pictures(trained: Path) -> None:
     about = read_json(trained / "models" / "model.json")
     assert set(about["metrics"]) == {"dice", "sensitivity"} and about["window_hu"] == [-1000, 400]
-    assert {name: len(part) for name, part in about["splits"].items()} == {"train": 5, "val": 2, "test": 1}
-    assert about["slices"]["train"] == 14  # 10 with a nodule, 30 % without
+    assert {name: len(part) for name, part in about["splits"].items()} == {"train": 4, "val": 3, "test": 1}
+    assert about["slices"]["train"] == 11  # 8 with a nodule, 30 % without
     network = network_for(trained / "models" / "model.pt", torch.nn.Identity())
     assert isinstance(network, DenseUNet)
     network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
     with (trained / "logs" / "losses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 6 and {"S_dice", "S_bce", "S_loss"} <= set(rows[0])
+    assert len(rows) == 4 and {"S_dice", "S_bce", "S_loss"} <= set(rows[0])
     assert list((trained / "logs").glob("events.*"))
 
 
@@ -101,10 +102,14 @@ def test_several_models_in_one_table(trained: Path, data: Path, tmp_path: Path) 
     assert result["data"]["scans"] == result["data"]["nodules"] == 1 and result["data"]["slices"] == 6
     assert result["methods"]["first"] == result["methods"]["second"]
     assert (tmp_path / "eval" / "panel.png").is_file() and "second" in run.out
-    seen = forked(
-        arguments("evaluating", ["evaluate_segmentation"], models=models, **given, split_seed=3),
-        tmp_path / "seen",
-    )
+    other = tmp_path / "other" / "model.pt"  # one that the first model's test patient was shown to
+    shutil.copytree(trained / "models", other.parent)
+    facts = read_json(other.with_suffix(".json"))
+    facts["splits"]["train"] += facts["splits"].pop("test")
+    write_json(other.with_suffix(".json"), facts)
+    models = str({"first": str(model), "second": str(other)})
+    words = arguments("evaluating", ["evaluate_segmentation"], models=models, **given)
+    seen = forked(words, tmp_path / "seen")
     assert "was trained with patient" in seen.error
 
 
