@@ -75,7 +75,13 @@ class HeartGenerator(nn.Module):
         )
         targets = [head or max(1, width // 8, out_channels), *widths]
         self.up = nn.ModuleList(
-            _up(up, widths[level] * (2 if skips and level < levels - 1 else 1), targets[level], level == 0, norm)
+            _up(
+                up,
+                widths[level] * (2 if skips and level < levels - 1 else 1),
+                targets[level],
+                level == 0,
+                norm,
+            )
             for level in reversed(range(levels))
         )
         self.last = same_convolution(targets[0], out_channels)

@@ -19,7 +19,7 @@ _EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
 _ATTRIBUTE = re.compile(r"@[\w#:]+[.(\[].*")
 _SHOWN_AT_MOST = 12
 RENAMED = {
-    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same average"
+    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same"
 }
 """What became of keys of earlier versions, where the nearest name would be another setting's."""
 

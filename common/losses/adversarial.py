@@ -84,9 +84,7 @@ KINDS = {
     "hinge": AdversarialLoss(
         real=lambda x: functional.relu(1 - x), fake=lambda x: functional.relu(1 + x), fooled=torch.neg
     ),
-    "wasserstein": AdversarialLoss(
-        real=torch.neg, fake=lambda x: x, fooled=torch.neg, threshold=None
-    ),
+    "wasserstein": AdversarialLoss(real=torch.neg, fake=lambda x: x, fooled=torch.neg, threshold=None),
     "margin": AdversarialLoss(
         real=present_margin, fake=absent_margin, fooled=present_margin, threshold=(PRESENT + ABSENT) / 2
     ),

@@ -37,7 +37,9 @@ def norm_layer(name: str, channels: int) -> nn.Module:
     if name == NONE:
         return nn.Identity()
     if name == GROUP:
-        return get_norm_layer((GROUP, {"num_groups": channels // math.gcd(channels, GROUP_CHANNELS)}), 2, channels)
+        return get_norm_layer(
+            (GROUP, {"num_groups": channels // math.gcd(channels, GROUP_CHANNELS)}), 2, channels
+        )
     return get_norm_layer(_known(name), spatial_dims=2, channels=channels)
 
 

@@ -13,8 +13,8 @@ from common.errors import UserError
 def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
     """The same optimiser, after whose every step its weights are brought into [-bound, bound].
 
-    Its attribute ``weight_clip`` says the bound. It remembers nothing, so a resumed run needs no more than the
-    weights.
+    Its attribute ``weight_clip`` says the bound. It remembers nothing, so a resumed run needs no more than
+    the weights.
 
     Args:
         bound: Arjovsky et al. take 0.01; None clips nothing.

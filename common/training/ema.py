@@ -25,7 +25,7 @@ class WeightAverage:
         half_life: images after which weights count half in the average; 0 for no averaging, then ``network``
             itself is what samples.
     Attributes:
-        network: what to sample, validate and save with: the average, or the trained network without averaging.
+        network: what to sample, validate and save with: the average, or without one the trained network.
     Raises:
         UserError: a negative half-life.
     """
@@ -42,7 +42,7 @@ class WeightAverage:
         """Updates the average at the end of each of the engine's iterations.
 
         Args:
-            name: ignite keeps the rate in ``engine.state``, so each average of an engine needs one of its own.
+            name: ignite keeps the rate in ``engine.state``: each average of an engine needs one of its own.
             images: that the network learns from in an iteration, over all processes.
         """
         if self._handler is not None:

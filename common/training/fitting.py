@@ -92,8 +92,8 @@ def check_critic(
     routings = [module for module in discriminator.modules() if isinstance(module, RoutingCapsules)]
     if penalty and any(routing.gradients == "last" for routing in routings):
         raise UserError(
-            "gradient_penalty: discriminator_def#gradients last takes the routing for a constant, so that the "
-            "penalty is not on the critic's gradient; set it to all"
+            "gradient_penalty: discriminator_def#gradients last takes the routing for a constant, so that "
+            "the penalty is not on the critic's gradient; set it to all"
         )
 
 
@@ -104,17 +104,17 @@ def warn_of_tied_samples(discriminator: nn.Module, penalty: float) -> None:
     """
     if penalty and has_batch_norm(discriminator):
         logger.warning(
-            "gradient_penalty: batch norm ties the samples of a batch, and the penalty is not on each one's own "
-            "gradient; discriminator_def#norm layer, instance or none keeps them apart"
+            "gradient_penalty: batch norm ties the samples of a batch, and the penalty is not on each one's "
+            "own gradient; discriminator_def#norm layer, instance or none keeps them apart"
         )
 
 
 def warn_of_running_averages(network: nn.Module, batch_size: int) -> None:
-    """Says where a network learns with the statistics of single images and will draw with running averages."""
+    """Says where a network learns with each single image's statistics and will draw with running averages."""
     if batch_size == 1 and has_batch_norm(network):
         logger.warning(
-            "batch_size 1 with batch norm: the network learns with each image's own statistics and draws with "
-            "running averages, which are others; take network_def#norm instance, or a larger batch"
+            "batch_size 1 with batch norm: the network learns with each image's own statistics and draws "
+            "with running averages, which are others; take network_def#norm instance, or a larger batch"
         )
 
 

@@ -68,7 +68,8 @@ GAMES = {
         channels=2 + CLASSES,
     ),
     "contrast": Game(
-        lambda: ContrastGenerator(**HEART), lambda: PatchGridDiscriminator(CLASSES, "image", width=2, norm="group")
+        lambda: ContrastGenerator(**HEART),
+        lambda: PatchGridDiscriminator(CLASSES, "image", width=2, norm="group"),
     ),
     "dcgan": Game(
         lambda: DcganGenerator(SIDE, LATENT, width=2),
@@ -113,7 +114,11 @@ GAMES = {
         lambda: DenseGenerator(latent=LATENT, **SMALL), lambda: DenseDiscriminator(**SMALL), BOTH, "class", 2
     ),
     "biggan": Game(
-        lambda: BigGanGenerator(latent=LATENT, **SMALL), lambda: BigGanDiscriminator(**SMALL), BOTH, "class", 2
+        lambda: BigGanGenerator(latent=LATENT, **SMALL),
+        lambda: BigGanDiscriminator(**SMALL),
+        BOTH,
+        "class",
+        2,
     ),
 }
 

@@ -40,7 +40,8 @@ class CapsuleDiscriminator(nn.Module):
         classes: number of classes; 0 for none.
         maps, size: primary capsules at each place, and their size.
         capsules, capsule_size: output capsules of the score ``linear``, and their size.
-        iterations, gradients: see `common.capsules.routing.RoutingCapsules`; a gradient penalty needs ``all``.
+        iterations, gradients: see `common.capsules.routing.RoutingCapsules`. A gradient penalty needs
+            ``all``.
         score: ``linear`` or ``length``.
         norm: of the convolutions but the first, see `common.networks.norms.norm_layer`. A gradient penalty
             needs any but ``batch``.

@@ -128,7 +128,9 @@ def test_conditions_that_are_no_maps_stay() -> None:
 def test_gray_changes_in_the_picture_alone(image: Tensor) -> None:
     pair = torch.cat([image, image - 1], dim=1)
     found = augmented(pair, drawn(brightness=0.25, contrast=0.5, shift=(1, 0)))
-    torch.testing.assert_close(found[:, :1], augmented(image, drawn(brightness=0.25, contrast=0.5, shift=(1, 0))))
+    torch.testing.assert_close(
+        found[:, :1], augmented(image, drawn(brightness=0.25, contrast=0.5, shift=(1, 0)))
+    )
     torch.testing.assert_close(found[:, 1:], augmented(image - 1, drawn(shift=(1, 0))))
 
 

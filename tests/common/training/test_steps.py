@@ -65,7 +65,9 @@ def test_a_condition_in_half_precision_meets_the_penalty_in_float32() -> None:
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         torch.manual_seed(1)
-        context.use({"image": image, "label": fake.to(dtype), "noise": condition.to(torch.bfloat16).to(dtype)})
+        context.use(
+            {"image": image, "label": fake.to(dtype), "noise": condition.to(torch.bfloat16).to(dtype)}
+        )
         with torch.autocast("cpu", torch.bfloat16):
             found.append(step.losses(context)["D_penalty"])
         assert found[-1].dtype is torch.float32
@@ -77,7 +79,7 @@ def test_features_of_images_that_were_moved_apart_are_not_compared() -> None:
     optimizer = torch.optim.SGD(judge.parameters())
     GeneratorStep(adversarial_loss("bce")).check({"D": judge}, optimizer)
     GeneratorStep(adversarial_loss("bce"), feature_matching=1.0).check({"D": judge.discriminator}, optimizer)
-    with pytest.raises(UserError, match="feature_matching .* discriminator_augment"):
+    with pytest.raises(UserError, match=r"feature_matching .* discriminator_augment"):
         GeneratorStep(adversarial_loss("bce"), feature_matching=1.0).check({"D": judge}, optimizer)
 
 
@@ -109,9 +111,7 @@ def grads(trainer: Any) -> list[bool]:
         ({"d_repeat": 2, "g_repeat": 2}, [False, False, True, True]),
     ],
 )
-def test_only_what_the_generator_learns_from_has_a_graph(
-    repeats: dict[str, int], graphs: list[bool]
-) -> None:
+def test_only_what_the_generator_learns_from_has_a_graph(repeats: dict[str, int], graphs: list[bool]) -> None:
     trainer = toy_trainer(max_epochs=1, **repeats)
     seen = grads(trainer)
     trainer.run()

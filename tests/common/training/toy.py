@@ -83,7 +83,9 @@ def toy_trainer(
     loss = adversarial_loss(kind)
     return AdversarialTrainer(
         max_epochs=max_epochs,
-        train_data_loader=DataLoader(ToyPairs(), batch_sampler=BatchStream(8, batch_size), num_workers=num_workers),
+        train_data_loader=DataLoader(
+            ToyPairs(), batch_sampler=BatchStream(8, batch_size), num_workers=num_workers
+        ),
         networks=networks,
         optimizers=optimizers,
         steps=[
