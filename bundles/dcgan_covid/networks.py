@@ -12,8 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from bundles.dcgan_covid.dense import DenseImage
 from common.errors import UserError
-from common.networks.classes import class_embedding
+from common.networks.classes import class_embedding, class_projection
 from common.networks.discriminators import Critique
+from common.networks.norms import norm_layer
 from common.networks.upsampling import upsampling
 
 SMALLEST = 4
@@ -26,7 +27,6 @@ RANK = 384
 EMBEDDING = 16
 """Values that stand for a class beside the latent."""
 SLOPE = 0.2
-NORMS = ("batch", "instance", "layer", "none")
 
 
 class DcganGenerator(nn.Module):
@@ -123,8 +123,8 @@ class DcganDiscriminator(nn.Module):
     Args:
         image_size: S, a power of 2 from 16 up.
         width: channels of the first layer.
-        norm: ``batch``, ``instance``, ``layer`` or ``none``. A gradient penalty needs one that does not tie
-            the samples of a batch (Gulrajani et al. 2017): any but ``batch``.
+        norm: see `common.networks.norms.norm_layer`. A gradient penalty needs one that does not tie the
+            samples of a batch (Gulrajani et al. 2017): any but ``batch``.
         spectral: spectral normalisation of every layer (Miyato et al. 2018).
         classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
             vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
@@ -151,7 +151,7 @@ class DcganDiscriminator(nn.Module):
             halving(widths[level], widths[level + 1], norm if level else "none") for level in range(halvings)
         )
         self.last = nn.Conv2d(widths[-1] + deviation, 1, SMALLEST)
-        self.projection = class_embedding(classes, widths[-1])
+        self.projection = class_projection(classes, widths[-1])
         self.deviation = deviation
         if spectral:
             self.apply(normalise_spectrally)
@@ -193,19 +193,7 @@ def _normed(layer: nn.Module, width: int) -> nn.Sequential:
 def halving(source: int, target: int, norm: str) -> nn.Sequential:
     """(B, C, h, w) -> (B, D, h/2, w/2)."""
     convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == "none")
-    return nn.Sequential(convolution, _norm(norm, target), nn.LeakyReLU(SLOPE))
-
-
-def _norm(name: str, width: int) -> nn.Module:
-    if name == "batch":
-        return nn.BatchNorm2d(width)
-    if name == "instance":
-        return nn.InstanceNorm2d(width, affine=True)
-    if name == "layer":
-        return nn.GroupNorm(1, width)
-    if name != "none":
-        raise UserError(f"norm {name!r} is unknown; choose one of {', '.join(NORMS)}")
-    return nn.Identity()
+    return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 
 def normalise_spectrally(module: nn.Module) -> None:

@@ -57,13 +57,18 @@ class PairDiscriminator(PatchGridDiscriminator):
 
     Args:
         classes, encoding: of the condition; the pair's map has the same classes.
-        width, downsamplings: as there.
+        width, downsamplings, norm: as there.
     """
 
     def __init__(
-        self, classes: int = 7, encoding: str = "index", width: int = 64, downsamplings: int = 3
+        self,
+        classes: int = 7,
+        encoding: str = "index",
+        width: int = 64,
+        downsamplings: int = 3,
+        norm: str = "batch",
     ) -> None:
-        super().__init__(classes, encoding, 2 + classes, width, downsamplings)
+        super().__init__(classes, encoding, 2 + classes, width, downsamplings, norm)
 
     def forward(self, image: Tensor, condition: Tensor) -> Critique:
         """Pair (B, 2 + classes, S, S), class indices (B, 1, S, S) -> logits (B, 1, s, s)."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.networks.discriminators import Critique
 from common.networks.encoding import ClassEncoding
+from common.networks.norms import NONE, norm_layer
 from common.networks.texture import textured
 from common.networks.upsampling import upsampling
 
@@ -47,6 +48,7 @@ class HeartGenerator(nn.Module):
             count is met, or ``out_channels`` where that is more. With more of them the net learns the range
             of the image in fewer iterations: an update moves each weight by no more than the learning rate.
         texture: channels of a fixed noise map beside the label (`common.networks.texture`); 0 as published.
+        norm: see `common.networks.norms.norm_layer`; the paper's is ``batch``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class HeartGenerator(nn.Module):
         width: int = 64,
         head: int = 0,
         texture: int = 0,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.skips, self.out_channels = skips, out_channels
@@ -67,11 +70,18 @@ class HeartGenerator(nn.Module):
         widths = [width * min(2**level, 8) for level in range(levels)]
         sources = [self.encoding.channels + texture, *widths]
         self.down = nn.ModuleList(
-            Down(sources[level], widths[level], norm=0 < level < levels - 1) for level in range(levels)
+            Down(sources[level], widths[level], norm if 0 < level < levels - 1 else NONE)
+            for level in range(levels)
         )
         targets = [head or max(1, width // 8, out_channels), *widths]
         self.up = nn.ModuleList(
-            _up(up, widths[level] * (2 if skips and level < levels - 1 else 1), targets[level], level == 0)
+            _up(
+                up,
+                widths[level] * (2 if skips and level < levels - 1 else 1),
+                targets[level],
+                level == 0,
+                norm,
+            )
             for level in reversed(range(levels))
         )
         self.last = same_convolution(targets[0], out_channels)
@@ -96,10 +106,9 @@ class HeartGenerator(nn.Module):
 class Down(nn.Sequential):
     """4 x 4 convolution of stride 2, norm, LeakyReLU: (B, C, h, w) -> (B, D, h/2, w/2)."""
 
-    def __init__(self, source: int, target: int, norm: bool) -> None:
-        convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=not norm)
-        normalisation = nn.BatchNorm2d(target) if norm else nn.Identity()
-        super().__init__(convolution, normalisation, nn.LeakyReLU(SLOPE))
+    def __init__(self, source: int, target: int, norm: str) -> None:
+        convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == NONE)
+        super().__init__(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 
 def same_convolution(source: int, target: int, bias: bool = True) -> nn.Sequential:
@@ -107,7 +116,7 @@ def same_convolution(source: int, target: int, bias: bool = True) -> nn.Sequenti
     return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(source, target, 4, bias=bias))
 
 
-def _up(kind: str, source: int, target: int, outermost: bool) -> nn.Sequential:
+def _up(kind: str, source: int, target: int, outermost: bool, norm: str) -> nn.Sequential:
     """A step up: (B, C, h, w) -> (B, D, 2h, 2w).
 
     That of the published code has its ReLU before its norm; the outermost one's convolution is the network's
@@ -115,9 +124,9 @@ def _up(kind: str, source: int, target: int, outermost: bool) -> nn.Sequential:
     """
     if kind == "transposed_conv" and not outermost:
         raised = upsampling("transposed", source, target, bias=False)  # the next convolution has one
-        return nn.Sequential(raised, same_convolution(target, target), nn.ReLU(), nn.BatchNorm2d(target))
+        return nn.Sequential(raised, same_convolution(target, target), nn.ReLU(), norm_layer(norm, target))
     raised = upsampling("transposed" if kind == "transposed_conv" else kind, source, target, bias=False)
-    return nn.Sequential(raised, nn.BatchNorm2d(target), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(raised, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 
 class PatchGridDiscriminator(nn.Module):
@@ -125,16 +134,18 @@ class PatchGridDiscriminator(nn.Module):
 
     256 x 256 pixels give 32 x 32 logits with 3 downsamplings (the paper), each seeing 70 x 70 pixels, and
     16 x 16 with 4 (the published code), each seeing 94 x 94. Widths are ``width`` times 1, 2, 4, 8 in both:
-    2 764 609 parameters with one condition channel and width 64. BatchNorm and LeakyReLU follow the layers
-    between the first, which has no norm, and the last, which has neither.
+    2 764 609 parameters with one condition channel and width 64. Norm and LeakyReLU follow the layers between
+    the first, which has no norm, and the last, which has neither.
 
     Args:
         classes, encoding: of the condition, see `common.networks.encoding`.
         image_channels: channels of what is judged.
         width: channels of the first layer.
         downsamplings: how many of the layers have stride 2: the first ones.
+        norm: see `common.networks.norms.norm_layer`; the paper's is ``batch``. A gradient penalty needs any
+            other.
     Raises:
-        UserError: more downsamplings than the last layer leaves.
+        UserError: more downsamplings than the last layer leaves, or no such norm.
     """
 
     def __init__(
@@ -144,6 +155,7 @@ class PatchGridDiscriminator(nn.Module):
         image_channels: int = 1,
         width: int = 64,
         downsamplings: int = 3,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         if not 0 <= downsamplings < LAYERS:
@@ -151,7 +163,7 @@ class PatchGridDiscriminator(nn.Module):
         self.encoding = ClassEncoding(classes, encoding)
         widths = [image_channels + self.encoding.channels, *(width * 2**layer for layer in range(LAYERS - 1))]
         self.hidden = nn.ModuleList(
-            _judging(widths[layer], widths[layer + 1], halve=layer < downsamplings, norm=layer > 0)
+            _judging(widths[layer], widths[layer + 1], layer < downsamplings, norm if layer else NONE)
             for layer in range(LAYERS - 1)
         )
         self.last = same_convolution(widths[-1], 1)
@@ -166,9 +178,9 @@ class PatchGridDiscriminator(nn.Module):
         return Critique([self.last(x)], [features])
 
 
-def _judging(source: int, target: int, halve: bool, norm: bool) -> nn.Sequential:
+def _judging(source: int, target: int, halve: bool, norm: str) -> nn.Sequential:
     """A hidden layer of the discriminator: (B, C, h, w) -> (B, D, h/2, w/2), or (B, D, h, w)."""
     if halve:
         return Down(source, target, norm)
-    normalisation = nn.BatchNorm2d(target) if norm else nn.Identity()
-    return nn.Sequential(same_convolution(source, target, bias=not norm), normalisation, nn.LeakyReLU(SLOPE))
+    convolution = same_convolution(source, target, bias=norm == NONE)
+    return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))

@@ -6,17 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from common.networks.norms import norm_layer
 from common.networks.spade import SpadeGenerator
 from common.networks.texture import textured
 from common.networks.upsampling import upsampling
 
 __all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
-
-NORMS: dict[str, type[nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "instance": nn.InstanceNorm2d,
-    "none": nn.Identity,
-}
 
 
 class UnetGenerator(nn.Module):
@@ -32,7 +27,8 @@ class UnetGenerator(nn.Module):
         noise_at_inference: keep that dropout on in eval mode, as Isola et al. do, for varied samples.
         upsample: "transposed" convolution as published, or "resize" (nearest, then convolution), which
             leaves no checkerboard (Odena et al. 2016).
-        norm: "batch", "instance" or "none".
+        norm: see `common.networks.norms.norm_layer`. Isola et al. normalise by the statistics of the image
+            that is drawn: at batch 1 that is ``instance``. ``batch`` draws with running averages instead.
         texture: channels of a fixed noise map that the net sees beside the mask; 0 for none, as published.
             A mask is flat almost everywhere, and convolutions can draw no vessels from what is flat. The map
             is always the same and part of the state_dict, so a mask still gives one picture.
@@ -86,7 +82,7 @@ class Down(nn.Module):
         super().__init__()
         self.activation = nn.LeakyReLU(0.2) if activate else nn.Identity()
         self.conv = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == "none")
-        self.norm = _norm(norm, target)
+        self.norm = norm_layer(norm, target)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, D, h/2, w/2)."""
@@ -101,7 +97,7 @@ class Up(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = upsampling(upsample, source, target, norm == "none")
-        self.norm = _norm(norm, target)
+        self.norm = norm_layer(norm, target)
         self.probability, self.always = probability, always
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,9 +106,3 @@ class Up(nn.Module):
         if self.probability > 0:
             x = dropout(x, self.probability, self.training or self.always)
         return x
-
-
-def _norm(name: str, width: int) -> nn.Module:
-    if name == "instance":
-        return nn.InstanceNorm2d(width, affine=True)
-    return NORMS[name](width)

@@ -23,8 +23,9 @@ class RoutingCapsules(nn.Module):
         in_capsules, in_size: I and K.
         out_capsules, out_size: J and D.
         iterations: of routing, at least 1.
-        gradients: ``last``: the coefficients are constants to the gradient, which flows through the last
-            iteration's sum; ``all``: through all iterations, about twice the work.
+        gradients: ``all``: through all iterations; ``last``: the coefficients are constants to the gradient,
+            which flows through the last iteration's sum: half the work, but not the derivative of what comes
+            out, so nothing for a gradient penalty.
         squashed: give the outputs lengths below 1; off for a critic without bounds (within the routing they
             always are squashed).
     Raises:
@@ -38,7 +39,7 @@ class RoutingCapsules(nn.Module):
         out_capsules: int,
         out_size: int,
         iterations: int = 3,
-        gradients: str = "last",
+        gradients: str = "all",
         squashed: bool = True,
     ) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class RoutingCapsules(nn.Module):
             return squash(outputs) if self.squashed else outputs
 
 
-def route(inputs: Tensor, weight: Tensor, iterations: int = 3, gradients: str = "last") -> Tensor:
+def route(inputs: Tensor, weight: Tensor, iterations: int = 3, gradients: str = "all") -> Tensor:
     """Output capsules before their squash: (B, K, I) and (J, D, K, I) -> (B, J, D)."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and gradients == "all"):
         coefficients = routing_coefficients(inputs, weight, iterations)

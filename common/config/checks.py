@@ -18,6 +18,10 @@ from common.errors import UserError
 _EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
 _ATTRIBUTE = re.compile(r"@[\w#:]+[.(\[].*")
 _SHOWN_AT_MOST = 12
+RENAMED = {
+    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same"
+}
+"""What became of keys of earlier versions, where the nearest name would be another setting's."""
 
 
 def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
@@ -45,7 +49,7 @@ def check_keys(config: dict[str, Any], read: Values) -> None:
     """
     for id_ in unread(config, read):
         parent, _, key = id_.rpartition(ID_SEP_KEY)
-        near = suggestion(key, _names_in(read, parent), parent, read)
+        near = RENAMED.get(key) or suggestion(key, _names_in(read, parent), parent, read)
         raise UserError(f"config key '{_shown(id_)}' is read by nothing{near}")
 
 

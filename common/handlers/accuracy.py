@@ -18,12 +18,13 @@ class AccuracyAverage:
     average <- smoothing * average + (1 - smoothing) * value, starting with the first value.
 
     Args:
-        names: entries of ``engine.state.logs``.
+        names: entries of ``engine.state.logs``; None for those of `ACCURACIES` that are logged: of a critic
+            none is.
         smoothing: weight of the past, in [0, 1); 0.98 averages over about 50 iterations.
     """
 
-    def __init__(self, names: Sequence[str] = ACCURACIES, smoothing: float = 0.98) -> None:
-        self.names = list(names)
+    def __init__(self, names: Sequence[str] | None = None, smoothing: float = 0.98) -> None:
+        self.names = None if names is None else list(names)
         self.smoothing = smoothing
         self.averages: dict[str, float] = {}
 
@@ -32,7 +33,8 @@ class AccuracyAverage:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self, engine: Engine) -> None:
-        for name in self.names:
+        known = [name for name in ACCURACIES if name in logs(engine)]
+        for name in known if self.names is None else self.names:
             value = logged(engine, name)
             past = self.averages.get(name, value)
             self.averages[name] = self.smoothing * past + (1 - self.smoothing) * value

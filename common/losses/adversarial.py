@@ -29,14 +29,14 @@ class AdversarialLoss:
     Attributes:
         real, fake: what the discriminator pays for each real or generated logit.
         fooled: what the generator pays for each generated logit.
-        threshold: the logit above which the discriminator takes an image for real (for its accuracy; a
-            Wasserstein critic has no such point).
+        threshold: the logit above which the discriminator takes an image for real, for its accuracy; None of
+            a critic, whose values are heights without such a point.
     """
 
     real: Term
     fake: Term
     fooled: Term
-    threshold: float = 0.0
+    threshold: float | None = 0.0
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> Tensor:
         """The sum of both terms, each the mean over logits, then scales; a scalar.
@@ -84,7 +84,7 @@ KINDS = {
     "hinge": AdversarialLoss(
         real=lambda x: functional.relu(1 - x), fake=lambda x: functional.relu(1 + x), fooled=torch.neg
     ),
-    "wasserstein": AdversarialLoss(real=torch.neg, fake=lambda x: x, fooled=torch.neg),
+    "wasserstein": AdversarialLoss(real=torch.neg, fake=lambda x: x, fooled=torch.neg, threshold=None),
     "margin": AdversarialLoss(
         real=present_margin, fake=absent_margin, fooled=present_margin, threshold=(PRESENT + ABSENT) / 2
     ),

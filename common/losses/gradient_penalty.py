@@ -16,7 +16,7 @@ def gradient_penalty(
     """WGAN-GP: E[(|grad D(x)| - centre)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
 
     Mean over the batch, without the factor lambda; a scalar that can be differentiated again. Call it outside
-    of autocast: squared gradients overflow in float16.
+    of autocast: squared gradients overflow in float16. x is in float32 whatever the images are.
 
     Args:
         critic: gives the values (B,) or (B, 1) of x, or their sum; for a patch critic the mean of a sample's
@@ -29,7 +29,7 @@ def gradient_penalty(
     if mixing is None:
         mixing = torch.rand(real.shape[0], device=real.device)
     share = mixing.to(real.dtype).reshape(-1, *[1] * (real.ndim - 1))  # (B, 1, ..., 1)
-    between = (share * real.detach() + (1 - share) * fake.detach()).requires_grad_(True)
+    between = (share * real.detach() + (1 - share) * fake.detach()).float().requires_grad_(True)
     return (gradient_norm(critic, between) - centre).square().mean()
 
 

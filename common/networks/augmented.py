@@ -37,8 +37,9 @@ class AugmentedDiscriminator(nn.Module):
     """A discriminator that in training sees every image changed at random, real and generated alike.
 
     It cannot learn 300 images by heart then. Gradients flow through to the generator, which learns from
-    changed images but is not taught to draw them. In evaluation mode images pass as they are. The random
-    numbers come from torch's generator of the device, whose state the resume file holds.
+    changed images but is not taught to draw them. A condition that is a map (a mask, a label, an image) is
+    moved and cut with its image: what was at a place stays together. In evaluation mode images pass as they
+    are. The random numbers come from torch's generator of the device, whose state the resume file holds.
 
     Args:
         discriminator: called as ``discriminator(image, condition)``.
@@ -55,9 +56,15 @@ class AugmentedDiscriminator(nn.Module):
         self.discriminator, self.kinds = discriminator, tuple(kinds)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
-        """Images (B, C, H, W) in [-1, 1], a condition -> what the discriminator says."""
+        """Images (B, C, H, W) in [-1, 1], a condition -> what the discriminator says.
+
+        Of the condition, a map (B, K, H, W) moves with the images; latents and classes stay.
+        """
         if self.training:
-            image = augmented(image, draw_augmentation(image), self.kinds)
+            draw = draw_augmentation(image)
+            image = augmented(image, draw, self.kinds)
+            if condition is not None and condition.ndim == image.ndim:
+                condition = moved(condition, draw, self.kinds)
         critique: Critique = self.discriminator(image, condition)
         return critique
 
@@ -88,20 +95,33 @@ def draw_augmentation(image: Tensor) -> AugmentationDraw:
 
 
 def augmented(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
-    """The changed batch (B, C, H, W), differentiable in ``image``."""
-    if "brightness" in kinds:
-        image = image + draw.brightness[:, None, None, None].to(image.dtype)
-    if "contrast" in kinds:
-        mean = image.mean((1, 2, 3), keepdim=True)
-        image = mean + (image - mean) * (1 + draw.contrast[:, None, None, None].to(image.dtype))
+    """The changed batch (B, C, H, W), differentiable in ``image``.
+
+    Gray changes in channel 0 alone, the picture: others (alpha, a label map) have no gray.
+    """
+    return moved(_shaded(image, draw, kinds), draw, kinds)
+
+
+def moved(maps: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
+    """The batch (B, C, H, W) with what changes the place alone; 0, the background of labels, comes in."""
     if "translation" in kinds:
-        image = _moved(image, draw.shift)
-    if "cutout" in kinds:
-        image = _cut(image, draw.hole)
-    return image
+        maps = _shifted(maps, draw.shift)
+    return _cut(maps, draw.hole) if "cutout" in kinds else maps
 
 
-def _moved(image: Tensor, shift: Tensor) -> Tensor:
+def _shaded(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str]) -> Tensor:
+    if not {"brightness", "contrast"} & set(kinds):
+        return image
+    shown, others = image[:, :1], image[:, 1:]
+    if "brightness" in kinds:
+        shown = shown + draw.brightness[:, None, None, None].to(image.dtype)
+    if "contrast" in kinds:
+        mean = shown.mean((1, 2, 3), keepdim=True)
+        shown = mean + (shown - mean) * (1 + draw.contrast[:, None, None, None].to(image.dtype))
+    return torch.cat([shown, others], dim=1)
+
+
+def _shifted(image: Tensor, shift: Tensor) -> Tensor:
     """Each image moved by whole pixels; what comes in is `EMPTY`."""
     height, width = image.shape[2:]
     rows = torch.arange(height, device=image.device) - shift[:, :1]  # (B, H): where each row comes from
@@ -109,8 +129,8 @@ def _moved(image: Tensor, shift: Tensor) -> Tensor:
     inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
     index = rows.clamp(0, height - 1)[:, None, :, None].expand(-1, image.shape[1], -1, width)
     across = columns.clamp(0, width - 1)[:, None, None, :].expand(-1, image.shape[1], height, -1)
-    moved = image.gather(2, index).gather(3, across)  # (B, C, H, W)
-    return torch.where(inside, moved, EMPTY)
+    found = image.gather(2, index).gather(3, across)  # (B, C, H, W)
+    return torch.where(inside, found, EMPTY)
 
 
 def _cut(image: Tensor, hole: Tensor) -> Tensor:

@@ -39,3 +39,15 @@ class NoClasses(nn.Module):
 def class_embedding(classes: int, size: int) -> nn.Module:
     """A `ClassEmbedding`, or nothing for 0 classes."""
     return ClassEmbedding(classes, size) if classes else NoClasses()
+
+
+def class_projection(classes: int, size: int) -> nn.Module:
+    """Vectors by which a discriminator judges the class: (B,) -> (B, size); nothing for 0 classes.
+
+    Their product with ``size`` features is added to the logit (Miyato and Koyama 2018). They begin at about
+    unit length: as long as the embeddings are, sqrt(size), the product would drown the logit.
+    """
+    made = class_embedding(classes, size)
+    if isinstance(made, ClassEmbedding):
+        nn.init.normal_(made.table, std=size**-0.5)
+    return made

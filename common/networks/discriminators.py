@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils.parametrizations import spectral_norm
 
+from common.networks.norms import monai_norm
+
 
 class Critique(NamedTuple):
     """What a discriminator says: one map of logits a scale, and its inner features a scale."""
@@ -30,7 +32,8 @@ class ConditionalPatchDiscriminator(nn.Module):
         channels: width of the first layer.
         num_layers_d: layers that double the width; 1, 2, 3, 4 see 16, 34, 70, 142 pixels.
         scales: number of scales.
-        norm: name of the normalisation in MONAI's terms; None for none.
+        norm: ``batch``, ``instance`` (with a learned scale and shift), ``layer`` or ``none``, or any other in
+            MONAI's terms: ``("instance", {"affine": False})``. Of all layers but the first and the last.
         spectral: spectral normalisation of every convolution (Miyato et al. 2018).
     """
 
@@ -41,7 +44,7 @@ class ConditionalPatchDiscriminator(nn.Module):
         channels: int = 64,
         num_layers_d: int = 3,
         scales: int = 1,
-        norm: str | tuple[Any, ...] | None = "BATCH",
+        norm: str | tuple[str, dict[str, Any]] | None = "batch",
         spectral: bool = False,
     ) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ class ConditionalPatchDiscriminator(nn.Module):
                 channels=channels,
                 in_channels=image_channels + condition_channels,
                 num_layers_d=num_layers_d,
-                norm=cast(Any, norm),  # MONAI's layers take None, its annotation does not say so
+                norm=cast(Any, monai_norm(norm)),  # MONAI's layers take None, its annotation does not say so
             )
             for _ in range(scales)
         )

@@ -13,7 +13,8 @@ from common.errors import UserError
 def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
     """The same optimiser, after whose every step its weights are brought into [-bound, bound].
 
-    It remembers nothing, so a resumed run needs no more than the weights.
+    Its attribute ``weight_clip`` says the bound. It remembers nothing, so a resumed run needs no more than
+    the weights.
 
     Args:
         bound: Arjovsky et al. take 0.01; None clips nothing.
@@ -32,4 +33,5 @@ def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
                 weight.clamp_(-bound, bound)
 
     optimizer.register_step_post_hook(clip)
+    optimizer.weight_clip = bound  # type: ignore[attr-defined]  # for those who ask whether a critic is bounded
     return optimizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,9 @@ class Precision:
         device: where the networks live.
         amp: see `choose_dtype`.
         channels_last: store images and weights channels last where that is faster: in bf16, and on GPUs.
-        compile: run the networks through ``torch.compile``; skipped with one line where there is no compiler.
+        compile: run the networks through ``torch.compile``; skipped with one line where there is no compiler,
+            and of networks whose gradient is differentiated again (a gradient penalty): the code that
+            ``torch.compile`` makes cannot be.
     """
 
     def __init__(
@@ -78,15 +81,24 @@ class Precision:
         faster = self.device.type != "cpu" or self.dtype is not torch.float32  # on a CPU float32 ran 0.9x
         self.memory_format = torch.channels_last if channels_last and faster else torch.contiguous_format
         self.compile = compile
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.scaler = IterationScaler(self.device.type, enabled=self.dtype is torch.float16)
 
-    def prepare(self, network: nn.Module) -> nn.Module:
-        """Moves ``network`` to device and layout, compiles its forward if asked; same object, same names."""
+    def prepare(self, network: nn.Module, name: str = "network", penalised: bool = False) -> nn.Module:
+        """Moves ``network`` to device and layout, compiles its forward if asked; same object, same names.
+
+        Args:
+            name: for the message.
+            penalised: its gradient is differentiated again.
+        """
         network.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        if self.compile and can_compile(self.device):
-            network.compile()
-        elif self.compile:
+        if not self.compile:
+            return network
+        if not can_compile(self.device):
             logger.info("compile: no compiler found on this machine, running eagerly")
+        elif penalised:
+            logger.info(f"compile: {name} runs eagerly, its gradient penalty needs second derivatives")
+        else:
+            network.compile()
         return network
 
     def images(self, tensor: Tensor) -> Tensor:
@@ -108,4 +120,23 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         """Takes the optimiser's step on unscaled gradients; it is skipped where scaled ones overflowed."""
         self.scaler.step(optimizer)
+
+    def update(self) -> None:
+        """Adapts the loss's scale to what overflowed since the last call; once an iteration."""
         self.scaler.update()
+
+
+class IterationScaler(torch.amp.GradScaler):
+    """A GradScaler whose optimisers may step several times between two updates, as a critic's does.
+
+    Torch's own takes a second step of one optimiser for a mistake. Here every step's record of overflows is
+    kept until ``update``, which looks at all of them.
+    """
+
+    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> float | None:
+        """See GradScaler."""
+        result = super().step(optimizer, *args, **kwargs)
+        if self.is_enabled():
+            record = self._per_optimizer_states.pop(id(optimizer))
+            self._per_optimizer_states[id(record)] = record
+        return result

@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss
 from common.losses.feature_matching import feature_matching_loss
 from common.losses.gradient_penalty import gradient_penalty
+from common.networks.augmented import AugmentedDiscriminator
 from common.networks.discriminators import Critique
+from common.training.fitting import check_critic, warn_of_tied_samples
 
 Batch = Mapping[str, Any]
 
@@ -23,6 +26,10 @@ class Context:
     A generator's output for a batch is computed once and serves the discriminator's step (detached) and
     the generator's (with its graph), as long as neither the batch nor the generator has changed.
     ``last_outputs`` keeps the newest output of each network, detached, for those who look on.
+
+    Attributes:
+        learning: names of the networks that this step, or a later one on the same batch, trains: the graph of
+            any other network's output would be for nothing, and is not built. None for all.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -30,6 +37,7 @@ class Context:
         self.batch: Batch = {}
         self.measures: dict[str, Tensor] = {}
         self.last_outputs: dict[str, Tensor] = {}
+        self.learning: frozenset[str] | None = None
         self._outputs: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
     def use(self, batch: Batch) -> None:
@@ -45,7 +53,9 @@ class Context:
         """``network`` applied to the batch's entries ``inputs``, computed once a batch and set of weights."""
         key = network, tuple(inputs)
         if key not in self._outputs:
-            self._outputs[key] = self.networks[network](*(self.batch[name] for name in inputs))
+            learns = self.learning is None or network in self.learning
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+                self._outputs[key] = self.networks[network](*(self.batch[name] for name in inputs))
             self.last_outputs[network] = self._outputs[key].detach()
         return self._outputs[key]
 
@@ -76,6 +86,18 @@ class Step:
         self.name, self.optimizer, self.repeat = name, optimizer, repeat
         self.trains, self.freezes = tuple(trains), tuple(freezes)
         self.weights = dict(weights or {})
+
+    @property
+    def penalised(self) -> tuple[str, ...]:
+        """Networks whose gradients it differentiates again; compiled ones cannot."""
+        return ()
+
+    def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+        """Refuses networks or an optimiser that the step's loss has no meaning with, before a run begins.
+
+        Raises:
+            UserError: says what and how to mend it.
+        """
 
     def losses(self, context: Context) -> dict[str, Tensor]:
         """Named scalar losses for the context's batch, unweighted."""
@@ -132,6 +154,17 @@ class DiscriminatorStep(Step):
         if penalty:
             self.weights.setdefault(f"{name}_penalty", penalty)
 
+    @property
+    def penalised(self) -> tuple[str, ...]:
+        """The discriminator, where there is a penalty."""
+        return (self.discriminator,) if self.penalty else ()
+
+    def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+        """See `common.training.fitting.check_critic`."""
+        discriminator, clip = networks[self.discriminator], getattr(optimizer, "weight_clip", None)
+        check_critic(discriminator, self.adversarial, self.penalty, clip)
+        warn_of_tied_samples(discriminator, self.penalty)
+
     def generated(self, context: Context) -> Tensor:
         """The images to call fake (B, C, H, W), without gradients; override it to draw them from a pool."""
         return context.output(self.generator, self.inputs).detach()
@@ -142,7 +175,10 @@ class DiscriminatorStep(Step):
         return condition, condition
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, and ``NAME_penalty`` where there is one (with the real images' condition)."""
+        """``NAME_adversarial``, and ``NAME_penalty`` where there is one (with the real images' condition).
+
+        The penalty is computed in float32: squared gradients overflow in float16.
+        """
         image, (condition, fake_condition) = context.batch[self.real], self.conditions(context)
         fake = self.generated(context)
         critic = context.networks[self.discriminator]
@@ -151,14 +187,17 @@ class DiscriminatorStep(Step):
         self._measure(context, real_logits, fake_logits)
         losses = {f"{self.name}_adversarial": self.adversarial.discriminator_loss(real_logits, fake_logits)}
         if self.penalty:
-            with torch.autocast(image.device.type, enabled=False):  # squared gradients overflow in fp16
+            precise = _float32(condition)  # VEEGAN's comes from a network
+            with torch.autocast(image.device.type, enabled=False):
                 losses[f"{self.name}_penalty"] = gradient_penalty(
-                    lambda images: _sum_of_logits(critic(images, condition)), image, fake
+                    lambda images: _sum_of_scores(critic(images, precise)), image, fake
                 )
         return losses
 
     def _measure(self, context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
         threshold = self.adversarial.threshold
+        if threshold is None:  # a critic does not say what is real
+            return
         context.measures[f"{self.name}_accuracy_real"] = _share([logits > threshold for logits in real])
         context.measures[f"{self.name}_accuracy_fake"] = _share([logits <= threshold for logits in fake])
 
@@ -195,6 +234,18 @@ class GeneratorStep(Step):
         if feature_matching:
             self.weights.setdefault(f"{name}_features", feature_matching)
 
+    def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+        """Features of images that were moved differently cannot be compared.
+
+        Raises:
+            UserError: features are to be matched, and the discriminator sees each batch changed anew.
+        """
+        if self.feature_matching and isinstance(networks[self.discriminator], AugmentedDiscriminator):
+            raise UserError(
+                "feature_matching compares what the discriminator sees of real and of generated images, and "
+                "discriminator_augment moves them apart; set one of the two to 0 or null"
+            )
+
     def losses(self, context: Context) -> dict[str, Tensor]:
         """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched."""
         image, condition = context.batch[self.real], context.batch.get(self.condition or "")
@@ -211,9 +262,17 @@ class GeneratorStep(Step):
         return losses
 
 
-def _sum_of_logits(critique: Critique) -> Tensor:
-    """The sum over samples and scales of the mean logit: its gradient is that of each sample's own score."""
-    return torch.stack([logits.flatten(1).mean(1).sum() for logits in critique.logits]).sum()
+def _sum_of_scores(critique: Critique) -> Tensor:
+    """The samples' scores summed, each the mean over logits, then scales, as in the adversarial losses.
+
+    The gradient of the sum is that of each sample's own score.
+    """
+    return torch.stack([logits.flatten(1).mean(1).sum() for logits in critique.logits]).mean()
+
+
+def _float32(condition: Tensor | None) -> Tensor | None:
+    """Half precision as float32; class indices as they are."""
+    return condition.float() if condition is not None and condition.is_floating_point() else condition
 
 
 def _share(hits: list[Tensor]) -> Tensor:

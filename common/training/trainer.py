@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from common.training import distributed
 from common.training.batches import BatchGroups
 from common.training.batches import prepare_batch as default_prepare_batch
 from common.training.ema import WeightAverage
+from common.training.fitting import warn_of_running_averages
 from common.training.gradients import average_gradients, frozen
 from common.training.precision import Precision
 from common.training.rng import restore_rng, rng_state
@@ -52,7 +54,8 @@ class AdversarialTrainer(Trainer):
         predicts: name of the network whose output is ``state.output["pred"]``.
         train_handlers: attached in order (see `common.handlers`), on every process.
     Raises:
-        UserError: a step names a network or optimiser that is not there, or two steps have one name.
+        UserError: a step names a network or optimiser that is not there, two steps have one name, or a step's
+            loss has no meaning with its networks (`common.training.fitting.check_critic`).
     """
 
     def __init__(
@@ -75,10 +78,11 @@ class AdversarialTrainer(Trainer):
         self.steps = list(steps)
         self.group = max(step.repeat for step in self.steps)
         self.trained = sorted({name for step in self.steps for name in step.trains})
-        self.networks = {name: precision.prepare(network) for name, network in networks.items()}
+        self.penalised = {name for step in self.steps for name in step.penalised}
+        self.networks = {name: self._prepared(name, network, precision) for name, network in networks.items()}
         self.optimizers, self.schedulers = dict(optimizers), dict(schedulers or {})
         self.precision, self.predicts, self.prepare = precision, predicts, prepare_batch
-        self._check_names()
+        self._check()
         super().__init__(
             device=precision.device,
             max_epochs=max_epochs,
@@ -113,10 +117,12 @@ class AdversarialTrainer(Trainer):
         context, logs = Context(self.networks), {}
         for name in self.trained:
             self.networks[name].train()
-        for step in self.steps:
-            for batch in batches[self.group - step.repeat :]:
-                context.use(batch)
-                logs.update(self._update(step, context))
+        updates = [(step, k) for step in self.steps for k in range(self.group - step.repeat, self.group)]
+        for place, (step, number) in enumerate(updates):
+            context.use(batches[number])
+            context.learning = learning(updates[place:])
+            logs.update(self._update(step, context))
+        self.precision.update()
         distributed.average_all(b for name in self.trained for b in self.networks[name].buffers())
         logs.update(context.measures)
         engine.state.batch = dict(context.batch)
@@ -147,7 +153,10 @@ class AdversarialTrainer(Trainer):
         kept = {str(name): context.batch[name] for name in (Keys.IMAGE, Keys.LABEL) if name in context.batch}
         return {**kept, **logs, str(Keys.PRED): context.last_outputs.get(self.predicts)}
 
-    def _check_names(self) -> None:
+    def _prepared(self, name: str, network: nn.Module, precision: Precision) -> nn.Module:
+        return precision.prepare(network, name, penalised=name in self.penalised)
+
+    def _check(self) -> None:
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names):
             raise UserError(f"steps {names}: two have the same name; name them apart")
@@ -156,12 +165,20 @@ class AdversarialTrainer(Trainer):
             missing |= {step.optimizer} - set(self.optimizers)
             if missing:
                 raise UserError(f"step {step.name}: no network or optimiser called {sorted(missing)}")
+            step.check(self.networks, self.optimizers[step.optimizer])
+        if self.predicts in self.trained:
+            warn_of_running_averages(self.networks[self.predicts], self.stream.batch_size)
 
     def _average(self, averages: dict[str, WeightAverage]) -> None:
         for name, average in averages.items():
-            average.attach(self, name)
+            average.attach(self, name, self._images(name))
             if average.network is not self.networks[name]:
-                self.networks[f"{name}_ema"] = self.precision.prepare(average.network)
+                self.networks[f"{name}_ema"] = self.precision.prepare(average.network, f"{name}_ema")
+
+    def _images(self, network: str) -> int:
+        """Images that a network learns from in an iteration, over all processes."""
+        updates = sum(step.repeat for step in self.steps if network in step.trains)
+        return self.stream.batch_size * self.stream.ranks * updates
 
     def _step_schedulers(self) -> None:
         for scheduler in self.schedulers.values():
@@ -212,6 +229,16 @@ class AdversarialTrainer(Trainer):
 
     def _setting(self) -> dict[str, Any]:
         return run_setting(self.stream, self.group, self.precision.dtype)
+
+
+def learning(updates: Sequence[tuple[Step, int]]) -> frozenset[str]:
+    """What the first of these updates (step, number of its batch), or one on the same batch after it, trains.
+
+    Only outputs of these networks need a graph: an output is forgotten with its batch.
+    """
+    _, number = updates[0]
+    same = takewhile(lambda update: update[1] == number, updates)
+    return frozenset(name for step, _ in same for name in step.trains)
 
 
 def _stream_of(loader: DataLoader) -> BatchStream:

@@ -28,7 +28,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # two trainings c
 ROOT = repository_root()
 BUNDLE = ROOT / "bundles" / "dcgan_covid"
 SIDE, GENERATED = 32, 30
-GAN = {"image_size": SIDE, "max_epochs": 12, "learning_rate": 0.005, "ema_decay": 0, "network_def#width": 8}
+GAN = {
+    "image_size": SIDE,
+    "max_epochs": 12,
+    "learning_rate": 0.005,
+    "ema_half_life": 0,
+    "network_def#width": 8,
+}
 GAN |= {"discriminator_def#width": 8, "val_interval": 12, "image_interval": 0, "monitor_interval": 0}
 """It learns enough that its images differ: an untrained one draws the same gray for any noise."""
 AUTOENCODER = {"image_size": SIDE, "max_epochs": 20}

@@ -30,6 +30,10 @@ def write_patients(
             nib.save(nib.Nifti1Image(voxels, affine), folder / part / f"patient_{number:03d}.nii.gz")
 
 
+ACCURACIES = frozenset(f"D_accuracy_{kind}{suffix}" for kind in ("real", "fake") for suffix in ("", "_ema"))
+"""What is logged of a discriminator; a critic has none."""
+
+
 def nothing(_data: Path) -> dict[str, Any]:
     """No settings."""
     return {}

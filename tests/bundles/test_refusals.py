@@ -37,6 +37,22 @@ def test_a_bad_setting_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gradient_penalty": 0.0}, "adversarial wasserstein needs a critic whose slope is bounded"),
+        ({"gradient_penalty": 10.0, "discriminator_def#norm": "batch"}, "batch norm undoes the bound"),
+    ],
+)
+def test_a_critic_that_nothing_holds_back_is_one_line(
+    case: BundleCase, data: Path, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    """Before the data are read, where the networks do not follow from them."""
+    where = data if case.built_with(data) else tmp_path / "nowhere"
+    assert said in train(case, where, tmp_path, adversarial="wasserstein", **settings).error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_bad_augmentation_is_one_line(case: BundleCase, data: Path, tmp_path: Path) -> None:
     assert "rotate" in train(case, data, tmp_path, **case.no_augment).error
     assert not (tmp_path / "run").exists()

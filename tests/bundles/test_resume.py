@@ -23,7 +23,7 @@ KILLS = 2
 
 
 def settings(case: BundleCase, workers: int, amp: bool | str) -> dict[str, Any]:
-    more = {"num_workers": workers, "amp": amp, "resume_interval": 2, "val_interval": 1, "ema_decay": 0.9}
+    more = {"num_workers": workers, "amp": amp, "resume_interval": 2, "val_interval": 1, "ema_half_life": 13}
     return {**more, **case.augment, "max_epochs": EPOCHS}
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from common.errors import UserError
-from common.networks.classes import ClassEmbedding, class_embedding
+from common.networks.norms import NONE, norm_layer
 from common.networks.upsampling import upsampling
 
 SMALLEST = 4
@@ -16,13 +15,6 @@ SMALLEST = 4
 SLOPE = 0.2
 EMBEDDING = 16
 """Values that stand for a class beside the latent."""
-NORMS: dict[str, str | tuple[str, dict[str, object]]] = {
-    "batch": "batch",
-    "instance": ("instance", {"affine": True}),
-    "layer": ("group", {"num_groups": 1}),
-}
-"""In MONAI's terms."""
-NONE = "none"
 
 
 def doublings(image_size: int) -> int:
@@ -36,19 +28,6 @@ def doublings(image_size: int) -> int:
     return int(math.log2(image_size // SMALLEST))
 
 
-def norm_layer(norm: str, channels: int) -> nn.Module:
-    """A normalisation by its name: ``batch``, ``instance``, ``layer`` or ``none``.
-
-    Raises:
-        UserError: no such norm.
-    """
-    if norm == NONE:
-        return nn.Identity()
-    if norm not in NORMS:
-        raise UserError(f"norm {norm!r} is unknown; choose one of {', '.join((*NORMS, NONE))}")
-    return get_norm_layer(NORMS[norm], spatial_dims=2, channels=channels)
-
-
 def doubling(kind: str, source: int, target: int) -> nn.Sequential:
     """(B, C, h, w) -> (B, D, 2h, 2w) with BatchNorm and ReLU."""
     layer = upsampling(kind, source, target, bias=False)
@@ -59,14 +38,3 @@ def halving(source: int, target: int, norm: str = NONE) -> nn.Sequential:
     """(B, C, h, w) -> (B, D, h/2, w/2) with LeakyReLU."""
     convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == NONE)
     return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
-
-
-def class_projection(classes: int, size: int) -> nn.Module:
-    """Vectors of about unit length for a discriminator that judges the class by a product (B,) -> (B, size).
-
-    Nothing for 0 classes.
-    """
-    made = class_embedding(classes, size)
-    if isinstance(made, ClassEmbedding):
-        nn.init.normal_(made.table, std=size**-0.5)
-    return made

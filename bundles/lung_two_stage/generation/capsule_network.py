@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bundles.lung_two_stage.generation.blocks import NONE, SLOPE, class_projection, doublings, halving
+from bundles.lung_two_stage.generation.blocks import SLOPE, doublings, halving
 from common.capsules.primary import PrimaryCapsules
 from common.capsules.routing import RoutingCapsules
 from common.capsules.squash import lengths
 from common.errors import UserError
+from common.networks.classes import class_projection
 from common.networks.discriminators import Critique
+from common.networks.norms import NONE
 
 SCORES = ("linear", "length")
 PRIMARY_SIDE = 4
@@ -38,10 +40,11 @@ class CapsuleDiscriminator(nn.Module):
         classes: number of classes; 0 for none.
         maps, size: primary capsules at each place, and their size.
         capsules, capsule_size: output capsules of the score ``linear``, and their size.
-        iterations, gradients: see `common.capsules.routing.RoutingCapsules`.
+        iterations, gradients: see `common.capsules.routing.RoutingCapsules`. A gradient penalty needs
+            ``all``.
         score: ``linear`` or ``length``.
-        norm: of the convolutions but the first: ``batch``, ``instance``, ``layer`` or ``none``. A gradient
-            penalty needs any but ``batch``.
+        norm: of the convolutions but the first, see `common.networks.norms.norm_layer`. A gradient penalty
+            needs any but ``batch``.
     Raises:
         UserError: no such size, score or norm.
     """
@@ -57,7 +60,7 @@ class CapsuleDiscriminator(nn.Module):
         capsules: int = 8,
         capsule_size: int = 16,
         iterations: int = 3,
-        gradients: str = "last",
+        gradients: str = "all",
         score: str = "linear",
         norm: str = NONE,
     ) -> None:

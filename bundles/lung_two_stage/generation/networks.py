@@ -8,17 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bundles.lung_two_stage.generation.blocks import (
-    EMBEDDING,
-    NONE,
-    SMALLEST,
-    class_projection,
-    doubling,
-    doublings,
-    halving,
-)
-from common.networks.classes import class_embedding
+from bundles.lung_two_stage.generation.blocks import EMBEDDING, SMALLEST, doubling, doublings, halving
+from common.networks.classes import class_embedding, class_projection
 from common.networks.discriminators import Critique
+from common.networks.norms import NONE
 
 
 class ConvolutionalGenerator(nn.Module):
@@ -86,8 +79,8 @@ class ConvolutionalDiscriminator(nn.Module):
         width: channels of the first layer; each smaller map has twice as many.
         channels: of the image.
         classes: number of classes; 0 for none.
-        norm: ``batch``, ``instance``, ``layer`` or ``none``, of all layers but the first. A gradient penalty
-            needs one that does not tie the samples of a batch: any but ``batch``.
+        norm: of all layers but the first, see `common.networks.norms.norm_layer`. A gradient penalty needs
+            one that does not tie the samples of a batch: any but ``batch``.
     Raises:
         UserError: no such size or norm.
     """

@@ -154,6 +154,20 @@ def test_other_sizes_are_refused(image_size: int) -> None:
 
 def test_other_norms_are_refused() -> None:
     with pytest.raises(
-        UserError, match="norm 'batched' is unknown; choose one of batch, instance, layer, none"
+        UserError, match="norm 'batched' is unknown; choose one of batch, instance, layer, group, none"
     ):
         DcganDiscriminator(32, norm="batched")
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("image_size", [32, 128])
+def test_the_class_does_not_drown_the_image_at_the_beginning(image_size: int, norm: str) -> None:
+    image, classed = [], []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        network = initialise(DcganDiscriminator(image_size, width=8, norm=norm, classes=2))
+        images = torch.rand(8, 1, image_size, image_size) * 2 - 1
+        with torch.no_grad():
+            image.append(network(images).logits[0])
+            classed.append(network(images, torch.arange(8) % 2).logits[0] - image[-1])
+    assert 0.1 < float(torch.cat(classed).std() / torch.cat(image).std()) <= 1.5

@@ -44,6 +44,8 @@ def test_it_trains(recipe: str, data: Path, tmp_path: Path) -> None:
     iterations, names = RECIPES[recipe]
     written = rows(tmp_path / "run")
     assert len(written) == iterations and names <= set(written[0])
+    is_critic = "D_penalty" in names
+    assert ("D_accuracy_real" in written[0]) is ("D_accuracy_fake_ema" in written[0]) is not is_critic
     state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(bool(value.isfinite().all()) for value in state.values())
     assert torch.load(tmp_path / "run" / "models" / "resume.pt", weights_only=True)["iteration"] == iterations

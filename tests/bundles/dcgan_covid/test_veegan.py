@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bundles.dcgan_covid.networks import DcganGenerator
 from bundles.dcgan_covid.veegan import (
     JointDiscriminator,
     Reconstructor,
@@ -15,6 +16,7 @@ from bundles.dcgan_covid.veegan import (
     veegan_loss,
 )
 from common.networks.discriminators import Critique
+from common.training.precision import Precision
 from common.training.steps import Context
 
 # A batch of two: images (2, 1, 1, 1), noise (2, 2).
@@ -143,3 +145,23 @@ def test_networks(spectral: bool) -> None:
         assert logits.shape == (3, 1)
         assert not torch.equal(logits, judge(image, -latent).logits[0])
         assert not torch.equal(logits, judge(-image, latent).logits[0])
+
+
+@pytest.mark.parametrize("amp", [False, "bf16"])
+def test_a_penalty_goes_with_half_precision(amp: bool | str) -> None:
+    """F gives the condition in half precision; the penalty is computed in float32."""
+    torch.manual_seed(0)
+    precision = Precision("cpu", amp=amp)
+    networks = {
+        "G": DcganGenerator(16, latent=2, width=2),
+        "F": Reconstructor(16, latent=2, width=2),
+        "D": JointDiscriminator(16, latent=2, width=2, norm="layer", joint=4),
+    }
+    context = Context(networks)
+    context.use({"image": torch.rand(3, 1, 16, 16), "latent": torch.randn(3, 2)})
+    step = VeeganDiscriminatorStep(veegan_loss(), inputs=("latent",), condition="latent", penalty=10.0)
+    with precision.autocast():
+        losses = step.losses(context)
+    assert losses["D_penalty"].dtype is torch.float32
+    step.total(losses).backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in networks["D"].noise.parameters() if p.ndim > 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.structures import STRUCTURES
-from tests.bundles.case import BundleCase, write_patients
+from tests.bundles.case import ACCURACIES, BundleCase, write_patients
 
 SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-6.0, -6.0, 8.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
@@ -64,6 +64,6 @@ CASE = BundleCase(
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
     metrics=frozenset({"fid_randvgg", "structure_faithfulness"}),
-    logged=frozenset({"G_l1"}),
+    logged=ACCURACIES | {"G_l1"},
 )
 arguments = CASE.arguments

@@ -176,3 +176,21 @@ def test_the_discriminator_sees_the_condition_and_all_image_channels(encoding: s
 def test_five_downsamplings_are_refused() -> None:
     with pytest.raises(UserError, match="takes 0 to 4"):
         PatchGridDiscriminator(downsamplings=5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "layer", "group", "none"])
+def test_norms_of_both_networks(norm: str) -> None:
+    torch.manual_seed(0)
+    network = HeartGenerator(levels=4, width=4, norm=norm)
+    judge = PatchGridDiscriminator(width=4, norm=norm)
+    for each in (network, judge):
+        found = any(isinstance(module, nn.BatchNorm2d) for module in each.modules())
+        assert found is (norm == "batch")
+    with torch.no_grad():
+        learning = network(LABEL[:1])
+        assert torch.equal(network.eval()(LABEL[:1]), learning) is (norm != "batch")
+        assert judge(learning, LABEL[:1]).logits[0].shape == (1, 1, 4, 4)
+
+
+def test_a_model_that_names_no_norm_has_the_one_of_its_time() -> None:
+    assert any(isinstance(module, nn.BatchNorm2d) for module in HeartGenerator(levels=3, width=4).modules())

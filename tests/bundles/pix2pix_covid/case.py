@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bundles.case import BundleCase, write_patients
+from tests.bundles.case import ACCURACIES, BundleCase, write_patients
 
 SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-11.0, -11.0, 30.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
@@ -58,6 +58,6 @@ CASE = BundleCase(
     placeholders=lambda data: {"MASKS": str(data / "masks")},
     undrawn={"network_def#dropout": 0.0},
     metrics=frozenset({"fid_randvgg", "lesion_faithfulness"}),
-    logged=frozenset({"G_l1"}),
+    logged=ACCURACIES | {"G_l1"},
 )
 arguments, BUNDLE, CONFIGS = CASE.arguments, CASE.root, CASE.configs

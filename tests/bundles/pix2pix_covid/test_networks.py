@@ -25,13 +25,29 @@ def test_the_papers_generator_has_its_published_size() -> None:
     assert size(UnetGenerator(levels=8, ngf=64)) == expected == 54_408_385
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("norm", ["batch", "instance", "layer", "group", "none"])
 @pytest.mark.parametrize("upsample", ["transposed", "resize"])
 def test_shape_and_range(norm: str, upsample: str) -> None:
     network = UnetGenerator(levels=4, ngf=4, norm=norm, upsample=upsample)
     image = network(MASK).detach()
     assert image.shape == MASK.shape and image.dtype == torch.float32
     assert -1 < float(image.min()) < float(image.max()) < 1
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "layer", "group"])
+def test_all_norms_but_batch_draw_as_they_learn(norm: str) -> None:
+    """Isola et al. 2017, section 3.4: in the paper's recipe a batch is one image."""
+    torch.manual_seed(0)
+    network = UnetGenerator(levels=4, ngf=4, norm=norm, dropout=0.0)
+    with torch.no_grad():
+        for _ in range(3):
+            learning = network(MASK[:1])
+        drawn = network.eval()(MASK[:1])
+    assert torch.equal(drawn, learning) is (norm != "batch")
+
+
+def test_a_model_that_names_no_norm_has_the_one_of_its_time() -> None:
+    assert any(isinstance(module, nn.BatchNorm2d) for module in UnetGenerator(levels=3, ngf=2).modules())
 
 
 def test_channels_of_labels_and_of_images() -> None:

@@ -42,6 +42,11 @@ def test_a_good_config_passes() -> None:
     ("key", "line"),
     [
         ("epocs", "config key 'epocs' is read by nothing; did you mean 'max_epochs'?"),
+        (
+            "ema_decay",
+            "config key 'ema_decay' is read by nothing; it is 'ema_half_life' now, in images: "
+            "0.69 * batch_size / (1 - ema_decay) is the same",
+        ),
         ("train#x", "config key 'train#x' is read by nothing; known here: optimizer, trainer"),
         ("train#optim", "config key 'train#optim' is read by nothing; did you mean 'train#optimizer'?"),
         (

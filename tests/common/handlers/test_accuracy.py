@@ -31,4 +31,9 @@ def test_resumed_goes_on_exactly(trainer: Any) -> None:
 
 def test_an_unknown_name_is_named(trainer: Any) -> None:
     with pytest.raises(UserError, match="logs no 'D_accuracy_fake'; it logs D_accuracy_real"):
-        trainer(logs, [AccuracyAverage()]).train(4)
+        trainer(logs, [AccuracyAverage(["D_accuracy_real", "D_accuracy_fake"])]).train(4)
+
+
+def test_a_critic_has_no_accuracy(trainer: Any) -> None:
+    engine = trainer(lambda iteration: {"D_loss": 1.0}, [AccuracyAverage()]).train(4)
+    assert engine.state.logs == {"D_loss": 1.0}

@@ -76,11 +76,13 @@ class Remembering(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
+        self.conditions: list[Tensor | None] = []
         self.layer = nn.Conv2d(1, 1, 1)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
         self.seen.append(image)
-        return Critique([self.layer(image)], [[condition]])
+        self.conditions.append(condition)
+        return Critique([self.layer(image[:, :1])], [[condition]])
 
 
 def test_only_in_training_and_from_torchs_generator(image: Tensor) -> None:
@@ -96,6 +98,40 @@ def test_only_in_training_and_from_torchs_generator(image: Tensor) -> None:
     said = network.eval()(image, image)
     assert torch.equal(inner.seen[3], image) and said.features[0][0] is image
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kinds", [("translation",), ("cutout",), ("translation", "cutout"), KINDS])
+def test_a_map_moves_with_its_image(kinds: tuple[str, ...]) -> None:
+    """Where the image shows class k (gray k), the label says k, wherever both have come to lie."""
+    torch.manual_seed(0)
+    label = torch.randint(1, 8, (64, 1, 12, 16)).float()
+    inner = Remembering()
+    AugmentedDiscriminator(inner, kinds)(label.clone(), label)
+    seen, condition = inner.seen[0], inner.conditions[0]
+    assert condition is not None and condition.shape == label.shape and not torch.equal(condition, label)
+    assert set(condition.unique().tolist()) <= set(range(8))  # classes stay classes
+    gone = condition == 0
+    assert bool(gone.any()) and not bool(seen[gone].any())
+    if "brightness" not in kinds:
+        assert torch.equal(seen, condition)
+    for picture, classes in zip(seen, condition, strict=True):  # one gray for each class of a picture
+        assert all(float(picture[classes == k].std()) < 1e-5 for k in range(1, 8) if (classes == k).sum() > 1)
+
+
+def test_conditions_that_are_no_maps_stay() -> None:
+    inner = Remembering()
+    for condition in (torch.randn(2, 5), torch.tensor([0, 1])):
+        AugmentedDiscriminator(inner)(torch.rand(2, 1, 8, 8), condition)
+        assert inner.conditions[-1] is condition
+
+
+def test_gray_changes_in_the_picture_alone(image: Tensor) -> None:
+    pair = torch.cat([image, image - 1], dim=1)
+    found = augmented(pair, drawn(brightness=0.25, contrast=0.5, shift=(1, 0)))
+    torch.testing.assert_close(
+        found[:, :1], augmented(image, drawn(brightness=0.25, contrast=0.5, shift=(1, 0)))
+    )
+    torch.testing.assert_close(found[:, 1:], augmented(image - 1, drawn(shift=(1, 0))))
 
 
 def test_images_of_a_batch_are_changed_differently() -> None:

@@ -70,7 +70,7 @@ def wgan_gp() -> AdversarialTrainer:
         DiscriminatorStep(loss, inputs, condition=None, penalty=10.0, repeat=3),
         GeneratorStep(loss, inputs=inputs, condition=None),
     ]
-    average = {"G": WeightAverage(networks["G"], 0.9), "D": WeightAverage(networks["D"], 0.5)}
+    average = {"G": WeightAverage(networks["G"], 2), "D": WeightAverage(networks["D"], 3)}
     return trainer_of(steps, networks, prepare_batch=WithLatent(LATENT), average=average)
 
 
@@ -83,7 +83,7 @@ def cycle_gan() -> AdversarialTrainer:
         PooledDiscriminatorStep(loss, ImagePool(3, name="Y"), ("label",), "image", "G", "D_Y", "D_Y"),
         CycleStep(loss),
     ]
-    average = {"G": WeightAverage(networks["G"], 0.9)}
+    average = {"G": WeightAverage(networks["G"], 13)}
     return trainer_of(steps, networks, {"F": "G"}, average=average)
 
 
@@ -164,7 +164,8 @@ def test_averages_of_two_networks_keep_their_own_rates() -> None:
     start = weights(trainer)
     trainer.run()
     end = weights(trainer)
-    for name, key, rate in (("G", "0.weight", 0.1), ("D", "nets.0.initial_conv.conv.weight", 0.5)):
+    # Two images an iteration for G, six for D: one half-life of 2, two of 3.
+    for name, key, rate in (("G", "0.weight", 0.5), ("D", "nets.0.initial_conv.conv.weight", 0.75)):
         moved = end[f"{name}.{key}"] - start[f"{name}.{key}"]
         averaged = end[f"{name}_ema.{key}"] - start[f"{name}.{key}"]
         torch.testing.assert_close(averaged, rate * moved, rtol=1e-3, atol=1e-6)

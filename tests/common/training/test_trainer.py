@@ -125,7 +125,7 @@ def test_what_counts_as_real_is_an_entry_of_the_batch():
 
 
 def test_average_follows_slowly():
-    trainer = toy_trainer(max_epochs=1, ema=0.9)
+    trainer = toy_trainer(max_epochs=1, ema=13)
     start = weights(trainer)["G.net.0.weight"]
     trainer.run()
     end = weights(trainer)

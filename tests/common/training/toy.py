@@ -66,9 +66,11 @@ def toy_trainer(
     handlers: Any = (),
     d_repeat: int = 1,
     g_repeat: int = 1,
-    ema: float = 0.9,
+    ema: float = 13.0,
     penalty: float = 0.0,
     kind: str = "bce",
+    batch_size: int = 2,
+    compile: bool = False,
     **more: Any,
 ) -> AdversarialTrainer:
     """A trainer on `ToyPairs` (batch 2: four batches an epoch), the same for the same arguments."""
@@ -81,14 +83,16 @@ def toy_trainer(
     loss = adversarial_loss(kind)
     return AdversarialTrainer(
         max_epochs=max_epochs,
-        train_data_loader=DataLoader(ToyPairs(), batch_sampler=BatchStream(8, 2), num_workers=num_workers),
+        train_data_loader=DataLoader(
+            ToyPairs(), batch_sampler=BatchStream(8, batch_size), num_workers=num_workers
+        ),
         networks=networks,
         optimizers=optimizers,
         steps=[
             DiscriminatorStep(loss, penalty=penalty, repeat=d_repeat),
             GeneratorStep(loss, terms={"l1": absolute}, weights={"G_l1": 10.0}, repeat=g_repeat),
         ],
-        precision=Precision("cpu", amp=amp, channels_last=True),
+        precision=Precision("cpu", amp=amp, channels_last=True, compile=compile),
         average={"G": WeightAverage(networks["G"], ema)},
         schedulers={"G": torch.optim.lr_scheduler.ExponentialLR(optimizers["G"], 0.5)},
         train_handlers=list(handlers),

@@ -11,7 +11,7 @@ from bundles.lung_two_stage.generation.capsule_network import CapsuleDiscriminat
 from bundles.lung_two_stage.generation.dense import DenseDiscriminator, DenseGenerator
 from bundles.lung_two_stage.generation.networks import ConvolutionalDiscriminator, ConvolutionalGenerator
 from common.errors import UserError
-from common.losses.gradient_penalty import gradient_penalty
+from common.losses.gradient_penalty import gradient_norm, gradient_penalty
 
 GENERATORS = (ConvolutionalGenerator, DenseGenerator, BigGanGenerator)
 DISCRIMINATORS = (CapsuleDiscriminator, ConvolutionalDiscriminator, DenseDiscriminator, BigGanDiscriminator)
@@ -78,6 +78,35 @@ def test_a_gradient_penalty_reaches_every_weight_of_the_critic() -> None:
     gradient_penalty(lambda images: network(images).logits[0], real, fake).backward()
     weights = {name: value.grad for name, value in network.named_parameters() if name.endswith("weight")}
     assert all(grad is not None and grad.abs().max() > 0 for grad in weights.values())
+
+
+@pytest.mark.parametrize(("gradients", "true"), [("all", True), ("last", False)])
+def test_the_penalised_slope_is_the_critics(gradients: str, true: bool) -> None:
+    """Against differences, pixel by pixel: with the image the routing changes too."""
+    torch.manual_seed(0)
+    network = CapsuleDiscriminator(16, width=4, channels=1, maps=2, gradients=gradients).double()
+    image = torch.randn(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        network.routing.weight *= 2  # longer votes: the routing has more to say
+        steps = 1e-5 * torch.eye(256, dtype=torch.float64).reshape(256, 1, 16, 16)
+        up, down = (network(image + way * steps).logits[0] for way in (1, -1))
+        slope = float(((up - down) / 2e-5).norm())
+    penalised = float(gradient_norm(lambda x: network(x).logits[0], image))
+    assert (abs(penalised / slope - 1) < 1e-5) is true and slope > 0
+    assert true or abs(penalised / slope - 1) > 0.02
+
+
+@pytest.mark.parametrize("kind", DISCRIMINATORS)
+def test_the_class_does_not_drown_the_image_at_the_beginning(kind: type[nn.Module]) -> None:
+    image, classed = [], []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        network, images = kind(image_size=32, classes=3), torch.rand(8, 2, 32, 32) * 2 - 1
+        with torch.no_grad():
+            image.append(network(images).logits[0] if kind is not DenseDiscriminator else torch.ones(8, 1))
+            classed.append(network(images, torch.arange(8) % 3).logits[0] - image[-1])
+    if kind is not DenseDiscriminator:  # it reads the class beside the pixels
+        assert 0.2 < float(torch.cat(classed).std() / torch.cat(image).std()) < 2
 
 
 def test_unknown_names_are_refused() -> None:

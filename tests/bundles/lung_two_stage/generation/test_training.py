@@ -76,6 +76,13 @@ def test_weights_of_wgans_critic_stay_clipped(work: Path, tmp_path: Path) -> Non
     assert info["network"]["arguments"]["classes"] == 0
 
 
+def test_a_penalty_on_what_is_not_the_critics_gradient_is_refused(work: Path, tmp_path: Path) -> None:
+    given = {"discriminator_def#gradients": "last"}
+    error = train([], work, tmp_path / "run", tmp_path / "log", **given).error
+    assert "discriminator_def#gradients last" in error and "set it to all" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_the_extraction_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
     error = train([], tmp_path / "nowhere", tmp_path / "run", tmp_path / "log").error
     assert error.startswith(

@@ -1,0 +1,126 @@
+"""What the steps make of their networks' answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.losses.adversarial import adversarial_loss
+from common.networks.augmented import AugmentedDiscriminator
+from common.networks.discriminators import ConditionalPatchDiscriminator, Critique
+from common.training.steps import Context, DiscriminatorStep, GeneratorStep
+from tests.common.training.toy import toy_trainer
+
+WEIGHTS = torch.tensor([3.0, 4.0])
+
+
+class Scales(nn.Module):
+    """As many scales as there are factors; each one's logit is the factor times 3 a + 4 b."""
+
+    def __init__(self, *factors: float) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+        score = (image.flatten(1) * WEIGHTS).sum(1, keepdim=True)
+        return Critique([factor * score for factor in self.factors], [[] for _ in self.factors])
+
+
+@pytest.mark.parametrize(("factors", "slope"), [((1.0,), 5.0), ((1.0, 1.0), 5.0), ((1.0, 0.2, 0.6), 3.0)])
+def test_the_penalty_weighs_scales_as_the_loss_does(factors: tuple[float, ...], slope: float) -> None:
+    """Both take the mean over scales."""
+    context = Context({"G": nn.Identity(), "D": Scales(*factors)})
+    image = torch.randn(2, 1, 1, 2)
+    context.use({"image": image, "label": torch.randn(2, 1, 1, 2)})
+    step = DiscriminatorStep(adversarial_loss("wasserstein"), penalty=10.0)
+    losses = step.losses(context)
+    assert float(losses["D_penalty"]) == pytest.approx((slope - 1) ** 2, rel=1e-5)
+    heights = [(sample.flatten(1) * WEIGHTS).sum(1).mean() for sample in context.batch.values()]
+    expected = slope / 5 * (heights[1] - heights[0])
+    torch.testing.assert_close(losses["D_adversarial"], expected)
+
+
+class Condition(nn.Module):
+    """A conditional critic of dense layers, which take one type of numbers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.noise = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+        return Critique([(self.image(image.flatten(1)) * self.noise(condition)).sum(1, keepdim=True)], [[]])
+
+
+def test_a_condition_in_half_precision_meets_the_penalty_in_float32() -> None:
+    torch.manual_seed(0)
+    context = Context({"G": nn.Identity(), "D": Condition()})
+    condition = torch.randn(3, 2)
+    image, fake = torch.randn(3, 1, 2, 2), torch.randn(3, 1, 2, 2)
+    step = DiscriminatorStep(adversarial_loss("bce"), condition="noise", penalty=1.0)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(1)
+        context.use(
+            {"image": image, "label": fake.to(dtype), "noise": condition.to(torch.bfloat16).to(dtype)}
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(step.losses(context)["D_penalty"])
+        assert found[-1].dtype is torch.float32
+    torch.testing.assert_close(found[0], found[1], rtol=1e-2, atol=0)  # the images were rounded
+
+
+def test_features_of_images_that_were_moved_apart_are_not_compared() -> None:
+    judge = AugmentedDiscriminator(ConditionalPatchDiscriminator(channels=4, num_layers_d=1))
+    optimizer = torch.optim.SGD(judge.parameters())
+    GeneratorStep(adversarial_loss("bce")).check({"D": judge}, optimizer)
+    GeneratorStep(adversarial_loss("bce"), feature_matching=1.0).check({"D": judge.discriminator}, optimizer)
+    with pytest.raises(UserError, match=r"feature_matching .* discriminator_augment"):
+        GeneratorStep(adversarial_loss("bce"), feature_matching=1.0).check({"D": judge}, optimizer)
+
+
+def test_a_critic_says_nothing_about_accuracy() -> None:
+    for kind, told in (("wasserstein", False), ("hinge", True)):
+        trainer = toy_trainer(max_epochs=1, kind=kind, penalty=10.0)
+        trainer.run()
+        assert any("accuracy" in name for name in trainer.state.logs) is told, kind
+
+
+def test_the_trainer_refuses_a_critic_without_a_bound() -> None:
+    with pytest.raises(UserError, match="adversarial wasserstein needs"):
+        toy_trainer(kind="wasserstein")
+
+
+def grads(trainer: Any) -> list[bool]:
+    """The list that fills with whether each of the generator's passes recorded a graph."""
+    seen: list[bool] = []
+    trainer.networks["G"].register_forward_hook(lambda *passed: seen.append(passed[2].requires_grad))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("repeats", "graphs"),
+    [
+        ({}, [True]),  # one batch, one pass for both
+        ({"d_repeat": 3}, [False, False, True]),
+        ({"g_repeat": 2}, [False, True, True]),  # D sees the second of two batches, before G sees the first
+        ({"d_repeat": 2, "g_repeat": 2}, [False, False, True, True]),
+    ],
+)
+def test_only_what_the_generator_learns_from_has_a_graph(repeats: dict[str, int], graphs: list[bool]) -> None:
+    trainer = toy_trainer(max_epochs=1, **repeats)
+    seen = grads(trainer)
+    trainer.run()
+    assert seen == graphs * trainer.total_iterations
+
+
+def test_a_batch_of_one_image_and_batch_norm_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for size, warned in ((2, False), (1, True)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            toy_trainer(batch_size=size)
+        assert ("batch_size 1 with batch norm" in caplog.text) is warned
