@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from common.data.augment import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.data.checks import for_each, read_pair
 from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
+from common.data.noise import noise_place
 from common.data.resizing import resize_image, resize_mask
 from common.data.samples import Sample
 from common.data.sampling import Draw
@@ -99,6 +100,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
         if label is not None:
             item["label"] = torch.from_numpy(label)
+            if not isinstance(visit, Draw):  # in training noise is drawn anew for each visit
+                item |= noise_place(self.samples[index].name)
         return item
 
     def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:

@@ -17,6 +17,8 @@ import torch
 from torch.utils.data import Dataset
 
 from common.data.intensity import to_network
+from common.data.noise import noise_place
+from common.data.samples import stem
 from common.data.store.reading import SliceReader
 from common.data.store.request import Geometry, Intensity, Request
 from common.data.store.store import SliceStore
@@ -105,13 +107,19 @@ class LabelSlices(Dataset[dict[str, Any]]):
             label = to_network(self._reader.image(file.condition, index))
         else:
             label = file.table[self._reader.label(file.condition, index)].astype(np.float32)
-        return {"label": torch.from_numpy(label[None]), "sample": position}  # (1, S, S)
+        place = place_in(file.condition, index, stem(file.path))
+        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
 
     def _temporary(self) -> Path:
         """A folder that goes with this object, or at the latest with this process."""
         folder = Path(tempfile.mkdtemp(prefix="slices-"))
         weakref.finalize(self, _remove, folder, os.getpid())
         return folder
+
+
+def place_in(volume: StoredVolume, index: int, name: str) -> dict[str, Any]:
+    """The place of a stored slice in the noise that goes by ``name``, see `common.data.noise`."""
+    return noise_place(name, index * volume.slice_mm) if is_volume(volume.source) else noise_place(name)
 
 
 def geometry_of(info: Mapping[str, Any]) -> Geometry:

@@ -15,9 +15,11 @@ from torch.utils.data import Dataset
 
 from common.data.folders import files_by_stem
 from common.data.layouts import expand, mask_file
+from common.data.noise import noise_place
 from common.data.reading import read_mask
 from common.data.resizing import resize_mask
-from common.data.samples import ORIENTATIONS, Sample
+from common.data.samples import ORIENTATIONS, Sample, stem
+from common.data.volumes import open_volume
 from common.errors import UserError
 
 
@@ -62,7 +64,14 @@ class MaskSlices(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"label": self.labels[index], "sample": index}
+        return {"label": self.labels[index], "sample": index, **self._place(self.samples[index])}
+
+    @staticmethod
+    def _place(sample: Sample) -> dict[str, Any]:
+        name = stem(sample.image)
+        if sample.index is None:
+            return noise_place(name)
+        return noise_place(name, sample.index * open_volume(sample.image).spacing[2])
 
     def _read(self, size: int) -> Tensor:
         labels = np.empty((len(self.samples), 1, size, size), dtype=np.float32)
