@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from common.data.augment import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.data.intensity import from_network, to_network
 from common.data.noise import noise_place
-from common.data.samples import Sample, stem
+from common.data.samples import Sample
 from common.data.sampling import Draw
 from common.data.store.reading import SliceReader
 from common.data.store.volume import StoredVolume
@@ -124,9 +124,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
             return {}
         places = []
         for number, slice_ in self._places[list(numbers)].tolist():
-            label = self.pairs[number].label
-            mm = slice_ * label.slice_mm if self.pairs[number].is_volume else math.nan
-            places.append(noise_place(stem(label.source), mm))
+            pair = self.pairs[number]
+            mm = slice_ * pair.label.slice_mm if pair.is_volume else math.nan
+            places.append(noise_place(pair.sample.name, mm))
         return {name: torch.tensor([place[name] for place in places]) for name in places[0]}
 
     @staticmethod

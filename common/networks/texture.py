@@ -1,4 +1,4 @@
-"""Noise beside a condition, for generators whose input is flat: drawn anew, or (older models) always the same.
+"""Noise beside a condition, for generators whose input is flat: drawn, or (older models) always the same.
 
 A mask or label map is flat almost everywhere, and convolutions can draw no vessels from what is flat. Noise
 that is always the same would draw the same vessels into every patient.
@@ -47,7 +47,7 @@ class DrawnNoise(nn.Module):
     def of_condition(self, condition: Tensor) -> Tensor:
         """The noise that belongs to conditions (B, K, H, W): (B, channels, H, W)."""
         height, width, device = condition.shape[2], condition.shape[3], condition.device
-        values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W), |v| < 2 ** 12
+        values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W)
         places = torch.arange(1, values.shape[1] + 1, device=device)
         weights = places * self.factor % self.modulus
         mixed = (values * weights).sum(dim=1) % self.modulus  # of integers: exact in any order, (B,)
