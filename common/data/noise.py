@@ -29,8 +29,9 @@ def noise_place(name: str, mm: float = math.nan) -> dict[str, Any]:
     Args:
         name: of the file, without its folder: equal names have equal noise wherever they lie.
         mm: of a slice in a volume, along the slice axis; NaN for a picture, which has no neighbours.
+            Headers differ in the last digits when a scan is stored with other axes: it is rounded to 0.001 mm.
     """
-    return {"noise_key": zlib.crc32(name.encode()), "noise_mm": float(mm)}
+    return {"noise_key": zlib.crc32(name.encode()), "noise_mm": round(float(mm), 3)}
 
 
 def slice_noise(seed: int, key: int, mm: float, channels: int, size: int) -> np.ndarray:

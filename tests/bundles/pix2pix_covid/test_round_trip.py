@@ -102,6 +102,10 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
         np.testing.assert_allclose(ct.affine, mask.affine, atol=1e-4)
         values = np.asarray(ct.dataobj)
         assert values.min() >= -1000 and values.max() <= 400 and np.ptp(values) > 0
-    # The same scan stored with other axes gives the same scan.
-    one, other = (nib.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("volume", "turned"))
+    # The same scan stored with other axes, under the same name, gives the same scan.
+    (tmp_path / "again").mkdir()
+    (masks / "turned.nii.gz").rename(tmp_path / "again" / "volume.nii.gz")
+    run = infer(trained, tmp_path / "again", tmp_path / "out_again")
+    assert run.code == 0, run.err
+    one, other = (nib.load(tmp_path / part / "volume.nii.gz") for part in ("out", "out_again"))
     np.testing.assert_array_equal(nib.as_closest_canonical(one).get_fdata(), other.get_fdata())
