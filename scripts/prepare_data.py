@@ -21,6 +21,7 @@ from common.data.intensity import WINDOWS, Window, window_by_name
 from common.data.new_folder import refuse_existing
 from common.data.obtain import obtain, table
 from common.data.registry import Dataset, find_dataset, load_registry
+from common.data.resizing import FITS
 from common.data.sources import Source
 from common.data.standardise import METHODS
 from common.errors import UserError, install_hook
@@ -35,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--root", type=Path, help="folder of the sets, each in ROOT/NAME; or one unpacked set itself")
     add("--output", type=Path, help="folder to write, default ROOT/prepared-NAME...; must not exist")
     add("--image_size", type=int, default=256, help="pixels along both sides (default 256)")
+    add("--fit", default="pad", choices=FITS, help="how slices become square (default pad)")
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
     add("--standardise", default="none", choices=METHODS, help="common look for slices that are not HU")
@@ -59,7 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
     settings = Settings(
-        options.image_size, window(options.window), options.standardise, options.keep_empty, options.seed
+        options.image_size,
+        window(options.window),
+        options.standardise,
+        options.keep_empty,
+        options.seed,
+        fit=options.fit,
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
     output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))

@@ -28,8 +28,8 @@ def noise_place(name: str, mm: float = math.nan) -> dict[str, Any]:
 
     Args:
         name: of the file, without its folder: equal names have equal noise wherever they lie.
-        mm: of a slice in a volume, along the slice axis; NaN for a picture, which has no neighbours.
-            Headers differ in the last digits when a scan is stored with other axes: it is rounded to 0.001 mm.
+        mm: of a slice in a volume, along the slice axis; NaN for a picture, which has no neighbours. Rounded
+            to 0.001 mm: a header's last digits change when a scan is stored with other axes.
     """
     return {"noise_key": zlib.crc32(name.encode()), "noise_mm": round(float(mm), 3)}
 

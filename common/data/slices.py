@@ -98,7 +98,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
         """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,).
 
-        Of numbers, which are no draws, also the places in the noise, see `common.data.noise.noise_place`.
+        Where none is a draw, also the places in the noise, see `common.data.noise.noise_place`.
         """
         shape = (len(visits), 1, self.size, self.size)
         image, label = np.empty(
@@ -116,18 +116,16 @@ class SliceDataset(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
             "sample": torch.tensor(samples),
-            **self._noise_places([visit for visit in visits if not isinstance(visit, Draw)]),
+            **({} if any(isinstance(visit, Draw) for visit in visits) else self._noise_places(samples)),
         }
 
     def _noise_places(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
-        if not numbers:
-            return {}
         places = []
         for number, slice_ in self._places[list(numbers)].tolist():
             pair = self.pairs[number]
             mm = slice_ * pair.label.slice_mm if pair.is_volume else math.nan
             places.append(noise_place(pair.sample.name, mm))
-        return {name: torch.tensor([place[name] for place in places]) for name in places[0]}
+        return {name: torch.tensor([place[name] for place in places]) for name in noise_place("")}
 
     @staticmethod
     def collate(batch: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from common.data.augment import Augmentation
 from common.data.samples import Sample
 from common.data.splits import SPLITS, assign, read_splits, split_by_patient
 from common.errors import UserError
@@ -107,8 +106,3 @@ def split_samples(
     if len(fractions) != len(SPLITS):
         raise UserError(f"fractions {list(fractions)}: give three numbers, for train, val and test")
     return split_by_patient(samples, (fractions[0], fractions[1], fractions[2]), seed, apart)
-
-
-def augmentation(settings: Augmentation | Mapping[str, float] | None) -> Augmentation | None:
-    """The object of a config's settings."""
-    return Augmentation(**settings) if isinstance(settings, Mapping) else settings

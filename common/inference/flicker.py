@@ -11,9 +11,9 @@ intensities must change, stay out of it. The same measure along the rows and col
 number readable: ``ratio`` is 1 where a volume is as rough across its slices as within them. Thick slices
 raise it in real scans too, so the real CT of the same labels is what to compare with, not 1, and below it is
 as wrong as above it: a generator that draws the same texture into every slice makes straight columns along
-the slice axis, which do not flicker at all. ``columns`` tells them: the correlation of the finest texture, the
-second differences along rows and columns, between slices 10 mm apart. It is 1 for straight columns and near 0
-in scans, whose vessels and noise are elsewhere by then.
+the slice axis, which do not flicker at all. ``columns`` tells them: the correlation of the finest texture,
+the second differences along rows and columns, between slices 10 mm apart. It is 1 for straight columns and
+near 0 in scans, whose vessels and noise are elsewhere by then.
 """
 
 from __future__ import annotations

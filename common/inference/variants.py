@@ -145,7 +145,8 @@ def aspect(volume: StoredVolume) -> float:
     extents = planes_shape(volume.shape, volume.geometry.axis)[1:]
     mm = plane_spacing(volume.spacing, volume.geometry.axis)
     sides = [extent * pixel for extent, pixel in zip(extents, mm, strict=True)]
-    return volume.slice_mm * volume.geometry.size / float(np.mean(sides))
+    mean_side = {"stretch": float(np.mean(sides)), "pad": max(sides), "crop": min(sides)}[volume.geometry.fit]
+    return volume.slice_mm * volume.geometry.size / mean_side
 
 
 def _record(file: Converted) -> Sample:

@@ -33,7 +33,8 @@ class VolumeWriter(FileCollector):
     Volumes become NIfTI int16 with shape and affine of the label file, pictures 8-bit PNG (0..255 for 0..1).
     An existing file is replaced, whole. Of each volume flicker and columns are measured
     (`common.inference.flicker`), said in one line and put into ``flicker.json``: as ``generated``, as
-    ``smoothed`` where that is asked for, and of the ``real`` image where there is one, brought to the range and resolution of the generated one.
+    ``smoothed`` where that is asked for, and of the ``real`` image where there is one, brought to the range
+    and resolution of the generated one.
 
     Args:
         dataset: what the predictions belong to.

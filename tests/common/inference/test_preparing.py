@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from common.inference.latents import latents
 from common.data.noise import noise_place
+from common.inference.latents import latents
 from common.inference.preparing import ConditionToImage, LatentToImage, mask_to_image
 from common.networks.texture import drawn_noise
 
