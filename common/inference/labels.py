@@ -117,7 +117,7 @@ class LabelSlices(Dataset[dict[str, Any]]):
         found = {
             file.path: int((np.asarray(file.condition.counts)[:, file.table > 0].sum(axis=1) < least).sum())
             for file in self.converted
-            if file.table is not None
+            if file.table is not None and file.table.any()  # else that was said
         }
         few = {path: count for path, count in found.items() if count}
         if few:
