@@ -21,6 +21,7 @@ from common.data.intensity import WINDOWS, parse_window
 from common.data.new_folder import refuse_existing
 from common.data.obtain import obtain, table
 from common.data.registry import Dataset, find_dataset, load_registry
+from common.data.resizing import FITS
 from common.data.sources import Source
 from common.data.standardise import METHODS
 from common.errors import UserError, install_hook
@@ -35,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--root", type=Path, help="folder of the sets, each in ROOT/NAME; or one unpacked set itself")
     add("--output", type=Path, help="folder to write, default ROOT/prepared-NAME...; must not exist")
     add("--image_size", type=int, default=256, help="pixels along both sides (default 256)")
+    add("--fit", default="pad", choices=FITS, help="how slices become square (default pad)")
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
     add("--hu_offset", type=float, help="what to add to volumes of CT that are no HU, e.g. -1024")
@@ -67,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.keep_empty,
         options.seed,
         hu_offset=options.hu_offset,
+        fit=options.fit,
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
     output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))

@@ -24,6 +24,6 @@ class ContrastGenerator(nn.Module):
         super().__init__()
         self.change = HeartGenerator(encoding=encoding, **settings)
 
-    def forward(self, label: Tensor) -> Tensor:
-        """Condition image (B, 1, S, S) -> image (B, 1, S, S), both in [-1, 1]."""
-        return (label + 2 * self.change(label)).clamp(-1.0, 1.0)
+    def forward(self, label: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Condition image (B, 1, S, S) -> image (B, 1, S, S), both in [-1, 1]; noise as `HeartGenerator`."""
+        return (label + 2 * self.change(label, noise)).clamp(-1.0, 1.0)

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.networks.discriminators import Critique
 from common.networks.encoding import ClassEncoding
 from common.networks.norms import NONE, norm_layer
-from common.networks.texture import textured
+from common.networks.texture import drawn_noise, textured
 from common.networks.upsampling import upsampling
 
 SLOPE = 0.2  # of the LeakyReLUs
@@ -20,8 +20,8 @@ class HeartGenerator(nn.Module):
     """Encoder-decoder from whole-heart labels to a slice (Habijan and Galic, section III-B).
 
     Class indices (B, 1, S, S) in 0..classes -> image (B, 1, S, S) in [-1, 1]; with more ``out_channels`` the
-    others are logits. S is a multiple of ``2 ** levels``; 7 levels bring 128 pixels to 1 and 256 to 2. The
-    same label always gives the same picture: no dropout, no drawn noise.
+    others are logits. S is a multiple of ``2 ** levels``; 7 levels bring 128 pixels to 1 and 256 to 2. There
+    is no dropout: label and noise decide the picture.
 
     Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``head``
     channels, which the last convolution, of stride 1, turns into the picture. Norms follow all other
@@ -47,7 +47,9 @@ class HeartGenerator(nn.Module):
         head: channels before the last convolution; 0 for ``width / 8``, with which the published parameter
             count is met, or ``out_channels`` where that is more. With more of them the net learns the range
             of the image in fewer iterations: an update moves each weight by no more than the learning rate.
-        texture: channels of a fixed noise map beside the label (`common.networks.texture`); 0 as published.
+        noise: channels of noise beside the label (`common.networks.texture.DrawnNoise`), from which the
+            network makes fine texture, another in every picture; 0 as published.
+        texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
         norm: see `common.networks.norms.norm_layer`; the paper's is ``batch``.
     """
 
@@ -62,13 +64,15 @@ class HeartGenerator(nn.Module):
         width: int = 64,
         head: int = 0,
         texture: int = 0,
+        noise: int = 0,
         norm: str = "batch",
     ) -> None:
         super().__init__()
         self.skips, self.out_channels = skips, out_channels
         self.encoding, self.texture = ClassEncoding(classes, encoding), textured(texture)
+        self.noise = drawn_noise(noise)
         widths = [width * min(2**level, 8) for level in range(levels)]
-        sources = [self.encoding.channels + texture, *widths]
+        sources = [self.encoding.channels + texture + noise, *widths]
         self.down = nn.ModuleList(
             Down(sources[level], widths[level], norm if 0 < level < levels - 1 else NONE)
             for level in range(levels)
@@ -86,10 +90,13 @@ class HeartGenerator(nn.Module):
         )
         self.last = same_convolution(targets[0], out_channels)
 
-    def forward(self, label: Tensor) -> Tensor:
-        """Class indices (B, 1, S, S) in 0..classes -> (B, out_channels, S, S), channel 0 in [-1, 1]."""
+    def forward(self, label: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Class indices (B, 1, S, S) in 0..classes -> (B, out_channels, S, S), channel 0 in [-1, 1].
+
+        ``noise`` is N(0, 1), (B, C, S, S); left out, the network has its own.
+        """
         kept = []
-        x = self.texture(self.encoding(label))  # (B, channels + texture, S, S)
+        x = self.noise(self.texture(self.encoding(label)), label, noise)  # (B, channels + .. + noise, S, S)
         for down in self.down:
             x = down(x)
             kept.append(x)

@@ -8,7 +8,7 @@ from torch.nn.functional import dropout
 
 from common.networks.norms import norm_layer
 from common.networks.spade import SpadeGenerator
-from common.networks.texture import textured
+from common.networks.texture import drawn_noise, textured
 from common.networks.upsampling import upsampling
 
 __all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
@@ -29,9 +29,10 @@ class UnetGenerator(nn.Module):
             leaves no checkerboard (Odena et al. 2016).
         norm: see `common.networks.norms.norm_layer`. Isola et al. normalise by the statistics of the image
             that is drawn: at batch 1 that is ``instance``. ``batch`` draws with running averages instead.
-        texture: channels of a fixed noise map that the net sees beside the mask; 0 for none, as published.
-            A mask is flat almost everywhere, and convolutions can draw no vessels from what is flat. The map
-            is always the same and part of the state_dict, so a mask still gives one picture.
+        noise: channels of noise that the net sees beside the mask (`common.networks.texture.DrawnNoise`): it
+            makes fine texture of it, another in every picture; 0 for none, as published. A mask is flat
+            almost everywhere, and convolutions can draw no vessels from what is flat.
+        texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class UnetGenerator(nn.Module):
         upsample: str = "transposed",
         norm: str = "batch",
         texture: int = 0,
+        noise: int = 0,
     ) -> None:
         super().__init__()
-        self.texture = textured(texture)
+        self.texture, self.noise = textured(texture), drawn_noise(noise)
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            source = in_channels + texture if level == 0 else widths[level - 1]
+            source = in_channels + texture + noise if level == 0 else widths[level - 1]
             plain = level in (0, levels - 1)  # the picture's layer, and where one pixel may be left
             self.down.append(Down(source, width, "none" if plain else norm, activate=level > 0))
         for level in reversed(range(levels)):
@@ -62,10 +64,13 @@ class UnetGenerator(nn.Module):
             name = "none" if level == 0 else norm
             self.up.append(Up(source, target, name, probability, noise_at_inference, upsample))
 
-    def forward(self, mask: Tensor) -> Tensor:
-        """Mask (B, in_channels, S, S) in {0, 1} -> image (B, out_channels, S, S) in [-1, 1]."""
+    def forward(self, mask: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Mask (B, in_channels, S, S) in {0, 1} -> image (B, out_channels, S, S) in [-1, 1].
+
+        ``noise`` is N(0, 1), (B, C, S, S); left out, the network has its own.
+        """
         skips = []
-        x = self.texture(mask * 2 - 1)  # (B, in_channels + texture, S, S)
+        x = self.noise(self.texture(mask * 2 - 1), mask, noise)  # (B, in_channels + texture + noise, S, S)
         for down in self.down:
             x = down(x)
             skips.append(x)

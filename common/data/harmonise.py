@@ -22,7 +22,7 @@ from common.data.new_folder import new_folder
 from common.data.persons import join_persons
 from common.data.pictures import SIXTEEN_BITS, read_picture
 from common.data.reading import Pixels
-from common.data.resizing import resize_image, resize_mask
+from common.data.resizing import fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.sources import Source, source_samples
 from common.data.splits import split_by_patient, write_splits
@@ -50,6 +50,7 @@ class Settings:
         keep_empty: keep slices where nothing is segmented.
         hu_offset: what to add to volumes of CT that are no HU, see `common.data.intensity.offset_to_hu`.
         seed, fractions: of the split into training, validation and test patients.
+        fit: how slices become square, see `common.data.resizing.fit_square`.
     """
 
     image_size: int
@@ -59,6 +60,7 @@ class Settings:
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     hu_offset: float | None = None
+    fit: str = "pad"
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,13 @@ def harmonise(
 
 def harmonise_slice(sample: Sample, settings: Settings, modality: str = "CT") -> Slice:
     """Reads, windows and resizes one slice with its mask."""
-    size = settings.image_size
     offset = settings.hu_offset if modality != MR else 0.0  # which has no HU, and no air to be missed
     pixels, mask = read_pair(replace(sample, hu_offset=offset))
     is_hu, source_range = meaning(pixels, modality)
     unit = to_unit(pixels.values, settings.window, is_hu, source_range)
-    image = np.clip(resize_image(unit, size, size), 0.0, 1.0)
-    return Slice(image, None if mask is None else resize_mask(mask, size, size), is_hu)
+    image = np.clip(fit_square(unit, settings.image_size, settings.fit), 0.0, 1.0)
+    label = None if mask is None else fit_mask(mask, settings.image_size, settings.fit)
+    return Slice(image, label, is_hu)
 
 
 def meaning(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:

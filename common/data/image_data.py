@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.data.augment import Augmentation
+from common.data.augment import Augmentation, augmentation
 from common.data.image_layouts import AUTO, find_images
 from common.data.images import ImageDataset
 from common.data.intensity import Window, window_by_name
-from common.data.split_data import SplitData, augmentation
+from common.data.split_data import SplitData
 from common.data.standardise import Standardiser
 
 logger = logging.getLogger(__name__)
@@ -30,10 +30,11 @@ class ImageData(SplitData[ImageDataset]):
         image_size: side of the square slices in pixels.
         classes: which classes to take, see `common.data.image_layouts.ImageSet.chosen`.
         fit: how slices become square, see `common.data.resizing.fit_square`.
-        flips: double the training split by left-right flips.
+        flips: double the training split by left-right flips, as paper C does: half of what a generator
+            learns then has its heart at the right.
         window: HU window: a preset's name or [lower, upper].
         standardise: ``none``, ``landmarks`` or ``histogram``, see `common.data.standardise`.
-        augment: of the training split; None or a dict of `Augmentation` settings or the object.
+        augment: of the training split, see `common.data.augment.augmentation`.
         seed: the run's seed (augmentation).
         fractions: shares of train, val, test.
         split_seed: of the split.
@@ -57,10 +58,10 @@ class ImageData(SplitData[ImageDataset]):
         image_size: int,
         classes: str | Sequence[str] = AUTO,
         fit: str = "pad",
-        flips: bool = True,
+        flips: bool = False,
         window: str | Window | Sequence[float] = "lung",
         standardise: str = "none",
-        augment: Augmentation | Mapping[str, float] | None = None,
+        augment: Augmentation | Mapping[str, float] | str | None = None,
         seed: int = 0,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
@@ -104,7 +105,7 @@ class ImageData(SplitData[ImageDataset]):
             source_range=source_range,
         )
         self.datasets = {
-            name: self._loaded(name, fitted, augmentation(augment))
+            name: self._loaded(name, fitted, augmentation(augment, len(self.splits["train"])))
             for name in self._wanted(parts, fitted and standardise != "none")
         }
         logger.info(self.summary())

@@ -13,7 +13,7 @@ from common.data.augment import Augmentation
 from common.data.checks import read_pair
 from common.data.intensity import Window, to_unit
 from common.data.pairs import PairDataset
-from common.data.resizing import FITS, fit_square
+from common.data.resizing import fit_square
 from common.data.samples import Sample
 from common.data.sampling import Draw
 from common.data.standardise import Standardiser
@@ -55,9 +55,7 @@ class ImageDataset(PairDataset):
         seed: int = 0,
         source_range: Sequence[float] | None = None,
     ) -> None:
-        if fit not in FITS:
-            raise UserError(f"fit {fit!r} is unknown; choose one of {', '.join(FITS)}")
-        self.fit, self.class_names = fit, list(class_names)
+        self.class_names = list(class_names)
         super().__init__(
             [_unmasked(sample) for sample in samples],
             image_size,
@@ -67,6 +65,7 @@ class ImageDataset(PairDataset):
             augment,
             seed,
             source_range=source_range,
+            fit=fit,
         )
         places = [self.class_names.index(sample.category) for sample in self.samples]
         self.classes = np.array(places, np.int64)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.data.augment import Augmentation
+from common.data.augment import Augmentation, augmentation
 from common.data.intensity import Window, window_by_name
 from common.data.layouts import find_samples
 from common.data.nodule_slices import NoduleSlices
@@ -21,7 +21,7 @@ from common.data.pairs import PairDataset
 from common.data.samples import Sample, with_hu_offset
 from common.data.sampling import BatchStream
 from common.data.slices import SliceDataset
-from common.data.split_data import SplitData, augmentation
+from common.data.split_data import SplitData
 from common.data.standardise import Standardiser
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class PairData(SplitData[PairDataset]):
         image_size: side of the square slices in pixels.
         window: HU window: a preset's name or [lower, upper].
         standardise: ``none``, ``landmarks`` or ``histogram``, see `common.data.standardise`.
-        augment: of the training split; None or a dict of `Augmentation` settings or the object.
+        augment: of the training split, see `common.data.augment.augmentation`.
         seed: the run's seed (augmentation).
         empty_masks: ``drop`` or ``keep`` slices without lesion.
         min_lesion_pixels: what counts as empty: fewer lesion pixels than this at ``image_size``.
@@ -54,6 +54,7 @@ class PairData(SplitData[PairDataset]):
         standardiser_state: of a trained model's metadata; then nothing is fitted.
         trained: what stands beside the model that is evaluated: its own split is taken, see
             `common.data.split_data.split_samples`.
+        fit: how slices become square, see `common.data.resizing.fit_square`.
     Raises:
         UserError: a bad folder, file or setting.
     """
@@ -64,7 +65,7 @@ class PairData(SplitData[PairDataset]):
         image_size: int,
         window: str | Window | Sequence[float] = "lung",
         standardise: str = "none",
-        augment: Augmentation | Mapping[str, float] | None = None,
+        augment: Augmentation | Mapping[str, float] | str | None = None,
         seed: int = 0,
         empty_masks: str = "drop",
         min_lesion_pixels: int = 1,
@@ -80,8 +81,10 @@ class PairData(SplitData[PairDataset]):
         standardiser_state: Mapping[str, Any] | None = None,
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
+        fit: str = "pad",
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
+        self.fit, self.empty_masks = fit, empty_masks
         self.window = window_by_name(window)
         self._find = partial(_found, layout, patient_pattern, mask_values, mask_threshold, hu_offset)
         self.patient_pattern = patient_pattern
@@ -100,14 +103,15 @@ class PairData(SplitData[PairDataset]):
             empty_masks=empty_masks,
             min_lesion_pixels=min_lesion_pixels,
             source_range=source_range,
+            fit=fit,
         )
         self.datasets: dict[str, PairDataset] = {}
-        fit = standardiser_state is None
-        for name in self._wanted(parts, fit and standardise != "none"):
+        unfitted = standardiser_state is None
+        for name in self._wanted(parts, unfitted and standardise != "none"):
             training = name == "train"
-            drawn = augmentation(augment) if training else None
+            drawn = augmentation(augment, len(self.splits[name])) if training else None
             self.datasets[name] = self._load(
-                self.splits[name], fit_standardiser=fit and training, augment=drawn
+                self.splits[name], fit_standardiser=unfitted and training, augment=drawn
             )
         logger.info(self.summary())
 
@@ -135,6 +139,8 @@ class PairData(SplitData[PairDataset]):
             "nominal_hu": any(part.nominal_hu for part in self.datasets.values()),
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
+            "fit": self.fit,
+            "empty_masks": self.empty_masks,
             "standardiser": self.standardiser.state(),
             **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},

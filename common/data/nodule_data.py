@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from common.data.augment import Augmentation
+from common.data.augment import Augmentation, augmentation
 from common.data.intensity import Window, window_by_name
 from common.data.nodule_layouts import NoduleSample, find_nodule_scans
 from common.data.nodule_scan import NoduleScan, read_nodule_scan
 from common.data.nodule_slices import Balance, NoduleSlices
-from common.data.split_data import SplitData, augmentation
+from common.data.split_data import SplitData
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class NoduleData(SplitData[NoduleSlices]):
         image_size: side of the square patches in pixels.
         window: HU window: a preset's name or [lower, upper].
         normal_share, foreground: see `common.data.nodule_slices.Balance`.
-        augment: of the training split; None or a dict of `Augmentation` settings or the object.
+        augment: of the training split, see `common.data.augment.augmentation`.
         seed: the run's seed (patches, augmentation).
         fractions: shares of train, val, test.
         split_seed: of the split and of the choice of slices without nodules.
@@ -50,7 +50,7 @@ class NoduleData(SplitData[NoduleSlices]):
         window: str | Window | Sequence[float] = "lung",
         normal_share: float = 0.3,
         foreground: float = 0.7,
-        augment: Augmentation | Mapping[str, float] | None = None,
+        augment: Augmentation | Mapping[str, float] | str | None = None,
         seed: int = 0,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
@@ -79,12 +79,13 @@ class NoduleData(SplitData[NoduleSlices]):
                 self.image_size,
                 self.window,
                 balance,
-                augmentation(augment) if name == "train" else None,
-                seed,
+                seed=seed,
             )
             for name in self.splits
             if parts is None or name in parts
         }
+        if "train" in self.datasets:
+            self.train.augment = augmentation(augment, len(self.train))
         logger.info(self.summary())
 
     def records(self, split: str) -> list[NoduleSample]:

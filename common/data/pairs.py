@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from common.data.augment import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.data.checks import for_each, read_pair
 from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
-from common.data.resizing import resize_image, resize_mask
+from common.data.noise import noise_place
+from common.data.resizing import check_fit_name, fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.sampling import Draw
 from common.data.standardise import Standardiser
@@ -33,7 +34,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     Args:
         samples: what to load.
-        image_size: S in pixels; slices are stretched to the square.
+        image_size: S in pixels.
         window: HU window, a preset's name or [lower, upper].
         standardiser: brings 8-bit slices of different windows to a common look.
         fit_standardiser: learn it from these samples first (the training split).
@@ -42,6 +43,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         empty_masks: ``keep`` or ``drop`` slices with fewer than ``min_lesion_pixels`` lesion pixels at S x S.
         min_lesion_pixels: see ``empty_masks``.
         source_range: black and white of files that are not HU; None for their type's full range.
+        fit: how slices become square, see `common.data.resizing.fit_square`.
 
     Attributes:
         samples: the samples kept, in order.
@@ -65,7 +67,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         empty_masks: str = "keep",
         min_lesion_pixels: int = 1,
         source_range: Sequence[float] | None = None,
+        fit: str = "pad",
     ) -> None:
+        self.fit = check_fit_name(fit)
         if empty_masks not in EMPTY_MASKS:
             raise UserError(f"empty_masks {empty_masks!r} is unknown; choose keep or drop")
         self.image_size, self.window = int(image_size), window_by_name(window)
@@ -99,6 +103,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
         if label is not None:
             item["label"] = torch.from_numpy(label)
+            if not isinstance(visit, Draw):  # in training noise is drawn anew for each visit
+                item |= noise_place(self.samples[index].name)
         return item
 
     def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -106,9 +112,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         pixels, mask = read_pair(sample)
         source = pixels.source_range if self.source_range is None else tuple(self.source_range)
         unit = to_unit(pixels.values, self.window, pixels.is_hu, (float(source[0]), float(source[1])))
-        size = self.image_size
-        small = None if mask is None else resize_mask(mask, size, size)
-        return resize_image(unit, size, size), small, pixels.is_hu
+        small = None if mask is None else fit_mask(mask, self.image_size, self.fit)
+        return fit_square(unit, self.image_size, self.fit), small, pixels.is_hu
 
     def _standardised(
         self, units: Sequence[np.ndarray], is_hu: Sequence[bool], standardiser: Standardiser | None, fit: bool

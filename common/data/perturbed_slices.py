@@ -12,7 +12,7 @@ from common.data.augment import Augmentation
 from common.data.peers import Peers
 from common.data.perturb import Perturbation, perturbed
 from common.data.sampling import Draw
-from common.data.slices import SliceDataset
+from common.data.slices import SliceDataset, first_of
 from common.data.stored_pairs import StoredPair
 from common.data.structures import LabelSet
 from common.errors import UserError
@@ -54,11 +54,7 @@ class PerturbedSlices(SliceDataset):
         self._peers = Peers(self.samples)
 
     def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        batch = self.__getitems__([visit])
-        return {
-            **{name: batch[name][0] for name in ("image", "label", "annotation")},
-            "sample": int(batch["sample"][0]),
-        }
+        return first_of(self.__getitems__([visit]))
 
     def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
         """A batch as `SliceDataset` gives it, and ``annotation`` float32 (B, 1, S, S), class indices."""

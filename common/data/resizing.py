@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from common.errors import UserError
@@ -21,24 +22,55 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fit_square(image: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
-    """A float (H, W) slice in [0, 1] as a square (size, size), black where nothing is.
+    """A float (H, W) slice in [0, 1] as a square (size, size), 0 (the window's lower end) where nothing is.
 
     Args:
         fit: ``pad`` takes the whole slice, ``crop`` its middle, both keep the aspect; ``stretch`` does not.
     Raises:
         UserError: no such way.
     """
+    return _centred(resize_image(image, *_fitted(image.shape, size, fit)), (size, size), np.float32)
+
+
+def fit_mask(mask: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
+    """A uint8 (H, W) mask as `fit_square` has its image: (size, size), nearest pixels, 0 where nothing is."""
+    return _centred(resize_mask(mask, *_fitted(mask.shape, size, fit)), (size, size), np.uint8)
+
+
+def unfit_square(square: np.ndarray, height: int, width: int, fit: str = "pad") -> np.ndarray:
+    """The way back of `fit_square`: float (S, S) to float32 (height, width), black where it was cropped."""
+    fitted = _fitted((height, width), len(square), fit)
+    return resize_image(_centred(square, fitted, np.float32), height, width)
+
+
+def check_fit_name(fit: str) -> str:
+    """The same, if there is such a way.
+
+    Raises:
+        UserError: names those that there are.
+    """
     if fit not in FITS:
         raise UserError(f"fit {fit!r} is unknown; choose one of {', '.join(FITS)}")
-    if fit == "stretch" or image.shape[0] == image.shape[1]:
-        return resize_image(image, size, size)
-    side = max(image.shape) if fit == "pad" else min(image.shape)
-    height, width = (max(1, round(extent * size / side)) for extent in image.shape)
-    resized = resize_image(image, height, width)
-    inside = resized[_middle(height, size), _middle(width, size)]
-    square = np.zeros((size, size), np.float32)
-    square[_middle(size, inside.shape[0]), _middle(size, inside.shape[1])] = inside
-    return square
+    return fit
+
+
+def _fitted(shape: tuple[int, ...], size: int, fit: str) -> tuple[int, int]:
+    """The (h, w) that a slice of ``shape`` is resized to, before it is centred in the square."""
+    if check_fit_name(fit) == "stretch":
+        return size, size
+    side = max(shape) if fit == "pad" else min(shape)
+    height, width = (max(1, round(extent * size / side)) for extent in shape)
+    return height, width
+
+
+def _centred(array: np.ndarray, shape: tuple[int, int], dtype: npt.DTypeLike) -> np.ndarray:
+    """The array (h, w) in the middle of zeros of ``shape``, or its middle where that is smaller."""
+    if array.shape == shape:
+        return array
+    inside = array[_middle(array.shape[0], shape[0]), _middle(array.shape[1], shape[1])]
+    result = np.zeros(shape, dtype)
+    result[_middle(shape[0], inside.shape[0]), _middle(shape[1], inside.shape[1])] = inside
+    return result
 
 
 def _middle(extent: int, size: int) -> slice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from common.data.augment import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.data.intensity import from_network, to_network
+from common.data.noise import noise_place
 from common.data.samples import Sample
 from common.data.sampling import Draw
 from common.data.store.reading import SliceReader
@@ -91,11 +93,13 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return len(self._places)
 
     def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        batch = self.__getitems__([visit])
-        return {"image": batch["image"][0], "label": batch["label"][0], "sample": int(batch["sample"][0])}
+        return first_of(self.__getitems__([visit]))
 
     def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
-        """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,)."""
+        """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,).
+
+        Where none is a draw, also the places in the noise, see `common.data.noise.noise_place`.
+        """
         shape = (len(visits), 1, self.size, self.size)
         image, label = np.empty(
             (2, *shape), np.float32
@@ -112,7 +116,16 @@ class SliceDataset(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
             "sample": torch.tensor(samples),
+            **({} if any(isinstance(visit, Draw) for visit in visits) else self._noise_places(samples)),
         }
+
+    def _noise_places(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+        places = []
+        for number, slice_ in self._places[list(numbers)].tolist():
+            pair = self.pairs[number]
+            mm = slice_ * pair.label.slice_mm if pair.is_volume else math.nan
+            places.append(noise_place(pair.sample.name, mm))
+        return {name: torch.tensor([place[name] for place in places]) for name in noise_place("")}
 
     @staticmethod
     def collate(batch: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +227,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
             label[:] = apply_to_mask(label, draw)
         else:
             label[:] = to_network(apply_to_image(from_network(label), replace(draw, gamma=1.0)))
+
+
+def first_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """The item of a batch of one: tensors without the batch's dimension, numbers as such."""
+    return {name: value[0] if value.ndim > 1 else value[0].item() for name, value in batch.items()}
 
 
 def _network_range(unit: np.ndarray) -> None:

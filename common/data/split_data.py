@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from common.data.augment import Augmentation
 from common.data.earlier_splits import earlier_split
 from common.data.persons import SPLITS_FILE
 from common.data.samples import Sample
@@ -270,8 +269,3 @@ def _part_of(table: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 def _rule(fractions: Sequence[float], seed: int) -> dict[str, Any]:
     return {"rule": RULE, "seed": int(seed), "fractions": [float(share) for share in fractions]}
-
-
-def augmentation(settings: Augmentation | Mapping[str, float] | None) -> Augmentation | None:
-    """The object of a config's settings."""
-    return Augmentation(**settings) if isinstance(settings, Mapping) else settings

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.data.augment import Augmentation
+from common.data.augment import Augmentation, augmentation
 from common.data.folders import paired_files
 from common.data.intensity import Window, window_by_name
 from common.data.layouts import find_volumes
@@ -20,7 +20,7 @@ from common.data.perturb import Perturbation
 from common.data.perturbed_slices import PerturbedSlices, perturbation
 from common.data.samples import Sample
 from common.data.slices import SliceDataset
-from common.data.split_data import SplitData, augmentation
+from common.data.split_data import SplitData
 from common.data.store.request import Geometry, Intensity, Request
 from common.data.store.store import SliceStore
 from common.data.stored_pairs import StoredPair, stored_pair
@@ -47,11 +47,11 @@ class StructureData(SplitData[SliceDataset]):
         window: HU window: a preset's name or [lower, upper].
         percentiles: (lower, upper) per cent of each volume's own voxels become -1 and 1 instead, for MR.
         axis: ``axial``, ``coronal`` or ``sagittal``: the planes that are cut.
-        spacing: pixel size in mm, cropped or padded to the square; None stretches each plane to the square.
+        spacing: pixel size in mm, cropped or padded to the square; None takes ``fit``.
         interpolation: of images: ``area`` or ``linear``; labels always take the nearest pixel.
         min_pixels: keep slices with at least so many pixels of the classes at ``image_size``; 0 for all.
         every: keep every n-th slice of a volume.
-        augment: of the training split; None or a dict of `Augmentation` settings or the object.
+        augment: of the training split, see `common.data.augment.augmentation`.
         perturb: the labels' perturbation; None or a dict of `Perturbation` settings or the object. Items then
             have the true label as ``annotation``, see `common.data.perturbed_slices`.
         seed: the run's seed (augmentation, coarse labels, perturbation).
@@ -64,6 +64,7 @@ class StructureData(SplitData[SliceDataset]):
         image_dir: the images' folder, where the condition is an image.
         hu_offset: what to add to images that are no HU, see `common.data.intensity.offset_to_hu`; of no
             meaning with ``percentiles``.
+        fit: how planes become square without ``spacing``: ``pad``, ``crop`` or ``stretch``.
         parts: which splits to convert and load; None for all.
         workers: of the conversion; None for all cores.
         trained: what stands beside the model that is evaluated: its own split is taken, see
@@ -92,7 +93,7 @@ class StructureData(SplitData[SliceDataset]):
         interpolation: str = "area",
         min_pixels: int = 1,
         every: int = 1,
-        augment: Augmentation | Mapping[str, float] | None = None,
+        augment: Augmentation | Mapping[str, float] | str | None = None,
         seed: int = 0,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
@@ -106,9 +107,10 @@ class StructureData(SplitData[SliceDataset]):
         image_dir: str = "images",
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
+        fit: str = "pad",
     ) -> None:
         self.dataset_dir, self.condition = Path(dataset_dir), condition
-        self.geometry = Geometry(int(image_size), axis, spacing, interpolation)
+        self.geometry = Geometry(int(image_size), axis, spacing, interpolation, fit)
         self.intensity, self.hu_offset = _intensity(window, percentiles), hu_offset
         self.label_set = None if condition == "image" else LabelSet(labels, label_map, coarse > 0)
         self.store = SliceStore(store_dir, self.geometry, workers)
@@ -116,7 +118,7 @@ class StructureData(SplitData[SliceDataset]):
         self._find = partial(_records, condition, condition_dir, image_dir, layout, patient_pattern)
         self.patient_pattern = patient_pattern
         self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, trained=trained)
-        self.perturb = perturbation(perturb)
+        self.perturb, self.min_pixels = perturbation(perturb), min_pixels
         kind = partial(PerturbedSlices, perturb=self.perturb) if self.perturb else SliceDataset
         self._load = partial(kind, min_pixels=min_pixels, every=every, seed=seed)
         chosen = {name: part for name, part in self.splits.items() if parts is None or name in parts}
@@ -127,9 +129,10 @@ class StructureData(SplitData[SliceDataset]):
             self.datasets[name] = self._load(
                 [next(pairs) for _ in samples],
                 self.label_set,
-                augment=augmentation(augment) if training else None,
                 coarse=coarse if training else 0.0,
             )
+            if training:
+                self.datasets[name].augment = augmentation(augment, len(self.datasets[name]))
         logger.info(self.summary())
 
     def whole(self, folder: str | os.PathLike[str], label_map: LabelMap | None = None) -> SliceDataset:
@@ -171,6 +174,8 @@ class StructureData(SplitData[SliceDataset]):
             "axis": self.geometry.axis,
             "spacing": self.geometry.spacing,
             "interpolation": self.geometry.interpolation,
+            "fit": self.geometry.fit,
+            "min_pixels": self.min_pixels,
             **({"perturb": asdict(self.perturb)} if self.perturb else {}),
             **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},

@@ -25,6 +25,7 @@ def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) ->
         "axis": geometry.axis,
         "spacing": geometry.spacing,
         "interpolation": geometry.interpolation,
+        "fit": geometry.fit,
         "window": limits if intensity.kind == "window" else "angiography",
         "percentiles": limits if intensity.kind == "percentile" else None,
         "condition": "image" if labels is None else "label",

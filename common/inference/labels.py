@@ -17,6 +17,8 @@ import torch
 from torch.utils.data import Dataset
 
 from common.data.intensity import to_network
+from common.data.noise import noise_place
+from common.data.samples import stem
 from common.data.store.reading import SliceReader
 from common.data.store.request import Geometry, Intensity, Request
 from common.data.store.store import SliceStore
@@ -96,6 +98,8 @@ class LabelSlices(Dataset[dict[str, Any]]):
             self._places += [(number, index) for index in range(file.condition.depth)]
             self.files[file.path] = list(range(start, len(self._places)))
         self._reader = SliceReader()
+        if label_set is not None:
+            self._warn_of_empty(int(info.get("min_pixels", 1)))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -107,7 +111,27 @@ class LabelSlices(Dataset[dict[str, Any]]):
             label = to_network(self._reader.image(file.condition, index))
         else:
             label = file.table[self._reader.label(file.condition, index)].astype(np.float32)
-        return {"label": torch.from_numpy(label[None]), "sample": position}  # (1, S, S)
+        place = place_in(file.condition, index, stem(file.path))
+        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
+
+    def _warn_of_empty(self, least: int) -> None:
+        """One line where slices hold less than the model's training asked for."""
+        found = {
+            file.path: int((np.asarray(file.condition.counts)[:, file.table > 0].sum(axis=1) < least).sum())
+            for file in self.converted
+            if file.table is not None and file.table.any()  # else that was said
+        }
+        few = {path: count for path, count in found.items() if count}
+        if few:
+            logger.warning(
+                "%d of %d slices hold fewer than %d pixels of the model's structures, the first in %s: it "
+                "was trained without such slices, what it draws there is not to be relied on; train with "
+                "--min_pixels 0 for them",
+                sum(few.values()),
+                len(self),
+                least,
+                next(iter(few)),
+            )
 
     def _temporary(self) -> Path:
         """A folder that goes with this object, or at the latest with this process."""
@@ -116,9 +140,14 @@ class LabelSlices(Dataset[dict[str, Any]]):
         return folder
 
 
+def place_in(volume: StoredVolume, index: int, name: str) -> dict[str, Any]:
+    """The place of a stored slice in the noise that goes by ``name``, see `common.data.noise`."""
+    return noise_place(name, index * volume.slice_mm) if is_volume(volume.source) else noise_place(name)
+
+
 def geometry_of(info: Mapping[str, Any]) -> Geometry:
     """How a model's slices are cut."""
-    names = ("axis", "spacing", "interpolation")
+    names = ("axis", "spacing", "interpolation", "fit")
     size = int(info.get("image_size", DEFAULT_SIZE))
     return Geometry(size, **{name: info[name] for name in names if name in info})
 

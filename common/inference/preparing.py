@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.data.noise import slice_noise
 from common.inference.latents import latents
+from common.networks.texture import noise_channels
 
 
 def mask_to_image(
@@ -20,6 +24,41 @@ def mask_to_image(
     image = batch.get("image")
     target = None if image is None else image.to(device, non_blocking=non_blocking)
     return batch["label"].to(device, non_blocking=non_blocking), target
+
+
+class ConditionToImage:
+    """`mask_to_image` for generators that take noise beside the condition, which follows from file names.
+
+    The noise belongs to the name of a slice's file, and in a volume to its place in mm, see
+    `common.data.noise`: it is the same in every run, order and batch size, and coherent from slice to slice.
+    Batches without these entries, and networks without noise, are passed on without any.
+
+    Args:
+        network: the generator, to know how many channels of noise it takes.
+        seed: of the noise: another one gives other images of the same conditions.
+        prepare: what brings the batch to (inputs, targets).
+    """
+
+    def __init__(
+        self, network: nn.Module, seed: int = 0, prepare: Callable[..., tuple[Any, Any]] = mask_to_image
+    ) -> None:
+        self.channels, self.seed, self.prepare = noise_channels(network), seed, prepare
+
+    def __call__(
+        self,
+        batch: dict[str, Any],
+        device: torch.device | str | None = None,
+        non_blocking: bool = False,
+        **options: Any,
+    ) -> tuple[Any, ...]:
+        """(condition, target), and where there is noise ``(noise,)`` and ``{}``: further arguments."""
+        condition, target = self.prepare(batch, device, non_blocking, **options)
+        if not self.channels or "noise_key" not in batch:
+            return condition, target
+        places = zip(batch["noise_key"].tolist(), batch["noise_mm"].tolist(), strict=True)
+        drawn = [slice_noise(self.seed, key, mm, self.channels, condition.shape[-1]) for key, mm in places]
+        noise = torch.from_numpy(np.stack(drawn)).to(device, non_blocking=non_blocking)
+        return condition, target, (noise,), {}
 
 
 class LatentToImage:

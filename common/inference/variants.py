@@ -21,7 +21,7 @@ from common.data.store.planes import plane_spacing, planes_shape
 from common.data.store.reading import SliceReader
 from common.data.store.volume import StoredVolume
 from common.errors import UserError
-from common.inference.labels import Converted, LabelSlices
+from common.inference.labels import Converted, LabelSlices, place_in
 from common.random import generator
 
 
@@ -96,7 +96,10 @@ class LabelVariants(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         label = self.condition(position).astype(np.float32)
-        return {"label": torch.from_numpy(label[None]), "sample": position}  # (1, S, S)
+        number, index = self._places[position]
+        variant = self.variants[number]
+        place = place_in(variant.file.condition, index, variant.name)
+        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
 
     def condition(self, position: int) -> np.ndarray:
         """The perturbed slice at ``position``, uint8 (S, S)."""
@@ -137,13 +140,13 @@ class LabelVariants(Dataset[dict[str, Any]]):
 
 def aspect(volume: StoredVolume) -> float:
     """The distance of two stored slices in pixels of theirs."""
-    across = {"axial": volume.spacing[2], "coronal": volume.spacing[0], "sagittal": volume.spacing[1]}
     if volume.geometry.spacing is not None:
-        return across[volume.geometry.axis] / volume.geometry.spacing
+        return volume.slice_mm / volume.geometry.spacing
     extents = planes_shape(volume.shape, volume.geometry.axis)[1:]
     mm = plane_spacing(volume.spacing, volume.geometry.axis)
     sides = [extent * pixel for extent, pixel in zip(extents, mm, strict=True)]
-    return across[volume.geometry.axis] * volume.geometry.size / float(np.mean(sides))
+    mean_side = {"stretch": float(np.mean(sides)), "pad": max(sides), "crop": min(sides)}[volume.geometry.fit]
+    return volume.slice_mm * volume.geometry.size / mean_side
 
 
 def _record(file: Converted) -> Sample:

@@ -33,9 +33,10 @@ class VolumeWriter(FileCollector):
 
     Volumes become NIfTI int16 with shape and affine of the label file, pictures 8-bit PNG (0..255 for 0..1).
     An existing file is replaced, whole. Each says that it is synthetic, and has a JSON file beside it
-    (`common.provenance`). Of each volume the flicker is measured (`common.inference.flicker`),
-    said in one line and put into ``flicker.json``: as ``generated``, as ``smoothed`` where that is asked for,
-    and of the ``real`` image where there is one, brought to the range and resolution of the generated one.
+    (`common.provenance`). Of each volume flicker and columns are measured
+    (`common.inference.flicker`), said in one line and put into ``flicker.json``: as ``generated``, as
+    ``smoothed`` where that is asked for, and of the ``real`` image where there is one, brought to the range
+    and resolution of the generated one.
 
     Args:
         dataset: what the predictions belong to.
@@ -92,14 +93,15 @@ class VolumeWriter(FileCollector):
         file = self._converted[source]
         place, classes = condition_planes(file.condition, file.table)  # (N, h, w)
         image = assembled(slices, file.condition, self.scale.window)
-        found = {"generated": flicker(image, classes, self.classes)}
+        mm = file.condition.slice_mm
+        found = {"generated": flicker(image, classes, self.classes, mm)}
         if self.sigma:
             image = smooth_across(image, classes, self.sigma)
-            found["smoothed"] = flicker(image, classes, self.classes)
+            found["smoothed"] = flicker(image, classes, self.classes, mm)
         voxels = from_planes(image, file.condition.geometry.axis)
         write_nifti(path, place, voxels, provenance=self.provenance)
         if file.real is not None:
-            found["real"] = flicker(real_planes(file.real, self.scale.window), classes, self.classes)
+            found["real"] = flicker(real_planes(file.real, self.scale.window), classes, self.classes, mm)
         self.flicker[path.name] = found
         line = "; ".join(f"{name} {parts[STRUCTURES]}" for name, parts in found.items())
         print(f"{path.name}: flicker in {self.scale.unit}: {line}")

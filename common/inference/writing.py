@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from common.data.intensity import Window, from_network, to_hu
-from common.data.resizing import resize_image
+from common.data.resizing import unfit_square
 from common.data.samples import restore_orientation, stem
 from common.data.volume_files import is_volume
 from common.data.volumes import open_volume, write_nifti
@@ -53,7 +53,7 @@ class SliceWriter(FileCollector):
     def keep(self, position: int, prediction: Tensor) -> np.ndarray:
         """The slice in [0, 1] at its mask's own size, (H, W) float32."""
         unit = from_network(prediction[0].float().cpu().numpy())
-        return resize_image(unit, *self.dataset.shapes[position])
+        return unfit_square(unit, *self.dataset.shapes[position], self.dataset.fit)
 
     def write(self, source: Path, slices: list[np.ndarray]) -> Path:
         """One PNG or NIfTI file, and its JSON."""

@@ -7,7 +7,7 @@ from monai.networks.nets import SPADENet
 from torch import Tensor, nn
 
 from common.networks.encoding import ClassEncoding
-from common.networks.texture import textured
+from common.networks.texture import drawn_noise, textured
 
 
 class SpadeGenerator(nn.Module):
@@ -20,7 +20,7 @@ class SpadeGenerator(nn.Module):
         image_size: S, a multiple of ``2 ** len(channels)``; the net takes no other size.
         channels: widths from the outermost level to the innermost.
         classes, encoding: of the label, see `common.networks.encoding`.
-        texture: channels of a fixed noise map beside the label, see `common.networks.texture`.
+        noise, texture: channels of noise beside the label, see `common.networks.texture`.
     """
 
     def __init__(
@@ -30,14 +30,16 @@ class SpadeGenerator(nn.Module):
         classes: int = 1,
         encoding: str = "index",
         texture: int = 0,
+        noise: int = 0,
     ) -> None:
         super().__init__()
         self.encoding, self.texture = ClassEncoding(classes, encoding), textured(texture)
+        self.noise = drawn_noise(noise)
         self.net = SPADENet(
             spatial_dims=2,
             in_channels=1,
             out_channels=channels[0],
-            label_nc=self.encoding.channels + texture,
+            label_nc=self.encoding.channels + texture + noise,
             input_shape=[image_size, image_size],
             channels=list(channels),
             is_vae=False,
@@ -45,6 +47,7 @@ class SpadeGenerator(nn.Module):
         )
         self.head = nn.Conv2d(channels[0], 1, 3, padding=1)
 
-    def forward(self, label: Tensor) -> Tensor:
-        """Class indices (B, 1, S, S) in 0..classes -> image (B, 1, S, S) in [-1, 1]."""
-        return torch.tanh(self.head(self.net(self.texture(self.encoding(label)))[0]))
+    def forward(self, label: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Class indices (B, 1, S, S) in 0..classes, noise (B, C, S, S) or none -> (B, 1, S, S) in [-1, 1]."""
+        seen = self.noise(self.texture(self.encoding(label)), label, noise)  # (B, .. + noise, S, S)
+        return torch.tanh(self.head(self.net(seen)[0]))

@@ -1,4 +1,8 @@
-"""Noise that is always the same, for generators whose input is flat."""
+"""Noise beside a condition, for generators whose input is flat: drawn, or (older models) always the same.
+
+A mask or label map is flat almost everywhere, and convolutions can draw no vessels from what is flat. Noise
+that is always the same would draw the same vessels into every patient.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,79 @@ import torch
 from torch import Tensor, nn
 
 
+class DrawnNoise(nn.Module):
+    """Adds channels of N(0, 1) noise that differs from condition to condition.
+
+    (B, C, H, W) -> (B, C + channels, H, W). Noise that is given is taken. Without any it is drawn from
+    torch's generator in training, as dropout is. In evaluation it follows from the condition's content: the
+    ``bank``, a map of noise that is kept with the weights, is shifted (round the border) by rows and columns
+    that a sum over the condition's pixels decides. Equal conditions then have equal noise, others another,
+    and the network stays a function of its condition that TorchScript and ONNX can hold. Beyond ``size``
+    pixels that noise repeats.
+
+    Args:
+        channels: of noise.
+        size: side of the bank.
+        seed: of the bank.
+    """
+
+    def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        self.channels, self.size = channels, size
+        self.levels = 256  # steps of a condition, between two whole numbers, that its noise depends on
+        self.factor, self.modulus = 1103515245, 2147483647  # of a multiplicative congruential generator
+        bank = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
+        self.bank = nn.Parameter(bank, requires_grad=False)
+
+    def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the network sees (B, C, H, W), the condition (B, K, H, W), noise (B, channels, H, W)."""
+        if noise is None:
+            if self.training:
+                shape = [x.shape[0], self.channels, x.shape[2], x.shape[3]]
+                noise = torch.randn(shape, dtype=x.dtype, device=x.device)
+            else:
+                noise = self.of_condition(condition)
+        return torch.cat([x, noise.to(x.dtype)], dim=1)
+
+    def of_condition(self, condition: Tensor) -> Tensor:
+        """The noise that belongs to conditions (B, K, H, W): (B, channels, H, W)."""
+        height, width, device = condition.shape[2], condition.shape[3], condition.device
+        values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W)
+        places = torch.arange(1, values.shape[1] + 1, device=device)
+        weights = places * self.factor % self.modulus
+        mixed = (values * weights).sum(dim=1) % self.modulus  # of integers: exact in any order, (B,)
+        row = mixed % self.size
+        column = torch.div(mixed, self.size, rounding_mode="floor") % self.size
+        rows = (torch.arange(height, device=device) + row.unsqueeze(1)) % self.size  # (B, H)
+        columns = (torch.arange(width, device=device) + column.unsqueeze(1)) % self.size  # (B, W)
+        pixels = rows.unsqueeze(2) * self.size + columns.unsqueeze(1)  # (B, H, W)
+        taken = self.bank.flatten(1).index_select(1, pixels.flatten())  # (channels, B H W)
+        return taken.reshape(self.channels, -1, height, width).transpose(0, 1)
+
+
+class NoNoise(nn.Module):
+    """In the place of `DrawnNoise` where there is none: noise that is given is ignored."""
+
+    def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x as it is."""
+        return x
+
+
+def drawn_noise(channels: int) -> nn.Module:
+    """A `DrawnNoise` of so many channels, or nothing for 0."""
+    return DrawnNoise(channels) if channels else NoNoise()
+
+
+def noise_channels(network: nn.Module) -> int:
+    """Channels of noise that a network takes beside its condition; 0 for none."""
+    return max((part.channels for part in network.modules() if isinstance(part, DrawnNoise)), default=0)
+
+
 class FixedTexture(nn.Module):
     """Adds channels of N(0, 1) noise that is always the same: drawn from its own seed, kept with the weights.
 
-    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels.
+    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels. Every picture has the
+    same fine texture then: it is there for models that were trained with it.
     """
 
     def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:

@@ -58,7 +58,7 @@ class Repeated(Dataset[dict[str, Any]]):
         starts = np.cumsum([0, *parts[:-1]])
         turns = -(-length // len(parts))
         orders = [
-            _passes(size, turns, int(start), (seed, "pass", *([part] if part else [])))
+            _passes(size, turns, int(start), seed, ["pass", *([part] if part else [])])
             for part, (start, size) in enumerate(zip(starts, parts, strict=True))
         ]
         self.draws = [draw for turn in zip(*orders, strict=True) for draw in turn]
@@ -70,9 +70,9 @@ class Repeated(Dataset[dict[str, Any]]):
         return self.dataset[self.draws[visit.sample if isinstance(visit, Draw) else visit]]
 
 
-def _passes(size: int, count: int, start: int, keys: tuple[int | str, ...]) -> list[Draw]:
+def _passes(size: int, count: int, start: int, seed: int, keys: list[int | str]) -> list[Draw]:
     """The first ``count`` draws of endless permuted passes over ``size`` items from ``start`` on."""
-    orders = [generator(*keys, number).permutation(size) for number in range(-(-count // size))]
+    orders = [generator(seed, *keys, number).permutation(size) for number in range(-(-count // size))]
     return [Draw(number, start + int(k)) for number, order in enumerate(orders) for k in order][:count]
 
 

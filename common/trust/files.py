@@ -60,20 +60,20 @@ def _place_and_labels(folder: Path) -> tuple[Path, Path | None]:
 
 def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
     """The records of real images, as the bundle's own training finds them; any folder of images else."""
-    given = {} if settings.patient_pattern is None else {"patient_pattern": settings.patient_pattern}
+    pattern = settings.patient_pattern
     if settings.info.get("condition") == "image":
         place = folder / settings.info.get("image_dir", IMAGE_FOLDER)
         return found(place if place.is_dir() else folder, None, settings)
     if _has_layout(folder):
         finders: dict[str, Callable[[], list[Sample]]] = {
-            PAIRS: lambda: find_samples(folder, **given),
-            STRUCTURES: lambda: find_volumes(folder, **given),
-            IMAGES: lambda: _of_classes(folder, settings, **given),
+            PAIRS: lambda: find_samples(folder, patient_pattern=pattern),
+            STRUCTURES: lambda: find_volumes(folder, patient_pattern=pattern),
+            IMAGES: lambda: _of_classes(folder, settings),
         }
         return finders[settings.kind]()
     depths = {_depth(file, folder) for file in image_files(folder)}
     if settings.kind != STRUCTURES and depths in ({1}, {2}, {3}):
-        return _of_classes(folder, settings, **given)  # one folder, or one a class or patient, or both
+        return _of_classes(folder, settings)  # one folder, or one a class or patient, or both
     return found(folder, None, settings)
 
 
@@ -152,9 +152,9 @@ def _label_files(folder: Path) -> list[Path]:
     return sorted(file for file in inner.rglob("*") if file.name.lower().endswith(known))
 
 
-def _of_classes(folder: Path, settings: ReadingSettings, **given: str) -> list[Sample]:
+def _of_classes(folder: Path, settings: ReadingSettings) -> list[Sample]:
     """Images of the classes that the model learned; all where the folder has none of these."""
-    images = find_images(folder, settings.info.get("layout", AUTO), **given)
+    images = find_images(folder, settings.info.get("layout", AUTO), settings.patient_pattern)
     own = set(settings.info.get("classes", ())) & set(images.classes)
     return [sample for sample in images.samples if not own or sample.category in own]
 

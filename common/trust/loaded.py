@@ -10,9 +10,8 @@ import numpy as np
 
 from common.data.intensity import to_unit
 from common.data.reading import Pixels
-from common.data.resizing import FITS, fit_square, resize_mask
+from common.data.resizing import fit_mask, fit_square
 from common.data.standardise import Standardiser
-from common.errors import UserError
 from common.trust.settings import ReadingSettings
 
 
@@ -46,19 +45,7 @@ def prepared(pixels: Pixels, settings: ReadingSettings) -> np.ndarray:
 
 def prepared_label(label: np.ndarray, settings: ReadingSettings) -> np.ndarray:
     """A label (H, W) as uint8 (S, S), placed as its image; no new values."""
-    if settings.fit not in FITS:
-        raise UserError(f"fit {settings.fit!r} is unknown; choose one of {', '.join(FITS)}")
-    height, width = label.shape
-    if settings.fit == "pad" and height != width:
-        side = max(height, width)
-        before = [(side - extent) // 2 for extent in (height, width)]
-        pads = [(b, side - extent - b) for b, extent in zip(before, (height, width), strict=True)]
-        label = np.pad(label, pads)
-    elif settings.fit == "crop" and height != width:
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        label = label[top : top + side, left : left + side]
-    return resize_mask(label, settings.image_size, settings.image_size)
+    return fit_mask(label, settings.image_size, settings.fit)
 
 
 def standardised(slices: Sequence[Loaded], standardiser: Standardiser | None) -> list[Loaded]:

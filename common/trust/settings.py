@@ -67,14 +67,13 @@ class ReadingSettings:
             image_size=_side(info.get("image_size", DEFAULT_SIZE)),
             window=window_by_name(info.get("window_hu", "lung")),
             fit=info.get("fit", "stretch"),
-            kind=STRUCTURES if "intensity" in info else IMAGES if "fit" in info or "layer" in info else PAIRS,
+            kind=_kind(info),
             slices="all" if info.get("layer") == "nodules" else "auto",  # one drawn without nodule counts too
             standardiser=None if state is None else Standardiser.from_state(state),
             patient_pattern=info.get("split", {}).get("patient_pattern"),
             info=info,
         )
         return replace(settings, **changes)
-
 
     @classmethod
     def of_any_generator(
@@ -95,6 +94,13 @@ class ReadingSettings:
             window=window or WINDOWS["lung"],
             fit="pad",
         )
+
+
+def _kind(info: Mapping[str, Any]) -> str:
+    """What the model's data set was, by an entry that only such a set writes."""
+    if "intensity" in info:
+        return STRUCTURES
+    return IMAGES if "flips" in info or "layer" in info else PAIRS
 
 
 def _side(size: Any) -> int:

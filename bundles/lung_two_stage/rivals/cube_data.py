@@ -135,7 +135,7 @@ class CubeData(SplitData[CubeDataset]):
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
         self.patient_pattern = patient_pattern
-        samples = find_nodule_scans(dataset_dir, layout, unannotated, patient_pattern)
+        samples = find_nodule_scans(dataset_dir, layout, unannotated, patient_pattern=patient_pattern)
         self.splits = self.split_by(samples, fractions, split_seed)  # type: ignore[arg-type]
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)

@@ -68,7 +68,7 @@ def read_source(request: Request, geometry: Geometry) -> Source:
     if geometry.spacing is not None and not source.has_spacing:
         raise UserError(
             f"{path}: has no voxel size, so it cannot be resampled to {geometry.spacing:g} mm; "
-            "leave spacing out to stretch its slices, or write the voxel size into its header"
+            "leave spacing out, or write the voxel size into its header"
         )
     return source
 

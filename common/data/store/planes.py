@@ -83,16 +83,15 @@ class Frame:
             UserError: the spacing asks for planes beyond any use.
         """
         _, height, width = planes_shape(shape, geometry.axis)
-        if geometry.spacing is None:
+        if geometry.spacing is None and geometry.fit == "stretch":
             return cls((height, width), (geometry.size, geometry.size), geometry.size)
         pixel = plane_spacing(spacing, geometry.axis)
-        rows, columns = (
-            max(1, round(extent * mm / geometry.spacing))
-            for extent, mm in zip((height, width), pixel, strict=True)
-        )
+        sides = [extent * mm for extent, mm in zip((height, width), pixel, strict=True)]
+        side = geometry.spacing or (max(sides) if geometry.fit == "pad" else min(sides)) / geometry.size
+        rows, columns = (max(1, round(extent / side)) for extent in sides)
         if max(rows, columns) > MOST_PIXELS_A_SIDE:
             raise UserError(
-                f"spacing {geometry.spacing} mm makes planes of {rows} x {columns} pixels; give a larger one"
+                f"spacing {side:g} mm makes planes of {rows} x {columns} pixels; give a larger one"
             )
         return cls((height, width), (rows, columns), geometry.size)
 

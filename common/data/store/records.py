@@ -43,6 +43,8 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """All that decides the array beside the file's content; what labels do not depend on is left out."""
         geometry, intensity = asdict(self.geometry), self.request.intensity
+        if self.geometry.spacing is not None or self.geometry.fit == "stretch":
+            del geometry["fit"]  # as records had it before there was a choice
         if self.request.kind == "label":
             geometry, intensity = {**geometry, "interpolation": "nearest"}, None
         return {

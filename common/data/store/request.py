@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.data.resizing import FITS
 from common.data.samples import ORIENTATIONS
 from common.errors import UserError
 
@@ -22,10 +23,12 @@ class Geometry:
     Args:
         size: S, slices are stored S x S.
         axis: ``axial``, ``coronal`` or ``sagittal``: the planes that are cut.
-        spacing: None stretches each plane to the square; a number of mm resamples it in plane to that pixel
-            size, then crops or pads it, centred, to the square.
+        spacing: a number of mm resamples each plane to that pixel size, then crops or pads it, centred, to
+            the square; None takes ``fit``.
         interpolation: of images, ``area`` (averages where it shrinks, linear where it enlarges) or ``linear``
             (a triangle as wide as a pixel of the result where it shrinks). Labels always take the nearest.
+        fit: of planes without ``spacing``. ``stretch``: to the square, whatever their shape; ``pad``: whole,
+            with square pixels (in mm), centred in the square; ``crop``: the middle of them, likewise.
     Raises:
         UserError: unknown names, or sizes that are none.
     """
@@ -34,14 +37,16 @@ class Geometry:
     axis: str = "axial"
     spacing: float | None = None
     interpolation: str = "area"
+    fit: str = "stretch"
 
     def __post_init__(self) -> None:
         _known("axis", self.axis, AXES)
         _known("interpolation", self.interpolation, INTERPOLATIONS)
+        _known("fit", self.fit, FITS)
         if not self.size >= 1:
             raise UserError(f"image_size {self.size}: give the side of the slices in pixels, at least 1")
         if self.spacing is not None and not (math.isfinite(self.spacing) and self.spacing > 0):
-            raise UserError(f"spacing {self.spacing}: give the pixel size in mm, above 0, or none to stretch")
+            raise UserError(f"spacing {self.spacing}: give the pixel size in mm, above 0, or none for fit")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,12 @@ class StoredVolume:
         """N, the number of stored slices."""
         return planes_shape(self.shape, self.geometry.axis)[0]
 
+    @property
+    def slice_mm(self) -> float:
+        """mm from one stored slice to the next."""
+        along_rows, along_columns, along_slices = self.spacing
+        return {"axial": along_slices, "coronal": along_rows, "sagittal": along_columns}[self.geometry.axis]
+
     def to_source(self, stack: np.ndarray, nearest: bool = False, fill: float = 0.0) -> np.ndarray:
         """A stack of slices (N, S, S) as a volume (H, W, D) in display order: undoes cut, crop and resizing.
 

@@ -62,6 +62,7 @@ CASE = BundleCase(
     beside=lambda data: {"store_dir": data.with_name(f"{data.name}_slices")},
     files=frozenset({"logs/progression.png"}),
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
+    undrawn={"network_def#noise": 0},
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
     metrics=frozenset({"fid_randvgg", "structure_faithfulness"}),
     logged=ACCURACIES | {"G_l1"},

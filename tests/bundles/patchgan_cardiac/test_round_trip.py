@@ -88,7 +88,7 @@ def test_other_patients_are_evaluated_as_a_whole(trained: Trained, data: Path, t
 @pytest.mark.parametrize(
     ("overlays", "more", "target", "arguments"),
     [
-        (["paper"], SHORT, GENERATOR, {"encoding": "index", "up": "transposed", "skips": True, "texture": 0}),
+        (["paper"], SHORT, GENERATOR, {"encoding": "index", "up": "transposed", "skips": True, "noise": 0}),
         (["paper", "published_code"], SHORT, GENERATOR, {"up": "transposed_conv", "skips": False}),
         (["spade"], {"network_def#channels": "[4,8]"}, SPADE, {"encoding": "onehot", "image_size": 32}),
     ],

@@ -56,7 +56,7 @@ CASE = BundleCase(
     inference=lambda data: {"input_dir": data / "masks"},
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},
     placeholders=lambda data: {"MASKS": str(data / "masks")},
-    undrawn={"network_def#dropout": 0.0},
+    undrawn={"network_def#dropout": 0.0, "network_def#noise": 0},
     metrics=frozenset({"fid_randvgg", "lesion_faithfulness"}),
     logged=ACCURACIES | {"G_l1"},
 )

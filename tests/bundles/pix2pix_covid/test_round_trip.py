@@ -31,8 +31,9 @@ def lesion(shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def infer(trained: Trained, masks: Path, output: Path) -> Run:
+def infer(trained: Trained, masks: Path, output: Path, **more: object) -> Run:
     settings = {"ckpt_path": trained[0] / "models" / "model.pt", "input_dir": masks, "output_dir": output}
+    settings |= more
     return forked(arguments("inference", "inference", **settings), output.with_name("inference"))
 
 
@@ -40,6 +41,7 @@ def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
     path = trained[0] / "models" / "model.pt"
     info = read_json(path.with_suffix(".json"))
     assert info["window_hu"] == [-1000, 400] and info["nominal_hu"] is False
+    assert (info["fit"], info["empty_masks"]) == ("pad", "drop")
     assert info["image_size"] == 32 and info["standardiser"]["method"] == "none"
     assert info["slices"] == {"train": 20, "val": 8, "test": 4}
     assert (info["iteration"], info["epoch"]) == (20, 2)
@@ -85,6 +87,26 @@ def test_pictures_keep_names_and_sizes(trained: Trained, tmp_path: Path) -> None
     assert found == {"first.png": ((28, 40), "L", True), "second.b.png": ((32, 32), "L", True)}
 
 
+def test_texture_goes_by_the_files_name_and_the_seed_not_by_the_batch(
+    trained: Trained, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(lesion((32, 32)) * np.uint8(255)).save(masks / f"{name}.png")
+    made = {}
+    for folder, settings in (("first", {}), ("again", {"batch_size": 2}), ("other", {"seed": 1})):
+        run = infer(trained, masks, tmp_path / folder, **settings)
+        assert run.code == 0, run.err
+        for path in sorted((tmp_path / folder).iterdir()):
+            with Image.open(path) as picture:
+                made[folder, path.stem] = np.asarray(picture).astype(int)
+    for name in ("a", "b", "c"):
+        assert np.abs(made["first", name] - made["again", name]).max() <= 1  # sums in another order
+        assert (made["first", name] != made["other", name]).mean() > 0.3
+    assert (made["first", "a"] != made["first", "b"]).mean() > 0.3  # the same mask, another patient
+
+
 def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -104,6 +126,10 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
         np.testing.assert_allclose(ct.affine, mask.affine, atol=1e-4)
         values = np.asarray(ct.dataobj)
         assert values.min() >= -1000 and values.max() <= 400 and np.ptp(values) > 0
-    # The same scan stored with other axes gives the same scan.
-    one, other = (nib.load(tmp_path / "out" / f"{name}.nii.gz") for name in ("volume", "turned"))
+    # The same scan stored with other axes, under the same name, gives the same scan.
+    (tmp_path / "again").mkdir()
+    (masks / "turned.nii.gz").rename(tmp_path / "again" / "volume.nii.gz")
+    run = infer(trained, tmp_path / "again", tmp_path / "out_again")
+    assert run.code == 0, run.err
+    one, other = (nib.load(tmp_path / part / "volume.nii.gz") for part in ("out", "out_again"))
     np.testing.assert_array_equal(nib.as_closest_canonical(one).get_fdata(), other.get_fdata())

@@ -54,12 +54,21 @@ def read(path):
         return np.asarray(opened).astype(np.float64)
 
 
+def test_stretching_is_a_setting(tmp_path):
+    settings = replace(SETTINGS, fit="stretch")
+    harmonise([slices(tmp_path / "a", [1, 2, 3])], tmp_path / "out", settings, progress=False)
+    image, mask = (read(tmp_path / "out" / kind / "coronacases-1_0000.png") for kind in ("images", "masks"))
+    assert image[:, 0] == pytest.approx(np.full(16, 65535 * 254 / 255), abs=1.0) and image[0, -1] == 0
+    assert mask[:4, 8:].all() and mask.sum() == 4 * 8 * 255
+
+
 def test_values_size_and_mask(tmp_path):
     counts = harmonise([slices(tmp_path / "a", [1, 2, 3])], tmp_path / "out", SETTINGS, progress=False)
     image, mask = (read(tmp_path / "out" / kind / "coronacases-1_0000.png") for kind in ("images", "masks"))
     assert image.shape == mask.shape == (16, 16)
-    assert image[:, 0] == pytest.approx(np.full(16, 65535 * 254 / 255), abs=1.0) and image[0, -1] == 0
-    assert set(np.unique(mask)) == {0, 255} and mask[:4, 8:].all() and mask.sum() == 4 * 8 * 255
+    # 32 x 24 pixels are 16 x 12 in the middle of the square.
+    assert image[:, 2] == pytest.approx(np.full(16, 65535 * 254 / 255), abs=1.0) and not image[:, :2].any()
+    assert set(np.unique(mask)) == {0, 255} and mask[:4, 8:14].all() and mask.sum() == 4 * 6 * 255
     assert counts == {"train": 2, "val": 2, "test": 2, "empty": 0}
 
 

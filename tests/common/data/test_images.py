@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.augment import Augmentation
+from common.data.augment import LIGHT, Augmentation
 from common.data.images import ImageDataset
 from common.data.samples import Sample
 from common.data.sampling import Draw
@@ -53,6 +53,14 @@ def test_augmentation_repeats_by_visit(samples: list[Sample]) -> None:
     first, again, other = (dataset[Draw(epoch, 4)] for epoch in (1, 1, 2))
     assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], other["image"])
     assert first["class"] == 0 and torch.equal(dataset[4]["image"], dataset[1]["image"].flip(-1))
+
+
+def test_light_augmentation_is_drawn_anew_at_each_visit(samples: list[Sample]) -> None:
+    dataset = ImageDataset(samples, ["a", "b"], 16, augment=LIGHT, seed=3)
+    visits = [dataset[Draw(epoch, 1)]["image"] for epoch in range(6)]
+    assert all(not torch.equal(visits[a], visits[b]) for a in range(6) for b in range(a))
+    assert all(visit[0, 4:12, :6].mean() > visit[0, 4:12, 10:].mean() for visit in visits)  # none is mirrored
+    assert torch.equal(dataset[1]["image"], ImageDataset(samples, ["a", "b"], 16)[1]["image"])
 
 
 def test_refusals(samples: list[Sample]) -> None:

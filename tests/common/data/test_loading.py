@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.augment import Augmentation
+from common.data.augment import LIGHT, Augmentation
 from common.data.layouts import find_samples
 from common.data.loading import PairData, make_loader
 from common.data.pairs import PairDataset
@@ -106,6 +106,29 @@ def test_the_loader_follows_the_stream(folder: Path, workers: int) -> None:
         visits = stream.batch(position)
         assert batch["sample"].tolist() == [visit.sample for visit in visits]
         assert torch.equal(batch["image"], torch.stack([dataset[visit]["image"] for visit in visits]))
+
+
+def test_slices_keep_their_shape_in_the_square(folder: Path) -> None:
+    """Slices of 24 x 20 pixels with a lesion of 6 x 4."""
+    extents, metadata = {}, {}
+    for fit in ("pad", "stretch"):
+        data = PairData(folder, 48, fit=fit, augment="auto")
+        rows, columns = np.nonzero(data.train.labels[0, 0])
+        extents[fit], metadata[fit] = (np.ptp(rows) + 1, np.ptp(columns) + 1), data.metadata()
+        image = data.train.images[0, 0]
+        assert (image[:, :4] == -1).all() == (image[:, 44:] == -1).all() == (fit == "pad")
+        assert data.train.augment is LIGHT and data.val.augment is data.test.augment is None
+    assert extents == {"pad": (12, 8), "stretch": (12, 9)}
+    assert metadata["pad"]["fit"] == "pad" and metadata["stretch"]["fit"] == "stretch"
+    assert metadata["pad"]["empty_masks"] == "drop"
+
+
+def test_the_noise_of_an_item_goes_by_its_name(folder: Path) -> None:
+    dataset = PairDataset(find_samples(folder), 8)
+    keys = [dataset[index]["noise_key"] for index in range(len(dataset))]
+    assert len(set(keys)) == len(keys) and np.isnan(dataset[0]["noise_mm"])
+    assert PairDataset(find_samples(folder)[3:4], 8)[0]["noise_key"] == keys[3]
+    assert "noise_key" not in dataset[Draw(0, 3)]  # training draws it anew at each visit
 
 
 def test_mask_conventions_can_be_set(folder: Path) -> None:

@@ -207,3 +207,18 @@ def test_validation_sees_all_in_order(dataset: SliceDataset, workers: int) -> No
     batches = list(ordered_loader(dataset, 8, workers))
     assert [len(batch["image"]) for batch in batches] == [8, 8, 4]
     assert torch.equal(torch.cat([batch["label"] for batch in batches]), torch.from_numpy(dataset.labels))
+
+
+def test_the_noise_of_a_slice_goes_by_its_volume_and_its_mm(
+    pairs: Callable[..., list[StoredPair]], dataset: SliceDataset
+) -> None:
+    batch = dataset.__getitems__([4, 5, 6])
+    here = [(dataset.samples[index].image, dataset.samples[index].index) for index in (4, 5, 6)]
+    assert here[0][0] == here[1][0] == here[2][0]
+    assert len(set(batch["noise_key"].tolist())) == 1 and batch["noise_key"][0] != dataset[0]["noise_key"]
+    depth = dataset.pairs[1].label.spacing[2]
+    assert batch["noise_mm"].tolist() == pytest.approx([index * depth for _, index in here])
+    assert "noise_key" not in dataset[Draw(0, 5)]  # training draws it anew at each visit
+    across = SliceDataset(pairs(LabelSet(), "coronal"), LabelSet())
+    place = across.samples[3].index
+    assert across[3]["noise_mm"] == pytest.approx(place * across.pairs[0].label.spacing[0])

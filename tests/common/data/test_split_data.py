@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from common.data.augment import Augmentation
 from common.data.earlier_splits import earlier_split
 from common.data.samples import Sample
-from common.data.split_data import SplitData, augmentation, keep_split, split_samples
+from common.data.split_data import SplitData, keep_split, split_samples
 from common.data.splits import RULE, split_by_patient, write_splits
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -59,10 +58,6 @@ def test_the_table_of_the_folder_comes_first(tmp_path: Path) -> None:
     table = {"train": found[:1], "val": found[2:], "test": found[1:2]}
     write_splits(tmp_path / "splits.json", table)
     assert split_samples(tmp_path, found, (), 7) == table
-
-
-def test_augmentation_settings() -> None:
-    assert augmentation({"flip": 0.25}) == Augmentation(flip=0.25) and augmentation(None) is None
 
 
 def names(parts: dict[str, list[Sample]]) -> dict[str, list[str]]:

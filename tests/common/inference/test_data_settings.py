@@ -20,6 +20,8 @@ MR = {
 def test_the_models_own_settings_come_back() -> None:
     given = data_settings(MR)
     assert (given["image_size"], given["axis"], given["spacing"]) == (96, "coronal", 2.5)
+    assert given["fit"] == "stretch"  # of models that say nothing
+    assert data_settings({**MR, "fit": "pad"})["fit"] == "pad"
     assert given["interpolation"] == "linear" and given["percentiles"] == [1, 99]
     assert given["labels"] == ["LV", "RV", "Myo"] and given["label_map"] == {1: "RV", 2: "Myo", 3: "LV"}
 

@@ -72,10 +72,50 @@ def test_structures_and_background_are_told_apart() -> None:
 def test_too_few_slices_are_said_and_json_able(slices: int) -> None:
     found = flicker(np.zeros((slices, 6, 5)), np.ones((slices, 6, 5), np.uint8), CLASSES)["structures"]
     assert str(found) == "none to measure"
-    assert found.plain() == {"across": None, "within": 0.0, "ratio": None, "voxels": 0}
+    assert found.plain() == {
+        "across": None,
+        "within": 0.0,
+        "ratio": None,
+        "columns": None,
+        "voxels": 0,
+    }
 
 
 def test_it_reads_in_one_line() -> None:
     volume = alternating(25) + 10 * (-1.0) ** np.arange(SHAPE[1])[:, None]
     found = flicker(volume, whole(), CLASSES)["structures"]
     assert str(found) == "50.0 across slices, 10.5 within (ratio 4.75)"
+
+
+def field(columns: float, depth: int = 30) -> np.ndarray:
+    """Noise of deviation 10 whose slices have the share ``columns`` of their variance in common."""
+    random = np.random.default_rng(4)
+    common, own = random.normal(0, 10, (1, 50, 40)), random.normal(0, 10, (depth, 50, 40))
+    return np.sqrt(columns) * common + np.sqrt(1 - columns) * own
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.0, 1.0), (0.3, 0.84), (1.0, 0.0)])
+def test_columns_are_told_from_a_calm_volume(share: float, ratio: float) -> None:
+    volume = field(share)
+    found = flicker(volume, np.ones(volume.shape, np.uint8), CLASSES)["structures"]
+    assert found.columns == pytest.approx(share, abs=0.02)
+    assert found.ratio == pytest.approx(ratio, abs=0.02)  # which alone would call columns the best
+    assert f"columns {found.columns:.2f}" in str(found)
+
+
+def test_columns_are_looked_for_ten_millimetres_apart() -> None:
+    volume = field(0.0, 9).repeat(5, axis=0)  # alike over 5 slices
+    labels = np.ones(volume.shape, np.uint8)
+    for slice_mm, expected in ((2.0, 0.0), (4.0, 0.6), (10.0, 0.8)):
+        found = flicker(volume, labels, CLASSES, slice_mm)["structures"]
+        assert found.columns == pytest.approx(expected, abs=0.06)
+    few = flicker(volume, labels, CLASSES, slice_mm=0.2)["structures"]
+    assert math.isnan(few.columns) and few.plain()["columns"] is None
+
+
+def test_borders_of_structures_are_no_columns() -> None:
+    labels = np.zeros((12, 20, 20), np.uint8)
+    labels[:, 5:14, 6:13] = 1
+    volume = np.where(labels == 1, 300.0, 40.0) + np.random.default_rng(0).normal(0, 5, labels.shape)
+    assert abs(flicker(volume, labels, CLASSES)["structures"].columns) < 0.15
+    assert abs(flicker(volume, labels, CLASSES)["background"].columns) < 0.15

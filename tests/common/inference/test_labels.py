@@ -121,6 +121,29 @@ def test_a_volume_without_the_models_structures_is_said(
     assert "a.nii.gz: holds none of the model's structures (LA)" in caplog.text
 
 
+def test_slices_that_training_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    label = heart(9, 8, 5)
+    label[..., 3:] = 0
+    path = save(tmp_path / "a.nii.gz", label)
+    slices(path, {**model_facts(9), "min_pixels": 0})
+    assert not caplog.records
+    slices(path, {**model_facts(9), "min_pixels": 1})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("2 of 5 slices hold fewer than 1 pixels of the model's structures")
+    assert "a.nii.gz" in record.getMessage() and "--min_pixels 0" in record.getMessage()
+
+
+def test_the_noise_follows_a_volume_through_its_mm(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz", heart(9, 8, 5))
+    axial, coronal = slices(path, model_facts(9)), slices(path, model_facts(9, axis="coronal"))
+    spacing = axial.converted[0].condition.spacing
+    assert [axial[index]["noise_mm"] for index in range(5)] == pytest.approx(np.arange(5) * spacing[2])
+    assert coronal[4]["noise_mm"] == pytest.approx(4 * spacing[0])
+    assert len({dataset[2]["noise_key"] for dataset in (axial, coronal)}) == 1
+    Image.fromarray(heart(9, 8, 1)[..., 0]).save(tmp_path / "b.png")
+    assert np.isnan(slices(tmp_path / "b.png", model_facts(9))[0]["noise_mm"])
+
+
 def test_bad_files_are_one_line(tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.nii.gz", heart(9, 8, 6))
     (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:-20])

@@ -183,3 +183,31 @@ def test_a_volume_is_written_when_its_last_slice_is_there(tmp_path: Path) -> Non
     writer.add(0, -torch.ones(1, 8, 8))
     hu = np.asanyarray(nib.load(writer.written[0]).dataobj)
     assert (hu[..., 0] == -1000).all() and (hu[..., 1] == 400).all()
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_oblong_masks_come_back_where_they_were(tmp_path: Path, fit: str) -> None:
+    rows, columns = np.indices((60, 96))
+    mask = (np.hypot(rows - 21, columns - 70) < 12).astype(np.uint8)
+    save_png(tmp_path / "masks" / "a.png", mask)
+    dataset = MaskSlices(tmp_path / "masks", 48, fit=fit)
+    height, width = np.ptp(np.nonzero(dataset.labels[0, 0].numpy()), axis=1) + 1
+    assert (height, width) == pytest.approx((11.5, 11.5) if fit == "pad" else (18.5, 11.5), abs=0.5)
+    generated(dataset, tmp_path / "out")
+    made = pixels(tmp_path / "out" / "a.png") > 127
+    assert made.shape == mask.shape
+    assert np.argwhere(made).mean(axis=0) == pytest.approx(np.argwhere(mask).mean(axis=0), abs=0.5)
+    assert made.sum() == pytest.approx(mask.sum(), rel=0.05)
+
+
+def test_empty_masks_are_said_where_training_dropped_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, mask in {"a": pattern(10, 8), "b": 0 * pattern(10, 8), "c": 0 * pattern(10, 8)}.items():
+        save_png(tmp_path / f"{name}.png", mask)
+    MaskSlices(tmp_path, 16, empty_masks="keep")
+    assert not caplog.records
+    MaskSlices(tmp_path, 16, empty_masks="drop")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("2 of 3 masks are empty, the first b: ")
+    assert "--empty_masks keep" in record.getMessage()

@@ -94,18 +94,20 @@ def test_pictures_are_perturbed_in_their_plane(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "spacing", "expected"),
+    ("axis", "spacing", "fit", "expected"),
     [
-        ("axial", None, 1.5 / (0.75 * 1.5)),
-        ("coronal", None, 1.5 / (1.5 * (24 + 12) / 2 / 32)),
-        ("axial", 0.5, 3.0),
+        ("axial", None, "stretch", 1.5 / (0.75 * 1.5)),
+        ("coronal", None, "stretch", 1.5 / (1.5 * (24 + 12) / 2 / 32)),
+        ("coronal", None, "pad", 1.5 / (1.5 * 24 / 32)),
+        ("coronal", None, "crop", 1.5 / (1.5 * 12 / 32)),
+        ("axial", 0.5, "pad", 3.0),
     ],
 )
 def test_the_distance_of_slices_is_counted_in_their_pixels(
-    tmp_path: Path, axis: str, spacing: float | None, expected: float
+    tmp_path: Path, axis: str, spacing: float | None, fit: str, expected: float
 ) -> None:
     save(tmp_path / "heart.nii.gz", ball()[:24, :24].repeat(2, axis=2)[:, :, :12], AFFINES["lps"])
-    made = LabelVariants(slices(tmp_path, axis=axis, spacing=spacing))
+    made = LabelVariants(slices(tmp_path, axis=axis, spacing=spacing, fit=fit))
     assert aspect(made.variants[0].file.condition) == pytest.approx(expected)
 
 

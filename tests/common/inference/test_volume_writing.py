@@ -156,7 +156,7 @@ def test_flicker_is_measured_and_smoothing_lowers_it(
     assert (found["unit"], found["smooth_slices"]) == ("HU", 1.0)
     kinds = found["volumes"]["case.nii.gz"]
     assert kinds["generated"]["structures"] == {
-        **{"across": pytest.approx(80, abs=1), "within": 0.0, "ratio": None},
+        **{"across": pytest.approx(80, abs=1), "within": 0.0, "ratio": None, "columns": None},
         "voxels": 7 * 4 * 5,
     }
     assert kinds["smoothed"]["LV"]["across"] < 0.2 * kinds["generated"]["LV"]["across"]

@@ -100,3 +100,22 @@ def test_larger_planes_are_cropped_around_the_centre() -> None:
 def test_nonsense_spacing_is_refused() -> None:
     with pytest.raises(UserError, match="20000 x 10000"):
         Frame.of(Geometry(8, spacing=0.001), (20, 10, 4), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(("fit", "resized"), [("pad", (36, 48)), ("crop", (48, 64)), ("stretch", (48, 48))])
+def test_planes_become_square_by_their_mm(fit: str, resized: tuple[int, int]) -> None:
+    frame = Frame.of(Geometry(48, "coronal", fit=fit), (7, 80, 12), (1.0, 0.5, 2.5))  # planes of 30 x 40 mm
+    assert (frame.plane, frame.resized) == ((12, 80), resized)
+    plane = np.zeros((12, 80), np.uint8)
+    plane[4:8, 30:50] = 1  # 10 x 10 mm in the middle
+    stored = frame.label(plane)
+    found = np.argwhere(stored)
+    height, width = np.ptp(found, axis=0) + 1
+    assert (height == width) == (fit != "stretch")
+    assert found.mean(axis=0) == pytest.approx([23.5, 23.5], abs=0.5)
+    assert np.array_equal(frame.label_back(stored, 0), plane)
+
+
+def test_unknown_ways_are_refused() -> None:
+    with pytest.raises(UserError, match="fit 'squeeze' is unknown; choose pad, crop, stretch"):
+        Geometry(8, fit="squeeze")

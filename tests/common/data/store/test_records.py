@@ -22,6 +22,7 @@ def test_names_tell_the_file_and_differ_with_the_settings() -> None:
         job(kind="label").name,
         *(Job(job().request, geometry).name for geometry in (Geometry(9), Geometry(8, "sagittal"))),
         *(Job(job().request, Geometry(8, spacing=spacing)).name for spacing in (1.0, 1.5)),
+        *(Job(job().request, Geometry(8, fit=fit)).name for fit in ("pad", "crop")),
     ]
     assert len(set(names)) == len(names)
     assert all(name.startswith(("a-image-", "a-label-")) for name in names)
@@ -56,3 +57,10 @@ def test_the_hash_is_of_content_and_parts(tmp_path: Path) -> None:
     (series / "1.dcm").write_bytes(b"a")
     (series / "2.dcm").write_bytes(b"bc")
     assert content_hash(series) != before
+
+
+def test_slices_of_before_there_was_a_choice_of_fit_are_found_again() -> None:
+    assert "fit" not in job().settings["geometry"]
+    assert job().name == "a-image-ba79d6037344"
+    mm = [Job(job().request, Geometry(8, spacing=1.0, fit=fit)).name for fit in ("pad", "stretch")]
+    assert mm[0] == mm[1]  # where a spacing is given it decides
