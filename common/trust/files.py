@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common.data.folders import MASK_FOLDERS
 from common.data.image_layouts import find_images
@@ -144,7 +145,7 @@ def _label_files(folder: Path) -> list[Path]:
     return sorted(file for file in inner.rglob("*") if file.name.lower().endswith(known))
 
 
-def _of_classes(folder: Path, settings: ReadingSettings, **given: str) -> list[Sample]:
+def _of_classes(folder: Path, settings: ReadingSettings, **given: Any) -> list[Sample]:
     """Images of the classes that the model learned; all where the folder has none of these."""
     images = find_images(folder, **given)
     own = set(settings.info.get("classes", ())) & set(images.classes)
