@@ -46,7 +46,9 @@ class Provenance:
     seed: int | None = None
 
     @classmethod
-    def of(cls, bundle: str, model: str | os.PathLike[str] | None = None, seed: int | None = None) -> Provenance:
+    def of(
+        cls, bundle: str, model: str | os.PathLike[str] | None = None, seed: int | None = None
+    ) -> Provenance:
         """Of a bundle whose folder is found by its name."""
         return cls(bundle, bundle_root(bundle), model, seed)
 
@@ -103,7 +105,9 @@ class Provenance:
         digest = self.model_sha256
         mark_header(header, self.text, SYNTHETIC if digest is None else f"sha256:{digest[:HASH_SHOWN]}")
 
-    def write_beside(self, image: Path, condition: str | os.PathLike[str] | None = None, **facts: Any) -> Path:
+    def write_beside(
+        self, image: Path, condition: str | os.PathLike[str] | None = None, **facts: Any
+    ) -> Path:
         """Writes the `record` as ``NAME.json`` beside the image ``NAME.png`` or ``NAME.nii.gz``."""
         path = image.with_name(f"{stem(image)}.json")
         write_json(path, self.record(condition, **facts))

@@ -60,9 +60,7 @@ class NoduleData(SplitData[NoduleSlices]):
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window = window_by_name(window)
         self.hu_offset = hu_offset
-        self._find = partial(
-            find_nodule_scans, layout=layout, unannotated=unannotated, hu_offset=hu_offset
-        )
+        self._find = partial(find_nodule_scans, layout=layout, unannotated=unannotated, hu_offset=hu_offset)
         self.splits = split_samples(self.dataset_dir, list(self._find(dataset_dir)), fractions, split_seed)
         balance = Balance(normal_share, foreground).checked()
         self.datasets = {
