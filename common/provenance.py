@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,12 +41,14 @@ class Provenance:
     """
 
     bundle: str = ""
-    bundle_root: str | Path | None = None
-    model: str | Path | None = None
+    bundle_root: str | os.PathLike[str] | None = None
+    model: str | os.PathLike[str] | None = None
     seed: int | None = None
 
     @classmethod
-    def of(cls, bundle: str, model: str | Path | None = None, seed: int | None = None) -> Provenance:
+    def of(
+        cls, bundle: str, model: str | os.PathLike[str] | None = None, seed: int | None = None
+    ) -> Provenance:
         """Of a bundle whose folder is found by its name."""
         return cls(bundle, bundle_root(bundle), model, seed)
 
@@ -76,7 +79,7 @@ class Provenance:
         """Of the `record` what does not depend on model, seed and condition."""
         return {SYNTHETIC: True, "bundle": self.bundle, "version": self.version}
 
-    def record(self, condition: str | Path | None = None, **facts: Any) -> dict[str, Any]:
+    def record(self, condition: str | os.PathLike[str] | None = None, **facts: Any) -> dict[str, Any]:
         """Plain JSON of all that is known.
 
         Args:
@@ -91,7 +94,7 @@ class Provenance:
             **facts,
         }
 
-    def png(self, condition: str | Path | None = None, **facts: Any) -> PngInfo:
+    def png(self, condition: str | os.PathLike[str] | None = None, **facts: Any) -> PngInfo:
         """Text chunks for PIL's ``pnginfo``: Description, Software, and the `record` as Comment."""
         chunks = png_text(self.text, self.maker)
         chunks.add_text("Comment", json.dumps(self.record(condition, **facts), sort_keys=True))
@@ -102,7 +105,9 @@ class Provenance:
         digest = self.model_sha256
         mark_header(header, self.text, SYNTHETIC if digest is None else f"sha256:{digest[:HASH_SHOWN]}")
 
-    def write_beside(self, image: Path, condition: str | Path | None = None, **facts: Any) -> Path:
+    def write_beside(
+        self, image: Path, condition: str | os.PathLike[str] | None = None, **facts: Any
+    ) -> Path:
         """Writes the `record` as ``NAME.json`` beside the image ``NAME.png`` or ``NAME.nii.gz``."""
         path = image.with_name(f"{stem(image)}.json")
         write_json(path, self.record(condition, **facts))

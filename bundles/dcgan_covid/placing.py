@@ -84,9 +84,7 @@ class Placing:
 
     def _projected(self, end: End) -> Place:
         assert end.image is not None
-        real = image_as_in_training(
-            end.image, self.info, self.image_size, end.slice_index, self.hu_offset
-        )
+        real = image_as_in_training(end.image, self.info, self.image_size, end.slice_index, self.hu_offset)
         target, drawn = real.to(self._device), range(self.settings.drawn)
         found = project(
             self.network, target, self._latents(self.seed, drawn), self._candidate_classes(end), self.settings

@@ -78,8 +78,8 @@ class Walk:
             tiles, shown = [*tiles, last.real], [*shown, REAL]
         save_strip(self.folder / STRIP, torch.cat(tiles), shown, provenance=self.provenance)
         save_animation(self.folder / ANIMATION, images, self.provenance)
-        ends = {"from": _plain(first), "to": _plain(last)}
-        write_json(self.folder / RECORD, self.provenance.record(path=self.path, steps=self.steps, **ends))
+        record = self.provenance.record(path=self.path, steps=self.steps)
+        write_json(self.folder / RECORD, {**record, "from": _plain(first), "to": _plain(last)})
 
 
 def _between(first: Tensor | None, last: Tensor | None, steps: int) -> Tensor | None:

@@ -75,9 +75,7 @@ class ImageData(SplitData[ImageDataset]):
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window, self.fit, self.flips = window_by_name(window), fit, flips
-        self._find = partial(
-            find_images, layout=layout, patient_pattern=patient_pattern, hu_offset=hu_offset
-        )
+        self._find = partial(find_images, layout=layout, patient_pattern=patient_pattern, hu_offset=hu_offset)
         found = self._find(dataset_dir)
         chosen = found.chosen(classes, dataset_dir)
         self.class_names = chosen.classes

@@ -184,13 +184,9 @@ class StructureData(SplitData[SliceDataset]):
     def _converted(self, samples: Sequence[Sample], label_set: LabelSet | None) -> list[StoredPair]:
         """All files of the samples through the store, and each image with its label."""
         kind = "image" if label_set is None else "label"
-        images = [
-            Request(s.image, "image", self.intensity, s.orientation, self.hu_offset) for s in samples
-        ]
+        images = [Request(s.image, "image", self.intensity, s.orientation, self.hu_offset) for s in samples]
         labels = [
-            Request(
-                s.mask, kind, self.intensity if kind == "image" else None, s.orientation, self.hu_offset
-            )
+            Request(s.mask, kind, self.intensity if kind == "image" else None, s.orientation, self.hu_offset)
             for s in samples
             if s.mask is not None
         ]

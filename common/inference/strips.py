@@ -45,9 +45,7 @@ def save_strip(
         picture.save(temporary, format="PNG", pnginfo=provenance.png())
 
 
-def save_animation(
-    path: str | os.PathLike[str], images: Tensor, provenance: Provenance = UNKNOWN
-) -> None:
+def save_animation(path: str | os.PathLike[str], images: Tensor, provenance: Provenance = UNKNOWN) -> None:
     """Writes images (N, 1, H, W) in [-1, 1] as an endless GIF of N frames in 256 grey levels.
 
     Args:

@@ -105,9 +105,7 @@ def _part(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | None:
     return None if name is None else (files[name], name.removeprefix(f"{what}."))
 
 
-def _pixels(
-    content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None
-) -> Pixels:
+def _pixels(content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None) -> Pixels:
     array = _array(content, kind)
     if array.ndim != 2:
         raise UserError(f"{name}: the image has shape {array.shape}; slices are gray, (H, W)")
