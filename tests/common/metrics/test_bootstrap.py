@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.metrics.bootstrap import Resamples, centred_interval, percentile_interval, resample_counts
+from common.metrics.bootstrap import Resamples, percentile_interval, resample_counts
 
 
 def numbers() -> np.random.Generator:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.metrics.kid import Kernels, kid, polynomial_kernel
+from common.metrics.kid import kid, polynomial_kernel
 
 
 def test_kernel_of_known_vectors() -> None:
