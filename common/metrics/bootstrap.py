@@ -326,7 +326,7 @@ def fieller_interval(once: np.ndarray, pulls: Sequence[np.ndarray]) -> tuple[flo
     if squared[1, 1] <= 0:
         return None
     root = math.sqrt(max(squared[0, 1] ** 2 - squared[0, 0] * squared[1, 1], 0.0))
-    return (squared[0, 1] - root) / squared[1, 1], (squared[0, 1] + root) / squared[1, 1]
+    return float((squared[0, 1] - root) / squared[1, 1]), float((squared[0, 1] + root) / squared[1, 1])
 
 
 def _quantile(variances: Sequence[float], sizes: Sequence[int]) -> float:

@@ -141,9 +141,9 @@ def froc(
     return Froc(
         at={rate: value(once[:, [k]], drawn[:, [k]]) for k, rate in enumerate(rates)},
         cpm=value(once, drawn),
-        sensitivity=per_scan(curve.hit_scans, curve.true_scans),
-        candidates=per_scan(curve.all_scans, torch.arange(len(scans))),
-        false_positives=per_scan(curve.false_scans, torch.arange(len(scans))),
+        sensitivity=per_scan(curve.hit_scans, curve.true_scans).within(0, 1),
+        candidates=per_scan(curve.all_scans, torch.arange(len(scans))).at_least(0),
+        false_positives=per_scan(curve.false_scans, torch.arange(len(scans))).at_least(0),
         nodules=len(nodules),
     )
 

@@ -132,7 +132,7 @@ def _alike(owner: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def too_few_others(patients: Sequence[str], k: int = NEIGHBOURS) -> str:
-    """Why there is no `prdc` of images of these patients: one of them has nearly all; empty where there is."""
+    """Why there is no `prdc` of these patients' images, one of whom has nearly all; empty where there is."""
     counts = Counter(patients)
     most = max(counts.values(), default=0)
     if len(patients) - most >= k:

@@ -91,15 +91,18 @@ class SetMeasures:
         order = self.evaluator.stand_in(count)
         taken = self.sets.real.chosen(order.tolist())
         mean = mean_image(self.sets.real.images, count)
-        same = self(*self.evaluator.blurred, self.sets.heldout.patients)
-        name, none = self.evaluator.extractor.name, self.evaluator.no_fid(len(self.sets.heldout))
-        none |= {f"fid_infinity_{name}": value for value in none.values()}
-        blurred = {**same.values, **{key: value for key, value in none.items() if key in same.values}}
         return {
             REAL_REAL: self(taken.images, self.evaluator.training[order], taken.patients),
             MEAN_IMAGE: self(mean, self.evaluator.extract(mean[:1]).expand(count, -1)),
-            BLURRED: Measured(blurred, None),
+            BLURRED: Measured(self._blurred(), None),
         }
+
+    def _blurred(self) -> dict[str, Value]:
+        """The held-out images, blurred, in the place of synthetic ones."""
+        (images, features), patients = self.evaluator.blurred, self.sets.heldout.patients
+        drawn = self._resamples(patients, len(images))
+        found = self.evaluator.likeness(images, features, patients)
+        return {**found, **self.evaluator.no_fid(len(images)), **self._score(images, drawn)}
 
     def _score(self, images: Tensor, drawn: Resamples) -> dict[str, Value]:
         if self.classifier is None:

@@ -164,7 +164,7 @@ def _measured(
             "pooled_dice": resamples.ratio(overlaps, _dice),
             "pixel_accuracy": resamples.ratio(overlaps, _pixel_accuracy),
         }
-    return {**detection, **{name: value.plain() for name, value in found.items()}}
+    return {**detection, **{name: value.within(0, 1).plain() for name, value in found.items()}}
 
 
 def _accuracy(told: Tensor) -> float:
