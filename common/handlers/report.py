@@ -13,8 +13,9 @@ from torch import Tensor
 from common.data.samples import Sample
 from common.errors import UserError
 from common.handlers.collected import CollectedReport
-from common.metrics.baselines import baseline_predictions
-from common.metrics.evaluation import Evaluator, evaluate_with_baselines
+from common.metrics.baselines import baseline_predictions, baseline_sources
+from common.metrics.evaluation import BLURRED, Evaluator, evaluate_with_baselines
+from common.metrics.excess_kid import blurred
 from common.metrics.features import FeatureExtractor
 from common.metrics.labels import is_condition_image
 from common.metrics.panel import save_panel, save_structure_panel
@@ -23,6 +24,7 @@ from common.metrics.rows import panel_rows
 from common.metrics.structures import StructureEvaluator, structures_with_baselines
 
 PANEL_ROWS = 8
+REAL_REAL = "real_real"
 
 
 class Pairs(Protocol):
@@ -101,12 +103,19 @@ class EvaluationReport(CollectedReport):
     ) -> dict[str, Any]:
         patients = [sample.patient for sample in part.samples]
         train_patients = [sample.patient for sample in self.train.samples]
-        baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed)
+        sources = baseline_sources(train[1], train_patients, labels, patients, self.seed)
+        baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed, sources)
+        owners = {name: [train_patients[place] for place in places] for name, places in sources.items()}
+        baselines[BLURRED] = blurred(real)
         masks = not is_condition_image(labels)
         lesions = labels if masks and not self.structures else None
         settings = (patients, self.seed, self.resamples)
+        stand_in = baselines[REAL_REAL], owners[REAL_REAL]
         result = evaluate_with_baselines(
-            Evaluator(real, lesions, self.extractor, *settings), generated, baselines
+            Evaluator(real, lesions, self.extractor, *settings, stand_in=stand_in),
+            generated,
+            baselines,
+            owners,
         )
         if not (masks and self.structures):
             return result

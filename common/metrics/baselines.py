@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ def baseline_predictions(
     test_labels: Tensor,
     test_patients: Sequence[str],
     seed: int = 0,
+    sources: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Tensor]:
     """Sets of predictions for the test labels, each (N, 1, H, W) like the test images.
 
@@ -35,15 +36,29 @@ def baseline_predictions(
         train_images: (M, 1, H, W) in [-1, 1].
         train_labels, test_labels: (M, C, H, W) and (N, C, H, W).
         train_patients, test_patients: one id an image.
+        sources: of `baseline_sources`, where they are there already.
     """
-    others = other_patients(train_patients, test_patients, generator(seed, "baselines", "real_real"))
-    nearest = nearest_masks(train_labels, test_labels)
+    if sources is None:
+        sources = baseline_sources(train_labels, train_patients, test_labels, test_patients, seed)
     as_it_is = {"condition": test_labels[:, :1]} if is_condition_image(test_labels) else {}
     return {
         **as_it_is,
         "mean_image": mean_image(train_images, len(test_labels)),
-        "nearest_mask": train_images[torch.from_numpy(nearest)],
-        "real_real": train_images[torch.from_numpy(others)],
+        **{name: train_images[torch.from_numpy(places)] for name, places in sources.items()},
+    }
+
+
+def baseline_sources(
+    train_labels: Tensor,
+    train_patients: Sequence[str],
+    test_labels: Tensor,
+    test_patients: Sequence[str],
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Which training images the baselines ``nearest_mask`` and ``real_real`` are: indices (N,) each."""
+    return {
+        "nearest_mask": nearest_masks(train_labels, test_labels),
+        "real_real": other_patients(train_patients, test_patients, generator(seed, "baselines", "real_real")),
     }
 
 

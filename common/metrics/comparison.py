@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,13 +19,14 @@ Metric = Callable[[NDArray, NDArray], float]  # (a test slice's outcome (N, ...)
 class TrainingComparison:
     """Outcomes of trainings on the same test slices.
 
-    Intervals are of both chances: which patients were tested, and which seeds were trained with. A resample
-    draws both anew, the same ones for all regimes.
+    Intervals are of both chances: which patients were tested, and which seeds were trained with. A patient
+    or a seed is left out of all regimes alike.
 
     Args:
         outcomes: by regime, one (N, ...) a seed.
         resamples: of the N slices.
-        seeds: of the seeds (R, S): how often each counts; None for once each in every resample.
+        seeds: of the S seeds (R, S), see `common.metrics.bootstrap.resample_counts`; None where the seeds are
+            the ones in question. A single seed is taken for that, too.
     """
 
     outcomes: Mapping[str, Sequence[NDArray]]
@@ -34,11 +34,11 @@ class TrainingComparison:
     seeds: Tensor | None = None
 
     def value(self, regime: str, metric: Metric) -> Value:
-        """The mean over seeds, with the bootstrap interval over patients."""
+        """The mean over seeds, with its interval."""
         return self._interval(lambda counts, seeds: self._mean(regime, metric, counts, seeds))
 
     def difference(self, first: str, second: str, metric: Metric) -> Value:
-        """The first regime's mean less the second's; both are resampled alike."""
+        """The first regime's mean less the second's; the interval is of the pairs."""
         return self._interval(
             lambda counts, seeds: (
                 self._mean(first, metric, counts, seeds) - self._mean(second, metric, counts, seeds)
@@ -57,13 +57,12 @@ class TrainingComparison:
         return float(np.average(values, weights=seeds[drawn]))
 
     def _interval(self, statistic: Callable[[NDArray, NDArray], float]) -> Value:
-        counts = self.resamples.counts.numpy()
-        once = np.ones(len(next(iter(self.outcomes.values()))))
-        seeds = np.tile(once, (len(counts), 1)) if self.seeds is None else self.seeds.numpy()
-        drawn = [statistic(*pair) for pair in zip(counts, seeds, strict=True)]
-        values = torch.tensor(drawn, dtype=torch.float64)
-        ends = values.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Value(statistic(np.ones(counts.shape[1]), once), ends[0], ends[1], counts.shape[1])
+        images, trainings = self.resamples.counts.shape[1], len(next(iter(self.outcomes.values())))
+        if self.seeds is None or trainings == 1:
+            return self.resamples.distance(lambda counts: statistic(counts.numpy(), np.ones(trainings)))
+        both = self.resamples.beside(Resamples.apart(self.seeds))
+        value = both.distance(lambda counts: statistic(counts[:images].numpy(), counts[images:].numpy()))
+        return replace(value, n=images)
 
 
 def sentence(task: str, metric: str, differences: Mapping[str, Value]) -> str:
@@ -77,8 +76,10 @@ def sentence(task: str, metric: str, differences: Mapping[str, Value]) -> str:
 def _verdict(value: Value) -> str:
     if not math.isfinite(value.mean):
         return "cannot be judged"
+    if not value.bounded:
+        return "cannot be judged with so few patients"
     return "is better" if value.low > 0 else "is worse" if value.high < 0 else "is not clearly different"
 
 
 def _shown(value: Value) -> str:
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
+    return value.said("+.3f")

@@ -134,13 +134,16 @@ def froc(
     units = None if patients is None else [patients[scan] for scan in scans]
     counts = resample_counts(units, len(scans), resamples, generator(seed, "froc"))
     once, drawn = curve.plain(rates), torch.cat([curve(part, rates) for part in counts.split(64)])
-    per_scan = partial(_per_scan, Resamples(counts))
+    drawn_with = Resamples.apart(counts) if units is None else Resamples(counts, units)
+    per_scan = partial(_per_scan, drawn_with)
+    clusters = len(set(units or scans))
+    value = partial(_value, scans=len(scans), clusters=clusters, patients=drawn_with.patients)
     return Froc(
-        at={rate: _value(once[:, [k]], drawn[:, [k]], len(scans)) for k, rate in enumerate(rates)},
-        cpm=_value(once, drawn, len(scans)),
-        sensitivity=per_scan(curve.hit_scans, curve.true_scans),
-        candidates=per_scan(curve.all_scans, torch.arange(len(scans))),
-        false_positives=per_scan(curve.false_scans, torch.arange(len(scans))),
+        at={rate: value(once[:, [k]], drawn[:, [k]]) for k, rate in enumerate(rates)},
+        cpm=value(once, drawn),
+        sensitivity=per_scan(curve.hit_scans, curve.true_scans).within(0, 1),
+        candidates=per_scan(curve.all_scans, torch.arange(len(scans))).at_least(0),
+        false_positives=per_scan(curve.false_scans, torch.arange(len(scans))).at_least(0),
         nodules=len(nodules),
     )
 
@@ -196,9 +199,13 @@ class _Curve:
         return found.gather(1, places) / (counted * self.true).sum(1, keepdim=True)
 
 
-def _value(once: Tensor, drawn: Tensor, scans: int) -> Value:
-    """The mean over rates of (1, K), with the interval of (R, K)."""
-    return Value(float(once.mean()), *percentile_interval(lambda row: float(row.mean()), drawn), scans)
+def _value(once: Tensor, drawn: Tensor, scans: int, clusters: int, patients: int | None) -> Value:
+    """The mean over rates of (1, K), with the interval of (R, K), which so many clusters were drawn for.
+
+    Sensitivities at given rates jump: the percentile interval suits them, expanded for few clusters.
+    """
+    ends = percentile_interval(lambda row: float(row.mean()), drawn, clusters)
+    return Value(float(once.mean()), *ends, scans, patients)
 
 
 def _per_scan(resamples: Resamples, counted: Tensor, among: Tensor) -> Value:

@@ -1,8 +1,8 @@
 """Image against image, pixel for pixel: SSIM, MS-SSIM, PSNR, MAE, MSE. One number an image.
 
-All are computed on the network's range [-1, 1] with a data range of 2. SSIM's luminance term depends on where
-zero lies: the same images on [0, 1] give other values (about 0.1 higher for the mean image of lung CT), so
-compare SSIM only with SSIM of this convention. The other metrics do not depend on it.
+Images lie in the network's range [-1, 1]. SSIM's luminance term depends on where zero lies: it is computed on
+[0, 1], as in the papers and by most users of MONAI and scikit-image (on [-1, 1] it is about 0.1 lower for the
+mean image of lung CT). PSNR does not depend on it; MAE and MSE are in units of [-1, 1].
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
+UNIT_RANGE = 1.0  # and in [0, 1] for SSIM
 MS_SSIM_SMALLEST = 161  # four halvings and an 11-pixel window (Wang et al. 2003)
 SSIM_SMALLEST = SSIM_WINDOW = 11  # pixels, a Gaussian of 1.5 pixels
 LARGEST_PSNR = 100.0  # dB; stands for the infinity of identical images, so that means stay finite
@@ -23,7 +24,7 @@ HIGHER_IS_BETTER = {"ssim": True, "ms_ssim": True, "psnr": True, "mae": False, "
 
 def ssim(pred: Tensor, real: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of (B, 1, H, W) images in [-1, 1]: (B,), at most 1."""
-    return _each(SSIMMetric(2, data_range=DATA_RANGE)(pred, real))
+    return _each(SSIMMetric(2, data_range=UNIT_RANGE)(_unit(pred), _unit(real)))
 
 
 def ssim_map(pred: Tensor, real: Tensor) -> Tensor:
@@ -31,9 +32,10 @@ def ssim_map(pred: Tensor, real: Tensor) -> Tensor:
 
     `ssim` is its mean without a rim of half a window.
     """
-    pred, real = (F.pad(images.float(), [SSIM_WINDOW // 2] * 4, mode="reflect") for images in (pred, real))
+    rim = [SSIM_WINDOW // 2] * 4
+    pred, real = (F.pad(_unit(images.float()), rim, mode="reflect") for images in (pred, real))
     window, sigma = [SSIM_WINDOW] * 2, [1.5] * 2
-    return torch.as_tensor(compute_ssim_and_cs(pred, real, 2, window, sigma, DATA_RANGE)[0])
+    return torch.as_tensor(compute_ssim_and_cs(pred, real, 2, window, sigma, UNIT_RANGE)[0])
 
 
 def ms_ssim(pred: Tensor, real: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def ms_ssim(pred: Tensor, real: Tensor) -> Tensor:
 
     A scale on which the images disagree in sign counts as 0.
     """
-    return _each(MultiScaleSSIMMetric(2, data_range=DATA_RANGE)(pred, real))
+    return _each(MultiScaleSSIMMetric(2, data_range=UNIT_RANGE)(_unit(pred), _unit(real)))
 
 
 def psnr(pred: Tensor, real: Tensor) -> Tensor:
@@ -76,6 +78,11 @@ def image_metrics(pred: Tensor, real: Tensor) -> dict[str, Tensor]:
     if smallest >= MS_SSIM_SMALLEST:
         chosen = {"ms_ssim": ms_ssim, **chosen}
     return {name: metric(pred, real) for name, metric in chosen.items()}
+
+
+def _unit(images: Tensor) -> Tensor:
+    """From [-1, 1] to [0, 1]."""
+    return (images + 1) / 2
 
 
 def _each(values: object) -> Tensor:

@@ -50,7 +50,7 @@ def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> flo
 
 
 def score_with_interval(probabilities: Tensor, resamples: Resamples) -> Value:
-    """The score with its bootstrap interval."""
+    """The score with its interval."""
     return resamples.distance(lambda weights: inception_score(probabilities, weights)).at_least(1)
 
 

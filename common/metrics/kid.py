@@ -1,15 +1,25 @@
-"""Kernel distance of features (KID; Binkowski et al. 2018): unbiased, so fit for small test sets."""
+"""Kernel distance of features (KID; Binkowski et al. 2018): without bias however few the patients.
+
+Two slices of one patient are more alike than two patients are: pairs within a patient would make both sets
+look tight, and a distance of 0 large. Such pairs, and those of an image with its own flip, are left out
+within both sets and between them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from common.metrics.pairs import Block, Pairs
+from common.metrics.bootstrap import Resamples, Value
+from common.metrics.pairs import Block, Pairs, left_out, owners_of
 
-KEPT = 4096  # images of both sets together up to which the kernel matrices are kept: 130 MB
+Patients = Sequence[str] | None
 
 
 def polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -17,88 +27,145 @@ def polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
     return (first.double() @ second.double().T / first.shape[1] + 1) ** 3
 
 
-def kid(real: Tensor, fake: Tensor) -> float:
-    """The unbiased squared maximum mean discrepancy (Gretton et al. 2012, equation 3); may be below 0.
+def kid(real: Tensor, fake: Tensor, real_patients: Patients = None, fake_patients: Patients = None) -> float:
+    """The squared maximum mean discrepancy (Gretton et al. 2012, equation 3) over different patients' pairs.
 
     Args:
-        real, fake: features (N, D) and (M, D), at least two rows each.
+        real, fake: features (N, D) and (M, D).
+        real_patients, fake_patients: one id an image, the same in both sets where it is the same patient (of
+            generated images the patient of the mask, or the generated volume); None for independent images.
+    Returns:
+        May be below 0; NaN where a set has no two patients.
     """
-    return Kernels(real, fake).discrepancy(torch.ones(len(real)), torch.ones(len(fake)))
+    owners = owners_of(real_patients, fake_patients, (len(real), len(fake)))
+    parts = [torch.zeros(len(features), dtype=torch.int64) for features in (real, fake)]
+    return float(Discrepancy.of(real, fake, owners, parts[0], parts[1], 1)(torch.ones(1)))
 
 
-class Kernels:
-    """The kernel values of two sets, in float64, for many weightings of their rows (bootstrap).
+def kid_with_interval(
+    real: Tensor, fake: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
+) -> Value:
+    """`kid` with its interval.
 
-    The matrices of small sets are kept. Those of large ones (see `KEPT`) are computed again, block by block,
-    for each call: many weightings then belong in one call of `discrepancies`.
+    Args:
+        patients: of the real and of the fake images.
+        resamples: of both sets as one (N + M), or of N images that the real and the fake ones share.
     """
-
-    def __init__(self, real: Tensor, fake: Tensor) -> None:
-        sets = (real, None), (fake, None), (real, fake)
-        self.pairs = [Pairs(first, second, torch.float64) for first, second in sets]
-        small = len(real) + len(fake) <= KEPT
-        self._kept = [_cloned(kernel_blocks(pairs)) for pairs in self.pairs] if small else None
-
-    def discrepancy(self, real_weights: Tensor, fake_weights: Tensor) -> float:
-        """The discrepancy where rows count ``real_weights`` (N,) and ``fake_weights`` (M,) times.
-
-        A row is never paired with its own copy: copies would look like agreement within a set.
-        """
-        return float(self.discrepancies(real_weights[None], fake_weights[None]))
-
-    def discrepancies(self, real_weights: Tensor, fake_weights: Tensor) -> Tensor:
-        """`discrepancy` for R weightings (R, N) and (R, M) at once: (R,) float64."""
-        sums = KernelSum(real_weights), KernelSum(fake_weights), KernelSum(real_weights, fake_weights)
-        for total, blocks in zip(sums, self._kept or map(kernel_blocks, self.pairs), strict=True):
-            for block, values in blocks:
-                total.add_values(block, values)
-        return discrepancies(*sums)
+    owners = owners_of(*patients, (len(real), len(fake)))
+    parts = resamples.parts[: len(real)], resamples.parts[-len(fake) :]
+    return resamples.by_parts(Discrepancy.of(real, fake, owners, *parts, len(resamples.stratum_of_part)))
 
 
 class KernelSum:
-    """The sum of kernel values over pairs of different rows, for R weightings at once, block by block.
+    """The sums of kernel values over pairs of different patients, by the parts of the sets, block by block.
 
     Args:
-        first, second: how often each row counts, (R, N) and (R, M); one only for the pairs within a set.
+        first, second: the part of each row (N,) and (M,), 0..P-1; one only for the pairs within a set.
+        parts: P.
+        owners: of the rows, see `common.metrics.pairs.owners_of`; None for each its own.
     """
 
-    def __init__(self, first: Tensor, second: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        first: Tensor,
+        second: Tensor | None,
+        parts: int,
+        owners: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.same = second is None
-        self.first = first.double()
-        self.second = self.first if second is None else second.double()
-        self.total = torch.zeros(len(first), dtype=torch.float64)
+        self.first = _members(first, parts)  # (N, P)
+        self.second = self.first if second is None else _members(second, parts)
+        self.total = torch.zeros(parts, parts, dtype=torch.float64)
+        counts = self.first.sum(0), self.second.sum(0)
+        own = counts[0].diag() if self.same else torch.zeros(parts, parts, dtype=torch.float64)
+        self.pairs = torch.outer(*counts) - (own if owners is None else self._owned(owners))
 
     def add(self, pairs: Pairs, block: Block) -> None:
         """Adds a block of pairs."""
-        self.add_values(block, kernel_values(pairs, block))
+        values = kernel_values(pairs, block)  # (R, C)
+        sums = self.first[block.rows].T @ (values @ self.second[block.columns].to(values)).double()  # (P, P)
+        self.total += sums + sums.T if block.mirrored else sums
 
-    def add_values(self, block: Block, values: Tensor) -> None:
-        """Adds a block's kernel values (rows, columns)."""
-        sums = values @ self.second[:, block.columns].T.to(values)  # (rows, R)
-        self.total += (1 + block.mirrored) * (sums.double().T * self.first[:, block.rows]).sum(1)
+    def mean(self, weights: Tensor) -> float:
+        """The mean over the pairs where parts count ``weights`` (P,) times; NaN of no pairs."""
+        weights = weights.double()
+        pairs = float(weights @ self.pairs @ weights)
+        return float(weights @ self.total @ weights) / pairs if pairs > 0 else math.nan
 
-    def mean(self) -> Tensor:
-        """The mean over the pairs (R,)."""
-        pairs = self.first.sum(1) * self.second.sum(1)
-        return self.total / (pairs - self.first.square().sum(1) if self.same else pairs).clamp_min(1)
+    def padded(self, parts: int) -> KernelSum:
+        """The sums alone, with room for further parts; nothing can be added."""
+        made = copy(self)
+        room = (0, parts - len(self.total)) * 2
+        made.total, made.pairs = (functional.pad(each, room) for each in (self.total, self.pairs))
+        return made
+
+    def _owned(self, owners: tuple[Tensor, Tensor]) -> Tensor:
+        """How many pairs of one owner there are (P, P)."""
+        count = max(int(each.max()) + 1 if len(each) else 0 for each in owners)
+        sums = [
+            torch.zeros(count, members.shape[1], dtype=torch.float64).index_add_(0, owner, members)
+            for owner, members in zip(owners, (self.first, self.second), strict=True)
+        ]
+        return sums[0].T @ sums[1]
 
 
-def discrepancies(within_real: KernelSum, within_fake: KernelSum, between: KernelSum) -> Tensor:
-    """The unbiased squared maximum mean discrepancy (R,) from sums over all pairs."""
-    return within_real.mean() + within_fake.mean() - 2 * between.mean()
+@dataclass(frozen=True)
+class Discrepancy:
+    """The discrepancy of two sets as a function of how often each of their parts counts."""
+
+    within_real: KernelSum
+    within_fake: KernelSum
+    between: KernelSum
+
+    def __call__(self, weights: Tensor) -> float:
+        """Of weights (P,); see `kid`."""
+        return self.within_real.mean(weights) + self.apart(weights)
+
+    def apart(self, weights: Tensor) -> float:
+        """Without what the real images have among themselves: two sets' difference does not need it."""
+        return self.within_fake.mean(weights) - 2 * self.between.mean(weights)
+
+    @classmethod
+    def of(
+        cls,
+        real: Tensor,
+        fake: Tensor,
+        owners: tuple[Tensor, Tensor],
+        real_parts: Tensor,
+        fake_parts: Tensor,
+        parts: int,
+    ) -> Discrepancy:
+        """From features (N, D) and (M, D), their owners and parts (N,) and (M,)."""
+        return cls(
+            kernel_sum(real, None, (owners[0], owners[0]), real_parts, None, parts),
+            kernel_sum(fake, None, (owners[1], owners[1]), fake_parts, None, parts),
+            kernel_sum(real, fake, owners, real_parts, fake_parts, parts),
+        )
 
 
-def kernel_blocks(pairs: Pairs) -> Iterator[tuple[Block, Tensor]]:
-    """Every block with its `kernel_values`."""
-    return ((block, kernel_values(pairs, block)) for block in pairs)
+def kernel_sum(
+    first: Tensor,
+    second: Tensor | None,
+    owners: tuple[Tensor, Tensor],
+    first_parts: Tensor,
+    second_parts: Tensor | None,
+    parts: int,
+) -> KernelSum:
+    """`KernelSum` of all pairs, in float64."""
+    total = KernelSum(first_parts, second_parts, parts, owners)
+    pairs = Pairs(first, second, torch.float64, owners)
+    for block in pairs:
+        total.add(pairs, block)
+    return total
 
 
 def kernel_values(pairs: Pairs, block: Block) -> Tensor:
-    """The kernel values (rows, columns) of the current block, 0 from a row to itself; gone with the next."""
+    """The kernel values (R, C) of the current block, 0 for pairs that are left out; gone with the next."""
     values = pairs.originals(block).div_(pairs.dimension).add_(1)
     cubes = torch.mul(values, values, out=pairs.scratch("kernel", block)).mul_(values)
-    return cubes.fill_diagonal_(0) if block.diagonal else cubes
+    return left_out(cubes, block, 0)
 
 
-def _cloned(blocks: Iterable[tuple[Block, Tensor]]) -> list[tuple[Block, Tensor]]:
-    return [(block, values.clone()) for block, values in blocks]
+def _members(parts: Tensor, count: int) -> Tensor:
+    """1 where a row (N,) belongs to a part: (N, P) float64."""
+    return functional.one_hot(parts, count).double()

@@ -46,8 +46,8 @@ class Nearest:
         return (self.ranks < level).double()
 
     def share(self, resamples: Resamples, level: float = COPIED) -> Value:
-        """The share of copies with its bootstrap interval."""
-        return resamples.mean(self.copied(level))
+        """The share of copies with its interval."""
+        return resamples.mean(self.copied(level)).within(0, 1)
 
     def ratios(self) -> Tensor:
         """(N,) distances as multiples of the usual one."""

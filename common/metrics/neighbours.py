@@ -30,7 +30,11 @@ def nearest(queries: Tensor, references: Tensor | None = None, k: int = 1) -> tu
 
 
 def nearest_squared(
-    queries: Tensor, references: Tensor | None = None, k: int = 1, also: Visit | None = None
+    queries: Tensor,
+    references: Tensor | None = None,
+    k: int = 1,
+    also: Visit | None = None,
+    owners: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `nearest`, with squared distances: those of one pair are equal wherever it comes up.
 
@@ -39,9 +43,10 @@ def nearest_squared(
     Args:
         queries, references, k: as `nearest`.
         also: called with every block of pairs, for whoever needs the same pairs.
+        owners: of queries and references, see `Pairs`: neighbours of one owner do not count.
     """
-    pairs = Pairs(queries, references)
-    there = len(pairs.second) - pairs.same
+    pairs = Pairs(queries, references, owners=owners)
+    there = pairs.partners()
     if there < k:
         raise UserError(f"{k} nearest images wanted, but there are {there}; bring more images or lower k")
     candidates = _Candidates(len(queries), min(k + SPARE, there))
@@ -97,7 +102,9 @@ def _searched(pairs: Pairs, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     queries = pairs.first[rows].double() - pairs.centre
     parts = [queries @ (part.double() - pairs.centre).T for part in pairs.second.split(CONVERTED)]
     squared = pairs.squares[1] - 2 * torch.cat(parts, dim=1)  # (R, M), short of a constant in each row
-    if pairs.same:
+    if pairs.owners is not None:
+        squared.masked_fill_(pairs.owners[0][rows, None] == pairs.owners[1], torch.inf)
+    elif pairs.same:
         squared.scatter_(1, rows[:, None], torch.inf)
-    few = min(k + SPARE, len(pairs.second) - pairs.same)
+    few = min(k + SPARE, pairs.partners())
     return _ordered(pairs, rows, squared.topk(few, dim=1, largest=False).indices, k)

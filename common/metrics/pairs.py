@@ -6,7 +6,7 @@ distances; the few pairs for which the bounds do not settle it are computed in f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,14 @@ class Block:
         rows, columns: which ones.
         diagonal: its diagonal pairs vectors with themselves.
         mirrored: it stands for its mirror image (columns with rows) too.
+        akin: (R, C) where both vectors are one patient's; None where no two are.
     """
 
     rows: slice
     columns: slice
     diagonal: bool
     mirrored: bool
+    akin: Tensor | None = None
 
 
 class Scratch:
@@ -50,20 +52,27 @@ class Scratch:
 class Pairs:
     """The pairs of two sets of vectors, or of one set with itself (blocks on and above the diagonal only).
 
-    Vectors are centred on the mean of all: distances stay, and float32 keeps more of them.
+    Vectors are centred on the mean of all: distances stay, and float32 keeps more of them. Pairs of one
+    patient's vectors are infinitely apart: they say nothing about patients.
 
     Args:
         first: (N, D).
         second: (M, D); None for the pairs within ``first``.
         dtype: of the products.
+        owners: whose vectors they are (N,) and (M,) int64, see `owners_of`; None for each its own.
     """
 
     def __init__(
-        self, first: Tensor, second: Tensor | None = None, dtype: torch.dtype = torch.float32
+        self,
+        first: Tensor,
+        second: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        owners: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.same = second is None
         self.first, self.second = first, first if second is None else second
         self.dimension = int(first.shape[1])
+        self.owners = owners
         self.scratch = Scratch(dtype)
         total = self.first.sum(0, dtype=torch.float64) + self.second.sum(0, dtype=torch.float64)
         self.centre = total / max(len(self.first) + len(self.second), 1)  # (D,)
@@ -81,7 +90,8 @@ class Pairs:
             rows = slice(top, min(top + BLOCK, len(first)))
             for left in range(top if self.same else 0, len(second), BLOCK):
                 columns = slice(left, min(left + BLOCK, len(second)))
-                block = Block(rows, columns, self.same and left == top, self.same and left > top)
+                diagonal, mirrored = self.same and left == top, self.same and left > top
+                block = Block(rows, columns, diagonal, mirrored, self._akin(rows, columns))
                 torch.mm(first[rows], second[columns].T, out=self.products(block))  # (R, D) x (D, C)
                 yield block
 
@@ -97,12 +107,12 @@ class Pairs:
     def lower(self, block: Block) -> Tensor:
         """Squared distances (R, C) that are nowhere too large, by less than `slack` too small.
 
-        Infinite from a vector to itself.
+        Infinite from a vector to itself and to others of its owner.
         """
         rows, columns = (part * (1 - self.error) for part in self._parts(self.squares, block))
         squared = self.scratch("lower", block)
         torch.add(columns, self.products(block), alpha=-2, out=squared).add_(rows)
-        return squared.fill_diagonal_(torch.inf) if block.diagonal else squared
+        return left_out(squared, block, torch.inf)
 
     def slack(self, block: Block) -> float:
         """How far the exact squared distances of a block may lie above `lower`."""
@@ -114,6 +124,24 @@ class Pairs:
         parts = zip(rows.split(size), columns.split(size), strict=True)
         return torch.cat([squared_distances(self.first[here], self.second[there]) for here, there in parts])
 
+    def partners(self) -> int:
+        """How many vectors of others each vector of the first set has at least."""
+        total = len(self.second)
+        if self.owners is None or not total:
+            return total - self.same
+        first, second = self.owners
+        names, counts = second.unique(return_counts=True)
+        own = counts[torch.isin(names, first)]
+        return total - int(own.max()) if len(own) else total
+
+    def _akin(self, rows: slice, columns: slice) -> Tensor | None:
+        if self.owners is None:
+            return None
+        first, second = self.owners[0][rows], self.owners[1][columns]
+        if not torch.isin(first.unique(), second.unique()).any():
+            return None
+        return first[:, None] == second  # (R, C)
+
     def _parts(self, each: tuple[Tensor, Tensor], block: Block) -> tuple[Tensor, Tensor]:
         """What belongs to the rows (R, 1) and to the columns (C,) of a block."""
         dtype = self.scratch.dtype
@@ -121,6 +149,31 @@ class Pairs:
 
 
 Visit = Callable[[Pairs, Block], None]
+
+
+def left_out(values: Tensor, block: Block, value: float) -> Tensor:
+    """A block's ``values`` (R, C) with ``value`` for pairs that are none: of a vector with its owner's."""
+    if block.akin is not None:
+        return values.masked_fill_(block.akin, value)
+    return values.fill_diagonal_(value) if block.diagonal else values
+
+
+def owners_of(
+    first: Sequence[str] | None, second: Sequence[str] | None, lengths: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Numbers (N,) and (M,) int64, equal for one patient's images in either set.
+
+    Args:
+        first, second: one patient an image; None for images that each stand for themselves, as generated
+            ones do.
+        lengths: N and M.
+    """
+    names: dict[str, int] = {}
+    found = []
+    for patients, length in zip((first, second), lengths, strict=True):
+        own = [f"\0{len(found)} {place}" for place in range(length)] if patients is None else patients
+        found.append(torch.tensor([names.setdefault(name, len(names)) for name in own], dtype=torch.int64))
+    return found[0], found[1]
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:

@@ -2,22 +2,27 @@
 
 Around each image's features lies a ball that reaches to its k-th nearest neighbour of the same set. Precision
 and density say how well generated images keep to the real ones' balls, recall and coverage how many of the
-real images they reach. Density counts balls, so one outlier among the real images does not make it large;
-coverage uses the real images' balls alone, so outliers among the generated ones do not help it. All depend on
-the number of images: compare values of equal numbers only.
+real images they reach. Slices of one patient do not count as neighbours, or a ball would end at the next
+slice; nor is a real image reached by what was made from its own patient's mask. Density counts balls, so one
+outlier among the real images does not make it large; coverage uses the real images' balls alone, so outliers
+among the generated ones do not help it. All depend on the number of images: compare values of equal numbers
+only.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.kid import KernelSum, discrepancies
+from common.metrics.kid import Discrepancy, KernelSum, Patients
 from common.metrics.neighbours import nearest_squared
-from common.metrics.pairs import Block, Pairs, Visit
+from common.metrics.pairs import Block, Pairs, Visit, owners_of
 
 NEIGHBOURS = 5  # Naeem et al. 2020; Kynkaanniemi et al. 2019 take 3 with many more images
 
@@ -43,16 +48,18 @@ class Manifolds:
         return {name: float(values.mean()) for name, values in self.named().items()}
 
     def intervals(self, real: Resamples, fake: Resamples) -> dict[str, Value]:
-        """The four metrics with bootstrap intervals over the images whose places are judged.
+        """The four metrics with intervals over the patients (or images) whose places are judged.
 
-        The balls stay those of the whole sets: resampled images are copies of each other, and balls that
-        reach to a copy would be empty.
+        The balls stay those of the whole sets: the intervals are for these balls.
 
         Args:
             real, fake: resamples of the N real and the M generated images.
         """
         resamples = {"precision": fake, "recall": real, "density": fake, "coverage": real}
-        return {name: resamples[name].mean(values) for name, values in self.named().items()}
+        return {
+            name: resamples[name].mean(values).within(0, math.inf if name == "density" else 1)
+            for name, values in self.named().items()
+        }
 
     def named(self) -> dict[str, Tensor]:
         """By the metrics' names, in the order in which they are shown."""
@@ -61,7 +68,11 @@ class Manifolds:
 
 
 def prdc(
-    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, also: tuple[Visit, Visit, Visit] | None = None
+    real: Tensor,
+    fake: Tensor,
+    k: int = NEIGHBOURS,
+    also: tuple[Visit, Visit, Visit] | None = None,
+    patients: tuple[Patients, Patients] = (None, None),
 ) -> Manifolds:
     """Precision, recall, density and coverage of features.
 
@@ -70,20 +81,24 @@ def prdc(
 
     Args:
         real, fake: (N, D) and (M, D), more than ``k`` rows each.
-        k: which neighbour a ball reaches to.
+        k: which neighbour of another patient a ball reaches to.
         also: called with every block of the pairs within the real, within the generated and between both.
+        patients: of both sets, as for `common.metrics.kid.kid`.
     Raises:
         UserError: too few images.
     Returns:
-        All NaN where a feature was NaN or infinite.
+        All NaN where a feature was NaN or infinite, or where an image has fewer than ``k`` of other patients
+        beside it, see `too_few_others`.
     """
-    if not (real.isfinite().all() and fake.isfinite().all()):
+    owners = owners_of(*patients, (len(real), len(fake)))
+    finite = bool(real.isfinite().all() and fake.isfinite().all())
+    if not finite or any(_alone(owner, k) for owner in owners):
         return Manifolds(*(torch.full((len(of),), torch.nan).double() for of in (fake, real, fake, real)))
     within_real, within_fake, between = also or (None, None, None)
-    real_radii = nearest_squared(real, None, k, within_real)[0][:, -1]
-    fake_radii = nearest_squared(fake, None, k, within_fake)[0][:, -1]
+    real_radii = nearest_squared(real, None, k, within_real, _alike(owners[0]))[0][:, -1]
+    fake_radii = nearest_squared(fake, None, k, within_fake, _alike(owners[1]))[0][:, -1]
     balls = _Balls(real_radii, fake_radii)
-    pairs = Pairs(real, fake)
+    pairs = Pairs(real, fake, owners=owners)
     for block in pairs:
         balls.add(pairs, block)
         if between is not None:
@@ -91,17 +106,46 @@ def prdc(
     return balls.manifolds(k)
 
 
-def kid_prdc(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[float, Manifolds]:
+def kid_prdc(
+    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, patients: tuple[Patients, Patients] = (None, None)
+) -> tuple[float, Manifolds]:
     """KID and `prdc` from one walk over the pairs. KID rests on float32 kernels here, with sums in float64.
 
     Args:
         real, fake: features (N, D) and (M, D), more than ``k`` rows each.
+        patients: of both sets, as for `common.metrics.kid.kid`.
     """
-    real_weights, fake_weights = torch.ones(1, len(real)), torch.ones(1, len(fake))
-    sums = KernelSum(real_weights), KernelSum(fake_weights), KernelSum(real_weights, fake_weights)
-    within_real, within_fake, between = sums
-    manifolds = prdc(real, fake, k, (within_real.add, within_fake.add, between.add))
-    return float(discrepancies(*sums)), manifolds
+    owners = owners_of(*patients, (len(real), len(fake)))
+    first, second = (torch.zeros(len(part), dtype=torch.int64) for part in (real, fake))
+    sums = Discrepancy(
+        KernelSum(first, None, 1, (owners[0], owners[0])),
+        KernelSum(second, None, 1, (owners[1], owners[1])),
+        KernelSum(first, second, 1, owners),
+    )
+    manifolds = prdc(real, fake, k, (sums.within_real.add, sums.within_fake.add, sums.between.add), patients)
+    return sums(torch.ones(1)), manifolds
+
+
+def _alike(owner: Tensor) -> tuple[Tensor, Tensor] | None:
+    """For the pairs within a set; None, which is faster, where each image is its own patient's."""
+    return (owner, owner) if len(owner.unique()) < len(owner) else None
+
+
+def too_few_others(patients: Sequence[str], k: int = NEIGHBOURS) -> str:
+    """Why there is no `prdc` of these patients' images, one of whom has nearly all; empty where there is."""
+    counts = Counter(patients)
+    most = max(counts.values(), default=0)
+    if len(patients) - most >= k:
+        return ""
+    return (
+        f"{len(patients)} images, {most} of them of one patient: too few of others for recall and coverage, "
+        f"which take {k} neighbours; they are left out"
+    )
+
+
+def _alone(owner: Tensor, k: int) -> bool:
+    """Whether a set that has enough images has too few of other patients."""
+    return len(owner) > k and bool(too_few_others([str(number) for number in owner.tolist()], k))
 
 
 class _Balls:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.metrics.bootstrap import few_patients
+
 BESIDE = ("nearest_mask", "mean_image")  # the baselines that a structure's line has room for
 ARROWS = {"higher": "higher is better", "lower": "lower is better", "as real": "best as real-real"}
 
@@ -16,9 +18,17 @@ def metrics_table(result: Mapping[str, Any]) -> str:
     """
     metrics: Mapping[str, Any] = result["metrics"]
     baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
-    head = ["metric", "model [95 % interval]", *(name.replace("_", "-") for name in baselines), "n", ""]
+    titles = [name.replace("_", "-") for name in baselines]
+    head = ["metric", "model [95 % interval]", *titles, "n", "patients", ""]
     rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
-    return aligned(rows)
+    return "\n".join([aligned(rows), *patients_warning(metrics)])
+
+
+def patients_warning(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line where the metrics (plain values by name) rest on few patients, else none."""
+    known = [metric["patients"] for metric in metrics.values() if metric.get("patients")]
+    said = few_patients(min(known, default=None))
+    return [] if said is None else [f"warning: {said}"]
 
 
 def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -44,13 +54,21 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading: Sequence[str]) -> list[str]:
+def with_interval(metric: Mapping[str, Any]) -> str:
+    """A plain value as ``0.500 [0.400, 0.600]``, with a dash for an interval that there is none of."""
+    if metric["interval"] is None:
+        return f"{number(metric['mean'])} [-]"
     low, high = metric["interval"]
+    return f"{number(metric['mean'])} [{number(low)}, {number(high)}]"
+
+
+def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading: Sequence[str]) -> list[str]:
     return [
         name + (" *" if name in leading else ""),
-        f"{number(metric['mean'])} [{number(low)}, {number(high)}]",
+        with_interval(metric),
         *(number(metric["baselines"][baseline]["mean"]) for baseline in baselines),
         str(metric["n"]),
+        "-" if metric.get("patients") is None else str(metric["patients"]),
         ARROWS[metric["better"]],
     ]
 

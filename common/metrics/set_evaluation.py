@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,19 @@ from torch import Tensor
 
 from common.metrics.baselines import mean_image
 from common.metrics.birthday import birthday, duplicate_threshold
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.metrics.diversity import drawn_pairs, feature_distances, similarities, similarity_name
-from common.metrics.evaluation import FRECHET_RESAMPLES, compared
+from common.metrics.evaluation import BLURRED, compared
+from common.metrics.excess_kid import KernelDistances, Sample, blurred
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.fid import fid
-from common.metrics.kid import Kernels
 from common.metrics.likelihood import log_likelihood
 from common.metrics.memorisation import Nearest, nearest_training
 from common.metrics.pixels import pattern_vectors, pixel_vectors
-from common.metrics.prdc import NEIGHBOURS, prdc
+from common.metrics.prdc import NEIGHBOURS, prdc, too_few_others
 from common.random import generator
 
+logger = logging.getLogger(__name__)
 HIGHER = ("precision", "recall", "density", "coverage", "log_likelihood")
 AS_REAL = ("pair_ssim", "pair_ms_ssim", "pair_distance", "modes")
 """Of these the real images' value is the best: two real images are alike to a degree."""
@@ -36,7 +39,7 @@ class RealImages:
 
     Attributes:
         test: images (N, 1, H, W) in [-1, 1] of patients that the generator has not seen.
-        patients: one id a test image, for the cluster bootstrap.
+        patients: one id a test image.
         validation: (V, 1, H, W) of others that it has not seen, for the bandwidth of the log-likelihood.
         training: (T, 1, H, W) what it learned from, flips included where it saw those.
         training_patients: one id a training image.
@@ -71,7 +74,7 @@ class SetEvaluator:
         real: what they are compared with; more than ``k`` test images.
         extractor: on ``device`` already; its name becomes part of FID's and KID's.
         seed: of bootstrap, pairs and baselines.
-        resamples: number of bootstrap resamples (FID uses at most 200 of them).
+        resamples: of the bootstrap-t.
         k: neighbours, see `common.metrics.prdc.prdc`.
         features: of the test and of the training images, where they are there already.
     """
@@ -91,6 +94,10 @@ class SetEvaluator:
         self.features, self.training = features or (self.extract(real.test), self.extract(real.training))
         self.threshold = duplicate_threshold(self.features)
         self.resamples = self._resamples(real.patients, len(real.test))
+        lonely = too_few_others(real.patients, k)
+        if lonely:
+            logger.warning(lonely)
+        self._kernels: dict[int, KernelDistances] = {}
 
     def extract(self, images: Tensor) -> Tensor:
         """Features (M, D) of images (M, 1, H, W)."""
@@ -104,7 +111,8 @@ class SetEvaluator:
         Args:
             images: (M, 1, H, W) in [-1, 1], more than ``k``.
             features: theirs, where they are there already.
-            patients: one id an image, of real ones; generated ones are independent.
+            patients: one id an image, of real ones and of slices of one generated volume; others are
+                independent.
         """
         features = self.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
@@ -112,8 +120,8 @@ class SetEvaluator:
         held_out = pixel_vectors(self.real.validation), pixel_vectors(self.real.test)
         likelihood = log_likelihood(pixel_vectors(images), *held_out)
         values = {
-            **self._likeness(images, features, drawn),
-            "modes": Value(modes.modes, math.nan, math.nan, len(images)),
+            **self._likeness(images, features, patients, drawn),
+            "modes": Value(modes.modes, math.nan, math.nan, len(images), drawn.patients),
             "log_likelihood": self.resamples.mean(likelihood.values),
             **self._copies(self.nearest(images, features), drawn),
         }
@@ -123,7 +131,7 @@ class SetEvaluator:
         self, images: Tensor, features: Tensor, patients: Sequence[str] | None = None
     ) -> dict[str, Value]:
         """What says how alike the sets are, without what is asked of single images: as `__call__` has it."""
-        return self._likeness(images, features, self._resamples(patients, len(images)))
+        return self._likeness(images, features, patients, self._resamples(patients, len(images)))
 
     def nearest(self, images: Tensor, features: Tensor) -> dict[str, Nearest]:
         """The nearest training image of each image (M, 1, H, W), by ``features`` (M, D) and by ``pixels``."""
@@ -132,43 +140,76 @@ class SetEvaluator:
         return {"features": by_features, "pixels": nearest_training(pattern_vectors(images), *real)}
 
     def baselines(self, count: int) -> dict[str, Measured]:
-        """The training images' ``mean_image``, and ``real_real``: training images in the place of others.
+        """The training images' ``mean_image``; ``real_real``: training images in the place of others;
+        ``blurred_real``: the test images themselves, blurred.
 
-        Whether they are copies is no question of training images: there, and only there, ``real_real`` are
-        the test images.
+        FID has no way to leave a patient's own images out: it is NaN for ``blurred_real``. Whether they are
+        copies is no question of training images: there, and only there, ``real_real`` are the test images.
 
         Args:
             count: of generated images; as many are taken, or all where there are fewer.
         """
         mean = mean_image(self.real.training, count)
         flat = self(mean, self.extract(mean[:1]).expand(count, -1))
-        total = len(self.training)
-        order = np.sort(self._numbers("real_real").permutation(total)[:count])
+        order = self.stand_in(count)
         patients = [self.real.training_patients[place] for place in order]
         others = self(self.real.training[order], self.training[order], patients)
         held_out = self._copies(self.nearest(self.real.test, self.features), self.resamples)
-        return {"mean_image": flat, "real_real": replace(others, values={**others.values, **held_out})}
-
-    def _likeness(self, images: Tensor, features: Tensor, drawn: Resamples) -> dict[str, Value]:
+        same = self(*self.blurred, self.real.patients)
         return {
-            **self._distances(features, drawn),
-            **prdc(self.features, features, self.k).intervals(self.resamples, drawn),
-            **self._diversities(images, features, drawn),
+            "mean_image": flat,
+            "real_real": replace(others, values={**others.values, **held_out}),
+            BLURRED: replace(same, values={**same.values, **self.no_fid(len(self.real.test))}),
         }
 
-    def _distances(self, features: Tensor, drawn: Resamples) -> dict[str, Value]:
-        """FID and KID; both sets are resampled."""
-        both, split, total = self.resamples.beside(drawn), len(self.features), len(features)
-        kernels = Kernels(self.features, features)
-        frechet = both.distance(
-            lambda w: fid(self.features, features, w[:split], w[split:]), FRECHET_RESAMPLES
-        ).at_least(0)
-        kernel = both.distances(lambda w: kernels.discrepancies(w[:, :split], w[:, split:]))
-        found = {f"fid_{self.extractor.name}": frechet, f"kid_{self.extractor.name}": kernel}
-        return {name: replace(value, n=total) for name, value in found.items()}
+    def no_fid(self, count: int) -> dict[str, Value]:
+        """FID where there is none."""
+        return {f"fid_{self.extractor.name}": Value(math.nan, math.nan, math.nan, count)}
 
-    def _diversities(self, images: Tensor, features: Tensor, drawn: Resamples) -> dict[str, Value]:
-        pairs = drawn_pairs(len(images), self._numbers("pairs"))
+    def stand_in(self, count: int) -> np.ndarray:
+        """Which training images stand in for ``count`` others as ``real_real``: sorted places."""
+        return np.sort(self._numbers("real_real").permutation(len(self.training))[:count])
+
+    @cached_property
+    def blurred(self) -> tuple[Tensor, Tensor]:
+        """The test images (N, 1, H, W), blurred, and their features (N, D)."""
+        images = blurred(self.real.test)
+        return images, self.extract(images)
+
+    def _likeness(
+        self, images: Tensor, features: Tensor, patients: Sequence[str] | None, drawn: Resamples
+    ) -> dict[str, Value]:
+        around = prdc(self.features, features, self.k, patients=(self.real.patients, patients))
+        return {
+            **self._distances(features, patients, drawn),
+            **around.intervals(self.resamples, drawn),
+            **self._diversities(images, features, patients, drawn),
+        }
+
+    def _distances(
+        self, features: Tensor, patients: Sequence[str] | None, drawn: Resamples
+    ) -> dict[str, Value]:
+        """FID, KID and excess KID; the patients of both sets count."""
+        both, split, total = self.resamples.beside(drawn), len(self.features), len(features)
+        found = self._kernels_of(total)(Sample(features, patients, drawn))
+        frechet = both.distance(lambda w: fid(self.features, features, w[:split], w[split:])).at_least(0)
+        found = {"fid": frechet, **found}
+        return {f"{name}_{self.extractor.name}": replace(value, n=total) for name, value in found.items()}
+
+    def _kernels_of(self, count: int) -> KernelDistances:
+        """KID and excess KID with as many training images for 0 as ``baselines`` shows for ``count``."""
+        if count not in self._kernels:
+            order = self.stand_in(count)
+            patients = [self.real.training_patients[place] for place in order]
+            others = Sample(self.training[order], patients, self._resamples(patients, len(order)))
+            real = Sample(self.features, self.real.patients, self.resamples)
+            self._kernels[count] = KernelDistances(real, others, self.blurred[1])
+        return self._kernels[count]
+
+    def _diversities(
+        self, images: Tensor, features: Tensor, patients: Sequence[str] | None, drawn: Resamples
+    ) -> dict[str, Value]:
+        pairs = drawn_pairs(len(images), self._numbers("pairs"), patients=patients)
         return {
             f"pair_{similarity_name(min(images.shape[-2:]))}": similarities(images, pairs).interval(drawn),
             "pair_distance": feature_distances(features, pairs).interval(drawn),
@@ -178,7 +219,7 @@ class SetEvaluator:
         return {f"copies_by_{space}": each.share(drawn) for space, each in found.items()}
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
-        return Resamples(resample_counts(patients, length, self.count, self._numbers("bootstrap", length)))
+        return Resamples.over(patients, length, self.count, self._numbers("bootstrap", length))
 
     def _numbers(self, *keys: int | str) -> np.random.Generator:
         return generator(self.seed, "set evaluation", *keys)

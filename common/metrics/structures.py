@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.metrics.crops import structure_crops
 from common.metrics.evaluation import CONTRAST_METRICS, compared
 from common.metrics.faithfulness import contrast_parts, mean_faithfulness, region_contrasts
@@ -19,7 +19,6 @@ from common.metrics.images import SSIM_SMALLEST, ssim_map
 from common.metrics.labels import structure_mask
 from common.random import generator
 
-FRECHET_RESAMPLES = 100  # of the resamples, as many are used for FID: each costs a matrix decomposition
 OVERALL = "structure_faithfulness"
 
 
@@ -33,9 +32,9 @@ class StructureEvaluator:
         labels: class indices (N, 1, H, W), 0 for the background, k for ``structures[k - 1]``.
         structures: names of the classes.
         extractor: for the FID of crops, on ``device`` already.
-        patients: one id an image, for the cluster bootstrap; None draws single images.
+        patients: one id an image; None for images that are each their own patient's.
         seed: of the bootstrap.
-        resamples: number of bootstrap resamples (FID uses at most 100 of them).
+        resamples: of the bootstrap-t.
     """
 
     def __init__(
@@ -52,8 +51,7 @@ class StructureEvaluator:
     ) -> None:
         self.images, self.labels, self.structures = images, labels, list(structures)
         self.extractor, self.batch_size, self.device = extractor, batch_size, device
-        counts = resample_counts(patients, len(images), resamples, generator(seed, "bootstrap"))
-        self.resamples = Resamples(counts)
+        self.resamples = Resamples.over(patients, len(images), resamples, generator(seed, "bootstrap"))
         self.present = torch.cat([masks.flatten(2).any(2) for masks, _ in self._batches(images)])  # (N, K)
         self.features = self._features(images)
 
@@ -89,7 +87,7 @@ class StructureEvaluator:
 
     def _frechet(self, has: Tensor, real: Tensor, drawn: Tensor) -> Value:
         statistic = partial(_weighted_fid, real, drawn)
-        return self.resamples.of(has).distance(statistic, FRECHET_RESAMPLES).at_least(0)
+        return self.resamples.of(has).distance(statistic).at_least(0)
 
     def _contrast_values(self, drawn: Tensor, real: Tensor) -> dict[str, Value]:
         used = ~real.isnan()

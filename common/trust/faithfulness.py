@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.random import generator
 from common.training.in_memory import Budget
 from common.trust.components import Parts, smallest_part
@@ -55,7 +55,7 @@ def faithfulness(
     found = segmented(network, synthetic.images, device)
     in_heldout = segmented(network, heldout.images, device)
 
-    drawn = _resamples(synthetic.patients, resamples, seed, "synthetic")
+    drawn = _resamples(synthetic.volumes or synthetic.patients, resamples, seed, "synthetic")
     beside = _resamples(heldout.patients, resamples, seed, "heldout")
     own = seen(found, synthetic.labels, len(structures), drawn)
     good = seen(in_heldout, heldout.labels, len(structures), beside)
@@ -88,6 +88,8 @@ def statement(index: Value, own: Seen, good: Seen, bad: Seen) -> str:
 def _verdict(index: Value, good: Seen, bad: Seen) -> str:
     if not can_judge(good, bad) or not math.isfinite(index.mean):
         return "Cannot be judged: the segmenter is too weak on real images"
+    if not index.bounded:
+        return f"Cannot be judged with so few patients (they reach {index.mean:.2f} of what real images do)"
     if index.low >= FOLLOWS:
         return "The images follow their conditions about as well as real images do"
     if index.high <= IGNORES:
@@ -193,8 +195,9 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
 
 def _resamples(patients: Sequence[str], count: int, seed: int, name: str) -> Resamples:
     random = generator(seed, "faithfulness", name)
-    return Resamples(resample_counts(patients, len(patients), count, random))
+    single = len(set(patients)) == len(patients)  # each image its own: no patients to count
+    return Resamples.over(None if single else patients, len(patients), count, random)
 
 
 def _shown(value: Value) -> str:
-    return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+    return value.said(".2f")

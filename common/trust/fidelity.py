@@ -13,13 +13,14 @@ from common.metrics.set_evaluation import better
 from common.trust.fidelity_words import statement, warnings
 from common.trust.findings import HIGHER, Figure, Line, Plot, Section
 from common.trust.measuring import REAL_REAL, Measured, SetMeasures
-from common.trust.sets import Sets
+from common.trust.sets import ImageSet, Sets
 
 RESAMPLES = 500
 NOTES = {
     "fid": "Frechet distance of features; it grows as images get fewer, so compare values of equal n.",
     "fid_infinity": "FID where a line over 1 / n meets infinitely many images (Chong & Forsyth 2020).",
-    "kid": "Kernel distance of features, without bias of few images; may fall below 0.",
+    "kid": "Kernel distance of features over pairs of different patients; unbiased, may fall below 0.",
+    "excess_kid": "KID in steps: 0 as real images of others, 1 as held-out images blurred by a pixel.",
     "is": "Knows no real images: read it beside theirs.",
     "precision": "Share of synthetic images that lie among the real ones.",
     "recall": "Share of real images that the synthetic ones reach.",
@@ -42,21 +43,21 @@ def fidelity(
     """The section. All sets are compared with the held-out images, which no generator has seen.
 
     ``real_real`` are the real images in the synthetic ones' place, as many of them as there are synthetic
-    ones; ``mean_image`` is their mean, as often.
+    ones; ``mean_image`` is their mean, as often; ``blurred_real`` are the held-out images, blurred.
 
     Args:
         extractor: on ``device`` already; its name becomes part of the names of all that rests on features.
-        resamples: of the bootstrap, over patients where several are known.
+        resamples: of the bootstrap-t; intervals are over patients.
         classifier: for the inception score, on ``device`` already; without one there is none.
     """
     comparison = SetMeasures(sets, extractor, seed, resamples, classifier, device)
-    found = comparison(sets.synthetic.images)
+    found = comparison(sets.synthetic.images, None, sets.synthetic.volumes)
     beside = comparison.baselines(len(sets.synthetic))
     figures = [
         _figure(
             name,
             value,
-            {which: each.values[name] for which, each in beside.items()},
+            {which: each.values[name] for which, each in beside.items() if name in each.values},
             extractor.name,
             "" if classifier is None else classifier.name,
             seed,
@@ -79,8 +80,13 @@ def fidelity(
                 "heldout": len(sets.heldout),
                 "synthetic": len(sets.synthetic),
             },
+            "patients": {name: len(set(part.patients)) for name, part in _real_sets(sets).items()},
         },
     )
+
+
+def _real_sets(sets: Sets) -> dict[str, ImageSet]:
+    return {"real": sets.real, "heldout": sets.heldout}
 
 
 def _figure(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.metrics.bootstrap import Value
+from common.metrics.bootstrap import few_patients
 from common.trust.findings import Figure
 from common.trust.measuring import MEAN_IMAGE, REAL_REAL
 from common.trust.sets import Sets
 
-FEW_PATIENTS = 10
 BIASED = 0.1
 """Share of FID that extrapolation takes away from which on it is worth a warning."""
 
@@ -30,12 +29,12 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     if min(synthetic, heldout) < features:
         said.append(
             f"{synthetic} synthetic and {heldout} held-out images for {features} features: FID is biased "
-            f"upward (real against real: {_said(fid.baselines[REAL_REAL])}) and its extrapolation a guess; "
+            f"upward (real against real: {fid.baselines[REAL_REAL].said()}) and its extrapolation a guess; "
             "trust KID, which has no such bias"
         )
     if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:
         said.append(
-            f"FID is {_said(fid.value)} for {synthetic} images but {_said(infinite.value)} extrapolated to "
+            f"FID is {fid.value.said()} for {synthetic} images but {infinite.value.said()} extrapolated to "
             "infinitely many: compare it only with values of as many images"
         )
     taken = fid.baselines[REAL_REAL].n
@@ -44,10 +43,8 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
             f"real against real rests on {taken} images, the synthetic value on {synthetic}: FID, recall and "
             "coverage of fewer images are worse, so the comparison favours the synthetic ones"
         )
-    patients = len(set(sets.heldout.patients))
-    if patients < FEW_PATIENTS:
-        said.append(f"only {patients} held-out patients: the intervals are too narrow to speak for others")
-    return said
+    few = few_patients(len(set(sets.heldout.patients)))
+    return said if few is None else [*said, f"held-out images of {few}"]
 
 
 def _distance(fid: Figure, extractor: str) -> str:
@@ -66,7 +63,9 @@ def _distance(fid: Figure, extractor: str) -> str:
 
 def _told_apart(kid: Figure) -> str:
     real = kid.baselines[REAL_REAL]
-    figures = f"{_said(kid.value)} against {_said(real)}"
+    figures = f"{kid.value.said()} against {real.said()}"
+    if not (kid.value.bounded and real.bounded):
+        return f"Whether KID tells them from real images cannot be said with so few patients ({figures})."
     if kid.value.low > real.high:
         return f"KID tells them from real images ({figures})."
     return f"KID does not tell {kid.value.n} of them from real images ({figures})."
@@ -74,9 +73,13 @@ def _told_apart(kid: Figure) -> str:
 
 def _lack(precision: Figure, recall: Figure) -> str:
     words = [
-        f"{name} {_said(figure.value)}, of real images {_said(figure.baselines[REAL_REAL])}"
+        f"{name} {figure.value.said()}, of real images {figure.baselines[REAL_REAL].said()}"
         for name, figure in (("precision", precision), ("recall", recall))
     ]
+    known = [each for figure in (precision, recall) for each in (figure.value, figure.baselines[REAL_REAL])]
+    if not all(value.bounded for value in known):
+        question = "whether they look like real images and are as diverse"
+        return f"Too few patients to say {question} ({'; '.join(words)})."
     true, diverse = _as_real(precision), _as_real(recall)
     if true and diverse:
         return (
@@ -91,7 +94,3 @@ def _lack(precision: Figure, recall: Figure) -> str:
 
 def _as_real(figure: Figure) -> bool:
     return figure.value.high >= figure.baselines[REAL_REAL].low
-
-
-def _said(value: Value) -> str:
-    return f"{value.mean:.3g} [{value.low:.3g}, {value.high:.3g}]"

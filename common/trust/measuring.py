@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common.metrics.baselines import mean_image
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
+from common.metrics.evaluation import BLURRED
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
@@ -41,7 +42,7 @@ class SetMeasures:
     Args:
         sets: what the report is about.
         extractor, classifier: on ``device`` already.
-        seed, resamples: of the bootstrap and all drawn numbers.
+        seed, resamples: of all drawn numbers, and of the bootstrap-t.
 
     Attributes:
         k: neighbours of precision, recall, density and coverage; fewer than usual for very few images.
@@ -58,7 +59,8 @@ class SetMeasures:
     ) -> None:
         real, heldout = sets.real, sets.heldout
         sides = RealImages(heldout.images, heldout.patients, heldout.images, real.images, real.patients)
-        self.k = min(NEIGHBOURS, min(len(real), len(heldout), len(sets.synthetic)) - 1)
+        fewest = min(others(part.patients) for part in (real, heldout))
+        self.k = max(1, min(NEIGHBOURS, fewest, len(sets.synthetic) - 1))
         self.evaluator = SetEvaluator(sides, extractor, seed, resamples, self.k, device)
         self.sets, self.seed, self.count = sets, seed, resamples
         self.classifier, self.device = classifier, device
@@ -66,7 +68,8 @@ class SetMeasures:
     def __call__(
         self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
     ) -> Measured:
-        """Measures images (M, 1, S, S) of which features (M, D) and, of real ones, patients may be known."""
+        """Measures images (M, 1, S, S) of which features (M, D) may be known, and whose they are: patients of
+        real ones, volumes of generated slices."""
         features = self.evaluator.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
         both = self.evaluator.resamples.beside(drawn)
@@ -83,14 +86,23 @@ class SetMeasures:
 
     def baselines(self, count: int) -> dict[str, Measured]:
         """``real_real``: real images in the place of ``count`` synthetic ones (all where there are fewer);
-        ``mean_image``: the real images' mean, as often."""
-        order = np.sort(generator(self.seed, "trust", "real_real").permutation(len(self.sets.real))[:count])
+        ``mean_image``: the real images' mean, as often; ``blurred_real``: the held-out images, blurred. FID
+        cannot leave a patient's own images out: the blurred ones have none."""
+        order = self.evaluator.stand_in(count)
         taken = self.sets.real.chosen(order.tolist())
         mean = mean_image(self.sets.real.images, count)
         return {
             REAL_REAL: self(taken.images, self.evaluator.training[order], taken.patients),
             MEAN_IMAGE: self(mean, self.evaluator.extract(mean[:1]).expand(count, -1)),
+            BLURRED: Measured(self._blurred(), None),
         }
+
+    def _blurred(self) -> dict[str, Value]:
+        """The held-out images, blurred, in the place of synthetic ones."""
+        (images, features), patients = self.evaluator.blurred, self.sets.heldout.patients
+        drawn = self._resamples(patients, len(images))
+        found = self.evaluator.likeness(images, features, patients)
+        return {**found, **self.evaluator.no_fid(len(images)), **self._score(images, drawn)}
 
     def _score(self, images: Tensor, drawn: Resamples) -> dict[str, Value]:
         if self.classifier is None:
@@ -100,4 +112,9 @@ class SetMeasures:
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
         numbers = generator(self.seed, "trust", "fidelity", length)
-        return Resamples(resample_counts(patients, length, self.count, numbers))
+        return Resamples.over(patients, length, self.count, numbers)
+
+
+def others(patients: Sequence[str]) -> int:
+    """How many images of other patients each image has beside it at least."""
+    return len(patients) - max(Counter(patients).values(), default=0)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.metrics.bootstrap import Resamples, Value, percentile_interval, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.random import generator
 
 CHANCE = 0.5
@@ -45,19 +45,17 @@ def membership(
     seed: int = 0,
     resamples: int = 500,
 ) -> Value:
-    """`membership_auc` with its bootstrap interval over patients.
+    """`membership_auc` with its interval over patients.
 
     Args:
         patients: of the members and of the others, one id an image.
     """
     drawn = [
-        Resamples(resample_counts(ids, len(ids), resamples, generator(seed, "membership", side)))
+        Resamples.over(ids, len(ids), resamples, generator(seed, "membership", side))
         for side, ids in enumerate(patients)
     ]
-    counts = drawn[0].beside(drawn[1]).counts
-    value = membership_auc(members, others)
-    interval = percentile_interval(lambda weights: membership_auc(members, others, weights), counts)
-    return Value(value, *interval, len(members) + len(others))
+    both = drawn[0].beside(drawn[1])
+    return both.distance(lambda weights: membership_auc(members, others, weights)).within(0, 1)
 
 
 def roc(members: Tensor, others: Tensor) -> tuple[list[float], list[float]]:

@@ -66,7 +66,7 @@ def table(figures: Sequence[Figure]) -> str:
     """All figures, one a line: value, interval, baselines beside it, n, seed, network."""
     baselines = list(dict.fromkeys(name for figure in figures for name in figure.baselines))
     names = ["measure", "value [95 % interval]", *(_words(name) for name in baselines)]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*names, "n"))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*names, "n", "patients"))
     head += "".join(f'<th scope="col" class="text">{name}</th>' for name in ("better", "network", "seed"))
     rows = "\n".join(_row(figure, baselines) for figure in figures)
     caption = "<caption>Every figure, with its baselines beside it.</caption>"
@@ -95,6 +95,7 @@ def _row(figure: Figure, baselines: Sequence[str]) -> str:
     return (
         f'<tr><th scope="row">{escape(figure.name)}{note}</th>'
         f"<td>{_value(figure.value, strong=True)}</td>{beside}<td>{figure.value.n}</td>"
+        f"<td>{figure.value.patients or NONE}</td>"
         + "".join(f'<td class="text">{escape(text)}</td>' for text in last)
         + "</tr>"
     )
@@ -104,8 +105,10 @@ def _value(value: Value | None, strong: bool = False) -> str:
     if value is None:
         return NONE
     shown = f"<strong>{number(value.mean)}</strong>" if strong else number(value.mean)
-    if value.low == value.high == value.mean:
+    if value.low == value.high == value.mean or not math.isfinite(value.mean):
         return shown
+    if not value.bounded:
+        return f'{shown} <span class="interval">[{NONE}]</span>'
     return f'{shown} <span class="interval">[{number(value.low)}, {number(value.high)}]</span>'
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from common.metrics.bootstrap import Resamples, Value, percentile_interval, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.metrics.features import FeatureExtractor
 from common.random import generator
 from common.trust.distances import PIXELS, Distances, distances, spaces, told
@@ -75,9 +76,9 @@ def privacy(
 
 def _figures(space: str, found: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
     drawn = [
-        Resamples(resample_counts(ids, length, resamples, generator(seed, "privacy", side)))
+        Resamples.over(ids, length, resamples, generator(seed, "privacy", side))
         for side, (ids, length) in enumerate(
-            ((None, len(sets.synthetic)), (sets.heldout.patients, len(sets.heldout)))
+            ((sets.synthetic.volumes, len(sets.synthetic)), (sets.heldout.patients, len(sets.heldout)))
         )
     ]
     synthetic, heldout = found.synthetic.distances, found.heldout.distances
@@ -109,8 +110,7 @@ def _ratio(synthetic: Tensor, heldout: Tensor, both: Resamples) -> Value:
         usual = _median(heldout, weights[split:])
         return _median(synthetic, weights[:split]) / max(usual, torch.finfo(torch.float64).tiny)
 
-    once = torch.ones(split + len(heldout), dtype=torch.float64)
-    return Value(ratio(once), *percentile_interval(ratio, both.counts), split)
+    return replace(both.percentile(ratio), n=split)
 
 
 def _median(values: Tensor, weights: Tensor) -> float:

@@ -20,11 +20,13 @@ def statement(gate: Gate, figures: Sequence[Figure]) -> str:
     """The gate's answer with its reason, then the attack's success."""
     answer = "open" if gate.open else "closed"
     attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
-    strongest = max(attacks, key=lambda figure: figure.value.low)
+    strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
     space = strongest.name.removeprefix("membership_auc_")
     value = strongest.value
-    figure = f"AUC {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}] by {space}"
-    if value.low > CHANCE:
+    figure = f"AUC {value.said('.2f')} by {space}"
+    if not value.bounded:
+        told = f"With so few patients it cannot be said whether training patients can be told ({figure})."
+    elif value.low > CHANCE:
         told = f"One who has the synthetic images can tell training patients from others ({figure})."
     else:
         told = f"The synthetic images do not tell training patients from others ({figure}, 0.50 is chance)."

@@ -37,11 +37,11 @@ class Seen:
 
     def dice(self, index: int | None = None) -> Value:
         """Of one structure, or the mean over all; images are pooled."""
-        return self.resamples.ratio(self._of(index), mean_dice)
+        return self.resamples.ratio(self._of(index), mean_dice).within(0, 1)
 
     def sensitivity(self, index: int | None = None) -> Value:
         """The share of the condition's pixels that was found."""
-        return self.resamples.ratio(self._of(index), mean_sensitivity)
+        return self.resamples.ratio(self._of(index), mean_sensitivity).within(0, 1)
 
     def invented(self, index: int | None = None) -> Value:
         """Structures an image that the condition has nothing of."""

@@ -39,6 +39,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def volumes(self) -> list[str] | None:
+        """The file of each image, where a file holds several: slices of one generated volume are alike."""
+        files = [name.split("#")[0] for name in self.names]
+        return files if len(set(files)) < len(files) else None
+
     def chosen(self, places: Sequence[int]) -> ImageSet:
         """The images at ``places``, in their order."""
         taken = list(places)

@@ -169,7 +169,7 @@ def _comparison(
     drawn = resample_counts(test.patients, len(test), count, generator(seed, "utility", task.name))
     number = len(next(iter(outcomes.values())))
     seeds = resample_counts(None, number, count, generator(seed, "utility", task.name, "seeds"))
-    return TrainingComparison(outcomes, Resamples(drawn), seeds)
+    return TrainingComparison(outcomes, Resamples(drawn, test.patients), seeds)
 
 
 def _floor(task: Task, sets: Sets, resamples: Resamples) -> Value:

@@ -59,7 +59,7 @@ class Utility:
         drawn = resample_counts(
             None, len(self.seeds), self.count, generator(self.seed, "utility", task.name, "seeds")
         )
-        judge = TrainingComparison(outcomes, Resamples(counts), drawn)
+        judge = TrainingComparison(outcomes, Resamples(counts, test.patients), drawn)
         metrics = {
             name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
             for name, metric in task.metrics.items()

@@ -76,8 +76,15 @@ def evaluate_images(
     survived = survival(sets[COMPOSITES], sets[ENHANCED], masks, segmenter)
     save_panel(Path(output_dir) / "panel.png", sets[COMPOSITES], sets[ENHANCED], masks, test.images)
     kind = "with" if with_nodules else "without"
-    print(f"\nTable III, {len(test)} real test slices {kind} nodules\n{rows(table)}\n{told(survived)}")
-    facts = {"test_slices": len(test), "of_slices_with_nodules": with_nodules, "generated": len(masks)}
+    patients = len(set(test.patients))
+    title = f"Table III, {len(test)} real test slices {kind} nodules of {patients} patients"
+    print(f"\n{title}\n{rows(table)}\n{told(survived)}")
+    facts = {
+        "test_slices": len(test),
+        "test_patients": patients,
+        "of_slices_with_nodules": with_nodules,
+        "generated": len(masks),
+    }
     return {"table_3": table, **facts, "nodules": survived}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from common.inference.models import load_weights, model_info, network_for
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.metrics.inception_score import class_probabilities, score_with_interval
-from common.metrics.report import aligned, number
+from common.metrics.report import aligned, patients_warning, with_interval
 from common.metrics.set_evaluation import SetEvaluator, better
 from common.random import generator
 
-REAL = "real_real"
-SHOWN = ("fid_", "kid_", "precision", "recall", "density", "coverage", "pair_", "copies_by_features", "is_")
+REAL, BLURRED = "real_real", "blurred_real"
+SHOWN = (
+    *("fid_", "kid_", "excess_kid_", "precision", "recall", "density", "coverage", "pair_"),
+    *("copies_by_features", "is_"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ def compare(
     classifier: SliceClassifierScores | None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Every metric of every set (N, 1, H, W), and of real slices in the place of generated ones.
+    """Every metric of every set (N, 1, H, W), of real slices in the place of generated ones and of the test
+    slices, blurred.
 
     Sets are cut to equal numbers: nearly all of these metrics depend on it.
 
@@ -72,9 +76,11 @@ def compare(
     """
     count = min(len(images) for images in sets.values())
     values = {name: _measured(evaluator, images[:count], classifier, seed) for name, images in sets.items()}
-    real = evaluator.baselines(count)[REAL].values
-    test = evaluator.real.test
-    values[REAL] = {**real, **_certainty(test, classifier, evaluator.count, seed)}
+    found = evaluator.baselines(count)
+    test, patients = evaluator.real.test, evaluator.real.patients
+    for name, images in ((REAL, test), (BLURRED, evaluator.blurred[0])):
+        certainty = _certainty(images, classifier, evaluator.count, seed, patients)
+        values[name] = {**found[name].values, **certainty}
     names = [name for name in next(iter(values.values())) if name.startswith(SHOWN)]
     return {
         name: {
@@ -90,9 +96,9 @@ def rows(table: Mapping[str, Mapping[str, Any]]) -> str:
     methods = [name for name in next(iter(table.values())) if name != "better"]
     lines = [["metric", *methods, "better"]]
     for name, found in table.items():
-        cells = [f"{number(found[m]['mean'])} [{_ends(found[m]['interval'])}]" for m in methods]
-        lines.append([name, *cells, found["better"]])
-    return aligned(lines)
+        lines.append([name, *(with_interval(found[method]) for method in methods), found["better"]])
+    plain = {f"{name} {method}": found[method] for name, found in table.items() for method in methods}
+    return "\n".join([aligned(lines), *patients_warning(plain)])
 
 
 def _measured(
@@ -102,14 +108,14 @@ def _measured(
 
 
 def _certainty(
-    images: Tensor, classifier: SliceClassifierScores | None, count: int, seed: int
+    images: Tensor,
+    classifier: SliceClassifierScores | None,
+    count: int,
+    seed: int,
+    patients: Sequence[str] | None = None,
 ) -> dict[str, Value]:
     if classifier is None:
         return {}
-    resamples = Resamples(resample_counts(None, len(images), count, generator(seed, "inception score")))
+    resamples = Resamples.over(patients, len(images), count, generator(seed, "inception score"))
     probabilities = class_probabilities(classifier, images)
     return {f"is_{classifier.name}": score_with_interval(probabilities, resamples)}
-
-
-def _ends(interval: list[float | None]) -> str:
-    return ", ".join(number(end) for end in interval)

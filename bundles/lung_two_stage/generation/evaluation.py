@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.galleries import save_galleries
 from common.inference.models import model_info
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value, few_patients
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
@@ -52,10 +52,11 @@ class Judges:
 
 
 class Comparison:
-    """Sets of as many generated images each, measured alike, beside two baselines of real ones.
+    """Sets of as many generated images each, measured alike, beside baselines of real ones.
 
     ``real real`` are training images in the place of generated ones: as good as one can get. ``mean image``
-    is the training images' mean: what a collapsed generator could draw.
+    is the training images' mean: what a collapsed generator could draw. ``blurred real`` are the held-out
+    images themselves, blurred by a pixel: excess KID is 1 there, and 0 for ``real real``.
 
     Args:
         models: by the name of the method: a model's file, or several of different seeds.
@@ -104,12 +105,14 @@ class Comparison:
             rows[name] = gathered([self._measured(images) for images in drawn])
             shown[name] = drawn[0]
         rows |= self._baselines()
-        table = table_of(rows)
+        patients = len(set(self.evaluator.real.patients))
+        table = "\n".join([table_of(rows), *filter(None, [few_patients(patients)])])
         result = {
             **facts,
             "extractor": self.judges.extractor.name,
             "classifiers": [f"is_{each.name}" for each in self.judges.classifiers],
             "held_out": len(self.held_out),
+            "held_out_patients": patients,
             "num_samples": self.count,
             "methods": {name: plain(row) for name, row in rows.items()},
         }
@@ -118,7 +121,8 @@ class Comparison:
         with atomic_write(place / "table.txt") as temporary:
             temporary.write_text(table + "\n", encoding="utf-8")
         write_json(place / "metrics.json", result)
-        print(f"\n{len(self.held_out)} held-out images, {self.count} generated each\n{table}\n\nin {place}")
+        told = f"{len(self.held_out)} held-out images of {patients} patients, {self.count} generated each"
+        print(f"\n{told}\n{table}\n\nin {place}")
         return result
 
     def _shared_info(self) -> Mapping[str, Any]:
@@ -162,27 +166,28 @@ class Comparison:
 
     def _baselines(self) -> dict[str, Row]:
         found = self.evaluator.baselines(self.count)
-        images = {
-            "real real": _some(torch.from_numpy(self.data.train.images[:, :1]), self.count),
-            "mean image": self.evaluator.real.training.mean(0, keepdim=True).expand(self.count, -1, -1, -1),
+        training = self.data.train
+        places = np.linspace(0, len(training.images) - 1, self.count).round().astype(int)  # some repeated
+        mean = self.evaluator.real.training.mean(0, keepdim=True).expand(self.count, -1, -1, -1)
+        images: dict[str, tuple[Tensor, Sequence[str] | None]] = {
+            "real real": (
+                torch.from_numpy(np.ascontiguousarray(training.images[places, :1])),
+                [training.samples[place].patient for place in places],
+            ),
+            "mean image": (mean, None),
+            "blurred real": (self.evaluator.blurred[0], self.evaluator.real.patients),
         }
         return {
-            name: gathered([{**self._scores(each), **found[name.replace(" ", "_")].values}])
+            name: gathered([{**self._scores(*each), **found[name.replace(" ", "_")].values}])
             for name, each in images.items()
         }
 
-    def _scores(self, images: Tensor) -> dict[str, Value]:
+    def _scores(self, images: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
         numbers = generator(self.judges.seed, "inception score")
-        resamples = Resamples(resample_counts(None, len(images), self.judges.resamples, numbers))
+        resamples = Resamples.over(patients, len(images), self.judges.resamples, numbers)
         return {
             f"is_{classifier.name}": score_with_interval(
                 class_probabilities(classifier, images, device=self.judges.device), resamples
             )
             for classifier in self.judges.classifiers
         }
-
-
-def _some(images: Tensor, count: int) -> Tensor:
-    """Spread evenly; repeated where there are too few."""
-    places = np.linspace(0, len(images) - 1, count).round().astype(int)
-    return images[places]

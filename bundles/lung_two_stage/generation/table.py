@@ -26,7 +26,8 @@ def table_of(rows: Mapping[str, Row]) -> str:
 
 
 def _shown(metric: str) -> bool:
-    return metric.startswith(("is_", "fid_", "kid_")) or metric in ("coverage", "copies_by_features")
+    leading = metric.startswith(("is_", "fid_", "kid_", "excess_kid_"))
+    return leading or metric in ("coverage", "copies_by_features")
 
 
 def _cell(values: Sequence[Value]) -> str:

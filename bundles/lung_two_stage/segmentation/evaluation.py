@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bundles.lung_two_stage.segmentation.methods import Method
 from common.data.nodule_scan import NoduleScan
 from common.errors import UserError
-from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.bootstrap import Resamples, Value
 from common.metrics.froc import RATES, Candidate, TrueNodule, froc
 from common.random import generator
 
@@ -154,8 +154,7 @@ def _measured(
     patients = {fact.name: fact.patient for fact in facts}
     names = list(patients)
     detection = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed).plain()
-    counts = resample_counts(list(patients.values()), len(names), RESAMPLES, generator(seed, "table"))
-    resamples = Resamples(counts)
+    resamples = Resamples.over(list(patients.values()), len(names), RESAMPLES, generator(seed, "table"))
     slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
     found = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
     if findings.overlaps:
@@ -165,7 +164,7 @@ def _measured(
             "pooled_dice": resamples.ratio(overlaps, _dice),
             "pixel_accuracy": resamples.ratio(overlaps, _pixel_accuracy),
         }
-    return {**detection, **{name: value.plain() for name, value in found.items()}}
+    return {**detection, **{name: value.within(0, 1).plain() for name, value in found.items()}}
 
 
 def _accuracy(told: Tensor) -> float:

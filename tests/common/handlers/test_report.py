@@ -71,7 +71,11 @@ def test_real_images_as_predictions_are_perfect_and_files_appear(
     assert found["metrics"]["mae"]["mean"] == 0 and found["metrics"]["mae"]["n"] == 6
     assert found["apart"]["doctor"]["metrics"]["mae"]["n"] == 4
     assert found["metrics"]["fid_corners"]["mean"] == pytest.approx(0, abs=1e-6)
-    assert set(found["metrics"]["mae"]["baselines"]) == {"mean_image", "nearest_mask", "real_real"}
+    assert set(found["metrics"]["mae"]["baselines"]) == {
+        *("mean_image", "nearest_mask", "real_real", "blurred_real")
+    }
+    assert found["metrics"]["excess_kid_corners"]["baselines"]["real_real"]["mean"] == pytest.approx(0)
+    assert found["metrics"]["excess_kid_corners"]["baselines"]["blurred_real"]["mean"] == pytest.approx(1)
     assert found["metrics"]["mae"]["baselines"]["mean_image"]["mean"] > 0.05
     assert sorted(path.name for path in out.iterdir()) == [
         "convergence.png",
@@ -156,7 +160,8 @@ def test_each_structure_has_its_metrics_and_its_row(
     aorta = found["structures"]["Ao"]
     assert aorta["mse"]["mean"] == pytest.approx(0.45**2, rel=1e-3) and aorta["mse"]["n"] == 5
     assert found["structures"]["LV"]["mse"]["mean"] == 0 and found["structures"]["LV"]["mse"]["n"] == 6
-    assert set(aorta["fid_corners"]["baselines"]) == {"mean_image", "nearest_mask", "real_real"}
+    names = {"mean_image", "nearest_mask", "real_real", "blurred_real"}
+    assert set(aorta["fid_corners"]["baselines"]) == names
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["panel.png", "panel_structures.png"]
     shown = capsys.readouterr().out

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def plain_kid(real: np.ndarray, fake: np.ndarray) -> float:
-    """Features (N, D) and (M, D)."""
+def plain_kid(
+    real: np.ndarray,
+    fake: np.ndarray,
+    real_patients: Sequence[str] | None = None,
+    fake_patients: Sequence[str] | None = None,
+) -> float:
+    """Features (N, D) and (M, D), over pairs of different patients; None for each image its own."""
+    names = _names(real_patients, len(real), "r"), _names(fake_patients, len(fake), "f")
 
-    def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return (first @ second.T / first.shape[1] + 1) ** 3
+    def mean(first: np.ndarray, second: np.ndarray, here: np.ndarray, there: np.ndarray) -> float:
+        kernel = (first @ second.T / first.shape[1] + 1) ** 3
+        return float(kernel[here[:, None] != there].mean())
 
-    def within(features: np.ndarray) -> float:
-        values, count = kernel(features, features), len(features)
-        return float((values.sum() - np.trace(values)) / (count * (count - 1)))
-
-    return within(real) + within(fake) - 2 * float(kernel(real, fake).mean())
+    within = mean(real, real, names[0], names[0]) + mean(fake, fake, names[1], names[1])
+    return within - 2 * mean(real, fake, *names)
 
 
-def plain_prdc(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
-    """Features (N, D) and (M, D)."""
-    real_radii, fake_radii = radii(real, k), radii(fake, k)
-    apart = distances(real, fake)  # (N, M)
+def plain_prdc(
+    real: np.ndarray,
+    fake: np.ndarray,
+    k: int,
+    real_patients: Sequence[str] | None = None,
+    fake_patients: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Features (N, D) and (M, D); a patient's own images are neither neighbours nor reached."""
+    here, there = _names(real_patients, len(real), "r"), _names(fake_patients, len(fake), "f")
+    real_radii, fake_radii = radii(real, k, here), radii(fake, k, there)
+    apart = np.where(here[:, None] == there, np.inf, distances(real, fake))  # (N, M)
     in_real, in_fake = apart < real_radii[:, None], apart < fake_radii
     return {
         "precision": float(in_real.any(0).mean()),
@@ -31,9 +44,14 @@ def plain_prdc(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     }
 
 
-def radii(features: np.ndarray, k: int) -> np.ndarray:
-    """The distance to the k-th nearest other vector; the nearest of all is the vector itself."""
-    return np.partition(distances(features, features), k, axis=1)[:, k]
+def radii(features: np.ndarray, k: int, names: np.ndarray) -> np.ndarray:
+    """The distance to the k-th nearest vector of another patient."""
+    apart = np.where(names[:, None] == names, np.inf, distances(features, features))
+    return np.partition(apart, k - 1, axis=1)[:, k - 1]
+
+
+def _names(patients: Sequence[str] | None, count: int, side: str) -> np.ndarray:
+    return np.asarray([f"{side}{place}" for place in range(count)] if patients is None else list(patients))
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.comparison import TrainingComparison, sentence
@@ -47,28 +46,36 @@ def test_the_sentence_follows_the_numbers() -> None:
         "both": Value(0.1, 0.05, 0.2, 9),
         "oversampled": Value(0.1, -0.05, 0.2, 9),
         "none": Value(math.nan, math.nan, math.nan, 9),
+        "few": Value(0.3, math.nan, math.nan, 9, 2),
     }
     assert sentence("nodule", "auc", found) == (
         "nodule, against real slices alone: synthetic is worse (auc -0.200 [-0.300, -0.100]); "
         "both is better (auc +0.100 [+0.050, +0.200]); "
         "oversampled is not clearly different (auc +0.100 [-0.050, +0.200]); "
-        "none cannot be judged (auc +nan [+nan, +nan])"
+        "none cannot be judged (auc +nan); "
+        "few cannot be judged with so few patients (auc +0.300)"
     )
     assert sentence("nodule", "auc", {}).endswith("nothing was compared")
 
 
 def test_seeds_are_drawn_too() -> None:
     """All slices are alike; seeds are not: the interval is theirs, and paired like the slices'."""
-    seeds = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    outcomes = {"real": [np.full(4, 0.2), np.full(4, 0.6)], "both": [np.full(4, 0.3), np.full(4, 0.7)]}
-    comparison = TrainingComparison(outcomes, Resamples(torch.ones(3, 4, dtype=torch.float64)), seeds)
+    seeds = resample_counts(None, 3, 200, np.random.default_rng(0))
+    levels = {"real": (0.2, 0.4, 0.6), "both": (0.3, 0.5, 0.7)}
+    outcomes = {regime: [np.full(4, level) for level in each] for regime, each in levels.items()}
+    resamples = Resamples.over(list("abcd"), 4, 200, np.random.default_rng(1))
+    comparison = TrainingComparison(outcomes, resamples, seeds)
     value, difference = comparison.value("real", mean), comparison.difference("both", "real", mean)
-    assert value.mean == pytest.approx(0.4) and value.low < 0.22 and value.high > 0.58
+    reach = 4.302653 * 0.2 / math.sqrt(3)
+    assert (value.mean, value.low) == pytest.approx((0.4, 0.4 - reach), rel=1e-5) and value.n == 4
     assert difference.low == pytest.approx(0.1) and difference.high == pytest.approx(0.1)
+    alone = TrainingComparison({"real": outcomes["real"][:1]}, resamples, seeds[:, :1]).value("real", mean)
+    assert (alone.low, alone.high) == (pytest.approx(0.2), pytest.approx(0.2))
 
 
-def test_a_resample_without_a_class_is_left_out() -> None:
-    resamples = Resamples(torch.tensor([[2.0, 0], [0, 2]]))
-    comparison = TrainingComparison({"real": [np.array([1.0, 2.0])]}, resamples)
-    first_only = comparison.value("real", lambda row, counts: row[0] if counts[0] else math.nan)
-    assert (first_only.low, first_only.high) == (1.0, 1.0)
+def test_a_class_of_one_patient_alone_has_no_interval() -> None:
+    """Without that patient there is no value: nothing is known of how it would vary."""
+    resamples = Resamples.over(list("abcd"), 4, 50, np.random.default_rng(0))
+    comparison = TrainingComparison({"real": [np.arange(4.0)]}, resamples)
+    value = comparison.value("real", lambda row, counts: row[0] if counts[0] else math.nan)
+    assert value.mean == 0 and not value.bounded

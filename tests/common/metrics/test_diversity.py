@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics.bootstrap import Resamples, resample_counts
+from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.diversity import (
     PairValues,
     drawn_pairs,
     feature_distances,
     similarities,
     similarity_name,
+    texture_correlation,
+    textures,
 )
 from common.metrics.images import ssim
 
@@ -70,3 +72,51 @@ def test_the_interval_counts_a_pair_as_often_as_both_images() -> None:
 def test_a_single_image_has_no_diversity() -> None:
     with pytest.raises(UserError, match="1 images make no pair"):
         drawn_pairs(1, numbers())
+
+
+def of_patients(patients: int, slices: int = 3) -> list[str]:
+    return [f"p{index // slices}" for index in range(patients * slices)]
+
+
+def measured(images: Tensor, patients: list[str]) -> Value:
+    return texture_correlation(images, patients, Resamples.over(patients, len(patients), 200, numbers()))
+
+
+def test_pairs_of_one_patient_are_left_out() -> None:
+    patients = of_patients(4)
+    pairs = drawn_pairs(12, numbers(), patients=patients)
+    assert len(pairs) == 66 - 12 and all(
+        patients[first] != patients[second] for first, second in pairs.tolist()
+    )
+    few = drawn_pairs(12, numbers(), 20, patients)
+    assert few.shape == (20, 2) and len(few.unique(dim=0)) == 20
+    assert len(drawn_pairs(3, numbers(), patients=["a"] * 3)) == 0
+    assert len(similarities(noise(3), torch.zeros(0, 2, dtype=torch.int64)).values) == 0
+
+
+def test_texture_that_patients_share_is_seen() -> None:
+    """The same noise in every image, a part of it, none of it; a patient's own slices do not count."""
+    patients = of_patients(8)
+    own, shared = noise(24, 48), noise(25, 48)[24:]
+    fresh, half, same = (measured(weight * shared + (1 - weight) * own, patients) for weight in (0, 0.5, 1))
+    assert abs(fresh.mean) < 0.02 and half.mean == pytest.approx(0.5, abs=0.03)
+    assert same.mean == pytest.approx(1) and fresh.patients == 8 and fresh.low < fresh.mean < fresh.high
+    alike = own[::3].repeat_interleave(3, 0)
+    assert abs(measured(alike, patients).mean) < 0.03
+
+
+def test_texture_correlation_is_the_mean_over_all_pairs_of_different_patients() -> None:
+    images, patients = noise(7, 20) + 0.4 * noise(8, 20)[7:], ["a", "b", "a", "c", "c", "d", "b"]
+    vectors = textures(images).double()
+    products = [
+        float(vectors[first] @ vectors[second])
+        for first in range(7)
+        for second in range(first)
+        if patients[first] != patients[second]
+    ]
+    assert measured(images, patients).mean == pytest.approx(np.mean(products))
+
+
+def test_smooth_images_have_no_texture() -> None:
+    flat = torch.full((4, 1, 20, 20), 0.3)
+    assert measured(flat, list("abcd")).mean == 0

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.metrics.evaluation import Evaluator, better, evaluate_with_baselines
+from common.metrics.evaluation import BLURRED, Evaluator, better, evaluate_with_baselines
+from common.metrics.excess_kid import blurred
 from common.metrics.randvgg import RandomVGG
 
 
@@ -31,6 +32,7 @@ def evaluator() -> Evaluator:
 def test_the_real_images_are_perfect(evaluator: Evaluator) -> None:
     values = evaluator(evaluator.images)
     names = ["fid_randvgg", "kid_randvgg", "lesion_faithfulness", "lesion_contrast_error"]
+    names += ["recall", "coverage", "texture_correlation"]
     assert list(values) == [*names, "ssim", "psnr", "mae", "mse"]
     assert values["fid_randvgg"].mean == pytest.approx(0, abs=1e-6) and values["mae"].mean == 0
     assert values["lesion_faithfulness"].mean == 1 and values["lesion_faithfulness"].n == 13
@@ -61,13 +63,17 @@ def test_result_is_plain_and_every_value_has_its_baselines(evaluator: Evaluator)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["leading"] == ["fid_randvgg", "lesion_faithfulness"]
     metric = result["metrics"]["fid_randvgg"]
-    assert set(metric) == {"mean", "interval", "n", "better", "baselines"}
+    assert set(metric) == {"mean", "interval", "n", "patients", "better", "baselines"}
+    assert metric["patients"] == 7
     assert metric["baselines"]["mean_image"]["mean"] > metric["mean"] and metric["n"] == 14
     assert {name: entry["better"] for name, entry in result["metrics"].items()} == {
         "fid_randvgg": "lower",
         "kid_randvgg": "lower",
         "lesion_faithfulness": "higher",
         "lesion_contrast_error": "lower",
+        "recall": "higher",
+        "coverage": "higher",
+        "texture_correlation": "as real",
         "ssim": "higher",
         "psnr": "higher",
         "mae": "lower",
@@ -79,7 +85,12 @@ def test_result_is_plain_and_every_value_has_its_baselines(evaluator: Evaluator)
 def test_a_set_without_lesions_has_no_faithfulness() -> None:
     images, labels, _ = slices(4)
     values = Evaluator(images, labels * 0, RandomVGG(), resamples=5)(images)
-    assert values["lesion_faithfulness"].plain() == {"mean": None, "interval": [None, None], "n": 0}
+    assert values["lesion_faithfulness"].plain() == {
+        "mean": None,
+        "interval": None,
+        "n": 0,
+        "patients": None,
+    }
 
 
 def test_one_image_is_too_few() -> None:
@@ -93,3 +104,51 @@ def test_broken_predictions_never_look_good(evaluator: Evaluator) -> None:
     broken[3] = torch.nan
     values = evaluator(broken)
     assert [name for name, value in values.items() if value.plain()["mean"] is not None] == []
+
+
+def test_diversity_is_measured_over_patients(evaluator: Evaluator) -> None:
+    """The same image for all masks reaches nobody; the same noise in all is seen in the texture."""
+    numbers = np.random.default_rng(1)
+    drawn = torch.from_numpy(numbers.normal(-0.7, 0.1, evaluator.images.shape)).float()
+    fresh = evaluator(drawn + evaluator.labels)
+    same = evaluator(drawn[:1] + evaluator.labels)
+    assert fresh["recall"].mean > 0.7 and fresh["coverage"].mean > 0.7
+    assert abs(fresh["texture_correlation"].mean) < 0.05 < 0.5 < same["texture_correlation"].mean
+    assert same["recall"].mean < fresh["recall"].mean and fresh["recall"].patients == 7
+
+
+def test_an_own_patient_s_image_reaches_nobody(evaluator: Evaluator) -> None:
+    """Copies of the real images are no sign of diversity: each is left out of its own patient's places."""
+    far = evaluator.images.clone()
+    far[:2] = torch.linspace(-1, 1, 32).expand(2, 1, 32, 32)  # one patient looks like nobody else
+    found = Evaluator(far, evaluator.labels, Steps(), [f"p{k // 2}" for k in range(14)], resamples=20)
+    assert found(far)["recall"].mean <= 12 / 14
+
+
+class Steps:
+    """How far neighbouring pixels are apart in four quarters, and the brightness there."""
+
+    name = "steps"
+    dimension = 8
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        steps = images.diff(dim=3, append=images[..., -1:]).abs() * 10
+        pooled = [torch.nn.functional.adaptive_avg_pool2d(each, 2).flatten(1) for each in (steps, images)]
+        return torch.cat(pooled, dim=1)
+
+
+def test_excess_kid_is_0_for_the_stand_in_and_1_for_blurred_images() -> None:
+    images, labels, patients = slices(24)
+    others = slices(48)[0][24:]
+    owners = [f"other {index // 2}" for index in range(24)]
+    found = Evaluator(images, labels, Steps(), patients, resamples=60, stand_in=(others, owners))
+    result = evaluate_with_baselines(
+        found, blurred(images, 2.0), {"real_real": others, BLURRED: blurred(images)}, {"real_real": owners}
+    )
+    excess = result["metrics"]["excess_kid_steps"]
+    beside = {name: value["mean"] for name, value in excess["baselines"].items()}
+    assert beside == pytest.approx({"real_real": 0, BLURRED: 1}, abs=1e-9)
+    kid = result["metrics"]["kid_steps"]
+    model, real, blur = kid["mean"], *(kid["baselines"][name]["mean"] for name in beside)
+    assert excess["mean"] == pytest.approx((model - real) / (blur - real)) and excess["mean"] > 1.1
+    assert excess["interval"][0] < excess["mean"] < excess["interval"][1] and excess["better"] == "lower"

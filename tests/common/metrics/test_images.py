@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from common.metrics.images import image_metrics, mae, ms_ssim, mse, psnr, ssim
+from common.metrics.images import image_metrics, mae, ms_ssim, mse, psnr, ssim, ssim_map
 
 
 def pair(size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,13 +28,23 @@ def test_errors_and_psnr_by_hand() -> None:
 def test_ssim_agrees_with_another_implementation() -> None:
     pred, real = pair()
     noisy = (pred + 0.2 * torch.randn(pred.shape)).clamp(-1, 1)
+    unit = [((images[:, 0] + 1) / 2).double().numpy() for images in (noisy, real)]
     full = [
         structural_similarity(
-            a.numpy(), b.numpy(), data_range=2, gaussian_weights=True, use_sample_covariance=False, full=True
+            a, b, data_range=1, gaussian_weights=True, use_sample_covariance=False, full=True
         )[1][5:-5, 5:-5].mean()
-        for a, b in zip(noisy[:, 0], real[:, 0], strict=True)
+        for a, b in zip(*unit, strict=True)
     ]
-    assert ssim(noisy, real).tolist() == pytest.approx(full, abs=2e-3)
+    assert ssim(noisy, real).tolist() == pytest.approx(full, abs=1e-4)
+
+
+def test_ssim_of_flat_images_by_hand() -> None:
+    """Grey levels 0.25 and 0.75 of [0, 1]: (2 a b + c) / (a^2 + b^2 + c), c = 0.01^2; on [-1, 1]: -1."""
+    dark, bright = torch.full((1, 1, 176, 176), -0.5), torch.full((1, 1, 176, 176), 0.5)
+    wanted = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
+    assert float(ssim(dark, bright)) == pytest.approx(wanted, abs=1e-3)
+    assert float(ssim_map(dark, bright).mean()) == pytest.approx(wanted, abs=1e-3)
+    assert float(ms_ssim(dark, bright)) == pytest.approx(wanted**0.1333, abs=1e-3)
 
 
 def test_ssim_falls_with_the_shift() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.metrics import pairs as pairs_module
-from common.metrics.neighbours import nearest
+from common.metrics.neighbours import nearest, nearest_squared
 from common.metrics.pairs import squared_distances
 
 
@@ -44,6 +44,18 @@ def test_the_same_as_all_distances(k: int) -> None:
         assert torch.equal(found, wanted)
     for found, wanted in zip(nearest(first, None, k), plain(first, first, k, same=True), strict=True):
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-5])
+def test_an_owner_s_own_do_not_count(spread: float) -> None:
+    """Of four owners in turn; where float32 sees no difference, float64 leaves them out, too."""
+    vectors = torch.cat([normal(30, 0, spread, -100), normal(30, 1, spread, 100)])
+    owners = torch.arange(60) % 4
+    squared, indices = nearest_squared(vectors, None, 3, None, (owners, owners))
+    apart = (vectors.double()[:, None] - vectors.double()).square().sum(2)
+    apart[owners[:, None] == owners] = torch.inf
+    assert torch.equal(squared, apart.sort(dim=1).values[:, :3])
+    assert (owners[indices] != owners[:, None]).all()
 
 
 def test_exact_where_float32_sees_no_difference() -> None:

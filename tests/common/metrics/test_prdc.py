@@ -10,7 +10,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.metrics import pairs as pairs_module
 from common.metrics.bootstrap import Resamples, resample_counts
-from common.metrics.prdc import kid_prdc, prdc
+from common.metrics.prdc import kid_prdc, prdc, too_few_others
 from tests.common.metrics.plain_pairs import plain_kid, plain_prdc
 
 
@@ -68,6 +68,34 @@ def test_the_same_as_whole_matrices(count: int, k: int) -> None:
     distance, manifolds = kid_prdc(real, fake, k)
     assert manifolds.means() == pytest.approx(plain_prdc(*plain, k))
     assert distance == pytest.approx(plain_kid(*plain), rel=1e-4)  # float32 products differ by processor
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_slices_of_a_patient_are_no_neighbours(shared: bool) -> None:
+    """As whole matrices in which they are infinitely apart; without names the balls end at the next slice."""
+    real, fake = (features(count // 5, seed).repeat_interleave(5, 0) for count, seed in ((200, 0), (150, 1)))
+    real, fake = real + features(200, 2, 0.05, 0), fake + features(150, 3, 0.05, 0)
+    names = (
+        [f"p{place // 5}" for place in range(200)],
+        [f"{'p' if shared else 'q'}{place // 5}" for place in range(150)],
+    )
+    plain = real.double().numpy(), fake.double().numpy()
+    distance, manifolds = kid_prdc(real, fake, 5, names)
+    assert manifolds.means() == pytest.approx(plain_prdc(*plain, 5, *names))
+    assert distance == pytest.approx(plain_kid(*plain, *names), rel=1e-3)
+    assert prdc(real, fake, 5, None, (names[0], None)).means() == pytest.approx(
+        plain_prdc(*plain, 5, names[0])
+    )
+    assert manifolds.means()["recall"] > prdc(real, fake).means()["recall"]
+
+
+def test_one_patient_with_nearly_all_images_has_no_neighbours() -> None:
+    names = ["a"] * 20 + ["b"] * 4
+    found = prdc(features(24, 0), features(30, 1), patients=(names, None)).means()
+    assert all(math.isnan(value) for value in found.values())
+    assert "24 images, 20 of them of one patient" in too_few_others(names) and not too_few_others(
+        ["a", "b"] * 6
+    )
 
 
 def test_exact_where_float32_sees_no_difference() -> None:

@@ -8,7 +8,8 @@ from common.metrics.report import metrics_table, number, structures_table
 def result() -> dict[str, Any]:
     def entry(value: float | None, better: str, baseline: float) -> dict[str, Any]:
         beside = {"mean_image": {"mean": baseline, "interval": [0, 1], "n": 9}}
-        return {"mean": value, "interval": [1.0, 20.5], "n": 9, "better": better, "baselines": beside}
+        found = {"mean": value, "interval": [1.0, 20.5], "n": 9, "patients": 12}
+        return {**found, "better": better, "baselines": beside}
 
     metrics = {"fid_randvgg": entry(12.3456, "lower", 234.5), "ssim": entry(0.28, "higher", 0.3)}
     return {"extractor": "randvgg", "leading": ["fid_randvgg"], "metrics": metrics}
@@ -16,10 +17,19 @@ def result() -> dict[str, Any]:
 
 def test_table_shows_every_number_in_its_column() -> None:
     lines = metrics_table(result()).splitlines()
-    assert lines[0].split() == ["metric", "model", "[95", "%", "interval]", "mean-image", "n"]
-    assert lines[2].split()[:6] == ["fid_randvgg", "*", "12.35", "[1.000,", "20.50]", "234.5"]
-    assert lines[2].endswith("9  lower is better") and lines[3].endswith("9  higher is better")
+    assert lines[0].split() == ["metric", "model", "[95", "%", "interval]", "mean-image", "n", "patients"]
+    assert lines[2].split()[:8] == ["fid_randvgg", "*", "12.35", "[1.000,", "20.50]", "234.5", "9", "12"]
+    assert lines[2].endswith("12  lower is better") and lines[3].endswith("12  higher is better")
+    assert len(lines) == 4
     assert lines[2].index("234.5") + 5 == lines[3].index("0.300") + 5 == lines[0].index("mean-image") + 10
+
+
+def test_few_patients_have_a_line_and_no_interval_a_dash() -> None:
+    few = result()
+    few["metrics"]["ssim"] |= {"patients": 2, "interval": None}
+    *_, row, warning = metrics_table(few).splitlines()
+    assert row.split()[:6] == ["ssim", "0.280", "[-]", "0.300", "9", "2"]
+    assert warning.startswith("warning: only 2 patients: no intervals")
 
 
 def test_numbers() -> None:

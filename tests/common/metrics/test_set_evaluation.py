@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.metrics.bootstrap import Value
 from common.metrics.set_evaluation import RealImages, SetEvaluator, better, evaluate_set
 
 METRICS = [
     "fid_places",
     "kid_places",
+    "excess_kid_places",
     "precision",
     "recall",
     "density",
@@ -80,11 +82,10 @@ def test_intervals_hold_their_values_and_repeat(evaluator: SetEvaluator) -> None
     images = spots(50, 3)
     found = evaluator(images)
     for name, value in found.values.items():
-        assert name == "modes" or value.low <= value.mean <= value.high, name
+        assert name in ("modes", "excess_kid_places") or value.low <= value.mean <= value.high, name
     assert found.values["fid_places"].n == 50 and found.values["coverage"].n == 40
     again = evaluator(images, evaluator.extract(images))
-    modes = (found.values.pop("modes"), again.values.pop("modes"))  # whose interval is NaN
-    assert again == found and modes[0].mean == modes[1].mean
+    assert again == found
 
 
 def test_the_result_is_plain_with_every_value_beside_its_baselines(evaluator: SetEvaluator) -> None:
@@ -96,14 +97,32 @@ def test_the_result_is_plain_with_every_value_beside_its_baselines(evaluator: Se
         for name, entry in result["metrics"].items()
     }
     assert beside["fid_places"]["real_real"] < 1.5 < beside["fid_places"]["mean_image"]
+    assert beside["fid_places"]["blurred_real"] is None
+    assert beside["excess_kid_places"]["real_real"] == pytest.approx(0, abs=1e-9)
+    assert beside["excess_kid_places"]["blurred_real"] == pytest.approx(1)
     assert (
         beside["pair_ssim"]["mean_image"] == pytest.approx(1) and beside["pair_distance"]["mean_image"] == 0
     )
     assert beside["copies_by_pixels"]["real_real"] == pytest.approx(0.05, abs=0.03)
     assert result["metrics"]["coverage"]["baselines"]["real_real"]["n"] == 40
     assert result["metrics"]["precision"]["baselines"]["real_real"]["n"] == 50
-    assert set(result["details"]) == {"model", "mean_image", "real_real"}
+    assert set(result["details"]) == {"model", "mean_image", "real_real", "blurred_real"}
     assert result["details"]["model"]["bandwidth"] > 0
+
+
+def test_slices_of_one_generated_volume_are_one_cluster(evaluator: SetEvaluator) -> None:
+    """Five volumes of ten slices that are all but alike: no more than five images' worth of evidence."""
+    images = spots(5, 3).repeat_interleave(10, 0) + 0.01 * torch.randn(50, 1, 16, 16)
+    volumes = [f"v{index // 10}" for index in range(50)]
+    slices, whole = evaluator(images).values, evaluator(images, None, volumes).values
+    assert whole["kid_places"].patients == 5 and slices["kid_places"].patients == 20
+
+    def width(value: Value) -> float:
+        return value.high - value.low
+
+    assert width(whole["precision"]) >= width(slices["precision"])
+    assert width(whole["kid_places"]) > 1.5 * width(slices["kid_places"])
+    assert whole["pair_distance"].mean > slices["pair_distance"].mean
 
 
 def test_what_is_better() -> None:

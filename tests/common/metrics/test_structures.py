@@ -71,7 +71,7 @@ def test_errors_are_those_inside_the_structure(evaluator: StructureEvaluator) ->
     assert found["Ao"]["mse"] == pytest.approx(0.01, rel=1e-4)
     assert found["LV"]["contrast_error"] == pytest.approx(0.1, rel=1e-3)
     assert found["Ao"]["faithfulness"] == pytest.approx(1 - 0.1 / 0.4, abs=0.01)
-    assert found["LV"]["ssim"] < found["Ao"]["ssim"] < 0.999
+    assert 0.9 < found["Ao"]["ssim"] < found["LV"]["ssim"] < 0.999  # darker by a fifth in all slices
 
 
 def test_the_overall_value_is_the_mean_over_structures_bounded_at_nothing(

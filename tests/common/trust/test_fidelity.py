@@ -13,6 +13,7 @@ NAMES = [
     "fid_coarse",
     "fid_infinity_coarse",
     "kid_coarse",
+    "excess_kid_coarse",
     "precision_coarse",
     "recall_coarse",
     "density_coarse",
@@ -68,8 +69,11 @@ def test_every_figure_has_its_baselines_and_is_plain() -> None:
     names = [figure.name for figure in section.figures]
     assert names == [*NAMES, "is_brightness"]
     for figure in section.figures:
-        assert set(figure.baselines) == {"real_real", "mean_image"} and figure.seed == 3 and figure.note
-        assert figure.value.low <= figure.value.mean <= figure.value.high, figure.name
+        assert set(figure.baselines) == {"real_real", "mean_image", "blurred_real"}
+        assert figure.seed == 3 and figure.note
+        assert not figure.value.bounded or figure.value.low <= figure.value.mean <= figure.value.high, (
+            figure.name
+        )
         assert figure.extractor == ("" if figure.name == "pair_ssim" else figure.name.split("_")[-1])
     better = {figure.name: figure.better for figure in section.figures}
     assert better["fid_infinity_coarse"] == "lower" and better["is_brightness"] == "higher"
@@ -84,8 +88,9 @@ def test_every_figure_has_its_baselines_and_is_plain() -> None:
 def test_few_images_are_warned_of() -> None:
     _, section = measured(pictures(12, 2), heldout=12)
     assert any("12 synthetic and 12 held-out images for 16 features" in text for text in section.warnings)
-    assert any("only 6 held-out patients" in text for text in section.warnings)
+    assert any("held-out images of only 6 patients" in text for text in section.warnings)
     _, section = measured(pictures(60, 2), real=20)
     assert any("rests on 20 images" in text for text in section.warnings)
     found, section = measured(pictures(3, 2), heldout=3, real=4)
-    assert "fid_infinity_coarse" not in found and section.facts["neighbours"] == 2 and not section.plots
+    assert "Too few patients to say" in section.statement and not found["kid_coarse"].value.bounded
+    assert "fid_infinity_coarse" not in found and section.facts["neighbours"] == 1 and not section.plots

@@ -18,6 +18,7 @@ from common.trust.plots import svg
 from common.trust.report import GateState, Report, SetFacts
 from common.trust.writing import write_report
 
+NAN = math.nan
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
     b"\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -26,13 +27,17 @@ PNG = (
 
 def made_report(gate: GateState | None = None) -> Report:
     """A report with one of everything, NaN and marks that HTML would take for its own."""
+    few = Value(0.3, NAN, NAN, 40, 2)
     figures = [
         Figure(
-            "fid_randvgg", Value(2.6, 2.1, 3.4, 40), LOWER, {"real_real": Value(0.3, 0.2, 0.5, 40)}, "rv", 7
+            "fid_randvgg",
+            Value(2.6, 2.1, 3.4, 40, 12),
+            LOWER,
+            {"real_real": Value(0.3, NAN, NAN, 40, 2)},
+            "rv",
+            7,
         ),
-        Figure(
-            "dice", Value(math.nan, math.nan, math.nan, 0), HIGHER, {"none": Value(0, 0, 0, 40)}, note="<&>"
-        ),
+        Figure("dice", Value(NAN, NAN, NAN, 0), HIGHER, {"none": Value(0, 0, 0, 40)}, note="<&>"),
     ]
     plots = [
         Plot(
@@ -76,7 +81,7 @@ def test_every_figure_is_there_with_all_that_is_needed_to_read_it() -> None:
     text = page(made_report(GateState(True, "no copies")))
     found = Tags(text)
     words = " ".join(" ".join(found.words).split())
-    assert "fid_randvgg 2.6 [2.1, 3.4] 0.3 [0.2, 0.5] – 40 lower is better rv 7" in words
+    assert "fid_randvgg 2.6 [2.1, 3.4] 0.3 [–] – 40 12 lower is better rv 7" in words
     assert "<&>" in words and "Near <real>." in words and "Near <real>" not in text
     assert "Release gate open" in words and "no copies" in words
     assert "abc123" in words and "i9" in words and "i10" not in words and "and 2 more" in words
@@ -102,7 +107,8 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b", first.read_text())
     found = json.loads((tmp_path / "a" / "trust.json").read_text())
     figures = found["sections"]["fidelity"]["figures"]
-    assert figures[0]["mean"] == 2.6 and figures[0]["baselines"]["real_real"]["interval"] == [0.2, 0.5]
+    assert figures[0]["mean"] == 2.6 and figures[0]["baselines"]["real_real"]["interval"] is None
+    assert figures[0]["interval"] == [2.1, 3.4] and figures[0]["patients"] == 12
     assert figures[1]["mean"] is None and found["sections"]["fidelity"]["plots"][0]["lines"][0]["y"] == [
         1,
         None,
