@@ -1,20 +1,24 @@
-"""Known answers: nothing where alpha is 0, the nodule where it is 1, a mixture that belongs there between."""
+"""Known answers: nothing where alpha is 0, the nodule where it is 1, a mixture that belongs there between;
+and a nodule on another lung is as wide and as bright as it was in its own."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.composition.blending import SOFT_TISSUE, blend, missing_noise
+from bundles.lung_two_stage.composition.blending import blend, denser, matched, missing_noise
 from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
-from bundles.lung_two_stage.composition.stamps import Stamp
+from bundles.lung_two_stage.composition.seeing import Outline
+from bundles.lung_two_stage.composition.stamps import SOFT_TISSUE, Stamp
 
 LUNG_HU = -850
 
 
 def stamp_of(hu: np.ndarray, alpha: np.ndarray, background: float = LUNG_HU, noise: float = 0.0) -> Stamp:
     values = hu.astype(np.float32)
-    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise)
+    inside = alpha >= 0.5
+    outline = Outline(np.argwhere(inside).astype(float), 1.0, 1.0)
+    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise, inside, outline)
 
 
 def blended(
@@ -41,7 +45,7 @@ def test_alpha_0_leaves_the_slice_as_it_is() -> None:
 
 
 def test_alpha_1_replaces_it() -> None:
-    hu = np.random.default_rng(0).integers(-700, 300, (7, 7))
+    hu = np.random.default_rng(0).integers(-700, 300, (7, 7))  # denser than the lung everywhere
     result = blended(flat(), stamp_of(hu, np.ones((7, 7))))
     np.testing.assert_array_equal(result[7:14, 9:16], hu)
     result[7:14, 9:16] = LUNG_HU
