@@ -26,7 +26,7 @@ def blend(
     stamp: Stamp,
     place: tuple[int, int],
     random: np.random.Generator,
-) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
     """Lays a nodule on a slice, in place; only pixels with alpha above 0 change.
 
     The nodule and the zone around it, where pixels hold some of it, come as they are in the crop: to weigh
@@ -106,9 +106,9 @@ def matched(
 def denser(
     under: NDArray[np.float32], values: NDArray[np.float32], level: float, noise: float
 ) -> NDArray[np.float32]:
-    """How much of the slice stays, 0 to 1: where it is denser than what is laid on it, as vessels and walls are.
+    """How much of the slice stays, 0 to 1: where it is denser than what is laid on it.
 
-    Through soft tissue nothing shows, however dense.
+    So vessels and walls run up to the nodule; through soft tissue nothing shows, however dense.
 
     Args:
         under, values: (h, w) HU of slice and nodule, smoothed.

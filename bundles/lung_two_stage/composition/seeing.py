@@ -57,7 +57,9 @@ def outline_of(
     point_mm, corner = pixel_mm / fine, np.array([part.start for part in box])
     near, drawn = (part[box].repeat(fine, 0).repeat(fine, 1) for part in (near, drawn))
     values = zoom(contrast[box], fine, order=3, mode="nearest", grid_mode=True)
-    around = maximum_filter(np.where(near, values, 0), 2 * max(1, round(max(REACH_MM, pixel_mm) / point_mm)) + 1)
+    around = maximum_filter(
+        np.where(near, values, 0), 2 * max(1, round(max(REACH_MM, pixel_mm) / point_mm)) + 1
+    )
     limit = np.maximum(around / 2, max(LEAST, OVER_NOISE * noise))
     inside = binary_fill_holes(_largest((values >= limit) & near, drawn))
     if not inside.any():

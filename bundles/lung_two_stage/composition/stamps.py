@@ -59,8 +59,13 @@ class Stamp:
 
     def turned(self, turn: Callable[[np.ndarray], np.ndarray]) -> Stamp:
         """Flipped or rotated about the middle pixel."""
-        arrays = {name: turn(getattr(self, name)) for name in ("hu", "alpha", "grain", "inside")}
-        return replace(self, **arrays)
+        return replace(
+            self,
+            hu=turn(self.hu),
+            alpha=turn(self.alpha),
+            grain=turn(self.grain),
+            inside=turn(self.inside),
+        )
 
 
 def make_stamp(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.composition.blending import blend, denser, matched, missing_noise
+from bundles.lung_two_stage.composition.blending import blend, missing_noise
 from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
 from bundles.lung_two_stage.composition.seeing import Outline
 from bundles.lung_two_stage.composition.stamps import SOFT_TISSUE, Stamp

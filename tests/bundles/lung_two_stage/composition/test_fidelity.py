@@ -38,7 +38,9 @@ def disc_slice(diameter_mm: float, pixel_mm: float, psf: float = 0.5) -> tuple[n
     return np.rint(hu).astype(np.int16), share >= 0.5
 
 
-def laid(hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], to_mm: float, rules: CropRules) -> Laid:
+def laid(
+    hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], to_mm: float, rules: CropRules
+) -> Laid:
     """Cut out, stamped and laid on lung of the level of its own."""
     crop, alpha = cut(hu, mask, spacing, rules)
     centre, step = np.argwhere(alpha >= 128).mean(axis=0), to_mm / rules.pixel_mm
