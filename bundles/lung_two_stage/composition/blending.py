@@ -39,7 +39,7 @@ def blend(
         place: row and column of the nodule's middle.
         random: draws the noise.
     Returns:
-        The box that the stamp covers, and where in it (bool) the nodule is to be seen.
+        The box that the stamp covers, and the nodule's mask (bool) in it.
     """
     box, part = overlap(image.shape, stamp.hu.shape[0], place)
     under, inside = image[box].astype(np.float32), lung[box] > 0
@@ -115,7 +115,7 @@ def denser(
         level, noise: HU of the lung, and the standard deviation of the noise of either.
     """
     least = np.float32(max(DENSER, OVER_NOISE * noise))
-    opacity = ((values - np.float32(level)) / np.float32(SOFT_TISSUE - level)).clip(0, 1)
+    opacity = ((values - np.float32(level)) / np.float32(max(SOFT_TISSUE - level, 100.0))).clip(0, 1)
     return (1 - opacity**2) * ((under - values) / least - 1).clip(0, 1)
 
 

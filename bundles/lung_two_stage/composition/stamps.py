@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter
+from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
 
 from bundles.lung_two_stage.composition.grain import grain_of, lung_of
 from bundles.lung_two_stage.composition.seeing import Outline, outline_of
@@ -128,7 +128,8 @@ def _alone(
 ) -> NDArray[np.float32]:
     """The crop without what touches the nodule: at the end of the zone of mixed pixels only lung is left.
 
-    A nodule's own blur stays below the limit everywhere; its HU do not change.
+    A nodule's own blur stays below the limit everywhere, and gets less from half the way on; its HU do not
+    change.
 
     Args:
         values, grain: (n, n) HU, and the finest texture of it.
@@ -142,7 +143,11 @@ def _alone(
     top = max(SOFT_TISSUE, float(np.percentile(values[~outside], 95)))
     share = 1 - smoothstep((beyond - np.float32(OWN_MM)) / np.float32(mixed - OWN_MM))
     limit = share * np.float32(top - lung) + np.float32(lung)
-    return values - np.where(outside, np.maximum(values - grain - limit, 0), 0)
+    smooth = values - grain
+    nearest = distance_transform_edt(beyond > 0, return_distances=False, return_indices=True)
+    nearer = map_coordinates(smooth, (np.indices(values.shape) + nearest) / 2, order=1)
+    limit = np.minimum(limit, np.maximum(nearer, np.float32(lung)))
+    return values - np.where(outside, np.maximum(smooth - limit, 0), 0)
 
 
 def _without_edges(grain: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
