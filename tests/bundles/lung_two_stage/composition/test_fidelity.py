@@ -98,6 +98,23 @@ def test_discs_keep_their_width_and_contrast_and_the_record_says_it(
     assert found.stamp.outline.diameter_mm == pytest.approx(width, rel=0.03 if to_mm < 2 else 0.05)
 
 
+@pytest.mark.parametrize("diameter_mm", [5, 12])
+def test_a_drawn_alpha_is_a_label_however_soft(diameter_mm: float) -> None:
+    """A generator's alpha has a wide rim and need not reach 255; the drawn HU come as they are."""
+    hu, mask = disc_slice(diameter_mm, 1.25)
+    crop, drawn = hu[24:57, 24:57], gaussian_filter(mask[24:57, 24:57].astype(float), 1)
+    alpha = np.rint(230 * drawn / drawn.max()).astype(np.uint8)
+    stamp = make_stamp(crop, alpha, np.array([16.0, 16.0]), 1.25, 1.25)
+    image = np.full((61, 61), LUNG, np.int16)
+    _, inside = blend(image, np.ones_like(image, np.uint8), stamp, (30, 30), np.random.default_rng(0))
+    np.testing.assert_array_equal(image[14:47, 14:47], crop)
+    assert stamp.outline.diameter_mm == pytest.approx(diameter_mm, rel=0.06)
+    half = stamp.hu.shape[0] // 2
+    np.testing.assert_array_equal(
+        inside[half - 9 : half + 10, half - 9 : half + 10], alpha[7:26, 7:26] >= 128
+    )
+
+
 @pytest.mark.parametrize("noise", [0, 25])
 @pytest.mark.parametrize("over", ["lung", "itself"])
 def test_a_disc_laid_back_where_it_came_from_changes_nothing_beyond_noise(noise: float, over: str) -> None:
