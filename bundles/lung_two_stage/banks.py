@@ -70,7 +70,8 @@ class NoduleBank:
 
     Args:
         hu: (N, S, S) int16, the crop with the lung around the nodule.
-        alpha: (N, S, S) uint8, how much of a pixel is nodule: 0 none, 255 all of it.
+        alpha: (N, S, S) uint8, the nodule's mask with a soft rim: 0 outside, 128 on its border, 255 inside. A
+            label: the pixels of the rim are mixtures already and must not be mixed by it again.
         records: N.
     """
 

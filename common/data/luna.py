@@ -18,6 +18,8 @@ from common.errors import UserError
 ROUNDING = 1e-9
 """Relative: points on the sphere belong to it, however their coordinates were rounded."""
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+UNKNOWN_MM = 10.0
+"""Diameter of an excluded finding whose table says -1, as in LUNA16's evaluation script."""
 
 
 class WorldNodule(NamedTuple):
@@ -29,9 +31,15 @@ class WorldNodule(NamedTuple):
     diameter_mm: float
 
 
-def read_annotations(path: str | os.PathLike[str]) -> dict[str, tuple[WorldNodule, ...]]:
+def read_annotations(
+    path: str | os.PathLike[str], excluded: bool = False
+) -> dict[str, tuple[WorldNodule, ...]]:
     """The nodules of each series of an ``annotations.csv``.
 
+    Args:
+        path: of the table.
+        excluded: it is ``annotations_excluded.csv``: findings below 3 mm, of one or two readers, or no
+            nodules; those of unknown diameter (-1) get `UNKNOWN_MM`.
     Raises:
         UserError: unreadable, a column is missing, or a line holds no numbers or no size.
     """
@@ -43,19 +51,21 @@ def read_annotations(path: str | os.PathLike[str]) -> dict[str, tuple[WorldNodul
             if missing:
                 raise UserError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
             for row in table:
-                found[row[COLUMNS[0]]].append(_nodule(row, f"{path}: line {table.line_num}"))
+                found[row[COLUMNS[0]]].append(_nodule(row, f"{path}: line {table.line_num}", excluded))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore LUNA16's annotations.csv") from error
+        raise UserError(f"{path}: cannot be read ({error}); restore LUNA16's {Path(path).name}") from error
     return {series: tuple(nodules) for series, nodules in found.items()}
 
 
-def voxels_of(nodules: Sequence[WorldNodule], volume: Volume, path: Path) -> NDArray[np.float64]:
+def voxels_of(
+    nodules: Sequence[WorldNodule], volume: Volume, path: Path, table: str = "annotations.csv"
+) -> NDArray[np.float64]:
     """The centres as (N, 3) voxels (slice, row, column) of the volume in display order, as fractions.
 
     Args:
         nodules: in world mm; the volume's affine, its direction included, says where they lie.
         volume: the scan.
-        path: of the scan, for the message.
+        path, table: of the scan and the name of the nodules' table, for the message.
     Raises:
         UserError: a centre lies outside the scan.
     """
@@ -68,7 +78,7 @@ def voxels_of(nodules: Sequence[WorldNodule], volume: Volume, path: Path) -> NDA
         nodule, voxel = nodules[outside[0]], np.rint(voxels[outside[0]]).astype(int)
         raise UserError(
             f"{path}: the annotation at ({nodule.x:g}, {nodule.y:g}, {nodule.z:g}) mm lies outside the scan "
-            f"(slice, row, column {voxel.tolist()} of {shape.tolist()}); correct it in annotations.csv"
+            f"(slice, row, column {voxel.tolist()} of {shape.tolist()}); correct it in {table}"
         )
     return voxels
 
@@ -102,11 +112,13 @@ def paint_spheres(
     return mask
 
 
-def _nodule(row: dict[str, str], where: str) -> WorldNodule:
+def _nodule(row: dict[str, str], where: str, excluded: bool = False) -> WorldNodule:
     try:
         nodule = WorldNodule(*(float(row[name]) for name in COLUMNS[1:]))
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} holds no coordinates and diameter in mm; correct or remove it") from error
+    if excluded and nodule.diameter_mm < 0:
+        nodule = nodule._replace(diameter_mm=UNKNOWN_MM)
     if not np.isfinite(nodule).all() or nodule.diameter_mm <= 0:
         raise UserError(f"{where} has the diameter {nodule.diameter_mm:g} mm; correct or remove it")
     return nodule

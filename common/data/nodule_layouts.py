@@ -23,6 +23,8 @@ from common.files import read_json
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
 """Of the made phantoms: their label values 1, 2, 3."""
 ANNOTATIONS, CATEGORIES = "annotations.csv", "categories.json"
+EXCLUDED = "annotations_excluded.csv"
+"""Beside LUNA16's annotations: findings that are no nodules to be found, and no mistakes to find."""
 NODULE_LABELS = Path("labels") / "nodule"
 NOMINAL_PIXEL = 0.7
 """Side in mm of a pixel of pictures, which do not say; a chest CT of 512 x 512 has 0.6 to 0.8."""
@@ -41,6 +43,7 @@ class NoduleSample(Sample):
         kinds: names of the mask's values 1, 2, ...; empty where any value is just nodule.
         single: the whole mask is one nodule, in however many pieces.
         annotated: the nodules are those of ``annotations`` even where that is empty.
+        excluded: findings, as ``annotations``, that count neither as nodules nor as false positives.
         pixel_mm: side of a picture's pixel in mm.
     """
 
@@ -49,6 +52,7 @@ class NoduleSample(Sample):
     single: bool = False
     annotated: bool = False
     pixel_mm: float = NOMINAL_PIXEL
+    excluded: tuple[WorldNodule, ...] = ()
 
 
 def find_nodule_scans(
@@ -119,12 +123,14 @@ def pairs(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample
 def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
     """LUNA16: MetaImage scans at any depth, ``annotations.csv``, nodule masks (NIfTI) where there are some.
 
-    A mask belongs to the scan whose name its own begins with, else to the scan with its voxel grid.
+    ``annotations_excluded.csv`` is read where it lies beside ``annotations.csv``. A mask belongs to the scan
+    whose name its own begins with, else to the scan with its voxel grid.
     """
     scans = sorted(path for path in folder.rglob("*.mhd") if LUNG_MASKS not in path.parent.name)
     if not scans:
         raise UserError(f"{folder}: no .mhd scans beside {ANNOTATIONS}; put LUNA16's subsets there")
     nodules = read_annotations(folder / ANNOTATIONS)
+    excluded = read_annotations(folder / EXCLUDED, excluded=True) if (folder / EXCLUDED).is_file() else {}
     lonely = [scan for scan in scans if stem(scan) not in nodules]
     if lonely and unannotated == "refuse":
         raise UserError(
@@ -140,6 +146,7 @@ def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
             group="luna",
             annotations=nodules.get(stem(scan), ()),
             annotated=True,
+            excluded=excluded.get(stem(scan), ()),
         )
         for scan in scans
     ]

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.luna import paint_spheres, voxels_of
-from common.data.nodule_layouts import NoduleSample
+from common.data.nodule_layouts import EXCLUDED, NoduleSample
 from common.data.pictures import read_label_picture, read_picture
 from common.data.volumes import Volume, is_volume, open_volume
 from common.errors import UserError
@@ -52,6 +52,7 @@ class NoduleScan:
         nodules: in a fixed order.
         categories: names of the mask's values 1, 2, ...; may be empty.
         nominal_hu: the file has no HU; black and white stand for the ends of the window.
+        excluded: findings that count neither as nodules nor as false positives; not in the mask.
     """
 
     hu: NDArray[np.int16]
@@ -62,6 +63,7 @@ class NoduleScan:
     nodules: tuple[Nodule, ...]
     categories: tuple[str, ...] = ()
     nominal_hu: bool = False
+    excluded: tuple[Nodule, ...] = ()
 
     def in_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Voxels (..., 3) as mm from the first voxel's centre: the frame of `Nodule.centre_mm`."""
@@ -89,7 +91,10 @@ def read_nodule_scan(sample: NoduleSample, window: str | Window | Sequence[float
         hu = _calibrated(picture, limits, False, source_range)[None]
         volume, spacing, nominal = None, (sample.pixel_mm,) * 3, True
     mask, nodules = _truth(sample, volume, hu.shape, spacing)
-    return NoduleScan(hu, mask, spacing, sample.name, sample.patient, nodules, sample.kinds, nominal)
+    excluded = _excluded(sample, volume, spacing)
+    return NoduleScan(
+        hu, mask, spacing, sample.name, sample.patient, nodules, sample.kinds, nominal, excluded
+    )
 
 
 def nodules_of(
@@ -162,6 +167,14 @@ def _truth(
         paint_spheres(shape, spacing, voxels, diameters) if sample.mask is None else _read_mask(sample, shape)
     )
     return mask, tuple(_nodule(v, spacing, d) for v, d in zip(voxels, diameters, strict=True))
+
+
+def _excluded(sample: NoduleSample, volume: Volume | None, spacing: Sequence[float]) -> tuple[Nodule, ...]:
+    """The findings of `EXCLUDED`."""
+    if volume is None or not sample.excluded:
+        return ()
+    voxels = voxels_of(sample.excluded, volume, sample.image, EXCLUDED)
+    return tuple(_nodule(v, spacing, f.diameter_mm) for v, f in zip(voxels, sample.excluded, strict=True))
 
 
 def _read_mask(sample: NoduleSample, shape: tuple[int, ...]) -> NDArray[np.uint8]:

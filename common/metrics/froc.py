@@ -4,6 +4,8 @@ Setio et al., Validation, comparison, and combination of algorithms for automati
 nodules in CT images, Medical Image Analysis 2017: a candidate hits a nodule where it lies within the
 nodule's radius of its centre. A nodule is as sure as the best candidate that hits it; the others that hit it
 are not counted again, and not as false positives either. Candidates that hit nothing are false positives.
+Candidates that hit a finding which is known but no nodule to be found (LUNA16's ``annotations_excluded.csv``)
+and nothing else are left out: they count neither way.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ from common.random import generator
 
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False positives a scan at which LUNA16 reads the sensitivity."""
+LEAST_SCORE = 0.05
+"""Probability from which a candidate counts, of all methods alike: the curve needs the unsure ones. Cut at
+0.5 a method lacks the sensitivity at high rates that its doubts would have bought."""
+DECISION = 0.5
+"""Probability from which a method that has to decide says nodule."""
 Point = tuple[float, float, float]
 
 
@@ -60,14 +67,31 @@ class Hits:
     Args:
         scores: of each nodule (N,), its best candidate's; -inf for a missed one.
         false: of each candidate (C,), whether it hits nothing.
+        ignored: of each candidate (C,), whether it hits excluded findings alone.
     """
 
     scores: NDArray[np.float64]
     false: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
 
 
-def match_candidates(candidates: Sequence[Candidate], nodules: Sequence[TrueNodule]) -> Hits:
-    """Which nodules are hit and which candidates are false positives."""
+def match_candidates(
+    candidates: Sequence[Candidate], nodules: Sequence[TrueNodule], excluded: Sequence[TrueNodule] = ()
+) -> Hits:
+    """Which nodules are hit, which candidates are false positives, and which count neither way.
+
+    Args:
+        excluded: findings that are no nodules to be found; a candidate that hits one is no false positive.
+    """
+    scores, missed = _hits(candidates, nodules)
+    _, beside = _hits(candidates, excluded)
+    return Hits(scores, missed & beside, missed & ~beside)
+
+
+def _hits(
+    candidates: Sequence[Candidate], nodules: Sequence[TrueNodule]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The best score that hits each nodule, and which candidates hit none."""
     scores, false = np.full(len(nodules), -np.inf), np.ones(len(candidates), bool)
     by_scan: dict[str, list[int]] = {}
     for place, candidate in enumerate(candidates):
@@ -78,7 +102,7 @@ def match_candidates(candidates: Sequence[Candidate], nodules: Sequence[TrueNodu
         near = np.linalg.norm(found - np.array(nodule.centre_mm), axis=1) <= nodule.diameter_mm / 2
         false[places[near]] = False
         scores[number] = max((candidates[place].score for place in places[near]), default=-np.inf)
-    return Hits(scores, false)
+    return scores, false
 
 
 @dataclass(frozen=True)
@@ -89,7 +113,7 @@ class Froc:
         at: sensitivity by the rate of false positives a scan; of the lowest threshold that makes no more.
         cpm: mean of these sensitivities, LUNA16's competition performance metric.
         sensitivity: share of the nodules hit by any candidate at all.
-        candidates: candidates a scan.
+        candidates: candidates a scan, without those that count neither way.
         false_positives: of these, those that hit nothing.
         nodules: how many there are.
     """
@@ -121,16 +145,18 @@ def froc(
     patients: Mapping[str, str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    excluded: Sequence[TrueNodule] = (),
 ) -> Froc:
     """Sensitivities of a method on ``scans``; those without nodules and without candidates count too.
 
     Args:
+        excluded: findings in these scans that count neither way, see `match_candidates`.
         patients: of each scan, where several are one patient's: patients are drawn whole.
         resamples, seed: of the bootstrap.
     Raises:
         UserError: no scans, or a candidate or nodule of another scan.
     """
-    curve = _Curve(candidates, nodules, scans)
+    curve = _Curve(candidates, nodules, scans, excluded)
     units = None if patients is None else [patients[scan] for scan in scans]
     counts = resample_counts(units, len(scans), resamples, generator(seed, "froc"))
     once, drawn = curve.plain(rates), torch.cat([curve(part, rates) for part in counts.split(64)])
@@ -166,14 +192,20 @@ class _Curve:
     """The sensitivities at some rates, as a function of how often each scan counts."""
 
     def __init__(
-        self, candidates: Sequence[Candidate], nodules: Sequence[TrueNodule], scans: Sequence[str]
+        self,
+        candidates: Sequence[Candidate],
+        nodules: Sequence[TrueNodule],
+        scans: Sequence[str],
+        excluded: Sequence[TrueNodule] = (),
     ) -> None:
-        _check(candidates, nodules, scans)
-        hits, numbers = match_candidates(candidates, nodules), {scan: k for k, scan in enumerate(scans)}
+        _check(candidates, [*nodules, *excluded], scans)
+        numbers = {scan: k for k, scan in enumerate(scans)}
+        hits = match_candidates(candidates, nodules, excluded)
         self.count = len(scans)
         self.true_scans = torch.tensor([numbers[nodule.scan] for nodule in nodules], dtype=torch.long)
-        self.all_scans = torch.tensor([numbers[found.scan] for found in candidates], dtype=torch.long)
-        self.false_scans = self.all_scans[torch.from_numpy(hits.false)]
+        found_scans = torch.tensor([numbers[found.scan] for found in candidates], dtype=torch.long)
+        self.all_scans = found_scans[torch.from_numpy(~hits.ignored)]
+        self.false_scans = found_scans[torch.from_numpy(hits.false)]
         self.hit_scans = self.true_scans[torch.from_numpy(hits.scores > -np.inf)]
         false = [found.score for found, wrong in zip(candidates, hits.false, strict=True) if wrong]
         scores = torch.cat([torch.from_numpy(hits.scores), torch.tensor(false, dtype=torch.float64)])

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import shift, zoom
+from scipy.ndimage import distance_transform_edt, shift, zoom
 
-from bundles.lung_two_stage.composition.blending import RANGE, SOFT_TISSUE
+from bundles.lung_two_stage.composition.blending import RANGE
 from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
-from bundles.lung_two_stage.composition.rendering import NODULE
 from bundles.lung_two_stage.composition.settings import Settings
 from bundles.lung_two_stage.composition.shards import ShardSet
+from bundles.lung_two_stage.composition.stamps import FADE, MIXED_MM, NODULE_ALPHA, SOFT_TISSUE
 from bundles.lung_two_stage.composition.working import renderer_of, write_shards
 from bundles.lung_two_stage.composition.workplace import alone_in, planned
 from tests.bench.composite_banks import CROP_MM, SIZE, SPACING_MM, place, small_set
@@ -162,12 +162,14 @@ def plain_composite(
             layer = np.full((SIZE, SIZE), small[0, 0], np.float32)
             layer[: len(small), : len(small)] = small
             layers.append(shift(layer, middle - (len(small) - 1) / 2, order=1, mode="nearest"))
-        alpha = layers[1] / 255 * inside
+        drawn, mixed = layers[1] >= NODULE_ALPHA, MIXED_MM + SPACING_MM
+        away = distance_transform_edt(~drawn) * SPACING_MM
+        alpha = np.clip(((1 + FADE) * mixed - away) / (FADE * mixed), 0, 1) * inside
         own = float(np.median(renderer.nodules.hu[number][renderer.nodules.alpha[number] == 0]))
         values = SOFT_TISSUE + (SOFT_TISSUE - level) / (SOFT_TISSUE - own) * (layers[0] - SOFT_TISSUE)
         lacking = np.sqrt(np.maximum(alpha * (2 - alpha) * noise**2 - alpha**2 * noise**2, 0))
         image = image + alpha * (values - image) + lacking * make_noise(random, SIZE)
-        mask[alpha >= NODULE] = 1
+        mask[drawn & inside] = 1
     return np.rint(image.clip(*RANGE)).astype(np.int16), mask
 
 

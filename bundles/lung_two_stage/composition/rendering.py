@@ -24,8 +24,6 @@ from common.random import generator
 
 STAMPS = 4096
 """Nodules kept at a slice's pixel size: some 30 MB."""
-NODULE = 0.5
-"""Alpha from which a pixel belongs to the mask."""
 
 
 class Renderer:
@@ -66,8 +64,8 @@ class Renderer:
         for member, place in self._members(number, group, image.shape[1]):
             nodule, turn = int(self.groups.members[group, member]), int(self.groups.turns[group, member])
             stamp = self._stamp(nodule, spacing).turned(ORIENTATIONS[TURNS[turn]])
-            box, alpha = blend(image, lung, stamp, place, random)
-            mask[box][alpha >= NODULE] = self._label(nodule)
+            box, inside = blend(image, lung, stamp, place, random)
+            mask[box][inside] = self._label(nodule)
         return Composite(image, mask, self.record(number))
 
     def record(self, number: int) -> dict[str, Any]:
@@ -76,7 +74,10 @@ class Renderer:
         ``synthetic``, ``bundle`` and ``version`` say what made it.
         ``composite`` its number, ``index`` = normal x groups + group, ``seed``, ``distance_mm`` from the
         outermost nodule to the edge of the parenchyma, ``normal`` and ``nodules`` with the names in their
-        banks; a nodule's ``row`` and ``column`` are its middle's, ``turn`` its flip or rotation.
+        banks; a nodule's ``row`` and ``column`` are its middle's, ``turn`` its flip or rotation,
+        ``diameter_mm`` what a reader would measure in the picture (of the disc with the area at half of the
+        nodule's contrast), ``mask_diameter_mm`` that of the mask which was drawn of it: readers of LIDC-IDRI
+        draw on the outside.
         """
         entry = self.plan[number]
         normal, group = divmod(int(entry["index"]), len(self.groups))
@@ -92,7 +93,7 @@ class Renderer:
             "normal": {"name": lung.name, "patient": lung.patient, "origin": lung.origin},
             "nominal_hu": lung.nominal_hu,
             "nodules": [
-                self._nodule_record(group, member, place)
+                self._nodule_record(group, member, place, lung.spacing_mm)
                 for member, place in self._members(number, group, self.normals.hu.shape[2])
             ],
         }
@@ -113,14 +114,18 @@ class Renderer:
         members = self.groups.members[group].tolist()
         return [(m, divmod(pixels[m], width)) for m, nodule in enumerate(members) if nodule >= 0]
 
-    def _nodule_record(self, group: int, member: int, place: tuple[int, int]) -> dict[str, Any]:
-        source = self.nodules.records[int(self.groups.members[group, member])]
+    def _nodule_record(
+        self, group: int, member: int, place: tuple[int, int], spacing_mm: float
+    ) -> dict[str, Any]:
+        nodule = int(self.groups.members[group, member])
+        source = self.nodules.records[nodule]
         return {
             "name": source.name,
             "patient": source.patient,
             "origin": source.origin,
             "category": source.category,
-            "diameter_mm": source.diameter_mm,
+            "diameter_mm": round(self._stamp(nodule, spacing_mm).outline.diameter_mm, 2),
+            "mask_diameter_mm": source.diameter_mm,
             "row": place[0],
             "column": place[1],
             "turn": TURNS[int(self.groups.turns[group, member])],

@@ -22,6 +22,8 @@ REPORT = "generation.json"
 EVEN = "even"
 """Stands for the presence map that knows no place better than another."""
 MOST_NODULES = 16
+BLENDING = "opaque rims"
+"""How nodules are laid on slices: a set that was begun another way is not gone on with."""
 _LEAST = {"groups": 1, "nodules_per_group": 1, "attempts": 1, "per_shard": 1, "seed": 0, "num_workers": 0}
 
 
@@ -136,6 +138,7 @@ class Settings:
         greys = self.form.greys
         return {
             **asdict(self.rules),
+            "blending": BLENDING,
             "per_shard": self.per_shard,
             "format": self.file_format,
             "window_hu": None if greys is None else [greys.lower, greys.upper],

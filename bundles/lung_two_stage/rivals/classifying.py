@@ -20,12 +20,10 @@ from bundles.lung_two_stage.rivals.vgg import VggClassifier
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodule_scan import NoduleScan
 from common.inference.models import load_weights, model_info, model_window, network_for
-from common.metrics.froc import Candidate
+from common.metrics.froc import LEAST_SCORE, Candidate
 from common.training.modes import evaluating
 
 BATCH = 64
-THRESHOLD = 0.5
-"""Probability from which a candidate is kept."""
 BESIDE_DETECTOR = 10
 """Blobs of a scan from which the classifier of a detector's candidates learns too."""
 HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
@@ -92,7 +90,7 @@ class ClassifiedCandidates:
         proposer: finds the candidates.
         shape, window: of the cubes, as in training.
         weigh: multiply the classifier's probability with the proposer's score; else it is the score.
-        threshold: candidates whose probability is less are dropped.
+        threshold: candidates whose score is less are dropped.
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class ClassifiedCandidates:
         shape: CubeShape,
         window: Window,
         weigh: bool = False,
-        threshold: float = THRESHOLD,
+        threshold: float = LEAST_SCORE,
     ) -> None:
         self.name, self.network, self.proposer = name, network, proposer
         self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
@@ -131,9 +129,8 @@ class ClassifiedCandidates:
         scored = [
             replace(candidate, score=probability * (candidate.score if self.weigh else 1.0))
             for candidate, probability in zip(found, probabilities, strict=True)
-            if probability >= self.threshold
         ]
-        return merge_candidates(scored)
+        return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
         """It draws none."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bundles.lung_two_stage.rivals.anchors import PyramidAnchors, boxes_of
 from bundles.lung_two_stage.rivals.detection_losses import CODER, detection_losses
+from common.metrics.froc import LEAST_SCORE
 from common.training.steps import Context, Step
 
 
@@ -28,7 +29,7 @@ class Boxes:
 
 
 def decode_boxes(
-    outputs: Tensor, anchors: Tensor, least: float = 0.05, most: int = 20, overlap: float = 0.2
+    outputs: Tensor, anchors: Tensor, least: float = LEAST_SCORE, most: int = 20, overlap: float = 0.2
 ) -> Boxes:
     """The boxes of one picture after non-maximum suppression.
 

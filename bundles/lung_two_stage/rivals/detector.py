@@ -20,7 +20,7 @@ from bundles.lung_two_stage.rivals.merging import merge_candidates
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodule_scan import NoduleScan, nodules_of
 from common.inference.models import load_weights, model_info, model_window, network_for
-from common.metrics.froc import Candidate, TrueNodule, competition_metric
+from common.metrics.froc import LEAST_SCORE, Candidate, TrueNodule, competition_metric
 from common.metrics.ignite_metrics import as_given, batched
 from common.training.modes import evaluating
 
@@ -52,7 +52,7 @@ class DetectedNodules:
         network: nn.Module,
         window: Window,
         anchors: PyramidAnchors | None = None,
-        least: float = 0.05,
+        least: float = LEAST_SCORE,
         most: int = 20,
     ) -> None:
         self.name, self.network, self.window = name, network, window

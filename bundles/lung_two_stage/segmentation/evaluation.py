@@ -14,15 +14,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bundles.lung_two_stage.segmentation.methods import Method
-from common.data.nodule_scan import NoduleScan
+from common.data.nodule_scan import Nodule, NoduleScan
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.froc import RATES, Candidate, TrueNodule, froc
+from common.metrics.froc import DECISION, LEAST_SCORE, RATES, Candidate, TrueNodule, froc, match_candidates
 from common.random import generator
 
 logger = logging.getLogger(__name__)
 CRITERION = "a candidate hits a nodule where it lies within the nodule's radius of its centre"
-ACCURACY = "share of slices told rightly to hold a nodule or none; a candidate holds in those in its radius"
+CUT = f"candidates of a score of at least {LEAST_SCORE:g}, of all methods alike"
+ACCURACY = (
+    "share of slices told rightly to hold a nodule or none; a candidate of at least "
+    f"{DECISION:g} holds in those in its radius"
+)
 RESAMPLES = 1000
 
 
@@ -46,7 +50,9 @@ class Findings:
         found, mask = method.candidates(scan), method.masks(scan)
         self.candidates += found
         true = scan.mask > 0
-        self.slices.append(_told(holding(found, scan), np.asarray(true.any(axis=(1, 2)))))
+        ignored = match_candidates(found, _true(scan, scan.nodules), _true(scan, scan.excluded)).ignored
+        sure = [c for c, out in zip(found, ignored, strict=True) if c.score >= DECISION and not out]
+        self.slices.append(_told(holding(sure, scan), np.asarray(true.any(axis=(1, 2)))))
         if mask is not None:
             drawn = mask > 0
             self.overlaps.append((int((true & drawn).sum()), int(drawn.sum()), int(true.sum()), true.size))
@@ -100,21 +106,23 @@ def compare(
     if len(set(names)) < len(names) or not names:
         raise UserError(f"methods {names}: give at least one, each with a name of its own")
     findings = {name: Findings() for name in names}
-    truth, facts, examples = [], [], []
+    truth, excluded, facts, examples = list[TrueNodule](), list[TrueNodule](), [], []
     wanted = set(np.linspace(0, count - 1, min(shown, count)).round().astype(int)) if count else set()
     for number, scan in enumerate(tqdm(scans, total=count, desc="evaluating", unit="scan", leave=False)):
         masks = {method.name: findings[method.name].add(method, scan) for method in methods}
-        truth += [TrueNodule(scan.name, nodule.centre_mm, nodule.diameter_mm) for nodule in scan.nodules]
+        truth += _true(scan, scan.nodules)
+        excluded += _true(scan, scan.excluded)
         facts.append(_Facts(scan.name, scan.patient, len(scan.hu), int((scan.mask > 0).any((1, 2)).sum())))
         if number in wanted:
             examples.append(_example(scan, masks))
     if not facts:
         raise UserError("no scans to evaluate on; give a folder with scans")
     result = {
-        "data": _counted(facts, truth),
+        "data": {**_counted(facts, truth), "excluded": len(excluded)},
         "criterion": CRITERION,
+        "cut": CUT,
         "accuracy": ACCURACY,
-        "methods": {name: _measured(findings[name], truth, facts, rates, seed) for name in names},
+        "methods": {name: _measured(findings[name], truth, excluded, facts, rates, seed) for name in names},
     }
     return Comparison(result, examples)
 
@@ -139,6 +147,10 @@ class _Facts:
     with_nodule: int
 
 
+def _true(scan: NoduleScan, nodules: Sequence[Nodule]) -> list[TrueNodule]:
+    return [TrueNodule(scan.name, nodule.centre_mm, nodule.diameter_mm) for nodule in nodules]
+
+
 def _told(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int((found & true).sum()), int((~found & ~true).sum()), int(true.sum()), int((~true).sum())
 
@@ -146,6 +158,7 @@ def _told(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[int, int, 
 def _measured(
     findings: Findings,
     truth: Sequence[TrueNodule],
+    excluded: Sequence[TrueNodule],
     facts: Sequence[_Facts],
     rates: Sequence[float],
     seed: int,
@@ -153,18 +166,19 @@ def _measured(
     """A method's line: detection, slices, and overlap where it draws masks."""
     patients = {fact.name: fact.patient for fact in facts}
     names = list(patients)
-    detection = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed).plain()
+    found = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed, excluded)
+    detection = found.plain()
     resamples = Resamples.over(list(patients.values()), len(names), RESAMPLES, generator(seed, "table"))
     slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
-    found = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
+    values = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
     if findings.overlaps:
         overlaps = torch.tensor(findings.overlaps, dtype=torch.float64)  # (scans, 4)
-        found |= {
+        values |= {
             "dice": _mean_dice(resamples, overlaps),
             "pooled_dice": resamples.ratio(overlaps, _dice),
             "pixel_accuracy": resamples.ratio(overlaps, _pixel_accuracy),
         }
-    return {**detection, **{name: value.within(0, 1).plain() for name, value in found.items()}}
+    return {**detection, **{name: value.within(0, 1).plain() for name, value in values.items()}}
 
 
 def _accuracy(told: Tensor) -> float:

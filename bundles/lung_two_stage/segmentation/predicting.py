@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from bundles.lung_two_stage.segmentation.network import DenseUNet
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodule_scan import NoduleScan, mask_diameter, pieces_of
 from common.inference.models import load_weights, model_info, model_window, network_for
-from common.metrics.froc import Candidate
+from common.metrics.froc import DECISION, LEAST_SCORE, Candidate
 from common.training.modes import evaluating
 
-THRESHOLD = 0.5
+LEVELS = (DECISION, 0.25, 0.1, LEAST_SCORE)
+"""Probabilities at which pieces are looked for, the surest first: at a low cut alone they run together."""
+WIDEST_MM = 60.0
+"""What is wider is no nodule but a network's general doubt."""
 LEAST_VOXELS = 4
 """Smaller pieces are no candidates."""
 BATCH_PIXELS = 2**19
@@ -50,7 +54,7 @@ def predict_masks(
     network: nn.Module,
     hu: NDArray[np.generic],
     window: Window,
-    threshold: float = THRESHOLD,
+    threshold: float = DECISION,
     least_voxels: int = LEAST_VOXELS,
 ) -> NDArray[np.uint8]:
     """Nodule masks uint8 {0, 1} (N, H, W) of HU (N, H, W), see `mask_from`."""
@@ -58,7 +62,7 @@ def predict_masks(
 
 
 def mask_from(
-    probabilities: NDArray[np.float32], threshold: float = THRESHOLD, least_voxels: int = LEAST_VOXELS
+    probabilities: NDArray[np.float32], threshold: float = DECISION, least_voxels: int = LEAST_VOXELS
 ) -> NDArray[np.uint8]:
     """Where a nodule is as probable as ``threshold``, pieces below ``least_voxels`` left out."""
     return (_pieces(probabilities, threshold, least_voxels)[0] > 0).astype(np.uint8)
@@ -67,26 +71,42 @@ def mask_from(
 def candidates_from(
     probabilities: NDArray[np.float32],
     scan: NoduleScan,
-    threshold: float = THRESHOLD,
+    levels: Sequence[float] = LEVELS,
     least_voxels: int = LEAST_VOXELS,
 ) -> list[Candidate]:
-    """One candidate for each piece of the mask of `mask_from`.
+    """One candidate for each piece of the masks at falling levels that holds none of those before.
 
     Its score is the largest probability within, its position the centre of mass of the probabilities, its
     radius that of the sphere of equal volume (in pictures of the disc of equal area).
+
+    Args:
+        levels: probabilities, the highest first; the last is the least score of a candidate.
     """
-    pieces, numbers = _pieces(probabilities, threshold, least_voxels)
-    boxes, flat = ndimage.find_objects(pieces), len(pieces) == 1
-    found = []
-    for number in numbers:
-        box = boxes[number - 1]
-        inside = pieces[box] == number
-        weights = probabilities[box] * inside
-        voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]
-        z, y, x = (float(value) for value in scan.in_mm(voxel))
-        radius = mask_diameter(inside, scan.spacing, flat) / 2
-        found.append(Candidate(scan.name, (z, y, x), float(weights.max()), radius))
+    found, taken = list[Candidate](), np.zeros(probabilities.shape, bool)
+    for level in levels:
+        pieces, numbers = _pieces(probabilities, level, least_voxels)
+        known = set(np.unique(pieces[taken]).tolist())
+        boxes = ndimage.find_objects(pieces)
+        for number in numbers:
+            if number in known:
+                continue
+            box = boxes[number - 1]
+            inside = pieces[box] == number
+            candidate = _candidate(probabilities[box] * inside, inside, box, scan)
+            if 2 * candidate.radius_mm <= WIDEST_MM:
+                found.append(candidate)
+                taken[box] |= inside
     return found
+
+
+def _candidate(
+    weights: NDArray[np.float32], inside: NDArray[np.bool_], box: tuple[slice, ...], scan: NoduleScan
+) -> Candidate:
+    """A piece in its box."""
+    voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]
+    z, y, x = (float(value) for value in scan.in_mm(voxel))
+    radius = mask_diameter(inside, scan.spacing, len(scan.hu) == 1) / 2
+    return Candidate(scan.name, (z, y, x), float(weights.max()), radius)
 
 
 class SegmentationMethod:
@@ -96,7 +116,7 @@ class SegmentationMethod:
         name: as the table shows it.
         network: see `predict_probabilities`.
         window: as in training.
-        threshold, least_voxels: see `mask_from`.
+        threshold, least_voxels: see `mask_from`; candidates have levels of their own.
     """
 
     def __init__(
@@ -104,7 +124,7 @@ class SegmentationMethod:
         name: str,
         network: nn.Module,
         window: Window,
-        threshold: float = THRESHOLD,
+        threshold: float = DECISION,
         least_voxels: int = LEAST_VOXELS,
     ) -> None:
         self.name, self.network, self.window = name, network, window
@@ -136,8 +156,8 @@ class SegmentationMethod:
         )
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """The pieces of its mask."""
-        return candidates_from(self._probabilities(scan), scan, self.threshold, self.least_voxels)
+        """The pieces of its probabilities, unsure ones too; see `candidates_from`."""
+        return candidates_from(self._probabilities(scan), scan, least_voxels=self.least_voxels)
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
         """Its mask {0, 1} (Z, H, W)."""

@@ -60,11 +60,12 @@ def table(result: Mapping[str, Any]) -> str:
     for name, line in result["methods"].items():
         rows.append([name, *(_cell(line.get(key)) for key in COLUMNS)])
     data = result["data"]
+    excluded = f" {data['excluded']} excluded findings count neither way." if data.get("excluded") else ""
     note = (
         f"{data['scans']} scans of {data['patients']} patients, {data['nodules']} nodules in "
-        f"{data['slices_with_nodules']} of {data['slices']} slices.\n"
+        f"{data['slices_with_nodules']} of {data['slices']} slices.{excluded}\n"
         f"Sensitivity and CPM: {result['criterion']}; CPM is the mean sensitivity at 1/8 to 8 false\n"
-        f"positives a scan.\nAccuracy: {result['accuracy']}."
+        f"positives a scan, {result['cut']}.\nAccuracy: {result['accuracy']}."
     )
     return f"{aligned(rows)}\n{note}"
 

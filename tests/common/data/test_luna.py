@@ -37,6 +37,14 @@ def test_bad_tables(tmp_path: Path, text: str, problem: str) -> None:
         read_annotations(path)
 
 
+def test_excluded_findings_may_have_no_diameter(tmp_path: Path) -> None:
+    path = tmp_path / "annotations_excluded.csv"
+    path.write_text(HEADER + "a,1,2,3,-1\na,1,2,9,2.5\n")
+    assert read_annotations(path, excluded=True)["a"] == (WorldNodule(1, 2, 3, 10), WorldNodule(1, 2, 9, 2.5))
+    with pytest.raises(UserError, match=r"annotations_excluded\.csv: line 2 has the diameter -1 mm"):
+        read_annotations(path)
+
+
 @pytest.mark.parametrize(("flipped", "world"), [(False, (15, 26, 36)), (True, (5, 14, 36))])
 def test_world_to_voxel_follows_the_direction(
     tmp_path: Path, flipped: bool, world: tuple[float, float, float]

@@ -9,9 +9,10 @@ import pytest
 
 from common.data.luna import WorldNodule
 from common.data.nodule_layouts import find_nodule_scans
+from common.data.nodule_scan import read_nodule_scan
 from common.data.volumes import open_volume
 from common.errors import UserError
-from tests.common.data.made_scans import write_luna, write_picture, write_volume
+from tests.common.data.made_scans import HEADER, write_luna, write_picture, write_volume
 
 BLANK = np.zeros((8, 8, 3))
 
@@ -57,6 +58,21 @@ def test_luna_scans_with_annotations_and_masks(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((12, 10, 8), np.uint8), np.eye(4)), folder / "other.nii.gz")
     with pytest.raises(UserError, match=r"other\.nii\.gz: fits no scan"):
         find_nodule_scans(folder)
+
+
+def test_lunas_excluded_findings_are_read_where_they_lie_beside(tmp_path: Path) -> None:
+    folder = write_luna(tmp_path, "1.2,15,26,36,5\n")
+    assert find_nodule_scans(folder)[0].excluded == ()
+    (folder / "annotations_excluded.csv").write_text(HEADER + "1.2,11,21.5,32,-1\n9.9,1,2,3,4\n")
+    (sample,) = find_nodule_scans(folder)
+    assert sample.excluded == (WorldNodule(11, 21.5, 32, 10),)
+    scan = read_nodule_scan(sample)
+    (finding,) = scan.excluded
+    assert finding.centre_voxel == pytest.approx((1, 1, 1)) and finding.diameter_mm == 10
+    assert len(scan.nodules) == 1 and scan.mask[1, 1, 1] == 0
+    (folder / "annotations_excluded.csv").write_text(HEADER + "1.2,0,0,0,3\n")
+    with pytest.raises(UserError, match=r"outside the scan .* correct it in annotations_excluded\.csv"):
+        read_nodule_scan(find_nodule_scans(folder)[0])
 
 
 def test_luna_scans_without_annotations(tmp_path: Path) -> None:

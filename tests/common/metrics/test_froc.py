@@ -37,6 +37,23 @@ def test_a_candidate_in_two_nodules_hits_both() -> None:
     assert hits.scores.tolist() == [0.5, 0.5] and not hits.false.any()
 
 
+def test_excluded_findings_count_neither_way() -> None:
+    """A finding in scan c is hit by one candidate, one in scan a by two that hit a nodule too."""
+    excluded = [TrueNodule("c", (0.0, 0.0, 3.0), 8.0), TrueNodule("a", (0.0, 0.0, 2.0), 10.0)]
+    hits = match_candidates(CANDIDATES, NODULES, excluded)
+    assert hits.scores.tolist() == [0.9, -math.inf, 0.3]  # a nodule beside a finding is hit all the same
+    assert hits.ignored.tolist() == [False, False, False, False, True, False]
+    assert hits.false.tolist() == [False, False, True, False, False, True]
+    result = froc(CANDIDATES, NODULES, SCANS, excluded=excluded)
+    assert result.false_positives.mean == 2 / 4 and result.candidates.mean == 5 / 4 and result.nodules == 3
+    sensitivities = [result.at[rate].mean for rate in (1 / 8, 1 / 4, 1 / 2)]
+    assert sensitivities == pytest.approx(
+        [1 / 3, 2 / 3, 2 / 3]
+    )  # the second nodule one false positive earlier
+    with pytest.raises(UserError, match="elsewhere: not one of"):
+        froc([], NODULES, SCANS, excluded=[TrueNodule("elsewhere", (0.0, 0.0, 0.0), 3.0)])
+
+
 def test_curve_counted_by_hand() -> None:
     """False positives at 0.8, 0.7, 0.2: rates 1/4, 1/2, 3/4 of four scans; nodules at 0.9 and 0.3."""
     result = froc(CANDIDATES, NODULES, SCANS)

@@ -1,20 +1,24 @@
-"""Known answers: nothing where alpha is 0, the nodule where it is 1, a mixture that belongs there between."""
+"""Known answers: nothing where alpha is 0, the nodule where it is 1, a mixture that belongs there between;
+and a nodule on another lung is as wide and as bright as it was in its own."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.composition.blending import SOFT_TISSUE, blend, missing_noise
+from bundles.lung_two_stage.composition.blending import blend, denser, matched, missing_noise
 from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
-from bundles.lung_two_stage.composition.stamps import Stamp
+from bundles.lung_two_stage.composition.seeing import Outline
+from bundles.lung_two_stage.composition.stamps import SOFT_TISSUE, Stamp
 
 LUNG_HU = -850
 
 
 def stamp_of(hu: np.ndarray, alpha: np.ndarray, background: float = LUNG_HU, noise: float = 0.0) -> Stamp:
     values = hu.astype(np.float32)
-    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise)
+    inside = alpha >= 0.5
+    outline = Outline(np.argwhere(inside).astype(float), 1.0, 1.0)
+    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise, inside, outline)
 
 
 def blended(
@@ -41,7 +45,7 @@ def test_alpha_0_leaves_the_slice_as_it_is() -> None:
 
 
 def test_alpha_1_replaces_it() -> None:
-    hu = np.random.default_rng(0).integers(-700, 300, (7, 7))
+    hu = np.random.default_rng(0).integers(-700, 300, (7, 7))  # denser than the lung everywhere
     result = blended(flat(), stamp_of(hu, np.ones((7, 7))))
     np.testing.assert_array_equal(result[7:14, 9:16], hu)
     result[7:14, 9:16] = LUNG_HU
@@ -99,3 +103,34 @@ def test_the_noise_that_mixing_takes_away_is_what_is_missing() -> None:
     alpha = np.array([0.0, 0.5, 1.0], np.float32)
     np.testing.assert_allclose(missing_noise(alpha, 20, 12) ** 2, [0, 400 - 100 - 36, 400 - 144], rtol=1e-5)
     np.testing.assert_array_equal(missing_noise(alpha, 10, 40), 0)
+
+
+def test_vessels_and_walls_of_the_slice_run_up_to_the_nodule_and_not_through_it() -> None:
+    """Lung in the stamp does not cover them, soft tissue does, and ground glass half."""
+    image = flat()
+    image[:, 10:15] = 200  # a vessel as wide as the 3 x 3 pixels that decide, and more
+    hu = np.full((15, 15), LUNG_HU)
+    hu[6:9], hu[11:] = 40, (SOFT_TISSUE + LUNG_HU) / 2
+    result = blended(image, stamp_of(hu, np.ones((15, 15))), place=(11, 12))
+    column = result[4:19, 12]
+    assert column[:5].tolist() == [200] * 5 and column[7] == pytest.approx(
+        40, abs=5
+    )  # lung, then soft tissue
+    assert column[12:14] == pytest.approx(0.25 * -400 + 0.75 * 200, abs=2)  # 1 - opacity squared of it stays
+    assert result[5, 7] == LUNG_HU and result[11, 7] == 40
+
+
+def test_what_is_a_little_denser_is_noise() -> None:
+    values = np.full((3, 3), -850, np.float32)
+    assert (
+        denser(values + 50, values, -850, 0).max() == 0 and denser(values + 100, values, -850, 0).min() == 1
+    )
+    assert denser(values + 75, values, -850, 40).max() == 0  # 2.5 x 40 HU
+
+
+def test_calming_knows_of_the_stretch() -> None:
+    """Grain of 20 HU is 40 after a stretch of 2: to have the slice's 30 it is calmed to 3/4."""
+    grain = np.float32([[20.0, -20.0]])
+    stamp = stamp_of(np.full((1, 2), -300) + grain, np.ones((1, 2)), background=-400, noise=20)
+    values, own = matched(stamp.hu, grain, stamp, -850, 30)
+    assert own == pytest.approx(30) and np.ptp(values) == pytest.approx(2 * 2 * 20 * 0.75)

@@ -15,7 +15,7 @@ import pytest
 
 from bundles.lung_two_stage.composition import composing
 from bundles.lung_two_stage.composition.composing import bytes_needed, compose
-from bundles.lung_two_stage.composition.reading import Composites
+from bundles.lung_two_stage.composition.reading import DESCRIPTION, Composites
 from bundles.lung_two_stage.composition.rendering import Renderer
 from bundles.lung_two_stage.composition.settings import Settings
 from bundles.lung_two_stage.composition.shards import Member, ShardSet
@@ -59,6 +59,19 @@ def _killed_after(asked: Settings, images: int) -> None:
 def _one_of_two(asked: Settings, rank: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     compose(asked)
+
+
+def test_a_set_that_was_blended_another_way_is_not_gone_on_with(straight: Path, tmp_path: Path) -> None:
+    """Sets of before have no such entry: their nodules are smaller than their masks."""
+    shutil.copytree(straight / "out", tmp_path / "out")
+    path = tmp_path / "out" / DESCRIPTION
+    description = json.loads(path.read_text())
+    del description["asked"]["blending"]
+    path.write_text(json.dumps(description))
+    with pytest.raises(
+        UserError, match=r"holds composites with other blending .*choose another --output_dir"
+    ):
+        compose(again(straight, tmp_path))
 
 
 def test_a_set_is_what_was_asked_for(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:

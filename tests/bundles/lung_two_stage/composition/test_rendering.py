@@ -69,6 +69,17 @@ def test_the_record_is_enough_to_make_it_again() -> None:
         assert nodule["row"] * 32 + nodule["column"] == placed.pixels[-1, member]
 
 
+def test_the_diameter_of_the_record_is_the_pictures() -> None:
+    """The banks say 2 mm of every nodule; their discs are of 1 to 1.8 pixels of 0.8 mm."""
+    render = renderer()
+    records = [nodule for number in range(30) for nodule in render.composite(number).record["nodules"]]
+    assert {record["mask_diameter_mm"] for record in records} == {2.0}
+    widths = {int(record["name"][-1]): record["diameter_mm"] for record in records}
+    for number, hu in enumerate(render.nodules.hu):
+        area = (hu > -400).sum() * 0.8**2
+        assert widths[number] == pytest.approx(2 * np.sqrt(area / np.pi), rel=0.15)  # blurred to 1 mm
+
+
 def test_without_categories_the_mask_is_1() -> None:
     bank = nodules()
     plain = NoduleBank(bank.hu, bank.alpha, [replace(record, category="") for record in bank.records])

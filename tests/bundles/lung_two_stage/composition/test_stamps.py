@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.composition.grain import make_noise
-from bundles.lung_two_stage.composition.outlines import NODULE_ALPHA
-from bundles.lung_two_stage.composition.stamps import BORDER, make_stamp
+from bundles.lung_two_stage.composition.grain import grain_of, make_noise
+from bundles.lung_two_stage.composition.stamps import FADE, MIXED_MM, make_stamp
 from common.data.samples import ORIENTATIONS
 from tests.bundles.lung_two_stage.composition.made import disc
 
@@ -24,24 +23,60 @@ def crop(radius: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
 def test_at_its_own_spacing_a_crop_stays_and_its_centre_is_the_middle() -> None:
     hu, alpha = crop()
     stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
-    half = 6 + BORDER
-    box = np.s_[20 - half : 21 + half, 18 - half : 19 + half]
-    np.testing.assert_allclose(stamp.hu, hu[box], atol=1e-3)
-    np.testing.assert_allclose(stamp.alpha, alpha[box] / 255)
+    half = stamp.hu.shape[0] // 2
+    mixed = np.s_[half - 8 : half + 9, half - 8 : half + 9]  # 6 pixels of nodule, 2 of blur
+    np.testing.assert_allclose(stamp.hu[mixed], hu[12:29, 10:27], atol=1e-3)
+    np.testing.assert_array_equal(stamp.inside[mixed], alpha[12:29, 10:27] > 0)
     assert stamp.background == pytest.approx(-800, abs=4) and stamp.noise == pytest.approx(20, rel=0.25)
+
+
+def test_alpha_is_1_wherever_there_is_nodule_and_falls_to_0_beyond() -> None:
+    stamp = make_stamp(*crop(), CENTRE, 0.7, 0.7)
+    half = stamp.hu.shape[0] // 2
+    profile = stamp.alpha[half, half:]  # the mask ends with pixel 6
+    mixed = (MIXED_MM + 0.7) / 0.7  # pixels
+    np.testing.assert_array_equal(profile[: int(6.5 + mixed) + 1], 1)
+    np.testing.assert_array_equal(profile[int(np.ceil(6.5 + (1 + FADE) * mixed)) :], 0)
+    assert (np.diff(profile) <= 0).all() and 0 < profile[10] < 1
 
 
 @pytest.mark.parametrize("spacing_mm", [0.35, 0.5, 1.4, 2.1])
 def test_the_area_in_mm_stays(spacing_mm: float) -> None:
     hu, alpha = crop()
     stamp = make_stamp(hu, alpha, CENTRE, 0.7, spacing_mm)
-    assert stamp.hu.shape == stamp.alpha.shape and stamp.hu.shape[0] % 2 == 1
+    assert stamp.hu.shape == stamp.alpha.shape == stamp.inside.shape and stamp.hu.shape[0] % 2 == 1
     area = (alpha > 0).sum() * 0.7**2
-    assert stamp.alpha.sum() * spacing_mm**2 == pytest.approx(area, rel=0.05)
+    assert stamp.inside.sum() * spacing_mm**2 == pytest.approx(area, rel=0.3)  # whole pixels
+    assert stamp.outline.diameter_mm == pytest.approx(2 * np.sqrt(area / np.pi), rel=0.06)
     middle = stamp.hu.shape[0] // 2
-    rows, columns = np.nonzero(stamp.alpha >= NODULE_ALPHA / 255)
+    rows, columns = np.nonzero(stamp.inside)
     assert rows.mean() == pytest.approx(middle, abs=0.1) and columns.mean() == pytest.approx(middle, abs=0.1)
     assert stamp.alpha[0].max() == stamp.alpha[:, -1].max() == 0
+
+
+def test_a_nodule_smaller_than_a_pixel_keeps_one_in_its_mask() -> None:
+    hu, alpha = crop(radius=1)
+    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 3.5)
+    assert np.argwhere(stamp.inside).tolist() == [[stamp.hu.shape[0] // 2] * 2]
+
+
+def test_what_touches_the_nodule_ends_beside_it_and_does_not_count_as_lung() -> None:
+    """A wall along the nodule: what lies farther from the mask than its blur is lung, of the lung's level."""
+    hu, alpha = crop()
+    hu[:, :12] = 60  # the mask begins with column 12
+    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
+    half = stamp.hu.shape[0] // 2
+    assert stamp.hu[half, half - 7] == 60 and stamp.background == pytest.approx(-800, abs=5)
+    assert stamp.hu[half, half - 10] == pytest.approx(-800, abs=60)
+    np.testing.assert_allclose(stamp.hu[half, half : half + 8], hu[20, 18:26], atol=1e-3)
+
+
+def test_an_edge_is_no_grain() -> None:
+    """What calming takes away must be noise: the grain of a sharp edge is ten times stronger."""
+    stamp = make_stamp(*crop(), CENTRE, 0.7, 0.7)
+    assert np.abs(stamp.grain).max() < 6 * stamp.noise < np.abs(grain_of(stamp.hu)).max() / 2
+    half = stamp.hu.shape[0] // 2
+    assert stamp.grain[half - 3 : half + 4, half - 3 : half + 4].std() > 0.5 * stamp.noise
 
 
 def test_a_nodule_that_fills_its_crop_still_has_a_background() -> None:
@@ -53,9 +88,10 @@ def test_a_nodule_that_fills_its_crop_still_has_a_background() -> None:
 
 def test_turning_turns_everything() -> None:
     hu, alpha = crop()
-    hu[10, 18] = 1000
+    hu[16, 18] = 1000
     stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
     turned = stamp.turned(ORIENTATIONS["rot90"])  # counter-clockwise: the top becomes the left
     middle = stamp.hu.shape[0] // 2
-    assert stamp.hu[0, middle] == turned.hu[middle, 0] == 1000
-    np.testing.assert_array_equal(turned.alpha, np.rot90(stamp.alpha))
+    assert stamp.hu[middle - 4, middle] == turned.hu[middle, middle - 4] == 1000
+    for name in ("alpha", "grain", "inside"):
+        np.testing.assert_array_equal(getattr(turned, name), np.rot90(getattr(stamp, name)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,12 @@ from torch import nn
 
 from bundles.lung_two_stage.rivals.classifying import BlobProposer, ClassifiedCandidates, voxels_of
 from bundles.lung_two_stage.rivals.cubes import CubeShape
+from bundles.lung_two_stage.rivals.detection import decode_boxes
+from bundles.lung_two_stage.rivals.detector import DetectedNodules
+from bundles.lung_two_stage.segmentation.predicting import LEVELS
 from common.data.intensity import Window
 from common.data.nodule_scan import NoduleScan
-from common.metrics.froc import Candidate, TrueNodule, froc
+from common.metrics.froc import LEAST_SCORE, Candidate, TrueNodule, froc
 from tests.bundles.lung_two_stage.rivals.made import scan_of
 
 
@@ -22,6 +27,13 @@ class CentreBrightness(nn.Module):
 
     def forward(self, cubes: torch.Tensor) -> torch.Tensor:
         return self.scale * cubes[:, 0, :, 14:18, 14:18].mean((1, 2, 3))[:, None]
+
+
+class Certain(CentreBrightness):
+    """Calls everything a nodule."""
+
+    def forward(self, cubes: torch.Tensor) -> torch.Tensor:
+        return self.scale * torch.full((len(cubes), 1), 20.0)
 
 
 WINDOW = Window(-1000, 400)
@@ -59,10 +71,34 @@ def test_what_the_classifier_doubts_is_dropped() -> None:
     scan, proposer = scan_of([(0, 20, 28, 6)]), BlobProposer(least=25)
     kept = [
         ClassifiedCandidates("x", CentreBrightness(), proposer, CubeShape(), WINDOW, threshold=threshold)
-        for threshold in (0.0, 0.5, 1.0)
+        for threshold in (0.0, 0.5, 1.0)  # and without: the cut of all methods
     ]
     counts = [len(one.candidates(scan)) for one in kept]
     assert counts[0] >= counts[1] == 1 and counts[2] == 0
+
+
+def test_all_methods_cut_alike() -> None:
+    """A candidate of probability 0.1 is one for everybody, one of 0.04 for nobody."""
+    cuts = {
+        inspect.signature(part).parameters[name].default
+        for part, name in (
+            (ClassifiedCandidates.__init__, "threshold"),
+            (DetectedNodules.__init__, "least"),
+            (decode_boxes, "least"),
+        )
+    }
+    assert cuts == {LEAST_SCORE} == {LEVELS[-1]} and LEAST_SCORE < 0.1
+
+    class Doubtful:
+        def candidates(self, scan: NoduleScan) -> list[Candidate]:
+            places = [(0.0, 32.0, 32.0), (0.0, 10.0, 10.0)]
+            return [
+                Candidate(scan.name, place, score, 3.0)
+                for place, score in zip(places, (0.1, 0.04), strict=True)
+            ]
+
+    weighed = ClassifiedCandidates("x", Certain(), Doubtful(), CubeShape(), WINDOW, weigh=True)
+    assert [round(c.score, 3) for c in weighed.candidates(scan_of([(0, 32, 32, 6)]))] == [0.1]
 
 
 def test_a_scan_without_candidates_has_none() -> None:

@@ -11,6 +11,7 @@ import pytest
 from bundles.lung_two_stage.rivals.classifying import BlobProposer, ClassifiedCandidates
 from bundles.lung_two_stage.rivals.detector import DetectedNodules
 from bundles.lung_two_stage.segmentation.methods import load_method
+from common.metrics.froc import LEAST_SCORE
 from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 
@@ -61,7 +62,7 @@ def test_patch_classifier(crops: Path, tmp_path: Path) -> None:
     method = load_method("CNN + VGG", tmp_path / "vgg" / "models" / "model.pt")
     assert isinstance(method, ClassifiedCandidates) and isinstance(method.proposer, BlobProposer)
     found = method.candidates(scan_of([(0, 20, 24, 5)]))
-    assert all(0.5 <= candidate.score <= 1 for candidate in found)
+    assert all(LEAST_SCORE <= candidate.score <= 1 for candidate in found)
     facts = json.loads((tmp_path / "vgg" / "models" / "model.json").read_text())
     assert facts["cube"]["side_mm"] == 11.2 and 0 <= facts["metrics"]["roc_area"] <= 1
     again = train(["cnn_vgg"], crops, tmp_path / "vgg", **CUBES)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bundles.lung_two_stage.segmentation.evaluation import compare, holding
 from bundles.lung_two_stage.segmentation.methods import EmptyMask
+from common.data.nodule_scan import Nodule
 from common.errors import UserError
 from common.metrics.froc import Candidate
 from tests.bundles.lung_two_stage.segmentation.made import Told, ball_mask, scan_of
@@ -21,7 +24,7 @@ def test_table_one_of_known_answers() -> None:
     """One of two nodules found with one false positive in each scan; a mask that covers half of the truth."""
     half = ball_mask((10, 16, 16), FIRST)
     false = ball_mask((10, 16, 16), np.s_[0:1, 0:2, 0:4])
-    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.4)], "b": [((0.0, 8.0, 8.0), 0.5)]}
+    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.6)], "b": [((0.0, 8.0, 8.0), 0.5)]}
     method = Told("half", found, {"a": half, "b": false})
     result = compare([method, EmptyMask()], two_scans(), 2).result
     assert result["data"] == {
@@ -30,6 +33,7 @@ def test_table_one_of_known_answers() -> None:
         "nodules": 2,
         "slices": 20,
         "slices_with_nodules": 4,
+        "excluded": 0,
     }
     line = result["methods"]["half"]
     assert line["sensitivity"]["mean"] == 0.5
@@ -43,6 +47,32 @@ def test_table_one_of_known_answers() -> None:
     empty = result["methods"]["empty mask"]
     assert empty["sensitivity"]["mean"] == 0 and empty["candidates_per_scan"]["mean"] == 0
     assert empty["dice"]["mean"] == 0 and empty["slice_accuracy"]["mean"] == pytest.approx(16 / 20)
+
+
+def test_candidates_in_excluded_findings_count_neither_way() -> None:
+    """The false positive of scan a lies in a finding that LUNA16 excludes; slices forget it too."""
+    first, second = two_scans()
+    finding = Nodule((9.0, 0.0, 15.0), (18.0, 0.0, 15.0), 6.0)
+    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.8)], "b": [((0.0, 8.0, 8.0), 0.7)]}
+    before, after = (
+        compare([Told("x", found)], [scan, second], 2).result
+        for scan in (first, replace(first, excluded=(finding,)))
+    )
+    assert (before["data"]["excluded"], after["data"]["excluded"]) == (0, 1)
+    for result, false, told in ((before, 1.0, 14), (after, 0.5, 16)):
+        line = result["methods"]["x"]
+        assert line["false_positives_per_scan"]["mean"] == false and line["sensitivity"]["mean"] == 0.5
+        assert line["candidates_per_scan"]["mean"] == false + 0.5
+        assert line["slice_accuracy"]["mean"] == pytest.approx(told / 20)
+
+
+def test_the_unsure_candidates_count_for_the_curve_and_not_for_the_slices() -> None:
+    """A nodule that is found with 0.1 buys sensitivity at the rates that its false positives allow."""
+    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((13.0, 11.5, 11.5), 0.1)], "b": [((0.0, 8.0, 8.0), 0.2)]}
+    line = compare([Told("x", found)], two_scans(), 2).result["methods"]["x"]
+    at = {rate: value["mean"] for rate, value in line["sensitivity_at"].items()}
+    assert (at["0.25"], at["0.5"], at["8"]) == (0.5, 1.0, 1.0)
+    assert line["slice_accuracy"]["mean"] == pytest.approx((2 + 16) / 20)  # slices 2 and 3 told, 6 and 7 not
 
 
 def test_a_method_without_masks_has_no_dice() -> None:

@@ -51,9 +51,30 @@ def test_candidates_of_a_known_mask() -> None:
     assert candidate.position_mm[0] > 5.0  # drawn towards the surest voxel
     assert candidate.radius_mm == pytest.approx((0.75 * 24 * 2 / np.pi) ** (1 / 3))
     assert len(candidates_from(probabilities, scan, least_voxels=2)) == 2
-    assert candidates_from(probabilities, scan, threshold=0.95) == []
+    assert candidates_from(probabilities, scan, levels=[0.95]) == []
     assert mask_from(probabilities, least_voxels=3).sum() == 24
     np.testing.assert_array_equal(mask_from(probabilities, least_voxels=1), mask)
+
+
+def test_unsure_pieces_are_candidates_and_do_not_swallow_the_sure_ones() -> None:
+    """Two sure nodules in one faint cloud stay two; what was never above 0.5 is found with what it had."""
+    scan = scan_of(ball_mask((1, 60, 60)))
+    probabilities = np.full((1, 60, 60), 0.01, np.float32)
+    probabilities[0, 4:20, 4:30] = 0.15
+    probabilities[0, 6:10, 6:10], probabilities[0, 6:10, 20:24] = 0.9, 0.6
+    probabilities[0, 40:44, 40:46] = 0.3
+    probabilities[0, 50:54, 4:8] = 0.06
+    found = candidates_from(probabilities, scan)
+    told = {(round(c.position_mm[1], 1), round(c.position_mm[2], 1)): round(c.score, 2) for c in found}
+    assert told == {(7.5, 7.5): 0.9, (7.5, 21.5): 0.6, (41.5, 42.5): 0.3, (51.5, 5.5): 0.06}
+    assert mask_from(probabilities).sum() == 32  # the mask is where the method decides
+    assert SegmentationMethod("x", Brightness(), WINDOW).threshold == 0.5
+
+
+def test_a_doubt_about_the_whole_picture_is_no_candidate() -> None:
+    scan = scan_of(ball_mask((1, 80, 80)))  # 80 mm
+    assert candidates_from(np.full((1, 80, 80), 0.3, np.float32), scan) == []
+    assert len(candidates_from(np.full((1, 40, 40), 0.3, np.float32), scan_of(ball_mask((1, 40, 40))))) == 1
 
 
 def test_pieces_one_voxel_apart_are_one_candidate() -> None:
