@@ -47,8 +47,8 @@ def parser() -> Parser:
     made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
-    made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
-    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="instead of a download")
+    made.add_argument("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
+    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="of the extractor, from a file")
     made.add_argument(
         "--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)"
     )

@@ -53,7 +53,7 @@ class Options:
     generate: int = 0
     ckpt_path: Path | None = None
     sections: Sequence[str] = SECTIONS
-    extractor: str = "randvgg"
+    extractor: str = "gridvgg"
     extractor_weights: Path | None = None
     max_similarity: float | None = None
     release: Path | None = None
