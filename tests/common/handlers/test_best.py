@@ -71,9 +71,7 @@ NOISY = [9.0, 8.0, 2.0, 8.0, 7.0, 6.5, 6.0, 30.0, 7.0]  # lucky at the third, un
 
 
 @pytest.mark.parametrize(("smoothing", "winner"), [(1, 3), (3, 7)])
-def test_one_lucky_validation_does_not_win(
-    tmp_path: Path, engine: Any, smoothing: int, winner: int
-) -> None:
+def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothing: int, winner: int) -> None:
     """Medians of three: 9, 8.5, 8, 8, 7, 7, 6.5, 6.5, 7. The weights of the seventh stay."""
     best = BestModel(tmp_path / "model.pt", score="mae", smoothing=smoothing)
     for iteration, value in enumerate(NOISY, 1):

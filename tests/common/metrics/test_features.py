@@ -27,7 +27,7 @@ def test_names() -> None:
 
 def test_an_extractor_blind_to_layout_chooses_no_checkpoint() -> None:
     assert choosing_extractor("gridvgg").sees_layout is True
-    with pytest.raises(UserError, match="randvgg is blind to layout and cannot choose .* gridvgg or lite0"):
+    with pytest.raises(UserError, match=r"randvgg is blind to layout and cannot choose .* gridvgg or lite0"):
         choosing_extractor("randvgg")
 
 

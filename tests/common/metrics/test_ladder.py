@@ -146,7 +146,7 @@ def test_patients_are_never_in_both_halves() -> None:
         return 0.0
 
     climb(images.contiguous(), owners, Number(), 7, 1, [LADDER[0]], apart)
-    with pytest.raises(UserError, match="at least 4 patients, not 3; .*--patient_pattern"):
+    with pytest.raises(UserError, match=r"at least 4 patients, not 3; .*--patient_pattern"):
         climb(images, ["a", "b", "c"] * 6, Number())
 
 
@@ -165,11 +165,13 @@ def test_labels() -> None:
 def test_the_ladder_on_phantoms(name: str) -> None:
     """The label of an extractor is what the ladder says; scores rise within a family."""
     extractor = chosen(name)
-    found = climb(phantoms(16), patients(16), extractor)
+    ladder = [
+        step for step in LADDER if step.family in ("blur", "brightness", "blocks") or step.name in LAYOUT
+    ]
+    found = climb(phantoms(16), patients(16), extractor, ladder=ladder)
     assert found.sees_layout == extractor.sees_layout
-    assert found.disordered() == []
+    assert found.disordered(ladder) == []
     assert found.real < found.bound < found.scores["brighter by 20%"]
-    json.dumps(found.as_json())
 
 
 @pytest.mark.slow
@@ -177,6 +179,7 @@ def test_the_ladder_of_lite0_on_phantoms() -> None:
     extractor = chosen("lite0")
     found = climb(phantoms(16), patients(16), extractor)
     assert found.sees_layout is extractor.sees_layout is True
+    assert json.loads(json.dumps(found.as_json()))["disordered"] == found.disordered()
 
 
 def real_slices(folder: Path, pattern: str | None, at_most: int) -> tuple[Tensor, list[str]]:

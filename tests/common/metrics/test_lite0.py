@@ -91,8 +91,8 @@ def test_bad_weights_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.pth: no such weights file"):
         extractor_by_name("lite0", tmp_path / "absent.pth")
     (tmp_path / "broken.pth").write_bytes(b"not a network")
-    with pytest.raises(UserError, match=r"broken\.pth: not the weights of EfficientNet-Lite0"):
+    with pytest.raises(UserError, match=r"broken\.pth: not EfficientNet-Lite0's weights"):
         extractor_by_name("lite0", tmp_path / "broken.pth")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth: not the weights of EfficientNet-Lite0"):
+    with pytest.raises(UserError, match=r"other\.pth: not EfficientNet-Lite0's weights"):
         extractor_by_name("lite0", tmp_path / "other.pth")
