@@ -120,6 +120,8 @@ class GridVGG(RandomVGG):
     name = "gridvgg"
     dimension = sum(WIDTHS) + 2 * PROJECTED * GRID**2
     sees_layout: bool | None = True
+    directions0: Tensor
+    directions1: Tensor
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
