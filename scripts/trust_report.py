@@ -60,8 +60,8 @@ def parser() -> Parser:
     made.add_argument("--patient_pattern", metavar="REGEX", help="what in file names is the patient")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
     made.add_argument("--hu_offset", type=float, metavar="HU", help="added to volumes that are no HU: -1024")
-    made.add_argument("--extractor", default="randvgg", help="randvgg (offline), inception or radimagenet")
-    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="instead of a download")
+    made.add_argument("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
+    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="of the extractor, from a file")
     made.add_argument(
         "--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)"
     )

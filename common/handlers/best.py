@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.readings import sampling_network
-from common.handlers.selection import fid_then_faithfulness
+from common.handlers.selection import FID_PREFIX, fid_then_faithfulness
 from common.training.distributed import is_main
 from common.training.saving import save_tensors
 
@@ -31,12 +32,17 @@ class BestModel:
     Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
     The first validation always writes, so that there is a model even where the score is NaN.
 
+    Among many validations a lucky one looks best. With ``smoothing`` the score that is compared, and stands
+    in the record, is the median of the last validations' scores (of three, one lucky or unlucky one decides
+    nothing); the weights and the metrics in the record are those of the last of them.
+
     Args:
         path: the model's file, e.g. ``models/model.pt``.
         network_name: the generator's name; its moving average ``<name>_ema`` is taken where there is one.
         score: a function of the validation metrics, or the name of one of them.
         mode: "min" where lower scores are better, "max" where higher are.
         metadata: what a user of the model has to know (window, standardiser ...): JSON values.
+        smoothing: validations in the median, fewer at the start; 1 compares each by itself.
     """
 
     def __init__(
@@ -46,13 +52,18 @@ class BestModel:
         score: Callable[[Mapping[str, float]], float] | str = fid_then_faithfulness,
         mode: str = "min",
         metadata: Mapping[str, Any] | None = None,
+        smoothing: int = 1,
     ) -> None:
         if mode not in ("min", "max"):
             raise UserError(f"BestModel: mode {mode!r} is neither 'min' nor 'max'")
+        if smoothing < 1:
+            raise UserError(f"BestModel: smoothing {smoothing}: give 1 or more validations")
         self.path, self.network_name, self.score, self.mode = Path(path), network_name, score, mode
-        self.metadata = dict(metadata or {})
+        self.metadata, self.smoothing = dict(metadata or {}), int(smoothing)
         self.best_score = math.nan
         self.best_iteration = 0  # 0 while there has been no validation
+        self.recent: list[float] = []  # the last scores, as they were
+        self.names: list[str] = []  # of the metrics that decide
 
     def attach(self, engine: Engine) -> None:
         """Names the winner at the end of the run; `common.handlers.validation.Validation` calls `update`."""
@@ -60,13 +71,24 @@ class BestModel:
 
     def update(self, engine: Engine, metrics: Mapping[str, float]) -> bool:
         """Keeps the engine's present generator if ``metrics`` are the best so far; True if so."""
-        score = self._score(metrics)
+        self._compare_with_like(metrics)
+        self.recent = [*self.recent, self._score(metrics)][-self.smoothing :]
+        score = median(self.recent)
         if self.best_iteration and not self._better(score):
             return False
         self.best_score, self.best_iteration = score, engine.state.iteration
         if is_main():
             self._write(engine, metrics)
         return True
+
+    def _compare_with_like(self, metrics: Mapping[str, float]) -> None:
+        """Starts anew where an earlier run of this model was judged by another metric."""
+        fids = sorted(name for name in metrics if name.startswith(FID_PREFIX))
+        names = [self.score] if isinstance(self.score, str) else fids
+        if self.best_iteration and names != self.names:
+            logger.warning("%s: judged by another metric than before; the best is chosen anew", self.path)
+            self.best_score, self.best_iteration, self.recent = math.nan, 0, []
+        self.names = names
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         if not isinstance(self.score, str):
@@ -89,6 +111,7 @@ class BestModel:
             "iteration": engine.state.iteration,
             "epoch": engine.state.epoch,
             "score": _json_number(self.best_score),
+            "val_smoothing": self.smoothing,
             "metrics": {name: _json_number(value) for name, value in metrics.items()},
         }
         write_json(self.path.with_suffix(".json"), self.metadata | record)
@@ -98,12 +121,26 @@ class BestModel:
             logger.info("%s: iteration %d, score %.4g", self.path, self.best_iteration, self.best_score)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score and its iteration."""
-        return {"best_score": self.best_score, "best_iteration": self.best_iteration}
+        """The best score and its iteration, the last scores, and the names of the metrics."""
+        return {
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+            "recent": list(self.recent),
+            "names": list(self.names),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``."""
+        """Goes on from ``state_dict``; one without names, of an earlier version, chooses its best anew."""
         self.best_score, self.best_iteration = float(state["best_score"]), int(state["best_iteration"])
+        self.recent = [float(score) for score in state.get("recent", [])][-self.smoothing :]
+        self.names = list(state.get("names", []))
+
+
+def median(scores: Sequence[float]) -> float:
+    """Of those that are numbers; NaN where the last is none: its weights are not to be kept."""
+    if math.isnan(scores[-1]):
+        return math.nan
+    return statistics.median(score for score in scores if not math.isnan(score))
 
 
 def flat_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -20,6 +20,10 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
     doubles it for one without any. SSIM and PSNR stay out: the mean image of the training set beats a
     trained generator on both.
 
+    The FID is to be of an extractor that sees layout (`common.metrics.features.choosing_extractor` refuses
+    others), or a model that puts anatomy in the wrong place would be chosen as gladly as one that does not.
+    `common.handlers.best.BestModel` smooths the number over several validations.
+
     Args:
         metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
             ``lesion_faithfulness`` or ``structure_faithfulness`` (1 = as in real images; missing or NaN, as

@@ -25,6 +25,47 @@ FEATURES = 2048
 CLASSES = 1008  # of Inception's last layer: ImageNet's 1000 and 8 that mean nothing
 
 
+def antialiased(images: Tensor, size: int) -> Tensor:
+    """Bilinear with antialiasing: (B, C, H, W) -> (B, C, size, size)."""
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def eight_bit_tensorflow(images: Tensor, size: int) -> Tensor:
+    """What the published FID does to its images: 8-bit at their own size, then `tensorflow_bilinear`.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1], rounded to the nearest of 256 values.
+        size: of the result in pixels.
+    Returns:
+        (B, C, size, size) in [-1, 1].
+    """
+    levels = ((images.clamp(-1, 1) + 1) * 127.5).round()
+    return tensorflow_bilinear(levels, size) / 127.5 - 1
+
+
+def tensorflow_bilinear(images: Tensor, size: int) -> Tensor:
+    """TensorFlow 1's ``resize_bilinear`` with its defaults, which the Inception graph of FID contains.
+
+    Row i of the result lies at i H / size of the source: corners are not aligned, pixel centres are not
+    half a pixel in, nothing is smoothed before it is made smaller (Parmar et al. 2022, On Aliased Resizing).
+
+    Args:
+        images: (B, C, H, W).
+        size: of the result in pixels.
+    Returns:
+        (B, C, size, size).
+    """
+    for dimension in (2, 3):
+        length = images.shape[dimension]
+        source = torch.arange(size, device=images.device) * (length / size)
+        lower = source.long().clamp_max(length - 1)
+        upper = (lower + 1).clamp_max(length - 1)
+        weight = (source - lower).to(images.dtype).unflatten(0, (-1, 1) if dimension == 2 else (1, -1))
+        first, second = images.index_select(dimension, lower), images.index_select(dimension, upper)
+        images = first + (second - first) * weight
+    return images
+
+
 class PretrainedExtractor(nn.Module):
     """A network made into an extractor: resize, three equal channels, scale, run, average over positions.
 
@@ -34,6 +75,9 @@ class PretrainedExtractor(nn.Module):
         prepare: maps images in [0, 1] (B, 3, size, size) to what the network was trained on.
         size: the network's input size in pixels.
         dimension: of its features.
+        resize: (B, 1, H, W) in [-1, 1] and the size -> (B, 1, size, size).
+        sees_layout: whether `common.metrics.ladder` showed that the features see where things are; None
+            where nobody measured it.
     """
 
     def __init__(
@@ -43,25 +87,28 @@ class PretrainedExtractor(nn.Module):
         prepare: Callable[[Tensor], Tensor],
         size: int,
         dimension: int = FEATURES,
+        resize: Callable[[Tensor, int], Tensor] = antialiased,
+        sees_layout: bool | None = None,
     ) -> None:
         super().__init__()
         self.name, self.network, self.prepare, self.size = name, network, prepare, size
-        self.dimension = dimension
+        self.dimension, self.resize, self.sees_layout = dimension, resize, sees_layout
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) in [-1, 1] -> (B, 2048) float32."""
-        resized = F.interpolate(
-            images.float(), (self.size, self.size), mode="bilinear", align_corners=False, antialias=True
-        )
+        """(B, 1, H, W) in [-1, 1] -> (B, dimension) float32."""
+        resized = self.resize(images.float(), self.size)
         unit = ((resized.clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)  # (B, 3, size, size)
         features = self.network(self.prepare(unit))
         return (features.flatten(2).mean(2) if features.ndim > 2 else features).float()
 
 
 def inception(weights: Path | None = None) -> PretrainedExtractor:
-    """Inception-v3 with the weights of the original FID (Heusel et al. 2017), name ``inception``.
+    """Inception-v3 with the weights and the preprocessing of the original FID (Heusel et al. 2017).
+
+    Its name is ``inception``. Images go through `eight_bit_tensorflow`; the file's own resizing, alike, has
+    nothing left to do then.
 
     Args:
         weights: the TorchScript file ``inception-2015-12-05.pt``; else from torch's hub folder or a download.
@@ -69,7 +116,9 @@ def inception(weights: Path | None = None) -> PretrainedExtractor:
         UserError: no such file and no way to fetch it.
     """
     network = _ReturnFeatures(_scripted(weights or _fetched_inception()))
-    return PretrainedExtractor("inception", network, lambda unit: unit * 255, INCEPTION_SIZE)
+    return PretrainedExtractor(
+        "inception", network, lambda unit: unit * 255, INCEPTION_SIZE, resize=eight_bit_tensorflow
+    )
 
 
 def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
@@ -81,7 +130,9 @@ def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
         UserError: no such file and no way to fetch it.
     """
     network = _ReturnProbabilities(_scripted(weights or _fetched_inception()))
-    return PretrainedExtractor("inception", network, lambda unit: unit * 255, INCEPTION_SIZE, CLASSES)
+    return PretrainedExtractor(
+        "inception", network, lambda unit: unit * 255, INCEPTION_SIZE, CLASSES, eight_bit_tensorflow
+    )
 
 
 def inception_at_hand() -> Path | None:
@@ -136,7 +187,7 @@ def _scripted(path: Path) -> nn.Module:
         network: nn.Module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
         raise UserError(
-            f"{path}: not a TorchScript file; download it again or choose extractor randvgg"
+            f"{path}: not a TorchScript file; download it again or choose extractor gridvgg"
         ) from error
     return network
 
@@ -155,7 +206,7 @@ def _fetched_inception() -> Path:
     except (URLError, OSError) as error:
         raise UserError(
             f"extractor inception: its weights cannot be fetched; download {INCEPTION_URL} to {path} "
-            "(or name the file with --extractor_weights), or choose extractor randvgg"
+            "(or name the file with --extractor_weights), or choose extractor gridvgg"
         ) from error
     return path
 
@@ -169,6 +220,6 @@ def _fetched_radimagenet() -> nn.Module:
         raise UserError(
             f"extractor radimagenet: torch hub cannot fetch {RADIMAGENET_REPOSITORY} "
             f"({type(error).__name__}); connect to the network and pip install huggingface_hub, "
-            "or name a TorchScript file of the network with --extractor_weights, or choose extractor randvgg"
+            "or name a TorchScript file of the network with --extractor_weights, or choose extractor gridvgg"
         ) from error
     return network

@@ -16,7 +16,7 @@ class Figure:
     """One number with all that is needed to read it.
 
     Attributes:
-        name: of the measure, with its extractor or classifier: ``fid_randvgg``.
+        name: of the measure, with its extractor or classifier: ``fid_gridvgg``.
         value: with interval and sample size.
         better: ``higher``, ``lower`` or ``as real``.
         baselines: by name (``real_real``, ``mean_image``, ...): what good and bad are on this set.

@@ -61,7 +61,7 @@ class Options:
     ckpt_path: Path | None = None
     patient_pattern: str | None = None
     sections: Sequence[str] = SECTIONS
-    extractor: str = "randvgg"
+    extractor: str = "gridvgg"
     extractor_weights: Path | None = None
     max_similarity: float | None = None
     release: Path | None = None

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 SECONDS = 1000  # milliseconds, the browser's unit
 LOSSES = ["D_adversarial", "D_loss", "G_adversarial", "G_l1", "G_loss", "loss"]
 ACCURACIES = [f"D_accuracy_{kind}{suffix}" for kind in ("real", "fake") for suffix in ("", "_ema")]
-METRICS = ["fid_randvgg", "lesion_faithfulness"]
+METRICS = ["fid_gridvgg", "lesion_faithfulness"]
 
 
 def expect_cards(page: Page, address: str, pattern: str, tags: list[str]) -> None:

@@ -93,7 +93,7 @@ class BundleCase:
     placeholders: Callable[[Path], dict[str, str]] = no_names
     undrawn: Mapping[str, Any] = field(default_factory=dict)
     network_input: Callable[[], torch.Tensor] = two_masks
-    metrics: frozenset[str] = frozenset({"fid_randvgg"})
+    metrics: frozenset[str] = frozenset({"fid_gridvgg"})
     logged: frozenset[str] = frozenset()
     rows: int = 3
 

@@ -57,7 +57,7 @@ def test_files_and_metrics(images: Path, tmp_path: Path) -> None:
     found = read_json(tmp_path / "eval" / "metrics.json")
     assert found["classes"] == ["mild", "severe"] and found["num_samples"] == 48 and found["iteration"] == 7
     assert found["metrics"]["recall"]["n"] == 24  # six of two classes, and their flips
-    assert found["apart"] == {} and found["metrics"]["fid_randvgg"]["n"] == 48
+    assert found["apart"] == {} and found["metrics"]["fid_gridvgg"]["n"] == 48
     names = {Path(path).name for path in fingerprints(tmp_path / "eval")}
     pictures = {"convergence.png", "epochs.png", "galleries.png", "nearest.png"}
     assert names == {*pictures, "metrics.json"}
@@ -77,7 +77,7 @@ def test_a_conditional_model_is_reported_by_class_and_repeats(images: Path, tmp_
     assert list(apart) == CLASSES and {entry["metrics"]["recall"]["n"] for entry in apart.values()} == {12}
     assert sum(entry["metrics"]["precision"]["n"] for entry in apart.values()) == 40
     assert (tmp_path / "first" / "eval" / "classes.png").is_file()
-    first, again = (result["metrics"]["fid_randvgg"]["mean"] for result in results)
+    first, again = (result["metrics"]["fid_gridvgg"]["mean"] for result in results)
     assert again == pytest.approx(first, rel=1e-4)  # a sample's noise and class follow from its number
 
 

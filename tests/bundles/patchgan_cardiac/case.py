@@ -64,7 +64,7 @@ CASE = BundleCase(
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
     undrawn={"network_def#noise": 0},
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
-    metrics=frozenset({"fid_randvgg", "structure_faithfulness"}),
+    metrics=frozenset({"fid_gridvgg", "structure_faithfulness"}),
     logged=ACCURACIES | {"G_l1"},
 )
 arguments = CASE.arguments

@@ -54,7 +54,7 @@ def test_annotation_trains_on_perturbed_labels(annotating: Model) -> None:
     classes = len(info["classes"])
     assert info["network"]["arguments"]["out_channels"] == 2 + classes
     assert info["perturb"]["mix"] == 0.3
-    assert {"fid_randvgg", "structure_faithfulness", "annotation_dice", "condition_dice"} == set(
+    assert {"fid_gridvgg", "structure_faithfulness", "annotation_dice", "condition_dice"} == set(
         info["metrics"]
     )
     assert 0.5 < info["metrics"]["condition_dice"] < 1
@@ -124,7 +124,7 @@ def test_contrast_trains_on_images(contrasting: Model) -> None:
     info = contrasting[1]
     assert (info["condition"], info["condition_dir"], info["image_dir"]) == ("image", "native", "images")
     assert info["classes"] == [] and info["network"]["arguments"]["encoding"] == "image"
-    assert {"fid_randvgg", "ssim", "condition_ssim"} == set(info["metrics"])
+    assert {"fid_gridvgg", "ssim", "condition_ssim"} == set(info["metrics"])
 
 
 def test_contrast_is_evaluated_beside_the_condition_as_it_is(
@@ -132,7 +132,7 @@ def test_contrast_is_evaluated_beside_the_condition_as_it_is(
 ) -> None:
     shutil.copytree(contrasting[0], tmp_path / "run")
     result = evaluate(tmp_path / "run", contrasts)
-    assert result["leading"] == ["fid_randvgg"] and "structures" not in result
+    assert result["leading"] == ["fid_gridvgg"] and "structures" not in result
     assert not any("faithfulness" in name for name in result["metrics"])
     beside = result["metrics"]["mse"]["baselines"]
     assert set(beside) == {"condition", "mean_image", "nearest_mask", "real_real"}

@@ -47,7 +47,7 @@ def test_the_model_knows_how_it_was_made(trained: Trained) -> None:
     assert info["window_hu"] == [-200, 600] and info["nominal_hu"] is False
     assert (info["image_size"], info["axis"], info["spacing"]) == (32, "axial", None)
     assert info["slices"] == {"train": 20, "val": 8, "test": 4}
-    assert set(info["metrics"]) == {"fid_randvgg", "structure_faithfulness"}
+    assert set(info["metrics"]) == {"fid_gridvgg", "structure_faithfulness"}
     network = info["network"]["arguments"]
     assert (network["classes"], network["encoding"], network["levels"], network["width"]) == (
         8,
@@ -63,7 +63,7 @@ def test_evaluating_writes_metrics_by_structure_with_baselines(
     folder = tmp_path / "run"
     shutil.copytree(trained[0], folder)
     result = evaluate(folder, data)
-    assert set(result["metrics"]) >= {"fid_randvgg", "structure_faithfulness", "ssim", "psnr", "mae", "mse"}
+    assert set(result["metrics"]) >= {"fid_gridvgg", "structure_faithfulness", "ssim", "psnr", "mae", "mse"}
     assert set(result["structures"]) >= set(STRUCTURES)
     for name, metric in result["metrics"].items():
         assert len(metric["baselines"]) == 3, name

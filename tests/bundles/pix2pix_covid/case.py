@@ -57,7 +57,7 @@ CASE = BundleCase(
     augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},
     placeholders=lambda data: {"MASKS": str(data / "masks")},
     undrawn={"network_def#dropout": 0.0, "network_def#noise": 0},
-    metrics=frozenset({"fid_randvgg", "lesion_faithfulness"}),
+    metrics=frozenset({"fid_gridvgg", "lesion_faithfulness"}),
     logged=ACCURACIES | {"G_l1"},
 )
 arguments, BUNDLE, CONFIGS = CASE.arguments, CASE.root, CASE.configs

@@ -15,7 +15,7 @@ from tests.bundles.runs import Run, forked
 
 Trained = tuple[Path, Run]
 METRICS = {
-    *("fid_randvgg", "kid_randvgg", "lesion_faithfulness", "lesion_contrast_error"),
+    *("fid_gridvgg", "kid_gridvgg", "lesion_faithfulness", "lesion_contrast_error"),
     *("ssim", "psnr", "mae", "mse"),
 }
 # An oblique scan with its first axis to the right and its third to the feet.
@@ -45,7 +45,7 @@ def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
     assert info["image_size"] == 32 and info["standardiser"]["method"] == "none"
     assert info["slices"] == {"train": 20, "val": 8, "test": 4}
     assert (info["iteration"], info["epoch"]) == (20, 2)
-    assert set(info["metrics"]) == {"fid_randvgg", "lesion_faithfulness"}
+    assert set(info["metrics"]) == {"fid_gridvgg", "lesion_faithfulness"}
     assert (info["network"]["arguments"]["levels"], info["network"]["arguments"]["ngf"]) == (5, 4)
 
 
@@ -59,7 +59,7 @@ def test_evaluating_writes_metrics_with_baselines_and_pictures(
     assert run.code == 0, run.err
     result = read_json(folder / "eval" / "metrics.json")
     assert set(result["metrics"]) >= METRICS
-    assert result["leading"] == ["fid_randvgg", "lesion_faithfulness"]
+    assert result["leading"] == ["fid_gridvgg", "lesion_faithfulness"]
     for name, metric in result["metrics"].items():
         assert len(metric["baselines"]) == 3, name
         for values in (metric, *metric["baselines"].values()):

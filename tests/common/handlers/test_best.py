@@ -40,13 +40,14 @@ def test_the_best_by_a_metric_stays(tmp_path: Path, engine: Any, mode: str, winn
 
 def test_the_record_beside_the_model(tmp_path: Path, engine: Any) -> None:
     best = BestModel(tmp_path / "model.pt", metadata={"window": [-1000, 400]})
-    validate(best, engine, 8, {"fid_randvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": math.nan})
+    validate(best, engine, 8, {"fid_gridvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": math.nan})
     assert json.loads((tmp_path / "model.json").read_text()) == {
         "window": [-1000, 400],
         "iteration": 8,
         "epoch": 1,
         "score": 15.0,
-        "metrics": {"fid_randvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": None},
+        "val_smoothing": 1,
+        "metrics": {"fid_gridvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": None},
     }
 
 
@@ -66,6 +67,58 @@ def test_resumed_does_not_overwrite_a_better_model(tmp_path: Path, engine: Any) 
     assert weight(second.path) == 10
 
 
+NOISY = [9.0, 8.0, 2.0, 8.0, 7.0, 6.5, 6.0, 30.0, 7.0]  # lucky at the third, unlucky at the eighth
+
+
+@pytest.mark.parametrize(("smoothing", "winner"), [(1, 3), (3, 7)])
+def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothing: int, winner: int) -> None:
+    """Medians of three: 9, 8.5, 8, 8, 7, 7, 6.5, 6.5, 7. The weights of the seventh stay."""
+    best = BestModel(tmp_path / "model.pt", score="mae", smoothing=smoothing)
+    for iteration, value in enumerate(NOISY, 1):
+        validate(best, engine, iteration, {"mae": value})
+    assert weight(best.path) == winner == best.best_iteration
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["metrics"]["mae"] == NOISY[winner - 1] and record["val_smoothing"] == smoothing
+    assert record["score"] == {1: 2.0, 3: 6.5}[smoothing]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 6, 7, 8])
+def test_a_resumed_run_smooths_as_if_it_had_not_stopped(tmp_path: Path, engine: Any, stop: int) -> None:
+    def best() -> BestModel:
+        return BestModel(tmp_path / "model.pt", score="mae", smoothing=3)
+
+    first, second = best(), best()
+    for iteration, value in enumerate(NOISY[:stop], 1):
+        validate(first, engine, iteration, {"mae": value})
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for iteration, value in enumerate(NOISY[stop:], stop + 1):
+        validate(second, engine, iteration, {"mae": value})
+    assert second.state_dict() == {
+        "best_score": 6.5,
+        "best_iteration": 7,
+        "recent": [6.0, 30.0, 7.0],
+        "names": ["mae"],
+    }
+    assert weight(second.path) == 7
+
+
+def test_scores_of_another_metric_are_not_compared(
+    tmp_path: Path, engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run begun when models were chosen by another extractor, or before the names were stored."""
+    old = BestModel(tmp_path / "model.pt")
+    validate(old, engine, 10, {"fid_randvgg": 1.0})
+    without_names = {name: old.state_dict()[name] for name in ("best_score", "best_iteration")}
+    for number, state in enumerate([old.state_dict(), without_names]):
+        best = BestModel(tmp_path / "model.pt")
+        best.load_state_dict(state)
+        assert validate(best, engine, 20 + number, {"fid_gridvgg": 50.0, "ssim": 0.1})
+        assert weight(best.path) == 20 + number and best.best_score == 100.0
+        assert not validate(best, engine, 30, {"fid_gridvgg": 51.0})  # the same FID, whatever else
+    assert caplog.text.count("judged by another metric than before") == 2
+
+
 def test_nan_is_kept_only_until_there_is_a_number(tmp_path: Path, engine: Any) -> None:
     best = BestModel(tmp_path / "model.pt", score="mae")
     kept = [
@@ -80,6 +133,8 @@ def test_bad_settings_are_named(tmp_path: Path, engine: Any) -> None:
         BestModel(tmp_path / "model.pt", score="fid").update(engine, {"mae": 1.0})
     with pytest.raises(UserError, match="network 'generator'; it has G"):
         BestModel(tmp_path / "model.pt", "generator", score="mae").update(engine, {"mae": 1.0})
+    with pytest.raises(UserError, match="smoothing 0: give 1 or more"):
+        BestModel(tmp_path / "model.pt", smoothing=0)
     with pytest.raises(UserError, match="'lowest' is neither"):
         BestModel(tmp_path / "model.pt", mode="lowest")
 

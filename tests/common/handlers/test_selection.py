@@ -9,8 +9,8 @@ from common.handlers.selection import fid_then_faithfulness
 
 
 def test_faithfulness_decides_between_equal_fids_and_outweighs_a_small_gain() -> None:
-    ignores_lesions = {"fid_randvgg": 9.0, "lesion_faithfulness": 0.1}
-    draws_lesions = {"fid_randvgg": 10.0, "lesion_faithfulness": 0.9}
+    ignores_lesions = {"fid_gridvgg": 9.0, "lesion_faithfulness": 0.1}
+    draws_lesions = {"fid_gridvgg": 10.0, "lesion_faithfulness": 0.9}
     assert fid_then_faithfulness(draws_lesions) == pytest.approx(11.0)
     assert fid_then_faithfulness(ignores_lesions) == pytest.approx(17.1)
 

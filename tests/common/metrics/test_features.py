@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.metrics.features import extract, extractor_by_name
+from common.metrics.features import choosing_extractor, extract, extractor_by_name
 
 
 class Mean:
@@ -19,10 +19,16 @@ class Mean:
 
 
 def test_names() -> None:
-    extractor = extractor_by_name("randvgg")
-    assert extractor.name == "randvgg"
-    with pytest.raises(UserError, match="'vgg' is unknown; choose one of randvgg, inception, radimagenet"):
+    assert [extractor_by_name(name).name for name in ("gridvgg", "randvgg")] == ["gridvgg", "randvgg"]
+    names = "gridvgg, lite0, inception, radimagenet, randvgg"
+    with pytest.raises(UserError, match=f"'vgg' is unknown; choose one of {names}"):
         extractor_by_name("vgg")
+
+
+def test_an_extractor_blind_to_layout_chooses_no_checkpoint() -> None:
+    assert choosing_extractor("gridvgg").sees_layout is True
+    with pytest.raises(UserError, match=r"randvgg is blind to layout and cannot choose .* gridvgg or lite0"):
+        choosing_extractor("randvgg")
 
 
 def test_batches_do_not_change_the_features() -> None:

@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.metrics.fid import fid
-from common.metrics.randvgg import RandomVGG
+from common.metrics.randvgg import GridVGG, RandomVGG
 
 CHECK_MEAN = 0.44199  # of all features of two pictures
 CHECK_LAST = 0.24911  # the last feature of the second
+CHECK_CELLS = 0.206687  # mean square of the grid's features
+CHECK_LAST_CELL = 0.0256419  # the last of them of the second
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +85,52 @@ def test_an_enlarged_image_is_judged_like_the_original(network: RandomVGG) -> No
     difference = (network(small) - network(large)).norm() / size
     assert difference < 0.1
     assert (network(small) - network(blurred(small, 3))).norm() / size > 2 * difference
+
+
+@pytest.fixture(scope="module")
+def grid() -> GridVGG:
+    return GridVGG()
+
+
+def test_grid_features_begin_with_the_averages(network: RandomVGG, grid: GridVGG) -> None:
+    features = grid(pictures(3))
+    assert features.shape == (3, grid.dimension) and grid.dimension == 240 + 2 * 16 * 16 == 752
+    assert torch.allclose(features[:, :240], network(pictures(3)), atol=1e-6)
+    assert not features.requires_grad and features.dtype == torch.float32
+    assert (network.sees_layout, grid.sees_layout) == (False, True)
+
+
+def test_each_cell_sees_its_place_alone(grid: GridVGG) -> None:
+    """A disc in the upper right corner: the last stage, 240 + 256 on, changes in that corner's cell most."""
+    empty = torch.full((1, 1, 128, 128), -0.8)
+    image = empty.clone()
+    image[..., 4:28, 100:124] = 0.6
+    change = (grid(image) - grid(empty))[0]
+    for start in (240, 240 + 256):
+        cells = change[start : start + 256].view(4, 4, 16).norm(dim=-1)
+        assert cells.argmax() == 3  # the first row's last
+        assert cells[2:, :2].max() < 0.05 * cells[0, 3]
+
+
+def test_neither_the_averages_nor_the_grid_outweigh_the_other(grid: GridVGG) -> None:
+    features = grid(pictures(12))
+    lengths = [float(part.square().sum(1).mean()) for part in (features[:, :240], features[:, 240:])]
+    assert 0.5 < lengths[0] / lengths[1] < 2
+
+
+def test_the_grid_tells_upside_down_where_the_averages_hardly_do(network: RandomVGG, grid: GridVGG) -> None:
+    """Discs of the upper half of the image only."""
+    images = pictures(24, 64)
+    images[:, :, 32:] = -0.7
+    first, second = images[:12], images[12:]
+    rises = [
+        fid(extractor(first), extractor(second.flip(-2))) / fid(extractor(first), extractor(second))
+        for extractor in (network, grid)
+    ]
+    assert rises[0] < 3 < 4 < rises[1]
+
+
+def test_known_grid_features_guard_the_definition_of_the_metric(grid: GridVGG) -> None:
+    features = grid(pictures(2)).double()
+    assert float(features[:, 240:].square().mean()) == pytest.approx(CHECK_CELLS, rel=1e-4)
+    assert float(features[1, 751]) == pytest.approx(CHECK_LAST_CELL, rel=1e-3)

@@ -46,7 +46,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_leaves_a_model_its_log_and_pictures(work: Path) -> None:
     folder = work / "enhancer"
     about = read_json(folder / "models" / "model.json")
-    assert set(about["metrics"]) == {"fid_randvgg", "before_fid_randvgg", "lesion_faithfulness"}
+    assert set(about["metrics"]) == {"fid_gridvgg", "before_fid_gridvgg", "lesion_faithfulness"}
     assert about["window_hu"] == [-1000, 400] and set(about["splits"]) == {"train", "val"}
     network = ResnetGenerator(**about["network"]["arguments"])
     network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
@@ -111,5 +111,5 @@ def test_the_trained_enhancer_beats_the_untrained_one(work: Path, tmp_path: Path
     run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
     assert run.code == 0, run.err
     metrics = read_json(tmp_path / "run" / "models" / "model.json")["metrics"]
-    assert metrics["fid_randvgg"] < 0.8 * metrics["before_fid_randvgg"]
+    assert metrics["fid_gridvgg"] < 0.8 * metrics["before_fid_gridvgg"]
     assert metrics["lesion_faithfulness"] > 0.8

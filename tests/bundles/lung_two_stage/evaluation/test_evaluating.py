@@ -54,7 +54,7 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
     done = run("evaluating", "evaluate", work, tmp_path / "log", **given)
     assert done.code == 0, done.err
     found = read_json(tmp_path / "out" / "metrics.json")
-    assert {"composites", "enhanced", "real_real"} < set(found["table_3"]["fid_randvgg"])
+    assert {"composites", "enhanced", "real_real"} < set(found["table_3"]["fid_gridvgg"])
     assert "is_diagnosis_of_3" in found["table_3"] and found["nodules"]["contrast_kept"] == 1
     purpose = found["purpose"]["nodule"]
     assert set(purpose["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}

@@ -48,7 +48,7 @@ def test_it_trains(recipe: tuple[str, ...], work: Path, tmp_path: Path) -> None:
     assert info["layer"] == ("nodules" if nodules else "normals")
     assert info["classes"] == (["part_solid", "solid"] if nodules else [])
     assert info["network"]["arguments"]["channels"] == 1 + nodules
-    assert set(info["metrics"]) == {"fid_randvgg", "alpha_fid_randvgg"}
+    assert set(info["metrics"]) == {"fid_gridvgg", "alpha_fid_gridvgg"}
     assert not set(info["splits"]["train"]) & set(info["splits"]["test"] + info["splits"]["val"])
 
 

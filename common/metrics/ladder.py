@@ -1,0 +1,226 @@
+"""The distortion ladder: does a metric score what a radiologist would call worse as worse?
+
+Held-out real slices are compared with real slices of other patients, once as they are and once distorted. An
+extractor sees layout where anatomy in the wrong place scores above what real slices score against real ones.
+One that does not is blind to layout: its numbers say nothing about anatomy, and it chooses no checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from common.errors import UserError
+from common.metrics.features import FeatureExtractor, extract
+from common.metrics.kid import kid
+from common.random import generator
+
+REPEATS = 20
+UPPER = 0.975  # quantile of real against real over the splits
+LEAST = 4  # patients
+SEED = 0  # of shuffled blocks and noise: part of the ladder's definition
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """One step of the ladder.
+
+    Attributes:
+        name: for tables and pictures.
+        family: distortions of one family become stronger in the order of `LADDER`, and so must their scores.
+        apply: images (N, 1, H, W) in [-1, 1] -> the same shape and range.
+    """
+
+    name: str
+    family: str
+    apply: Callable[[Tensor], Tensor]
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """With a Gaussian of ``sigma`` pixels; the border is repeated."""
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma, sigma), mode="nearest"))
+
+
+def brightened(images: Tensor, share: float) -> Tensor:
+    """By ``share`` of the range from black to white, cut at white."""
+    return (images + 2 * share).clamp(-1, 1)
+
+
+def noisy(images: Tensor, share: float) -> Tensor:
+    """With white Gaussian noise, its standard deviation a ``share`` of the range; cut at black and white."""
+    drawn = generator(SEED, "ladder", "noise").standard_normal(tuple(images.shape))
+    return (images + 2 * share * torch.from_numpy(drawn).to(images)).clamp(-1, 1)
+
+
+def blocks_shuffled(images: Tensor, count: int) -> Tensor:
+    """Cut into ``count`` x ``count`` blocks that change places, in each image otherwise; 2 are quadrants.
+
+    A remainder of pixels at the lower and right border stays where it is.
+    """
+    height, width = images.shape[2] // count, images.shape[3] // count
+    numbers = generator(SEED, "ladder", "blocks", count)
+    shuffled = images.clone()
+    for image, source in zip(shuffled, images, strict=True):
+        order = _moving(count**2, numbers)
+        for place, origin in enumerate(order):
+            (y, x), (v, u) = divmod(place, count), divmod(int(origin), count)
+            block = source[:, v * height : (v + 1) * height, u * width : (u + 1) * width]
+            image[:, y * height : (y + 1) * height, x * width : (x + 1) * width] = block
+    return shuffled
+
+
+def _moving(count: int, numbers: np.random.Generator) -> np.ndarray:
+    """An order of 0 .. count - 1 in which more than half are not in their place."""
+    while True:
+        order = numbers.permutation(count)
+        if (order != np.arange(count)).sum() > count / 2:
+            return order
+
+
+def upside_down(images: Tensor) -> Tensor:
+    """The spine in front."""
+    return images.flip(-2)
+
+
+def two_right_lungs(images: Tensor) -> Tensor:
+    """The image's left half, which shows the patient's right side, mirrored onto the other half."""
+    half = images.shape[-1] // 2
+    mirrored = images.clone()
+    mirrored[..., -half:] = images[..., :half].flip(-1)
+    return mirrored
+
+
+def other_window(images: Tensor, lower: float = 0.1, upper: float = 0.7) -> Tensor:
+    """As a narrower window would show them: these shares of the range become black and white."""
+    unit = (images + 1) / 2
+    return ((unit - lower) / (upper - lower)).clamp(0, 1) * 2 - 1
+
+
+def mean_image(images: Tensor) -> Tensor:
+    """Each image is the mean of all."""
+    return images.mean(0, keepdim=True).expand_as(images)
+
+
+UPSIDE_DOWN, SHUFFLED, MEAN_IMAGE = "upside down", "quadrants shuffled", "mean image"
+LAYOUT = (UPSIDE_DOWN, SHUFFLED, MEAN_IMAGE)
+"""What an extractor that sees layout scores above real against real."""
+
+LADDER = (
+    *(Distortion(f"blurred, σ {sigma} px", "blur", partial(blurred, sigma=sigma)) for sigma in (1, 2, 4)),
+    *(
+        Distortion(f"brighter by {share:.0%}", "brightness", partial(brightened, share=share))
+        for share in (0.05, 0.1, 0.2)
+    ),
+    *(Distortion(f"noise of {share:.0%}", "noise", partial(noisy, share=share)) for share in (0.05, 0.1)),
+    Distortion("other window", "window", other_window),
+    Distortion("two right lungs", "mirror", two_right_lungs),
+    Distortion(UPSIDE_DOWN, "flip", upside_down),
+    Distortion(SHUFFLED, "blocks", partial(blocks_shuffled, count=2)),
+    Distortion("8 × 8 blocks shuffled", "blocks", partial(blocks_shuffled, count=8)),
+    Distortion(MEAN_IMAGE, "mean", mean_image),
+)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What one extractor made of the ladder: KID, which is 0 between sets of one distribution.
+
+    Attributes:
+        extractor: its name.
+        real: real slices against real slices of other patients, the mean over the splits.
+        bound: the upper bound of that, see `UPPER`.
+        scores: real against distorted, the mean over the splits, by the distortion's name.
+    """
+
+    extractor: str
+    real: float
+    bound: float
+    scores: dict[str, float]
+
+    @property
+    def unseen(self) -> list[str]:
+        """The distortions that score as real slices do."""
+        return [name for name, score in self.scores.items() if not score > self.bound]
+
+    @property
+    def sees_layout(self) -> bool:
+        """Whether all of `LAYOUT` score above the bound."""
+        return all(self.scores[name] > self.bound for name in LAYOUT)
+
+    def disordered(self, ladder: Sequence[Distortion] = LADDER) -> list[str]:
+        """The families in which a stronger distortion does not score above a weaker one."""
+        found = []
+        for family in dict.fromkeys(step.family for step in ladder):
+            scores = [self.scores[step.name] for step in ladder if step.family == family]
+            if any(not later > earlier for earlier, later in pairwise(scores)):
+                found.append(family)
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        return {
+            "extractor": self.extractor,
+            "sees_layout": self.sees_layout,
+            "disordered": self.disordered(),
+            "real_real": {"mean": self.real, "upper": self.bound},
+            "kid": self.scores,
+        }
+
+
+def climb(
+    images: Tensor,
+    patients: Sequence[str],
+    extractor: FeatureExtractor,
+    repeats: int = REPEATS,
+    seed: int = 0,
+    ladder: Sequence[Distortion] = LADDER,
+    distance: Callable[[Tensor, Tensor], float] = kid,
+) -> Climb:
+    """Scores every distortion, and real slices, against real slices of other patients.
+
+    The patients are split into halves ``repeats`` times; one half stays as it is, the other is distorted.
+    Features are computed once a distortion.
+
+    Args:
+        images: real ones (N, 1, H, W) in [-1, 1].
+        patients: whose each image is.
+        extractor: on the CPU.
+        distance: of two sets of features (n, D) and (m, D).
+    Raises:
+        UserError: fewer than four patients.
+    """
+    halves = list(_halves(patients, repeats, seed))
+    real = extract(extractor, images)
+    within = [distance(real[first], real[second]) for first, second in halves]
+    scores = {}
+    for step in ladder:
+        distorted = step.apply(images)
+        constant = distorted.stride(0) == 0  # one image, expanded: it needs to be looked at only once
+        features = extract(extractor, distorted[:1] if constant else distorted).expand_as(real)
+        found = [distance(real[first], features[second]) for first, second in halves]
+        scores[step.name] = float(np.mean(found))
+    return Climb(extractor.name, float(np.mean(within)), float(np.quantile(within, UPPER)), scores)
+
+
+def _halves(patients: Sequence[str], repeats: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    """The places of the images of one half of the patients and of the other, ``repeats`` times."""
+    names = sorted(set(patients))
+    if len(names) < LEAST:
+        raise UserError(
+            f"the distortion ladder needs images of at least {LEAST} patients, not {len(names)}; "
+            "give more, or say whose a file is with --patient_pattern"
+        )
+    for repeat in range(repeats):
+        drawn = generator(seed, "ladder", "halves", repeat).permutation(len(names))
+        chosen = {names[place] for place in drawn[: len(names) // 2]}
+        first = [place for place, name in enumerate(patients) if name in chosen]
+        second = [place for place, name in enumerate(patients) if name not in chosen]
+        yield first, second
