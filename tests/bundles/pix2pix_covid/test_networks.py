@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.networks.initialisation import initialise
+from tests.bundles.pix2pix_covid.case import CONFIGS
 
 MASK = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 
@@ -44,6 +46,19 @@ def test_all_norms_but_batch_draw_as_they_learn(norm: str) -> None:
             learning = network(MASK[:1])
         drawn = network.eval()(MASK[:1])
     assert torch.equal(drawn, learning) is (norm != "batch")
+
+
+def test_the_papers_recipe_draws_as_it_learns() -> None:
+    """Its batches are single images: running averages are of others."""
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("train", "paper")])
+    given = {name: value for name, value in parser.get("network_def").items() if not name.startswith("_")}
+    assert parser.get("batch_size") == 1 and given["levels"] == 8
+    torch.manual_seed(0)
+    network, mask = UnetGenerator(**{**given, "ngf": 1, "dropout": 0.0}), torch.ones(1, 1, 256, 256)
+    with torch.no_grad():
+        learning = network(mask)
+        assert torch.equal(network.eval()(mask), learning)
 
 
 def test_a_model_that_names_no_norm_has_the_one_of_its_time() -> None:

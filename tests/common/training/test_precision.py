@@ -75,10 +75,11 @@ def test_compiled_networks_train_with_a_penalty_as_eager_ones_do():
     results = []
     for compiled in (True, False):
         trainer = toy_trainer(max_epochs=1, kind="wasserstein", penalty=10.0, ema=0, compile=compiled)
+        trainer.networks["G"].net[2].p = 0.0  # compiled dropout draws other numbers
         trainer.run()
         assert (trainer.networks["G"]._compiled_call_impl is not None) is compiled
-        results.append({name: value for name, value in trainer.state.logs.items() if "D_" in name})
-    assert results[0] == pytest.approx(results[1], rel=1e-2)
+        results.append(dict(trainer.state.logs))
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
 
 
 def scaled(scaler, parameter, optimizer, gradient):
