@@ -100,12 +100,12 @@ class PairData(SplitData[PairDataset]):
             fit=fit,
         )
         self.datasets: dict[str, PairDataset] = {}
-        fit = standardiser_state is None
-        for name in self._wanted(parts, fit and standardise != "none"):
+        fitted = standardiser_state is None
+        for name in self._wanted(parts, fitted and standardise != "none"):
             training = name == "train"
             drawn = augmentation(augment, len(self.splits[name])) if training else None
             self.datasets[name] = self._load(
-                self.splits[name], fit_standardiser=fit and training, augment=drawn
+                self.splits[name], fit_standardiser=fitted and training, augment=drawn
             )
         logger.info(self.summary())
 
