@@ -106,12 +106,12 @@ class PairData(SplitData[PairDataset]):
             fit=fit,
         )
         self.datasets: dict[str, PairDataset] = {}
-        unfitted = standardiser_state is None
-        for name in self._wanted(parts, unfitted and standardise != "none"):
+        fitted = standardiser_state is None
+        for name in self._wanted(parts, fitted and standardise != "none"):
             training = name == "train"
             drawn = augmentation(augment, len(self.splits[name])) if training else None
             self.datasets[name] = self._load(
-                self.splits[name], fit_standardiser=unfitted and training, augment=drawn
+                self.splits[name], fit_standardiser=fitted and training, augment=drawn
             )
         logger.info(self.summary())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 
 class DrawnNoise(nn.Module):
@@ -20,6 +21,10 @@ class DrawnNoise(nn.Module):
     and the network stays a function of its condition that TorchScript and ONNX can hold. Beyond ``size``
     pixels that noise repeats.
 
+    The noise that comes in is white; its channels are laid out at several scales, by turns 1, 2, 8 and 32
+    pixels: fine ones for vessels, coarse ones for what else differs from patient to patient, such as the
+    outline of the body, which a mask does not tell and a convolution can hardly read from white noise.
+
     Args:
         channels: of noise.
         size: side of the bank.
@@ -29,23 +34,36 @@ class DrawnNoise(nn.Module):
     def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.size = channels, size
+        self.sides = [(1, 2, 8, 32)[channel % 4] for channel in range(channels)]
         self.levels = 256  # steps of a condition, between two whole numbers, that its noise depends on
         self.factor, self.modulus = 1103515245, 2147483647  # of a multiplicative congruential generator
         bank = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
         self.bank = nn.Parameter(bank, requires_grad=False)
 
     def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What the network sees (B, C, H, W), the condition (B, K, H, W), noise (B, channels, H, W)."""
+        """What the network sees (B, C, H, W), the condition (B, K, H, W), white noise (B, channels, H, W)."""
         if noise is None:
             if self.training:
                 shape = [x.shape[0], self.channels, x.shape[2], x.shape[3]]
                 noise = torch.randn(shape, dtype=x.dtype, device=x.device)
             else:
                 noise = self.of_condition(condition)
-        return torch.cat([x, noise.to(x.dtype)], dim=1)
+        return torch.cat([x, self.scaled(noise.to(x.dtype))], dim=1)
+
+    def scaled(self, noise: Tensor) -> Tensor:
+        """White noise (B, channels, H, W) at the channels' scales, of deviation about 1 all the same."""
+        height, width = noise.shape[2], noise.shape[3]
+        parts = []
+        for channel, side in enumerate(self.sides):
+            part = noise[:, channel : channel + 1]
+            if side > 1:  # fewer pixels drawn larger; a mean of neighbours has 2/3 of the deviation
+                part = part[:, :, : max(2, height // side), : max(2, width // side)]
+                part = 1.5 * interpolate(part, size=[height, width], mode="bilinear", align_corners=False)
+            parts.append(part)
+        return torch.cat(parts, dim=1)
 
     def of_condition(self, condition: Tensor) -> Tensor:
-        """The noise that belongs to conditions (B, K, H, W): (B, channels, H, W)."""
+        """The white noise that belongs to conditions (B, K, H, W): (B, channels, H, W)."""
         height, width, device = condition.shape[2], condition.shape[3], condition.device
         values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W)
         places = torch.arange(1, values.shape[1] + 1, device=device)

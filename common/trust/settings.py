@@ -97,10 +97,12 @@ class ReadingSettings:
 
 
 def _kind(info: Mapping[str, Any]) -> str:
-    """What the model's data set was, by an entry that only such a set writes."""
+    """What the model's data set was, by entries that only such a set writes."""
     if "intensity" in info:
         return STRUCTURES
-    return IMAGES if "flips" in info or "layer" in info else PAIRS
+    if "empty_masks" in info:
+        return PAIRS
+    return IMAGES if "fit" in info or "layer" in info else PAIRS  # older pairs said neither
 
 
 def _side(size: Any) -> int:

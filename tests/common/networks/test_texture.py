@@ -67,9 +67,20 @@ def test_drawn_noise_is_new_in_training_and_goes_by_torchs_generator() -> None:
 
 
 def test_noise_that_is_given_is_taken() -> None:
-    layer, condition, noise = DrawnNoise(2), masks(2), torch.randn(2, 2, 40, 40)
+    layer, condition, noise = DrawnNoise(1), masks(2), torch.randn(2, 1, 40, 40)
     for mode in (True, False):
         assert torch.equal(layer.train(mode)(condition, condition, noise)[:, 1:], noise)
+
+
+@pytest.mark.parametrize(("channel", "side"), [(0, 1), (1, 2), (2, 8), (3, 32), (5, 2)])
+def test_channels_have_their_scales_and_one_deviation(channel: int, side: int) -> None:
+    noise = torch.randn(64, 6, 128, 96, generator=torch.Generator().manual_seed(1))
+    found = DrawnNoise(6, size=8).scaled(noise)
+    assert found.shape == noise.shape
+    plane = found[:, channel, 32:-32, 32:-32]  # bilinear noise varies more at its border
+    assert float(plane.std()) == pytest.approx(1.0, abs=0.15 if side == 32 else 0.1)
+    jump = float((plane[:, 1:] - plane[:, :-1]).std())
+    assert jump == pytest.approx({1: 1.41, 2: 0.71, 8: 0.21, 32: 0.054}[side], rel=0.2)
 
 
 @pytest.mark.parametrize("size", [40, 9])

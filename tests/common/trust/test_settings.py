@@ -20,6 +20,8 @@ def test_what_stands_beside_a_model_says_how_to_read() -> None:
     assert images.standardiser is not None and images.standardiser.state() == look
     heart = {"image_size": 32, "intensity": {"kind": "percentile", "lower": 1, "upper": 99}}
     assert ReadingSettings.of(heart).kind == "structures"
+    masks = ReadingSettings.of({"image_size": 32, "fit": "pad", "empty_masks": "drop"})
+    assert (masks.kind, masks.fit) == ("pairs", "pad")
     assert ReadingSettings.of({"image_size": [96, 96]}).image_size == 96
 
 
