@@ -51,6 +51,17 @@ def test_unpacked_set_as_root_from_any_folder(tmp_path):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 8
 
 
+def test_the_users_pattern_tells_the_patients(tmp_path):
+    make_set(tmp_path / "lesions", patients=12)
+    words = ("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16)
+    result = run(*words, "--patient_pattern", r".*_org_0(\d)", cwd=tmp_path)
+    assert result.returncode == 1 and "2 patients cannot be split" in result.stderr  # 00x and 01x
+    result = run(*words, "--patient_pattern", r".*_org_(\d+)", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = read_splits(tmp_path / "out" / "splits.json")
+    assert sorted(chain(*table.values())) == [f"covid-semiseg-{patient:03d}" for patient in range(1, 13)]
+
+
 def test_errors_are_one_line(tmp_path):
     result = run("mosmed", "--root", ".", cwd=tmp_path)
     assert result.returncode == 1 and result.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ def all_alike(folder: Path) -> None:
 
 
 def one_paper(folder: Path) -> None:
-    for path in (folder / "covid").glob("covid[1-9]*.png"):
+    for path in (folder / "covid").glob("covid-paper[1-9]*.png"):
         path.unlink()
 
 
@@ -34,26 +34,26 @@ def no_images(folder: Path) -> None:
 
 
 def truncated(folder: Path) -> None:
-    path = folder / "covid" / "covid3-p1-1.png"
+    path = folder / "covid" / "covid-paper3-p1-1.png"
     path.write_bytes(path.read_bytes()[:100])
 
 
 def one_gray(folder: Path) -> None:
-    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(folder / "covid" / "covid3-p1-1.png")
+    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(folder / "covid" / "covid-paper3-p1-1.png")
 
 
 def colourful(folder: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(folder / "covid" / "covid3-p1-1.png")
+    Image.fromarray(picture).save(folder / "covid" / "covid-paper3-p1-1.png")
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (all_alike, "all 32 images are the same"),
     (one_paper, "cannot be split"),
     (no_images, "no images found"),
-    (truncated, "covid3-p1-1.png"),
-    (one_gray, "covid3-p1-1.png: every pixel has the same value"),
-    (colourful, "covid3-p1-1.png: the picture is in colour"),
+    (truncated, "covid-paper3-p1-1.png"),
+    (one_gray, "covid-paper3-p1-1.png: every pixel has the same value"),
+    (colourful, "covid-paper3-p1-1.png: the picture is in colour"),
     (shutil.rmtree, "no such folder"),
 ]
 

@@ -60,9 +60,14 @@ def test_training_patients_are_refused(trained: Trained, pairs: Path, changed: P
     assert f"{others}: patient {gone} is in the training split too" in refused.error
 
 
-def test_a_run_is_resumed_with_its_own_patients_only(trained: Trained, changed: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_a_run_is_resumed_with_its_own_patients_only(trained: Trained, pairs: Path, tmp_path: Path) -> None:
+    """As many slices as before, of somebody else."""
+    folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(trained[0], folder)
-    refused = forked(CASE.training(changed, folder, max_epochs=3, resume=True), tmp_path / "log")
+    shutil.copytree(pairs, data)
     gone = splits(trained)["train"][0]
+    new = next(name for name in (f"patient_{n}" for n in range(900, 999)) if drawn(name, 0) < 0.7)
+    for part in ("images", "masks"):
+        (data / part / f"{gone}.nii.gz").rename(data / part / f"{new}.nii.gz")
+    refused = forked(CASE.training(data, folder, max_epochs=3, resume=True), tmp_path / "log")
     assert f"split.json: patient {gone} was in train when the run began, no part now (2 so" in refused.error

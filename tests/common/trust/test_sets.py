@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.trust.gathering import refuse_seen
 from common.trust.sets import split_by_patient
 from tests.common.trust.made_textures import a_set, pictures
 
@@ -19,6 +20,16 @@ def test_halves_of_different_patients() -> None:
     assert set(split_by_patient(turned, 3)[0].patients) == set(here.patients)
     splits = {frozenset(split_by_patient(real, seed)[0].patients) for seed in range(8)}
     assert len(splits) > 1
+
+
+def test_held_out_patients_of_the_training_are_refused() -> None:
+    heldout = a_set(pictures(3, 0), "other", ["a", "b", "c"])
+    refuse_seen(heldout, {"train": ["d"], "val": ["a"], "test": ["b"]})
+    refuse_seen(heldout, {})
+    for train, found in ((["c", "b"], "b"), (["scan2"], "scan2")):
+        scans = replace(heldout, scans=["a", "b", "scan2"]) if found == "scan2" else heldout
+        with pytest.raises(UserError, match=f"other: patient {found} is held out, but the model was trained"):
+            refuse_seen(scans, {"train": train})
 
 
 def test_the_models_own_training_patients_decide() -> None:
