@@ -167,9 +167,9 @@ class Resamples:
     def share(self, values: Tensor) -> Value:
         """The mean of one value an image (N,) in [0, 1], mostly 0 or 1.
 
-        Where nearly all patients agree their spread says little, and Student's interval is far too short. This
-        one is Clopper and Pearson's for as many independent images as the patients' spread is worth (Korn &
-        Graubard 1998), for as many as there are patients where they all agree.
+        Where nearly all patients agree their spread says little, and Student's interval is far too short.
+        This one is Clopper and Pearson's for as many independent images as the patients' spread is worth
+        (Korn & Graubard 1998), for as many as there are patients where they all agree.
         """
         value = self.mean(values)
         if not value.bounded or not len(values):
@@ -403,7 +403,8 @@ def _without(parts: int) -> list[Tensor]:
 
 def _parts(groups: np.ndarray, strata: np.ndarray, most: int) -> tuple[Tensor, np.ndarray]:
     """Each image's part (N,), and each part's sample (P,): patients, or of many patients so many parts."""
-    parts, owners = np.zeros(len(groups), np.int64), []
+    parts = np.zeros(len(groups), np.int64)
+    owners: list[int] = []
     for number, stratum in enumerate(np.unique(strata)):
         here = strata == stratum
         names, places = np.unique(groups[here], return_inverse=True)
