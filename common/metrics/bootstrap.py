@@ -164,6 +164,28 @@ class Resamples:
         parts = torch.stack([values, torch.ones_like(values)], dim=1)  # (N, 2)
         return self.ratio(parts, lambda sums: float(sums[0] / sums[1]))
 
+    def share(self, values: Tensor) -> Value:
+        """The mean of one value an image (N,) in [0, 1], mostly 0 or 1.
+
+        Where nearly all patients agree their spread says little, and Student's interval is far too short.
+        This one is Clopper and Pearson's for as many independent images as the patients' spread is worth
+        (Korn & Graubard 1998), for as many as there are patients where they all agree.
+        """
+        value = self.mean(values)
+        if not value.bounded or not len(values):
+            return value
+        strata, (mean, images) = self.stratum_of_part, (value.mean, len(values))
+        without = torch.stack([(values * (self.parts != part)).sum() for part in range(len(strata))])
+        counts = torch.stack([(self.parts != part).sum() for part in range(len(strata))])
+        (pull,) = _pulls(mean, (without / counts).numpy(), strata)
+        variance = float(pull.var(ddof=1)) / len(pull)
+        worth = float(len(set(self.keys)))
+        if variance > 0 and 0 < mean < 1:
+            reach = (stats.t.ppf((1 + LEVEL) / 2, size - 1) for size in (images, len(pull)))
+            worth = min(mean * (1 - mean) / variance * (next(reach) / next(reach)) ** 2, float(images))
+        low, high = clopper_pearson(mean * worth, worth)
+        return replace(value, low=low, high=high)
+
     def ratio(self, parts: Tensor, statistic: Callable[[Tensor], float]) -> Value:
         """A function of sums over images, such as a ratio of means.
 
@@ -292,6 +314,14 @@ def percentile_interval(
     return low, high
 
 
+def clopper_pearson(hits: float, trials: float) -> tuple[float, float]:
+    """The interval of a share; whole numbers or not."""
+    tail = (1 - LEVEL) / 2
+    low = stats.beta.ppf(tail, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, hits + 1, trials - hits) if hits < trials else 1.0
+    return float(low), float(high)
+
+
 def t_interval(value: float, pulls: Sequence[np.ndarray], resamples: int) -> tuple[float, float]:
     """Student's interval, on each side widened to the bootstrap-t where that reaches farther.
 
@@ -373,7 +403,8 @@ def _without(parts: int) -> list[Tensor]:
 
 def _parts(groups: np.ndarray, strata: np.ndarray, most: int) -> tuple[Tensor, np.ndarray]:
     """Each image's part (N,), and each part's sample (P,): patients, or of many patients so many parts."""
-    parts, owners = np.zeros(len(groups), np.int64), []
+    parts = np.zeros(len(groups), np.int64)
+    owners: list[int] = []
     for number, stratum in enumerate(np.unique(strata)):
         here = strata == stratum
         names, places = np.unique(groups[here], return_inverse=True)

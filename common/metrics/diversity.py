@@ -128,7 +128,9 @@ def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resa
         places.setdefault(patient, []).append(place)
     for rows in places.values():
         part = int(resamples.parts[rows[0]])
-        found = sum(textures(images[some]).double().sum(0) for some in torch.tensor(rows).split(BATCH))
+        found = torch.zeros_like(sums[part])
+        for some in torch.tensor(rows).split(BATCH):
+            found += textures(images[some]).double().sum(0)
         sums[part] += found
         own[part] += torch.tensor([float(found @ found), len(rows) ** 2], dtype=torch.float64)
         counts[part] += len(rows)

@@ -47,7 +47,7 @@ class Nearest:
 
     def share(self, resamples: Resamples, level: float = COPIED) -> Value:
         """The share of copies with its interval."""
-        return resamples.mean(self.copied(level)).within(0, 1)
+        return resamples.share(self.copied(level))
 
     def ratios(self) -> Tensor:
         """(N,) distances as multiples of the usual one."""

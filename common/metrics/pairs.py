@@ -169,7 +169,7 @@ def owners_of(
         lengths: N and M.
     """
     names: dict[str, int] = {}
-    found = []
+    found: list[Tensor] = []
     for patients, length in zip((first, second), lengths, strict=True):
         own = [f"\0{len(found)} {place}" for place in range(length)] if patients is None else patients
         found.append(torch.tensor([names.setdefault(name, len(names)) for name in own], dtype=torch.int64))

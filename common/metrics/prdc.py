@@ -11,7 +11,6 @@ only.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class Manifolds:
         """
         resamples = {"precision": fake, "recall": real, "density": fake, "coverage": real}
         return {
-            name: resamples[name].mean(values).within(0, math.inf if name == "density" else 1)
+            name: resamples[name].share(values) if name != "density" else resamples[name].mean(values)
             for name, values in self.named().items()
         }
 

@@ -1,7 +1,7 @@
 """How often the intervals hold the truth, beside their nominal 95 %: a table for the docs.
 
-Each trial draws patients from a distribution whose truth is known, and some slices of each. For all numbers of
-patients, in about five minutes on one core::
+Each trial draws patients from a distribution whose truth is known, and some slices of each. For all numbers
+of patients, in about five minutes on one core::
 
     python -m tests.simulations.coverage --trials 1000
 """
@@ -74,7 +74,7 @@ def features(
 def true_kid(shift: float) -> float:
     """Of as good as infinitely many patients."""
     numbers = np.random.default_rng(99)
-    pairs = [(features(2000, numbers, 0, 1), features(2000, numbers, shift, 1)) for _ in range(8)]
+    pairs = [(features(1000, numbers, 0, 1), features(1000, numbers, shift, 1)) for _ in range(16)]
     return float(np.mean([kid(*pair) for pair in pairs])) if shift else 0.0
 
 
@@ -139,8 +139,8 @@ def fixed_set() -> Tensor:
 @cache
 def true_recall() -> float:
     """Of as good as infinitely many patients."""
-    real = features(3000, np.random.default_rng(96))
-    return prdc(real, fixed_set(), patients=(names(3000, "p"), None)).means()["recall"]
+    real = features(1000, np.random.default_rng(96))
+    return prdc(real, fixed_set(), patients=(names(1000, "p"), None)).means()["recall"]
 
 
 STATISTICS: dict[str, Trial] = {

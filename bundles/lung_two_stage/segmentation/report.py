@@ -17,7 +17,8 @@ from torch import Tensor
 from bundles.lung_two_stage.segmentation.evaluation import Comparison, Example
 from common.data.intensity import Window, to_unit
 from common.files import atomic_write, write_json
-from common.metrics.report import aligned, number
+from common.metrics.bootstrap import few_patients
+from common.metrics.report import aligned, with_interval
 from common.metrics.sheet import sheet, tiled
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"Sensitivity and CPM: {result['criterion']}; CPM is the mean sensitivity at 1/8 to 8 false\n"
         f"positives a scan, {result['cut']}.\nAccuracy: {result['accuracy']}."
     )
-    return f"{aligned(rows)}\n{note}"
+    few = few_patients(data["patients"])
+    return "\n".join([aligned(rows), note, *([] if few is None else [f"warning: {few}"])])
 
 
 def save_panel(path: str | os.PathLike[str], examples: Sequence[Example], window: Window) -> None:
@@ -123,5 +125,4 @@ def _picture(
 def _cell(value: Mapping[str, Any] | None) -> str:
     if value is None or value["mean"] is None:
         return "-"
-    low, high = value["interval"]
-    return f"{number(value['mean'])} [{number(low)}, {number(high)}]"
+    return with_interval(value)

@@ -129,6 +129,18 @@ def test_images_that_are_drawn_alike_are_one_patient() -> None:
     assert (found.mean, found.low, found.patients) == pytest.approx((wanted.mean, wanted.low, 4), abs=1e-9)
 
 
+def test_a_share_on_which_all_patients_agree_is_not_certain() -> None:
+    """Five patients of ten images, all 1: as five of five independent ones, (1 - 0.95) / 2 = low ** 5."""
+    patients = [str(index // 10) for index in range(50)]
+    drawn = Resamples.over(patients, 50, 200, numbers())
+    sure = drawn.share(torch.ones(50, dtype=torch.float64))
+    assert (sure.mean, sure.low, sure.high) == pytest.approx((1, 0.025 ** (1 / 5), 1))
+    single = Resamples.over(None, 50, 200, numbers()).share(torch.tensor([1.0] * 20 + [0.0] * 30).double())
+    assert (single.low, single.high) == pytest.approx((0.264, 0.548), abs=0.005)  # of 20 of 50
+    apart = drawn.share(torch.tensor([1.0] * 20 + [0.0] * 30, dtype=torch.float64))
+    assert apart.low < 0.1 and apart.high > 0.85  # whole patients: as two of five
+
+
 def test_a_quotient_has_fieller_s_interval() -> None:
     """Of two means: the ratio's error by the delta method where the denominator is certain."""
     above, below = (torch.from_numpy(numbers().normal(level, 0.3, 200)) for level in (3.0, 6.0))

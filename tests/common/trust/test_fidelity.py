@@ -69,7 +69,8 @@ def test_every_figure_has_its_baselines_and_is_plain() -> None:
     names = [figure.name for figure in section.figures]
     assert names == [*NAMES, "is_brightness"]
     for figure in section.figures:
-        assert set(figure.baselines) == {"real_real", "mean_image", "blurred_real"}
+        same = set() if figure.name.startswith("fid_infinity") else {"blurred_real"}
+        assert set(figure.baselines) == {"real_real", "mean_image"} | same
         assert figure.seed == 3 and figure.note
         assert not figure.value.bounded or figure.value.low <= figure.value.mean <= figure.value.high, (
             figure.name

@@ -33,7 +33,7 @@ def made_report(gate: GateState | None = None) -> Report:
             "fid_randvgg",
             Value(2.6, 2.1, 3.4, 40, 12),
             LOWER,
-            {"real_real": Value(0.3, NAN, NAN, 40, 2)},
+            {"real_real": few},
             "rv",
             7,
         ),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bundles.lung_two_stage.evaluation.table import (
+    BLURRED,
     REAL,
     SliceClassifierScores,
     compare,
@@ -53,7 +54,9 @@ def test_the_nearer_and_more_diverse_set_wins(table: dict) -> None:
 
 def test_sets_are_of_equal_numbers_and_real_ones_stand_beside(table: dict) -> None:
     assert table["fid_randvgg"]["far"]["n"] == table["fid_randvgg"]["near"]["n"] == 10
-    assert set(table["is_halves"]) == {"better", "near", "far", REAL}
+    assert set(table["is_halves"]) == {"better", "near", "far", REAL, BLURRED}
+    assert table["excess_kid_randvgg"][REAL]["mean"] == pytest.approx(0, abs=1e-9)
+    assert table["fid_randvgg"][BLURRED]["mean"] is None and table["kid_randvgg"][REAL]["patients"] == 10
     text = rows(table)
     assert text.splitlines()[0].split()[:4] == ["metric", "near", "far", REAL]
 

@@ -31,8 +31,9 @@ class Brightness:
 
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six nodules of each of ten patients: enough are held out."""
-    return made_nodules(each=6).save(tmp_path_factory.mktemp("banks") / "nodules")
+    """Two nodules of each of forty patients: enough are held out, of enough patients."""
+    patients = [f"P{number:02}" for number in range(40)]
+    return made_nodules(each=2, patients=patients).save(tmp_path_factory.mktemp("banks") / "nodules")
 
 
 def test_the_table(banks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,8 +46,11 @@ def test_the_table(banks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     }
     methods = result["methods"]
     assert {name: len(row["fid_pixels"]) for name, row in methods.items()} == {
-        **{"ours": 2, "other": 1, "real real": 1, "mean image": 1}
+        **{"ours": 2, "other": 1, "real real": 1, "mean image": 1, "blurred real": 1}
     }
+    excess = {name: row["excess_kid_pixels"][0]["mean"] for name, row in methods.items()}
+    assert (excess["real real"], excess["blurred real"]) == (pytest.approx(0), pytest.approx(1))
+    assert min(excess["ours"], excess["other"]) > 1 and result["held_out_patients"] >= 4
     fid = {name: row["fid_pixels"][0]["mean"] for name, row in methods.items()}
     assert fid["real real"] < min(fid["ours"], fid["other"])
     scores = {name: row["is_brightness"][0]["mean"] for name, row in methods.items()}
@@ -55,7 +59,8 @@ def test_the_table(banks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     table = (tmp_path / "eval" / "table.txt").read_text()
     assert table.strip() in capsys.readouterr().out
     assert table.splitlines()[0].split() == [
-        *("method", "is_brightness", "fid_pixels", "kid_pixels", "coverage", "copies_by_features", "models")
+        *("method", "is_brightness", "fid_pixels", "kid_pixels", "excess_kid_pixels"),
+        *("coverage", "copies_by_features", "models"),
     ]
     assert "±" in table.splitlines()[2] and "±" not in table.splitlines()[3]
     assert read_json(tmp_path / "eval" / "metrics.json") == result

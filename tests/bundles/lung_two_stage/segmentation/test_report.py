@@ -24,10 +24,11 @@ def test_the_report_of_a_comparison(tmp_path: Path) -> None:
     write_report(comparison, tmp_path, Window(-1000, 400), {"seed": 3})
     assert json.loads((tmp_path / "metrics.json").read_text())["seed"] == 3
     text = (tmp_path / "table.txt").read_text()
-    assert text.splitlines()[2].startswith("exact") and "0.500 [" in text
+    assert text.splitlines()[2].startswith("exact") and "0.500 [-]" in text
     points = next(line for line in text.splitlines() if line.startswith("points"))
     assert points.rstrip().endswith("-")  # no Dice of a method without masks
     assert "2 scans of 2 patients, 2 nodules in 2 of 2 slices" in text
+    assert "warning: only 2 patients: no intervals" in text
     with Image.open(tmp_path / "panel.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     for colour in (TRUE, FOUND):
