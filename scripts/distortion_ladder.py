@@ -18,14 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from common.arguments import Parser
 from common.data.intensity import window_by_name
 from common.errors import UserError, install_hook
 from common.files import write_json
 from common.metrics.features import extractor_by_name
-from common.metrics.ladder import REPEATS, climb
+from common.metrics.ladder import REPEATS, climb, evenly
 from common.metrics.ladder_picture import ladder_picture
 from common.trust.reading import ReadingSettings, read_set
 
@@ -47,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--extractor", default=DEFAULT, metavar="NAMES", help=f"with commas between them ({DEFAULT})")
     add("--image_size", type=int, default=128, metavar="N", help="side of the slices in pixels (128)")
     add("--window", default="lung", help="of images in HU (lung)")
-    add("--images", type=int, default=AT_MOST, metavar="N", help=f"at most, spread over all ({AT_MOST})")
+    add("--images", type=int, default=AT_MOST, metavar="N", help=f"at most, of all patients ({AT_MOST})")
     add("--repeats", type=int, default=REPEATS, metavar="N", help=f"splits by patient ({REPEATS})")
     add("--patient_pattern", metavar="REGEX", help="whose a file is: group 1 of its match in the name")
     add("--seed", type=int, default=0, help="of the splits (0)")
@@ -70,8 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
         patient_pattern=options.patient_pattern,
     )
     real = read_set(options.real, settings)
-    count = min(options.images, len(real))
-    real = real.chosen(torch.linspace(0, len(real) - 1, count).round().long().tolist())
+    real = real.chosen(evenly(real.patients, options.images))
+    count = len(real)
     if not 0 <= options.example < count:
         raise UserError(f"--example {options.example}: give one of 0 to {count - 1}")
     climbs = []

@@ -7,6 +7,7 @@ One that does not is blind to layout: its numbers say nothing about anatomy, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -208,6 +209,16 @@ def climb(
         found = [distance(real[first], features[second]) for first, second in halves]
         scores[step.name] = float(np.mean(found))
     return Climb(extractor.name, float(np.mean(within)), float(np.quantile(within, UPPER)), scores)
+
+
+def evenly(patients: Sequence[str], at_most: int) -> list[int]:
+    """The places of up to ``at_most`` images: the first of each patient, then the second of each ..."""
+    seen: Counter[str] = Counter()
+    rounds = []
+    for place, name in enumerate(patients):
+        rounds.append((seen[name], place))
+        seen[name] += 1
+    return sorted(place for _, place in sorted(rounds)[:at_most])
 
 
 def _halves(patients: Sequence[str], repeats: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -11,8 +11,8 @@ from common.metrics.randvgg import GridVGG, RandomVGG
 
 CHECK_MEAN = 0.44199  # of all features of two pictures
 CHECK_LAST = 0.24911  # the last feature of the second
-CHECK_CELLS = 0.206687  # mean square of the grid's features
-CHECK_LAST_CELL = 0.0256419  # the last of them of the second
+CHECK_CELLS = 0.0375092  # mean square of the grid's features
+CHECK_LAST_CELL = 0.214492  # the last of them of the second
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_grid_features_begin_with_the_averages(network: RandomVGG, grid: GridVGG
     assert (network.sees_layout, grid.sees_layout) == (False, True)
 
 
-def test_each_cell_sees_its_place_alone(grid: GridVGG) -> None:
-    """A disc in the upper right corner: the last stage, 240 + 256 on, changes in that corner's cell most."""
+def test_a_cell_sees_its_place_against_the_image(grid: GridVGG) -> None:
+    """A square in the upper right corner: that corner's cell changes most, all others alike."""
     empty = torch.full((1, 1, 128, 128), -0.8)
     image = empty.clone()
     image[..., 4:28, 100:124] = 0.6
@@ -109,13 +109,18 @@ def test_each_cell_sees_its_place_alone(grid: GridVGG) -> None:
     for start in (240, 240 + 256):
         cells = change[start : start + 256].view(4, 4, 16).norm(dim=-1)
         assert cells.argmax() == 3  # the first row's last
-        assert cells[2:, :2].max() < 0.05 * cells[0, 3]
+        assert cells[2:, :2].max() < 0.1 * cells[0, 3]
+        parts = change[start : start + 256].view(16, 16)
+        assert parts.sum(0).abs().max() < 1e-3 * cells.max()  # differences from an average sum to 0
 
 
 def test_neither_the_averages_nor_the_grid_outweigh_the_other(grid: GridVGG) -> None:
+    """The averages have more length, the grid more variance, both within a factor of twenty."""
     features = grid(pictures(12))
-    lengths = [float(part.square().sum(1).mean()) for part in (features[:, :240], features[:, 240:])]
-    assert 0.5 < lengths[0] / lengths[1] < 2
+    parts = features[:, :240], features[:, 240:]
+    lengths = [float(part.square().sum(1).mean()) for part in parts]
+    variances = [float(part.var(0).sum()) for part in parts]
+    assert 1 < lengths[0] / lengths[1] < 20 and 1 < variances[1] / variances[0] < 20
 
 
 def test_the_grid_tells_upside_down_where_the_averages_hardly_do(network: RandomVGG, grid: GridVGG) -> None:
