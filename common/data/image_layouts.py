@@ -13,7 +13,7 @@ import numpy as np
 from common.data.duplicates import connected, near_duplicate_groups
 from common.data.folders import files_by_stem, paired_files
 from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples, pattern_of
-from common.data.patients import is_dicom, names_patient, patient_of, series_of
+from common.data.patients import header_patient, is_dicom, names_patient, patient_of, series_of
 from common.data.persons import keep_scans_together
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem, with_hu_offset
@@ -174,7 +174,17 @@ def _are_patients(places: Sequence[Path]) -> bool:
     """Whether folders are one patient each rather than one class each."""
     if len(places) >= LEAST_PATIENTS and all(names_patient(place.name) for place in places):
         return True
-    return bool(places) and all(series_of(place) for place in places)
+    return bool(places) and all(_is_one_patients(place) for place in places)
+
+
+def _is_one_patients(place: Path) -> bool:
+    """Whether a folder holds DICOM series alone, one of them or several of one ``PatientID``."""
+    if any(_is_image(file) and not is_dicom(file) for file in place.rglob("*")):
+        return False
+    inner = [place, *(folder for folder in sorted(place.rglob("*")) if folder.is_dir())]
+    series = [folder for folder in inner if series_of(folder)]
+    named = {header_patient(folder) for folder in series}
+    return len(series) == 1 or (len(named) == 1 and "" not in named)
 
 
 def _names(classes: str | Sequence[str], known: Sequence[str]) -> list[str]:
@@ -215,8 +225,9 @@ def _records(folder: Path, pattern: str | None) -> Iterator[Sample]:
 def _of_patient(folder: Path, pattern: str | None) -> Iterator[Sample]:
     """What lies in the folder of one patient, named by the files (DICOM headers) or by the folder."""
     for record in _records(folder, pattern):
-        own = record.image == folder or record.group or pattern is not None
-        patient = record.patient if own or is_dicom(record.image) else patient_of(folder)
+        own = record.image == folder or pattern is not None
+        named = header_patient(record.image) if is_dicom(record.image) else ""
+        patient = record.patient if own else named or patient_of(folder)
         inner = "" if record.image == folder else folder.name
         yield replace(record, patient=patient, group="-".join(filter(None, [inner, record.group])))
 

@@ -83,7 +83,7 @@ def whose(image: Path, pattern: str | None = None, name: str | None = None) -> W
     text = stem(image) if name is None else name
     if pattern is not None:
         return _matched(text, pattern)
-    if name is None and (found := _of_header(image)):
+    if name is None and (found := header_patient(image)):
         return Whose(found, True)
     single = not is_volume(image) or is_single_slice(image)
     known = _IDENTIFIER.search(text) or _PUBLICATION.match(text) or _NUMBERED.match(text)
@@ -138,7 +138,7 @@ def _matched(text: str, pattern: str) -> Whose:
     return Whose(text if match[group] is None else match[group], True)
 
 
-def _of_header(image: Path) -> str:
+def header_patient(image: Path) -> str:
     """``PatientID`` of a DICOM file or series; of a file without one ``SeriesInstanceUID``; else ""."""
     try:
         first = source_parts(image)[0] if image.is_dir() else image

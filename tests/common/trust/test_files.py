@@ -76,8 +76,8 @@ def test_a_folder_with_one_dicom_series_is_one_image_of_the_patient_above_it(tmp
         dicom_series(tmp_path / "real" / patient / "CT", 3, seed)
     plain = ReadingSettings.of_any_generator(image_size=16)
     records = data_set(tmp_path / "real", plain)
-    assert [(record.image.name, record.patient) for record in records] == [("CT", "A"), ("CT", "B")]
-    assert [sample.index for sample in spread(records, "auto")] == [0, 1, 2] * 2
+    assert [(record.image.name, record.patient) for record in records] == [("CT", "A")] * 3 + [("CT", "B")] * 3
+    assert [sample.index for sample in records] == [0, 1, 2] * 2
 
 
 def test_dicom_files_of_several_series_in_one_folder_are_single_images(tmp_path: Path) -> None:
