@@ -145,8 +145,6 @@ def assign(samples: Sequence[Sample], table: Mapping[str, Sequence[str]]) -> dic
     return parts
 
 
-
-
 def _sites(samples: Sequence[Sample]) -> list[list[str]]:
     """The persons of each site with three or more, then all of them."""
     counts: dict[str, Counter[str]] = {}

@@ -175,4 +175,3 @@ def _is_image(file: Path) -> bool:
     """Of a path below the folder."""
     hidden = any(part.startswith(".") for part in file.parts)
     return not hidden and file.stem not in SHEETS and not set(BESIDE) & set(file.parts[:-1])
-

@@ -89,9 +89,7 @@ def test_who_is_one_person_with_a_training_patient_is_not_tested_on(tmp_path: Pa
     assert names(parts) == {"train": ["a"], "val": [], "test": ["e"]}
 
 
-def test_a_model_without_names_is_split_by_its_rule(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_without_names_is_split_by_its_rule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = samples(*"abcdefghijkl")
     rule = {"rule": RULE, "seed": 3, "fractions": [0.5, 0.25, 0.25]}
     parts = split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": rule})
