@@ -101,8 +101,8 @@ class EvaluationReport(CollectedReport):
     def _metrics(
         self, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor, train: tuple[Tensor, Tensor]
     ) -> dict[str, Any]:
-        patients = [sample.patient for sample in part.samples]
-        train_patients = [sample.patient for sample in self.train.samples]
+        patients = [sample.unit for sample in part.samples]
+        train_patients = [sample.unit for sample in self.train.samples]
         sources = baseline_sources(train[1], train_patients, labels, patients, self.seed)
         baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed, sources)
         owners = {name: [train_patients[place] for place in places] for name, places in sources.items()}

@@ -122,7 +122,7 @@ class SampleReport(CollectedReport):
         """For the images at these places of the three parts."""
         images = [torch.from_numpy(part.images[at]) for part, at in zip(self._parts, places, strict=True)]
         patients = [
-            [part.samples[place].patient for place in at]
+            [part.samples[place].unit for place in at]
             for part, at in zip(self._parts, places, strict=True)
         ]
         real = RealImages(images[0], patients[0], images[1], images[2], patients[2])
