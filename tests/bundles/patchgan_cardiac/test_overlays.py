@@ -135,7 +135,7 @@ def test_contrast_is_evaluated_beside_the_condition_as_it_is(
     assert result["leading"] == ["fid_gridvgg"] and "structures" not in result
     assert not any("faithfulness" in name for name in result["metrics"])
     beside = result["metrics"]["mse"]["baselines"]
-    assert set(beside) == {"condition", "mean_image", "nearest_mask", "real_real"}
+    assert set(beside) == {"condition", "mean_image", "nearest_mask", "real_real", "blurred_real"}
     assert beside["condition"]["mean"] < beside["real_real"]["mean"]
 
 

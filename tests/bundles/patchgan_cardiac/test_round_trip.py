@@ -66,7 +66,7 @@ def test_evaluating_writes_metrics_by_structure_with_baselines(
     assert set(result["metrics"]) >= {"fid_gridvgg", "structure_faithfulness", "ssim", "psnr", "mae", "mse"}
     assert set(result["structures"]) >= set(STRUCTURES)
     for name, metric in result["metrics"].items():
-        assert len(metric["baselines"]) == 3, name
+        assert len(metric["baselines"]) == 4, name
     assert result["metrics"]["mae"]["n"] == 4
     for name in ("panel.png", "panel_structures.png", "convergence.png"):
         with Image.open(folder / "eval" / name) as picture:

@@ -61,7 +61,7 @@ def test_evaluating_writes_metrics_with_baselines_and_pictures(
     assert set(result["metrics"]) >= METRICS
     assert result["leading"] == ["fid_gridvgg", "lesion_faithfulness"]
     for name, metric in result["metrics"].items():
-        assert len(metric["baselines"]) == 3, name
+        assert len(metric["baselines"]) == 4, name
         for values in (metric, *metric["baselines"].values()):
             assert set(values) >= {"mean", "interval", "n"} and len(values["interval"]) == 2
         assert name in run.out
