@@ -40,6 +40,8 @@ class Value:
         low, high: NaN where there is no interval, as with fewer than three patients.
         n: images.
         patients: that the interval is over; of two sets the fewer. None where images are independent.
+        p_zero: two-sided p-value of Student's test that the true value is 0; NaN where there is no interval.
+            Of use for differences, see `common.metrics.comparison.holm`.
     """
 
     mean: float
@@ -47,6 +49,7 @@ class Value:
     high: float
     n: int
     patients: int | None = None
+    p_zero: float = math.nan
 
     @property
     def bounded(self) -> bool:
@@ -263,8 +266,9 @@ class Resamples:
         none = Value(value, math.nan, math.nan, images, self.patients)
         if self._too_few(strata) or not (math.isfinite(value) and np.isfinite(without).all()):
             return none
-        low, high = t_interval(value, _pulls(value, without, strata), len(self.counts))
-        return replace(none, low=low, high=high)
+        pulls = _pulls(value, without, strata)
+        low, high = t_interval(value, pulls, len(self.counts))
+        return replace(none, low=low, high=high, p_zero=p_of_zero(value, pulls))
 
     def _too_few(self, strata: np.ndarray) -> bool:
         fewest = int(np.bincount(strata).min()) if len(strata) else 0
@@ -359,12 +363,29 @@ def fieller_interval(once: np.ndarray, pulls: Sequence[np.ndarray]) -> tuple[flo
     return float((squared[0, 1] - root) / squared[1, 1]), float((squared[0, 1] + root) / squared[1, 1])
 
 
+def p_of_zero(value: float, pulls: Sequence[np.ndarray]) -> float:
+    """The two-sided p-value of Student's test of a value against 0, with Welch's degrees of freedom.
+
+    Args:
+        pulls: as of `t_interval`.
+    """
+    variances = [float(pull.var(ddof=1)) / len(pull) for pull in pulls]
+    error = math.sqrt(sum(variances))
+    if error <= 1e-12 * max(abs(value), 1e-300):
+        return 0.0 if value else 1.0
+    return float(2 * stats.t.sf(abs(value) / error, _freedom(variances, [len(pull) for pull in pulls])))
+
+
 def _quantile(variances: Sequence[float], sizes: Sequence[int]) -> float:
     """Student's, with Welch's degrees of freedom."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, _freedom(variances, sizes)))
+
+
+def _freedom(variances: Sequence[float], sizes: Sequence[int]) -> float:
+    """Welch's degrees of freedom."""
     total = sum(variances)
     below = sum(each**2 / (size - 1) for each, size in zip(variances, sizes, strict=True))
-    freedom = total**2 / below if below > 0 else min(sizes) - 1
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return total**2 / below if below > 0 else min(sizes) - 1
 
 
 def _studentised(pulls: Sequence[np.ndarray], error: float, resamples: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.metrics.bootstrap import Resamples, Value
+from common.metrics.bootstrap import LEVEL, Resamples, Value
 
 Metric = Callable[[NDArray, NDArray], float]  # (a test slice's outcome (N, ...), counts (N,)) -> number
 
@@ -65,20 +65,58 @@ class TrainingComparison:
         return replace(value, n=images)
 
 
-def sentence(task: str, metric: str, differences: Mapping[str, Value]) -> str:
-    """What the differences of a metric to training with real slices alone say, and no more."""
+def holm(differences: Mapping[str, Value]) -> dict[str, float]:
+    """The p-values of differences that are judged together, adjusted for their number (Holm 1979).
+
+    Returns:
+        By name; NaN for a difference without a p-value, which does not count among them.
+
+    Example:
+        >>> two = {"a": Value(1.0, 0.5, 1.5, 9, 9, 0.01), "b": Value(1.0, 0.1, 1.9, 9, 9, 0.04)}
+        >>> holm(two)
+        {'a': 0.02, 'b': 0.04}
+    """
+    known = sorted((each.p_zero, name) for name, each in differences.items() if not math.isnan(each.p_zero))
+    adjusted, highest = dict.fromkeys(differences, math.nan), 0.0
+    for rank, (p, name) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[name] = highest
+    return adjusted
+
+
+def sentence(
+    task: str,
+    metric: str,
+    differences: Mapping[str, Value],
+    adjusted: Mapping[str, float] | None = None,
+    to: str = "real slices alone",
+) -> str:
+    """What the differences of a metric to another training say, and no more.
+
+    Args:
+        task: what was trained.
+        metric: of the differences.
+        differences: by regime.
+        adjusted: p-values of `holm` where more differences are judged together; None for these alone.
+        to: the training that they are differences to.
+    """
+    ps = holm(differences) if adjusted is None else adjusted
     parts = [
-        f"{regime} {_verdict(value)} ({metric} {_shown(value)})" for regime, value in differences.items()
+        f"{regime} {_verdict(value, ps[regime])} ({metric} {_shown(value)})"
+        for regime, value in differences.items()
     ]
-    return f"{task}, against real slices alone: {'; '.join(parts) or 'nothing was compared'}"
+    return f"{task}, against {to}: {'; '.join(parts) or 'nothing was compared'}"
 
 
-def _verdict(value: Value) -> str:
+def _verdict(value: Value, p: float) -> str:
+    """Clear differences have an interval without 0 and are clear among all that are judged together."""
     if not math.isfinite(value.mean):
         return "cannot be judged"
     if not value.bounded:
         return "cannot be judged with so few patients"
-    return "is better" if value.low > 0 else "is worse" if value.high < 0 else "is not clearly different"
+    if p >= 1 - LEVEL or value.low <= 0 <= value.high:
+        return "is not clearly different"
+    return "is better" if value.low > 0 else "is worse"
 
 
 def _shown(value: Value) -> str:

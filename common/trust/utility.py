@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.comparison import TrainingComparison, sentence
+from common.metrics.comparison import TrainingComparison, holm, sentence
 from common.random import generator
 from common.training.in_memory import Budget
 from common.trust.findings import HIGHER, Figure, Line, Plot, Section
@@ -152,13 +152,15 @@ def statement(
     task: Task, differences: Mapping[str, Value], gains: Mapping[int, Value], seeds: int, learns: bool = True
 ) -> str:
     """What the figures say, whichever way they point; little where real images alone teach nothing."""
+    adjusted = holm({**differences, **{str(percent): gain for percent, gain in gains.items()}})
     named = {name.replace("_", " "): value for name, value in differences.items()}
-    words = [sentence(f"{task.name.capitalize()} of held-out real patients", task.metric, named)]
+    own = {name.replace("_", " "): adjusted[name] for name in differences}
+    words = [sentence(f"{task.name.capitalize()} of held-out real patients", task.metric, named, own)]
     if gains:
         few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
-        said = sentence("adding synthetic images", task.metric, few)
-        words.append(said[0].upper() + said[1:].replace("real slices alone", "as many real ones alone"))
-        words.append(WHOLE_GENERATOR)
+        own = {f"with {percent} % of the real patients": adjusted[str(percent)] for percent in gains}
+        said = sentence("adding synthetic images", task.metric, few, own, "as many real ones alone")
+        words += [said[0].upper() + said[1:], WHOLE_GENERATOR]
     doubt = "" if learns else "Cannot be judged: real images alone teach the network hardly anything. "
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from bundles.lung_two_stage.diagnosis.slices import CATEGORY, NODULE, SliceItems, Slices
-from bundles.lung_two_stage.diagnosis.sources import REAL, REGIMES, Sources
+from bundles.lung_two_stage.diagnosis.sources import OVERSAMPLED, REAL, REGIMES, Sources
 from bundles.lung_two_stage.diagnosis.tasks import Task
 from common.data.augment import Augmentation
-from common.metrics.bootstrap import Resamples, resample_counts
-from common.metrics.comparison import TrainingComparison, sentence
+from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.comparison import Metric, TrainingComparison, holm, sentence
 from common.random import generator
 from common.training.in_memory import Budget, fit, seeded
 
@@ -26,7 +26,7 @@ class Utility:
 
     Args:
         sources: the sets.
-        regimes: of `REGIMES`; ``real`` is what the others are compared with.
+        regimes: of `REGIMES`; ``real`` and ``oversampled`` are what the others are compared with.
         seeds: trainings of each regime; the same first weights and order for all regimes of a seed.
         budget: of each training.
         resamples: of the bootstrap over test patients and seeds.
@@ -64,18 +64,25 @@ class Utility:
             name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
             for name, metric in task.metrics.items()
         }
-        compared = [regime for regime in self.regimes if regime != REAL and REAL in self.regimes]
         name, leading = next(iter(task.metrics.items()))
-        differences = {regime: judge.difference(regime, REAL, leading) for regime in compared}
+        differences = {base: self._differences(judge, base, leading) for base in (REAL, OVERSAMPLED)}
         return {
             "seeds": len(self.seeds),
             "test_slices": len(test),
             "test_patients": len(set(test.patients)),
             "metrics": metrics,
             "by_seed": {regime: judge.by_seed(regime, leading) for regime in self.regimes},
-            "differences": {regime: value.plain() for regime, value in differences.items()},
-            "sentence": sentence(task.name, name, differences),
+            "differences": {regime: value.plain() for regime, value in differences[REAL].items()},
+            "differences_to_oversampled": {
+                regime: value.plain() for regime, value in differences[OVERSAMPLED].items()
+            },
+            "sentence": _sentence(task.name, name, differences),
         }
+
+    def _differences(self, judge: TrainingComparison, base: str, metric: Metric) -> dict[str, Value]:
+        """Of the regimes to ``base``; `OVERSAMPLED` is compared with what has synthetic slices only."""
+        others = [regime for regime in self.regimes if regime not in (REAL, base)]
+        return {regime: judge.difference(regime, base, metric) for regime in others if base in self.regimes}
 
     def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
         wanted = CATEGORY if task.name == CATEGORY else NODULE
@@ -94,3 +101,19 @@ class Utility:
             found.append(task.outcome(network, test))
             logger.info(f"{task.name}, {regime}, seed {seed}: trained on {len(items)} slices")
         return found
+
+
+def _sentence(task: str, metric: str, differences: Mapping[str, Mapping[str, Value]]) -> str:
+    """What the differences to real slices as they are say, and those to real slices with their few nodules
+    repeated, which costs nothing: all judged together."""
+    family = {
+        f"{regime}, {base}": value for base, part in differences.items() for regime, value in part.items()
+    }
+    adjusted = holm(family)
+    names = {REAL: "real slices alone", OVERSAMPLED: "real slices with their nodules repeated"}
+    parts = [
+        sentence(task, metric, part, {regime: adjusted[f"{regime}, {base}"] for regime in part}, names[base])
+        for base, part in differences.items()
+        if part or base == REAL
+    ]
+    return ". ".join(parts)

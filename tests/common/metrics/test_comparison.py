@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.comparison import TrainingComparison, sentence
+from common.metrics.comparison import TrainingComparison, holm, sentence
 
 
 def mean(outcome: np.ndarray, counts: np.ndarray) -> float:
@@ -56,6 +56,24 @@ def test_the_sentence_follows_the_numbers() -> None:
         "few cannot be judged with so few patients (auc +0.300)"
     )
     assert sentence("nodule", "auc", {}).endswith("nothing was compared")
+
+
+def test_many_differences_are_judged_together() -> None:
+    """Holm's steps by hand: 3 p-values times 3, 2 and 1, none below the one before."""
+    values = {name: Value(0.1, 0.01, 0.2, 9, 9, p) for name, p in (("a", 0.02), ("b", 0.011), ("c", 0.021))}
+    assert holm(values) == pytest.approx({"b": 0.033, "a": 0.04, "c": 0.04})
+    more = {**values, "d": Value(0.1, 0.01, 0.2, 9, 9, 0.03), "e": Value(0.2, math.nan, math.nan, 9, 2)}
+    assert holm(more)["b"] == pytest.approx(0.044) and holm(more)["a"] == pytest.approx(0.06)
+    assert math.isnan(holm(more)["e"])
+    said = sentence("nodule", "auc", {"a": more["a"]}, holm(more), "others")
+    assert said == "nodule, against others: a is not clearly different (auc +0.100 [+0.010, +0.200])"
+    assert "a is better" in sentence("nodule", "auc", {"a": more["a"]})
+
+
+def test_a_difference_has_students_p_value() -> None:
+    """Of 4 slices that gain 0, 1, 1 and 2: t = 1 / (0.8165 / 2) = 2.449 with 3 degrees of freedom."""
+    difference = made([[0.0, 0, 0, 0]], [[0.0, 1, 1, 2]]).difference("both", "real", mean)
+    assert difference.p_zero == pytest.approx(0.0917, abs=1e-4)
 
 
 def test_seeds_are_drawn_too() -> None:

@@ -49,6 +49,18 @@ def test_a_comparison_is_whole_and_repeats() -> None:
     assert found["metrics"]["auc"]["both"]["n"] == 12 and len(found["by_seed"]["real"]) == 2
     difference = np.mean(found["by_seed"]["both"]) - np.mean(found["by_seed"]["real"])
     assert found["differences"]["both"]["mean"] == pytest.approx(difference)
+    assert found["differences_to_oversampled"] == {}
+
+
+def test_synthetic_slices_are_compared_with_repeated_nodules_too() -> None:
+    utility = Utility(sources(), ["real", "oversampled", "both"], 1, TINY, resamples=5)
+    found = utility.compare(classification("nodule", make, 2))
+    assert set(found["differences"]) == {"oversampled", "both"}
+    assert set(found["differences_to_oversampled"]) == {"both"}
+    values = {regime: found["metrics"]["auc"][regime]["mean"] for regime in ("oversampled", "both")}
+    gain = found["differences_to_oversampled"]["both"]["mean"]
+    assert gain == pytest.approx(values["both"] - values["oversampled"])
+    assert "nodule, against real slices with their nodules repeated: both" in found["sentence"]
 
 
 def test_the_segmenter_and_the_categories_are_compared_alike() -> None:
