@@ -17,7 +17,6 @@ from torch import Tensor
 
 from common.metrics.features import FeatureExtractor, extract
 from common.random import generator
-from common.trust.orientations import WAYS, turned
 from common.trust.planted import harmless, planted_copies
 from common.trust.registration import WHOLE, Matches, Registration, nearest_of_patients
 from common.trust.sets import Sets
@@ -88,7 +87,6 @@ class Copies:
         owners: of the reference images, as numbers.
         planted: by the kind of copy of some training images.
         harmless: by the name of a set that is no copy.
-        features: (M, D) of the pool's images.
         told: which copies are looked for.
     """
 
@@ -99,7 +97,6 @@ class Copies:
     owners: Tensor
     planted: Mapping[str, Evidence]
     harmless: Mapping[str, Evidence]
-    features: Tensor
     told: str
 
     @property
@@ -131,12 +128,17 @@ class Copies:
 
 
 def find_copies(
-    sets: Sets, extractor: FeatureExtractor, seed: int = 0, device: torch.device | str = "cpu"
+    sets: Sets,
+    extractor: FeatureExtractor,
+    moved: Sequence[Tensor],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Copies:
     """Looks synthetic, some real, planted and harmless images up in the pool of all real ones.
 
     Args:
-        extractor: on ``device`` already; each image that is looked up is shown to it in eight orientations.
+        extractor: on ``device`` already.
+        moved: features (M, D) of the pool, training images first, once for each of the `WAYS`.
     """
     training, pool = len(sets.real), torch.cat([sets.real.images, sets.heldout.images])
     names = [*sets.real.patients, *sets.heldout.patients]
@@ -151,11 +153,10 @@ def find_copies(
     own[len(groups[0]) : len(groups[0]) + len(chosen)] = patients[chosen]
     queries = torch.cat(groups)
     search = Registration(pool, patients, len(queries))
-    features = extract(extractor, pool, device=device)
-    moved = (extract(extractor, turned(queries, name), device=device) for name in WAYS)
-    views = {**search.matches(queries, own), extractor.name: by_features(list(moved), features, patients, own)}
+    features = extract(extractor, queries, device=device)
+    views = {**search.matches(queries, own), extractor.name: by_features(features, moved, patients, own)}
     reference = slice(len(groups[0]), len(groups[0]) + len(chosen))
-    found = _evidence(views, reference, training)
+    found = evidence(views, reference, training)
     starts = [0, *torch.tensor([len(group) for group in groups]).cumsum(0).tolist()]
     parts = [found.part(start, len(group)) for start, group in zip(starts, groups, strict=False)]
     trained = torch.arange(len(numbers)) < len(set(sets.real.patients))
@@ -167,7 +168,6 @@ def find_copies(
         patients[chosen],
         dict(zip(planted, parts[2:], strict=False)),
         dict(zip(easy, parts[2 + len(planted) :], strict=True)),
-        features,
         search.told,
     )
 
@@ -182,26 +182,32 @@ def _spread(patients: Tensor, most: int) -> Tensor:
     return torch.tensor(sorted(place for _, place in sorted(order)[:most]))
 
 
-def by_features(moved: Sequence[Tensor], references: Tensor, patients: Tensor, own: Tensor) -> Matches:
+def by_features(features: Tensor, moved: Sequence[Tensor], patients: Tensor, own: Tensor) -> Matches:
     """The nearest patients by features; similarities are 1 - distance^2 / 2, as those of unit vectors are.
 
     Args:
-        moved: features (N, D) of the queries, once for each of the `WAYS` that they are turned.
-        references: (M, D).
+        features: (N, D) of the queries.
+        moved: (M, D) of the references, once for each way that they are turned.
         patients: (M,) numbers from 0.
         own: (N,) of each query the patient who does not count, -1 for none.
     """
     parts = []
     for rows in torch.arange(len(own)).split(QUERIES):
-        apart = torch.stack([torch.cdist(each[rows], references) for each in moved])  # (8, n, M)
+        apart = torch.stack([torch.cdist(features[rows], each) for each in moved])  # (8, n, M)
         nearest, ways = apart.min(0)
         images = nearest_of_patients(-nearest, patients, own[rows])
         parts.append((1 - nearest.gather(1, images).double().square() / 2, images, ways.gather(1, images)))
     return Matches(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def _evidence(views: Mapping[str, Matches], reference: slice, training: int) -> Evidence:
-    """The view in which each image is most outstandingly near, in units of the reference images' spread."""
+def evidence(views: Mapping[str, Matches], reference: slice, training: int) -> Evidence:
+    """The view in which each image is most outstandingly near, in units of the reference images' spread.
+
+    Args:
+        views: by name, one of them `WHOLE`.
+        reference: which of the images that were looked up are real ones without their own patients.
+        training: how many of the pool's images are training images; they come first.
+    """
     scores = torch.stack([_standardised(_nearness(each.distances), reference) for each in views.values()])
     highest, which = scores.max(0)
     rows = torch.arange(len(highest))

@@ -170,7 +170,7 @@ def counts_of(copies: Copies) -> Counts:
 
 
 def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
-    """The smallest share of copies among the synthetic images that would have closed the gate nine times in ten.
+    """The smallest share of copies of the synthetic images that would have closed the gate nine times in ten.
 
     Copies of training images drawn at random hit their patients with the share that was found of those
     planted.

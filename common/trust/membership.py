@@ -21,12 +21,13 @@ from common.random import generator
 CHANCE = 0.5
 
 
-def by_patient(distances: Tensor, patients: Sequence[str]) -> Tensor:
-    """The mean distance (P,) of each patient's images, of distances (N,); patients in order of appearance."""
+def by_patient(values: Tensor, patients: Sequence[str]) -> Tensor:
+    """The mean (P, ...) float64 of each patient's values (N, ...); patients in order of appearance."""
     names = {name: place for place, name in enumerate(dict.fromkeys(patients))}
     owners = torch.tensor([names[patient] for patient in patients])
-    sums = torch.zeros(len(names), dtype=torch.float64).index_add(0, owners, distances.double())
-    return sums / owners.bincount()
+    sums = torch.zeros(len(names), *values.shape[1:], dtype=torch.float64)
+    counts = owners.bincount().view(-1, *[1] * (values.ndim - 1))
+    return sums.index_add(0, owners, values.double()) / counts
 
 
 def membership_auc(members: Tensor, others: Tensor, weights: Tensor | None = None) -> float:

@@ -46,7 +46,7 @@ def pose_grids(poses: Tensor, side: int) -> Tensor:
 
 
 def planted_copies(images: Tensor, numbers: np.random.Generator) -> Mapping[str, Tensor]:
-    """Each kind of copy of all ``images`` (N, 1, S, S), by its name; halves are of an image and the next one."""
+    """Each kind of copy of all ``images`` (N, 1, S, S) by name; halves are of an image and the next one."""
     still = torch.zeros(len(images))
 
     def drawn(most: float) -> Tensor:
@@ -80,7 +80,7 @@ def harmless(
 
 
 def principal_samples(training: Tensor, count: int, numbers: np.random.Generator) -> Tensor:
-    """Draws (count, 1, S, S) of a normal distribution along the training images' first principal components."""
+    """Draws (count, 1, S, S) of a normal distribution along the training images' principal components."""
     values = training.flatten(1)
     few = min(COMPONENTS, len(values) - 1)
     _, lengths, axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value, percentile_interval, resample_counts
-from common.metrics.features import FeatureExtractor
+from common.metrics.features import FeatureExtractor, extract
 from common.random import generator
 from common.trust.copies import Copies, find_copies
-from common.trust.distances import PIXELS, Distances, distances, spaces
+from common.trust.distances import PIXELS, Distances, distances, pixel_distances, turned_features
 from common.trust.findings import AS_REAL, LOWER, Figure, Section
 from common.trust.gate import Gate, release_gate, similarities
 from common.trust.membership import CHANCE, membership
@@ -20,7 +20,7 @@ from common.trust.orientations import Found
 from common.trust.privacy_pictures import copies_picture, distance_plots, roc_plot
 from common.trust.privacy_words import statement, warnings
 from common.trust.sets import Sets
-from common.trust.shift import Shift, domain_shift
+from common.trust.shift import domain_shift
 
 RESAMPLES = 500
 REAL_REAL, CHANCE_NAME = "real_real", "chance"
@@ -28,7 +28,7 @@ MANY = 1000
 """Patients on either side, with fewer of whom nothing is said of 0.1 %."""
 NOTES = {
     "distance": "Median distance to the nearest training image as a multiple of the held-out images'.",
-    "copies": "Share of images outstandingly near to a training patient; of sets that are no copies beside it.",
+    "copies": "Share of images outstandingly near to a training patient; beside it of sets without copies.",
     "membership_auc": "Chance that a training patient is nearer to the synthetic images than a held-out one.",
     "membership_tpr": "Share of training patients recognised where {} % of held-out ones are taken for such.",
 }
@@ -49,19 +49,24 @@ def privacy(
     are the held-out images.
 
     Args:
-        extractor: on ``device`` already; each image is shown to it in eight orientations.
+        extractor: on ``device`` already; each real image is shown to it in eight orientations.
         resamples: of the bootstrap, over patients where several are known.
         max_similarity: see `common.trust.gate.release_gate`.
     Raises:
         UserError: ``max_similarity`` is no correlation.
     """
-    found = {name: distances(sets, space) for name, space in spaces(sets, extractor, device).items()}
-    copies = find_copies(sets, extractor, seed, device)
+    count = len(sets.real)
+    pool = turned_features(extractor, torch.cat([sets.real.images, sets.heldout.images]), device)
+    moved = ((way, each[:count], each[count:]) for way, each in enumerate(pool))
+    drawn = extract(extractor, sets.synthetic.images, device=device)
+    found = {PIXELS: pixel_distances(sets), extractor.name: distances(drawn, pool[0][count:], moved)}
+    copies = find_copies(sets, extractor, pool, seed, device)
     usual = similarities(sets.heldout.images, found[PIXELS].heldout)
     nearest = _nearest(sets, copies, found[PIXELS].synthetic)
     similar = 1 - nearest.distances.square() / 2
     gate = release_gate(copies, similar, nearest.indices.tolist(), max_similarity, seed)
-    shift = _shift(sets, copies, seed)
+    ids = sets.real.patients, sets.heldout.patients
+    shift = domain_shift(pool[0][:count], pool[0][count:], ids, seed)
     figures = [_copies(copies, seed, resamples)]
     for name, each in found.items():
         figures += _figures(name, each, sets, seed, resamples)
@@ -85,8 +90,8 @@ def privacy(
 
 
 def _nearest(sets: Sets, copies: Copies, pixels: Found) -> Found:
-    """Each synthetic image's nearest training image: the one it is outstandingly near to, if any, or else that
-    by patterns. The distance is that of the more similar of the two."""
+    """Each synthetic image's nearest training image: that which it is outstandingly near to, if any, or else
+    the one by patterns. The distance is that of the more similar of the two."""
     near = copies.hits(copies.synthetic)[0]
     similar = torch.maximum(similarities(sets.synthetic.images, pixels), copies.synthetic.training)
     return Found(
@@ -94,11 +99,6 @@ def _nearest(sets: Sets, copies: Copies, pixels: Found) -> Found:
         torch.where(near, copies.synthetic.images, pixels.indices),
         torch.where(near, copies.synthetic.ways, pixels.ways),
     )
-
-
-def _shift(sets: Sets, copies: Copies, seed: int) -> Shift:
-    training, heldout = copies.features.split([len(sets.real), len(sets.heldout)])
-    return domain_shift(training, heldout, (sets.real.patients, sets.heldout.patients), seed)
 
 
 def _copies(copies: Copies, seed: int, resamples: int) -> Figure:

@@ -13,7 +13,7 @@ from common.trust.distances import PIXELS, Distances
 from common.trust.findings import Line, Picture, Plot
 from common.trust.gate import Gate
 from common.trust.membership import by_patient, roc
-from common.trust.orientations import WAYS, Found, turned_back
+from common.trust.orientations import WAYS, Found, turned
 from common.trust.sets import Sets
 from common.trust.sheets import sheet_png
 
@@ -116,4 +116,4 @@ def _distribution(space: str, synthetic: Tensor, heldout: Tensor) -> Plot:
 def _nearest(training: Tensor, found: Found, order: Tensor) -> Tensor:
     """Nearest training images (N, 1, S, S) of some queries, turned as these lie."""
     pairs = zip(found.indices[order].tolist(), found.ways[order].tolist(), strict=True)
-    return torch.cat([turned_back(training[index : index + 1], WAYS[way]) for index, way in pairs])
+    return torch.cat([turned(training[index : index + 1], WAYS[way]) for index, way in pairs])

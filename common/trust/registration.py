@@ -105,7 +105,8 @@ class Registration:
     def _view(self, queries: Tensor, own: Tensor, view: str) -> Matches:
         poses = self._poses(view)
         few = max(CHUNK // len(self.coarse), 1)
-        parts = [self._found(*part, poses, view) for part in zip(queries.split(few), own.split(few), strict=True)]
+        split = zip(queries.split(few), own.split(few), strict=True)
+        parts = [self._found(*part, poses, view) for part in split]
         return Matches(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
     def _found(self, queries: Tensor, own: Tensor, poses: Tensor, view: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,18 +125,17 @@ class Registration:
         shifts = SHIFTS if self.pairs <= SHIFT_SEARCH else (0.0,)
         full = view == WHOLE and self.pairs <= FULL_SEARCH
         scales, angles = (SCALES, ANGLES) if full else ((1.0,), (0.0,))
-        rows = [(math.log(scale), angle, down, across) for scale, angle, down, across in product(scales, angles, shifts, shifts)]
-        return torch.tensor(rows)
+        return torch.tensor(list(product(map(math.log, scales), angles, shifts, shifts)))
 
     def _grid(self, patterns: Tensor, poses: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
-        """The highest similarity (N, M) of queries (N, D) over ways and poses, and which pose of all it is."""
+        """The highest similarity (N, M) of queries (N, D) over ways and poses, and which of all it is."""
         best = torch.full((len(patterns), len(self.coarse)), -1.0)
         at = torch.zeros(best.shape, dtype=torch.int64)
-        few = max(CHUNK // best.numel(), 1)
+        few = max(CHUNK // max(best.numel(), self.coarse.numel()), 1)
         for way, name in enumerate(WAYS):
             upright = turned(self.coarse, name)
             for first, part in zip(range(0, len(poses), few), poses.split(few), strict=True):
-                moved = torch.cat([_patterns(_moved(upright, pose), under) for pose in part])
+                moved = _patterns(_moved(upright, part), under)  # (T * M, D)
                 similar = (patterns @ moved.T).abs_().view(len(patterns), len(part), -1)  # (N, T, M)
                 highest, which = similar.max(1)
                 better = highest > best
@@ -187,7 +187,8 @@ def window(view: str, side: int) -> Tensor:
     radius = (line[:, None].square() + line[None].square()).sqrt()
     disc = ((1.05 - radius) * side / 4).clamp(0, 1)
     down, across = (line[:, None] > 0).float(), (line[None] > 0).float()
-    return disc * {WHOLE: torch.ones(1), "left": 1 - across, "right": across, "upper": 1 - down, "lower": down}[view]
+    halves = dict(zip(HALVES, (1 - across, across, 1 - down, down), strict=True))
+    return disc * halves[view] if view in halves else disc
 
 
 def _patterns(images: Tensor, weights: Tensor) -> Tensor:
@@ -199,11 +200,12 @@ def _patterns(images: Tensor, weights: Tensor) -> Tensor:
     return F.normalize(centred, eps=LEAST)
 
 
-def _moved(images: Tensor, pose: Tensor) -> Tensor:
-    """Images (N, 1, s, s), all in one pose (4,)."""
-    grid = pose_grids(pose[None], images.shape[-1])
-    layers = images.transpose(0, 1)  # (1, N, s, s)
-    return F.grid_sample(layers, grid, padding_mode="border", align_corners=False).transpose(0, 1)
+def _moved(images: Tensor, poses: Tensor) -> Tensor:
+    """Images (M, 1, s, s) in each of the poses (T, 4): (T * M, 1, s, s), all in the first pose first."""
+    grid = pose_grids(poses, images.shape[-1])
+    layers = images.transpose(0, 1).expand(len(poses), -1, -1, -1)  # (T, M, s, s)
+    moved = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
+    return moved.flatten(0, 1)[:, None]
 
 
 def _local(targets: Tensor, references: Tensor, start: Tensor, under: Tensor, free: bool) -> Tensor:

@@ -47,7 +47,7 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     kept = _kept(sets.synthetic.names, flagged)
     if not kept:
         raise UserError(
-            f"{source}: all {len(sets.synthetic)} images are too near to a training image; nothing was written"
+            f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
     with remade_folder(output_dir, MANIFEST) as folder:
         for file, names in _by_file(kept).items():
@@ -127,7 +127,6 @@ def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
         "threshold": gate.threshold,
         "calibrated": gate.calibrated,
         "gate": gate.verdict,
-        "gate_open": gate.open,
         "released": [name for name in sets.synthetic.names if name in kept],
         "left_out": rows,
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from common.random import generator
+from common.trust.membership import by_patient
 
 SPLITS = 499
 """Splits of the patients at random; 499 and the true one make the p-value a multiple of 1/500."""
@@ -46,7 +47,7 @@ def domain_shift(
         training, heldout: features (N, D) and (M, D).
         patients: of both, one id an image; each patient counts once.
     """
-    means = torch.cat([_means(part, ids) for part, ids in zip((training, heldout), patients, strict=True)])
+    means = torch.cat([by_patient(training, patients[0]), by_patient(heldout, patients[1])])
     means = (means - means.mean(0)) / means.std(0).clamp(min=1e-6)  # (P, D)
     trained = len(set(patients[0]))
     numbers = generator(seed, "shift")
@@ -58,11 +59,3 @@ def domain_shift(
     apart = (weights @ means).square().sum(1)
     usual = apart[1:].median().clamp(min=torch.finfo(torch.float64).tiny)
     return Shift(float(apart[0] / usual), float((apart >= apart[0]).double().mean()))
-
-
-def _means(features: Tensor, patients: Sequence[str]) -> Tensor:
-    """The mean features (P, D) of each patient."""
-    names = {name: place for place, name in enumerate(dict.fromkeys(patients))}
-    owners = torch.tensor([names[patient] for patient in patients])
-    sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64).index_add(0, owners, features.double())
-    return sums / owners.bincount()[:, None]

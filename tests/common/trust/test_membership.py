@@ -49,7 +49,7 @@ def test_a_patient_counts_once() -> None:
 
 
 def test_clustered_slices_are_no_evidence() -> None:
-    """Patients alike in truth, 25 slices each that hardly differ: the interval covers chance as often as stated."""
+    """Patients alike in truth, 25 slices each that hardly differ: the interval covers chance as stated."""
     covered = 0
     for seed in range(100):
         numbers = generator(seed, "clusters")
@@ -69,5 +69,6 @@ def test_recognised_at_a_share_of_false_alarms() -> None:
     assert recognised(members, others, 0.01) == 0.75  # the one other at 2.5 is allowed
     assert recognised(members, others, 0.05) == 0.75 and recognised(members, others, 0.06) == 1
     assert recognised(members, others[:50], 0.01) == 0.5  # one of fifty would be too many
-    found = membership(members, others, (["a", "b", "c", "d"], [*map(str, range(100))]), rate=0.01, resamples=50)
+    ids = (["a", "b", "c", "d"], [*map(str, range(100))])
+    found = membership(members, others, ids, rate=0.01, resamples=50)
     assert found.mean == 0.75 and found.low <= 0.75 <= found.high
