@@ -99,9 +99,8 @@ class Counts:
     def p_value(self, hit: int | None = None) -> float:
         """Of both tests together (Bonferroni), with ``hit`` training patients instead of those that were."""
         here = self.hit if hit is None else hit
-        both = side_p_value(here, self.hit_heldout, self.trained, self.heldout, self.odds), many_p_value(
-            here, self.images, self.rank, self.reference
-        )
+        side = side_p_value(here, self.hit_heldout, self.trained, self.heldout, self.odds)
+        both = side, many_p_value(here, self.images, self.rank, self.reference)
         return min(1.0, 2 * min(both))
 
     @property
@@ -214,19 +213,24 @@ def release_gate(
     Raises:
         UserError: ``max_similarity`` is no correlation.
     """
-    known = {"similarities": similar.tolist(), "nearest": [int(place) for place in nearest]}
-    known["scores"] = copies.synthetic.scores.tolist()
-    if max_similarity is not None:
-        return _by_similarity(similar, _checked(max_similarity), known)
-    counts = counts_of(copies)
-    hits = copies.hits(copies.synthetic)[0]
-    order = copies.synthetic.scores.argsort(descending=True, stable=True).tolist()
+    found = copies.synthetic
+    given = max_similarity is not None
+    measure = similar if given else found.scores
+    threshold = _checked(max_similarity) if max_similarity is not None else copies.threshold
+    hits = similar > threshold if given else copies.hits(found)[0]
+    order = measure.argsort(descending=True, stable=True).tolist()
     flagged = [place for place in order if hits[place]]
+    places = [int(place) for place in nearest]
+    known = similar.tolist(), places, found.scores.tolist()
+    if given:
+        verdict = CLOSED if flagged else OPEN
+        return Gate(verdict, threshold, flagged, _given(flagged, threshold), *known, calibrated=False)
+    counts = counts_of(copies)
     p_value, noticed = counts.p_value(), smallest_noticed(copies, counts, seed)
     sure = int(beyond_doubt(copies).sum())
     verdict = _verdict(counts, p_value, sure, noticed)
     reason = _reason(verdict, counts, len(flagged), sure, p_value, noticed)
-    return Gate(verdict, copies.threshold, flagged, reason, **known, p_value=p_value, noticed=noticed)
+    return Gate(verdict, threshold, flagged, reason, *known, p_value=p_value, noticed=noticed)
 
 
 def beyond_doubt(copies: Copies) -> Tensor:
@@ -244,18 +248,15 @@ def _verdict(counts: Counts, p_value: float, sure: int, noticed: float) -> str:
     return OPEN if noticed <= COARSEST else UNDECIDED
 
 
-def _by_similarity(similar: Tensor, threshold: float, known: dict[str, list]) -> Gate:
-    order = similar.argsort(descending=True, stable=True).tolist()
-    flagged = [place for place in order if similar[place] > threshold]
-    many = f"{len(flagged)} synthetic images are" if flagged else "no synthetic image is"
-    reason = f"{many} more similar to a training image than the given {threshold:.3g}"
-    return Gate(CLOSED if flagged else OPEN, threshold, flagged, reason, **known, calibrated=False)
-
-
 def _checked(similarity: float) -> float:
     if not -1 <= similarity <= 1:
         raise UserError(f"max_similarity {similarity}: a correlation between -1 and 1, such as 0.95")
     return float(similarity)
+
+
+def _given(flagged: Sequence[int], threshold: float) -> str:
+    many = f"{len(flagged)} synthetic images are" if flagged else "no synthetic image is"
+    return f"{many} more similar to a training image than the given {threshold:.3g}"
 
 
 def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: float, noticed: float) -> str:

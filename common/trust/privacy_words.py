@@ -41,8 +41,8 @@ def warnings(sets: Sets, usual: Tensor, gate: Gate, shift: Shift) -> list[str]:
     if shift.found:
         said.append(
             f"held-out images differ from training images {shift.ratio:.2g} times as much as parts "
-            f"split at random by patient do (p = {shift.p_value:.2g}): are they from another hospital or scanner? Then "
-            "they say little of how near images like the training ones may come to them"
+            f"split at random by patient do (p = {shift.p_value:.2g}): are they from another hospital or "
+            "scanner? Then they say little of how near images like the training ones may come to them"
         )
     if float(usual.max()) > NEARLY_ONE:
         place = int(usual.argmax())

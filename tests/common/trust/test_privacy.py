@@ -18,7 +18,6 @@ from common.trust.gate import Gate, release_gate
 from common.trust.planted import principal_samples
 from common.trust.privacy import privacy
 from common.trust.reading import ReadingSettings, read_set
-from common.trust.sets import Sets
 from tests.common.trust import copy_cases
 from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with, turned
 
@@ -29,6 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privacy_pictures, "SHOWN", 2)
     monkeypatch.setattr(registration, "FULL_SEARCH", 0)
     monkeypatch.setattr(registration, "FINE", 16)
+    monkeypatch.setattr(distances, "MOST_PAIRS", 0)
     monkeypatch.setattr(copies, "PLANTED", 4)
     monkeypatch.setattr(copies, "HARMLESS", 4)
 
