@@ -22,7 +22,9 @@ from common.trust.registration import WHOLE, Matches, Registration, nearest_of_p
 from common.trust.sets import Sets
 
 LEVEL = 0.05
-"""Share of real patients of whom an image exceeds the threshold."""
+"""Share of real patients of whom an image exceeds the threshold, at most."""
+REACHED = 0.9
+"""Share of planted copies that are far beyond it."""
 SOURCES = 2
 """The patients nearest but this many are the measure: a blend has two sources."""
 MOST_REFERENCE = 600
@@ -100,11 +102,6 @@ class Copies:
     told: str
 
     @property
-    def rank(self) -> int:
-        """Which of the patients' highest scores is the threshold, from 1."""
-        return max(1, math.floor(LEVEL * (len(self.usual) + 1)))
-
-    @property
     def usual(self) -> Tensor:
         """(R,) the highest score of an image of each patient in the reference, the highest first."""
         each = torch.full((len(self.trained),), -torch.inf, dtype=torch.float64)
@@ -113,8 +110,20 @@ class Copies:
 
     @property
     def threshold(self) -> float:
-        """The score above which an image is outstandingly near to a patient."""
-        return float(self.usual[self.rank - 1])
+        """The score above which an image is outstandingly near to a patient.
+
+        It lies half way, on a scale of ratios, between what an image of 5 % of real patients exceeds and what
+        90 % of planted copies reach; it is the former where these reach less.
+        """
+        rank = max(1, math.floor(LEVEL * (len(self.usual) + 1)))
+        reached = torch.cat([each.scores for each in self.planted.values()]).quantile(1 - REACHED)
+        least = max(float(self.usual[rank - 1]), FLOOR)
+        return math.sqrt(least * max(least, float(reached)))
+
+    @property
+    def rank(self) -> int:
+        """One more than there are patients in the reference of whom an image exceeds the threshold."""
+        return 1 + int((self.usual > self.threshold).sum())
 
     def hits(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Which images (N,) bool are outstandingly near to a training patient, and to a held-out one."""

@@ -83,7 +83,7 @@ class Counts:
         trained, heldout: patients.
         hit, hit_heldout: how many of them were hit.
         reference: patients whose images were looked up to find the threshold.
-        rank: how many of these exceed it, with the one who is at it.
+        rank: one more than of these exceed it.
         odds: how many times as many images there are of a training patient as of a held-out one.
     """
 
@@ -146,8 +146,9 @@ def many_p_value(hit: int, images: int, rank: int, reference: int) -> float:
     """How likely so many training patients or more are hit by images of as many other patients.
 
     A share of real patients hits others too: the share above the r-th highest of m scores is
-    Beta(r, m + 1 - r) distributed, whatever the scores are, so the count is beta-binomial. If several images
-    are of one patient, fewer are hit.
+    Beta(r, m + 1 - r) distributed, whatever the scores are, so the count is beta-binomial (and not more where
+    the threshold lies between that score and the next higher one). If several images are of one patient,
+    fewer are hit.
     """
     return float(betabinom.sf(hit - 1, images, rank, reference + 1 - rank))
 
