@@ -22,7 +22,7 @@ from common.trust.orientations import WAYS, turned
 from common.trust.planted import pose_grids
 
 COARSE, FINE = 16, 32
-"""Sides of the images in the first and the second stage, in pixels."""
+"""Sides of the images in the first and the second stage, in pixels; smaller images stay as they are."""
 NEAREST = 6
 """Patients of which each query's nearest image is laid on it."""
 SCALES = (0.8, 0.89, 1.0, 1.12, 1.25)
@@ -111,7 +111,7 @@ class Registration:
 
     def _found(self, queries: Tensor, own: Tensor, poses: Tensor, view: str) -> tuple[Tensor, Tensor, Tensor]:
         """Similarities, images and ways (N, K) each, the most similar first."""
-        under = window(view, COARSE)
+        under = window(view, self.coarse.shape[-1])
         best, at = self._grid(_patterns(small_images(queries, COARSE), under), poses, under)  # (N, M)
         images = nearest_of_patients(best, self.patients, own)  # (N, K)
         chosen = at.gather(1, images)  # of the poses, the ways outside
@@ -147,7 +147,7 @@ class Registration:
         """Similarities (N, K) float64 after the local search."""
         count, few = images.shape
         upright = torch.stack([turned(self.fine, name)[:, 0] for name in WAYS])  # (8, M, s, s)
-        under = window(view, FINE)
+        under = window(view, self.fine.shape[-1])
         found = []
         for rows in torch.arange(count).split(QUERIES):
             references = upright[ways[rows].flatten(), images[rows].flatten()][:, None]
