@@ -155,14 +155,17 @@ def many_p_value(hit: int, images: int, rank: int, reference: int) -> float:
 
 def counts_of(copies: Copies) -> Counts:
     """Patients that the synthetic images hit."""
-    hits = [copies.patients[copies.synthetic.images[near]].unique() for near in copies.hits(copies.synthetic)]
+    hit, apart = (
+        len(copies.patients[copies.synthetic.images[near]].unique()) for near in copies.hits(copies.synthetic)
+    )
     trained, heldout = int(copies.trained.sum()), int((~copies.trained).sum())
     images = int(copies.trained[copies.patients].sum())
     return Counts(
         len(copies.synthetic),
         trained,
         heldout,
-        *(len(each) for each in hits),
+        hit,
+        apart,
         reference=len(copies.usual),
         rank=copies.rank,
         odds=(images / trained) / ((len(copies.patients) - images) / heldout),

@@ -43,8 +43,8 @@ def closes_by_images(copies: Copies) -> bool:
 
 def rows(repeats: int) -> Iterator[str]:
     """The table's lines."""
-    heads = ("training / held-out patients", "unseen patients x slices", "nominal")
-    heads += ("by patients", "one image beyond doubt", "images as units")
+    heads = ["training / held-out patients", "unseen patients x slices", "nominal"]
+    heads += ["by patients", "one image beyond doubt", "images as units"]
     yield f"| {' | '.join(heads)} |"
     yield "| --- " * len(heads) + "|"
     for case in CASES:

@@ -28,9 +28,9 @@ from tests.common.trust.made_patients import made_copies
 from tests.common.trust.made_textures import pictures
 
 
-def answer(copies: Copies, **settings: float) -> Gate:
+def answer(copies: Copies) -> Gate:
     found = copies.synthetic
-    return release_gate(copies, found.training, found.images.tolist(), **settings)
+    return release_gate(copies, found.training, found.images.tolist())
 
 
 def test_which_patients_are_hit_is_fishers_exact_test() -> None:
