@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -176,12 +176,13 @@ def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     """The smallest share of copies of the synthetic images that would have closed the gate nine times in ten.
 
     Copies of training images drawn at random hit their patients with the share that was found of those
-    planted.
+    planted; of the held-out patients as many are hit as real images of other patients hit.
 
     Returns:
         Infinite where no share would have.
     """
-    critical = counts.critical
+    by_chance = round((counts.rank - 1) / counts.reference * counts.heldout)
+    critical = replace(counts, hit_heldout=by_chance).critical
     found = float(np.mean(list(copies.noticed().values())))
     if critical is None:
         return math.inf

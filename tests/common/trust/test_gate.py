@@ -109,6 +109,17 @@ def test_undecided_where_it_could_not_tell(settings: dict[str, int], told: str) 
     assert gate.verdict == UNDECIDED and not gate.open and told in gate.reason
 
 
+def test_copies_of_held_out_images_leave_it_open() -> None:
+    """As near as copies, but to patients whom no generator saw."""
+    copies = made_copies(6, unseen=35, slices=4, copied=60)
+    swapped = dataclasses.replace(copies, trained=~copies.trained)  # 25 trained, 30 held out
+    found = copies.hits(copies.synthetic)[0]
+
+    assert found[140:].all()
+    counts = counts_of(swapped)
+    assert counts.hit <= 2 and counts.hit_heldout >= 20 and counts.p_value() == 1
+
+
 def test_one_copy_beyond_doubt_closes_it() -> None:
     copies = made_copies(5, unseen=35, slices=4, copied=1)
     gate = answer(copies)
