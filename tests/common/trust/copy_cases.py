@@ -99,4 +99,4 @@ def main(source: str, target: str, size: int = 128) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2])

@@ -33,8 +33,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "HARMLESS", 4)
 
 
-def measured(synthetic: Tensor, **settings: float) -> tuple[dict[str, Figure], Section, Gate]:
-    section, gate = privacy(sets_with(synthetic), Coarse(), 0, resamples=40, **settings)
+def measured(
+    synthetic: Tensor, max_similarity: float | None = None
+) -> tuple[dict[str, Figure], Section, Gate]:
+    section, gate = privacy(sets_with(synthetic), Coarse(), 0, max_similarity, resamples=40)
     return {figure.name: figure for figure in section.figures}, section, gate
 
 
