@@ -13,8 +13,9 @@ Example:
     python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \\
         --synthetic IMAGES --condition MASKS --output report.html --release CLEARED
 
-Exit code 0: the release gate is open (or privacy was left out); 3: it is closed, the report is written all
-the same; 2: something in the input is wrong, nothing is written.
+Exit code 0: the release gate is open (or privacy was left out); 3: it is closed; 4: it is undecided, for
+fewer than 20 held-out patients, or because it could not have noticed 20 % of copies; the report is written
+all the same; 2: something in the input is wrong, nothing is written.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from common.errors import UserError, install_hook, root_cause, show_one_line
 from common.numbers import whole_number
 from common.tuning.arguments import Parser, overrides_of
 
-BAD_INPUT, GATE_CLOSED = 2, 3
+BAD_INPUT, GATE_CLOSED, GATE_UNDECIDED = 2, 3, 4
+CODES = {"open": 0, "closed": GATE_CLOSED, "undecided": GATE_UNDECIDED}
 FOLDERS = {
     "heldout": "real images of other patients; with --bundle --real can be split by patient instead",
     "synthetic": "the images in question; with --generate the folder they are put into",
@@ -107,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     options["max_similarity"] = _number(known.max_similarity)
     options["device"] = str(local_device(known.device))
     report = TrustReport(Options(**options, budget=Budget(iterations, 8), settings=overrides))
-    return 0 if report.run() else GATE_CLOSED
+    return CODES[report.run()]
 
 
 def _number(text: str | None) -> float | None:

@@ -21,7 +21,7 @@ from common.paths import repository_root
 from common.trust.faithfulness import faithfulness
 from common.trust.fidelity import fidelity
 from common.trust.findings import Section
-from common.trust.gate import Gate
+from common.trust.gate import OPEN, Gate
 from common.trust.gathering import gather, model_of
 from common.trust.options import FAITHFULNESS, FIDELITY, JUDGE, PRIVACY, UTILITY, Options
 from common.trust.origin import commit, fingerprint
@@ -64,11 +64,11 @@ class TrustReport:
         self.device = torch.device(options.device)
         self.gate: Gate | None = None
 
-    def run(self) -> bool:
+    def run(self) -> str:
         """Writes page, ``trust.json`` and, where asked for, the released copy; says what it found.
 
         Returns:
-            Whether the release gate is open, or was not asked for.
+            The release gate's verdict, see `common.trust.gate.Gate`; ``open`` where it was not asked for.
         Raises:
             UserError: bad input; nothing is written then.
         """
@@ -84,11 +84,11 @@ class TrustReport:
         self._say(report, path)
         if self.options.release is not None and self.gate is not None:
             self._release(sets, self.gate, self.options.release)
-        return self.gate is None or self.gate.open
+        return OPEN if self.gate is None else self.gate.verdict
 
     def _release(self, sets: Sets, gate: Gate, folder: Path) -> None:
         if len(gate.flagged) == len(sets.synthetic):
-            print(f"nothing copied to {folder}: every synthetic image is too similar to a training image")
+            print(f"nothing copied to {folder}: every synthetic image is too near to a training image")
             return
         count = release(sets, gate, folder)
         print(f"{count} of {len(sets.synthetic)} synthetic images copied to {folder}")
@@ -139,7 +139,7 @@ class TrustReport:
         state = None
         if gate is not None:
             flagged = [sets.synthetic.names[place] for place in gate.flagged]
-            state = GateState(gate.open, gate.reason, {"threshold": gate.threshold, "flagged": flagged})
+            state = GateState(gate.verdict, gate.reason, {"threshold": gate.threshold, "flagged": flagged})
         shown = [("real", sets.real), ("held-out real", sets.heldout), ("synthetic", sets.synthetic)]
         return Report(
             self._name(),
@@ -195,7 +195,8 @@ class TrustReport:
         for section in report.sections:
             print(f"{section.name}: {section.statement}")
         if report.gate is not None:
-            print(f"release gate {'open' if report.gate.open else 'CLOSED'}: {report.gate.reason}")
+            verdict = report.gate.verdict
+            print(f"release gate {verdict if verdict == OPEN else verdict.upper()}: {report.gate.reason}")
         print(f"report in {path}")
 
     def _extractor(self) -> FeatureExtractor:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.metrics.features import FeatureExtractor, extract
-from common.metrics.pixels import PIXELS as SIDE
 from common.metrics.pixels import pattern_vectors, small_images
-from common.trust.orientations import STAY, Found, NearestOfAll, Shift, Vectors, all_moved, shifts_up_to
+from common.trust.orientations import STAY, WAYS, Found, NearestOfAll, all_moved, shifts_up_to, turned
 from common.trust.sets import Sets
 
 PIXELS = "pixels"
@@ -22,23 +21,8 @@ MOST_PAIRS = 10_000_000
 
 
 @dataclass(frozen=True)
-class Space:
-    """Where distances are taken.
-
-    Attributes:
-        vectors: of images.
-        shifts: that do not count, in pixels of what ``prepare`` gives.
-        prepare: done once to a set of images, before it is moved.
-    """
-
-    vectors: Vectors
-    shifts: Sequence[Shift] = STAY
-    prepare: Callable[[Tensor], Tensor] = Tensor.detach  # nothing
-
-
-@dataclass(frozen=True)
 class Distances:
-    """In one space; flips and quarter turns do not count, nor do the space's shifts.
+    """In one space; flips and quarter turns do not count, in pixels small shifts neither.
 
     Attributes:
         synthetic: each synthetic image's nearest training image.
@@ -53,43 +37,47 @@ class Distances:
     others: Found
 
 
-def spaces(
-    sets: Sets, extractor: FeatureExtractor, device: torch.device | str = "cpu"
-) -> Mapping[str, Space]:
-    """By name: ``pixels`` (patterns of 32 x 32, see `pattern_vectors`) and the extractor's features (N, D).
-
-    Args:
-        sets: their sizes say whether shifts are looked for.
-        extractor: on ``device`` already.
-    """
-    shifts = shifts_up_to(REACH) if looks_for_shifts(sets) else STAY
-    return {
-        PIXELS: Space(pattern_vectors, shifts, small_images),
-        extractor.name: Space(lambda images: extract(extractor, images, device=device)),
-    }
-
-
 def looks_for_shifts(sets: Sets) -> bool:
     """Whether the sets are small enough to look for shifts too."""
     return len(sets.real) * max(len(sets.synthetic), len(sets.heldout)) <= MOST_PAIRS
 
 
-def told(sets: Sets) -> str:
-    """What copies are looked for, in words."""
-    turns = "flipped, turned by quarters"
-    if looks_for_shifts(sets):
-        return f"{turns}, and in pixels shifted by up to {REACH / SIDE:.0%} of the side"
-    return f"{turns}, not shifted: more than {MOST_PAIRS:,} pairs of images"
+def turned_features(
+    extractor: FeatureExtractor, images: Tensor, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Features (N, D) of images (N, 1, S, S), once for each of the `WAYS` that they are turned.
+
+    Args:
+        extractor: on ``device`` already.
+    """
+    return [extract(extractor, turned(images, way), device=device) for way in WAYS]
 
 
-def distances(sets: Sets, space: Space) -> Distances:
-    """All four, with synthetic and held-out images moved each way once."""
-    training, heldout = (space.vectors(space.prepare(each.images)) for each in (sets.real, sets.heldout))
+def pixel_distances(sets: Sets) -> Distances:
+    """Between patterns of 32 x 32 pixels, see `pattern_vectors`."""
+    shifts = shifts_up_to(REACH) if looks_for_shifts(sets) else STAY
+    real, heldout = (small_images(each.images) for each in (sets.real, sets.heldout))
+    moved = (all_moved(each, pattern_vectors, shifts) for each in (real, heldout))
+    synthetic = pattern_vectors(sets.synthetic.images)
+    return distances(
+        synthetic,
+        pattern_vectors(heldout),
+        ((way, here, there) for (way, here), (_, there) in zip(*moved, strict=True)),
+    )
+
+
+def distances(synthetic: Tensor, heldout: Tensor, moved: Iterable[tuple[int, Tensor, Tensor]]) -> Distances:
+    """All four.
+
+    Args:
+        synthetic, heldout: vectors (N, D) and (K, D).
+        moved: vectors of the training images (M, D) and of the held-out ones (K, D), moved in all ways, with
+            each way's place in `WAYS`.
+    """
     to_training, usual, members, others = (NearestOfAll() for _ in range(4))
-    for way, synthetic in all_moved(space.prepare(sets.synthetic.images), space.vectors, space.shifts):
+    for way, training, apart in moved:
         to_training.add(synthetic, training, way)
+        usual.add(heldout, training, way)
         members.add(training, synthetic, way)
-        others.add(heldout, synthetic, way)
-    for way, real in all_moved(space.prepare(sets.heldout.images), space.vectors, space.shifts):
-        usual.add(real, training, way)
+        others.add(apart, synthetic, way)
     return Distances(to_training.found, usual.found, members.found, others.found)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data.samples import INVERSE_ORIENTATIONS, ORIENTATIONS
+from common.data.samples import ORIENTATIONS
 from common.metrics.neighbours import nearest
 
 Vectors = Callable[[Tensor], Tensor]
@@ -48,11 +48,6 @@ def turned(images: Tensor, way: str) -> Tensor:
     """Square images (N, 1, S, S), all turned one of the eight `WAYS`."""
     array = ORIENTATIONS[way](images.permute(2, 3, 0, 1).numpy())  # (S, S, N, 1)
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 3, 0, 1)))
-
-
-def turned_back(image: Tensor, way: str) -> Tensor:
-    """The inverse of `turned`, of images (N, 1, S, S)."""
-    return turned(image, INVERSE_ORIENTATIONS[way])
 
 
 def shifted(images: Tensor, shift: Shift) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 from common.metrics.bootstrap import Value
 from common.trust.findings import AS_REAL, HIGHER, LOWER, Figure, Picture, Plot, Section
+from common.trust.gate import CLOSED, OPEN, UNDECIDED
 from common.trust.plots import svg
 from common.trust.report import GateState, Report, SetFacts
 
@@ -21,6 +22,7 @@ BETTER = {HIGHER: "higher is better", LOWER: "lower is better", AS_REAL: "best a
 LISTED = 10
 NAMES = {"heldout": "held-out real", "real_real": "real against real"}
 NONE = "–"
+SIGNS = {OPEN: "\u2713", CLOSED: "\u2715", UNDECIDED: "?"}
 
 
 def page(report: Report) -> str:
@@ -115,8 +117,9 @@ def _value(value: Value | None, strong: bool = False) -> str:
 def _gate(gate: GateState | None) -> str:
     if gate is None:
         return '<p class="gate"><b>Release gate not asked for</b><span>Privacy was left out.</span></p>'
-    state, sign = ("open", "\u2713") if gate.open else ("closed", "\u2715")
-    return f'<p class="gate {state}"><b>{sign} Release gate {state}</b><span>{escape(gate.reason)}</span></p>'
+    state = gate.verdict
+    said = f"{SIGNS[state]} Release gate {state}"
+    return f'<p class="gate {state}"><b>{said}</b><span>{escape(gate.reason)}</span></p>'
 
 
 def _sets(sets: Sequence[SetFacts]) -> str:

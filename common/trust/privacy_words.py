@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from common.trust.findings import Figure
-from common.trust.gate import LEVEL, Gate
+from common.trust.gate import Gate
 from common.trust.membership import CHANCE
 from common.trust.sets import Sets
+from common.trust.shift import Shift
 
 FEW_PATIENTS = 10
 NEARLY_ONE = 0.99
@@ -18,7 +18,6 @@ NEARLY_ONE = 0.99
 
 def statement(gate: Gate, figures: Sequence[Figure]) -> str:
     """The gate's answer with its reason, then the attack's success."""
-    answer = "open" if gate.open else "closed"
     attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
     strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
     space = strongest.name.removeprefix("membership_auc_")
@@ -30,21 +29,22 @@ def statement(gate: Gate, figures: Sequence[Figure]) -> str:
         told = f"One who has the synthetic images can tell training patients from others ({figure})."
     else:
         told = f"The synthetic images do not tell training patients from others ({figure}, 0.50 is chance)."
-    return f"The release gate is {answer}: {gate.reason}. {told}"
+    return f"The release gate is {gate.verdict}: {gate.reason}. {told}"
 
 
-def warnings(sets: Sets, usual: Tensor, gate: Gate) -> list[str]:
+def warnings(sets: Sets, usual: Tensor, gate: Gate, shift: Shift) -> list[str]:
     """What a reader must know before trusting the figures.
 
     Args:
         usual: similarities of the held-out images to their nearest training image.
+        shift: between training and held-out images.
     """
     said = []
-    needed = math.ceil(1 / LEVEL) - 1
-    if gate.calibrated and len(usual) < needed:
+    if shift.found:
         said.append(
-            f"{len(usual)} held-out images cannot say what {100 * LEVEL:.0f} % of real ones exceed: the "
-            f"gate's threshold is the highest similarity among them; bring at least {needed}"
+            f"held-out images differ from training images {shift.ratio:.2g} times as much as parts "
+            f"split at random by patient do (p = {shift.p_value:.2g}): are they from another hospital or "
+            "scanner? Then they say little of how near images like the training ones may come to them"
         )
     if float(usual.max()) > NEARLY_ONE:
         place = int(usual.argmax())

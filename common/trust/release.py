@@ -47,8 +47,7 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     kept = _kept(sets.synthetic.names, flagged)
     if not kept:
         raise UserError(
-            f"{source}: all {len(sets.synthetic)} images are more similar to a training image than "
-            f"{gate.threshold:.3g}; nothing was written"
+            f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
     with remade_folder(output_dir, MANIFEST) as folder:
         for file, names in _by_file(kept).items():
@@ -116,16 +115,18 @@ def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
             "image": name,
             "nearest": sets.real.names[gate.nearest[place]],
             "similarity": round(gate.similarities[place], 4),
+            "score": round(gate.scores[place], 2) if gate.scores else None,
             "why": "too similar" if place in gate.flagged else "another slice of its volume is",
         }
         for place, name in enumerate(sets.synthetic.names)
         if name not in kept
     ]
     return {
-        "similarity": "correlation of 32 x 32 pixels, of all turns and small shifts the highest",
+        "similarity": "correlation with the nearest training image, moved as it fits best",
+        "score": "how much nearer than usual the nearest patient is, see common.trust.copies",
         "threshold": gate.threshold,
         "calibrated": gate.calibrated,
-        "gate_open": gate.open,
+        "gate": gate.verdict,
         "released": [name for name in sets.synthetic.names if name in kept],
         "left_out": rows,
     }

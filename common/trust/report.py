@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.trust.findings import Picture, Section
+from common.trust.gate import OPEN
 from common.trust.sets import ImageSet, Sets
 
 
 @dataclass(frozen=True)
 class GateState:
-    """Whether the set may be given away, and why."""
+    """Whether the set may be given away, and why; ``verdict`` as in `common.trust.gate.Gate`."""
 
-    open: bool
+    verdict: str
     reason: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,4 +84,4 @@ def _plain_set(facts: SetFacts) -> dict[str, Any]:
 
 
 def _plain_gate(gate: GateState) -> dict[str, Any]:
-    return {"open": gate.open, "reason": gate.reason, **gate.facts}
+    return {"verdict": gate.verdict, "open": gate.verdict == OPEN, "reason": gate.reason, **gate.facts}

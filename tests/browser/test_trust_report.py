@@ -43,7 +43,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     facts = [SetFacts.of(name, images, "a/long/folder/" * 6) for name, images in sets]
     whole = Report(
-        "pix2pix_covid", {"seed": "0"}, facts, sections, GateState(False, "2 copies"), examples_picture(sets)
+        "pix2pix_covid",
+        {"seed": "0"},
+        facts,
+        sections,
+        GateState("closed", "2 copies"),
+        examples_picture(sets),
     )
     return write_report(tmp_path_factory.mktemp("report") / "report.html", whole)
 

@@ -25,7 +25,7 @@ def test_a_trained_bundle_gets_a_report(
     """Half of the conditions are held-out patients'; an untrained generator copies nobody."""
     model = trained[0] / "models" / "model.pt"
     done = report(case, data, model, tmp_path / "report.html", *SMALL, "--generate", "12")
-    assert done.returncode in (0, 3), done.stderr
+    assert done.returncode in (0, 3, 4), done.stderr
     found = json.loads((tmp_path / "trust.json").read_text())
     assert found["bundle"] == case.name and found["gate"]["open"] == (done.returncode == 0)
     assert list(found["sections"]) == ["fidelity", "faithfulness", "utility", "privacy"]

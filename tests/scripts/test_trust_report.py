@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.paths import repository_root
 from common.random import generator
-from scripts.trust_report import GATE_CLOSED, main
+from scripts.trust_report import GATE_CLOSED, GATE_UNDECIDED, main
 from tests.common.trust.folders import dicom_series, pictures, textures, volume
 
 BUNDLE = str(repository_root() / "bundles" / "dcgan_covid")
@@ -44,6 +44,7 @@ class Coarse:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.trust.command.extractor_by_name", lambda name, weights: Coarse())
+    monkeypatch.setattr("common.trust.registration.FULL_SEARCH", 0)
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +60,44 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_other_images_leave_the_gate_open(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = blobs(tmp_path / "other", 24, 3)
+    other = blobs(tmp_path / "other", 80, 3)
     page = tmp_path / "out" / "report.html"
     assert main([*words, "--synthetic", str(other), "--output", str(page)]) == 0
-    assert "release gate open" in capsys.readouterr().out
+    assert "release gate open: no evidence of copying above" in capsys.readouterr().out
     found = json.loads((page.parent / "trust.json").read_text())
-    assert found["gate"]["open"] and list(found["sections"]) == ["privacy"]
+    assert found["gate"]["verdict"] == "open" and list(found["sections"]) == ["privacy"]
     assert found["sets"]["heldout"]["images"] == 20 and found["image_size"] == "16 pixels"
     assert str(tmp_path) not in page.read_text() and "Release gate open" in page.read_text()
 
 
 def test_copies_close_it_and_the_rest_is_released(words: list[str], tmp_path: Path) -> None:
     mixed = blobs(tmp_path / "mixed", 12, 3)
-    for number in range(6):  # turned and darkened
+    for number in range(12):  # turned and darkened
         turned = Image.open(next(Path(words[3]).glob(f"real{number}-*"))).rotate(90)
         turned.point(lambda value: value * 0.8).save(mixed / f"copy{number}-p1-1.png")
     page, cleared = tmp_path / "report.html", tmp_path / "cleared"
     line = ["--synthetic", str(mixed), "--output", str(page), "--release", str(cleared)]
     assert main([*words, *line]) == GATE_CLOSED == 3
     found = json.loads((tmp_path / "trust.json").read_text())
-    assert not found["gate"]["open"] and {f"copy{k}-p1-1.png" for k in range(6)} <= set(
+    assert not found["gate"]["open"] and {f"copy{k}-p1-1.png" for k in range(12)} <= set(
         found["gate"]["flagged"]
     )
     assert "Release gate closed" in page.read_text()
     kept = {file.name for file in cleared.glob("*.png")}
     assert kept and not any(name.startswith("copy") for name in kept)
+
+
+def test_undecided_has_a_code_of_its_own(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = blobs(tmp_path / "few", 19, 2)  # held-out patients
+    line = [few if word == words[5] else word for word in words]
+    line += ["--synthetic", str(blobs(tmp_path / "other", 30, 3)), "--output", str(tmp_path / "report.html")]
+    assert main([*map(str, line)]) == GATE_UNDECIDED == 4
+    assert "release gate UNDECIDED: 19 held-out patients are too few" in capsys.readouterr().out
+    found = json.loads((tmp_path / "trust.json").read_text())
+    assert found["gate"]["verdict"] == "undecided" and not found["gate"]["open"]
+    assert "Release gate undecided" in (tmp_path / "report.html").read_text()
 
 
 def test_a_release_never_mixes_with_other_files(words: list[str], tmp_path: Path) -> None:

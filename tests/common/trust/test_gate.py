@@ -1,63 +1,141 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import betabinom, hypergeom
 
 from common.errors import UserError
-from common.random import generator
-from common.trust.gate import calibrated, copied_from, exceedance_p_value, release_gate, similarities
+from common.trust.copies import Copies
+from common.trust.gate import (
+    CLOSED,
+    OPEN,
+    UNDECIDED,
+    Counts,
+    Gate,
+    beyond_doubt,
+    counts_of,
+    many_p_value,
+    release_gate,
+    side_p_value,
+    similarities,
+    smallest_noticed,
+)
 from common.trust.orientations import Found
+from tests.common.trust.made_patients import made_copies
 from tests.common.trust.made_textures import pictures
 
 
-def spread(count: int, seed: int, highest: float = 0.8) -> torch.Tensor:
-    return torch.from_numpy(generator(seed, "gate").uniform(0, highest, count))
+def answer(copies: Copies) -> Gate:
+    found = copies.synthetic
+    return release_gate(copies, found.training, found.images.tolist())
 
 
-def test_the_threshold_is_what_one_in_twenty_held_out_images_exceeds() -> None:
-    heldout = torch.arange(100, dtype=torch.float64) / 100
-    assert calibrated(heldout) == 0.95 and int((heldout > calibrated(heldout)).sum()) == 4
-    assert calibrated(heldout[:12]) == 0.11  # too few to say: the highest
-    assert copied_from(torch.tensor([0.2, 0.8])) == pytest.approx(0.95)
+def test_which_patients_are_hit_is_fishers_exact_test() -> None:
+    assert side_p_value(0, 0, 5, 5) == 1
+    assert side_p_value(3, 0, 5, 5) == pytest.approx(5 / 10 * 4 / 9 * 3 / 8)
+    assert side_p_value(4, 2, 30, 20) == pytest.approx(float(hypergeom.sf(3, 50, 30, 6)))
 
 
-def test_the_p_value_counts_the_threshold_as_estimated() -> None:
-    assert exceedance_p_value(0, 50, 60) == 1
-    assert exceedance_p_value(1, 1, 19) == pytest.approx(1 / 20)  # the highest of twenty, by exchangeability
-    many = exceedance_p_value(10, 100, 10**6)
-    assert many == pytest.approx(float(binom.sf(9, 100, 0.05)), rel=1e-3)
-    assert exceedance_p_value(10, 100, 40) > 2 * many
+def test_training_patients_with_more_images_are_hit_more_often() -> None:
+    assert side_p_value(1, 0, 5, 5, odds=3.0) == pytest.approx(0.75)
+    assert side_p_value(1, 0, 5, 5, odds=1 / 3) == pytest.approx(0.5)  # no reward for many held-out images
+    assert side_p_value(9, 1, 20, 20) < 0.01 < side_p_value(9, 1, 20, 20, odds=10.0)
 
 
-def test_false_alarms_are_as_rare_as_stated() -> None:
-    closed = [not release_gate(spread(80, 2 * seed), spread(40, 2 * seed + 1)).open for seed in range(400)]
-    assert sum(closed) / 400 < 0.025
+def test_the_rate_among_real_patients_counts_as_estimated() -> None:
+    assert many_p_value(0, 50, 1, 60) == 1
+    assert many_p_value(1, 1, 1, 19) == pytest.approx(1 / 20)  # the highest of twenty, by exchangeability
+    assert many_p_value(9, 80, 3, 50) == pytest.approx(float(betabinom.sf(8, 80, 3, 48)))
 
 
-def test_it_closes_for_many_similar_images_and_for_one_copy() -> None:
-    heldout = spread(60, 0)
-    assert release_gate(spread(60, 1), heldout).open
-    shifted = release_gate(torch.linspace(0.5, 0.9, 60).double(), heldout)
-    assert not shifted.open and shifted.p_value < 0.01 and "no chance" in shifted.reason
-    one = spread(60, 1)
-    one[7] = 0.99
-    gate = release_gate(one, heldout, range(60))
-    assert (
-        not gate.open and gate.flagged[0] == 7 and gate.p_value > 0.01 and "1 image is a copy" in gate.reason
-    )
+def test_the_critical_number_is_the_fewest_that_close_it() -> None:
+    counts = Counts(200, 30, 25, 0, 1, 55, 2)
+    critical = counts.critical
+    assert critical is not None and counts.p_value(critical) < 0.01 <= counts.p_value(critical - 1)
+    assert Counts(200, 3, 2, 0, 0, 5, 1).critical is None
+    assert Counts(0, 30, 25, 0, 0, 55, 2).critical is None
+
+
+def test_false_closings_are_as_rare_as_stated_though_slices_are_clustered() -> None:
+    """Ten slices each of six unseen patients: images are no unit."""
+    closed = 0
+    for seed in range(60):
+        copies = made_copies(seed, unseen=6, slices=10)
+        closed += counts_of(copies).p_value() < 0.01 or bool(beyond_doubt(copies).any())
+    assert closed <= 2
+
+
+@pytest.mark.parametrize("copied", [60])
+def test_copies_close_it(copied: int) -> None:
+    copies = made_copies(3, unseen=35, slices=4, copied=copied)
+    gate = answer(copies)
+    assert gate.verdict == CLOSED and not gate.open and gate.p_value < 1e-4
+    assert set(range(140, 200)) - set(gate.flagged) == set()
+    assert f"{len(gate.flagged)} of 200 synthetic images are outstandingly near" in gate.reason
+
+
+def test_open_says_what_it_would_have_noticed_and_it_does() -> None:
+    gate = answer(made_copies(3, unseen=35, slices=4))
+    assert gate.verdict == OPEN and gate.open and 0.01 < gate.noticed < 0.2 and gate.p_value > 0.01
+    assert gate.reason.startswith(f"no evidence of copying above {100 * gate.noticed:.2g} %")
+    closed = 0
+    for seed in range(12):
+        copies = made_copies(seed, unseen=35, slices=4, copied=60)
+        enough = math.ceil(smallest_noticed(copies, counts_of(copies)) * 200)
+        few = torch.cat([torch.arange(140), torch.arange(140, 140 + enough)])
+        found = copies.synthetic
+        parts = {
+            name: getattr(found, name)[few] for name in ("scores", "images", "ways", "training", "whole")
+        }
+        found = dataclasses.replace(found, views=["whole"] * len(few), **parts)
+        closed += not answer(dataclasses.replace(copies, synthetic=found)).open
+    assert closed >= 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"heldout": 19, "unseen": 35}, "19 held-out patients are too few"),
+        ({"heldout": 19, "unseen": 35, "copied": 60}, "19 held-out patients are too few"),
+        ({"unseen": 3}, "would not have been noticed"),
+        ({"unseen": 35, "noise": 2.0}, "would not have been noticed"),  # planted copies were not found
+    ],
+)
+def test_undecided_where_it_could_not_tell(settings: dict[str, int], told: str) -> None:
+    gate = answer(made_copies(4, slices=4, **settings))
+    assert gate.verdict == UNDECIDED and not gate.open and told in gate.reason
+
+
+def test_copies_of_held_out_images_leave_it_open() -> None:
+    """As near as copies, but to patients whom no generator saw."""
+    copies = made_copies(6, unseen=35, slices=4, copied=60)
+    swapped = dataclasses.replace(copies, trained=~copies.trained)  # 25 trained, 30 held out
+    found = copies.hits(copies.synthetic)[0]
+
+    assert found[140:].all()
+    counts = counts_of(swapped)
+    assert counts.hit <= 2 and counts.hit_heldout >= 20 and counts.p_value() == 1
+
+
+def test_one_copy_beyond_doubt_closes_it() -> None:
+    copies = made_copies(5, unseen=35, slices=4, copied=1)
+    gate = answer(copies)
+    assert gate.verdict == CLOSED and gate.flagged[0] == 140 and "1 image is a copy" in gate.reason
+    assert beyond_doubt(copies).nonzero().flatten().tolist() == [140]
 
 
 def test_a_given_threshold_allows_none_above_it() -> None:
-    similar = torch.tensor([0.5, 0.91, 0.2, 0.95])
-    gate = release_gate(similar, spread(60, 0), max_similarity=0.9)
+    copies = made_copies(0, unseen=1, slices=4)
+    similar, nearest = torch.tensor([0.5, 0.91, 0.2, 0.95]), [0, 1, 2, 3]
+    gate = release_gate(copies, similar, nearest, max_similarity=0.9)
     assert not gate.open and gate.flagged == [3, 1] and math.isnan(gate.p_value) and not gate.calibrated
-    assert release_gate(similar, spread(60, 0), max_similarity=0.96).open
+    assert release_gate(copies, similar, nearest, max_similarity=0.96).open
     for wrong in (1.5, math.nan):
         with pytest.raises(UserError, match=r"max_similarity .*: a correlation between"):
-            release_gate(similar, spread(60, 0), max_similarity=wrong)
+            release_gate(copies, similar, nearest, max_similarity=wrong)
 
 
 def test_similarity_is_a_correlation_and_a_constant_image_has_none() -> None:

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from common.random import generator
-from common.trust.membership import membership, membership_auc, roc
+from common.trust.membership import by_patient, membership, membership_auc, recognised, roc
 
 
 def test_the_auc_by_hand() -> None:
@@ -27,7 +27,7 @@ def test_copies_are_recognised_and_chance_is_chance() -> None:
     far, near, other = (torch.from_numpy(numbers.uniform(low, low + 1, 50)) for low in (1, 0, 1))
     ids = [f"p{place // 5}" for place in range(50)]
     told = membership(near, far, (ids, ids), resamples=50)
-    assert told.mean == told.low == told.high == 1 and told.n == 100
+    assert told.mean == told.low == told.high == 1 and told.n == 20
     chance = membership(other, far, (ids, ids), resamples=200)
     single = membership(other, far, ([*map(str, range(50))], [*map(str, range(50))]), resamples=200)
     assert chance.low < 0.5 < chance.high and single.low < 0.5 < single.high
@@ -36,3 +36,39 @@ def test_copies_are_recognised_and_chance_is_chance() -> None:
 def test_the_curve_ends_where_it_must() -> None:
     false, true = roc(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0]))
     assert false == [0, 0, 0.5, 1] and true == [0, 0.5, 1, 1]
+
+
+def test_a_patient_counts_once() -> None:
+    means = by_patient(torch.tensor([4.0, 1, 2, 3, 9]), ["b", "a", "b", "a", "c"])
+    assert means.tolist() == [3, 2, 9]
+    members, others = torch.tensor([1.0, 1, 1, 1, 9]), torch.tensor([2.0, 3])
+    ids = ["a", "a", "a", "a", "b"], ["c", "d"]
+    assert membership_auc(members, others) == 0.8  # by images
+    found = membership(members, others, ids, resamples=20)
+    assert found.mean == 0.5 and found.n == 4
+
+
+def test_clustered_slices_are_no_evidence() -> None:
+    """Patients alike in truth, 25 slices each that hardly differ: the interval covers chance as stated."""
+    covered = 0
+    for seed in range(100):
+        numbers = generator(seed, "clusters")
+        sides = [
+            torch.from_numpy((numbers.normal(size=12)[:, None] + 0.1 * numbers.normal(size=(12, 25))).ravel())
+            for _ in range(2)
+        ]
+        ids = [str(place // 25) for place in range(300)]
+        found = membership(sides[0], sides[1], (ids, ids), resamples=100)
+        covered += found.low <= 0.5 <= found.high
+    assert covered >= 85
+
+
+def test_recognised_at_a_share_of_false_alarms() -> None:
+    members, others = torch.tensor([1.0, 2, 3, 8]), torch.arange(2.5, 102.5)
+    assert recognised(members, others, 0.0) == 0.5
+    assert recognised(members, others, 0.01) == 0.75  # the one other at 2.5 is allowed
+    assert recognised(members, others, 0.05) == 0.75 and recognised(members, others, 0.06) == 1
+    assert recognised(members, others[:50], 0.01) == 0.5  # one of fifty would be too many
+    ids = (["a", "b", "c", "d"], [*map(str, range(100))])
+    found = membership(members, others, ids, rate=0.01, resamples=50)
+    assert found.mean == 0.75 and found.low <= 0.75 <= found.high

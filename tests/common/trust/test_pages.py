@@ -78,7 +78,7 @@ class Tags(HTMLParser):
 
 
 def test_every_figure_is_there_with_all_that_is_needed_to_read_it() -> None:
-    text = page(made_report(GateState(True, "no copies")))
+    text = page(made_report(GateState("open", "no copies")))
     found = Tags(text)
     words = " ".join(" ".join(found.words).split())
     assert "fid_randvgg 2.6 [2.1, 3.4] 0.3 [–] – 40 12 lower is better rv 7" in words
@@ -97,7 +97,7 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
 
 
 def test_the_gate_is_said_in_words() -> None:
-    assert "Release gate closed" in verdict(made_report(GateState(False, "3 copies")))
+    assert "Release gate closed" in verdict(made_report(GateState("closed", "3 copies")))
     assert "not asked for" in verdict(made_report())
 
 

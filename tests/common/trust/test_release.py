@@ -21,7 +21,7 @@ SETTINGS = ReadingSettings(32, Window(-1000, 275))
 
 def gate(count: int, flagged: list[int]) -> Gate:
     similar = [0.99 if place in flagged else 0.2 for place in range(count)]
-    return Gate(False, 0.5, flagged, "made", similar, [place % 3 for place in range(count)])
+    return Gate("closed", 0.5, flagged, "made", similar, [place % 3 for place in range(count)], [1.5] * count)
 
 
 def sets_of(synthetic: ImageSet) -> Sets:
@@ -45,9 +45,10 @@ def test_files_are_copied_as_they_are_and_flagged_ones_left_out(tmp_path: Path) 
         "image": "case1_000.png",
         "nearest": "real_001.png",
         "similarity": 0.99,
+        "score": 1.5,
         "why": "too similar",
     }
-    assert manifest["threshold"] == 0.5 and len(manifest["released"]) == 3 and not manifest["gate_open"]
+    assert manifest["threshold"] == 0.5 and len(manifest["released"]) == 3 and manifest["gate"] == "closed"
     assert release(sets, gate(4, [0, 1]), tmp_path / "out") == 2  # an earlier release is replaced
     assert written(tmp_path / "out") == ["case2_000.png", "case3_000.png", "released.json"]
 
@@ -100,7 +101,7 @@ def test_one_flagged_slice_leaves_its_volume_out(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_nothing_is_left_or_others_files_are(tmp_path: Path) -> None:
     sets = sets_of(read_set(folders.pictures(tmp_path / "made", 2, 0), SETTINGS, synthetic=True))
-    with pytest.raises(UserError, match="all 2 images are more similar"):
+    with pytest.raises(UserError, match="all 2 images are near to training images"):
         release(sets, gate(2, [0, 1]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="holds other files"):

@@ -1,0 +1,243 @@
+"""The nearest real images of each image where flips, turns, shifts, zoom and gray inversion do not count.
+
+Two stages. A grid of poses is tried on images of 16 x 16 pixels, all pairs at once; of each query's nearest
+patients the best image is then laid on the query by a local search at 32 x 32. The similarity of two images
+is the absolute correlation of their gray values under a window: the whole image, or one half of it, so that
+an image that was put together from halves of two others is found too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.metrics.pixels import small_images
+from common.trust.orientations import WAYS, turned
+from common.trust.planted import pose_grids
+
+COARSE, FINE = 16, 32
+"""Sides of the images in the first and the second stage, in pixels; smaller images stay as they are."""
+NEAREST = 6
+"""Patients of which each query's nearest image is laid on it."""
+SCALES = (0.8, 0.89, 1.0, 1.12, 1.25)
+ANGLES = (-20.0, -13.0, -6.5, 0.0, 6.5, 13.0, 20.0)
+SHIFTS = (-0.0625, 0.0, 0.0625)
+"""Of the side; between the grid's poses the second stage finds its way."""
+WHOLE, HALVES = "whole", ("left", "right", "upper", "lower")
+VIEWS = (WHOLE, *HALVES)
+FULL_SEARCH, SHIFT_SEARCH = 3_000_000, 100_000_000
+"""Pairs of images up to which all poses are tried, and up to which shifts are."""
+CHUNK = 2**24
+"""Similarities in memory at once: 64 MB."""
+STEPS = (0.06, 4.0, 0.03, 0.03)
+"""First steps of the local search: logarithm of the scale, degrees, shares of the side down and across."""
+ROUNDS, LEAST = 7, 1e-4
+QUERIES = 256
+"""Looked at together after the grid."""
+INVALID = 0.5
+"""Of the window that a pose must leave covered."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Of each query, by one view: its nearest patients, the nearest first.
+
+    Attributes:
+        similarities: (N, K) float64, absolute correlations 0 to 1.
+        images: (N, K) places of the references, each of another patient.
+        ways: (N, K) places in `WAYS`: how the reference was turned.
+    """
+
+    similarities: Tensor
+    images: Tensor
+    ways: Tensor
+
+    @property
+    def distances(self) -> Tensor:
+        """(N, K) Euclidean distances of the normalised patterns."""
+        return (2 - 2 * self.similarities).clamp(min=0).sqrt()
+
+
+class Registration:
+    """Searches among ``references``.
+
+    Args:
+        references: (M, 1, S, S) in [-1, 1].
+        patients: (M,) numbers from 0.
+        queries: how many images will be looked up, which says how many poses can be tried.
+    """
+
+    def __init__(self, references: Tensor, patients: Tensor, queries: int) -> None:
+        self.patients = patients
+        self.fine = small_images(references, FINE)
+        self.coarse = small_images(references, COARSE)
+        self.pairs = queries * len(references)
+
+    @property
+    def told(self) -> str:
+        """Which copies are looked for, in words."""
+        turns = "flipped, turned by quarters, gray-inverted"
+        if self.pairs > SHIFT_SEARCH:
+            return f"{turns}; not shifted, zoomed or rotated further: more than {SHIFT_SEARCH:,} pairs"
+        shifts = f"{turns}, shifted by up to {SHIFTS[-1]:.0%} of the side"
+        if self.pairs > FULL_SEARCH:
+            return f"{shifts}; not zoomed or rotated by small angles: more than {FULL_SEARCH:,} pairs"
+        return (
+            f"{shifts}, zoomed by {SCALES[0]:g} to {SCALES[-1]:g}, rotated by up to {ANGLES[-1]:g} degrees; "
+            "whole images and halves of them"
+        )
+
+    def matches(self, queries: Tensor, own: Tensor) -> Mapping[str, Matches]:
+        """By the name of each of the `VIEWS`.
+
+        Args:
+            queries: (N, 1, S, S).
+            own: (N,) of each query the patient who does not count, -1 for none.
+        """
+        return {view: self._view(queries, own, view) for view in VIEWS}
+
+    def _view(self, queries: Tensor, own: Tensor, view: str) -> Matches:
+        poses = self._poses(view)
+        few = max(CHUNK // len(self.coarse), 1)
+        split = zip(queries.split(few), own.split(few), strict=True)
+        parts = [self._found(*part, poses, view) for part in split]
+        return Matches(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def _found(self, queries: Tensor, own: Tensor, poses: Tensor, view: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Similarities, images and ways (N, K) each, the most similar first."""
+        under = window(view, self.coarse.shape[-1])
+        best, at = self._grid(_patterns(small_images(queries, COARSE), under), poses, under)  # (N, M)
+        images = nearest_of_patients(best, self.patients, own)  # (N, K)
+        chosen = at.gather(1, images)  # of the poses, the ways outside
+        ways, start = chosen // len(poses), poses[chosen % len(poses)]  # (N, K), (N, K, 4)
+        similar = self._laid(small_images(queries, FINE), images, ways, start, view)
+        order = similar.argsort(dim=1, descending=True, stable=True)
+        return similar.gather(1, order), images.gather(1, order), ways.gather(1, order)
+
+    def _poses(self, view: str) -> Tensor:
+        """(T, 4): logarithm of the scale, degrees, shares of the side down and across."""
+        shifts = SHIFTS if self.pairs <= SHIFT_SEARCH else (0.0,)
+        full = view == WHOLE and self.pairs <= FULL_SEARCH
+        scales, angles = (SCALES, ANGLES) if full else ((1.0,), (0.0,))
+        return torch.tensor(list(product(map(math.log, scales), angles, shifts, shifts)))
+
+    def _grid(self, patterns: Tensor, poses: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
+        """The highest similarity (N, M) of queries (N, D) over ways and poses, and which of all it is."""
+        best = torch.full((len(patterns), len(self.coarse)), -1.0)
+        at = torch.zeros(best.shape, dtype=torch.int64)
+        few = max(CHUNK // max(best.numel(), self.coarse.numel()), 1)
+        for way, name in enumerate(WAYS):
+            upright = turned(self.coarse, name)
+            for first, part in zip(range(0, len(poses), few), poses.split(few), strict=True):
+                moved = _patterns(_moved(upright, part), under)  # (T * M, D)
+                similar = (patterns @ moved.T).abs_().view(len(patterns), len(part), -1)  # (N, T, M)
+                highest, which = similar.max(1)
+                better = highest > best
+                best = torch.where(better, highest, best)
+                at = torch.where(better, which + first + way * len(poses), at)
+        return best, at
+
+    def _laid(self, queries: Tensor, images: Tensor, ways: Tensor, start: Tensor, view: str) -> Tensor:
+        """Similarities (N, K) float64 after the local search."""
+        count, few = images.shape
+        upright = torch.stack([turned(self.fine, name)[:, 0] for name in WAYS])  # (8, M, s, s)
+        under = window(view, self.fine.shape[-1])
+        found = []
+        for rows in torch.arange(count).split(QUERIES):
+            references = upright[ways[rows].flatten(), images[rows].flatten()][:, None]
+            targets = queries[rows].repeat_interleave(few, 0)
+            found.append(_local(targets, references, start[rows].flatten(0, 1), under, view == WHOLE))
+        return torch.cat(found).view(count, few).double()
+
+
+def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tensor:
+    """The nearest patients' nearest images (N, K), the nearest first; K is `NEAREST` or what there is.
+
+    Args:
+        similar: (N, M) the higher the nearer.
+        patients: (M,) numbers from 0.
+        own: (N,) the patient of each query, who does not count; -1 for none.
+    """
+    count = int(patients.max()) + 1
+    few = min(NEAREST, count - 1)
+    found = []
+    for rows in torch.arange(len(similar)).split(QUERIES):
+        here, owners = similar[rows], patients.expand(len(rows), -1)
+        best = torch.full((len(rows), count), -torch.inf).scatter_reduce(1, owners, here, "amax")
+        known = own[rows] >= 0
+        best[known, own[rows][known]] = -torch.inf
+        nearest = best.topk(few, dim=1).indices  # (n, K)
+        mine = patients[None, None] == nearest[..., None]  # (n, K, M)
+        found.append(torch.where(mine, here[:, None], torch.tensor(-torch.inf)).argmax(2))
+    return torch.cat(found)
+
+
+def window(view: str, side: int) -> Tensor:
+    """Weights (side, side): a disc with a soft rim, of which a half view keeps its half.
+
+    Whatever the angle, a disc has no corners that come in from outside.
+    """
+    line = (torch.arange(side) + 0.5) / side * 2 - 1
+    radius = (line[:, None].square() + line[None].square()).sqrt()
+    disc = ((1.05 - radius) * side / 4).clamp(0, 1)
+    down, across = (line[:, None] > 0).float(), (line[None] > 0).float()
+    halves = dict(zip(HALVES, (1 - across, across, 1 - down, down), strict=True))
+    return disc * halves[view] if view in halves else disc
+
+
+def _patterns(images: Tensor, weights: Tensor) -> Tensor:
+    """Images (N, 1, s, s) as vectors (N, D), of the pixels with a weight: products are correlations."""
+    share = (weights / weights.sum()).flatten()
+    counts = share > 0
+    share, values = share[counts], images.flatten(1)[:, counts]
+    centred = (values - (values @ share)[:, None]) * share.sqrt()
+    return F.normalize(centred, eps=LEAST)
+
+
+def _moved(images: Tensor, poses: Tensor) -> Tensor:
+    """Images (M, 1, s, s) in each of the poses (T, 4): (T * M, 1, s, s), all in the first pose first."""
+    grid = pose_grids(poses, images.shape[-1])
+    layers = images.transpose(0, 1).expand(len(poses), -1, -1, -1)  # (T, M, s, s)
+    moved = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
+    return moved.flatten(0, 1)[:, None]
+
+
+def _local(targets: Tensor, references: Tensor, start: Tensor, under: Tensor, free: bool) -> Tensor:
+    """The similarities (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
+
+    Args:
+        free: scale and angle are searched too, not the shift alone.
+    """
+    poses, steps = start.clone(), torch.tensor(STEPS).repeat(len(start), 1)
+    best = _similarity(targets, references, poses, under)
+    axes = range(4) if free else (2, 3)
+    for _ in range(ROUNDS if free else ROUNDS // 2):
+        improved = torch.zeros(len(start), dtype=torch.bool)
+        for axis, sign in product(axes, (-1, 1)):
+            tried = poses.clone()
+            tried[:, axis] += sign * steps[:, axis]
+            similar = _similarity(targets, references, tried, under)
+            better = similar > best
+            best, poses = torch.where(better, similar, best), torch.where(better[:, None], tried, poses)
+            improved |= better
+        steps = torch.where(improved[:, None], steps, steps / 2)
+    return best
+
+
+def _similarity(targets: Tensor, references: Tensor, poses: Tensor, under: Tensor) -> Tensor:
+    """Absolute correlations (N,) under the window, where the moved reference covers it."""
+    grid = pose_grids(poses, targets.shape[-1])
+    moved = F.grid_sample(references, grid, padding_mode="border", align_corners=False)[:, 0]
+    weights = under * (grid.abs().amax(-1) <= 1)  # (N, s, s)
+    covered = weights.sum((1, 2)) / under.sum()
+    share = weights / weights.sum((1, 2), keepdim=True).clamp(min=LEAST)
+    parts = [part - (part * share).sum((1, 2), keepdim=True) for part in (targets[:, 0], moved)]
+    lengths = [(part.square() * share).sum((1, 2)).sqrt().clamp(min=LEAST) for part in parts]
+    similar = (parts[0] * parts[1] * share).sum((1, 2)).abs() / (lengths[0] * lengths[1])
+    return torch.where(covered >= INVALID, similar.clamp(max=1), torch.zeros_like(similar))
