@@ -142,7 +142,7 @@ def test_images_of_any_generator_need_no_bundle(tmp_path: Path) -> None:
     rest = [f"--synthetic={drawn}", f"--output={page}", "--window", "-1000", "255", "--image_size", "16"]
     answer = main([*folders, *rest, "--sections", "privacy", "--resamples", "10", "--device", "cpu"])
     found = json.loads((tmp_path / "trust.json").read_text())
-    assert answer == (0 if found["gate"]["open"] else GATE_CLOSED)
+    assert answer == GATE_UNDECIDED and found["gate"]["verdict"] == "undecided"  # 3 held-out patients
     counts = {name: (each["images"], each["patients"]) for name, each in found["sets"].items()}
     assert counts == {"real": (12, 3), "heldout": (12, 3), "synthetic": (6, 0)}
     assert found["window"] == "-1000 to 255 HU" and found["bundle"] == "drawn"
