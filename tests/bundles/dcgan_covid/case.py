@@ -74,6 +74,7 @@ CASE = BundleCase(
     SHORT,
     make_images,
     inference=lambda _data: {"num_samples": 3},
+    built_with=lambda _data: {"batch_size": 4},
     evaluating=held_out,
     undrawn={"gradient_penalty": 0.0},
     network_input=make_input,

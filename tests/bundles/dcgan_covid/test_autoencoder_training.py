@@ -24,9 +24,9 @@ def test_files_apart_from_those_of_the_gan(autoencoder: Trained) -> None:
     assert run.code == 0, run.err
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     events = {name for name in files if name.startswith("logs/autoencoder/events.out.tfevents.")}
-    pictures = {f"logs/autoencoder/samples/iteration_{step:06d}.png" for step in (100, 200, 300)}
+    pictures = {f"logs/autoencoder/samples/iteration_{step:06d}.png" for step in (50, 100, 150)}
     resumes = {f"models/autoencoder/{name}.pt" for name in ("resume", "resume_previous")}
-    models = {"models/autoencoder.pt", "models/autoencoder.json"}
+    models = {"models/autoencoder.pt", "models/autoencoder.json", "models/autoencoder/split.json"}
     assert len(events) == 1
     assert files == {*models, *resumes, *events, *pictures, "logs/autoencoder/losses.csv"}
 

@@ -28,8 +28,8 @@ def luna(folder: Path) -> Path:
 
 def annotation_outside(folder: Path) -> str:
     table = luna(folder) / "annotations.csv"
-    table.write_text(table.read_text().replace(f"1.2,{CENTRE}", "1.2,150,26,36"))
-    return "1.2.mhd: the annotation at (150, 26, 36) mm lies outside the scan"
+    table.write_text(table.read_text().replace(f"1.1,{CENTRE}", "1.1,150,26,36"))
+    return "1.1.mhd: the annotation at (150, 26, 36) mm lies outside the scan"
 
 
 def series_without_annotations(folder: Path) -> str:

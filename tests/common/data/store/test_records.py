@@ -59,8 +59,6 @@ def test_the_hash_is_of_content_and_parts(tmp_path: Path) -> None:
     assert content_hash(series) != before
 
 
-def test_slices_of_before_there_was_a_choice_of_fit_are_found_again() -> None:
-    assert "fit" not in job().settings["geometry"]
-    assert job().name == "a-image-ba79d6037344"
+def test_how_planes_become_square_counts_only_without_a_spacing() -> None:
     mm = [Job(job().request, Geometry(8, spacing=1.0, fit=fit)).name for fit in ("pad", "stretch")]
     assert mm[0] == mm[1]  # where a spacing is given it decides
