@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from common.data.intensity import WINDOWS, to_unit
 from common.data.pictures import read_picture
 from common.data.samples import Sample
-from common.data.thumbnails import thumbnail
+from common.data.thumbnails import thumbnail, without_padding
 from common.data.volume_files import is_volume
 from common.data.volumes import open_volume
 
@@ -26,6 +26,18 @@ SAME_SLICE_CORRELATION = 0.95
 MOST_OF_ALL = 0.5
 """Share of all pictures in one group from which on chains have joined different scans."""
 BLOCK = 1024  # pictures compared with all others at a time
+
+
+def same_slice_groups(samples: Sequence[Sample]) -> list[int]:
+    """A group number for each slice: those that show the same, at another size, window or padding, share one.
+
+    Raises:
+        UserError: a file is unreadable.
+    """
+    if not samples:
+        return []
+    thumbnails = [thumbnail(without_padding(_upright(sample.image))) for sample in samples]
+    return connected(_alike(np.stack(thumbnails), SAME_SLICE_CORRELATION), len(samples))
 
 
 def near_duplicate_groups(samples: Sequence[Sample], threshold: float = SAME_SCAN_CORRELATION) -> list[int]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data.duplicates import connected, near_duplicate_groups
+from common.data.duplicates import connected, same_slice_groups
 from common.data.folders import files_by_stem, paired_files
 from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples, pattern_of
 from common.data.patients import header_patient, is_dicom, names_patient, patient_of, series_of
@@ -233,11 +233,11 @@ def _of_patient(folder: Path, pattern: str | None) -> Iterator[Sample]:
 
 
 def _joined(records: Sequence[Sample], folder: Path, pattern: str | None) -> list[Sample]:
-    """The records' slices. Patients whose pictures are nearly the same become one person, so that no split
-    parts them."""
+    """The records' slices. Patients with the same slice, at whatever size and window, become one person, so
+    that no split parts them."""
     records = keep_scans_together(records, folder, pattern)
     pictures = [record for record in records if not is_volume(record.image)]
-    alike = near_duplicate_groups(pictures)
+    alike = same_slice_groups(pictures)
     if len(pictures) > 1 and len(pictures) == len(records) and len(set(alike)) == 1:
         where = pictures[0].image.parent
         raise UserError(f"{where}: all {len(pictures)} images are the same or nearly so; bring others")

@@ -23,7 +23,8 @@ def test_it_ends_well_and_writes_these_files(case: BundleCase, trained: Trained)
     assert run.code == 0, run.err
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     events = {name for name in files if name.startswith("logs/events.out.tfevents.")}
-    models = {f"models/{name}" for name in ("model.pt", "model.json", "resume.pt", "resume_previous.pt", "split.json")}
+    kept = ("model.pt", "model.json", "resume.pt", "resume_previous.pt", "split.json")
+    models = {f"models/{name}" for name in kept}
     pictures = {f"logs/samples/iteration_{step:06d}.png" for step in (10, 20)}
     assert len(events) == 1
     assert files == {*models, *events, *pictures, *case.files, "logs/losses.csv"}
