@@ -177,7 +177,7 @@ class TrustReport:
             "image_size": f"{sets.real.images.shape[-1]} pixels",
             "extractor": options.extractor,
             "seed": str(options.seed),
-            "bootstrap": f"{options.resamples} resamples, whole patients where they are known",
+            "intervals": f"over patients where they are known; {options.resamples} resamples",
             "trainings": f"{options.seeds} seeds; {budget}; {JUDGE} times the iterations for faithfulness",
         }
 
