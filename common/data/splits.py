@@ -15,6 +15,10 @@ from common.files import read_json, write_json
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 LEAST = 0.75
+"""Of its share of patients, that a part has at least."""
+LEAST_PATIENTS = 3
+"""In every part of a set of `MANY_PATIENTS`: with fewer there are no intervals."""
+MANY_PATIENTS = 18  # three are a sixth of them
 RULE = "hash 38750"
 """Goes into the hash and stands beside each model. Of many numbers this one brings the phantoms, and public
 sets that the bundles are tested with, close to 70, 15 and 15 per cent."""
@@ -30,9 +34,9 @@ def split_by_patient(
     """Splits so that no patient (nor person with several scans) is in two parts.
 
     A hash of the patient's name and the seed says which part: it stays when other patients come or go, and
-    the fractions are met as chance has it. Where this leaves a part empty, or with less than `LEAST` of its
-    share of patients, those whose hash comes nearest move there, and one line says who; so for each of
-    several sites, too, that has three patients or more.
+    the fractions are met as chance has it. Where this leaves a part empty, with less than `LEAST` of its
+    share of patients, or with fewer than three of eighteen or more, those whose hash comes nearest move there,
+    and one line says who; so for each of several sites, too, that has three patients or more.
 
     Args:
         samples: the whole set.
@@ -161,7 +165,8 @@ def _fill(part_of: dict[str, int], place: Mapping[str, float], ends: Sequence[fl
     """Moves the nearest patients into parts that lack some; who went where, in words."""
     starts, moved = (0.0, *ends[:-1]), []
     due = [LEAST * len(place) * (end - start) for start, end in zip(starts, ends, strict=True)]
-    least = [min(max(1, int(count)), len(place) - 2) for count in due]
+    fewest = LEAST_PATIENTS if len(place) >= MANY_PATIENTS else 1
+    least = [min(max(fewest, int(count)), len(place) - 2) for count in due]
     counts = Counter(part_of[unit] for unit in place)
     for part, (start, end) in enumerate(zip(starts, ends, strict=True)):
         while counts[part] < least[part]:

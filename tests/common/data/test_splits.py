@@ -9,6 +9,7 @@ from common.data.earlier_splits import earlier_split
 from common.data.samples import Sample
 from common.data.splits import assign, drawn, held_out, read_splits, split_by_patient, write_splits
 from common.errors import UserError
+from common.metrics.bootstrap import FEWEST
 
 
 def made(sizes: dict[str, int], **fields: str) -> list[Sample]:
@@ -151,3 +152,10 @@ def test_bad_files(tmp_path: Path) -> None:
         read_splits(path)
     with pytest.raises(UserError, match="p0 is in no split"):
         assign(SET, {"train": ["a"]})
+
+
+def test_every_part_of_eighteen_patients_can_have_an_interval() -> None:
+    """With fewer than three patients `common.metrics.bootstrap` gives none."""
+    for seed in range(20):
+        parts = split_by_patient([Sample(Path(f"p{k}.png"), None, f"p{k}") for k in range(18)], seed=seed)
+        assert min(len(part) for part in parts.values()) >= FEWEST
