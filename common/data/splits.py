@@ -35,8 +35,8 @@ def split_by_patient(
 
     A hash of the patient's name and the seed says which part: it stays when other patients come or go, and
     the fractions are met as chance has it. Where this leaves a part empty, with less than `LEAST` of its
-    share of patients, or with fewer than three of eighteen or more, those whose hash comes nearest move there,
-    and one line says who; so for each of several sites, too, that has three patients or more.
+    share of patients, or with fewer than three of eighteen or more, those whose hash comes nearest move
+    there, and one line says who; so for each of several sites, too, that has three patients or more.
 
     Args:
         samples: the whole set.
