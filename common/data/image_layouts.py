@@ -13,7 +13,7 @@ import numpy as np
 from common.data.duplicates import connected, same_slice_groups
 from common.data.folders import files_by_stem, paired_files
 from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples, pattern_of
-from common.data.patients import header_patient, is_dicom, names_patient, patient_of, series_of
+from common.data.patients import header_patient, is_dicom, names_patient, patient_of, series_of, whose
 from common.data.persons import keep_scans_together
 from common.data.pictures import PICTURE_SUFFIXES
 from common.data.samples import Sample, stem, with_hu_offset
@@ -94,8 +94,23 @@ def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
         for place in places
         for record in _records(place, patient_pattern)
     ]
-    records = [replace(record, site=record.category) for record in records]
+    records = [replace(record, site=record.category) for record in _told_apart(records, patient_pattern)]
     return ImageSet(_joined(records, folder, patient_pattern), [place.name for place in places])
+
+
+def _told_apart(records: Sequence[Sample], pattern: str | None) -> list[Sample]:
+    """The records of classes; a name that tells no patient (``0012.png``) is not the same person's in two."""
+    classes: dict[str, set[str]] = {}
+    for record in records:
+        classes.setdefault(record.patient, set()).add(record.category)
+    return [
+        replace(record, patient=f"{record.category}-{record.patient}")
+        if len(classes[record.patient]) > 1
+        and record.group == record.category
+        and not whose(record.image, pattern).told
+        else record
+        for record in records
+    ]
 
 
 def patient_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:

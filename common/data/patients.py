@@ -24,7 +24,8 @@ SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+(?:_variant\d+)?$"
 # Identifiers of public sets (BIDS; LIDC-IDRI, TCGA and other TCIA collections) and DICOM's own, anywhere.
 _IDENTIFIER = re.compile(
     r"(?:(?<=[_\-. ])|^)(?:sub-[A-Za-z0-9]+|LIDC-IDRI-\d{4}|TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|Lung_Dx-[A-Z]\d{4}"
-    r"|LungFCP-\d\d-\d{4}|LUNG1-\d{3}|R01-\d{3}|AMC-\d{3}|C3[LN]-\d{5}|[ABEG]\d{4}|\d+(?:\.\d+){7,})(?!\d)"
+    r"|LungFCP-\d\d-\d{4}|LUNG1-\d{3}|R01-\d{3}|AMC-\d{3}|C3[LN]-\d{5}|(?<![A-Za-z][_\-. ])[ABEG]\d{4}"
+    r"|\d+(?:\.\d+){7,})(?!\d)"
 )
 # Pictures taken out of publications, as COVID-CT names them: "PAPER-p12-81_0", "PIIS0140673620303603_4".
 _PUBLICATION = re.compile(r"^(?:(.+?)-p\d+-.*|(PIIS\w{16})(?:[_%]\d+)*)$")
@@ -37,10 +38,12 @@ _SLICE = re.compile(r"(?:[_\-. ]+|(?<=\d))(?:(?i:slices?|slc|sl|images?|img|im)|
 _FRAME = re.compile(r"(?:[_\-. ]+|(?<=\d))(?:(?i:frame|fr|phase|timepoint|time|tp)|t)[_\-. #]*\d+$")
 _SERIES = re.compile(r"(?:[_\-. ]+|(?<=\d))(?i:session|ses|series|scan|visit)[_\-. #]*\d+$")
 _COPY = re.compile(r"(?:_variant\d+|[_\-. ]*(?:\(\d+\)|\[\d+\]))$")
+_KIND = re.compile(r"[_\-. ]+(?i:mask|seg|label|ct|image|img)$")
 _NUMBER = re.compile(r"[_\-. %]+\d+$")
 # What alone names no patient, though a number follows it.
 _WORD = re.compile(
-    r"(?:.*[_\-. ])?(?:slices?|slc|sl|images?|img|im|z|frame|fr|t|scan|study|series|ct|patient|case)",
+    r"(?:.*[_\-. ])?(?:slices?|slc|sl|images?|img|im|z|frame|fr|t|scan|study|series|ct|patient|case"
+    r"|(?:non[_\-. ]?)?covid(?:[_\-. ]?19)?|ncp|cap|cp|pneumonia|normal|healthy|benign|malignant|control)",
     re.IGNORECASE,
 )
 _NOBODY = re.compile(r"(?i)(?:anonym\w*|unknown|none|n/?a|patient|[0x*^ ]*)")
@@ -89,7 +92,8 @@ def whose(image: Path, pattern: str | None = None, name: str | None = None) -> W
     known = _IDENTIFIER.search(text) or _PUBLICATION.match(text) or _NUMBERED.match(text)
     if known:
         parts = [part for part in known.groups() if part]
-        alone = known.re is _NUMBERED and known.end() == len(text)
+        vague = known.re is _NUMBERED or re.fullmatch(r"[\d.]+|[ABEG]\d{4}", known.group())
+        alone = bool(vague) and known.end() == len(text)
         return Whose(parts[0] if parts else known.group(), not (single and alone))
     return _shortened(text) if single else Whose(_without(text, (_COPY, _FRAME, _SERIES)), True)
 
@@ -166,11 +170,12 @@ def _header(file: Path) -> dict[str, str]:
 
 def _shortened(text: str) -> Whose:
     """Of a slice: what stands before the numbers of slice, frame, series and copy at the end of its name."""
+    text = _without(text, (_KIND,))
     rest = _without(text, (_COPY, _SLICE, _FRAME))
     if rest == text or _COPY.search(text):
         rest = _cut(rest, _NUMBER)
     rest = _without(rest, (_COPY, _SLICE, _FRAME, _SERIES))
-    if re.fullmatch(r"\d+[_\-. %]+\d+", rest):  # patient, series and slice as mere numbers
+    if re.fullmatch(r"(?:[A-Za-z]+[_\-. ])?\d+[_\-. %]+\d+", rest):  # patient, series and slice as numbers
         rest = _cut(rest, _NUMBER)
     return Whose(rest, rest != text)
 

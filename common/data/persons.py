@@ -23,14 +23,15 @@ logger = logging.getLogger(__name__)
 ROWS_AT_ONCE = 1024
 LEAST_SLICES = 8
 """With fewer nothing is said of a set's names."""
-ALMOST_ALL = 0.8
+MANY = 0.5
+"""Share of slices that would be patients of their own, from which on they are looked at."""
 SPLITS_FILE = "splits.json"
 
 S = TypeVar("S", bound=Sample)
 
 
 def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None = None) -> list[S]:
-    """The records with `Sample.person` set where nearly every slice would be a patient of its own.
+    """The records with `Sample.person` set where most slices would be patients of their own.
 
     Slices whose names tell no patient (``0012.png``, ``IMG0012.png``) lie in the order of their scans, so
     those that `common.data.duplicates.scan_groups` finds alike are taken for one person's. One line warns of
@@ -50,7 +51,7 @@ def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None 
         for record in slices
         if times[record.patient] == 1 and not record.person and not whose(record.image, pattern).told
     }
-    few = len(slices) < LEAST_SLICES or len(alone) < ALMOST_ALL * len(slices)
+    few = len(slices) < LEAST_SLICES or len(alone) < MANY * len(slices)
     if few or (folder / SPLITS_FILE).is_file():
         return list(records)
     ordered = sorted((record for record in slices if record.image in alone), key=_natural)
@@ -59,7 +60,7 @@ def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None 
     persons = {r.image: first.setdefault(group, r.patient) for r, group in zip(ordered, groups, strict=True)}
     shown = [ordered[len(ordered) * place // 3] for place in range(3)]
     logger.warning(
-        "%s: nearly every slice would be a patient of its own (%s); neighbours that look alike are kept "
+        "%s: most slices would be patients of their own (%s); neighbours that look alike are kept "
         "together, %d slices as %d patients; say whose they are with --patient_pattern or splits.json",
         folder,
         ", ".join(f"{record.image.name} -> {record.patient}" for record in shown),

@@ -181,6 +181,11 @@ def split_samples(
     if rule.get("rule") == RULE:
         logger.warning("%s: the model names no patients of its training: split by its rule again", folder)
         return split_by_patient(samples, tuple(rule["fractions"]), int(rule["seed"]), apart, folder)
+    if rule.get("rule"):
+        raise UserError(
+            f"{folder}: the model was split by {rule['rule']!r}, which this version does not know; give "
+            f"other patients with --heldout_dir, or {SPLITS_FILE} there"
+        )
     logger.warning("%s: the model does not say how it was split: as earlier versions would have", folder)
     return earlier_split(samples, shares, seed, apart)
 
@@ -218,15 +223,18 @@ def _as_kept(
 ) -> dict[str, list[Sample]]:
     """The samples of a trained model's parts, without those of strangers.
 
-    A patient whom the files now show to be one person with a training patient is a stranger to all parts.
+    A patient whom the files now show to be one person with a training or validation patient is a stranger to
+    all other parts.
     """
     part_of = _part_of(table)
-    trained = {sample.unit for sample in samples if part_of.get(sample.patient) == "train"}
+    units = {name: {s.unit for s in samples if part_of.get(s.patient) == name} for name in ("train", "val")}
     parts: dict[str, list[Sample]] = {name: [] for name in dict.fromkeys([*SPLITS, *table])}
     left_out = set()
     for sample in samples:
         part = part_of.get(sample.patient)
-        if part is None or (part != "train" and sample.unit in trained):
+        trained = part != "train" and sample.unit in units["train"]
+        chosen = part not in ("train", "val") and sample.unit in units["val"]
+        if part is None or trained or chosen:
             left_out.add(sample.patient)
         else:
             parts[part].append(sample)
@@ -234,7 +242,8 @@ def _as_kept(
         missing = "train" if not parts["train"] else "test"
         raise UserError(
             f"{folder}: has no {missing} patient of the model's own split; give the data set of its "
-            "training, and other patients with --heldout_dir"
+            "training (with --patient_pattern if its patients were named otherwise), or other patients with "
+            "--heldout_dir"
         )
     if left_out:
         logger.warning(
@@ -249,18 +258,21 @@ def _as_kept(
 def _refuse_moved(
     own: Mapping[str, Sequence[Sample]], known: Mapping[str, Sequence[str]], table: Path
 ) -> None:
-    """Checks that a folder's own table has the model's training patients in its training split.
+    """Checks that a folder's own table tests on nobody that the model was trained or chosen on.
 
     Raises:
         UserError: names one that is elsewhere.
     """
-    trained = set(known.get("train", ()))
-    moved = {s.patient for name, part in own.items() if name != "train" for s in part} & trained
-    if moved:
-        raise UserError(
-            f"{table}: patient {min(moved)} is not in train, but the model was trained on it; "
-            "give the split of its training"
-        )
+    for name, allowed in (("train", ("train",)), ("val", ("train", "val"))):
+        learned = set(known.get(name, ()))
+        units = {s.unit for part in own.values() for s in part if s.patient in learned}
+        others = [s for part, held in own.items() if part not in allowed for s in held]
+        moved = {s.patient for s in others if s.patient in learned or s.unit in units}
+        if moved:
+            raise UserError(
+                f"{table}: patient {min(moved)} is not in {' or '.join(allowed)}, but the model was "
+                f"{'trained' if name == 'train' else 'chosen'} on it; give the split of its training"
+            )
 
 
 def _part_of(table: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -92,7 +92,6 @@ class MaskSlices(Dataset):
             labels[position, 0] = fit_mask(mask, size, self.fit)
         return torch.from_numpy(labels)
 
-
     def _warn_of_empty(self) -> None:
         empty = [position for position, label in enumerate(self.labels) if not label.any()]
         if empty:

@@ -102,7 +102,8 @@ class CubeData(SplitData[CubeDataset]):
     """A set of scans, split by patient as for segmentation, as cubes.
 
     Args:
-        dataset_dir, layout, unannotated, patient_pattern: see `common.data.nodule_layouts.find_nodule_scans`.
+        dataset_dir, layout, unannotated, patient_pattern, hu_offset: see
+            `common.data.nodule_layouts.find_nodule_scans`.
         points: the candidates' generator.
         size, side_mm, depth, step_mm: of the cubes, see `CubeShape`; one slice deep where all scans are
             pictures.
@@ -132,10 +133,11 @@ class CubeData(SplitData[CubeDataset]):
         split_seed: int = 0,
         parts: Sequence[str] | None = None,
         patient_pattern: str | None = None,
+        hu_offset: float | None = None,
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
         self.patient_pattern = patient_pattern
-        samples = find_nodule_scans(dataset_dir, layout, unannotated, patient_pattern=patient_pattern)
+        samples = find_nodule_scans(dataset_dir, layout, unannotated, hu_offset, patient_pattern)
         self.splits = self.split_by(samples, fractions, split_seed)  # type: ignore[arg-type]
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)

@@ -96,7 +96,18 @@ VOLUMES = {
     "covidctmd_normal002.nii.gz": "covidctmd_normal002",
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790.mhd": "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790",
 }
-NOBODY = {"0012", "IMG0012", "IMG_0012", "slice_12", "ct_scan12", "other", "case12", "case_012", "patient012"}
+NOBODY = {
+    "0012",
+    "IMG0012",
+    "IMG_0012",
+    "slice_12",
+    "ct_scan12",
+    "other",
+    "case12",
+    "case_012",
+    "patient012",
+    "G0007",
+}
 
 
 @pytest.mark.parametrize(("file", "patient"), [*SLICES.items(), *VOLUMES.items()])

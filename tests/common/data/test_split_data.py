@@ -85,6 +85,11 @@ def test_a_trained_models_own_split_is_taken(tmp_path: Path, caplog: pytest.LogC
 def test_who_is_one_person_with_a_training_patient_is_not_tested_on(tmp_path: Path) -> None:
     joined = [replace(sample, person="a") for sample in samples("a", "d")]
     found = [*joined, *samples("e")]
+    one = [replace(sample, person="c") for sample in samples("c", "d")]  # chosen on
+    kept = split_samples(
+        tmp_path, [*samples("a", "e"), *one], (), 0, trained={"splits": {**OWN, "test": ["d", "e"]}}
+    )
+    assert names(kept) == {"train": ["a"], "val": ["c"], "test": ["e"]}
     parts = split_samples(tmp_path, found, (), 0, trained={"splits": {**OWN, "test": ["d", "e"]}})
     assert names(parts) == {"train": ["a"], "val": [], "test": ["e"]}
 
@@ -102,14 +107,26 @@ def test_a_model_without_names_is_split_by_its_rule(tmp_path: Path, caplog: pyte
         split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": {"rule": "splits.json"}})
 
 
-def test_the_folders_table_must_keep_training_patients(tmp_path: Path) -> None:
-    found = samples("a", "b", "c", "d")
-    table = {"train": found[:2], "val": found[3:], "test": found[2:3]}
+def test_the_folders_table_must_test_on_nobody_of_the_training(tmp_path: Path) -> None:
+    found = samples("a", "b", "c", "d", "e")
+    table = {"train": found[:2], "val": found[2:4], "test": found[4:]}  # d was a test patient
     write_splits(tmp_path / "splits.json", table)
     assert split_samples(tmp_path, found, (), 0, trained={"splits": OWN}) == table
     write_splits(tmp_path / "splits.json", {"train": found[:1], "val": found[3:], "test": found[1:3]})
-    with pytest.raises(UserError, match=r"splits\.json: patient b is not in train, but the model"):
+    with pytest.raises(
+        UserError, match=r"splits\.json: patient b is not in train, but the model was trained"
+    ):
         split_samples(tmp_path, found, (), 0, trained={"splits": OWN})
+    write_splits(tmp_path / "splits.json", {"train": found[:2], "val": found[3:], "test": found[2:3]})
+    with pytest.raises(UserError, match=r"patient c is not in train or val, but the model was chosen on it"):
+        split_samples(tmp_path, found, (), 0, trained={"splits": OWN})
+
+
+def test_a_rule_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="was split by 'hash 999', which this version does not know"):
+        split_samples(
+            tmp_path, samples("a", "b", "c"), (0.7, 0.15, 0.15), 0, trained={"split": {"rule": "hash 999"}}
+        )
 
 
 def test_patients_that_only_the_model_knows_are_refused_too(tmp_path: Path) -> None:
