@@ -16,6 +16,8 @@ LEAST = 80.0
 """HU of contrast that can be told from lung."""
 OVER_NOISE = 3.0
 """And that in standard deviations of the noise."""
+SEEN = 0.2
+"""Share of the mask that an outline has at least (specks have less); 0.25 where the mask is twice as wide."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def outline_of(
     Args:
         contrast: (H, W) HU above the lung.
         near: (H, W) where the nodule may be.
-        drawn: (H, W) its mask, of some pixels at least: taken where nothing can be seen.
+        drawn: (H, W) its mask, of some pixels at least: taken where less than `SEEN` of it can be seen.
         pixel_mm: side of a pixel.
         noise: standard deviation, HU.
     """
@@ -62,7 +64,7 @@ def outline_of(
     )
     limit = np.maximum(around / 2, max(LEAST, OVER_NOISE * noise))
     inside = binary_fill_holes(_largest((values >= limit) & near, drawn))
-    if not inside.any():
+    if (inside & drawn).sum() < SEEN * drawn.sum():
         inside, limit = drawn, np.where(drawn, -np.inf, np.inf)  # whole pixels
     down, right = np.gradient(values)
     share = np.clip(0.5 + (values - limit) / np.maximum(np.hypot(down, right), 1), 0, 1)
@@ -80,8 +82,9 @@ def _box(near: NDArray[np.bool_], border: int = 2) -> tuple[slice, slice]:
 
 
 def _largest(found: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The piece that has most of ``drawn``."""
+    """The piece that has most of ``drawn``; nothing where none has any of it."""
     pieces, count = label(found)
-    if count < 2:
-        return found
-    return pieces == 1 + int(np.bincount(pieces[drawn], minlength=count + 1)[1:].argmax())
+    share = np.bincount(pieces[drawn], minlength=count + 1)[1:]
+    if not share.any():
+        return np.zeros_like(found)
+    return pieces == 1 + int(share.argmax())

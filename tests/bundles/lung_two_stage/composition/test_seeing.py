@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from bundles.lung_two_stage.composition.grain import make_noise
-from bundles.lung_two_stage.composition.seeing import Outline, outline_of
+from bundles.lung_two_stage.composition.seeing import Outline, _largest, outline_of
 from tests.bundles.lung_two_stage.composition.made import disc
 
 SIDE = 61
@@ -56,3 +56,18 @@ def test_where_nothing_can_be_seen_the_mask_counts() -> None:
     found = seen(np.zeros((SIDE, SIDE)), drawn)
     assert found.diameter_mm == pytest.approx(2 * np.sqrt(drawn.sum() / np.pi) * 0.7, rel=1e-6)
     np.testing.assert_allclose(found.points.mean(axis=0), 30, atol=1e-9)
+
+
+def test_a_speck_of_noise_is_not_the_nodule() -> None:
+    """Too faint to be seen, but for some pixels on which noise lies."""
+    drawn = disc(SIDE, (30, 30), 2 / 0.7)
+    for seed in range(8):
+        contrast = 60 * blurred(2 / 0.7) + 10 * make_noise(np.random.default_rng(seed), SIDE)
+        assert seen(contrast, drawn, noise=10).diameter_mm > 2
+
+
+def test_what_lies_beside_the_mask_is_not_the_nodule() -> None:
+    drawn = disc(SIDE, (20, 30), 4)
+    found = seen(850 * blurred(7, middle=42), drawn)
+    np.testing.assert_allclose(found.points.mean(axis=0), [20, 30], atol=1e-9)
+    assert not _largest(disc(SIDE, (42, 30), 7) | disc(SIDE, (8, 30), 2), drawn).any()
