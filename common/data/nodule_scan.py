@@ -69,6 +69,12 @@ class NoduleScan:
         """Voxels (..., 3) as mm from the first voxel's centre: the frame of `Nodule.centre_mm`."""
         return np.asarray(voxels, dtype=np.float64) * np.asarray(self.spacing)
 
+    def excluded_mask(self) -> NDArray[np.uint8]:
+        """uint8 {0, 1} (Z, H, W): the excluded findings as spheres of their diameters."""
+        centres = np.array([finding.centre_voxel for finding in self.excluded]).reshape(-1, 3)
+        diameters = [finding.diameter_mm for finding in self.excluded]
+        return paint_spheres(self.hu.shape, self.spacing, centres, diameters)
+
 
 def read_nodule_scan(sample: NoduleSample, window: str | Window | Sequence[float] = "lung") -> NoduleScan:
     """Reads a scan as `common.data.nodule_layouts.find_nodule_scans` lists it.

@@ -64,7 +64,8 @@ class Balance(NamedTuple):
 class NoduleSlices(Dataset[dict[str, Any]]):
     """Patches (1, S, S) of slices in [-1, 1] with nodule masks {0, 1}.
 
-    All slices with nodules are kept in memory as they lie in the file, and a seeded choice of those without.
+    All slices with nodules are kept in memory as they lie in the file, and a seeded choice of those without:
+    of those with an excluded finding only where a scan has no others.
     A `Draw` gives the patch of that visit, augmented; an int index always the same patch, with the nodule in
     it where the slice has one. Slices smaller than S are surrounded by the window's lower end.
 
@@ -125,7 +126,9 @@ class NoduleSlices(Dataset[dict[str, Any]]):
         self.nominal_hu |= scan.nominal_hu
         has = np.asarray(scan.mask.any(axis=(1, 2)))
         most = self.balance.normals(max(LEAST_NORMALS, int(has.sum())))
-        normals = _drawn(np.flatnonzero(~has), most, generator(self.seed, "normal slices", sample.name))
+        clean = ~has & ~scan.excluded_mask().any(axis=(1, 2)) if scan.excluded else ~has
+        places = np.flatnonzero(clean if clean.any() else ~has)
+        normals = _drawn(places, most, generator(self.seed, "normal slices", sample.name))
         self.dropped += int((~has).sum()) - len(normals)
         flat = len(has) == 1
         return [

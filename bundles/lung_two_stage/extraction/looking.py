@@ -40,8 +40,15 @@ class Seen:
     aerated: NDArray[np.uint8] | None = None
 
     def normals(self, rules: SliceRules) -> list[FittedSlice]:
-        """Slices, or windows of them, without nodules: neither in the mask nor annotated."""
+        """Slices, or windows of them, without nodules: neither in the mask nor annotated.
+
+        Those with an excluded finding are taken only from scans that have no others.
+        """
         shown = self.mask | self.scan.mask
+        found = self._without(rules, shown | self.scan.excluded_mask()) if self.scan.excluded else []
+        return found or self._without(rules, shown)
+
+    def _without(self, rules: SliceRules, shown: NDArray[np.uint8]) -> list[FittedSlice]:
         if rules.part_mm is not None:
             return self._windows(rules, shown, with_nodule=False)
         if self.lung is None:

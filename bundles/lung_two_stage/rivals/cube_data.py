@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from bundles.lung_two_stage.rivals.cubes import CubeShape, cut_cubes
 from common.data.intensity import Window, to_network, to_unit, window_by_name
 from common.data.nodule_layouts import NoduleSample, find_nodule_scans
-from common.data.nodule_scan import NoduleScan, read_nodule_scan
+from common.data.nodule_scan import Nodule, NoduleScan, read_nodule_scan
 from common.data.sampling import Draw
 from common.data.split_data import SplitData
 from common.data.volume_files import is_volume
@@ -34,7 +34,8 @@ class CubeDataset(Dataset[dict[str, Any]]):
     """Cubes around candidates and nodules of scans.
 
     Training draws as many cubes without as with a nodule: an epoch has each one with and as many others,
-    drawn anew; each is moved, flipped and turned. Otherwise every cube comes once.
+    drawn anew; each is moved, flipped and turned. Otherwise every cube comes once. Candidates in
+    findings that the data set excludes, and in no nodule, are neither.
 
     Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` (1,) float32, 1 or 0.
 
@@ -172,11 +173,17 @@ class CubeData(SplitData[CubeDataset]):
         }
 
 
-def hits_nodule(scan: NoduleScan, points: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which points (N, 3) in voxels lie within a nodule's radius of its centre."""
+def hits_nodule(
+    scan: NoduleScan, points: NDArray[Any], nodules: Sequence[Nodule] | None = None
+) -> NDArray[np.bool_]:
+    """Which points (N, 3) in voxels lie within a nodule's radius of its centre.
+
+    Args:
+        nodules: the scan's own where there are none given.
+    """
     places = scan.in_mm(np.asarray(points, np.float64).reshape(-1, 3))
     hit = np.zeros(len(places), bool)
-    for nodule in scan.nodules:
+    for nodule in scan.nodules if nodules is None else nodules:
         distance = np.linalg.norm(places - np.array(nodule.centre_mm), axis=1)
         hit |= distance <= nodule.diameter_mm / 2
     return hit
@@ -200,8 +207,9 @@ def _labelled(
     if centres:
         points = np.concatenate([[n.centre_voxel for n in scan.nodules], points]) if scan.nodules else points
     labels = hits_nodule(scan, points)
+    without = ~labels & ~hits_nodule(scan, points, scan.excluded)
     kept = labels.copy()
-    kept[random.permutation(np.flatnonzero(~labels))[:most]] = True
+    kept[random.permutation(np.flatnonzero(without))[:most]] = True
     return cut_cubes(scan, points[kept], shape, margin), labels[kept]
 
 

@@ -37,7 +37,7 @@ class Findings:
     Args:
         candidates: of all scans.
         overlaps: voxels in both masks, in the method's, in the true one, in all: (4,) a scan; empty without
-            masks.
+            masks. What is drawn in an excluded finding and in no nodule is not counted.
         slices: rightly told with a nodule, rightly told without, with, without: (4,) a scan.
     """
 
@@ -55,6 +55,8 @@ class Findings:
         self.slices.append(_told(holding(sure, scan), np.asarray(true.any(axis=(1, 2)))))
         if mask is not None:
             drawn = mask > 0
+            if scan.excluded:
+                drawn &= true | (scan.excluded_mask() == 0)
             self.overlaps.append((int((true & drawn).sum()), int(drawn.sum()), int(true.sum()), true.size))
         return mask
 

@@ -11,7 +11,7 @@ from common.data.nodule_layouts import NoduleSample, find_nodule_scans
 from common.data.nodule_slices import Balance, NoduleSlices
 from common.data.sampling import Draw
 from common.errors import UserError
-from tests.common.data.made_scans import write_picture, write_volume
+from tests.common.data.made_scans import HEADER, write_luna, write_picture, write_volume
 
 SIZE = 16
 
@@ -89,3 +89,18 @@ def test_settings_out_of_range(scans: list[NoduleSample], tmp_path: Path) -> Non
     write_picture(tmp_path / "empty", "a_1", np.ones((8, 8)), np.zeros((8, 8)))
     with pytest.raises(UserError, match="no slice has a nodule"):
         NoduleSlices(find_nodule_scans(tmp_path / "empty"), SIZE)
+
+
+def test_slices_with_an_excluded_finding_come_only_where_there_are_no_others(tmp_path: Path) -> None:
+    """Eight slices 2 mm apart from 30 mm on: a nodule of 5 mm in 2 to 4, findings in 6, or in all others."""
+    folder = write_luna(tmp_path, "1.2,15,26,36,5\n")
+
+    def normal(*places: str) -> list[int]:
+        lines = "".join(f"1.2,12,22,{z},{size}\n" for z, size in (place.split() for place in places))
+        (folder / "annotations_excluded.csv").write_text(HEADER + lines)
+        data = NoduleSlices(find_nodule_scans(folder), SIZE, balance=(0.8, 0.7))
+        return [int(s.sample.index) for s in data.slices if not s.mask.any()]
+
+    assert normal() == [0, 1, 5, 6, 7]
+    assert normal("42 1") == [0, 1, 5, 7]
+    assert normal("36 40") == normal()

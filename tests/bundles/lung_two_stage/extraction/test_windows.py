@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bundles.lung_two_stage.extraction.choosing import SliceRules
-from bundles.lung_two_stage.extraction.looking import PARTIAL, look
+from bundles.lung_two_stage.extraction.looking import PARTIAL, Seen, look
 from bundles.lung_two_stage.extraction.windows import Window, draw_windows, window_pixels
-from common.data.nodule_scan import NoduleScan
+from common.data.nodule_scan import Nodule, NoduleScan
 from common.errors import UserError
 
 SIZE, SPACING = (24, 20), (1.0, 1.2)
@@ -94,3 +95,38 @@ def test_whole_slices_of_a_part_are_left_out_and_counted() -> None:
     assert skipped == {PARTIAL: 1}
     with pytest.raises(UserError, match="part_mm -1"):
         SliceRules(part_mm=-1)
+
+
+def test_windows_with_an_excluded_finding_are_not_normal_where_there_are_others() -> None:
+    """Rows 7 to 13 and columns 9 to 15; or everywhere."""
+    scan, rules = crop(), SliceRules(16, part_mm=24.0)
+
+    def corners(*findings: Nodule) -> list[tuple[int, int]]:
+        seen = look(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
+        names = [normal.record.name for normal in seen.normals(rules)]  # p_1-at000-000
+        return [(int(name[6:9]), int(name[10:13])) for name in names]
+
+    def meets(row: int, column: int) -> bool:
+        return row <= 13 and column <= 15
+
+    assert any(meets(*corner) for corner in corners())
+    found = corners(Nodule((0.0, 10.0, 12.0), (0.0, 10.0, 12.0), 6.0))
+    assert found and not any(meets(*corner) for corner in found)
+    assert corners(Nodule((0.0, 32.0, 32.0), (0.0, 32.0, 32.0), 100.0)) == corners()
+
+
+def test_slices_with_an_excluded_finding_are_not_normal_where_there_are_others() -> None:
+    shape = (9, 40, 40)
+    lung, mask = np.ones(shape, np.uint8), np.zeros(shape, np.uint8)
+    lung[:, :, 20:] = 2
+    mask[1, 5:9, 5:9] = 1
+    scan = NoduleScan(np.full(shape, -850, np.int16), mask, (5.0, 8.0, 8.0), "s", "p", ())
+    rules = SliceRules(16)
+
+    def normal(*slices: int) -> list[str]:
+        found = tuple(Nodule((z, 9.0, 9.0), (z * 5.0, 72.0, 72.0), 6.0) for z in map(float, slices))
+        return [s.record.name[-1] for s in Seen(replace(scan, excluded=found), mask, lung).normals(rules)]
+
+    assert normal() == list("345678")
+    assert normal(6) == list("348")
+    assert normal(4, 7) == normal()  # none is clean: 3 and 5, 6 and 8 are next to one

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 from bundles.lung_two_stage.rivals.classifying import BlobProposer, CandidatePoints
-from bundles.lung_two_stage.rivals.cube_data import CubeData, hits_nodule
+from bundles.lung_two_stage.rivals.cube_data import CubeData, _labelled, hits_nodule
+from bundles.lung_two_stage.rivals.cubes import CubeShape
+from common.data.nodule_scan import Nodule
 from common.data.sampling import Draw
 from common.errors import UserError
 from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
@@ -55,3 +58,16 @@ def test_an_empty_nodule_set_is_one_line(tmp_path: Path) -> None:
     folder = write_crops(tmp_path / "set", empty=True)
     with pytest.raises(UserError, match="training scans hold no nodules"):
         CubeData(folder, CandidatePoints([BlobProposer()]), size=16)
+
+
+def test_excluded_findings_are_neither_with_nor_without_a_nodule() -> None:
+    """A candidate in a nodule, one in a finding, one in both, one in none; all others may be drawn."""
+    scan = scan_of([(0, 20, 24, 5)])
+    finding = Nodule((0.0, 46.0, 44.0), (0.0, 46.0, 44.0), 8.0)
+    beside = Nodule((0.0, 24.0, 24.0), (0.0, 24.0, 24.0), 4.0)
+    points = np.array([[0, 20, 24], [0, 46, 44], [0, 23, 24], [0, 50, 10]])
+    assert hits_nodule(scan, points, [finding]).tolist() == [False, True, False, False]
+    for excluded, labels in (((), [1, 0, 1, 0]), ((finding, beside), [1, 1, 0])):
+        known = replace(scan, excluded=excluded)
+        cubes, found = _labelled(known, points, CubeShape(16, 16.0, 1), 0, False, 9, np.random.default_rng(0))
+        assert found.tolist() == labels and len(cubes) == len(labels)

@@ -66,6 +66,21 @@ def test_candidates_in_excluded_findings_count_neither_way() -> None:
         assert line["slice_accuracy"]["mean"] == pytest.approx(told / 20)
 
 
+def test_what_is_drawn_in_excluded_findings_is_not_false() -> None:
+    """Scan a: a finding of 2 mm around a voxel, 7 voxels of 1 mm apart from the first nodule, one in it."""
+    first, second = two_scans()
+    findings = tuple(Nodule((z / 2, y, x), (z, y, x), 2.0) for z, y, x in ((18.0, 8.0, 8.0), (4.0, 3.0, 3.0)))
+    drawn = ball_mask((10, 16, 16), FIRST, np.s_[9:10, 7:10, 7:10])
+    method = Told("x", {}, {"a": drawn, "b": ball_mask((10, 16, 16))})
+    before, after = (
+        compare([method], [scan, second], 2).result["methods"]["x"]
+        for scan in (first, replace(first, excluded=findings))
+    )
+    assert before["dice"]["mean"] == pytest.approx(2 * 32 / (32 + 9 + 64))
+    assert after["dice"]["mean"] == pytest.approx(2 * 32 / (32 + 4 + 64))  # 5 of 9 lie in the finding
+    assert after["pixel_accuracy"]["mean"] == pytest.approx(1 - (32 + 4) / (2 * 10 * 16 * 16))
+
+
 def test_the_unsure_candidates_count_for_the_curve_and_not_for_the_slices() -> None:
     """A nodule that is found with 0.1 buys sensitivity at the rates that its false positives allow."""
     found = {"a": [((5.0, 3.5, 3.5), 0.9), ((13.0, 11.5, 11.5), 0.1)], "b": [((0.0, 8.0, 8.0), 0.2)]}
