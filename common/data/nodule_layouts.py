@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from common.data.volume_files import NIFTI_SUFFIXES, is_volume, itk_geometry, ni
 from common.errors import UserError
 from common.files import read_json
 
+logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
 """Of the made phantoms: their label values 1, 2, 3."""
 ANNOTATIONS, CATEGORIES = "annotations.csv", "categories.json"
@@ -82,6 +84,8 @@ def find_nodule_scans(
         raise UserError(f"unannotated {unannotated!r} is unknown; choose {' or '.join(UNANNOTATED)}")
     name = _layout_of(folder) if layout == "auto" else layout
     if name == "luna":
+        if patient_pattern is not None:
+            logger.warning(f"{folder}: patient_pattern is not used; each of LUNA16's scans is a patient")
         return with_hu_offset(luna(folder, unannotated), hu_offset)
     if name not in NODULE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(NODULE_LAYOUTS)}")

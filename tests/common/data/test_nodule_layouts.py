@@ -70,9 +70,19 @@ def test_lunas_excluded_findings_are_read_where_they_lie_beside(tmp_path: Path) 
     (finding,) = scan.excluded
     assert finding.centre_voxel == pytest.approx((1, 1, 1)) and finding.diameter_mm == 10
     assert len(scan.nodules) == 1 and scan.mask[1, 1, 1] == 0
+    near = (np.indices(scan.mask.shape).transpose(1, 2, 3, 0) - 1) * scan.spacing
+    assert np.array_equal(scan.excluded_mask(), np.linalg.norm(near, axis=-1) <= 5)
     (folder / "annotations_excluded.csv").write_text(HEADER + "1.2,0,0,0,3\n")
     with pytest.raises(UserError, match=r"outside the scan .* correct it in annotations_excluded\.csv"):
         read_nodule_scan(find_nodule_scans(folder)[0])
+
+
+def test_luna_says_that_it_needs_no_patient_pattern(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_luna(tmp_path, "1.2,15,26,36,5\n")
+    assert find_nodule_scans(folder)[0].patient == "1.2" and not caplog.records
+    assert find_nodule_scans(folder, patient_pattern=r"^(\d)")[0].patient == "1.2"
+    (record,) = caplog.records
+    assert "patient_pattern is not used" in record.getMessage()
 
 
 def test_luna_scans_without_annotations(tmp_path: Path) -> None:

@@ -16,10 +16,19 @@ CONFIGS = repository_root() / "bundles" / "lung_two_stage" / "configs"
 EQUAL, PARTS = ("equal_time",), ("equal_time", "parts")
 
 
-def chains(overlays: Sequence[str], work_dir: Path) -> dict[str, Chain]:
+OF_SCANS = ("hu_offset", "patient_pattern")
+
+
+def reads_scans(stage: Stage) -> bool:
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in stage.files(CONFIGS)])
+    return all(key in parser for key in OF_SCANS)
+
+
+def chains(overlays: Sequence[str], work_dir: Path, **settings: object) -> dict[str, Chain]:
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("pipeline", *overlays)])
-    parser["work_dir"] = str(work_dir)
+    parser.update({"work_dir": str(work_dir), **settings})
     return {name: parser.get_parsed_content(name) for name in ("chain", "rival_chain")}
 
 
@@ -46,3 +55,15 @@ def test_parts_bring_back_what_needs_real_slices_with_nodules(tmp_path: Path) ->
     assert settings["generation"]["real_nodules"] == 0
     assert settings["normals"]["cpu_minutes"] == settings["enhancer"]["cpu_minutes"] == 0.75
     assert settings["evaluation"]["purposes"] == "['nodule','segmentation']"
+
+
+@pytest.mark.parametrize("overlays", [(), EQUAL, PARTS], ids=lambda names: "+".join(names) or "alone")
+def test_offset_and_pattern_go_to_all_that_read_scans(overlays: Sequence[str], tmp_path: Path) -> None:
+    for given in ({}, {"hu_offset": -1024, "patient_pattern": r"^(P\d+)"}):
+        for chain in chains(overlays, tmp_path, **given).values():
+            told = {stage.name: stage.overrides(CONFIGS, chain.shared) for stage in chain.stages}
+            readers = {stage.name for stage in chain.stages if reads_scans(stage)}
+            assert {"segmentation", "table_1", "extraction"} <= readers
+            for name, settings in told.items():
+                expected = given if name in readers else {}
+                assert {key: settings[key] for key in OF_SCANS if key in settings} == expected, name
