@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai.networks.layers.utils import get_norm_layer
@@ -43,18 +44,30 @@ def norm_layer(name: str, channels: int) -> nn.Module:
     return get_norm_layer(_known(name), spatial_dims=2, channels=channels)
 
 
-def monai_norm(norm: str | tuple[str, dict[str, Any]] | None) -> tuple[str, dict[str, Any]] | None:
-    """A norm for the networks of MONAI: by one of `NORMS`' names or ``none``, else in MONAI's own terms.
+def monai_norm(norm: str | Sequence[Any] | None) -> tuple[str, dict[str, Any]] | None:
+    """A norm for the networks of MONAI.
 
+    Args:
+        norm: one of `NORMS`' names or ``none``, by itself or as a list's only entry; or a list of a name and
+            arguments in MONAI's own terms, such as ``[group, {num_groups: 4}]``.
     Raises:
-        UserError: no such norm.
+        UserError: no such norm, or ``group`` without its number of groups.
     """
-    if norm is None or norm == NONE:
+    name, arguments = _entries(norm)
+    if name == NONE:
         return None
-    if not isinstance(norm, str):
-        name, arguments = norm
-        return name, dict(arguments)
-    return _known(norm.lower())
+    if name.lower() == GROUP and "num_groups" not in (arguments or {}):
+        raise UserError("norm 'group' needs its number of groups here: [group, {num_groups: 4}]")
+    return _known(name.lower()) if arguments is None else (name, dict(arguments))
+
+
+def _entries(norm: str | Sequence[Any] | None) -> tuple[str, Mapping[str, Any] | None]:
+    """Name and arguments, None where there are none."""
+    entries = [norm or NONE] if norm is None or isinstance(norm, str) else list(norm)
+    name, arguments = (*entries, None)[:2] if entries else (None, None)
+    if len(entries) > 2 or not isinstance(name, str) or not isinstance(arguments, Mapping | None):
+        raise UserError(f"norm {norm!r}: give a name, or a list of a name and its arguments")
+    return name, arguments
 
 
 def _known(name: str) -> tuple[str, dict[str, Any]]:

@@ -60,3 +60,14 @@ def test_names_for_monais_networks():
     for unknown in (lambda: norm_layer("batched", 3), lambda: monai_norm("batched")):
         with pytest.raises(UserError, match="norm 'batched' is unknown; choose one of batch, instance"):
             unknown()
+
+
+def test_group_needs_its_number_and_lists_may_have_one_entry():
+    assert monai_norm(["instance"]) == monai_norm("instance") and monai_norm(["none"]) is None
+    assert monai_norm(["group", {"num_groups": 4}]) == ("group", {"num_groups": 4})
+    for norm in ("group", "Group", ["group"], ["group", {}]):
+        with pytest.raises(UserError, match=r"'group' needs its number of groups here: \[group, {num_groups"):
+            monai_norm(norm)
+    for norm in ([], ["group", 4], [{"num_groups": 4}], ["group", {"num_groups": 4}, 1]):
+        with pytest.raises(UserError, match="give a name, or a list of a name and its arguments"):
+            monai_norm(norm)
