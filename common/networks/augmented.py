@@ -103,7 +103,8 @@ def augmented(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KIND
 
 
 def moved(maps: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
-    """The batch (B, C, H, W) with what changes the place alone; 0, the background of labels, comes in."""
+    """The batch (B, C, H, W), of any type, with what changes the place alone; 0, the background of labels,
+    comes in."""
     if "translation" in kinds:
         maps = _shifted(maps, draw.shift)
     return _cut(maps, draw.hole) if "cutout" in kinds else maps
@@ -130,7 +131,7 @@ def _shifted(image: Tensor, shift: Tensor) -> Tensor:
     index = rows.clamp(0, height - 1)[:, None, :, None].expand(-1, image.shape[1], -1, width)
     across = columns.clamp(0, width - 1)[:, None, None, :].expand(-1, image.shape[1], height, -1)
     found = image.gather(2, index).gather(3, across)  # (B, C, H, W)
-    return torch.where(inside, found, EMPTY)
+    return found.masked_fill(~inside, EMPTY)
 
 
 def _cut(image: Tensor, hole: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ def _cut(image: Tensor, hole: Tensor) -> Tensor:
     rows = torch.arange(height, device=image.device) - hole[:, :1]  # (B, H)
     columns = torch.arange(width, device=image.device) - hole[:, 1:]  # (B, W)
     down, across = _within(rows, round(height * CUTOUT)), _within(columns, round(width * CUTOUT))
-    return torch.where(down[:, None, :, None] & across[:, None, None, :], EMPTY, image)
+    return image.masked_fill(down[:, None, :, None] & across[:, None, None, :], EMPTY)
 
 
 def _within(places: Tensor, extent: int) -> Tensor:

@@ -12,6 +12,7 @@ from common.networks.augmented import (
     augmented,
     augmented_discriminator,
     draw_augmentation,
+    moved,
 )
 from common.networks.discriminators import Critique
 
@@ -116,6 +117,13 @@ def test_a_map_moves_with_its_image(kinds: tuple[str, ...]) -> None:
         assert torch.equal(seen, condition)
     for picture, classes in zip(seen, condition, strict=True):  # one gray for each class of a picture
         assert all(float(picture[classes == k].std()) < 1e-5 for k in range(1, 8) if (classes == k).sum() > 1)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.bool, torch.float16, torch.float64])
+def test_a_map_keeps_its_type(kind: torch.dtype) -> None:
+    label = torch.ones(2, 1, 12, 16, dtype=kind)
+    found = moved(label, draw_augmentation(label))
+    assert found.dtype == kind and 0 < int(found.sum()) < label.numel()
 
 
 def test_conditions_that_are_no_maps_stay() -> None:
