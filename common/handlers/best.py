@@ -30,11 +30,14 @@ class BestModel:
     """Writes the generator's flat state_dict to ``path`` whenever a validation is better than all before.
 
     Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
-    The first validation always writes, so that there is a model even where the score is NaN.
+    The first validation always writes, so that there is a model even where the score is NaN. Later ones whose
+    score is no finite number never do, and count as if they had not been.
 
     Among many validations a lucky one looks best. With ``smoothing`` the score that is compared, and stands
     in the record, is the median of the last validations' scores (of three, one lucky or unlucky one decides
-    nothing); the weights and the metrics in the record are those of the last of them.
+    nothing); the weights and the metrics in the record are those of the last of them. Until there are so many
+    scores, and when there are, the newest model replaces the one before, whatever its score: a lucky first
+    one does not stay, and a run of fewer validations keeps its last model.
 
     Args:
         path: the model's file, e.g. ``models/model.pt``.
@@ -42,7 +45,7 @@ class BestModel:
         score: a function of the validation metrics, or the name of one of them.
         mode: "min" where lower scores are better, "max" where higher are.
         metadata: what a user of the model has to know (window, standardiser ...): JSON values.
-        smoothing: validations in the median, fewer at the start; 1 compares each by itself.
+        smoothing: validations in the median; 1 compares each by itself.
     """
 
     def __init__(
@@ -72,14 +75,24 @@ class BestModel:
     def update(self, engine: Engine, metrics: Mapping[str, float]) -> bool:
         """Keeps the engine's present generator if ``metrics`` are the best so far; True if so."""
         self._compare_with_like(metrics)
-        self.recent = [*self.recent, self._score(metrics)][-self.smoothing :]
-        score = median(self.recent)
-        if self.best_iteration and not self._better(score):
+        score, replaces = self._judged(self._score(metrics))
+        if self.best_iteration and not replaces:
             return False
         self.best_score, self.best_iteration = score, engine.state.iteration
         if is_main():
             self._write(engine, metrics)
         return True
+
+    def _judged(self, score: float) -> tuple[float, bool]:
+        """What the newest model is compared by, and whether it replaces the best."""
+        if not math.isfinite(score):
+            return math.nan, False
+        filling = len(self.recent) < self.smoothing
+        self.recent = [*self.recent, score][-self.smoothing :]
+        if len(self.recent) < self.smoothing:
+            return score, True
+        middle = median(self.recent)
+        return middle, filling or self._better(middle)
 
     def _compare_with_like(self, metrics: Mapping[str, float]) -> None:
         """Starts anew where an earlier run of this model was judged by another metric."""
@@ -137,9 +150,7 @@ class BestModel:
 
 
 def median(scores: Sequence[float]) -> float:
-    """Of those that are numbers; NaN where the last is none: its weights are not to be kept."""
-    if math.isnan(scores[-1]):
-        return math.nan
+    """Of those that are numbers, one at least; earlier versions kept NaN among the last scores."""
     return statistics.median(score for score in scores if not math.isnan(score))
 
 

@@ -72,7 +72,7 @@ NOISY = [9.0, 8.0, 2.0, 8.0, 7.0, 6.5, 6.0, 30.0, 7.0]  # lucky at the third, un
 
 @pytest.mark.parametrize(("smoothing", "winner"), [(1, 3), (3, 7)])
 def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothing: int, winner: int) -> None:
-    """Medians of three: 9, 8.5, 8, 8, 7, 7, 6.5, 6.5, 7. The weights of the seventh stay."""
+    """Medians of three from the third on: 8, 8, 7, 7, 6.5, 6.5, 7. The weights of the seventh stay."""
     best = BestModel(tmp_path / "model.pt", score="mae", smoothing=smoothing)
     for iteration, value in enumerate(NOISY, 1):
         validate(best, engine, iteration, {"mae": value})
@@ -80,6 +80,31 @@ def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothin
     record = json.loads((tmp_path / "model.json").read_text())
     assert record["metrics"]["mae"] == NOISY[winner - 1] and record["val_smoothing"] == smoothing
     assert record["score"] == {1: 2.0, 3: 6.5}[smoothing]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    ("scores", "winner", "score"),
+    [
+        ([1.0], 1, 1.0),
+        ([1.0, 8.0], 2, 8.0),  # shorter than the window: the last
+        ([1.0, 8.0, 7.0], 3, 7.0),
+        ([1.0, 8.0, 9.0], 3, 8.0),  # the window is full: its median
+        ([1.0, 8.0, 9.0, 7.0], 3, 8.0),
+        ([1.0, 8.0, 9.0, 7.0, 6.0], 5, 7.0),
+        ([1.0, 8.0, math.nan, math.inf], 2, 8.0),  # what is no number fills nothing and replaces nothing
+        ([math.nan, 8.0, math.nan], 2, 8.0),
+        ([1.0, math.nan, 8.0, 9.0], 4, 8.0),
+    ],
+)
+def test_a_lucky_first_score_does_not_stay(
+    tmp_path: Path, engine: Any, mode: str, scores: list[float], winner: int, score: float
+) -> None:
+    sign = 1 if mode == "min" else -1
+    best = BestModel(tmp_path / "model.pt", score="mae", mode=mode, smoothing=3)
+    for iteration, value in enumerate(scores, 1):
+        validate(best, engine, iteration, {"mae": sign * value})
+    assert weight(best.path) == winner == best.best_iteration and best.best_score == sign * score
 
 
 @pytest.mark.parametrize("stop", [1, 2, 6, 7, 8])
