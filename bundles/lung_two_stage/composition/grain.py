@@ -53,9 +53,7 @@ def lung_of(
     if lung.size < FEWEST:
         return None
     ordered = np.sort(lung)
-    for _ in range(
-        TRIMMINGS
-    ):  # pixels that hold some vessel or wall are above: the lower half tells the spread
+    for _ in range(TRIMMINGS):  # some vessel or wall makes pixels brighter: the lower half tells the spread
         middle = ordered[len(ordered) // 2]
         spread = middle - ordered[int(len(ordered) * BELOW)]
         ordered = ordered[: np.searchsorted(ordered, middle + TRIMMED * spread, side="right")]
