@@ -38,7 +38,7 @@ def test_picture_and_numbers(slices: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_window_is_a_name_or_two_numbers() -> None:
-    line = "--real a --output b.png --window".split()
+    line = ["--real", "a", "--output", "b.png", "--window"]
     assert parse([*line, "-1000", "400"]).window == ["-1000", "400"]
     assert parse([*line, "lung"]).window == ["lung"]
 
