@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.arguments import Parser
-from common.data.intensity import window_by_name
+from common.data.intensity import WINDOWS, parse_window
 from common.errors import UserError, install_hook
 from common.files import write_json
 from common.metrics.features import extractor_by_name
@@ -44,7 +44,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="the numbers")
     add("--extractor", default=DEFAULT, metavar="NAMES", help=f"with commas between them ({DEFAULT})")
     add("--image_size", type=int, default=128, metavar="N", help="side of the slices in pixels (128)")
-    add("--window", default="lung", help="of images in HU (lung)")
+    windows = f"of images in HU: one of {', '.join(WINDOWS)}, or two numbers (lung)"
+    add("--window", nargs="+", default=["lung"], metavar="HU", help=windows)
     add("--images", type=int, default=AT_MOST, metavar="N", help=f"at most, of all patients ({AT_MOST})")
     add("--repeats", type=int, default=REPEATS, metavar="N", help=f"splits by patient ({REPEATS})")
     add("--patient_pattern", metavar="REGEX", help="whose a file is: group 1 of its match in the name")
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     extractors = [extractor_by_name(name.strip()) for name in options.extractor.split(",")]
     settings = ReadingSettings(
         options.image_size,
-        window_by_name(options.window),
+        parse_window(options.window),
         fit="pad",
         kind="images",
         patient_pattern=options.patient_pattern,

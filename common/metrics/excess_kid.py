@@ -24,6 +24,8 @@ from common.metrics.pairs import owners_of
 
 BLUR = 1.0
 """Standard deviation of the Gaussian, in pixels."""
+ROUNDING = 1e-9
+"""Of the kernel's values; the blurred images are no farther off where their distance is below it."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,9 @@ class KernelDistances:
 
         def both_ends(weights: Tensor) -> tuple[float, float]:
             usual = reference.apart(weights)
-            return here.apart(weights) - usual, blur.apart(weights) - usual
+            step = blur.apart(weights) - usual
+            least = ROUNDING * (blur.size(weights) + reference.size(weights))
+            return here.apart(weights) - usual, 0.0 if abs(step) <= least else step
 
         excess = joined.quotient(both_ends)
         self._tell(both_ends(torch.ones(count, dtype=torch.float64))[1])

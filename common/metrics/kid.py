@@ -125,6 +125,10 @@ class Discrepancy:
         """Without what the real images have among themselves: two sets' difference does not need it."""
         return self.within_fake.mean(weights) - 2 * self.between.mean(weights)
 
+    def size(self, weights: Tensor) -> float:
+        """Of what `apart` is the difference of."""
+        return abs(self.within_fake.mean(weights)) + 2 * abs(self.between.mean(weights))
+
     @classmethod
     def of(
         cls,

@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from common.errors import UserError
+from common.metrics.excess_kid import blurred
 from common.metrics.features import FeatureExtractor, extract
-from common.metrics.kid import kid
+from common.metrics.kid import Patients, kid
 from common.random import generator
 
 REPEATS = 20
+Distance = Callable[[Tensor, Tensor, Patients, Patients], float]
 UPPER = 0.975  # quantile of real against real over the splits
-LEAST = 4  # patients
+LEAST = 4  # patients: two a half, whose slices are compared with each other's alone
 SEED = 0  # of shuffled blocks and noise: part of the ladder's definition
 
 
@@ -43,11 +44,6 @@ class Distortion:
     name: str
     family: str
     apply: Callable[[Tensor], Tensor]
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """With a Gaussian of ``sigma`` pixels; the border is repeated."""
-    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma, sigma), mode="nearest"))
 
 
 def brightened(images: Tensor, share: float) -> Tensor:
@@ -183,7 +179,7 @@ def climb(
     repeats: int = REPEATS,
     seed: int = 0,
     ladder: Sequence[Distortion] = LADDER,
-    distance: Callable[[Tensor, Tensor], float] = kid,
+    distance: Distance = kid,
 ) -> Climb:
     """Scores every distortion, and real slices, against real slices of other patients.
 
@@ -194,20 +190,31 @@ def climb(
         images: real ones (N, 1, H, W) in [-1, 1].
         patients: whose each image is.
         extractor: on the CPU.
-        distance: of two sets of features (n, D) and (m, D).
+        distance: of two sets of features (n, D) and (m, D) whose images are of these patients, as `kid`.
     Raises:
         UserError: fewer than four patients.
     """
     halves = list(_halves(patients, repeats, seed))
     real = extract(extractor, images)
-    within = [distance(real[first], real[second]) for first, second in halves]
+
+    def apart(features: Tensor) -> list[float]:
+        return [
+            distance(
+                real[first],
+                features[second],
+                [patients[place] for place in first],
+                [patients[place] for place in second],
+            )
+            for first, second in halves
+        ]
+
+    within = apart(real)
     scores = {}
     for step in ladder:
         distorted = step.apply(images)
         constant = distorted.stride(0) == 0  # one image, expanded: it needs to be looked at only once
         features = extract(extractor, distorted[:1] if constant else distorted).expand_as(real)
-        found = [distance(real[first], features[second]) for first, second in halves]
-        scores[step.name] = float(np.mean(found))
+        scores[step.name] = float(np.mean(apart(features)))
     return Climb(extractor.name, float(np.mean(within)), float(np.quantile(within, UPPER)), scores)
 
 

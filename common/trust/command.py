@@ -26,7 +26,7 @@ from common.trust.gathering import gather, model_of
 from common.trust.options import FAITHFULNESS, FIDELITY, JUDGE, PRIVACY, UTILITY, Options
 from common.trust.origin import commit, fingerprint
 from common.trust.privacy import privacy
-from common.trust.release import MANIFEST, release
+from common.trust.release import MANIFEST, left, refuse_list_name, release
 from common.trust.report import GateState, Report, set_facts
 from common.trust.sets import Sets
 from common.trust.sheets import examples_picture
@@ -78,6 +78,8 @@ class TrustReport:
         extractor = self._extractor()
         with tempfile.TemporaryDirectory(prefix="trust-") as drawn:
             sets = gather(self.options, model, Path(drawn))
+            if self.options.release is not None:
+                refuse_list_name(sets.synthetic)
             sections = self._sections(sets, extractor)
         report = self._report(sets, sections, model)
         path = write_report(self.options.output, report)
@@ -87,8 +89,11 @@ class TrustReport:
         return OPEN if self.gate is None else self.gate.verdict
 
     def _release(self, sets: Sets, gate: Gate, folder: Path) -> None:
-        if len(gate.flagged) == len(sets.synthetic):
-            print(f"nothing copied to {folder}: every synthetic image is too near to a training image")
+        if not left(sets, gate):
+            print(
+                f"nothing copied to {folder}: every synthetic image, or a slice of its volume, is too near "
+                "to a training image"
+            )
             return
         count = release(sets, gate, folder)
         print(f"{count} of {len(sets.synthetic)} synthetic images copied to {folder}")

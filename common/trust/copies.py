@@ -29,8 +29,8 @@ SOURCES = 2
 """The patients nearest but this many are the measure: a blend has two sources."""
 MOST_REFERENCE = 600
 """Real images that are looked up in the pool, some of each patient."""
-PLANTED = 8
-"""Training images of which each kind of copy is planted."""
+PLANTED = 24
+"""Training images of which each kind of copy is planted: enough for the share found of the worst kind."""
 HARMLESS = 20
 FLOOR = 0.02
 """Relative nearness below which nothing is nearer."""
@@ -53,6 +53,8 @@ class Evidence:
         training: (N,) float64, the correlation of the whole image with that of the nearest training patient;
             0 where none of the nearest patients is one.
         whole: (N,) float64, the whole image's correlation with whatever is nearest.
+        alike: (N,) the image in the pool that ``training`` is of.
+        alike_ways: (N,) how that image was turned.
     """
 
     scores: Tensor
@@ -61,6 +63,8 @@ class Evidence:
     views: Sequence[str]
     training: Tensor
     whole: Tensor
+    alike: Tensor
+    alike_ways: Tensor
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -75,6 +79,8 @@ class Evidence:
             self.views[here],
             self.training[here],
             self.whole[here],
+            self.alike[here],
+            self.alike_ways[here],
         )
 
 
@@ -226,7 +232,9 @@ def evidence(views: Mapping[str, Matches], reference: slice, training: int) -> E
     whole = views[WHOLE]
     similar = torch.where(whole.images < training, whole.similarities, torch.zeros_like(whole.similarities))
     said = [names[place] for place in which.tolist()]
-    return Evidence(highest, images, ways, said, similar.amax(1), whole.similarities[:, 0])
+    most = similar.argmax(1, keepdim=True)
+    alike = [part.gather(1, most)[:, 0] for part in (similar, whole.images, whole.ways)]
+    return Evidence(highest, images, ways, said, alike[0], whole.similarities[:, 0], *alike[1:])
 
 
 def _nearness(distances: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from common.trust.sets import ImageSet, Sets
 RESAMPLES = 500
 NOTES = {
     "fid": "Frechet distance of features; it grows as images get fewer, so compare values of equal n.",
-    "fid_infinity": "FID where a line over 1 / n meets infinitely many images (Chong & Forsyth 2020).",
+    "fid_infinity": "FID where a line over 1 / n meets infinitely many patients (Chong & Forsyth 2020).",
     "kid": "Kernel distance of features over pairs of different patients; unbiased, may fall below 0.",
     "excess_kid": "KID in steps: 0 as real images of others, 1 as held-out images blurred by a pixel.",
     "is": "Knows no real images: read it beside theirs.",
@@ -113,8 +113,8 @@ def _plots(found: Measured, real: Measured) -> list[Plot]:
         if each.line is not None
     ]
     caption = (
-        "Both sets cut into 1 to 4 parts, the parts' mean FID; at 0 where the fitted line meets infinitely "
-        "many images. What falls on the way there is bias of few images."
+        "Both sets cut by patient into 1 to 4 parts, the parts' mean FID; at 0 where the fitted line meets "
+        "infinitely many patients. What falls on the way there is bias of few patients."
     )
     title = "FID and the number of images"
     return [Plot(title, "1 / number of images", "FID", lines, caption)] if lines else []

@@ -35,7 +35,7 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:
         said.append(
             f"FID is {fid.value.said()} for {synthetic} images but {infinite.value.said()} extrapolated to "
-            "infinitely many: compare it only with values of as many images"
+            "infinitely many patients: compare it only with values of as many images"
         )
     taken = fid.baselines[REAL_REAL].n
     if taken < synthetic:

@@ -176,14 +176,15 @@ def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     """The smallest share of copies of the synthetic images that would have closed the gate nine times in ten.
 
     Copies of training images drawn at random hit their patients with the share that was found of those
-    planted; of the held-out patients as many are hit as real images of other patients hit.
+    planted, of the kind of copy that is found worst; of the held-out patients as many are hit as real images
+    of other patients hit.
 
     Returns:
         Infinite where no share would have.
     """
     by_chance = round((counts.rank - 1) / counts.reference * counts.heldout)
     critical = replace(counts, hit_heldout=by_chance).critical
-    found = float(np.mean(list(copies.noticed().values())))
+    found = min(copies.noticed().values())
     if critical is None:
         return math.inf
     numbers = generator(seed, "gate", "noticed")
@@ -261,12 +262,14 @@ def _checked(similarity: float) -> float:
 
 def _given(flagged: Sequence[int], threshold: float) -> str:
     many = f"{len(flagged)} synthetic images are" if flagged else "no synthetic image is"
+    many = "1 synthetic image is" if len(flagged) == 1 else many
     return f"{many} more similar to a training image than the given {threshold:.3g}"
 
 
 def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: float, noticed: float) -> str:
     told = (
-        f"{flagged} of {counts.images} synthetic images are outstandingly near to a training patient "
+        f"{flagged} of {counts.images} synthetic images {'is' if flagged == 1 else 'are'} outstandingly near "
+        "to a training patient "
         f"({counts.hit} of {counts.trained} training patients, {counts.hit_heldout} of {counts.heldout} "
         f"held-out ones; p = {p_value:.2g})"
     )
@@ -276,8 +279,9 @@ def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: floa
     if verdict == CLOSED:
         return told
     if verdict == OPEN:
-        return f"no evidence of copying above {100 * noticed:.2g} % of the images; {told}"
+        return f"no evidence of copying above {100 * noticed:.3g} % of the images; {told}"
     if counts.heldout < FEWEST:
-        return f"{counts.heldout} held-out patients are too few to tell, bring at least {FEWEST}; {told}"
-    least = f"of less than {100 * noticed:.2g} %" if math.isfinite(noticed) else "of any share"
+        few = "1 held-out patient is" if counts.heldout == 1 else f"{counts.heldout} held-out patients are"
+        return f"{few} too few to tell, bring at least {FEWEST}; {told}"
+    least = f"of less than {100 * noticed:.3g} %" if math.isfinite(noticed) else "of any share"
     return f"copies {least} of the images would not have been noticed; {told}"

@@ -66,16 +66,17 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
 
 
 def refuse_seen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
-    """Checks that the model was trained on none of the held-out patients.
+    """Checks that the model was neither trained nor chosen on any of the held-out patients.
 
     Raises:
         UserError: names one.
     """
-    seen = set(splits.get("train", ())) & {*heldout.scans, *heldout.patients}
+    known = {*splits.get("train", ()), *splits.get("val", ())}
+    seen = known & {*heldout.scans, *heldout.patients}
     if seen:
         raise UserError(
-            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained on it; remove the "
-            "images"
+            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained or chosen on it; "
+            "remove the images"
         )
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.features import FeatureExtractor, extract
+from common.metrics.pixels import pattern_vectors
 from common.random import generator
 from common.trust.copies import Copies, find_copies
 from common.trust.distances import PIXELS, Distances, distances, pixel_distances, turned_features
 from common.trust.findings import AS_REAL, LOWER, Figure, Section
 from common.trust.gate import Gate, release_gate, similarities
 from common.trust.membership import CHANCE, membership
-from common.trust.orientations import Found
+from common.trust.orientations import WAYS, Found, turned
 from common.trust.privacy_pictures import copies_picture, distance_plots, roc_plot
 from common.trust.privacy_words import statement, warnings
 from common.trust.sets import Sets
@@ -63,12 +64,12 @@ def privacy(
     found = {PIXELS: pixel_distances(sets), extractor.name: distances(drawn, pool[0][count:], moved)}
     copies = find_copies(sets, extractor, pool, seed, device)
     usual = similarities(sets.heldout.images, found[PIXELS].heldout)
-    nearest = _nearest(sets, copies, found[PIXELS].synthetic)
+    nearest = _nearest(sets, copies, found[PIXELS].synthetic, max_similarity is not None)
     similar = 1 - nearest.distances.square() / 2
     gate = release_gate(copies, similar, nearest.indices.tolist(), max_similarity, seed)
     ids = sets.real.patients, sets.heldout.patients
     shift = domain_shift(pool[0][:count], pool[0][count:], ids, seed)
-    figures = [_copies(copies, seed, resamples)]
+    figures = [_copies(copies, sets.synthetic.volumes, seed, resamples)]
     for name, each in found.items():
         figures += _figures(name, each, sets, seed, resamples)
     section = Section(
@@ -90,19 +91,28 @@ def privacy(
     return section, gate
 
 
-def _nearest(sets: Sets, copies: Copies, pixels: Found) -> Found:
-    """Each synthetic image's nearest training image: that which it is outstandingly near to, if any, or else
-    the one by patterns. The distance is that of the more similar of the two."""
-    near = copies.hits(copies.synthetic)[0]
-    similar = torch.maximum(similarities(sets.synthetic.images, pixels), copies.synthetic.training)
-    return Found(
-        (2 - 2 * similar).clamp(min=0).sqrt(),
-        torch.where(near, copies.synthetic.images, pixels.indices),
-        torch.where(near, copies.synthetic.ways, pixels.ways),
-    )
+def _nearest(sets: Sets, copies: Copies, pixels: Found, alone: bool) -> Found:
+    """Each synthetic image's nearest training image, and how far that one is.
+
+    It is the more similar one of those found by registration and by patterns; or, unless similarity
+    ``alone`` counts, that which the image is outstandingly near to, which may be so in a half or by features.
+    """
+    found, images = copies.synthetic, sets.synthetic.images
+    similar = similarities(images, pixels)
+    registered = found.training > similar.clamp(min=0)
+    similar = torch.where(registered, found.training, similar)
+    indices = torch.where(registered, found.alike, pixels.indices)
+    ways = torch.where(registered, found.alike_ways, pixels.ways)
+    other = torch.zeros_like(registered) if alone else copies.hits(found)[0] & (found.images != indices)
+    for place in other.nonzero().flatten().tolist():
+        indices[place], ways[place] = found.images[place], found.ways[place]
+        shown = turned(sets.real.images[indices[place]][None], WAYS[ways[place]])
+        pair = pattern_vectors(torch.cat([images[place][None], shown])).double()
+        similar[place] = float((pair[0] @ pair[1]).abs())
+    return Found((2 - 2 * similar).clamp(min=0).sqrt(), indices, ways)
 
 
-def _copies(copies: Copies, seed: int, resamples: int) -> Figure:
+def _copies(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples: int) -> Figure:
     """The share of flagged images; beside it that of held-out images and of the sets that are no copies."""
 
     def share(flagged: Tensor, patients: Sequence[str] | None, key: str) -> Value:
@@ -113,7 +123,7 @@ def _copies(copies: Copies, seed: int, resamples: int) -> Figure:
     owners = [str(owner) for owner in copies.owners[held].tolist()]
     beside = {REAL_REAL: share(copies.hits(copies.reference)[0][held], owners, REAL_REAL)}
     beside |= {name: share(copies.hits(each)[0], None, name) for name, each in copies.harmless.items()}
-    value = share(copies.hits(copies.synthetic)[0], None, "synthetic")
+    value = share(copies.hits(copies.synthetic)[0], volumes, "synthetic")
     return Figure("copies", value, LOWER, beside, "", seed, NOTES["copies"])
 
 

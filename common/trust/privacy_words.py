@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from common.metrics.bootstrap import few_patients
 from common.trust.findings import Figure
 from common.trust.gate import Gate
 from common.trust.membership import CHANCE
 from common.trust.sets import Sets
 from common.trust.shift import Shift
 
-FEW_PATIENTS = 10
 NEARLY_ONE = 0.99
 
 
@@ -57,10 +57,8 @@ def warnings(sets: Sets, usual: Tensor, gate: Gate, shift: Shift) -> list[str]:
             "images made from training patients' conditions resemble those patients for that alone, and "
             "those made from held-out conditions the held-out ones: read the attack's AUC with that in mind"
         )
-    patients = len(set(sets.real.patients)), len(set(sets.heldout.patients))
-    if min(patients) < FEW_PATIENTS:
-        said.append(
-            f"{patients[0]} training and {patients[1]} held-out patients: the intervals are too narrow to "
-            "speak for others"
-        )
+    for name, images in (("training", sets.real), ("held-out", sets.heldout)):
+        few = few_patients(len(set(images.patients)))
+        if few is not None:
+            said.append(f"{name} images of {few}")
     return said

@@ -19,7 +19,7 @@ from common.files import write_json
 from common.trust.arrays import SUFFIX as ARRAY
 from common.trust.files import IMAGE_FOLDER
 from common.trust.gate import Gate
-from common.trust.sets import Sets
+from common.trust.sets import ImageSet, Sets
 from common.trust.shards import SUFFIX as SHARD
 from common.trust.shards import samples
 
@@ -29,10 +29,10 @@ MANIFEST = "released.json"
 def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     """Writes the images that the gate did not flag into a folder of its own, whole or not at all.
 
-    Files are copied as they are, labels beside them too. What lies in one file with others is written apart:
-    a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays whole, so one
-    flagged slice leaves all of it out. ``released.json`` lists what is there, and what is not, with the
-    nearest training image and its similarity.
+    Files are copied as they are, labels and the JSON of what made them too. What lies in one file with others
+    is written apart: a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays
+    whole, so one flagged slice leaves all of it out. ``released.json`` lists what is there, and what is not,
+    with the nearest training image and its similarity.
 
     Args:
         sets: as they were read; their names are those of files in ``sets.synthetic.folder``.
@@ -41,14 +41,15 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     Returns:
         How many images were written.
     Raises:
-        UserError: the folder holds other things, the disk is full, or all images are flagged.
+        UserError: the folder holds other things, the disk is full, all images are flagged, or see
+            `refuse_list_name`.
     """
-    source, flagged = Path(sets.synthetic.folder), {sets.synthetic.names[place] for place in gate.flagged}
-    kept = _kept(sets.synthetic.names, flagged)
+    source, kept = Path(sets.synthetic.folder), left(sets, gate)
     if not kept:
         raise UserError(
             f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
+    refuse_list_name(sets.synthetic)
     with remade_folder(output_dir, MANIFEST) as folder:
         for file, names in _by_file(kept).items():
             _write(source, file, names, folder)
@@ -56,8 +57,24 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     return len(kept)
 
 
-def _kept(names: Sequence[str], flagged: set[str]) -> list[str]:
-    """All names but the flagged ones and other slices of their volumes."""
+def refuse_list_name(synthetic: ImageSet) -> None:
+    """Checks that no image's JSON of what made it is called as the list of what was released.
+
+    Raises:
+        UserError: one is.
+    """
+    source = Path(synthetic.folder)
+    for file in map(_file, synthetic.names):
+        if not _divisible(file) and source / MANIFEST in _record(source / file):
+            raise UserError(
+                f"{source / file}: its {MANIFEST} is called as the list of what is released; rename both"
+            )
+
+
+def left(sets: Sets, gate: Gate) -> list[str]:
+    """The names of all synthetic images but the flagged ones and other slices of their volumes."""
+    names = sets.synthetic.names
+    flagged = {names[place] for place in gate.flagged}
     lost = {_file(name) for name in flagged if not _divisible(_file(name))}
     return [name for name in names if name not in flagged and _file(name) not in lost]
 
@@ -75,7 +92,7 @@ def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
         return _write_samples(source / file, set(parts), folder / PurePosixPath(file).with_suffix(""))
     if file.endswith(ARRAY) and any(parts):
         return _write_planes(source / file, parts, folder / PurePosixPath(file).with_suffix(""))
-    for path in (*source_parts(source / file), *_labels(source, file)):
+    for path in (*source_parts(source / file), *_record(source / file), *_labels(source, file)):
         target = folder / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -103,6 +120,12 @@ def _labels(source: Path, file: str) -> list[Path]:
     name = stem(Path(file))
     found = [path for place in MASK_FOLDERS for path in sorted((source / place).rglob(f"{_escaped(name)}.*"))]
     return [path for path in found if stem(path) == name and path.is_file()]
+
+
+def _record(image: Path) -> list[Path]:
+    """The JSON beside an image of what made it, see `common.provenance`, if there."""
+    path = image.with_name(f"{stem(image)}.json")
+    return [path] if path.is_file() else []
 
 
 def _escaped(name: str) -> str:

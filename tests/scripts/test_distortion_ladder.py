@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.random import generator
-from scripts.distortion_ladder import main
+from scripts.distortion_ladder import main, parse
 
 
 @pytest.fixture
@@ -37,6 +37,12 @@ def test_picture_and_numbers(slices: Path, tmp_path: Path, capsys: pytest.Captur
     assert output.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_window_is_a_name_or_two_numbers() -> None:
+    line = ["--real", "a", "--output", "b.png", "--window"]
+    assert parse([*line, "-1000", "400"]).window == ["-1000", "400"]
+    assert parse([*line, "lung"]).window == ["lung"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -44,6 +50,7 @@ def test_picture_and_numbers(slices: Path, tmp_path: Path, capsys: pytest.Captur
         ("--images 0", "--images and --repeats: give numbers of 1 or more"),
         ("--images 4 --example 4", "--example 4: give one of 0 to 3"),
         ("--window brain9", "brain9"),
+        ("--window -1000 x", "--window -1000 x: give one name or two numbers"),
     ],
 )
 def test_wrong_words_are_refused(slices: Path, tmp_path: Path, words: str, message: str) -> None:

@@ -87,6 +87,30 @@ def test_copies_close_it_and_the_rest_is_released(words: list[str], tmp_path: Pa
     assert kept and not any(name.startswith("copy") for name in kept)
 
 
+def test_where_nothing_is_left_to_copy_the_answer_is_the_gates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two volumes of two slices, one slice of each a training image: no volume may be copied."""
+    real, other = textures(24, 1, SIDE), textures(2, 3, SIDE)
+    folders = {"real": real, "heldout": textures(20, 2, SIDE)}
+    for name, slices in folders.items():
+        for number, each in enumerate(slices):
+            volume(tmp_path / name / f"{name}{number}.nii.gz", grays_in_hu(each[..., None]))
+    for number in range(2):
+        both = np.stack([real[number], other[number]], -1)
+        volume(tmp_path / "drawn" / f"v{number}.nii.gz", grays_in_hu(both))
+    line = [f"--{name}={tmp_path / name}" for name in folders] + [f"--synthetic={tmp_path / 'drawn'}"]
+    line += ["--window", "-1000", "255", "--image_size", str(SIDE), "--sections", "privacy"]
+    line += ["--resamples", "10", "--device", "cpu", "--release", str(tmp_path / "cleared")]
+    assert main([*line, "--output", str(tmp_path / "report.html")]) == GATE_CLOSED == 3
+    assert len(json.loads((tmp_path / "trust.json").read_text())["gate"]["flagged"]) == 2
+    assert "nothing copied to" in capsys.readouterr().out and not (tmp_path / "cleared").exists()
+
+
+def grays_in_hu(grays: np.ndarray) -> np.ndarray:
+    return (grays.astype(np.int16) * 1255 // 255 - 1000).astype(np.int16)
+
+
 def test_undecided_has_a_code_of_its_own(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError
+from common.metrics.bootstrap import Resamples
 from common.metrics.evaluation import BLURRED, Evaluator, better, evaluate_with_baselines
-from common.metrics.excess_kid import blurred
+from common.metrics.excess_kid import KernelDistances, Sample, blurred
 from common.metrics.randvgg import RandomVGG
+from common.random import generator
 
 
 def slices(count: int = 14, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
@@ -135,6 +138,24 @@ class Steps:
         steps = images.diff(dim=3, append=images[..., -1:]).abs() * 10
         pooled = [torch.nn.functional.adaptive_avg_pool2d(each, 2).flatten(1) for each in (steps, images)]
         return torch.cat(pooled, dim=1)
+
+
+def test_flat_images_have_no_excess_kid(caplog: pytest.LogCaptureFixture) -> None:
+    """Blurred or not they are the same: no quotient of two rounding errors."""
+    patients = [f"p{place // 2}" for place in range(12)]
+    for seed in range(8):
+        numbers = generator(seed, "flat")
+        flat = numbers.normal(size=(1, 8))
+        parts = [torch.from_numpy(flat + 1e-7 * numbers.random((12, 8))) for _ in range(4)]
+        drawn = [Resamples.over(each, 12, 40, generator(0, "flat")) for each in (patients, None)]
+        others = [f"q{name}" for name in patients]
+        real, reference, fake = (
+            Sample(part, owners, drawn[owners is None])
+            for part, owners in zip(parts, (patients, others, None), strict=False)
+        )
+        caplog.clear()
+        found = KernelDistances(real, reference, parts[3])(fake)["excess_kid"]
+        assert math.isnan(found.mean) and not found.bounded and "no excess KID" in caplog.text
 
 
 def test_excess_kid_is_0_for_the_stand_in_and_1_for_blurred_images() -> None:

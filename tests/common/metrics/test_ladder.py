@@ -14,6 +14,7 @@ from common.data.phantoms import make_phantom
 from common.errors import UserError
 from common.metrics import lite0
 from common.metrics.features import FeatureExtractor, extractor_by_name
+from common.metrics.kid import Patients, kid
 from common.metrics.ladder import (
     LADDER,
     LAYOUT,
@@ -31,6 +32,7 @@ from common.metrics.ladder import (
     upside_down,
 )
 from common.metrics.pretrained import inception_at_hand
+from common.random import generator
 from common.trust.reading import ReadingSettings, read_set
 
 FAMILIES = ["blur", "brightness", "noise", "blocks"]  # with more than one step
@@ -121,7 +123,7 @@ def test_stronger_is_stronger_and_constants_are_looked_at_once() -> None:
         Distortion("mean image", "mean", mean_image),
     ]
     found = climb(
-        images, patients(8), extractor, 5, 0, steps, lambda a, b: float((a.mean() - b.mean()).square())
+        images, patients(8), extractor, 5, 0, steps, lambda a, b, *_: float((a.mean() - b.mean()).square())
     )
     assert extractor.seen == 8 * 5 + 1
     assert found.disordered(steps) == ["fall"]
@@ -141,7 +143,9 @@ def test_patients_are_never_in_both_halves() -> None:
     images = torch.arange(6.0).repeat_interleave(3)[:, None, None, None].expand(18, 1, 1, 1)
     owners = [f"p{int(image)}" for image in images.flatten()]
 
-    def apart(first: Tensor, second: Tensor) -> float:
+    def apart(first: Tensor, second: Tensor, *patients: Patients) -> float:
+        for features, names in zip((first, second), patients, strict=True):
+            assert names == [f"p{int(number)}" for number in features.flatten()]
         assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
         assert len(first) == len(second) == 9
         return 0.0
@@ -149,6 +153,28 @@ def test_patients_are_never_in_both_halves() -> None:
     climb(images.contiguous(), owners, Number(), 7, 1, [LADDER[0]], apart)
     with pytest.raises(UserError, match=r"at least 4 patients, not 3; .*--patient_pattern"):
         climb(images, ["a", "b", "c"] * 6, Number())
+
+
+def test_real_slices_of_other_patients_score_about_0_however_many_a_patient() -> None:
+    """Forty patients of four nearly equal slices: pairs within a patient would make it large."""
+
+    class Values:
+        name, dimension, sees_layout = "values", 16, None
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return images.flatten(1)
+
+    own = torch.from_numpy(generator(0, "patients").standard_normal((40, 1, 4, 4))).float()
+    jitter = torch.from_numpy(generator(0, "slices").standard_normal((160, 1, 4, 4))).float()
+    images = own.repeat_interleave(4, 0) + 0.05 * jitter
+    owners = [f"p{place // 4}" for place in range(160)]
+    found = climb(images, owners, Values(), 40, 0, [LADDER[0]])
+    assert abs(found.real) < 0.05 < 0.4 < climb(images, owners, Values(), 40, 0, [LADDER[0]], blind).real
+
+
+def blind(first: Tensor, second: Tensor, *_: Patients) -> float:
+    """KID as if all slices were independent."""
+    return kid(first, second)
 
 
 def test_images_are_taken_from_all_patients_alike() -> None:

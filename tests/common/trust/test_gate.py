@@ -15,6 +15,7 @@ from common.trust.gate import (
     UNDECIDED,
     Counts,
     Gate,
+    _reason,
     beyond_doubt,
     counts_of,
     many_p_value,
@@ -80,7 +81,7 @@ def test_copies_close_it(copied: int) -> None:
 def test_open_says_what_it_would_have_noticed_and_it_does() -> None:
     gate = answer(made_copies(3, unseen=35, slices=4))
     assert gate.verdict == OPEN and gate.open and 0.01 < gate.noticed < 0.2 and gate.p_value > 0.01
-    assert gate.reason.startswith(f"no evidence of copying above {100 * gate.noticed:.2g} %")
+    assert gate.reason.startswith(f"no evidence of copying above {100 * gate.noticed:.3g} %")
     closed = 0
     for seed in range(12):
         copies = made_copies(seed, unseen=35, slices=4, copied=60)
@@ -88,11 +89,34 @@ def test_open_says_what_it_would_have_noticed_and_it_does() -> None:
         few = torch.cat([torch.arange(140), torch.arange(140, 140 + enough)])
         found = copies.synthetic
         parts = {
-            name: getattr(found, name)[few] for name in ("scores", "images", "ways", "training", "whole")
+            name: getattr(found, name)[few]
+            for name in ("scores", "images", "ways", "training", "whole", "alike", "alike_ways")
         }
         found = dataclasses.replace(found, views=["whole"] * len(few), **parts)
         closed += not answer(dataclasses.replace(copies, synthetic=found)).open
     assert closed >= 10
+
+
+def test_the_kind_of_copy_that_is_found_worst_says_what_would_be_noticed() -> None:
+    """Half of one kind are real images without their patients: about twice the share is needed."""
+    copies = made_copies(3, unseen=35, slices=4)
+    noisy, missed = copies.planted["noisy"], copies.reference
+    scores = torch.where(torch.arange(8) < 4, noisy.scores, missed.scores[:8].clamp(max=0))
+    worse = dataclasses.replace(
+        copies, planted={"noisy": noisy, "x": dataclasses.replace(noisy, scores=scores)}
+    )
+    before, after = (smallest_noticed(each, counts_of(each)) for each in (copies, worse))
+    assert 1.5 * before < after < 3 * before
+    none = dataclasses.replace(noisy, scores=torch.zeros(8).double())
+    lost = dataclasses.replace(copies, planted={"noisy": noisy, "x": none})
+    assert smallest_noticed(lost, counts_of(lost)) == math.inf and answer(lost).verdict == UNDECIDED
+
+
+def test_the_reason_is_in_plain_numbers() -> None:
+    assert "less than 99.9 %" in _reason(UNDECIDED, Counts(9, 30, 25, 0, 0, 55, 1), 0, 0, 1.0, 0.999)
+    assert "above 100 %" in _reason(OPEN, Counts(9, 30, 25, 0, 0, 55, 1), 0, 0, 1.0, 1.0)
+    told = _reason(UNDECIDED, Counts(9, 30, 1, 1, 0, 31, 1), 1, 0, 1.0, 1.0)
+    assert told.startswith("1 held-out patient is too few to tell") and "1 of 9 synthetic images is" in told
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from common.random import generator
 from common.trust import copies, distances, privacy_pictures, registration
 from common.trust.findings import Figure, Section
 from common.trust.gate import Gate, release_gate
+from common.trust.orientations import Found
 from common.trust.planted import principal_samples
-from common.trust.privacy import privacy
+from common.trust.privacy import _nearest, privacy
 from common.trust.reading import ReadingSettings, read_set
 from tests.common.trust import copy_cases
 from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with, turned
@@ -102,6 +103,43 @@ def test_too_few_patients_leave_it_undecided() -> None:
     assert section.facts["gate"]["verdict"] == "undecided"
 
 
+def test_slices_of_one_volume_are_one_for_the_share_of_copies() -> None:
+    """Ten volumes of four slices, three of them copies: a wider interval than of forty images."""
+    drawn = torch.cat([pictures(60, 0)[:12], pictures(28, 2)])
+    single = sets_with(drawn)
+    names = [f"v{place // 4}.nii.gz#{place % 4}" for place in range(40)]
+    volumes = dataclasses.replace(single, synthetic=dataclasses.replace(single.synthetic, names=names))
+    apart, together = (
+        privacy(sets, Coarse(), resamples=40)[0].figures[0].value for sets in (single, volumes)
+    )
+    assert apart.mean == together.mean and together.patients == 10
+    assert together.high - together.low > 1.3 * (apart.high - apart.low)
+
+
+def test_similarity_and_nearest_are_of_one_image() -> None:
+    """The more similar one of what registration and patterns find; a hit's own where it is another one."""
+    sets, change = sets_with(pictures(10, 2)), dataclasses.replace
+    pool = distances.turned_features(Coarse(), torch.cat([sets.real.images, sets.heldout.images]))
+    made = copies.find_copies(sets, Coarse(), pool)
+    evidence = change(made.synthetic, scores=torch.full((10,), -9.0).double())
+    evidence = change(evidence, training=torch.full((10,), 0.9).double(), alike=torch.arange(20, 30))
+    apart = torch.tensor([0.0, *[1.0] * 9]).double()  # similarities 1 and 0.5
+    patterns = Found(apart, torch.arange(10), torch.zeros(10).long())
+    found = _nearest(sets, change(made, synthetic=evidence), patterns, False)
+    assert found.indices.tolist() == [0, *range(21, 30)]
+    assert (1 - found.distances.square() / 2).tolist() == pytest.approx([1, *[0.9] * 9])
+    assert found.ways[1:].tolist() == evidence.alike_ways[1:].tolist()
+    hit = change(evidence, scores=torch.full((10,), 99.0).double(), images=torch.full((10,), 7))
+    hit = change(hit, ways=torch.zeros(10).long())
+    found = _nearest(sets, change(made, synthetic=hit), patterns, False)
+    drawn, like = sets.synthetic.images[4].flatten(), sets.real.images[7].flatten()
+    correlation = abs(float(torch.corrcoef(torch.stack([drawn, like]))[0, 1]))
+    assert found.indices.tolist() == [7] * 10
+    assert 1 - float(found.distances[4]) ** 2 / 2 == pytest.approx(correlation, abs=0.02)
+    alone = _nearest(sets, change(made, synthetic=hit), patterns, True)
+    assert alone.indices[1:].tolist() == [*range(21, 30)]
+
+
 def test_a_given_similarity_is_the_threshold() -> None:
     _, section, gate = measured(pictures(60, 2), max_similarity=0.99)
     assert gate.open and gate.threshold == 0.99 and not gate.flagged and "given 0.99" in gate.reason
@@ -140,7 +178,9 @@ def test_what_makes_figures_doubtful_is_said() -> None:
     sets.heldout.images[3] = sets.real.images[2].flip(-2)
     section, _ = privacy(sets, Coarse(), resamples=20)
     assert any(text.startswith("heldout_003.png is held out but nearly") for text in section.warnings)
-    assert any("6 training and 6 held-out patients" in text for text in section.warnings)
+    for name in ("training", "held-out"):
+        assert any(text.startswith(f"{name} images of only 6 patients: ") for text in section.warnings)
+    assert not any("too narrow" in text for text in section.warnings)
     assert not any("another hospital" in text for text in section.warnings)
     assert torch.isfinite(torch.tensor([f.value.mean for f in section.figures])).all()
 

@@ -64,6 +64,21 @@ def test_labels_go_with_their_images(tmp_path: Path) -> None:
     assert written(tmp_path / "out") == [*kept, "released.json"]
 
 
+def test_what_made_an_image_goes_with_it_and_no_list_takes_its_place(tmp_path: Path) -> None:
+    source = folders.pictures(tmp_path / "made", 3, 0)
+    for place in range(3):
+        (source / f"case{place}_000.json").write_text(f'{{"seed": {place}}}')
+    release(sets_of(read_set(source, SETTINGS, synthetic=True)), gate(3, [1]), tmp_path / "out")
+    kept = [f"case{place}_000.{kind}" for place in (0, 2) for kind in ("json", "png")]
+    assert written(tmp_path / "out") == [*kept, "released.json"]
+    assert json.loads((tmp_path / "out" / "case2_000.json").read_text()) == {"seed": 2}
+    for kind in ("png", "json"):
+        (source / f"case0_000.{kind}").rename(source / f"released.{kind}")
+    with pytest.raises(UserError, match=r"released\.png: its released\.json is called as the list"):
+        release(sets_of(read_set(source, SETTINGS, synthetic=True)), gate(3, []), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_samples_of_shards_and_planes_of_stacks_are_written_apart(tmp_path: Path) -> None:
     hu = folders.textures(3, 0).astype(np.int16) * 5 - 1000
     mask = np.ones((32, 32), np.uint8)
