@@ -37,6 +37,7 @@ class DrawnNoise(nn.Module):
         self.sides = [(1, 2, 8, 32)[channel % 4] for channel in range(channels)]
         self.levels = 256  # steps of a condition, between two whole numbers, that its noise depends on
         self.factor, self.modulus = 1103515245, 2147483647  # of a multiplicative congruential generator
+        self.prime = 65521
         bank = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
         self.bank = nn.Parameter(bank, requires_grad=False)
 
@@ -70,7 +71,7 @@ class DrawnNoise(nn.Module):
         weights = places * self.factor % self.modulus
         mixed = (values * weights).sum(dim=1) % self.modulus  # of integers: exact in any order, (B,)
         row = mixed % self.size
-        column = torch.div(mixed, self.size, rounding_mode="floor") % self.size
+        column = mixed % self.prime % self.size  # no division: ONNX rounds it to float32
         rows = (torch.arange(height, device=device) + row.unsqueeze(1)) % self.size  # (B, H)
         columns = (torch.arange(width, device=device) + column.unsqueeze(1)) % self.size  # (B, W)
         pixels = rows.unsqueeze(2) * self.size + columns.unsqueeze(1)  # (B, H, W)

@@ -29,8 +29,8 @@ SHORT = {
     "image_size": 64,
     "network_def#width": 16,
     "discriminator_def#width": 8,
-    "max_epochs": 32,
-    "val_interval": 16,
+    "max_epochs": 64,
+    "val_interval": 32,
 }
 
 
