@@ -102,7 +102,9 @@ def test_a_classifier_is_trained_goes_on_and_judges(categories: bool, tmp_path: 
     assert done.code == 0, done.err
     found = read_json(tmp_path / "nodules" / "eval" / "metrics.json")
     name = "is_nodule_category" if categories else "is_nodule_diameter"
-    assert found["classifiers"] == [name] and set(found["methods"]) == {"A", "real real", "mean image"}
+    assert found["classifiers"] == [name] and set(found["methods"]) == {
+        *("A", "real real", "mean image", "blurred real")
+    }
     assert found["methods"]["real real"][name][0]["mean"] > 1.05
 
 
