@@ -90,7 +90,9 @@ class Precision:
             name: for the message.
             penalised: its gradient is differentiated again.
         """
-        network.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        volumes = any(parameter.ndim == 5 for parameter in network.parameters())  # 3-D: no such layout
+        layout = torch.contiguous_format if volumes else self.memory_format
+        network.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
         if not self.compile:
             return network
         if not can_compile(self.device):

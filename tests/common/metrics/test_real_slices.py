@@ -40,7 +40,7 @@ def values(shared_data: Path) -> dict[str, dict[str, Value]]:
     parts = split_by_patient(find_samples(folder), (0.7, 0.1, 0.2), seed=0)
     train = loaded(parts["train"][::3])
     test = loaded(parts["test"][::2])
-    evaluator = Evaluator(test[0], test[1], extractor_by_name("randvgg"), test[2], resamples=20)
+    evaluator = Evaluator(test[0], test[1], extractor_by_name("gridvgg"), test[2], resamples=20)
     predictions = baseline_predictions(*train, test[1], test[2])
     predictions["blurred"] = F.avg_pool2d(F.pad(test[0], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     predictions["itself"] = test[0]
@@ -51,8 +51,8 @@ def means(values: dict[str, dict[str, Value]], metric: str) -> dict[str, float]:
     return {name: found[metric].mean for name, found in values.items()}
 
 
-def test_fid_puts_real_slices_far_before_the_mean_image(values: dict[str, dict[str, Value]]) -> None:
-    found = means(values, "fid_randvgg")
+def test_kid_puts_real_slices_far_before_the_mean_image(values: dict[str, dict[str, Value]]) -> None:
+    found = means(values, "kid_gridvgg")
     assert found["itself"] == pytest.approx(0, abs=1e-6)
     assert 0 < found["blurred"] < found["mean_image"] / 3
     assert max(found["real_real"], found["nearest_mask"]) < found["mean_image"] / 3

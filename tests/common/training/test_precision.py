@@ -56,6 +56,14 @@ def test_channels_last_only_where_it_is_faster(amp, layout):
     assert Precision("cpu", amp=amp, channels_last=True).memory_format is layout
 
 
+def test_networks_of_volumes_have_no_channels_last():
+    precision = Precision("cpu", channels_last=True)
+    precision.memory_format = torch.channels_last  # as with bf16
+    precision.prepare(torch.nn.Conv3d(1, 2, 3))
+    flat = precision.prepare(torch.nn.Conv2d(2, 3, 3))
+    assert flat.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_what_is_differentiated_twice_runs_eagerly_and_says_so(monkeypatch, caplog):
     compiled = []
     monkeypatch.setattr(module, "can_compile", lambda device: True)
