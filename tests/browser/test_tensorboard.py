@@ -45,4 +45,4 @@ def test_image_grids_are_shown(page: Page, run_folder: Path, tensorboard: Callab
     picture = page.locator("image-card img")
     expect(picture).to_be_visible(timeout=30 * SECONDS)
     size = picture.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
-    assert size == [2 * 32 + 2, 3 * 32 + 2 * 2]  # two patients; mask, generated and real; gaps of two
+    assert size == [3 * 32 + 2 * 2, 3 * 32 + 2 * 2]  # three patients; mask, generated and real; gaps of two

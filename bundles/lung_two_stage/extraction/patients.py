@@ -12,6 +12,8 @@ from common.errors import UserError
 
 LEAST_FOR_ENHANCER = 2
 """The enhancer holds one patient out."""
+LEAST_TO_SPLIT, MANY = 3, 8
+"""So many patients go to the enhancer where there are many: Table III's baselines split them once more."""
 
 S = TypeVar("S", bound=Sample)
 
@@ -34,7 +36,8 @@ def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> 
 
     Args:
         train, test: of the data set's split; test stays as it is.
-        share: of the training patients that go to the enhancer: at least two of them, where three are there.
+        share: of the training patients that go to the enhancer: at least two, where three are there, and
+            three where eight are, so that they can be split into train, val and test once more.
         seed: another seed gives another split. Who goes follows from the patient's name: it stays when others
             come or go.
     Raises:
@@ -48,7 +51,8 @@ def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> 
             f"{len(units)} training patient: at least 2 are needed, one to generate from and one that the "
             "enhancer learns real slices of; bring more patients"
         )
-    kept = set(held_out(units, share, seed, "patients for the enhancer", LEAST_FOR_ENHANCER))
+    least = LEAST_FOR_ENHANCER if len(units) < MANY else LEAST_TO_SPLIT
+    kept = set(held_out(units, share, seed, "patients for the enhancer", least))
     return Parts(
         [sample for sample in train if sample.unit not in kept],
         [sample for sample in train if sample.unit in kept],
