@@ -108,7 +108,8 @@ def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
 def test_the_trained_enhancer_keeps_nodules_and_distance(work: Path, tmp_path: Path) -> None:
     """An untrained one leaves composites as they are. So short a training brings them no nearer to real
     slices by features that see layout, but it must not move them away, and nodules stay nodules."""
-    given = {"max_epochs": 20, "val_interval": 4, "network_def#width": 8, "discriminator_def#channels": 16}
+    given = {"max_epochs": 40, "val_interval": 4, "val_smoothing": 1}
+    given |= {"network_def#width": 8, "discriminator_def#channels": 16}
     run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
     assert run.code == 0, run.err
     metrics = read_json(tmp_path / "run" / "models" / "model.json")["metrics"]
