@@ -16,6 +16,8 @@ from common.metrics.baselines import mean_image
 SHIFT, ZOOM, TURN, NOISE = 1 / 16, 1.25, 20.0, 0.1
 """The most that a planted copy is shifted (of the side), zoomed, rotated (degrees), and its noise's sd."""
 COMPONENTS = 5
+MOST_DECOMPOSED = 500
+"""Training images, drawn at random, whose principal components are taken."""
 BLUR = 1 / 32
 """Standard deviation of the blurred baseline, of the side."""
 
@@ -82,6 +84,8 @@ def harmless(
 def principal_samples(training: Tensor, count: int, numbers: np.random.Generator) -> Tensor:
     """Draws (count, 1, S, S) of a normal distribution along the training images' principal components."""
     values = training.flatten(1)
+    if len(values) > MOST_DECOMPOSED:
+        values = values[torch.from_numpy(numbers.permutation(len(values))[:MOST_DECOMPOSED].copy())]
     few = min(COMPONENTS, len(values) - 1)
     _, lengths, axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)
     spread = lengths[:few] / math.sqrt(len(values) - 1)

@@ -1,9 +1,10 @@
 """The nearest real images of each image where flips, turns, shifts, zoom and gray inversion do not count.
 
 Two stages. A grid of poses is tried on images of 16 x 16 pixels, all pairs at once; of each query's nearest
-patients the best image is then laid on the query by a local search at 32 x 32. The similarity of two images
-is the absolute correlation of their gray values under a window: the whole image, or one half of it, so that
-an image that was put together from halves of two others is found too.
+patients the best image is then laid on the query by a local search at 32 x 32 (of more than `SHIFT_SEARCH`
+pairs at 16 x 16, and halves stay where they are). The similarity of two images is the absolute correlation of
+their gray values under a window: the whole image, or one half of it, so that an image that was put together
+from halves of two others is found too.
 """
 
 from __future__ import annotations
@@ -75,15 +76,16 @@ class Registration:
 
     def __init__(self, references: Tensor, patients: Tensor, queries: int) -> None:
         self.patients = patients
-        self.fine = small_images(references, FINE)
-        self.coarse = small_images(references, COARSE)
         self.pairs = queries * len(references)
+        self.many = self.pairs > SHIFT_SEARCH
+        self.coarse = small_images(references, COARSE)
+        self.fine = self.coarse if self.many else small_images(references, FINE)
 
     @property
     def told(self) -> str:
         """Which copies are looked for, in words."""
         turns = "flipped, turned by quarters, gray-inverted"
-        if self.pairs > SHIFT_SEARCH:
+        if self.many:
             return f"{turns}; not shifted, zoomed or rotated further: more than {SHIFT_SEARCH:,} pairs"
         shifts = f"{turns}, shifted by up to {SHIFTS[-1]:.0%} of the side"
         if self.pairs > FULL_SEARCH:
@@ -116,13 +118,13 @@ class Registration:
         images = nearest_of_patients(best, self.patients, own)  # (N, K)
         chosen = at.gather(1, images)  # of the poses, the ways outside
         ways, start = chosen // len(poses), poses[chosen % len(poses)]  # (N, K), (N, K, 4)
-        similar = self._laid(small_images(queries, FINE), images, ways, start, view)
+        similar = self._laid(small_images(queries, self.fine.shape[-1]), images, ways, start, view)
         order = similar.argsort(dim=1, descending=True, stable=True)
         return similar.gather(1, order), images.gather(1, order), ways.gather(1, order)
 
     def _poses(self, view: str) -> Tensor:
         """(T, 4): logarithm of the scale, degrees, shares of the side down and across."""
-        shifts = SHIFTS if self.pairs <= SHIFT_SEARCH else (0.0,)
+        shifts = (0.0,) if self.many else SHIFTS
         full = view == WHOLE and self.pairs <= FULL_SEARCH
         scales, angles = (SCALES, ANGLES) if full else ((1.0,), (0.0,))
         return torch.tensor(list(product(map(math.log, scales), angles, shifts, shifts)))
@@ -144,15 +146,17 @@ class Registration:
         return best, at
 
     def _laid(self, queries: Tensor, images: Tensor, ways: Tensor, start: Tensor, view: str) -> Tensor:
-        """Similarities (N, K) float64 after the local search."""
+        """Similarities (N, K) float64 after the local search; of halves of very many there is none."""
         count, few = images.shape
+        whole = view == WHOLE
+        rounds = ROUNDS if whole else 0 if self.many else ROUNDS // 2
         upright = torch.stack([turned(self.fine, name)[:, 0] for name in WAYS])  # (8, M, s, s)
         under = window(view, self.fine.shape[-1])
         found = []
         for rows in torch.arange(count).split(QUERIES):
             references = upright[ways[rows].flatten(), images[rows].flatten()][:, None]
             targets = queries[rows].repeat_interleave(few, 0)
-            found.append(_local(targets, references, start[rows].flatten(0, 1), under, view == WHOLE))
+            found.append(_local(targets, references, start[rows].flatten(0, 1), under, whole, rounds))
         return torch.cat(found).view(count, few).double()
 
 
@@ -208,16 +212,19 @@ def _moved(images: Tensor, poses: Tensor) -> Tensor:
     return moved.flatten(0, 1)[:, None]
 
 
-def _local(targets: Tensor, references: Tensor, start: Tensor, under: Tensor, free: bool) -> Tensor:
+def _local(
+    targets: Tensor, references: Tensor, start: Tensor, under: Tensor, free: bool, rounds: int
+) -> Tensor:
     """The similarities (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
 
     Args:
         free: scale and angle are searched too, not the shift alone.
+        rounds: of the search, which halves its steps where none was better; 0 stays at ``start``.
     """
     poses, steps = start.clone(), torch.tensor(STEPS).repeat(len(start), 1)
     best = _similarity(targets, references, poses, under)
     axes = range(4) if free else (2, 3)
-    for _ in range(ROUNDS if free else ROUNDS // 2):
+    for _ in range(rounds):
         improved = torch.zeros(len(start), dtype=torch.bool)
         for axis, sign in product(axes, (-1, 1)):
             tried = poses.clone()
