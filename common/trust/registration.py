@@ -36,6 +36,8 @@ FULL_SEARCH, SHIFT_SEARCH = 3_000_000, 100_000_000
 """Pairs of images up to which all poses are tried, and up to which shifts are."""
 CHUNK = 2**24
 """Similarities in memory at once: 64 MB."""
+BLOCK = 256, 1024
+"""Queries and references whose similarities are computed together."""
 STEPS = (0.06, 4.0, 0.03, 0.03)
 """First steps of the local search: logarithm of the scale, degrees, shares of the side down and across."""
 ROUNDS, LEAST = 7, 1e-4
@@ -116,7 +118,7 @@ class Registration:
         under = window(view, self.coarse.shape[-1])
         best, at = self._grid(_patterns(small_images(queries, COARSE), under), poses, under)  # (N, M)
         images = nearest_of_patients(best, self.patients, own)  # (N, K)
-        chosen = at.gather(1, images)  # of the poses, the ways outside
+        chosen = at.gather(1, images).long()  # of the poses, the ways outside
         ways, start = chosen // len(poses), poses[chosen % len(poses)]  # (N, K), (N, K, 4)
         similar = self._laid(small_images(queries, self.fine.shape[-1]), images, ways, start, view)
         order = similar.argsort(dim=1, descending=True, stable=True)
@@ -132,17 +134,13 @@ class Registration:
     def _grid(self, patterns: Tensor, poses: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
         """The highest similarity (N, M) of queries (N, D) over ways and poses, and which of all it is."""
         best = torch.full((len(patterns), len(self.coarse)), -1.0)
-        at = torch.zeros(best.shape, dtype=torch.int64)
-        few = max(CHUNK // max(best.numel(), self.coarse.numel()), 1)
+        at = torch.zeros(best.shape, dtype=torch.int32)
+        few = max(CHUNK // self.coarse.numel(), 1)
         for way, name in enumerate(WAYS):
             upright = turned(self.coarse, name)
             for first, part in zip(range(0, len(poses), few), poses.split(few), strict=True):
-                moved = _patterns(_moved(upright, part), under)  # (T * M, D)
-                similar = (patterns @ moved.T).abs_().view(len(patterns), len(part), -1)  # (N, T, M)
-                highest, which = similar.max(1)
-                better = highest > best
-                best = torch.where(better, highest, best)
-                at = torch.where(better, which + first + way * len(poses), at)
+                moved = _patterns(_moved(upright, part), under).unflatten(0, (len(part), -1))  # (T, M, D)
+                _keep_highest(best, at, patterns, moved, first + way * len(poses))
         return best, at
 
     def _laid(self, queries: Tensor, images: Tensor, ways: Tensor, start: Tensor, view: str) -> Tensor:
@@ -170,6 +168,9 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
     """
     count = int(patients.max()) + 1
     few = min(NEAREST, count - 1)
+    whose = [torch.nonzero(patients == patient).flatten() for patient in range(count)]
+    most = max(map(len, whose))
+    members = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in whose])  # (P, m)
     found = []
     for rows in torch.arange(len(similar)).split(QUERIES):
         here, owners = similar[rows], patients.expand(len(rows), -1)
@@ -177,8 +178,9 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
         known = own[rows] >= 0
         best[known, own[rows][known]] = -torch.inf
         nearest = best.topk(few, dim=1).indices  # (n, K)
-        mine = patients[None, None] == nearest[..., None]  # (n, K, M)
-        found.append(torch.where(mine, here[:, None], torch.tensor(-torch.inf)).argmax(2))
+        mine = members[nearest]  # (n, K, m)
+        place = here.gather(1, mine.flatten(1)).view(mine.shape).argmax(2, keepdim=True)
+        found.append(mine.gather(2, place)[..., 0])
     return torch.cat(found)
 
 
@@ -210,6 +212,23 @@ def _moved(images: Tensor, poses: Tensor) -> Tensor:
     layers = images.transpose(0, 1).expand(len(poses), -1, -1, -1)  # (T, M, s, s)
     moved = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
     return moved.flatten(0, 1)[:, None]
+
+
+def _keep_highest(best: Tensor, at: Tensor, patterns: Tensor, moved: Tensor, first: int) -> None:
+    """Puts similarities of queries (N, D) with references in poses (T, M, D) where they exceed ``best`` (N, M).
+
+    ``at`` gets the pose, counted from ``first``. It goes by blocks that stay in the processor's cache.
+    """
+    for above in range(0, len(patterns), BLOCK[0]):
+        across = slice(above, above + BLOCK[0])
+        queries = patterns[across]
+        for start in range(0, moved.shape[1], BLOCK[1]):
+            columns = slice(start, start + BLOCK[1])
+            highest, place = best[across, columns], at[across, columns]
+            for pose, references in enumerate(moved[:, columns]):
+                similar = (queries @ references.T).abs_()
+                place.masked_fill_(similar > highest, first + pose)
+                torch.maximum(highest, similar, out=highest)
 
 
 def _local(
