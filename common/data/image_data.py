@@ -13,6 +13,7 @@ from common.data.augment import Augmentation, augmentation
 from common.data.image_layouts import AUTO, find_images
 from common.data.images import ImageDataset
 from common.data.intensity import Window, window_by_name
+from common.data.spaced_slices import spaced_slices
 from common.data.split_data import SplitData
 from common.data.standardise import Standardiser
 
@@ -45,6 +46,8 @@ class ImageData(SplitData[ImageDataset]):
         standardiser_state: of a trained model's metadata; then nothing is fitted.
         trained: what stands beside the model that is evaluated: its own split is taken, see
             `common.data.split_data.split_samples`.
+        slice_mm: of volumes only slices with lung, so far apart, see
+            `common.data.spaced_slices.spaced_slices`; None for all.
 
     Attributes:
         class_names: the chosen classes; ``class`` in the batches is the place among them.
@@ -72,11 +75,14 @@ class ImageData(SplitData[ImageDataset]):
         standardiser_state: Mapping[str, Any] | None = None,
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
+        slice_mm: float | None = None,
     ) -> None:
         self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
         self.window, self.fit, self.flips = window_by_name(window), fit, flips
         self._find = partial(find_images, layout=layout, patient_pattern=patient_pattern, hu_offset=hu_offset)
+        self.slice_mm = slice_mm
         found = self._find(dataset_dir)
+        found = found._replace(samples=spaced_slices(found.samples, slice_mm))
         chosen = found.chosen(classes, dataset_dir)
         self.class_names = chosen.classes
         self.patient_pattern, self.layout = patient_pattern, layout
@@ -116,7 +122,7 @@ class ImageData(SplitData[ImageDataset]):
         """
         found = self._find(folder)
         names = [name for name in self.class_names if name in found.classes] or self.class_names
-        samples = found.chosen(names, folder).samples
+        samples = spaced_slices(found.chosen(names, folder).samples, self.slice_mm)
         self.refuse_training_patients(samples, folder)
         return self._load(samples)
 
@@ -135,6 +141,7 @@ class ImageData(SplitData[ImageDataset]):
             "fit": self.fit,
             "layout": self.layout,
             "flips": self.flips,
+            "slice_mm": self.slice_mm,
             "standardiser": self.standardiser.state(),
             **self.split_facts(),
             "slices": {name: len(part) for name, part in self.datasets.items()},

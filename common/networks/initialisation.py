@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 
 
 def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
-    """Draws convolution weights from N(0, 0.02) and norm scales from N(1, 0.02), as DCGAN and pix2pix do."""
-    for module in network.modules():
+    """Draws convolution weights from N(0, 0.02) and norm scales from N(1, 0.02), as DCGAN and pix2pix do.
+
+    Networks whose ``draws_own_weights`` is true stay as they are, within others, too: their depth without a
+    norm rests on how they begin.
+    """
+    for module in _to_draw(network):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, deviation)
         elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.affine:
@@ -16,3 +22,12 @@ def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
     return network
+
+
+def _to_draw(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all within it, in their order, without those that draw their own weights."""
+    if getattr(module, "draws_own_weights", False):
+        return
+    yield module
+    for child in module.children():
+        yield from _to_draw(child)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from torch import nn
 
@@ -24,16 +24,21 @@ class WeightAverage:
         network: the trained network.
         half_life: images after which weights count half in the average; 0 for no averaging, then ``network``
             itself is what samples.
+        ramp: longest half-life as a share of the images seen so far, so that the first weights are soon
+            forgotten whatever the run's length (StyleGAN2-ADA's "ema_rampup", Karras et al. 2020, is 0.05);
+            0 for the whole half-life from the start.
     Attributes:
         network: what to sample, validate and save with: the average, or without one the trained network.
     Raises:
-        UserError: a negative half-life.
+        UserError: a negative half-life or ramp.
     """
 
-    def __init__(self, network: nn.Module, half_life: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, half_life: float = 0.0, ramp: float = 0.0) -> None:
         if not half_life >= 0:
             raise UserError(f"ema_half_life {half_life}: give a number of images, or 0 for no average")
-        self.half_life = half_life
+        if not ramp >= 0:
+            raise UserError(f"ema_ramp {ramp}: give a share of the images seen, or 0 for no ramp")
+        self.half_life, self.ramp = half_life, ramp
         made = partial(EMAHandler, network, handle_buffers="update")
         self._handler: EMAHandler | None = made() if half_life else None
         self.network: nn.Module = network if self._handler is None else self._handler.ema_model
@@ -45,6 +50,15 @@ class WeightAverage:
             name: ignite keeps the rate in ``engine.state``: each average of an engine needs one of its own.
             images: that the network learns from in an iteration, over all processes.
         """
-        if self._handler is not None:
-            self._handler.momentum = 1 - 0.5 ** (images / self.half_life)
-            self._handler.attach(engine, name=f"{name}_ema_momentum", warn_if_exists=False)
+        if self._handler is None:
+            return
+        attribute = f"{name}_ema_momentum"
+
+        def set_rate(engine: Engine) -> None:
+            longest = self.ramp * engine.state.iteration * images if self.ramp else self.half_life
+            setattr(engine.state, attribute, 1 - 0.5 ** (images / min(self.half_life, longest)))
+
+        self._handler.momentum = 1 - 0.5 ** (images / self.half_life)
+        if self.ramp:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, set_rate)
+        self._handler.attach(engine, name=attribute, warn_if_exists=False)

@@ -54,3 +54,28 @@ def test_without_a_half_life_the_network_itself_is_what_samples() -> None:
     average = WeightAverage(network)
     average.attach(Engine(lambda engine, batch: None), "G", images=4)
     assert average.network is network
+
+
+def test_a_ramp_forgets_the_first_weights_whatever_the_half_life() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = WeightAverage(network, half_life=20, ramp=0.5)
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+
+    def step(engine: Engine, value: float) -> None:
+        with torch.no_grad():
+            network.weight.fill_(value)
+
+    engine = Engine(step)
+    average.attach(engine, "G", images=10)
+    engine.run(values)
+    expected = 0.0
+    for number, value in enumerate(values, 1):
+        kept = 0.5 ** (10 / min(20, 0.5 * 10 * number))  # half-lives 5, 10, 15, 20, 20
+        expected = kept * expected + (1 - kept) * value
+    assert float(average.network.weight.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_negative_ramp_is_refused() -> None:
+    with pytest.raises(UserError, match="ema_ramp -1"):
+        WeightAverage(nn.Linear(1, 1), half_life=8, ramp=-1)
