@@ -170,7 +170,7 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
     few = min(NEAREST, count - 1)
     whose = [torch.nonzero(patients == patient).flatten() for patient in range(count)]
     most = max(map(len, whose))
-    members = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in whose])  # (P, m)
+    members = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in whose])
     found = []
     for rows in torch.arange(len(similar)).split(QUERIES):
         here, owners = similar[rows], patients.expand(len(rows), -1)
@@ -178,7 +178,7 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
         known = own[rows] >= 0
         best[known, own[rows][known]] = -torch.inf
         nearest = best.topk(few, dim=1).indices  # (n, K)
-        mine = members[nearest]  # (n, K, m)
+        mine = members[nearest]  # (P, m) -> (n, K, m)
         place = here.gather(1, mine.flatten(1)).view(mine.shape).argmax(2, keepdim=True)
         found.append(mine.gather(2, place)[..., 0])
     return torch.cat(found)
@@ -215,8 +215,9 @@ def _moved(images: Tensor, poses: Tensor) -> Tensor:
 
 
 def _keep_highest(best: Tensor, at: Tensor, patterns: Tensor, moved: Tensor, first: int) -> None:
-    """Puts similarities of queries (N, D) with references in poses (T, M, D) where they exceed ``best`` (N, M).
+    """Puts similarities of queries (N, D) with references in poses (T, M, D) where they exceed ``best``.
 
+    ``best`` and ``at`` are (N, M).
     ``at`` gets the pose, counted from ``first``. It goes by blocks that stay in the processor's cache.
     """
     for above in range(0, len(patterns), BLOCK[0]):
