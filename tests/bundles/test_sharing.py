@@ -136,7 +136,7 @@ def test_a_download_alone_trains_evaluates_infers_and_exports(
     by_yaml += override_words({**given, "output_dir": tmp_path / "by_yaml"})
     run = forked(by_yaml, tmp_path / "log_yaml", cwd=elsewhere, installed=False)
     assert run.code == 0, run.err
-    assert fingerprints(tmp_path / "by_yaml").values() == fingerprints(tmp_path / "out").values()
+    assert list(fingerprints(tmp_path / "by_yaml").values()) == list(fingerprints(tmp_path / "out").values())
     torch.save(case.network_input(), folder.with_name(f"{case.name}.given"))
     lines = used(folder.parent, [case.name], elsewhere)
     assert lines[:3] == [*[f"LOADED {case.name} {case.network_module}"] * 2, f"EXPORTED {case.name}"]
