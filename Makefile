@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## create .venv with the pinned dependencies (does nothing when they are there)
+setup: $(STAMP) ## create .venv with this project in place and its pinned dependencies (once)
 
 $(STAMP): pyproject.toml constraints.txt
 	@if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $$python -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	    echo "error: $$python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[dev,tune,export,lite0,tracking]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tune,export,lite0,tracking]"
 	@touch $@
 
 demo: setup set-aside ## train a bundle on phantoms, then evaluate it (about 5 minutes on 2 CPU cores; BUNDLE=bundles/NAME)

@@ -95,3 +95,14 @@ def _explained(error: OSError, target: Path) -> OSError | UserError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
         return UserError(f"{target}: cannot be written ({error.strerror}); choose another --output_dir")
     return error
+
+
+def shown_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, without hidden ones, caches and editors' copies."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not path.name.endswith("~")
+        and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+    ]

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
@@ -21,6 +17,8 @@ from common.arguments import Parser
 from common.errors import UserError, install_hook
 from common.files import write_json
 from tests.bench.harness import BENCHMARKS, NotMeasurable, Result
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -13,10 +13,7 @@ Example:
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.arguments import Parser
 from common.data.intensity import WINDOWS, parse_window

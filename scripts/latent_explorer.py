@@ -15,10 +15,7 @@ The page holds thumbnails of the real images and their files' names; --num_real 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import install_hook
 from common.explorer.command import explore

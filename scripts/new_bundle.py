@@ -9,11 +9,6 @@ Example:
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from common.arguments import Parser
 from common.errors import install_hook
 from common.paths import repository_root

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.arguments import Parser
 from common.data.harmonise import Settings, harmonise

@@ -10,10 +10,7 @@ Example (the eight conditions of patchgan_cardiac's paper):
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import install_hook
 from common.tuning.arguments import Parser, overrides_of

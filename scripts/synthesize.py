@@ -12,11 +12,6 @@ Example (the paper's million: 5000 groups x 500 normals, 2 in 5 kept):
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bundles.lung_two_stage.composition.formats import FORMATS
 from bundles.lung_two_stage.composition.settings import Settings
 from common.arguments import Parser

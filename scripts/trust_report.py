@@ -23,8 +23,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from common.errors import UserError, install_hook, root_cause, show_one_line
 from common.numbers import whole_number
 from common.tuning.arguments import Parser, overrides_of

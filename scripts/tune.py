@@ -14,10 +14,7 @@ Example:
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, install_hook
 from common.tuning.arguments import Parser, overrides_of

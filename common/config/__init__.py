@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from common.config.beginning import start
 from common.config.description import component_description
-from common.config.path import ON_PATH
 
-__all__ = ["ON_PATH", "component_description", "start"]
+__all__ = ["component_description", "start"]

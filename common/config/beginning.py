@@ -13,7 +13,7 @@ from common.errors import UserError, install_hook
 
 
 def start(run_id: str | None = None) -> None:
-    """Begins a run; the first item of each run list: ``- "$@config.start()"``.
+    """Begins a run; the first item of each run list: ``- "$config.start()"``.
 
     From here on uncaught errors are one line each. ``true``, ``false`` and ``null`` of the command line get
     their meaning (`read_words`), all config keys are checked (`check_config`), then the generators of torch,

@@ -16,22 +16,15 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 
 Values = dict[str, Any]  # id -> raw value
 _MISSING = object()
-_IMPORT = "importlib.import_module"
 _LISTS_BY_NAME = ("imports", "initialize", "run", "finalize", "training", "evaluating", "inference")
 
 
 def roots(config: dict[str, Any]) -> list[str]:
-    """The ids read from outside: lists of expressions (the run lists) and the properties MONAI requires.
-
-    Imported modules count as read: an override of the one key that uses a module must not make it a mistake.
-    """
+    """The ids read from outside: lists of expressions (the run lists) and the properties MONAI requires."""
     lists = [key for key, value in config.items() if isinstance(value, list) and _has_expression(value)]
-    modules = [
-        key for key, value in config.items() if isinstance(value, dict) and value.get("_target_") == _IMPORT
-    ]
     properties = (*TrainProperties.values(), *InferProperties.values())
     required = [str(p[BundlePropertyConfig.ID]) for p in properties if p.get(BundleProperty.REQUIRED)]
-    return [*lists, *modules, *_LISTS_BY_NAME, *required]
+    return [*lists, *_LISTS_BY_NAME, *required]
 
 
 def values_read(config: dict[str, Any], ids: Iterable[str]) -> Values:

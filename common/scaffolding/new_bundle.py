@@ -18,7 +18,7 @@ COPIED = (
 )
 TEMPLATE = Path(__file__).parent / "template"
 NETWORK = re.compile(r"^network_def:\n(?:  .*\n)+(?=discriminator_def:)", re.M)
-OTHERWISE = re.compile(rf"\{{_target_: bundles\.{MODEL}\.networks\.\w+, (_requires_: \"@on_path\").*\}}")
+OTHERWISE = re.compile(rf"\{{_target_: bundles\.{MODEL}\.networks\.\w+.*\}}")
 
 
 def new_bundle(root: Path, name: str) -> list[Path]:
@@ -53,8 +53,8 @@ def _copied(file: Path, name: str) -> str:
     """A file of the model bundle, with the new one's name and network."""
     text = file.read_text(encoding="utf-8")
     target = f"_target_: bundles.{name}.networks.Generator"
-    text = NETWORK.sub(f'network_def:\n  {target}\n  _requires_: "@on_path"\n  width: 32\n', text)
-    text = OTHERWISE.sub(rf"{{{target}, \1}}", text)
+    text = NETWORK.sub(f'network_def:\n  {target}\n  width: 32\n', text)
+    text = OTHERWISE.sub(f"{{{target}}}", text)
     return text.replace(MODEL, name)
 
 

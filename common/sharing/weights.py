@@ -11,8 +11,7 @@ from pathlib import Path
 import yaml
 
 from common.errors import UserError
-from common.files import atomic_write, read_json
-from common.sharing.vendoring import shown_files
+from common.files import atomic_write, read_json, shown_files
 
 LARGEST = 25_000_000
 """Bytes: MONAI's model zoo takes no larger files."""

@@ -3,6 +3,8 @@
 `command` is the plain ``python -m monai.bundle``: eight seconds, most of them imports. `forked` runs the same
 module with the same arguments in a process forked from one that has the libraries loaded: a second. What a
 run sees is the same, the project's own code included, which no process has loaded before.
+
+Both see the project as installed, or with ``installed=False`` as someone who has downloaded a bundle alone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import runpy
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,13 +50,29 @@ class Run:
         return lines[0].removeprefix("error: ")
 
 
+def python(installed: bool = True) -> tuple[list[str], dict[str, str]]:
+    """How Python is started, and its environment.
+
+    Args:
+        installed: False for an environment that has the libraries without this project: ``-S`` leaves out
+            what site-packages adds to the path, an install in place among it.
+    """
+    packages = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    line = [sys.executable] if installed else [sys.executable, "-S"]
+    return line, dict(os.environ) if installed else {**os.environ, "PYTHONPATH": packages}
+
+
 def command(
-    parts: Sequence[str], cwd: Path = ROOT, launcher: Sequence[str] = (), **environment: str
+    parts: Sequence[str],
+    cwd: Path = ROOT,
+    launcher: Sequence[str] = (),
+    installed: bool = True,
+    **environment: str,
 ) -> subprocess.Popen[str]:
-    """Starts ``python [LAUNCHER] -m monai.bundle PARTS`` without the repository on PYTHONPATH."""
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    """Starts ``python [LAUNCHER] -m monai.bundle PARTS``."""
+    interpreter, variables = python(installed)
     variables |= {"OMP_NUM_THREADS": "1", **environment}
-    line = [sys.executable, *launcher, "-m", "monai.bundle", *parts]
+    line = [*interpreter, *launcher, "-m", "monai.bundle", *parts]
     pipe = subprocess.PIPE
     return subprocess.Popen(line, cwd=cwd, env=variables, stdout=pipe, stderr=pipe, text=True)
 
@@ -75,13 +94,19 @@ class Forked:
     """A run in a forked process, going on or finished."""
 
     def __init__(
-        self, parts: Sequence[str], log: Path, cwd: Path = ROOT, file_limit: int = 0, **environment: str
+        self,
+        parts: Sequence[str],
+        log: Path,
+        cwd: Path = ROOT,
+        file_limit: int = 0,
+        installed: bool = True,
+        **environment: str,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LIBRARIES)
         self.out, self.err = log.with_suffix(".out"), log.with_suffix(".err")
         log.parent.mkdir(parents=True, exist_ok=True)
-        everything = (list(parts), str(self.out), str(self.err), str(cwd), file_limit, environment)
+        everything = (list(parts), str(self.out), str(self.err), str(cwd), file_limit, installed, environment)
         self.process: ForkServerProcess = context.Process(target=_in_child, args=everything)
         self.process.start()
 
@@ -99,13 +124,20 @@ class Forked:
         return Run(self.process.exitcode, self.out.read_text(), self.err.read_text())
 
 
-def forked(parts: Sequence[str], log: Path, cwd: Path = ROOT, file_limit: int = 0, **environment: str) -> Run:
+def forked(
+    parts: Sequence[str],
+    log: Path,
+    cwd: Path = ROOT,
+    file_limit: int = 0,
+    installed: bool = True,
+    **environment: str,
+) -> Run:
     """Runs ``python -m monai.bundle PARTS`` forked; its output goes to ``LOG.out`` and ``LOG.err``.
 
     Args:
         file_limit: most bytes the run may write into one file; 0 for no limit.
     """
-    return Forked(parts, log, cwd, file_limit, **environment).result()
+    return Forked(parts, log, cwd, file_limit, installed, **environment).result()
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -115,16 +147,23 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 def _in_child(
-    parts: list[str], out: str, err: str, cwd: str, file_limit: int, environment: dict[str, str]
+    parts: list[str],
+    out: str,
+    err: str,
+    cwd: str,
+    file_limit: int,
+    installed: bool,
+    environment: dict[str, str],
 ) -> None:
     """What Python does for ``-m monai.bundle``, in a fresh process."""
     import torch
 
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.environ.update(environment)
+    os.environ.update({**python(installed)[1], **environment})
     os.chdir(cwd)
-    sys.path[:] = [cwd, *(entry for entry in sys.path if entry not in ("", cwd, str(ROOT)))]
+    others = [entry for entry in sys.path if entry not in ("", cwd, str(ROOT))]
+    sys.path[:] = [cwd, *others, *[str(ROOT)] * installed]
     for name in [name for name in sys.modules if name.partition(".")[0] in ("common", "bundles")]:
         del sys.modules[name]  # what this module has imported: the run is to find its own
     sys.argv = ["monai.bundle", *parts]

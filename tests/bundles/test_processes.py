@@ -107,12 +107,10 @@ def calmed(train: Mapping[str, Any]) -> dict[str, str]:
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Path, tmp_path: Path) -> None:
     """With frozen BatchNorm, whose statistics are each process's own, and noise that belongs to samples."""
-    by_name = {
-        "_target_": "importlib.import_module",
-        "_requires_": "@on_path",
-        "name": "tests.bundles.equality",
+    overlay: dict[str, Any] = {
+        "+imports": ["$import tests.bundles.equality as equality"],
+        "shared_norm": "$equality.frozen",
     }
-    overlay: dict[str, Any] = {"equality": by_name, "shared_norm": "$@equality.frozen"}
     overlay |= calmed(read_config(case.configs / f"{case.train}.yaml")["train"])
     if "latent" in case.tiny:
         latent = {"_target_": "tests.bundles.equality.LatentOfSample", "size": "@latent"}

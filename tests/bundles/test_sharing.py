@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,12 +19,12 @@ from common.sharing.building import build_one
 from tests.bundles.case import BundleCase, override_words
 from tests.bundles.cases import CASES
 from tests.bundles.conftest import Trained
-from tests.bundles.runs import Run, command, finished, forked
+from tests.bundles.runs import Run, command, fingerprints, finished, forked, python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 # Says which `common` a run works with.
-WHENCE = {"_target_": "importlib.import_module", "_requires_": "@on_path", "name": "common"}
+WHENCE = {"_target_": "importlib.import_module", "_requires_": "@_path_", "name": "common"}
 USE = """
 import sys
 from pathlib import Path
@@ -75,7 +73,7 @@ def downloads(
             archive = build_one(case.name, dist, run_of(case)[0] / "models")
             address = f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"
             parts = ["download", "--name", case.name, "--url", address, "--bundle_dir", str(folder)]
-            run = finished(command(parts, cwd=folder))
+            run = finished(command(parts, cwd=folder, installed=False))
             assert run.code == 0, run.err
         return folder
 
@@ -90,7 +88,7 @@ def run_there(folder: Path, run_id: str, config: str, beside: Path, **overrides:
     overlay.write_text(yaml.safe_dump({"whence": WHENCE, f"+{run_id}": [say]}))
     files = str([f"configs/{config}.json", str(overlay)])
     parts = ["run", run_id, "--config_file", files, *override_words(overrides)]
-    run = forked(parts, beside / f"log_{run_id}", cwd=folder)
+    run = forked(parts, beside / f"log_{run_id}", cwd=folder, installed=False)
     assert run.code == 0, run.err
     assert f"FROM {folder / 'common' / '__init__.py'}" in run.out.splitlines()
     return run
@@ -98,8 +96,8 @@ def run_there(folder: Path, run_id: str, config: str, beside: Path, **overrides:
 
 def used(folder: Path, names: Sequence[str], elsewhere: Path) -> list[str]:
     """Loads the downloads in one process that starts in another folder; what it printed."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    line = [sys.executable, "-W", "ignore", "-c", USE, str(folder), *names]
+    interpreter, environment = python(installed=False)
+    line = [*interpreter, "-W", "ignore", "-c", USE, str(folder), *names]
     done = subprocess.run(line, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.split(" ")[0] in ("LOADED", "EXPORTED", "FROM")]
@@ -113,7 +111,7 @@ def test_the_same_weights_give_the_same_bytes(case: BundleCase, trained: Trained
     assert hashes[0] == hashes[1]
 
 
-def test_a_download_trains_evaluates_infers_and_exports(
+def test_a_download_alone_trains_evaluates_infers_and_exports(
     case: BundleCase, data: Path, tmp_path: Path, downloads: Callable[[BundleCase], Path]
 ) -> None:
     folder = downloads(case) / case.name
@@ -127,12 +125,19 @@ def test_a_download_trains_evaluates_infers_and_exports(
     given = {**case.inference(data), "output_dir": tmp_path / "out"}
     run_there(folder, "inference", "inference", tmp_path, **given)
     assert list((tmp_path / "out").iterdir())
-    export = ["ckpt_export", "--bundle_root", ".", "--config_file", "configs/inference.json"]
-    run = forked(export, tmp_path / "log_export", cwd=folder)
-    assert run.code == 0, run.err
-    torch.save(case.network_input(), folder.with_name(f"{case.name}.given"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
+    files = ["--bundle_root", str(folder), "--config_file", str(folder / "configs" / "inference.json")]
+    metadata = ["--meta_file", str(folder / "configs" / "metadata.json"), "--n", "2"]
+    for parts in (["ckpt_export", *files], ["verify_net_in_out", "network_def", *files, *metadata]):
+        run = forked(parts, tmp_path / f"log_{parts[0]}", cwd=elsewhere, installed=False)
+        assert run.code == 0, run.err
+    by_yaml = ["run", "inference", "--config_file", str(folder / "configs" / "inference.yaml")]
+    by_yaml += override_words({**given, "output_dir": tmp_path / "by_yaml"})
+    run = forked(by_yaml, tmp_path / "log_yaml", cwd=elsewhere, installed=False)
+    assert run.code == 0, run.err
+    assert list(fingerprints(tmp_path / "by_yaml").values()) == list(fingerprints(tmp_path / "out").values())
+    torch.save(case.network_input(), folder.with_name(f"{case.name}.given"))
     lines = used(folder.parent, [case.name], elsewhere)
     assert lines[:3] == [*[f"LOADED {case.name} {case.network_module}"] * 2, f"EXPORTED {case.name}"]
     assert lines[3] == f"FROM {folder / 'common' / '__init__.py'}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_write, read_json, remove_leftovers, write_json
+from common.files import atomic_write, read_json, remove_leftovers, shown_files, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -76,3 +76,10 @@ def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".1a.pt", ".hidden.pt", "resume.pt"]
     remove_leftovers(tmp_path / "not_there")
+
+
+def test_hidden_files_and_caches_are_not_shown(tmp_path: Path) -> None:
+    for name in ("a.txt", "b/c.txt", ".git/x", "__pycache__/y.pyc", "d.txt~"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert [path.name for path in shown_files(tmp_path)] == ["a.txt", "c.txt"]

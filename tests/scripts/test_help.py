@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,8 @@ SCRIPTS = sorted((repository_root() / "scripts").glob("*.py"))
 
 
 def run(script: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     line = [sys.executable, str(script), *words]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow

@@ -19,8 +19,7 @@ LESIONS = repository_root().parent / "shared" / "data" / "covid_lesions"
 
 
 def run(*arguments, cwd):
-    hidden = ("PYTHONPATH", "SYNTHESIS_DEBUG")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment = {key: value for key, value in os.environ.items() if key != "SYNTHESIS_DEBUG"}
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 

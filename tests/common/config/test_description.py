@@ -7,22 +7,19 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from common.config import ON_PATH
 from common.config.description import component_description
 from common.errors import UserError
 
 CONFIG = {
-    "on_path": ON_PATH,
-    "config": {"_target_": "importlib.import_module", "_requires_": "@on_path", "name": "common.config"},
+    "imports": ["$import common.config as config"],
     "width": 4,
     "net": {
         "_target_": "torch.nn.Linear",
-        "_requires_": "@on_path",
         "in_features": "@width",
         "out_features": "$@width * 2",
         "bias": False,
     },
-    "training": ["$@config.component_description('net')"],
+    "training": ["$config.component_description('net')"],
 }
 
 

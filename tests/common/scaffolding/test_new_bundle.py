@@ -37,16 +37,12 @@ def test_it_keeps_the_zoos_rules_and_names_only_itself(model: Path) -> None:
     assert violations(model / "bundles" / "fifth") == []
     assert not any("pix2pix_covid" in path.read_text() for path in files if "tests" not in path.parts)
     config = read_config(model / "bundles" / "fifth" / "configs" / "train.yaml")
-    assert config["network_def"] == {
-        "_target_": "bundles.fifth.networks.Generator",
-        "_requires_": "@on_path",
-        "width": 32,
-    }
+    assert config["network_def"] == {"_target_": "bundles.fifth.networks.Generator", "width": 32}
     for name in ("evaluate", "inference"):
         otherwise = read_config(model / "bundles" / "fifth" / "configs" / f"{name}.yaml")["network_def"][
             "otherwise"
         ]
-        assert otherwise == {"_target_": "bundles.fifth.networks.Generator", "_requires_": "@on_path"}
+        assert otherwise == {"_target_": "bundles.fifth.networks.Generator"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +62,7 @@ def test_it_trains_evaluates_and_is_packed(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     make_pairs(data)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": str(model)}
 
     def python(*words: object) -> str:
         line = [sys.executable, *map(str, words)]

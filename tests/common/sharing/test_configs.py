@@ -44,7 +44,7 @@ def test_a_recipe_gets_the_network_of_the_weights() -> None:
         "classes": ["a", "b"],
         "network_def": {
             "_target_": "bundles.x.Net",
-            "_requires_": "@on_path",
+            "_requires_": "@ready",
             "image_size": "@image_size",
             "classes": "$len(@classes)",
             "width": 32,
@@ -56,7 +56,7 @@ def test_a_recipe_gets_the_network_of_the_weights() -> None:
     assert changed["image_size"] == 64
     assert changed["network_def"] == {
         "_target_": "bundles.x.Net",
-        "_requires_": "@on_path",
+        "_requires_": "@ready",
         "image_size": "@image_size",
         "classes": 2,
         "width": 8,
@@ -65,6 +65,6 @@ def test_a_recipe_gets_the_network_of_the_weights() -> None:
 
 
 def test_another_network_replaces_the_recipes() -> None:
-    config = {"network_def": {"_target_": "bundles.x.Net", "_requires_": "@on_path", "width": 32}}
+    config = {"network_def": {"_target_": "bundles.x.Net", "_requires_": "@ready", "width": 32}}
     changed = with_network(config, {"target": "bundles.x.Other", "arguments": {"depth": 3}})
-    assert changed["network_def"] == {"_target_": "bundles.x.Other", "_requires_": "@on_path", "depth": 3}
+    assert changed["network_def"] == {"_target_": "bundles.x.Other", "_requires_": "@ready", "depth": 3}

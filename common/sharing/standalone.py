@@ -1,0 +1,139 @@
+"""How a downloaded bundle finds its own code: what the build adds to its JSON configs.
+
+In the repository the project is installed, and MONAI's ``run`` puts a bundle's root on the path, so the YAML
+that people read has plain imports (``$import common.paths as paths``). `monai.bundle.load`, ``ckpt_export``
+and ``verify_net_in_out`` put nothing there, and MONAI evaluates import statements before anything else. The
+JSON has three entries more:
+
+- ``_path_`` puts the folder of the download second on Python's path;
+- ``_code_`` checks that the ``common`` in use is the one that the bundle was built with;
+- ``_modules_`` are the imported modules, by the names that the YAML gives them.
+
+Every component of this project requires ``_code_``, and ``$paths.f()`` becomes ``$@_modules_#paths.f()``.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import common
+from common.errors import UserError
+from common.files import shown_files
+
+PACKAGES = ("common", "bundles")
+PATH, CODE, MODULES = "_path_", "_code_", "_modules_"
+IMPORTS = "imports"
+IMPORT = re.compile(r"\$import ((?:common|bundles)\.[\w.]+) as (\w+)")
+REFERENCE = re.compile(r"@[\w#:]+")
+
+# Finds the configs in use: of a workflow (run, load), else of a command (ckpt_export, verify_net_in_out). The
+# nearest folder above them that holds `common` is the download's.
+FIND_CODE = (
+    "$[path.insert(1, str(root)) for path in [__import__('sys').path]"
+    " for config in [next((config for frame in __import__('inspect').stack(0)"
+    " for known in [frame.frame.f_locals] for workflow in [known.get('self')]"
+    " for config in [workflow.config_root_path"
+    " if isinstance(workflow, __import__('monai').bundle.ConfigWorkflow) else known.get('config_file_')]"
+    " if config), None)] if config"
+    " for first in [config[0] if isinstance(config, (list, tuple)) else config]"
+    " for root in [next((folder for folder in __import__('pathlib').Path(first).resolve().parents"
+    " if (folder / 'common').is_dir()), None)] if root and str(root) not in path]"
+)
+
+
+def imported_modules(config: Mapping[str, Any]) -> dict[str, str]:
+    """The modules of this project that a config imports: the name it gives them -> the module."""
+    statements = [str(item) for key in (IMPORTS, f"+{IMPORTS}") for item in config.get(key) or ()]
+    return {found[2]: found[1] for item in statements if (found := IMPORT.fullmatch(item.strip()))}
+
+
+def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> dict[str, Any]:
+    """A config that finds its code from any working directory.
+
+    Args:
+        config: a YAML of the bundle, as data. One without ``imports`` is an overlay: it goes on another.
+        names: those that some config of the bundle gives to a module; an overlay uses the ones of its base.
+        build: `fingerprint` of the ``common`` that the bundle is shared with.
+    Raises:
+        UserError: an expression that Python cannot read.
+    """
+    own = imported_modules(config)
+    modules = {name: _component("importlib.import_module", name=module) for name, module in own.items()}
+    known = frozenset(names) | own.keys()
+    changed = {key: _rewritten(value, known) for key, value in config.items()}
+    for key in {IMPORTS, f"+{IMPORTS}"} & changed.keys():
+        changed[key] = [item for item in changed[key] if not IMPORT.fullmatch(str(item).strip())]
+    if IMPORTS not in config:  # entries one by one, which leave the base's where they are
+        return {**{f"{MODULES}#{name}": module for name, module in modules.items()}, **changed}
+    check = {"_target_": f"{__name__}.check_build", "_requires_": f"@{PATH}", "build": build}
+    return {PATH: FIND_CODE, CODE: check, MODULES: modules, **changed}
+
+
+def check_build(build: str) -> None:
+    """Checks that the ``common`` that this process runs is the one a bundle was built with.
+
+    Two downloads of one build share it; with another build's the second would run foreign code.
+
+    Raises:
+        UserError: it is another one.
+    """
+    folder = Path(common.__file__).parent
+    if fingerprint(code_files(folder)) != build:
+        raise UserError(
+            f"{folder}: this process runs another version of common than the bundle was built with; "
+            "load the bundle in a process of its own, or bring bundles of one build"
+        )
+
+
+def code_files(folder: Path) -> dict[str, bytes]:
+    """All that ``common`` consists of: path below its folder's parent -> bytes."""
+    return {path.relative_to(folder.parent).as_posix(): path.read_bytes() for path in shown_files(folder)}
+
+
+def fingerprint(files: Mapping[str, bytes]) -> str:
+    """A hash of files by their paths and contents."""
+    parts = (f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _component(target: str, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": target, "_requires_": f"@{CODE}", **arguments}
+
+
+def _rewritten(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, list):
+        return [_rewritten(item, names) for item in value]
+    if isinstance(value, str):
+        return _expression(value, names) if value.startswith("$") else value
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _rewritten(item, names) for key, item in value.items()}
+    target = str(inner.get("_target_", ""))
+    if target.partition(".")[0] not in PACKAGES:
+        return inner
+    before = inner.get("_requires_", [])
+    required = [*(before if isinstance(before, list) else [before]), f"@{CODE}"]
+    return {**inner, "_requires_": required[0] if len(required) == 1 else required}
+
+
+def _expression(text: str, names: frozenset[str]) -> str:
+    """An expression whose modules are references; names that it binds itself are its own."""
+    source = REFERENCE.sub(lambda found: "_" * len(found[0]), text[1:])  # in their place, as long as they are
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError as error:
+        raise UserError(f"expression {text!r} cannot be read ({error.msg}); correct the config") from error
+    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes):
+        return text
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    used = [node for node in nodes if isinstance(node, ast.Name) and node.id in names - bound]
+    result = text[1:].encode()  # Python counts bytes
+    for column in sorted((node.col_offset for node in used), reverse=True):
+        result = result[:column] + f"@{MODULES}#".encode() + result[column:]
+    return "$" + result.decode()
