@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $$python -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	    echo "error: $$python has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tune,export,lite0,tracking]"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tune,export,lite0,tracking,diffusion]"
 	@touch $@
 
 demo: setup set-aside ## train a bundle on phantoms, then evaluate it (about 5 minutes on 2 CPU cores; BUNDLE=bundles/NAME)

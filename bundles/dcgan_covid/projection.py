@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from common.errors import UserError
 from common.inference.drawing import draw_images
 from common.metrics.images import ssim_map
+from common.networks.diffusion import DiffusionGenerator
 from common.training.gradients import frozen
 from common.training.modes import evaluating
 
@@ -97,8 +98,15 @@ def project(
         candidates: (N, L), where to look first: draws from N(0, I).
         conditions: (N,) class of each candidate, which it keeps; so the best class is found too.
         settings: the defaults where None.
+    Raises:
+        UserError: the network draws without gradients, as a diffusion model does.
     """
     settings = settings or ProjectionSettings()
+    if isinstance(network, DiffusionGenerator):
+        raise UserError(
+            "a diffusion model draws with no gradient, so real images cannot be projected; walk between "
+            "draws (--from_seed, --from_sample) or use a GAN's model"
+        )
     images = draw_images(network, candidates, conditions)
     with torch.no_grad():
         losses = objective(images, target, candidates, settings)

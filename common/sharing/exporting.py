@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import atomic_write, read_json
 from common.inference.models import load_weights, model_info, network_for
+from common.networks.diffusion import DiffusionGenerator
 from common.paths import bundle_root
 from common.sharing.sample_input import sample_inputs
 
@@ -45,13 +46,15 @@ def export(settings: Settings) -> Path:
     """Writes the generator to ``output``; any batch size, the image size of its training.
 
     Raises:
-        UserError: no trained model, a package is missing, or the export gives other images.
+        UserError: no trained model, a diffusion model, a missing package, or other images from the export.
     """
     bundle = Path(bundle_root(settings.name))
     weights = settings.ckpt_path or bundle / "models" / "model.pt"
     output = settings.output or weights.with_suffix(SUFFIXES[settings.format])
     metadata, info = read_json(bundle / "configs" / "metadata.json"), model_info(weights)
     network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "see the bundle's README")
+    if isinstance(network, DiffusionGenerator):
+        raise UserError(f"{weights}: a diffusion model's sampling loop is not exported; use it in Python")
     convert, run = (_to_onnx, _run_onnx) if settings.format == "onnx" else (_to_torchscript, torch.jit.load)
     with atomic_write(output) as temporary:
         convert(bundle, weights, temporary, sample_inputs(metadata, info, TRACED), network)
