@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 
 from common.handlers.readings import logged, logs
 
-ACCURACIES = ("D_accuracy_real", "D_accuracy_fake")
+ACCURACIES = ("D_accuracy_real", "D_accuracy_fake", "D_accuracy_pairs")
 
 
 class AccuracyAverage:

@@ -31,22 +31,49 @@ class AdversarialLoss:
         fooled: what the generator pays for each generated logit.
         threshold: the logit above which the discriminator takes an image for real, for its accuracy; None of
             a critic, whose values are heights without such a point.
+        paired: what the discriminator pays for a real logit less a generated one, and the generator for the
+            reverse; then ``real``, ``fake`` and ``fooled`` are not asked. None of losses of single logits.
     """
 
     real: Term
     fake: Term
     fooled: Term
     threshold: float | None = 0.0
+    paired: Term | None = None
+
+    @property
+    def needs_bound(self) -> bool:
+        """Whether the loss has a lowest value only over critics of bounded slope."""
+        return self.threshold is None and self.paired is None
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> Tensor:
         """The sum of both terms, each the mean over logits, then scales; a scalar.
 
-        Pix2pix halves it (Isola et al. 2017, section 3.3); that is a weight for the caller.
+        Of pairs there is one term. Pix2pix halves the sum (Isola et al. 2017, section 3.3); that is a weight
+        for the caller.
+
+        Raises:
+            UserError: logits to be paired are not as many real as generated ones.
         """
+        if self.paired is not None:
+            return _mean(self.paired, _differences(logits_real, logits_fake))
         return _mean(self.real, logits_real) + _mean(self.fake, logits_fake)
 
-    def generator_loss(self, logits_fake: Logits) -> Tensor:
-        """The mean over logits, then scales; a scalar."""
+    def generator_loss(self, logits_fake: Logits, logits_real: Logits | None = None) -> Tensor:
+        """The mean over logits, then scales; a scalar.
+
+        Args:
+            logits_real: of real images, without gradients; needed where logits are paired.
+        Raises:
+            UserError: logits are to be paired, and there are none of real images or not as many.
+        """
+        if self.paired is not None:
+            if logits_real is None:
+                raise UserError(
+                    "adversarial relativistic compares with real images, which this training step does not "
+                    "show to the discriminator; choose bce, least_squares or hinge"
+                )
+            return _mean(self.paired, _differences(logits_fake, logits_real))
         return _mean(self.fooled, logits_fake)
 
 
@@ -56,7 +83,9 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
     Args:
         kind: ``bce`` (Goodfellow et al. 2014, non-saturating), ``least_squares`` (Mao et al. 2017, eq. 9
             without its halves), ``hinge`` (Miyato et al. 2018, eq. 16-17), ``wasserstein`` (Arjovsky et al.
-            2017; needs a gradient penalty or clipped weights) or ``margin`` (CapsuleGAN, Jaiswal et al. 2018,
+            2017; needs a gradient penalty or clipped weights), ``relativistic`` (real and generated images in
+            pairs, each is to be more real than the other: Jolicoeur-Martineau 2018, eq. 9 and 10; Huang et
+            al. 2024, "R3GAN", with the penalties R1 and R2) or ``margin`` (CapsuleGAN, Jaiswal et al. 2018,
             eq. 3; for "logits" that are lengths of capsules, 0 to 1).
     Raises:
         UserError: no such loss.
@@ -66,8 +95,24 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
     return KINDS[kind]
 
 
+def _differences(first: Logits, second: Logits) -> list[Tensor]:
+    """The first logits less the second, scale by scale, in float32."""
+    pairs = list(zip(_scales(first), _scales(second), strict=True))
+    for one, other in pairs:
+        if one.shape != other.shape:
+            raise UserError(
+                "adversarial relativistic pairs real with generated images, of which there are "
+                f"{len(one)} and {len(other)}; give as many of both, in one size"
+            )
+    return [one.float() - other.float() for one, other in pairs]
+
+
+def _scales(logits: Logits) -> list[Tensor]:
+    return [logits] if isinstance(logits, Tensor) else list(logits)
+
+
 def _mean(term: Term, logits: Logits) -> Tensor:
-    scales = [logits] if isinstance(logits, Tensor) else list(logits)
+    scales = _scales(logits)
     return torch.stack([term(scale.float()).mean() for scale in scales]).mean()
 
 
@@ -85,6 +130,13 @@ KINDS = {
         real=lambda x: functional.relu(1 - x), fake=lambda x: functional.relu(1 + x), fooled=torch.neg
     ),
     "wasserstein": AdversarialLoss(real=torch.neg, fake=lambda x: x, fooled=torch.neg, threshold=None),
+    "relativistic": AdversarialLoss(
+        real=lambda x: functional.softplus(-x),
+        fake=functional.softplus,
+        fooled=lambda x: functional.softplus(-x),
+        threshold=None,
+        paired=lambda x: functional.softplus(-x),
+    ),
     "margin": AdversarialLoss(
         real=present_margin, fake=absent_margin, fooled=present_margin, threshold=(PRESENT + ABSENT) / 2
     ),

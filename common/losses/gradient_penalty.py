@@ -33,6 +33,21 @@ def gradient_penalty(
     return (gradient_norm(critic, between) - centre).square().mean()
 
 
+def zero_centred_penalty(critic: Critic, images: Tensor) -> Tensor:
+    """R1 of real images, R2 of generated ones: E[|grad D(x)|^2] / 2 (Mescheder et al. 2018, eq. 9 and 10).
+
+    Mean over the batch, without the factor gamma; a scalar that can be differentiated again. Call it outside
+    of autocast: squared gradients overflow in float16. x is in float32 whatever the images are.
+
+    Args:
+        critic: as for `gradient_penalty`.
+        images: (B, ...); no gradients flow into them.
+    """
+    x = images.detach().float().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.float().flatten(1).square().sum(1).mean() / 2  # (B, ...) -> (B, N) -> (B,) -> ()
+
+
 def gradient_norm(critic: Critic, x: Tensor) -> Tensor:
     """The length of each sample's gradient of the critic's value, (B,). ``x`` must require gradients.
 

@@ -17,6 +17,9 @@ from common.losses.adversarial import AdversarialLoss, adversarial_loss
 from common.training.modes import evaluating, preserved_rng
 
 logger = logging.getLogger(__name__)
+BETWEEN = "between"
+PLACES = (BETWEEN, "real", "fake", "both")
+"""Where a gradient penalty is taken, see `common.training.steps.DiscriminatorStep`."""
 
 
 def check_fit(
@@ -61,24 +64,28 @@ def check_critic(
     adversarial: str | AdversarialLoss,
     penalty: float = 0.0,
     weight_clip: float | None = None,
+    penalty_at: str = BETWEEN,
 ) -> None:
     """Refuses a critic that nothing holds back, and a penalty on what is not its gradient.
 
     The Wasserstein distance is over critics of bounded slope (Arjovsky et al. 2017): without a bound its loss
-    has no lowest value. Batch norm undoes a bound: it divides by the batch's own spread. A penalty is on the
-    gradient that autograd knows; of a capsule layer whose routing is a constant to it that is not the
-    critic's.
+    has no lowest value. A penalty between the images aims at the slope 1; one at the images alone aims at 0
+    and weighs against the loss, so it bounds the critic as well (Mescheder et al. 2018). Batch norm undoes a
+    bound: it divides by the batch's own spread. A penalty is on the gradient that autograd knows; of a
+    capsule layer whose routing is a constant to it that is not the critic's.
 
     Args:
         adversarial: the loss or its name.
         penalty: coefficient of the gradient penalty; 0 for none.
         weight_clip: see `common.training.clipping.clip_weights`.
+        penalty_at: see `common.training.steps.DiscriminatorStep`.
     Raises:
-        UserError: a critic without a bound or with batch norm, or a penalty on capsules with ``gradients:
-            last``.
+        UserError: no such place of a penalty, a critic without a bound or with batch norm, or a penalty on
+            capsules with ``gradients: last``.
     """
+    check_penalty(penalty_at)
     loss = adversarial_loss(adversarial) if isinstance(adversarial, str) else adversarial
-    is_critic = loss.threshold is None
+    is_critic = loss.needs_bound
     if is_critic and not (penalty or weight_clip or _spectrally_bounded(discriminator)):
         raise UserError(
             "adversarial wasserstein needs a critic whose slope is bounded: set gradient_penalty (10.0 as "
@@ -95,6 +102,18 @@ def check_critic(
             "gradient_penalty: discriminator_def#gradients last takes the routing for a constant, so that "
             "the penalty is not on the critic's gradient; set it to all"
         )
+
+
+def check_penalty(penalty_at: str, interval: int = 1) -> None:
+    """Refuses a place or an interval of a penalty that there is not.
+
+    Raises:
+        UserError: says which there are.
+    """
+    if penalty_at not in PLACES:
+        raise UserError(f"penalty_at {penalty_at!r} is unknown; choose one of {', '.join(PLACES)}")
+    if interval < 1:
+        raise UserError(f"penalty_interval is {interval}; it must be at least 1")
 
 
 def warn_of_tied_samples(discriminator: nn.Module, penalty: float) -> None:

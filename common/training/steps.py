@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss
 from common.losses.feature_matching import feature_matching_loss
-from common.losses.gradient_penalty import gradient_penalty
+from common.losses.gradient_penalty import gradient_penalty, zero_centred_penalty
 from common.networks.augmented import AugmentedDiscriminator
 from common.networks.discriminators import Critique
-from common.training.fitting import check_critic, warn_of_tied_samples
+from common.training.fitting import BETWEEN, check_critic, check_penalty, warn_of_tied_samples
 
 Batch = Mapping[str, Any]
+Seen = tuple[Tensor, Tensor | None]  # images and what the discriminator sees beside them
 
 
 class Context:
@@ -131,6 +132,14 @@ class DiscriminatorStep(Step):
         condition: entry that the discriminator sees beside the image; None for unconditional.
         real: entry with the real images (B, C, H, W) in [-1, 1].
         penalty: coefficient of the gradient penalty (Gulrajani et al. 2017: 10); 0 for none.
+        penalty_at: ``between`` real and generated images, the slope 1 is aimed at (WGAN-GP); or slope 0 at
+            ``real`` images (R1), at ``fake`` ones (R2) or at ``both``, each half its squared gradient times
+            the coefficient (Mescheder et al. 2018; both: R3GAN, Huang et al. 2024).
+        penalty_interval: updates for one penalty, which then weighs as much more ("lazy regularisation",
+            Karras et al. 2020, appendix B). In the updates between, its value in the log is 0: the log's mean
+            is the penalty's.
+    Raises:
+        UserError: no such place, or an interval below 1.
     """
 
     def __init__(
@@ -146,8 +155,12 @@ class DiscriminatorStep(Step):
         optimizer: str = "D",
         weights: Mapping[str, float] | None = None,
         repeat: int = 1,
+        penalty_at: str = BETWEEN,
+        penalty_interval: int = 1,
     ) -> None:
         super().__init__(name, optimizer, (discriminator,), (), weights, repeat)
+        check_penalty(penalty_at, penalty_interval)
+        self.penalty_at, self.penalty_interval, self.updates = penalty_at, penalty_interval, 0
         self.adversarial, self.inputs, self.condition = adversarial, tuple(inputs), condition
         self.generator, self.discriminator = generator, discriminator
         self.real, self.penalty = real, penalty
@@ -162,7 +175,7 @@ class DiscriminatorStep(Step):
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
         """See `common.training.fitting.check_critic`."""
         discriminator, clip = networks[self.discriminator], getattr(optimizer, "weight_clip", None)
-        check_critic(discriminator, self.adversarial, self.penalty, clip)
+        check_critic(discriminator, self.adversarial, self.penalty, clip, self.penalty_at)
         warn_of_tied_samples(discriminator, self.penalty)
 
     def generated(self, context: Context) -> Tensor:
@@ -175,9 +188,10 @@ class DiscriminatorStep(Step):
         return condition, condition
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, and ``NAME_penalty`` where there is one (with the real images' condition).
+        """``NAME_adversarial``, and ``NAME_penalty`` where there is one.
 
-        The penalty is computed in float32: squared gradients overflow in float16.
+        The penalty is computed in float32: squared gradients overflow in float16. Between the images it is
+        with the real ones' condition, at an image with its own.
         """
         image, (condition, fake_condition) = context.batch[self.real], self.conditions(context)
         fake = self.generated(context)
@@ -187,15 +201,40 @@ class DiscriminatorStep(Step):
         self._measure(context, real_logits, fake_logits)
         losses = {f"{self.name}_adversarial": self.adversarial.discriminator_loss(real_logits, fake_logits)}
         if self.penalty:
-            precise = _float32(condition)  # VEEGAN's comes from a network
-            with torch.autocast(image.device.type, enabled=False):
-                losses[f"{self.name}_penalty"] = gradient_penalty(
-                    lambda images: _sum_of_scores(critic(images, precise)), image, fake
-                )
+            due = self.updates % self.penalty_interval == 0
+            self.updates += 1
+            losses[f"{self.name}_penalty"] = (
+                self.penalty_interval * self._penalty(critic, (image, condition), (fake, fake_condition))
+                if due
+                else real_logits[0].new_zeros((), dtype=torch.float32)
+            )
         return losses
+
+    def _penalty(self, critic: nn.Module, real: Seen, fake: Seen) -> Tensor:
+        def scores(condition: Tensor | None) -> Callable[[Tensor], Tensor]:
+            precise = _float32(condition)  # VEEGAN's comes from a network
+            return lambda images: _sum_of_scores(critic(images, precise))
+
+        with torch.autocast(real[0].device.type, enabled=False):
+            if self.penalty_at == BETWEEN:
+                return gradient_penalty(scores(real[1]), real[0], fake[0])
+            places = {"real": [real], "fake": [fake], "both": [real, fake]}[self.penalty_at]
+            terms = [zero_centred_penalty(scores(condition), images) for images, condition in places]
+            return torch.stack(terms).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the penalty's interval is."""
+        return {"updates": self.updates % self.penalty_interval} if self.penalty_interval > 1 else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state_dict`` gave."""
+        self.updates = int(state.get("updates", 0))
 
     def _measure(self, context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
         threshold = self.adversarial.threshold
+        if self.adversarial.paired is not None:  # right is which of the two is the real one
+            hits = [one > other for one, other in zip(real, fake, strict=True)]
+            context.measures[f"{self.name}_accuracy_pairs"] = _share(hits)
         if threshold is None:  # a critic does not say what is real
             return
         context.measures[f"{self.name}_accuracy_real"] = _share([logits > threshold for logits in real])
@@ -247,17 +286,23 @@ class GeneratorStep(Step):
             )
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched."""
+        """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched.
+
+        Where the loss pairs images, or features are matched, the discriminator sees the real ones, too.
+        """
         image, condition = context.batch[self.real], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
         critic = context.networks[self.discriminator]
         critique: Critique = critic(prediction, condition)
-        losses = {f"{self.name}_adversarial": self.adversarial.generator_loss(critique.logits)}
+        truth: Critique | None = None
+        if self.feature_matching or self.adversarial.paired is not None:
+            with torch.no_grad():
+                truth = critic(image, condition)
+        real_logits = None if truth is None else truth.logits
+        losses = {f"{self.name}_adversarial": self.adversarial.generator_loss(critique.logits, real_logits)}
         for name, term in self.terms.items():
             losses[f"{self.name}_{name}"] = term(prediction, image, condition)
-        if self.feature_matching:
-            with torch.no_grad():
-                truth: Critique = critic(image, condition)
+        if self.feature_matching and truth is not None:
             losses[f"{self.name}_features"] = feature_matching_loss(truth.features, critique.features)
         return losses
 

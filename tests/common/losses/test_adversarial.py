@@ -27,6 +27,7 @@ EXPECTED = {  # discriminator, generator
     "least_squares": ((1 + 1) / 2 + (9 + 0.25) / 2, (16 + 0.25) / 2),
     "hinge": ((0 + 1) / 2 + (0 + 1.5) / 2, (3 - 0.5) / 2),
     "wasserstein": (-1 - 1.25, 1.25),
+    "relativistic": ((softplus(-5) + softplus(0.5)) / 2, (softplus(5) + softplus(-0.5)) / 2),
     "margin": ((0 + 0.81) / 2 + (0 + 0.08) / 2, (15.21 + 0.16) / 2),
 }
 
@@ -36,7 +37,7 @@ def test_known_values(kind: str) -> None:
     loss = adversarial_loss(kind)
     discriminator, generator = EXPECTED[kind]
     assert loss.discriminator_loss(REAL, FAKE).item() == pytest.approx(discriminator)
-    assert loss.generator_loss(FAKE).item() == pytest.approx(generator)
+    assert loss.generator_loss(FAKE, REAL).item() == pytest.approx(generator)
 
 
 def test_scales_count_alike_whatever_their_size() -> None:
@@ -65,9 +66,27 @@ def test_low_precision_logits_give_a_finite_float32_loss_and_a_gradient(kind: st
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_the_generator_is_pushed_towards_higher_logits(kind: str) -> None:
     logits = torch.tensor([[-0.5]], requires_grad=True)
-    adversarial_loss(kind).generator_loss(logits).backward()
+    adversarial_loss(kind).generator_loss(logits, torch.tensor([[0.25]])).backward()
     assert logits.grad is not None
     assert logits.grad.item() < 0
+
+
+def test_pairs_are_told_apart_by_their_difference_alone() -> None:
+    loss = adversarial_loss("relativistic")
+    for both in (loss.discriminator_loss, lambda real, fake: loss.generator_loss(fake, real)):
+        torch.testing.assert_close(both(REAL + 7, FAKE + 7), both(REAL, FAKE))
+    scales = [REAL, torch.tensor([[1.0]])], [FAKE, torch.tensor([[3.0]])]
+    expected = ((softplus(-5) + softplus(0.5)) / 2 + softplus(2)) / 2
+    assert loss.discriminator_loss(*scales).item() == pytest.approx(expected)
+    assert not loss.needs_bound and adversarial_loss("wasserstein").needs_bound
+
+
+def test_pairs_need_as_many_real_images() -> None:
+    loss = adversarial_loss("relativistic")
+    with pytest.raises(UserError, match="compares with real images"):
+        loss.generator_loss(FAKE)
+    with pytest.raises(UserError, match="there are 1 and 2"):
+        loss.discriminator_loss(REAL[:1], FAKE)
 
 
 def test_an_unknown_name_lists_the_known() -> None:

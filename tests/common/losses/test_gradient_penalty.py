@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.losses.gradient_penalty import gradient_norm, gradient_penalty
+from common.losses.gradient_penalty import gradient_norm, gradient_penalty, zero_centred_penalty
 
 
 def linear(*weights: float) -> nn.Linear:
@@ -54,3 +54,19 @@ def test_a_flat_critic_has_a_finite_gradient() -> None:
 def test_norms_are_per_sample() -> None:
     x = torch.tensor([[1.0, 0.0], [3.0, 4.0]], requires_grad=True)
     torch.testing.assert_close(gradient_norm(torch.square, x), torch.tensor([2.0, 10.0]))
+
+
+def test_a_zero_centred_penalty_is_half_the_mean_square_slope() -> None:
+    images = torch.tensor([[1.0, 0.0], [3.0, 4.0]])  # the gradient of x^2 is 2 x: squares 4 and 100
+    assert zero_centred_penalty(torch.square, images).item() == pytest.approx((4 + 100) / 2 / 2)
+    critic = linear(3.0, 4.0)
+    fake = torch.randn(4, 2, requires_grad=True)
+    zero_centred_penalty(critic, fake).backward()  # d/dw |w|^2 / 2 = w
+    torch.testing.assert_close(critic.weight.grad, torch.tensor([[3.0, 4.0]]))
+    assert fake.grad is None
+
+
+def test_a_zero_centred_penalty_is_in_float32() -> None:
+    images = torch.tensor([[1.0, 0.0]]).half()  # 300 squared is beyond float16's largest value
+    penalty = zero_centred_penalty(lambda x: 150 * x.square(), images)
+    assert penalty.dtype is torch.float32 and penalty.item() == pytest.approx(45_000)

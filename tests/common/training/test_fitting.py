@@ -68,6 +68,9 @@ def capsules(gradients: str) -> nn.Module:
         (judge(), {}, "gradient_penalty (10.0"),
         (judge(spectral=True), {}, ""),
         (judge(), {"penalty": 10.0}, ""),
+        (judge(), {"penalty": 10.0, "penalty_at": "both"}, ""),
+        (judge(), {"penalty_at": "both"}, "gradient_penalty (10.0"),
+        (judge(), {"penalty": 10.0, "penalty_at": "here"}, "choose one of between, real, fake, both"),
         (judge(), {"weight_clip": 0.01}, ""),
         (judge("batch"), {"penalty": 10.0}, "discriminator_def#norm to layer"),
         (judge("batch"), {"weight_clip": 0.01}, "discriminator_def#norm to layer"),
@@ -76,7 +79,7 @@ def capsules(gradients: str) -> nn.Module:
         (capsules("last"), {"weight_clip": 0.01}, ""),
     ],
 )
-def test_a_critic_needs_a_bound_that_holds(network: nn.Module, settings: dict[str, float], said: str) -> None:
+def test_a_critic_needs_a_bound_that_holds(network: nn.Module, settings: dict[str, Any], said: str) -> None:
     for wrapped in (network, AugmentedDiscriminator(network)):
         if not said:
             check_critic(wrapped, "wasserstein", **settings)
@@ -88,6 +91,7 @@ def test_a_critic_needs_a_bound_that_holds(network: nn.Module, settings: dict[st
 
 def test_other_losses_need_no_bound_but_a_true_gradient() -> None:
     check_critic(judge("batch"), "bce")
+    check_critic(judge("batch"), "relativistic")
     check_critic(judge("batch"), "hinge", penalty=1.0)
     check_critic(capsules("last"), "margin")
     with pytest.raises(UserError, match="discriminator_def#gradients last"):

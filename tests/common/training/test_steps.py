@@ -45,6 +45,78 @@ def test_the_penalty_weighs_scales_as_the_loss_does(factors: tuple[float, ...], 
     torch.testing.assert_close(losses["D_adversarial"], expected)
 
 
+class Square(nn.Module):
+    """The logit of an image of two values is a^2 + b: its slope at the place is (2 a, 1)."""
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+        values = image.flatten(1)
+        return Critique([values[:, :1].square() + values[:, 1:]], [[]])
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("real", (16 + 1) / 2), ("fake", (36 + 1) / 2), ("both", (16 + 1) / 2 + (36 + 1) / 2)],
+)
+def test_the_penalty_is_taken_at_the_images_named(place: str, expected: float) -> None:
+    context = Context({"G": nn.Identity(), "D": Square()})
+    context.use(
+        {"image": torch.tensor([[[[2.0, 9.0]]]]), "label": torch.tensor([[[[-3.0, 8.0]]]])}  # slopes 4 and -6
+    )
+    step = DiscriminatorStep(adversarial_loss("relativistic"), penalty=0.5, penalty_at=place)
+    losses = step.losses(context)
+    assert float(losses["D_penalty"]) == pytest.approx(expected)
+    assert float(step.total(losses)) == pytest.approx(float(losses["D_adversarial"]) + 0.5 * expected)
+
+
+def test_a_lazy_penalty_weighs_as_much_more_and_remembers_its_place() -> None:
+    context = Context({"G": nn.Identity(), "D": Square()})
+    context.use({"image": torch.tensor([[[[2.0, 9.0]]]]), "label": torch.tensor([[[[-3.0, 8.0]]]])})
+
+    def made() -> DiscriminatorStep:
+        loss = adversarial_loss("relativistic")
+        return DiscriminatorStep(loss, penalty=1.0, penalty_at="real", penalty_interval=3)
+
+    first, second = made(), made()
+    values = [float(first.losses(context)["D_penalty"]) for _ in range(4)]
+    assert values == pytest.approx([3 * 8.5, 0, 0, 3 * 8.5])
+    second.load_state_dict(first.state_dict())
+    assert [float(second.losses(context)["D_penalty"]) for _ in range(3)] == pytest.approx([0, 0, 3 * 8.5])
+    second.load_state_dict({})  # of a run from before there was an interval
+    assert float(second.losses(context)["D_penalty"]) == pytest.approx(3 * 8.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"penalty_at": "fakes"}, "between, real, fake, both"),
+        ({"penalty_interval": 0}, "penalty_interval is 0"),
+    ],
+)
+def test_no_such_place_or_interval(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        DiscriminatorStep(adversarial_loss("bce"), penalty=1.0, **settings)
+
+
+def test_where_the_loss_pairs_the_generator_is_judged_beside_the_real_images() -> None:
+    image, fake = torch.tensor([[[[2.0, 1.0]]]]), torch.tensor([[[[1.0, 3.0]]]], requires_grad=True)
+    context = Context({"G": nn.Identity(), "D": Square()})
+    context.use({"image": image, "label": fake})
+    losses = GeneratorStep(adversarial_loss("relativistic")).losses(context)
+    torch.testing.assert_close(losses["G_adversarial"], torch.tensor(1.0).exp().add(1).log())
+    losses["G_adversarial"].backward()
+    share = torch.tensor(1.0).sigmoid()  # of real (5) less generated (4)
+    torch.testing.assert_close(fake.grad, -share * torch.tensor([[[[2.0, 1.0]]]]))
+
+
+def test_pairs_in_the_right_order_are_counted() -> None:
+    context = Context({"G": nn.Identity(), "D": Square()})
+    context.use(
+        {"image": torch.tensor([[[[2.0, 1.0]]], [[[0.0, 1.0]]]]), "label": torch.full((2, 1, 1, 2), 1.0)}
+    )
+    DiscriminatorStep(adversarial_loss("relativistic")).losses(context)
+    assert {name: float(value) for name, value in context.measures.items()} == {"D_accuracy_pairs": 0.5}
+
+
 class Condition(nn.Module):
     """A conditional critic of dense layers, which take one type of numbers alone."""
 
