@@ -12,9 +12,10 @@ from typing import Any, cast
 from common.data.augment import Augmentation, augmentation
 from common.data.intensity import Window, window_by_name
 from common.data.nodule_layouts import NoduleSample, find_nodule_scans
-from common.data.nodule_scan import NoduleScan, read_nodule_scan
+from common.data.nodule_scan import BY_WINDOW, GRAYS, NoduleScan, read_nodule_scan
 from common.data.nodule_slices import Balance, NoduleSlices
 from common.data.split_data import SplitData
+from common.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class NoduleData(SplitData[NoduleSlices]):
         parts: which splits to load as slices; None for all; whole scans need none, see `scans`.
         trained: what stands beside the model that is evaluated: its own split is taken, see
             `common.data.split_data.split_samples`.
+        gray: of whole scans, see `common.data.nodule_scan.read_nodule_scan`.
     Raises:
         UserError: a bad folder, file or setting.
     """
@@ -60,8 +62,11 @@ class NoduleData(SplitData[NoduleSlices]):
         hu_offset: float | None = None,
         patient_pattern: str | None = None,
         trained: Mapping[str, Any] | None = None,
+        gray: str = BY_WINDOW,
     ) -> None:
-        self.dataset_dir, self.image_size = Path(dataset_dir), int(image_size)
+        if gray not in GRAYS:
+            raise UserError(f"gray {gray!r} is unknown; choose {' or '.join(GRAYS)}")
+        self.dataset_dir, self.image_size, self.gray = Path(dataset_dir), int(image_size), gray
         self.window = window_by_name(window)
         self.hu_offset, self.patient_pattern = hu_offset, patient_pattern
         self._find = partial(
@@ -98,7 +103,7 @@ class NoduleData(SplitData[NoduleSlices]):
 
     def read(self, records: Sequence[NoduleSample]) -> Iterator[NoduleScan]:
         """Scans with this set's window, read one after the other."""
-        return (read_nodule_scan(record, self.window) for record in records)
+        return (read_nodule_scan(record, self.window, self.gray) for record in records)
 
     def others(self, folder: str | os.PathLike[str]) -> list[NoduleSample]:
         """All scans of another folder, of patients kept apart from this set's training.

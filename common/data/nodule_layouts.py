@@ -30,7 +30,7 @@ EXCLUDED = "annotations_excluded.csv"
 NODULE_LABELS = Path("labels") / "nodule"
 NOMINAL_PIXEL = 0.7
 """Side in mm of a pixel of pictures, which do not say; a chest CT of 512 x 512 has 0.6 to 0.8."""
-LIDC_PATTERN = r"^(?P<patient>.+?)_(?:nodule-|R_)\d+$"
+LIDC_PATTERN = r"^(?P<patient>.+?)_(?:nodule-|R_)\d+(?:-\d+)?$"
 LUNG_MASKS = "seg-lungs"
 """LUNA16's folder of lung masks: headers named as the scans are."""
 UNANNOTATED = ("refuse", "normal")
@@ -102,7 +102,10 @@ def phantom(folder: Path, patient_pattern: str | None = None) -> list[NoduleSamp
 
 
 def lidc_crops(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
-    """Crops around one nodule each: ``PATIENT_nodule-N.png`` pictures or ``PATIENT_R_N.nii.gz`` boxes."""
+    """Crops around one nodule each: ``PATIENT_nodule-N.png`` pictures or ``PATIENT_R_N.nii.gz`` boxes.
+
+    Of several slices of a nodule each is a picture by itself: ``PATIENT_nodule-N-SLICE.png``.
+    """
     return [
         NoduleSample(
             image, mask, patient_of(image, patient_pattern or LIDC_PATTERN), group="lidc", single=True

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from common.data.gray_levels import hu_by_levels
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.luna import paint_spheres, voxels_of
 from common.data.nodule_layouts import EXCLUDED, NoduleSample
@@ -18,6 +19,8 @@ from common.data.volumes import Volume, is_volume, open_volume
 from common.errors import UserError
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), np.uint8)
+BY_WINDOW, BY_LEVELS = GRAYS = "window", "levels"
+"""What black and white of a picture are: the window's ends, or what makes its lung and soft tissue right."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,16 @@ class NoduleScan:
         return paint_spheres(self.hu.shape, self.spacing, centres, diameters)
 
 
-def read_nodule_scan(sample: NoduleSample, window: str | Window | Sequence[float] = "lung") -> NoduleScan:
+def read_nodule_scan(
+    sample: NoduleSample, window: str | Window | Sequence[float] = "lung", gray: str = BY_WINDOW
+) -> NoduleScan:
     """Reads a scan as `common.data.nodule_layouts.find_nodule_scans` lists it.
 
     Args:
         sample: the record.
         window: whose ends are black and white of files that are not HU.
+        gray: what the gray of a picture means: `BY_WINDOW`, or `BY_LEVELS` for pictures that were stretched
+            one by one, see `common.data.gray_levels`.
     Raises:
         UserError: unreadable, sizes that differ, an annotation outside, a value that is no category.
     """
@@ -96,6 +103,8 @@ def read_nodule_scan(sample: NoduleSample, window: str | Window | Sequence[float
         picture, source_range = read_picture(sample.image)
         hu = _calibrated(picture, limits, False, source_range)[None]
         volume, spacing, nominal = None, (sample.pixel_mm,) * 3, True
+        if gray == BY_LEVELS:
+            hu = hu_by_levels(picture, _read_mask(sample, hu.shape)[0] > 0, limits)[None]
     mask, nodules = _truth(sample, volume, hu.shape, spacing)
     excluded = _excluded(sample, volume, spacing)
     return NoduleScan(

@@ -56,6 +56,26 @@ def kid_with_interval(
     return resamples.by_parts(Discrepancy.of(real, fake, owners, *parts, len(resamples.stratum_of_part)))
 
 
+def kid_change(
+    real: Tensor, before: Tensor, after: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
+) -> Value:
+    """KID of ``after`` less KID of ``before``, below 0 where the images came nearer, with its interval.
+
+    The two sets are one set of images, before and after something was done to each: the interval is that of
+    the difference, in which most of what varies between images falls out.
+
+    Args:
+        real, before, after: features (N, D), (M, D) and (M, D).
+        patients: of the real images and of the M.
+        resamples: of the real images and the M as one (N + M).
+    """
+    owners = owners_of(*patients, (len(real), len(before)))
+    parts = resamples.parts[: len(real)], resamples.parts[len(real) :]
+    count = len(resamples.stratum_of_part)
+    first, second = (Discrepancy.of(real, fake, owners, *parts, count) for fake in (before, after))
+    return resamples.by_parts(lambda weights: second(weights) - first(weights))
+
+
 class KernelSum:
     """The sums of kernel values over pairs of different patients, by the parts of the sets, block by block.
 

@@ -20,16 +20,23 @@ from bundles.lung_two_stage.diagnosis.sources import Sources
 from bundles.lung_two_stage.diagnosis.tasks import classification, segmentation
 from bundles.lung_two_stage.diagnosis.utility import Utility
 from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
+from bundles.lung_two_stage.enhancement.effect import changed_share, lungs_of, with_equal_noise
 from bundles.lung_two_stage.enhancement.survival import NoduleDice, Segmenter
-from bundles.lung_two_stage.evaluation.generated import COMPOSITES, ENHANCED, chain_sets, rival_sets
+from bundles.lung_two_stage.evaluation.generated import COMPOSITES, ENHANCED, bases, chain_sets, rival_sets
 from bundles.lung_two_stage.evaluation.panel import save_panel
 from bundles.lung_two_stage.evaluation.table import SliceClassifierScores, compare, rows
-from common.data.intensity import Window
+from common.data.intensity import Window, from_network, to_hu
 from common.files import write_json
+from common.metrics.bootstrap import Resamples
 from common.metrics.faithfulness import contrast_parts, faithfulness, lesion_contrast
 from common.metrics.features import FeatureExtractor
-from common.metrics.report import number
+from common.metrics.kid import kid_change
+from common.metrics.report import number, with_interval
 from common.metrics.set_evaluation import RealImages, SetEvaluator
+from common.random import generator
+
+NOISED = "composites_noised"
+"""Composites with noise as strong as the enhancer's change: a grain that no network had to learn."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,18 +81,22 @@ def evaluate_images(
     evaluator = SetEvaluator(real, extractor, seed, resamples)
     table = compare(evaluator, sets, classifier, seed)
     survived = survival(sets[COMPOSITES], sets[ENHANCED], masks, segmenter)
+    noised = with_equal_noise(sets[COMPOSITES], sets[ENHANCED], seed)
+    owners = bases(enhanced_dir, num_samples, seed)
+    changes = {ENHANCED: sets[ENHANCED], NOISED: noised}
+    effect = effect_of(evaluator, sets[COMPOSITES], changes, owners, window, tests.records[0].spacing_mm)
     save_panel(Path(output_dir) / "panel.png", sets[COMPOSITES], sets[ENHANCED], masks, test.images)
     kind = "with" if with_nodules else "without"
     patients = len(set(test.patients))
     title = f"Table III, {len(test)} real test slices {kind} nodules of {patients} patients"
-    print(f"\n{title}\n{rows(table)}\n{told(survived)}")
+    print(f"\n{title}\n{rows(table)}\n{told(survived)}\n{told_effect(effect)}")
     facts = {
         "test_slices": len(test),
         "test_patients": patients,
         "of_slices_with_nodules": with_nodules,
         "generated": len(masks),
     }
-    return {"table_3": table, **facts, "nodules": survived}
+    return {"table_3": table, **facts, "nodules": survived, "effect": effect}
 
 
 def survival(
@@ -106,6 +117,47 @@ def survival(
                 metric.update((some, true))
             found[name] = metric.compute()
     return found
+
+
+def effect_of(
+    evaluator: SetEvaluator,
+    composites: Tensor,
+    changes: Mapping[str, Tensor],
+    bases: Sequence[str],
+    window: Window,
+    spacing_mm: float,
+) -> dict[str, Any]:
+    """Whether a change brings composites nearer to real slices, and how much of the lung it reaches.
+
+    Args:
+        composites: (N, 1, H, W) in [-1, 1].
+        changes: by name, the same composites changed: `ENHANCED` by the enhancer, `NOISED` by equal noise.
+        bases: the slice that each composite was laid on.
+        window: HU of [-1, 1].
+        spacing_mm: of a pixel.
+    Returns:
+        ``kid_change`` by name, below 0 where the composites came nearer, and ``changed_share``, see
+        `bundles.lung_two_stage.enhancement.effect.changed_share`.
+    """
+    drawn = Resamples.over(bases, len(bases), evaluator.count, generator(evaluator.seed, "effect"))
+    both, patients = evaluator.resamples.beside(drawn), (evaluator.real.patients, bases)
+    before = evaluator.extract(composites)
+    moved = {
+        name: kid_change(evaluator.features, before, evaluator.extract(images), patients, both).plain()
+        for name, images in changes.items()
+    }
+    first, second = (
+        to_hu(from_network(each[:, 0].numpy()), window) for each in (composites, changes[ENHANCED])
+    )
+    share = changed_share(first, second, lungs_of(first, spacing_mm))
+    return {"kid_change": moved, "changed_share": share, "extractor": evaluator.extractor.name}
+
+
+def told_effect(effect: Mapping[str, Any]) -> str:
+    """One line about the enhancer."""
+    cells = ", ".join(f"{name} {with_interval(found)}" for name, found in effect["kid_change"].items())
+    share = number(effect["changed_share"])
+    return f"change of KID ({effect['extractor']}): {cells}; {share} of the lung changed"
 
 
 def told(survived: Mapping[str, float | None]) -> str:

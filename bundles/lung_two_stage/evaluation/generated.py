@@ -77,6 +77,13 @@ def rival_sets(
     return found
 
 
+def bases(composites_dir: str | os.PathLike[str], count: int, seed: int = 0) -> list[str]:
+    """The normal slices that the composites of `chain_sets` were laid on: those of one are one patient's."""
+    folder = Composites(composites_dir)
+    found = (folder[number].record["normal"] for number in drawn_numbers(len(folder), count, seed))
+    return [normal.get("patient") or normal["name"] for normal in found]
+
+
 @torch.inference_mode()
 def rival_slices(
     path: str | os.PathLike[str], count: int, image_size: tuple[int, int], window: Window, seed: int = 0

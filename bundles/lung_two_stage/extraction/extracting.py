@@ -51,6 +51,8 @@ class Extraction:
         presence: ``cells``, ``bandwidth`` and ``prior`` of `PresenceMap.from_points`.
         share: of the training patients that are kept for the enhancer.
         seed: of that choice.
+        normals_share: the same of the patients in ``normals_dir``; None for ``share``. Crops show no whole
+            slices: where the data are crops, the enhancer learns from ``normals_dir`` alone.
         normals_dir: further slices without nodules, see `elsewhere.find_normals`; with the data's offset.
         fractions, split_seed: how ``normals_dir`` is split.
     Raises:
@@ -70,11 +72,13 @@ class Extraction:
         normals_dir: str | os.PathLike[str] | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
+        normals_share: float | None = None,
     ) -> None:
         self.data, self.mask_of, self.masks = data, mask_of, masks
         self.crops = crops if isinstance(crops, CropRules) else CropRules(**(crops or {}))
         self.slices = slices if isinstance(slices, SliceRules) else SliceRules(**(slices or {}))
         self.presence, self.share, self.seed = dict(presence or {}), share, seed
+        self.normals_share = share if normals_share is None else normals_share
         self.parts = parts_of(data.records("train"), data.records("test"), share, seed)
         self.normals_dir = None if normals_dir is None else Path(normals_dir)
         self.elsewhere: Parts[Sample] = Parts([], [], [])
@@ -83,7 +87,7 @@ class Extraction:
                 self.normals_dir,
                 fractions,
                 split_seed,
-                share,
+                self.normals_share,
                 seed,
                 data.hu_offset,
                 data.patient_pattern,
@@ -197,6 +201,8 @@ class Extraction:
             "normals_dir": None if self.normals_dir is None else str(self.normals_dir),
             "masks": self.masks,
             "share_for_enhancer": self.share,
+            "normals_share_for_enhancer": self.normals_share,
+            "gray": self.data.gray,
             "seed": self.seed,
             "window_hu": [self.data.window.lower, self.data.window.upper],
             "presence": self.presence,

@@ -12,6 +12,7 @@ from bundles.lung_two_stage.generation.blocks import EMBEDDING, SMALLEST, doubli
 from common.networks.classes import class_embedding, class_projection
 from common.networks.discriminators import Critique
 from common.networks.norms import NONE
+from common.networks.texture import DrawnNoise
 
 
 class ConvolutionalGenerator(nn.Module):
@@ -27,6 +28,8 @@ class ConvolutionalGenerator(nn.Module):
         channels: of the image; nodules have two: HU window and alpha.
         classes: number of classes; 0 for none. A class is 16 learned values beside the latent.
         upsample: ``resize`` or ``transposed``, see `common.networks.upsampling`.
+        grain: add noise of learned strength after every doubling (Karras et al. 2019, section 3.2): what is
+            chance in a CT, its grain, has not to be drawn from the latent then.
     Raises:
         UserError: no such size or layer.
     """
@@ -39,6 +42,7 @@ class ConvolutionalGenerator(nn.Module):
         channels: int = 2,
         classes: int = 0,
         upsample: str = "resize",
+        grain: bool = False,
     ) -> None:
         super().__init__()
         levels = doublings(image_size)
@@ -52,13 +56,20 @@ class ConvolutionalGenerator(nn.Module):
             *(doubling(upsample, wide, narrow) for wide, narrow in pairwise(widths)),
             nn.Conv2d(width, channels, 3, padding=1),
         )
+        noises = (LayerNoise(widths[n], seed=n) for n in range(1, levels + 1)) if grain else ()
+        self.grain = nn.ModuleList(noises)
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
         x = latent
         if condition is not None:
             x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
-        return torch.tanh(self.layers(x[:, :, None, None]).float())
+        x = x[:, :, None, None]
+        for place, layer in enumerate(self.layers):
+            x = layer(x)
+            if 0 < place <= len(self.grain):
+                x = self.grain[place - 1](x, latent)
+        return torch.tanh(x.float())
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
         """What a state_dict of such a network says of its sizes, for messages."""
@@ -66,6 +77,35 @@ class ConvolutionalGenerator(nn.Module):
         levels = sum(name.startswith("layers.") and name.endswith(".1.running_mean") for name in state) - 1
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
         return {"latent size": latent, "image size": SMALLEST * 2**levels, "number of classes": classes}
+
+
+class LayerNoise(nn.Module):
+    """Adds one map of noise to all channels, each with its own learned strength, 0 at first.
+
+    (B, C, H, W) and the latents (B, L) -> (B, C, H, W). In training the noise is drawn anew; in evaluation it
+    follows from the latent, see `common.networks.texture.DrawnNoise`: equal latents give equal images.
+
+    Args:
+        channels: C.
+        seed: of the noise in evaluation; each layer needs its own.
+        size: side of that noise.
+    """
+
+    def __init__(self, channels: int, seed: int, size: int = 128) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.noise = DrawnNoise(1, size, seed)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, L) -> (B, C, H, W)."""
+        count, height, width = x.shape[0], x.shape[2], x.shape[3]
+        if self.training:
+            noise = torch.randn(count, 1, height, width, dtype=x.dtype, device=x.device)
+        else:
+            pixels = height * width
+            known = latent.repeat(1, -(-pixels // latent.shape[1]))[:, :pixels]
+            noise = self.noise.of_condition(known.reshape(count, 1, height, width)).to(x.dtype)
+        return x + self.strength.to(x.dtype) * noise
 
 
 class ConvolutionalDiscriminator(nn.Module):

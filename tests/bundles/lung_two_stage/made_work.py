@@ -67,7 +67,7 @@ def write_composites(folder: Path, count: int = 20, per_shard: int = 6, **descri
         members = []
         for number in shards.numbers(shard):
             hu, _, mask = made_slice(np.random.default_rng([7, number]), 2, sharp=True)
-            record = json.dumps({"number": number, "spacing_mm": 5.0, "normal": {"name": "a_0"}})
+            record = json.dumps({"number": number, "spacing_mm": 5.0, "normal": {"name": f"a_{number % 3}"}})
             files = {"image.npy": form.image(hu, 5.0), "mask.npy": form.mask(mask, 5.0)}
             members.append(Member(number, {**files, "json": record.encode()}))
         shards.write(shard, members)

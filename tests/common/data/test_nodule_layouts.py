@@ -119,3 +119,11 @@ def test_shared_crops(shared_data: Path) -> None:
     assert len(slices) == 921 and len({sample.patient for sample in slices}) == 526
     boxes = find_nodule_scans(shared_data / "nodule_volumes")
     assert len(boxes) == 320 and len({sample.patient for sample in boxes}) == 170
+
+
+def test_several_slices_of_a_nodule_are_one_patients(tmp_path: Path) -> None:
+    for name in ("LIDC-IDRI-0001_nodule-0-3", "LIDC-IDRI-0001_nodule-0-16", "LIDC-IDRI-0002_nodule-1-10"):
+        write_picture(tmp_path, name, BLANK[..., 0], BLANK[..., 0])
+    found = find_nodule_scans(tmp_path)
+    assert [sample.patient for sample in found] == ["LIDC-IDRI-0001"] * 2 + ["LIDC-IDRI-0002"]
+    assert all(sample.single and sample.group == "lidc" for sample in found)

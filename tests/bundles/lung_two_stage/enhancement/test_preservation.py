@@ -51,3 +51,17 @@ def test_without_nodules_it_is_nothing_and_differentiable() -> None:
 def test_a_batch_without_masks_is_an_error() -> None:
     with pytest.raises(ValueError, match="no mask"):
         NodulePreservation()(*images(), None)
+
+
+def test_contrast_is_against_the_ring() -> None:
+    """32 pixels: a gap of 1 and a ring of 2. What both lose is no contrast."""
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[0, :, 12:18, 12:18] = 1
+    composite = mask - 1
+    term = NodulePreservation(0.0, 0, contrast=1.0)
+    assert float(term(composite + 0.25, composite, mask)) == pytest.approx(0.25)  # the nodule's own change
+    lost = composite - 0.5 * mask
+    assert float(term(lost, composite, mask)) == pytest.approx(0.5 + 0.5 / 2)  # the second has no nodule
+    elsewhere = composite.clone()
+    elsewhere[..., :4] = 1
+    assert float(term(elsewhere, composite, mask)) == 0

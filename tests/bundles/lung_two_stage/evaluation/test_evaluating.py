@@ -56,6 +56,9 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
     found = read_json(tmp_path / "out" / "metrics.json")
     assert {"composites", "enhanced", "real_real"} < set(found["table_3"]["fid_gridvgg"])
     assert "is_diagnosis_of_3" in found["table_3"] and found["nodules"]["contrast_kept"] == 1
+    assert found["effect"]["changed_share"] == 0  # nothing was enhanced, and no noise is as strong as nothing
+    changes = found["effect"]["kid_change"]
+    assert changes["enhanced"]["mean"] == 0 and changes["composites_noised"]["mean"] == 0
     purpose = found["purpose"]["nodule"]
     assert set(purpose["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}
     assert purpose["sentence"] in done.out and "Table III" in done.out

@@ -30,7 +30,7 @@ CAPSULES = {
 CASE = BundleCase(
     "lung_two_stage", TINY, {}, lambda folder: None, inference=lambda _data: {}, network_input=two_masks
 )
-WITHOUT_CAPSULES = ("gan", "dcgan", "wgan", "biggan")
+WITHOUT_CAPSULES = ("gan", "dcgan", "wgan", "biggan", "relativistic")
 
 
 def train(overlays: Sequence[str], work: Path, folder: Path, log: Path, **more: Any) -> Run:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bundles.lung_two_stage.generation.biggan import BigGanDiscriminator, BigGanGenerator
+from bundles.lung_two_stage.generation.blocks import keeping_size
 from bundles.lung_two_stage.generation.capsule_network import CapsuleDiscriminator
 from bundles.lung_two_stage.generation.dense import DenseDiscriminator, DenseGenerator
 from bundles.lung_two_stage.generation.networks import ConvolutionalDiscriminator, ConvolutionalGenerator
@@ -120,3 +121,25 @@ def test_a_state_dict_says_its_sizes() -> None:
     state = ConvolutionalGenerator(64, latent=7, width=4, classes=3).state_dict()
     found = ConvolutionalGenerator().sizes(state)
     assert found == {"latent size": 7, "image size": 64, "number of classes": 3}
+
+
+def test_grain_follows_from_the_latent() -> None:
+    """Equal latents, whatever is drawn beside them, give equal images; without strength there is none."""
+    network = ConvolutionalGenerator(32, 8, 4, grain=True).eval()
+    noise = torch.randn(3, 8)
+    plain = network(noise)
+    for layer in network.grain:
+        torch.nn.init.constant_(layer.strength, 0.5)
+    grained = network(noise)
+    assert not torch.allclose(plain, grained, atol=1e-3)
+    torch.testing.assert_close(network(noise[[2, 0]]), grained[[2, 0]])
+    network.train()
+    assert not torch.allclose(network(noise), network(noise), atol=1e-3)
+    assert network.sizes(network.state_dict()) == {"latent size": 8, "image size": 32, "number of classes": 0}
+
+
+def test_weights_that_keep_the_size_of_features() -> None:
+    torch.manual_seed(0)
+    critic = keeping_size(ConvolutionalDiscriminator(64, 16, 1, norm="none"))
+    deepest = critic(torch.randn(16, 1, 64, 64)).features[0][-1]
+    assert 0.5 < float(deepest.square().mean().sqrt()) < 2

@@ -20,9 +20,11 @@ RECIPES = {
     ("wgan",): (1, set()),
     ("capsule_gan",): (8, set()),
     ("biggan",): (8, set()),
+    ("relativistic",): (8, {"D_penalty", "D_accuracy_pairs"}),
+    ("train_normals", "relativistic"): (6, {"D_penalty", "D_accuracy_pairs"}),
 }
-NAMES = [recipe[0] if recipe else "w_capsule_gan" for recipe in RECIPES]
-QUICK = ((),)  # of WGAN there is a quick test below
+NAMES = ["+".join(recipe) if recipe else "w_capsule_gan" for recipe in RECIPES]
+QUICK = ((), ("relativistic",))  # of WGAN there is a quick test below
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -44,7 +46,7 @@ def test_it_trains(recipe: tuple[str, ...], work: Path, tmp_path: Path) -> None:
     state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(bool(value.isfinite().all()) for value in state.values())
     info = read_json(tmp_path / "run" / "models" / "model.json")
-    nodules = recipe != ("train_normals",)
+    nodules = "train_normals" not in recipe
     assert info["layer"] == ("nodules" if nodules else "normals")
     assert info["classes"] == (["part_solid", "solid"] if nodules else [])
     assert info["network"]["arguments"]["channels"] == 1 + nodules
