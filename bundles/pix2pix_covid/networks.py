@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from common.errors import UserError
 from common.networks.norms import norm_layer
 from common.networks.spade import SpadeGenerator
 from common.networks.texture import drawn_noise, textured
@@ -33,6 +34,10 @@ class UnetGenerator(nn.Module):
             makes fine texture of it, another in every picture; 0 for none, as published. A mask is flat
             almost everywhere, and convolutions can draw no vessels from what is flat.
         texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
+        decoder_noise: add the noise after each decoder level but the outermost, too, each channel as strongly
+            as it learns to (Karras et al. 2019, "noise inputs"); needs ``noise``.
+    Raises:
+        UserError: ``decoder_noise`` without ``noise``.
     """
 
     def __init__(
@@ -47,8 +52,13 @@ class UnetGenerator(nn.Module):
         norm: str = "batch",
         texture: int = 0,
         noise: int = 0,
+        decoder_noise: bool = False,
     ) -> None:
         super().__init__()
+        if decoder_noise and not noise:
+            raise UserError(
+                "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
+            )
         self.texture, self.noise = textured(texture), drawn_noise(noise)
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -62,7 +72,8 @@ class UnetGenerator(nn.Module):
             inner = max(1, levels - 4) <= level < levels - 1
             probability = dropout if inner else 0.0
             name = "none" if level == 0 else norm
-            self.up.append(Up(source, target, name, probability, noise_at_inference, upsample))
+            channel = (level - 1) % noise if decoder_noise and level else -1
+            self.up.append(Up(source, target, name, probability, noise_at_inference, upsample, channel))
 
     def forward(self, mask: Tensor, noise: Tensor | None = None) -> Tensor:
         """Mask (B, in_channels, S, S) in {0, 1} -> image (B, out_channels, S, S) in [-1, 1].
@@ -70,13 +81,14 @@ class UnetGenerator(nn.Module):
         ``noise`` is N(0, 1), (B, C, S, S); left out, the network has its own.
         """
         skips = []
-        x = self.noise(self.texture(mask * 2 - 1), mask, noise)  # (B, in_channels + texture + noise, S, S)
+        drawn = self.noise.white(mask, noise)  # (B, noise, S, S)
+        x = self.noise(self.texture(mask * 2 - 1), mask, drawn)  # (B, in_channels + texture + noise, S, S)
         for down in self.down:
             x = down(x)
             skips.append(x)
         skips.pop()  # the bottleneck's own output is no skip
         for level, up in enumerate(self.up):  # TorchScript iterates over modules, but not over slices of them
-            x = up(x if level == 0 else torch.cat([x, skips.pop()], dim=1))  # (B, 2 C, h, w)
+            x = up(x if level == 0 else torch.cat([x, skips.pop()], dim=1), drawn)  # (B, 2 C, h, w)
         return torch.tanh(x)
 
 
@@ -95,19 +107,58 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """ReLU, upsampling by 2, norm, dropout: (B, C, h, w) -> (B, D, 2h, 2w)."""
+    """ReLU, upsampling by 2, norm, noise, dropout: (B, C, h, w) -> (B, D, 2h, 2w).
+
+    Args:
+        channel: of the noise, that is added; -1 for none.
+    """
 
     def __init__(
-        self, source: int, target: int, norm: str, probability: float, always: bool, upsample: str
+        self,
+        source: int,
+        target: int,
+        norm: str,
+        probability: float,
+        always: bool,
+        upsample: str,
+        channel: int = -1,
     ) -> None:
         super().__init__()
         self.conv = upsampling(upsample, source, target, norm == "none")
         self.norm = norm_layer(norm, target)
-        self.probability, self.always = probability, always
+        self.probability, self.always, self.channel = probability, always, channel
+        self.grain = AddedNoise(target) if channel >= 0 else NoGrain()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, D, 2h, 2w)."""
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, h, w), white noise (B, K, S, S) -> (B, D, 2h, 2w)."""
         x = self.norm(self.conv(torch.relu(x)))
+        x = self.grain(x, noise[:, self.channel : self.channel + 1])
         if self.probability > 0:
             x = dropout(x, self.probability, self.training or self.always)
+        return x
+
+
+class AddedNoise(nn.Module):
+    """Adds white noise to a map, each channel as strongly as it learns to.
+
+    Args:
+        channels: C of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.full([1, channels, 1, 1], 0.1))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, h, w), white noise (B, 1, S, S) of which the last h x w pixels are taken -> (B, C, h, w)."""
+        height, width = x.shape[2], x.shape[3]
+        top, left = noise.shape[2] - height, noise.shape[3] - width
+        return x + self.strength.to(x.dtype) * noise[:, :, top:, left:].to(x.dtype)
+
+
+class NoGrain(nn.Module):
+    """In the place of `AddedNoise` where there is none."""
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x as it is."""
         return x

@@ -43,13 +43,16 @@ class DrawnNoise(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
         """What the network sees (B, C, H, W), the condition (B, K, H, W), white noise (B, channels, H, W)."""
-        if noise is None:
-            if self.training:
-                shape = [x.shape[0], self.channels, x.shape[2], x.shape[3]]
-                noise = torch.randn(shape, dtype=x.dtype, device=x.device)
-            else:
-                noise = self.of_condition(condition)
-        return torch.cat([x, self.scaled(noise.to(x.dtype))], dim=1)
+        return torch.cat([x, self.scaled(self.white(condition, noise).to(x.dtype))], dim=1)
+
+    def white(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The noise that is given, or else drawn or that of the condition: (B, channels, H, W)."""
+        if noise is not None:
+            return noise
+        if self.training:
+            shape = [condition.shape[0], self.channels, condition.shape[2], condition.shape[3]]
+            return torch.randn(shape, dtype=condition.dtype, device=condition.device)
+        return self.of_condition(condition)
 
     def scaled(self, noise: Tensor) -> Tensor:
         """White noise (B, channels, H, W) at the channels' scales, of deviation about 1 all the same."""
@@ -86,8 +89,12 @@ class NoNoise(nn.Module):
         """x as it is."""
         return x
 
+    def white(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
+        """No channels: (B, 0, H, W)."""
+        return condition[:, :0]
 
-def drawn_noise(channels: int) -> nn.Module:
+
+def drawn_noise(channels: int) -> DrawnNoise | NoNoise:
     """A `DrawnNoise` of so many channels, or nothing for 0."""
     return DrawnNoise(channels) if channels else NoNoise()
 

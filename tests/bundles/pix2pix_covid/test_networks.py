@@ -6,6 +6,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from bundles.pix2pix_covid.networks import UnetGenerator
+from common.errors import UserError
 from common.networks.initialisation import initialise
 from tests.bundles.pix2pix_covid.case import CONFIGS
 
@@ -122,3 +123,28 @@ def test_texture_is_fixed_travels_with_the_weights_and_fits_any_size(size):
         assert torch.allclose(torch.jit.script(network)(mask), image, atol=1e-6)
     assert image.shape == mask.shape
     assert image[0, 0, 16:-16, 16:-16].std() > 0  # an empty mask alone would give a flat middle
+
+
+def test_decoder_noise_changes_the_picture_at_every_level() -> None:
+    """With the noise at the input cut off, what is left comes in beside the decoder."""
+    torch.manual_seed(0)
+    network = UnetGenerator(levels=4, ngf=4, norm="instance", dropout=0.0, noise=2, decoder_noise=True).eval()
+    with torch.no_grad():
+        network.down[0].conv.weight[:, 1:] = 0
+    noise = torch.randn(2, 2, 32, 32)
+    other = noise.clone()
+    other[:, :, :16, :16] += 3  # the decoder's maps are of 4, 8 and 16 pixels, and take the last ones
+    last = noise.clone()
+    last[:, 1, -4:, -4:] += 3  # levels 3, 2, 1 take channels 0, 1, 0
+    with torch.no_grad():
+        image = network(MASK, noise)
+        assert torch.equal(image, network(MASK, noise)) and torch.equal(image, network(MASK, other))
+        assert not torch.equal(image, network(MASK, last))
+        assert torch.allclose(torch.jit.script(network)(MASK, noise), image, atol=1e-6)
+    strengths = [name for name, _ in network.named_parameters() if name.endswith("grain.strength")]
+    assert len(strengths) == 3
+
+
+def test_decoder_noise_needs_noise() -> None:
+    with pytest.raises(UserError, match=r"decoder_noise .* noise is 0; set it to 4"):
+        UnetGenerator(levels=3, ngf=2, decoder_noise=True)

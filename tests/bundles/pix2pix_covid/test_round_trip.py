@@ -42,7 +42,7 @@ def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
     info = read_json(path.with_suffix(".json"))
     assert info["window_hu"] == [-1000, 400] and info["nominal_hu"] is False
     assert (info["fit"], info["empty_masks"]) == ("pad", "drop")
-    assert info["image_size"] == 32 and info["standardiser"]["method"] == "none"
+    assert info["image_size"] == 32 and info["standardiser"]["method"] == "landmarks"
     assert info["slices"] == {"train": 20, "val": 8, "test": 4}
     assert (info["iteration"], info["epoch"]) == (20, 2)
     assert set(info["metrics"]) == {"fid_gridvgg", "lesion_faithfulness"}

@@ -45,3 +45,13 @@ def test_half_precision_is_summed_in_float32() -> None:
 def test_an_unknown_distance_is_one_line() -> None:
     with pytest.raises(UserError, match="l3"):
         ConditionWeighted("l3")
+
+
+def test_means_of_squares_are_compared_where_they_are_asked_for() -> None:
+    """Means of 2 x 2: 0.5 and, right of it, -1 against 0; the lesion covers half of the first square."""
+    right = torch.tensor([[[[-1.0, -2.0], [0.0, -1.0]]]])
+    generated, target = torch.cat([GENERATED, right], -1), torch.zeros(1, 1, 2, 4)
+    assert float(ConditionWeighted("l1", side=2)(generated, target)) == pytest.approx((0.5 + 1) / 2)
+    condition = torch.cat([CONDITION, torch.zeros(1, 2, 2, 2)], -1)
+    expected = (3 * 0.5 * 0.5 + 0.5 * 0.5 + 1) / (3 * 0.5 + 0.5 + 1)
+    assert float(ConditionWeighted("l1", 3.0, 2)(generated, target, condition)) == pytest.approx(expected)

