@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bundles.dcgan_covid.autoencoder import DenseAutoencoder
-from bundles.dcgan_covid.networks import DcganGenerator
+from bundles.dcgan_covid.networks import Generator
 from common.data.image_data import ImageData
 from common.data.samples import Sample
 from common.errors import UserError
@@ -85,7 +85,7 @@ def real_pictures(data: ImageData, most: int) -> Pictures:
 
 
 def generated_pictures(
-    network: DcganGenerator, info: Mapping[str, Any], count: int, seed: int, image_size: int
+    network: Generator, info: Mapping[str, Any], count: int, seed: int, image_size: int
 ) -> Pictures:
     """Samples 0 to ``count`` - 1 of a seed, of conditional models the classes in turn.
 

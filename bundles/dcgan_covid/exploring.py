@@ -17,7 +17,7 @@ from bundles.dcgan_covid.embedding import (
     generated_pictures,
     real_pictures,
 )
-from bundles.dcgan_covid.networks import DcganGenerator
+from bundles.dcgan_covid.networks import Generator
 from bundles.dcgan_covid.plane import plane_atlas
 from bundles.dcgan_covid.projector import write_projector
 from bundles.dcgan_covid.reconstruction import MEAN_IMAGE, MSE
@@ -49,7 +49,7 @@ class Latent:
 
     network: DenseAutoencoder
     info: Mapping[str, Any]
-    generator: DcganGenerator
+    generator: Generator
     generator_info: Mapping[str, Any]
     data: Callable[[], ImageData]
     num_real: int = 1000

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.networks.classes import class_embedding, class_projection
 from common.networks.discriminators import Critique
 from common.networks.norms import norm_layer
+from common.networks.skip_excitation import SkipExcitationGenerator
 from common.networks.upsampling import upsampling
 
 SMALLEST = 4
@@ -111,6 +112,10 @@ class DcganGenerator(nn.Module):
         pixels = next(value for name, value in state.items() if name.startswith("dense.") and value.ndim == 1)
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
         return {"latent size": latent, "image size": math.isqrt(len(pixels)), "number of classes": classes}
+
+
+Generator = DcganGenerator | SkipExcitationGenerator
+"""What draws from noise here; both have ``latent``, ``classes`` and ``embedding``."""
 
 
 class DcganDiscriminator(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bundles.dcgan_covid.ends import End
-from bundles.dcgan_covid.networks import DcganGenerator
+from bundles.dcgan_covid.networks import Generator
 from bundles.dcgan_covid.projection import Projection, ProjectionSettings, project
 from common.inference.latents import latents
 from common.inference.numbering import chosen_classes, class_names_of
@@ -47,7 +47,7 @@ class Placing:
         hu_offset: of real images, see `common.inference.real_images.image_as_in_training`.
     """
 
-    network: DcganGenerator
+    network: Generator
     info: Mapping[str, Any]
     image_size: int
     seed: int = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bundles.dcgan_covid.embedding import resized
 from bundles.dcgan_covid.interpolation import check_path
-from bundles.dcgan_covid.networks import DcganGenerator
+from bundles.dcgan_covid.networks import Generator
 from common.errors import UserError
 from common.explorer import Atlas
 from common.inference.drawing import draw_images
@@ -49,7 +49,7 @@ def plane_latents(anchors: Tensor, size: int, path: str = SPHERICAL) -> Tensor:
 
 
 def plane_atlas(
-    network: DcganGenerator,
+    network: Generator,
     info: Mapping[str, Any],
     seeds: str | Sequence[int],
     size: int = 24,
@@ -97,7 +97,7 @@ def three_seeds(seeds: str | Sequence[int]) -> list[int]:
 
 
 def _conditions(
-    network: DcganGenerator, info: Mapping[str, Any], category: str | None, noise: Tensor
+    network: Generator, info: Mapping[str, Any], category: str | None, noise: Tensor
 ) -> Tensor | None:
     """The class of each sample; None of an unconditional model."""
     names = class_names_of(network.classes, info) if network.classes else []

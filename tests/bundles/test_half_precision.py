@@ -28,6 +28,8 @@ from bundles.pix2pix_covid.networks import UnetGenerator
 from common.losses.adversarial import adversarial_loss
 from common.networks.augmented import AugmentedDiscriminator
 from common.networks.discriminators import ConditionalPatchDiscriminator
+from common.networks.residual_discriminator import ResidualDiscriminator
+from common.networks.skip_excitation import SkipExcitationGenerator
 from common.networks.spade import SpadeGenerator
 from common.training.precision import Precision
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep, Step
@@ -74,6 +76,12 @@ GAMES = {
     "dcgan": Game(
         lambda: DcganGenerator(SIDE, LATENT, width=2),
         lambda: AugmentedDiscriminator(DcganDiscriminator(SIDE, width=2, norm="layer", deviation=True)),
+        NOISE,
+        None,
+    ),
+    "skip_excitation": Game(
+        lambda: SkipExcitationGenerator(SIDE, LATENT, width=4),
+        lambda: AugmentedDiscriminator(ResidualDiscriminator(SIDE, width=2)),
         NOISE,
         None,
     ),

@@ -15,6 +15,7 @@ from tests.bundles.runs import Run, forked
 # Iterations of an epoch of 20 images in batches of 2, and what is logged beside all recipes' entries.
 RECIPES = {
     "train": (3, {"D_penalty"}),
+    "skip_excitation": (10, {"D_penalty", "D_accuracy_pairs_ema"}),
     "two_to_one": (5, set()),
     "wgan_gp": (2, {"D_penalty"}),
     "veegan": (10, {"G_latent"}),
@@ -44,8 +45,8 @@ def test_it_trains(recipe: str, data: Path, tmp_path: Path) -> None:
     iterations, names = RECIPES[recipe]
     written = rows(tmp_path / "run")
     assert len(written) == iterations and names <= set(written[0])
-    is_critic = "D_penalty" in names
-    assert ("D_accuracy_real" in written[0]) is ("D_accuracy_fake_ema" in written[0]) is not is_critic
+    tells_none = "D_penalty" in names  # critics, and those that compare pairs, have no threshold
+    assert ("D_accuracy_real" in written[0]) is ("D_accuracy_fake_ema" in written[0]) is not tells_none
     state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(bool(value.isfinite().all()) for value in state.values())
     assert torch.load(tmp_path / "run" / "models" / "resume.pt", weights_only=True)["iteration"] == iterations
