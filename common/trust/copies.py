@@ -159,7 +159,7 @@ def find_copies(
     names = [*sets.real.patients, *sets.heldout.patients]
     numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}
     patients = torch.tensor([numbers[name] for name in names])
-    chosen = _spread(patients, MOST_REFERENCE)
+    chosen = _spread(patients, training, MOST_REFERENCE)
     some = generator(seed, "planted").permutation(training)[:PLANTED]
     planted = planted_copies(sets.real.images[some], generator(seed, "planted", "changes"))
     easy = harmless(sets.real.images, sets.heldout.images, HARMLESS, generator(seed, "harmless"))
@@ -187,14 +187,23 @@ def find_copies(
     )
 
 
-def _spread(patients: Tensor, most: int) -> Tensor:
-    """At most ``most`` places (K,): the first image of each patient, then the second ones, and so on."""
+def _spread(patients: Tensor, training: int, most: int) -> Tensor:
+    """At most ``most`` places (K,): the first image of each patient, then the second ones, and so on.
+
+    Half of them are of held-out patients, as far as there are so many, however many training patients come
+    before these in the pool.
+
+    Args:
+        patients: (M,) numbers from 0; the first ``training`` images are the training images.
+    """
     seen: dict[int, int] = {}
-    order = []
+    order: list[tuple[int, int]] = []
     for place, patient in enumerate(patients.tolist()):
         seen[patient] = seen.get(patient, 0) + 1
         order.append((seen[patient], place))
-    return torch.tensor(sorted(place for _, place in sorted(order)[:most]))
+    trained, heldout = sorted(order[:training]), sorted(order[training:])
+    apart = min(len(heldout), max(most // 2, most - len(trained)))
+    return torch.tensor(sorted(place for _, place in heldout[:apart] + trained[: most - apart]))
 
 
 def by_features(features: Tensor, moved: Sequence[Tensor], patients: Tensor, own: Tensor) -> Matches:

@@ -63,7 +63,13 @@ def test_the_threshold_lies_between_real_images_and_planted_copies() -> None:
 
 
 def test_some_images_of_each_patient_are_looked_up() -> None:
-    patients = torch.tensor([0, 0, 0, 1, 2, 2])
-    assert _spread(patients, 3).tolist() == [0, 3, 4]
-    assert _spread(patients, 5).tolist() == [0, 1, 3, 4, 5]
-    assert _spread(patients, 99).tolist() == [0, 1, 2, 3, 4, 5]
+    patients = torch.tensor([0, 0, 1, 2, 3, 3])  # three training images, three of held-out patients
+    assert _spread(patients, 3, 2).tolist() == [0, 3]
+    assert _spread(patients, 3, 4).tolist() == [0, 2, 3, 4]
+    assert _spread(patients, 3, 5).tolist() == [0, 1, 2, 3, 4]
+    assert _spread(patients, 3, 99).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_held_out_patients_are_looked_up_behind_any_number_of_training_patients() -> None:
+    chosen = _spread(torch.arange(1020), 1000, 600)
+    assert len(chosen) == 600 and chosen[-20:].tolist() == list(range(1000, 1020))
