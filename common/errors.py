@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import struct
 import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from PIL import Image
 
 DEBUG_VARIABLE = "SYNTHESIS_DEBUG"
 
@@ -51,3 +62,62 @@ def show_one_line(kind: type[BaseException], error: BaseException, traceback: Tr
 def install_hook() -> None:
     """Makes uncaught errors one line each; the exit code stays non-zero."""
     sys.excepthook = show_one_line
+
+
+def whole_number(setting: str, value: Any, least: int = 0) -> int:
+    """``value`` as an int.
+
+    Args:
+        setting: what it is called, for the message.
+        value: an int, or digits as text.
+        least: smallest value allowed.
+    Raises:
+        UserError: anything else.
+    """
+    text = str(value).strip()
+    digits = text.removeprefix("-")
+    if isinstance(value, (bool, float)) or not (digits.isascii() and digits.isdigit()) or int(text) < least:
+        raise UserError(f"{setting} {value}: give a whole number of at least {least}")
+    return int(text)
+
+
+# What PIL, nibabel and ITK were seen to raise on truncated, emptied and flipped files.
+# SyntaxError is PIL's for broken PNG chunks; RuntimeError and TypeError are ITK's.
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+    AssertionError,
+    zlib.error,
+    struct.error,
+    gzip.BadGzipFile,
+    ImageFileError,
+    HeaderDataError,
+    HeaderTypeError,
+    Image.DecompressionBombError,
+)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raises `UserError` naming ``path`` where the block fails to read it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: cannot be read ({_reason(error)}); replace the file or remove it"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The error in a few words: ITK's messages run over many lines."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

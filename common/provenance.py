@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,3 +138,29 @@ def sha256_of(file: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+UNKNOWN_COMMIT = "unknown: not in a git checkout"
+
+
+def commit(root: Path) -> str:
+    """The checkout's commit, with a mark where tracked files were changed since."""
+    head = _git(root, "rev-parse", "--short=12", "HEAD")
+    if head is None:
+        return UNKNOWN_COMMIT
+    return f"{head}, with changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def fingerprint(file: Path) -> str:
+    """The first digits of a file's SHA-256: which model it was."""
+    return sha256_of(file)[:12]
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.arguments import Parser
+from common.cli import Parser
 from common.errors import UserError, install_hook
 from common.files import write_json
 from tests.bench.harness import BENCHMARKS, NotMeasurable, Result

@@ -15,9 +15,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from common.arguments import Parser
+from common.cli import Parser
 from common.errors import install_hook
-from common.sharing.building import Settings, build
+from common.tools.package import Settings, build
 
 
 def parse(arguments: list[str] | None = None) -> Settings:

@@ -6,7 +6,7 @@ image for real ones is blind to layout: its metrics say nothing of anatomy.
 
 Example:
     python scripts/distortion_ladder.py --real DATA --output ladder.png
-    python scripts/distortion_ladder.py --real DATA --extractor gridvgg,lite0,inception --output ladder.png \\
+    python scripts/distortion_ladder.py --real DATA --extractor gridvgg,lite0,inception --output ladder.png \
         --json ladder.json
 """
 
@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common.arguments import Parser
+from common.cli import Parser
 from common.data.intensity import WINDOWS, parse_window
 from common.errors import UserError, install_hook
 from common.files import write_json
+from common.metrics.distortion_ladder import REPEATS, climb, evenly, ladder_picture
 from common.metrics.features import extractor_by_name
-from common.metrics.ladder import REPEATS, climb, evenly
-from common.metrics.ladder_picture import ladder_picture
-from common.trust.reading import ReadingSettings, read_set
+from common.trust.readers import ReadingSettings, read_set
 
 DEFAULT = "gridvgg,randvgg"
 AT_MOST = 150  # images: the ladder looks at each 15 times an extractor

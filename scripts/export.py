@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from common.arguments import Parser
+from common.cli import Parser
 from common.errors import install_hook
-from common.sharing.exporting import SUFFIXES, Settings, export
+from common.tools.export import SUFFIXES, Settings, export
 
 
 def parse(arguments: list[str] | None = None) -> Settings:

@@ -7,7 +7,7 @@ Example:
     python -m monai.bundle run training --config_file bundles/dcgan_covid/configs/train.yaml
     python -m monai.bundle run training --config_file bundles/dcgan_covid/configs/train_autoencoder.yaml
     python scripts/latent_explorer.py --bundle bundles/dcgan_covid --output explorer.html
-    python scripts/latent_explorer.py --bundle bundles/dcgan_covid --output explorer.html \\
+    python scripts/latent_explorer.py --bundle bundles/dcgan_covid --output explorer.html \
         --dataset_dir DATA --output_dir RUN --num_samples 400 --plane_seeds 4,8,15
 
 The page holds thumbnails of the real images and their files' names; --num_real 0 leaves them out.
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.cli import OverridesParser, overrides_of
 from common.errors import install_hook
-from common.explorer.command import explore
-from common.tuning.arguments import Parser, overrides_of
+from common.explorer.html_page import explore
 
 OPTIONS = {
     "dataset_dir": "the real images, as in training; the phantoms by default",
@@ -40,7 +40,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, dict[str, str]]:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(__doc__, receiver="the bundle's configs/explore.yaml")
+    parser = OverridesParser(__doc__, receiver="the bundle's configs/explore.yaml")
     parser.add_argument("--bundle", type=Path, required=True, help="its folder, e.g. bundles/dcgan_covid")
     parser.add_argument("--output", required=True, metavar="HTML", help="the file")
     for name, meaning in OPTIONS.items():

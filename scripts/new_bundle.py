@@ -9,10 +9,10 @@ Example:
 
 from __future__ import annotations
 
-from common.arguments import Parser
+from common.cli import Parser
 from common.errors import install_hook
 from common.paths import repository_root
-from common.scaffolding import new_bundle
+from common.tools.scaffold import new_bundle
 
 
 def main(arguments: list[str] | None = None) -> None:

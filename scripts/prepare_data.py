@@ -2,7 +2,7 @@
 
 Example:
     python scripts/prepare_data.py medseg_100 covid19_ct_seg --root ~/data --output ~/data/pairs
-    python -m monai.bundle run training --config_file bundles/pix2pix_covid/configs/train.yaml \\
+    python -m monai.bundle run training --config_file bundles/pix2pix_covid/configs/train.yaml \
         --dataset_dir ~/data/pairs
 """
 
@@ -12,16 +12,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from common.arguments import Parser
-from common.data.harmonise import Settings, harmonise
+from common.cli import Parser
 from common.data.intensity import WINDOWS, parse_window
-from common.data.new_folder import refuse_existing
-from common.data.obtain import obtain, table
-from common.data.registry import Dataset, find_dataset, load_registry
-from common.data.resizing import FITS
-from common.data.sources import Source
-from common.data.standardise import METHODS
+from common.data.intensity_standardization import METHODS
+from common.data.merge_datasets import Settings, harmonise
+from common.data.public_datasets import Dataset, Source, find_dataset, load_registry, obtain, table
+from common.data.transforms import FITS
 from common.errors import UserError, install_hook
+from common.files import refuse_existing
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from common.cli import OverridesParser, overrides_of
 from common.errors import install_hook
-from common.tuning.arguments import Parser, overrides_of
-from common.tuning.sweep import Sweep, run_sweep
+from common.tools.sweep import Sweep, run_sweep
 
 
 def parse(arguments: list[str] | None = None) -> Sweep:
@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None = None) -> Sweep:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(__doc__, receiver="every training")
+    parser = OverridesParser(__doc__, receiver="every training")
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. patchgan_cardiac")
     add("key", metavar="KEY", help="the setting that is varied, e.g. labels")

@@ -5,16 +5,15 @@ on with a set that was stopped; every file comes out the same. The shards have W
 NUMBER.image.npy (int16 HU), NUMBER.mask.npy (uint8), NUMBER.json (what it is made of).
 
 Example (the paper's million: 5000 groups x 500 normals, 2 in 5 kept):
-    python scripts/synthesize.py --nodules work/generated/nodules --normals work/generated/normals \\
+    python scripts/synthesize.py --nodules work/generated/nodules --normals work/generated/normals \
         --presence work/extracted/presence.npz --output work/composites --count 1000000 --workers 8
     python -m torch.distributed.run --standalone --nproc_per_node=2 scripts/synthesize.py ...
 """
 
 from __future__ import annotations
 
-from bundles.lung_two_stage.composition.formats import FORMATS
-from bundles.lung_two_stage.composition.settings import Settings
-from common.arguments import Parser
+from bundles.lung_two_stage.composition.settings import FORMATS, Settings
+from common.cli import Parser
 from common.errors import UserError, install_hook
 
 
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; raises `UserError` for what the user can put right."""
     settings = parse(arguments)
     # Not above: the workers import this file too, and would wait for torch, which they do not use.
-    from bundles.lung_two_stage.composition.composing import compose
+    from bundles.lung_two_stage.composition.compose import compose
 
     compose(settings)
 

@@ -6,11 +6,11 @@ images from it, and without --heldout the real images are split by patient: thos
 on, and the others.
 
 Example:
-    python scripts/trust_report.py --real TRAIN --heldout OTHERS --synthetic IMAGES --output report.html \\
+    python scripts/trust_report.py --real TRAIN --heldout OTHERS --synthetic IMAGES --output report.html \
         --window lung
-    python scripts/trust_report.py --bundle bundles/dcgan_covid --real DATA --generate 500 \\
+    python scripts/trust_report.py --bundle bundles/dcgan_covid --real DATA --generate 500 \
         --output report.html
-    python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \\
+    python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \
         --synthetic IMAGES --condition MASKS --output report.html --release CLEARED
 
 Exit code 0: the release gate is open (or privacy was left out); 3: it is closed; 4: it is undecided, for
@@ -23,9 +23,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common.errors import UserError, install_hook, root_cause, show_one_line
-from common.numbers import whole_number
-from common.tuning.arguments import Parser, overrides_of
+from common.cli import OverridesParser, overrides_of
+from common.errors import UserError, install_hook, root_cause, show_one_line, whole_number
 
 BAD_INPUT, GATE_CLOSED, GATE_UNDECIDED = 2, 3, 4
 CODES = {"open": 0, "closed": GATE_CLOSED, "undecided": GATE_UNDECIDED}
@@ -37,9 +36,9 @@ FOLDERS = {
 }
 
 
-def parser() -> Parser:
+def parser() -> OverridesParser:
     """The command line."""
-    made = Parser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
+    made = OverridesParser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
     made.add_argument(
         "--real", type=Path, required=True, metavar="DIR", help="images the generator was trained on"
     )
@@ -90,9 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Not above: --help and refused words need none of it.
     from common.data.intensity import parse_window
     from common.training.distributed import local_device
-    from common.training.in_memory import Budget
+    from common.training.fit_supervised import Budget
     from common.trust.command import TrustReport
-    from common.trust.options import SECTIONS, Options
+    from common.trust.gather_sets import SECTIONS, Options
 
     if overrides and not known.generate:
         raise UserError(f"--{next(iter(overrides))}: settings of the bundle's inference need --generate")

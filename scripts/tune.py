@@ -7,7 +7,7 @@ bundles/NAME/search.yaml. The same command goes on with a search that was stoppe
 Example:
     python scripts/tune.py pix2pix_covid --trials 12 --max_epochs 4
     python scripts/tune.py pix2pix_covid --trials 20 --cpu_minutes 10 --dataset_dir DATA --image_size 128
-    python -m monai.bundle run training --config_file \\
+    python -m monai.bundle run training --config_file \
         "['bundles/pix2pix_covid/configs/train.yaml','bundles/pix2pix_covid/tuning/tuned.yaml']"
 """
 
@@ -16,9 +16,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from common.cli import OverridesParser, overrides_of
 from common.errors import UserError, install_hook
-from common.tuning.arguments import Parser, overrides_of
-from common.tuning.command import Settings, tune
+from common.tools.tune import Settings, tune
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     Raises:
         UserError: something in it is wrong.
     """
-    parser = Parser(__doc__, receiver="every trial")
+    parser = OverridesParser(__doc__, receiver="every trial")
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid")
     add(

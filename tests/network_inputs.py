@@ -48,12 +48,40 @@ class Case:
 
 
 PIX2PIX, PATCHGAN, DCGAN, LUNG = "pix2pix_covid", "patchgan_cardiac", "dcgan_covid", "lung_two_stage"
-PAIRS = {"dataset_dir": "{files}/pairs", "image_size": SIZE, "augment": "none"}
-HEARTS = {**PAIRS, "dataset_dir": "{files}/hearts", "store_dir": "{files}/store"}
-CLASSES = {**PAIRS, "dataset_dir": "{files}/classes", "classes": "all"}
-SCANS = {"dataset_dir": "{files}/work/scans", "image_size": SIZE}
+# What the recipes may set otherwise tomorrow is set here.
+PAIRS = {
+    "dataset_dir": "{files}/pairs",
+    "image_size": SIZE,
+    "augment": "none",
+    "fit": "pad",
+    "window": "lung",
+    "standardise": "none",
+    "empty_masks": "drop",
+}
+HEARTS = {
+    "dataset_dir": "{files}/hearts",
+    "store_dir": "{files}/store",
+    "image_size": SIZE,
+    "augment": "none",
+    "fit": "pad",
+    "axis": "axial",
+    "window": "angiography",
+    "min_pixels": 1,
+    "every": 1,
+}
+CLASSES = {
+    "dataset_dir": "{files}/classes",
+    "image_size": SIZE,
+    "classes": "all",
+    "augment": "none",
+    "fit": "pad",
+    "window": "lung",
+    "standardise": "none",
+    "flips": False,
+}
+SCANS = {"dataset_dir": "{files}/work/scans", "image_size": SIZE, "window": "lung"}
 MODEL = "{files}/models/"
-WORK = {"work_dir": "{files}/work", "image_size": 16}
+WORK = {"work_dir": "{files}/work", "image_size": 16, "window": "lung"}
 TRAIN, VAL = "$@train#dataset", "$@validate#dataset"
 CASES = {
     "pairs_train": Case(PIX2PIX, ["train"], TRAIN, PAIRS, most=12),
@@ -192,7 +220,8 @@ class RealCase:
 
 def real_case(folder: str, patterns: Sequence[str], bundle: str, *configs: str, **settings: Any) -> RealCase:
     """All splits of some files, by a training config."""
-    given = {"dataset_dir": "{files}", "image_size": SIZE, **settings}
+    pinned = {PIX2PIX: PAIRS, PATCHGAN: HEARTS, DCGAN: CLASSES, LUNG: SCANS}[bundle]
+    given = {**pinned, "dataset_dir": "{files}", **settings}
     if bundle == PATCHGAN:
         given["store_dir"] = "{files}/../store"
     keys = ("image", "class" if bundle == DCGAN else "label")

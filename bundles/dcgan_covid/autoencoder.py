@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from common.data.datasets import ImageDataset
 from common.errors import UserError
+from common.inference.checkpoint import model_info
+from common.inference.prepare_batch import prediction_target_condition
+from common.metrics.baselines import mean_image
 
 SHOWN = (2, 3)
 """Sizes of a latent that can be looked at."""
@@ -75,3 +83,44 @@ def dense_stack(sizes: Sequence[int]) -> nn.Sequential:
     for source, target in pairwise(sizes):
         layers += [nn.Linear(source, target), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers[:-1])
+
+
+SHOWN_RECONSTRUCTION = 8
+MSE, MEAN_IMAGE = "mse", "mse_mean_image"
+
+
+def image_to_image(
+    batch: Mapping[str, Any],
+    device: torch.device | str | None = None,
+    non_blocking: bool = False,
+    **_options: Any,
+) -> tuple[Tensor, Tensor]:
+    """A ``prepare_batch`` of MONAI's evaluators: image (B, 1, S, S) in [-1, 1] in, the same as target."""
+    image = batch["image"].to(device, non_blocking=non_blocking)
+    return image, image
+
+
+def mean_image_and_target(
+    train: ImageDataset,
+) -> Callable[[Mapping[str, Any] | Sequence[Mapping[str, Any]]], tuple[Tensor, ...]]:
+    """An ``output_transform`` for the baseline: the training set's mean image in the prediction's place."""
+    mean = mean_image(torch.from_numpy(train.images), 1)  # (1, 1, S, S)
+
+    def transform(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+        _, target, condition = prediction_target_condition(output)
+        return mean.to(target.device).expand_as(target), target, condition
+
+    return transform
+
+
+def examples(dataset: ImageDataset) -> dict[str, Tensor]:
+    """Images spread over the set: input and truth of a `common.handlers.image_logging.ImageGrid`."""
+    places = np.linspace(0, len(dataset) - 1, min(SHOWN_RECONSTRUCTION, len(dataset))).round().astype(int)
+    images = torch.from_numpy(dataset.images[places])  # (B, 1, S, S)
+    return {"latent": images, "image": images}
+
+
+def report(path: str | os.PathLike[str]) -> None:
+    """Says how good the kept model is beside the baseline, in one line."""
+    metrics = model_info(path)["metrics"]
+    print(f"{path}: validation MSE {metrics[MSE]:.4f}, of the mean training image {metrics[MEAN_IMAGE]:.4f}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from common.data.phantoms import ensure_phantoms
+from common.data.phantoms.writing import ensure_phantoms
 
 PATIENTS = 16
 SHAPE = (128, 128, 32)

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bundles.patchgan_cardiac.networks import PatchGridDiscriminator
-from common.inference.outputs import prediction_target_condition
+from common.inference.prepare_batch import prediction_target_condition
 from common.networks.discriminators import Critique
-from common.training.batches import prepare_batch
 from common.training.precision import Precision
+from common.training.trainer import prepare_batch
 
 SURE = 6.0
 """Logit of the true class in a real pair, 0 for the others: with 7 classes a probability of 0.98.

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.networks.blocks import NONE, ClassEncoding, drawn_noise, norm_layer, textured, upsampling
 from common.networks.discriminators import Critique
-from common.networks.encoding import ClassEncoding
-from common.networks.norms import NONE, norm_layer
-from common.networks.texture import drawn_noise, textured
-from common.networks.upsampling import upsampling
 
 SLOPE = 0.2  # of the LeakyReLUs
 LAYERS = 5  # of the discriminator
@@ -37,7 +34,7 @@ class HeartGenerator(nn.Module):
     ========================= ============ ============
 
     Args:
-        classes, encoding: of the label, see `common.networks.encoding`.
+        classes, encoding: of the label, see `common.networks.blocks`.
         out_channels: 1 for the image; more for logits beside it.
         skips: whether the steps up see the steps down of their size, as in a U-Net.
         up: ``transposed`` convolution of 4 x 4 and stride 2; ``transposed_conv``, that and a convolution of
@@ -47,10 +44,10 @@ class HeartGenerator(nn.Module):
         head: channels before the last convolution; 0 for ``width / 8``, with which the published parameter
             count is met, or ``out_channels`` where that is more. With more of them the net learns the range
             of the image in fewer iterations: an update moves each weight by no more than the learning rate.
-        noise: channels of noise beside the label (`common.networks.texture.DrawnNoise`), from which the
+        noise: channels of noise beside the label (`common.networks.blocks.DrawnNoise`), from which the
             network makes fine texture, another in every picture; 0 as published.
         texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
-        norm: see `common.networks.norms.norm_layer`; the paper's is ``batch``.
+        norm: see `common.networks.blocks.norm_layer`; the paper's is ``batch``.
     """
 
     def __init__(
@@ -145,11 +142,11 @@ class PatchGridDiscriminator(nn.Module):
     the first, which has no norm, and the last, which has neither.
 
     Args:
-        classes, encoding: of the condition, see `common.networks.encoding`.
+        classes, encoding: of the condition, see `common.networks.blocks`.
         image_channels: channels of what is judged.
         width: channels of the first layer.
         downsamplings: how many of the layers have stride 2: the first ones.
-        norm: see `common.networks.norms.norm_layer`; the paper's is ``batch``. A gradient penalty needs any
+        norm: see `common.networks.blocks.norm_layer`; the paper's is ``batch``. A gradient penalty needs any
             other.
     Raises:
         UserError: more downsamplings than the last layer leaves, or no such norm.

@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from common.errors import UserError
-from common.networks.norms import norm_layer
-from common.networks.spade import SpadeGenerator
-from common.networks.texture import drawn_noise, textured
-from common.networks.upsampling import upsampling
+from common.networks.blocks import drawn_noise, norm_layer, textured, upsampling
+from common.networks.generators import SpadeGenerator
 
 __all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
 
@@ -28,9 +26,9 @@ class UnetGenerator(nn.Module):
         noise_at_inference: keep that dropout on in eval mode, as Isola et al. do, for varied samples.
         upsample: "transposed" convolution as published, or "resize" (nearest, then convolution), which
             leaves no checkerboard (Odena et al. 2016).
-        norm: see `common.networks.norms.norm_layer`. Isola et al. normalise by the statistics of the image
+        norm: see `common.networks.blocks.norm_layer`. Isola et al. normalise by the statistics of the image
             that is drawn: at batch 1 that is ``instance``. ``batch`` draws with running averages instead.
-        noise: channels of noise that the net sees beside the mask (`common.networks.texture.DrawnNoise`): it
+        noise: channels of noise that the net sees beside the mask (`common.networks.blocks.DrawnNoise`): it
             makes fine texture of it, another in every picture; 0 for none, as published. A mask is flat
             almost everywhere, and convolutions can draw no vessels from what is flat.
         texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.

@@ -10,17 +10,60 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data.duplicates import connected, same_slice_groups
-from common.data.folders import files_by_stem, paired_files
-from common.data.layouts import PHANTOM_MARKER, detect_layout, expand, find_samples, pattern_of
-from common.data.patients import header_patient, is_dicom, names_patient, patient_of, series_of, whose
-from common.data.persons import keep_scans_together
-from common.data.pictures import PICTURE_SUFFIXES
+from common.data.image_io import PICTURE_SUFFIXES
+from common.data.layouts import (
+    PHANTOM_MARKER,
+    detect_layout,
+    expand,
+    files_by_stem,
+    find_samples,
+    paired_files,
+    pattern_of,
+)
+from common.data.near_duplicates import connected, same_slice_groups
+from common.data.patients import (
+    header_patient,
+    is_dicom,
+    keep_scans_together,
+    names_patient,
+    patient_of,
+    series_of,
+    whose,
+)
 from common.data.samples import Sample, stem, with_hu_offset
-from common.data.severity import SEVERITIES, lung_slices
-from common.data.volume_files import VOLUME_SUFFIXES, is_volume
-from common.data.volumes import open_volume
+from common.data.volume_io import VOLUME_SUFFIXES, is_volume, open_volume
 from common.errors import UserError
+
+SEVERITIES = ("none", "mild", "moderate", "severe")
+MILD, MODERATE = 0.05, 0.15
+"""Largest share of a slice's lung that lesions cover in ``mild`` and ``moderate``.
+
+Radiological scores have their first step at 5 % as well (Pan et al. 2020); 15 % parts the phantoms' other
+slices about 2 to 1.
+"""
+LEAST_LUNG = 0.05
+"""Slices with a smaller share of lung are left out: shoulders, and the abdomen below."""
+
+
+def severity_of(share: float) -> str:
+    """The class of a slice by the share of its lung, 0 to 1, that lesions cover."""
+    if share <= 0:
+        return SEVERITIES[0]
+    return SEVERITIES[1] if share < MILD else SEVERITIES[2] if share < MODERATE else SEVERITIES[3]
+
+
+def lung_slices(lung: np.ndarray, lesion: np.ndarray, least: float = LEAST_LUNG) -> dict[int, str]:
+    """The slices that show lung, each with its severity.
+
+    Args:
+        lung, lesion: label maps (H, W, D); lung is wherever the first is not 0, lesion wherever both are not.
+        least: smallest share of a slice that must be lung.
+    """
+    areas = (lung > 0).sum((0, 1))  # (D,)
+    ill = ((lesion > 0) & (lung > 0)).sum((0, 1))  # (D,)
+    shown = np.flatnonzero(areas >= max(1.0, least * lung.shape[0] * lung.shape[1]))
+    return {int(index): severity_of(ill[index] / areas[index]) for index in shown}
+
 
 LUNG_LABELS = Path("labels") / "lung"
 ALL, AUTO, PREFERRED = "all", "auto", "covid"
@@ -133,7 +176,7 @@ def one_folder(folder: Path, patient_pattern: str | None = None) -> ImageSet:
 
 
 def phantom_slices(folder: Path, patient_pattern: str | None = None) -> ImageSet:
-    """The phantoms' slices with lung; classes are severities, see `common.data.severity`."""
+    """The phantoms' slices with lung; classes are severities, see `common.data.image_layouts`."""
     samples: list[Sample] = []
     lungs = files_by_stem(folder / LUNG_LABELS)
     for image, mask in paired_files(folder, folder / "masks"):

@@ -7,19 +7,169 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from common.data.beside import EXPECTED, has_labels_beside, labels_beside
-from common.data.duplicates import near_duplicate_groups
-from common.data.folders import MASK_FOLDERS, image_files, paired_files
-from common.data.patients import SLICE_PATTERN, patient_of
-from common.data.persons import keep_scans_together
+from common.data.image_io import PICTURE_SUFFIXES
+from common.data.near_duplicates import near_duplicate_groups
+from common.data.patients import SLICE_PATTERN, keep_scans_together, patient_of
 from common.data.samples import Sample, stem
-from common.data.volume_files import is_volume
-from common.data.volumes import volume_depth
+from common.data.volume_io import META_SUFFIXES, NIFTI_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
 from common.errors import UserError
+
+# "X_label", "X_gt", "X_seg", or "label" alone in a folder with one image.
+_LABEL = re.compile(r"(?:(?P<base>.+)[_-])?(?:labels?|gt|seg|segmentation|mask)", re.IGNORECASE)
+IMAGE_ENDINGS = ("", "_image", "_img", "_ct")
+EXPECTED = "NAME.nii.gz and NAME_label.nii.gz (or _gt, _seg; NAME_image and NAME_label)"
+
+
+class _Pair(NamedTuple):
+    """Two files of one name; the name is empty where the label's file is called ``label`` only."""
+
+    image: Path
+    label: Path
+    name: str
+
+
+def without_ending(name: str) -> str:
+    """The name of a label file without what says that it is one; a file called ``label`` only keeps that."""
+    match = _LABEL.fullmatch(name)
+    return match["base"] if match and match["base"] else name
+
+
+def has_labels_beside(folder: Path) -> bool:
+    """Whether any volume below ``folder`` is named like a label."""
+    return any(_LABEL.fullmatch(stem(file)) for file in _volume_files(folder))
+
+
+def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Sample]:
+    """One record for each label below ``folder``; images without label are left out.
+
+    Where names come again in several folders (``case1/ct.nii.gz``, ``case2/ct.nii.gz``) the folder's name is
+    the patient and goes before the file's.
+
+    Args:
+        folder: searched to any depth; hidden files and folders are left out.
+        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
+    Raises:
+        UserError: no labels at all, or a label without its image.
+    """
+    pairs = sorted(_pairs(folder))
+    if not pairs:
+        raise UserError(f"{folder}: no image has a label beside it; expected {EXPECTED}")
+    times = Counter(stem(pair.image) for pair in pairs)
+    return [_record(pair, times[stem(pair.image)] > 1, patient_pattern) for pair in pairs]
+
+
+def _record(pair: _Pair, repeated: bool, pattern: str | None) -> Sample:
+    case = pair.image.parent.name
+    name = case if repeated or not pair.name else pair.name
+    patient = patient_of(pair.image, pattern, name)
+    return Sample(pair.image, pair.label, patient, group=case if repeated else "")
+
+
+def _pairs(folder: Path) -> Iterator[_Pair]:
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for file in _volume_files(folder):
+        known = folders[file.parent].setdefault(stem(file), file)
+        if known != file:
+            raise UserError(f"{file}: {known.name} beside it has the same name; keep one of the two")
+    for files in folders.values():
+        labels = {name: match for name in files if (match := _LABEL.fullmatch(name))}
+        images = {name: file for name, file in files.items() if name not in labels}
+        for name, match in labels.items():
+            base = match["base"] or ""
+            yield _Pair(_image_of(files[name], base, images), files[name], base)
+
+
+def _image_of(label: Path, base: str, images: dict[str, Path]) -> Path:
+    """The image that ``label`` belongs to among those beside it."""
+    named = [images[base + ending] for ending in IMAGE_ENDINGS if base + ending in images]
+    found = named[:1] if base else list(images.values())
+    if len(found) != 1:
+        raise UserError(f"{label}: label without image, {len(found)} fit beside it; expected {EXPECTED}")
+    return found[0]
+
+
+def _volume_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+        if not hidden and path.name.lower().endswith((*NIFTI_SUFFIXES, *META_SUFFIXES)) and path.is_file():
+            yield path
+
+
+MASK_FOLDERS = ("masks", "labels")
+
+
+def paired_files(
+    folder: Path, masks_folder: Path | None = None, images_folder: str = "images"
+) -> list[tuple[Path, Path]]:
+    """(image, mask) paths with equal stems, sorted by stem.
+
+    Args:
+        folder: holds the images' folder.
+        masks_folder: where the masks are; None for the first of `MASK_FOLDERS` that exists.
+        images_folder: the images' folder in ``folder``.
+    Raises:
+        UserError: a folder is missing, no pairs, or a file without its partner.
+    """
+    if masks_folder is None:
+        places = (folder / name for name in MASK_FOLDERS)
+        masks_folder = next((place for place in places if place.is_dir()), folder / "masks")
+    images, masks = files_by_stem(folder / images_folder), files_by_stem(masks_folder)
+    if not images and not masks:
+        raise UserError(
+            f"{folder}: no images in {images_folder}/ and no masks in {masks_folder.name}/; "
+            "put equal names into both"
+        )
+    _check_partners(images, masks, masks_folder, "image", "mask")
+    _check_partners(masks, images, folder / images_folder, "mask", "image")
+    return [(images[name], masks[name]) for name in sorted(images)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Picture files, volumes and series folders in ``folder``, sorted by name; hidden files are left out.
+
+    Raises:
+        UserError: the folder is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; a data set has images/ and masks/ with equal file names")
+    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
+    found = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return sorted(file for file in found if file.name.lower().endswith(known) or file.is_dir())
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """`image_files` by their name without suffix.
+
+    Raises:
+        UserError: the folder is missing, or two files differ in their suffix alone.
+    """
+    files: dict[str, Path] = {}
+    for file in image_files(folder):
+        if stem(file) in files:
+            raise UserError(
+                f"{file}: {files[stem(file)].name} beside it has the same name; keep one of the two"
+            )
+        files[stem(file)] = file
+    return files
+
+
+def _check_partners(
+    files: dict[str, Path], partners: dict[str, Path], partner_folder: Path, what: str, partner: str
+) -> None:
+    lonely = sorted(files.keys() - partners.keys())
+    if lonely:
+        more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+        raise UserError(
+            f"{files[lonely[0]]}: {what} without {partner}{more}; "
+            f"add {partner_folder / lonely[0]}.* or remove the {what}"
+        )
+
 
 PHANTOM_MARKER = "phantom.json"
 PROVENANCE = "provenance.json"
@@ -126,7 +276,7 @@ def image_mask_folders(folder: Path, patient_pattern: str | None = None) -> list
 
 
 def pattern_of(folder: Path, patient_pattern: str | None) -> str | None:
-    """The user's pattern; else `SLICE_PATTERN` for a folder that `common.data.harmonise` made."""
+    """The user's pattern; else `SLICE_PATTERN` for a folder that `common.data.merge_datasets` made."""
     prepared = patient_pattern is None and (folder / PROVENANCE).is_file()
     return SLICE_PATTERN if prepared else patient_pattern
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from common.data.samples import stem
-from common.data.volume_files import (
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from common.data.near_duplicates import SAME_SLICE_CORRELATION, scan_groups
+from common.data.samples import Sample, stem
+from common.data.volume_io import (
     DICOM_SUFFIXES,
     META_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -18,7 +27,7 @@ from common.data.volume_files import (
 )
 from common.errors import UserError
 
-# Names that `common.data.harmonise` writes, PATIENT_NUMBER; what is made of one, PATIENT_NUMBER_variant02.
+# Names that `common.data.merge_datasets` writes: PATIENT_NUMBER, and PATIENT_NUMBER_variant02 made of it.
 SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+(?:_variant\d+)?$"
 
 # Identifiers of public sets (BIDS; LIDC-IDRI, TCGA and other TCIA collections) and DICOM's own, anywhere.
@@ -160,7 +169,7 @@ def _header(file: Path) -> dict[str, str]:
     """Whose a DICOM file is; empty values where it does not say so or cannot be read."""
     tags = ["PatientID", "SeriesInstanceUID"]
     try:
-        import pydicom  # shared bundles do without, until a file needs it
+        import pydicom
 
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except Exception:  # whoever reads the voxels says what is wrong with it
@@ -193,3 +202,91 @@ def _cut(text: str, ending: re.Pattern[str]) -> str:
     nameless = not rest or _WORD.fullmatch(rest)
     needs_number = ending is _SERIES and not re.search(r"\d", rest)
     return text if nameless or needs_number else rest
+
+
+logger = logging.getLogger(__name__)
+ROWS_AT_ONCE = 1024
+LEAST_SLICES = 8
+"""With fewer nothing is said of a set's names."""
+MANY = 0.5
+"""Share of slices that would be patients of their own, from which on they are looked at."""
+SPLITS_FILE = "splits.json"
+
+S = TypeVar("S", bound=Sample)
+
+
+def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None = None) -> list[S]:
+    """The records with `Sample.person` set where most slices would be patients of their own.
+
+    Slices whose names tell no patient (``0012.png``, ``IMG0012.png``) lie in the order of their scans, so
+    those that `common.data.near_duplicates.scan_groups` finds alike are taken for one person's. One line
+    warns of it and names three examples. A folder with a ``splits.json`` of its own is left alone.
+
+    Args:
+        records: one a file, of slices or volumes.
+        folder: the data set's.
+        pattern: what their patients were told by, see `common.data.patients.whose`.
+    Raises:
+        UserError: a slice is unreadable.
+    """
+    slices = [record for record in records if not is_volume(record.image) or is_single_slice(record.image)]
+    times = Counter(record.patient for record in slices)
+    alone = {
+        record.image
+        for record in slices
+        if times[record.patient] == 1 and not record.person and not whose(record.image, pattern).told
+    }
+    few = len(slices) < LEAST_SLICES or len(alone) < MANY * len(slices)
+    if few or (folder / SPLITS_FILE).is_file():
+        return list(records)
+    ordered = sorted((record for record in slices if record.image in alone), key=_natural)
+    groups = scan_groups(ordered)
+    first: dict[int, str] = {}
+    persons = {r.image: first.setdefault(group, r.patient) for r, group in zip(ordered, groups, strict=True)}
+    shown = [ordered[len(ordered) * place // 3] for place in range(3)]
+    logger.warning(
+        "%s: most slices would be patients of their own (%s); neighbours that look alike are kept "
+        "together, %d slices as %d patients; say whose they are with --patient_pattern or splits.json",
+        folder,
+        ", ".join(f"{record.image.name} -> {record.patient}" for record in shown),
+        len(ordered),
+        len(first),
+    )
+    return [replace(r, person=persons[r.image]) if r.image in persons else r for r in records]
+
+
+def _natural(record: Sample) -> list[tuple[int, str]]:
+    """Sorts 9 before 10."""
+    parts = re.findall(r"\d+|\D+", record.image.as_posix())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.ndarray) -> list[Sample]:
+    """The samples with `Sample.person` set where patients of different sets show the same slice.
+
+    Args:
+        samples: slices of all sets.
+        sets: the set of each sample; slices of one set are never compared (their patient ids are known).
+        thumbnails: (N, T * T), see `common.data.near_duplicates`.
+    """
+    patients = sorted({sample.patient for sample in samples})
+    position = {patient: index for index, patient in enumerate(patients)}
+    patient_of = np.array([position[sample.patient] for sample in samples])
+    pairs = _alike(np.unique(sets, return_inverse=True)[1], thumbnails)  # (2, M)
+    first, second = patient_of[pairs]
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(patients),) * 2)
+    groups = connected_components(graph, directed=False)[1]
+    # Each group is named after its first patient.
+    names = {int(group): patients[index] for index, group in reversed(list(enumerate(groups)))}
+    return [replace(sample, person=names[int(groups[position[sample.patient]])]) for sample in samples]
+
+
+def _alike(sets: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+    """Index pairs (2, M) of slices from different sets that show the same."""
+    found = [np.empty((2, 0), dtype=np.int64)]
+    for start in range(0, len(thumbnails), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        alike = (thumbnails[rows] @ thumbnails.T >= SAME_SLICE_CORRELATION) & (sets[rows, None] != sets)
+        here, there = np.nonzero(alike)
+        found.append(np.stack([here + start, there]))
+    return np.concatenate(found, axis=1)

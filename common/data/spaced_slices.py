@@ -8,9 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from common.data.lungs.segmentation import segment_lungs
+from common.data.lung_segmentation import segment_lungs
 from common.data.samples import AnySample
-from common.data.volumes import Volume, open_volume
+from common.data.volume_io import Volume, open_volume
 from common.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -2,14 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+import gzip
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from PIL import Image
+from torch import Tensor, nn
 
 from common.errors import UserError
-from common.explorer.layers import DenseLayer
+from common.provenance import SHEET
+
+ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")
+# They change no value of a vector that is decoded.
+WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Flatten, nn.Unflatten)
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """``activation(weight @ x + bias)``.
+
+    Args:
+        weight: (outputs, inputs) float32.
+        bias: (outputs,) float32.
+        activation: one of `ACTIVATIONS`.
+        slope: of the negative side, for ``leaky_relu`` only.
+
+    Raises:
+        ValueError: the arrays do not fit together or the activation is unknown.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    activation: str = "linear"
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
+            raise ValueError(f"weight {self.weight.shape} and bias {self.bias.shape} are no dense layer")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def inputs(self) -> int:
+        return int(self.weight.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        return int(self.weight.shape[0])
+
+
+def dense_layers(network: nn.Module) -> list[DenseLayer]:
+    """The dense layers of a `torch.nn.Sequential` (nested ones too) of Linear layers and activations.
+
+    Batch normalisation behind a Linear layer is folded into it, with its running statistics. Dropout and
+    modules that only change shapes are left out.
+
+    Raises:
+        ValueError: another kind of module, or one that does not follow a Linear layer.
+    """
+    layers: list[DenseLayer] = []
+    for module in _leaves(network):
+        if isinstance(module, nn.Linear):
+            layers.append(_linear(module))
+        elif not isinstance(module, WITHOUT_EFFECT):
+            if not layers or layers[-1].activation != "linear":
+                raise ValueError(f"{type(module).__name__} does not follow a Linear layer")
+            layers[-1] = _extended(layers[-1], module)
+    return layers
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    if not isinstance(module, nn.Sequential):
+        yield module
+        return
+    for child in module:
+        yield from _leaves(child)
+
+
+def _linear(module: nn.Linear) -> DenseLayer:
+    weight = _numpy(module.weight).astype(np.float32)
+    bias = np.zeros(len(weight)) if module.bias is None else _numpy(module.bias)
+    return DenseLayer(weight, bias.astype(np.float32))
+
+
+def _extended(layer: DenseLayer, module: nn.Module) -> DenseLayer:
+    """The layer with what follows it."""
+    if isinstance(module, nn.BatchNorm1d):
+        return _normalised(layer, module)
+    if isinstance(module, nn.LeakyReLU):
+        return replace(layer, activation="leaky_relu", slope=float(module.negative_slope))
+    names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+    if type(module) not in names:
+        raise ValueError(f"{type(module).__name__} cannot be decoded in a page")
+    return replace(layer, activation=names[type(module)])
+
+
+def _normalised(layer: DenseLayer, module: nn.BatchNorm1d) -> DenseLayer:
+    """Batch normalisation is a scale and a shift once it no longer learns."""
+    if module.running_mean is None or module.running_var is None:
+        raise ValueError("batch normalisation without running statistics cannot be folded")
+    scale = 1 / np.sqrt(_numpy(module.running_var) + module.eps)
+    bias = (layer.bias - _numpy(module.running_mean)) * scale
+    if module.affine:
+        scale = scale * _numpy(module.weight)
+        bias = bias * _numpy(module.weight) + _numpy(module.bias)
+    weight = layer.weight * scale[:, None]
+    return replace(layer, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
+
 
 MOST_POINTS = 5000
 MOST_CLASSES = 6
@@ -124,3 +233,152 @@ def _check_decoder(explorer: Explorer) -> None:
 def _require(condition: bool | np.bool_, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+LEVELS = 127
+# Rounding errors grow on their way through the layers that follow. The first ones are tiny: they stay exact.
+KEPT_EXACT = 16_384
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A dense layer whose weight is ``values * scales[:, None]``.
+
+    ``values`` is (outputs, inputs), int8 in [-127, 127] or float32 with scales of one; ``scales`` and
+    ``bias`` are (outputs,) float32.
+    """
+
+    values: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    activation: str
+    slope: float
+
+
+def pack(layer: DenseLayer) -> PackedLayer:
+    """The layer as it travels in the page: int8, but float32 up to 16384 weights."""
+    if layer.weight.size <= KEPT_EXACT:
+        values, scales = layer.weight.astype(np.float32), np.ones(layer.outputs, np.float32)
+    else:
+        values, scales = quantised(layer.weight)
+    return PackedLayer(values, scales, layer.bias.astype(np.float32), layer.activation, layer.slope)
+
+
+def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(outputs, inputs) -> int8 values and float32 scales (outputs,): symmetric, each row over its range."""
+    largest = np.abs(weight).max(axis=1)
+    scales = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    values = np.rint(weight / scales[:, None]).clip(-LEVELS, LEVELS).astype(np.int8)
+    return values, scales
+
+
+def as_travelled(layers: Sequence[DenseLayer]) -> list[DenseLayer]:
+    """The layers as the page has them: with weights that went through `pack`."""
+    packed = [pack(layer) for layer in layers]
+    weights = [part.values.astype(np.float32) * part.scales[:, None] for part in packed]
+    return [replace(layer, weight=weight) for layer, weight in zip(layers, weights, strict=True)]
+
+
+LONGEST_SIDE = 16_384  # pixels; browsers on phones decode no longer ones
+QUALITY = 88
+
+
+def square_sheet(pictures: np.ndarray) -> tuple[np.ndarray, int]:
+    """(N, T, T) -> a sheet (R * T, C * T), filled row by row, about square, and its columns C."""
+    count, side = pictures.shape[:2]
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, side, side), np.uint8)
+    grid[:count] = pictures
+    return grid_sheet(grid.reshape(rows, columns, side, side)), columns
+
+
+def grid_sheet(pictures: np.ndarray) -> np.ndarray:
+    """(R, C, T, T) -> (R * T, C * T)."""
+    rows, columns, side, _ = pictures.shape
+    return pictures.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)  # (R, T, C, T) -> (R T, C T)
+
+
+def jpeg(sheet: np.ndarray) -> bytes:
+    """A grey picture (H, W) uint8 as JPEG.
+
+    Raises:
+        UserError: it is wider or higher than browsers decode.
+    """
+    if max(sheet.shape) > LONGEST_SIDE:
+        size = " x ".join(map(str, sheet.shape))
+        raise UserError(f"explorer: pictures of {size} pixels together; take fewer or smaller ones")
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="JPEG", quality=QUALITY, optimize=True, comment=SHEET)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Payload:
+    """``description`` is plain JSON data; ``blocks`` are named base64 texts that it speaks of."""
+
+    description: dict[str, Any]
+    blocks: dict[str, str]
+
+
+def packed(explorer: Explorer) -> Payload:
+    """All of the explorer; arrays are little-endian and gzipped, pictures are JPEG sheets."""
+    layers = [pack(layer) for layer in explorer.decoder]
+    sheet, columns = square_sheet(explorer.thumbnails)
+    description = {
+        "title": explorer.title,
+        "notes": explorer.notes,
+        "dimensions": explorer.dimensions,
+        "classNames": list(explorer.class_names),
+        "classes": explorer.classes.tolist(),
+        "names": list(explorer.names),
+        "thumbnails": {"size": explorer.thumbnails.shape[1], "columns": columns},
+        "imageSize": explorer.image_size,
+        "valueRange": [float(value) for value in explorer.value_range],
+        "layers": [_layer_description(layer) for layer in layers],
+        "atlas": None if explorer.atlas is None else _atlas_description(explorer.atlas),
+    }
+    blocks = {"points": _array(explorer.points.astype(np.float32)), "thumbnails": _base64(jpeg(sheet))}
+    blocks.update(_layer_blocks(layers))
+    if explorer.atlas is not None:
+        blocks["atlas"] = _base64(jpeg(grid_sheet(explorer.atlas.samples)))
+    return Payload(description, blocks)
+
+
+def _layer_description(layer: PackedLayer) -> dict[str, Any]:
+    outputs, inputs = layer.values.shape
+    return {
+        "inputs": inputs,
+        "outputs": outputs,
+        "type": layer.values.dtype.name,
+        "activation": layer.activation,
+        "slope": layer.slope,
+    }
+
+
+def _atlas_description(atlas: Atlas) -> dict[str, Any]:
+    rows, columns, size, _ = atlas.samples.shape
+    return {
+        "rows": rows,
+        "columns": columns,
+        "size": size,
+        "corners": list(atlas.corners),
+        "notes": atlas.notes,
+    }
+
+
+def _layer_blocks(layers: Iterable[PackedLayer]) -> dict[str, str]:
+    return {
+        f"layer{index}-{part}": _array(getattr(layer, part))
+        for index, layer in enumerate(layers)
+        for part in ("values", "scales", "bias")
+    }
+
+
+def _array(values: np.ndarray) -> str:
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return _base64(gzip.compress(little.tobytes(), mtime=0))  # no time inside: the same data, the same file
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -22,5 +22,3 @@ All of them work at ITERATION_COMPLETED, "every N epochs" too (at the last itera
 EPOCH_COMPLETED they could come after a resume file of that iteration; a run killed between the two would
 never make up for them.
 """
-
-from __future__ import annotations

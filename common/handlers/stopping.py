@@ -1,10 +1,18 @@
-"""Ends a run early so that it can go on later as if it had never stopped."""
+"""A limit on the time a run may take."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakKeyDictionary
+
 from ignite.engine import Engine, Events
 
-from common.handlers.readings import epoch_due
+from common.handlers.engine_state import epoch_due
+from common.training.distributed import any_rank
 
 
 def stop_after_iteration(engine: Engine) -> None:
@@ -18,3 +26,103 @@ def stop_after_iteration(engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED(once=engine.state.epoch), lambda: engine.terminate())
     else:
         engine.terminate()
+
+
+SECONDS = 60.0  # per minute
+
+logger = logging.getLogger(__name__)
+
+
+class TimeBudget:
+    """Ends the run cleanly when its time is spent; the time of earlier, resumed parts counts.
+
+    Args:
+        cpu_minutes: CPU time of this process (all its threads, without loader workers); None for no limit.
+        wall_minutes: time on the clock while training; None for no limit.
+    """
+
+    def __init__(self, cpu_minutes: float | None = None, wall_minutes: float | None = None) -> None:
+        self.cpu_minutes, self.wall_minutes = cpu_minutes, wall_minutes
+        self.cpu_spent = self.wall_spent = 0.0  # seconds of earlier parts
+        self._marks = _clocks()
+        self._running = False
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before the resume file's saver, so that the file holds the time of this iteration too."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+        engine.add_event_handler(Events.COMPLETED, self._stop)
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Seconds of (CPU, wall-clock) time used so far, earlier parts included."""
+        if not self._running:
+            return self.cpu_spent, self.wall_spent
+        cpu, wall = _clocks()
+        return self.cpu_spent + cpu - self._marks[0], self.wall_spent + wall - self._marks[1]
+
+    def _start(self, engine: Engine) -> None:
+        self._marks, self._running = _clocks(), True
+        if self._is_spent(engine):
+            engine.terminate()
+
+    def _stop(self, engine: Engine) -> None:
+        (self.cpu_spent, self.wall_spent), self._running = self.spent, False
+
+    def _check(self, engine: Engine) -> None:
+        if self._is_spent(engine):
+            stop_after_iteration(engine)
+
+    def _is_spent(self, engine: Engine) -> bool:
+        if self.cpu_minutes is None and self.wall_minutes is None:
+            return False
+        cpu, wall = (seconds / SECONDS for seconds in self.spent)
+        spent = any_rank(_exceeds(cpu, self.cpu_minutes) or _exceeds(wall, self.wall_minutes))
+        if spent:
+            logger.info(
+                "time budget spent at iteration %d: %.1f CPU minutes, %.1f minutes",
+                engine.state.iteration,
+                cpu,
+                wall,
+            )
+        return spent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds used so far."""
+        cpu, wall = self.spent
+        return {"cpu_seconds": cpu, "wall_seconds": wall}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Counts on from ``state_dict``'s seconds."""
+        self.cpu_spent, self.wall_spent = float(state["cpu_seconds"]), float(state["wall_seconds"])
+
+
+def _clocks() -> tuple[float, float]:
+    return time.process_time(), time.monotonic()
+
+
+def _exceeds(spent: float, limit: float | None) -> bool:
+    return limit is not None and spent >= limit
+
+
+_CALLBACKS: WeakKeyDictionary[Engine, list[Callable[[], None]]] = WeakKeyDictionary()
+
+
+def on_exception(engine: Engine, callback: Callable[[], None]) -> None:
+    """Calls ``callback`` when a run of ``engine`` ends with an exception, which is then raised on.
+
+    Ignite swallows an exception as soon as one handler for it is attached, and a handler that raises it
+    again keeps the later ones from running. So an engine gets one such handler, which calls all callbacks and
+    then raises. Ignite asks twice for an error in the middle of an epoch: callbacks must bear a second call.
+    """
+    if engine not in _CALLBACKS:
+        _CALLBACKS[engine] = []
+        engine.add_event_handler(Events.EXCEPTION_RAISED, _close_and_raise)
+    _CALLBACKS[engine].append(callback)
+
+
+def _close_and_raise(engine: Engine, error: BaseException) -> None:
+    with ExitStack() as stack:  # all of them, even where one fails, as on a full disk
+        for callback in reversed(_CALLBACKS[engine]):
+            stack.callback(callback)
+        raise error

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.data.labels import class_count, is_condition_image
 from common.errors import UserError
-from common.metrics.labels import class_count, is_condition_image
-from common.random import generator
+from common.rng import generator
 
 OVERLAP_SIZE = 64  # masks are compared at this size: enough for retrieval, small for large sets
 CHUNK = 64  # labels made small at once

@@ -18,7 +18,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from common.random import generator
+from common.rng import generator
 
 LEVEL = 0.95
 FEWEST = 3
@@ -41,7 +41,7 @@ class Value:
         n: images.
         patients: that the interval is over; of two sets the fewer. None where images are independent.
         p_zero: two-sided p-value of Student's test that the true value is 0; NaN where there is no interval.
-            Of use for differences, see `common.metrics.comparison.holm`.
+            Of use for differences, see `common.metrics.paired_comparison.holm`.
     """
 
     mean: float

@@ -18,11 +18,10 @@ import torch
 from ignite.metrics import Metric
 from torch import Tensor, nn
 
+from common.data.labels import structure_mask
 from common.metrics.faithfulness import contrast_parts, faithfulness, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor
-from common.metrics.fid import moments_distance
-from common.metrics.labels import structure_mask
-from common.metrics.statistics import StreamingMoments
+from common.metrics.fid import StreamingMoments, moments_distance
 
 Batch = Sequence[Any]  # (pred, image, label)
 
@@ -128,7 +127,7 @@ class StructureFaithfulness(Metric):
 
 
 class ImageMean(Metric):
-    """The mean over images of a function (pred, image) -> (B,), such as `common.metrics.images.ssim`."""
+    """The mean over images of a function (pred, image) -> (B,), as `common.metrics.image_quality.ssim`."""
 
     def __init__(
         self,

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.kid import Discrepancy, KernelSum, Patients
-from common.metrics.neighbours import nearest_squared
-from common.metrics.pairs import Block, Pairs, Visit, owners_of
+from common.metrics.nearest_neighbors import Block, Pairs, Visit, nearest_squared, owners_of
 
 NEIGHBOURS = 5  # Naeem et al. 2020; Kynkaanniemi et al. 2019 take 3 with many more images
 

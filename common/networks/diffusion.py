@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from common.errors import UserError
-from common.networks.texture import DrawnNoise
+from common.networks.blocks import DrawnNoise
 
 PREDICTIONS = ("v_prediction", "epsilon", "sample")
 SCHEDULES = ("cosine", "scaled_linear_beta", "linear_beta", "sigmoid_beta")

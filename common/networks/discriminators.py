@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils.parametrizations import spectral_norm
 
-from common.networks.norms import monai_norm
+from common.networks.blocks import monai_norm
 
 
 class Critique(NamedTuple):

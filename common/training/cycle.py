@@ -5,12 +5,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss
-from common.training.image_pool import ImagePool
+from common.rng import generator
+from common.training import distributed
 from common.training.steps import Context, DiscriminatorStep, Step
+
+
+class ImagePool:
+    """A history of generated images: a discriminator is shown half of them old (Zhu et al. 2017, section 4).
+
+    While the pool is not full, each image goes in and is shown. After that each is shown with probability one
+    half; else it takes the place of a drawn one, and that one is shown. What is drawn for the k-th image of a
+    process follows from (seed, name, rank, k) alone.
+
+    Args:
+        size: images in the pool; 0 shows the new ones always.
+        seed: the run's seed.
+        name: tells two pools of a run apart.
+    Raises:
+        UserError: a negative size.
+    """
+
+    def __init__(self, size: int = 50, seed: int = 0, name: str = "pool") -> None:
+        if size < 0:
+            raise UserError(f"pool_size {size}: give 0 for no pool, or the number of images")
+        self.size, self.seed, self.name = size, seed, name
+        self.images: list[Tensor] = []
+        self.seen = 0
+
+    def query(self, images: Tensor) -> Tensor:
+        """Takes new images (B, C, H, W), without gradients, and gives as many to show."""
+        if self.size == 0:
+            return images
+        return torch.stack([self._exchange(image) for image in images.detach()])
+
+    def _exchange(self, image: Tensor) -> Tensor:
+        draw = generator(self.seed, self.name, distributed.rank(), self.seen)
+        self.seen += 1
+        if len(self.images) < self.size:
+            self.images.append(image.clone())
+            return image
+        if draw.random() < 0.5:
+            return image
+        place = int(draw.integers(self.size))
+        old, self.images[place] = self.images[place], image.clone()
+        return old.to(image.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images of every process and how many it has seen. A collective call: all processes make it."""
+        kept = [image.cpu().contiguous() for image in self.images]
+        return {"ranks": distributed.gather({"images": kept, "seen": self.seen})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``."""
+        own = state["ranks"][distributed.rank()]
+        self.images, self.seen = list(own["images"]), int(own["seen"])
+
 
 Term = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -20,7 +75,8 @@ class PooledDiscriminatorStep(DiscriminatorStep):
 
     Args:
         pool: holds images (B, C, H, W).
-        others: as `DiscriminatorStep`; unconditional.
+        penalty: coefficient of R1, the squared slope at real images; 0 for none.
+        penalty_interval, others: as `DiscriminatorStep`; unconditional.
     """
 
     def __init__(
@@ -33,12 +89,17 @@ class PooledDiscriminatorStep(DiscriminatorStep):
         discriminator: str,
         name: str,
         optimizer: str = "D",
+        penalty: float = 0.0,
+        penalty_interval: int = 1,
     ) -> None:
         super().__init__(
             adversarial,
             inputs,
             condition=None,
             real=real,
+            penalty=penalty,
+            penalty_at="real",
+            penalty_interval=penalty_interval,
             generator=generator,
             discriminator=discriminator,
             name=name,
@@ -52,12 +113,13 @@ class PooledDiscriminatorStep(DiscriminatorStep):
         return self.pool.query(super().generated(context))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pool's."""
-        return self.pool.state_dict()
+        """The pool's, and how far the penalty's interval is."""
+        return {**self.pool.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The pool's."""
-        self.pool.load_state_dict(state)
+        """The pool's, and how far the penalty's interval is."""
+        super().load_state_dict(state)
+        self.pool.load_state_dict({name: value for name, value in state.items() if name != "updates"})
 
 
 class CycleStep(Step):

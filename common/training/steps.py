@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.errors import UserError
-from common.losses.adversarial import AdversarialLoss
-from common.losses.feature_matching import feature_matching_loss
-from common.losses.gradient_penalty import gradient_penalty, zero_centred_penalty
-from common.networks.augmented import AugmentedDiscriminator
+from common.losses.adversarial import AdversarialLoss, gradient_penalty, zero_centred_penalty
+from common.losses.reconstruction import feature_matching_loss
+from common.networks.diffaugment import AugmentedDiscriminator
 from common.networks.discriminators import Critique
-from common.training.fitting import BETWEEN, check_critic, check_penalty, warn_of_tied_samples
+from common.training.shape_check import BETWEEN, check_critic, check_penalty, warn_of_tied_samples
 
 Batch = Mapping[str, Any]
 Seen = tuple[Tensor, Tensor | None]  # images and what the discriminator sees beside them
@@ -173,7 +172,7 @@ class DiscriminatorStep(Step):
         return (self.discriminator,) if self.penalty else ()
 
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-        """See `common.training.fitting.check_critic`."""
+        """See `common.training.shape_check.check_critic`."""
         discriminator, clip = networks[self.discriminator], getattr(optimizer, "weight_clip", None)
         check_critic(discriminator, self.adversarial, self.penalty, clip, self.penalty_at)
         warn_of_tied_samples(discriminator, self.penalty)
@@ -323,3 +322,65 @@ def _float32(condition: Tensor | None) -> Tensor | None:
 def _share(hits: list[Tensor]) -> Tensor:
     """The mean of boolean maps, each scale weighing the same."""
     return torch.stack([hit.float().mean() for hit in hits]).mean()
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class SupervisedStep(Step):
+    """Teaches a network to give the batch's target: a segmenter, a classifier or an autoencoder.
+
+    Args:
+        terms: losses by name, each called as ``term(prediction, target) -> scalar``; their sum weighted by
+            ``weights`` is minimised.
+        inputs: entries of the batch that the network takes.
+        target: entry with what it should give; an autoencoder's is its input.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Loss],
+        inputs: Sequence[str] = ("image",),
+        target: str = "label",
+        network: str = "G",
+        name: str = "G",
+        optimizer: str = "G",
+        weights: Mapping[str, float] | None = None,
+        repeat: int = 1,
+    ) -> None:
+        super().__init__(name, optimizer, (network,), (), weights, repeat)
+        self.terms, self.network = dict(terms), network
+        self.inputs, self.target = tuple(inputs), target
+
+    def losses(self, context: Context) -> dict[str, Tensor]:
+        """``NAME_term`` for each term."""
+        prediction = context.output(self.network, self.inputs)
+        target = context.batch[self.target]
+        return {f"{self.name}_{name}": term(prediction, target) for name, term in self.terms.items()}
+
+
+def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
+    """The same optimiser, after whose every step its weights are brought into [-bound, bound].
+
+    Its attribute ``weight_clip`` says the bound. It remembers nothing, so a resumed run needs no more than
+    the weights.
+
+    Args:
+        bound: Arjovsky et al. take 0.01; None clips nothing.
+    Raises:
+        UserError: a bound that is not above 0.
+    """
+    if bound is None:
+        return optimizer
+    if not bound > 0:
+        raise UserError(f"weight_clip {bound}: give a number above 0, or null for none")
+
+    @torch.no_grad()
+    def clip(stepped: Optimizer, *_arguments: Any) -> None:
+        for group in stepped.param_groups:
+            for weight in group["params"]:
+                weight.clamp_(-bound, bound)
+
+    optimizer.register_step_post_hook(clip)
+    optimizer.weight_clip = bound  # type: ignore[attr-defined]  # for those who ask whether a critic is bounded
+    return optimizer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -17,19 +18,141 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common.data.sampling import BatchStream
+from common.data.sampler import BatchStream
 from common.errors import UserError
+from common.networks.initialisation import misfit
 from common.training import distributed
-from common.training.batches import BatchGroups
-from common.training.batches import prepare_batch as default_prepare_batch
+from common.training.contexts import restore_rng, rng_state
 from common.training.ema import WeightAverage
-from common.training.fitting import warn_of_running_averages
-from common.training.gradients import average_gradients, frozen
+from common.training.lr_scheduler import apply_schedule
 from common.training.precision import Precision
-from common.training.rng import restore_rng, rng_state
-from common.training.schedules import apply_schedule
-from common.training.state import STATE_FORMAT, check_setting, load_each, run_setting
+from common.training.shape_check import warn_of_running_averages
 from common.training.steps import Batch, Context, Step
+
+
+class BatchGroups:
+    """Groups an endless loader's batches: an iteration takes as many as its busiest step repeats."""
+
+    def __init__(self, loader: DataLoader, size: int) -> None:
+        self.loader, self.size = loader, size
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        state = torch.get_rng_state()
+        batches = iter(self.loader)  # draws a seed for its workers, which a resumed run must not see
+        torch.set_rng_state(state)
+        while True:
+            yield [next(batches) for _ in range(self.size)]
+
+
+def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
+    """Brings every tensor of the batch to the device and layout."""
+    return {
+        name: precision.images(value) if torch.is_tensor(value) else value for name, value in batch.items()
+    }
+
+
+class WithLatent:
+    """A ``prepare_batch`` that adds ``latent`` (B, size), drawn from N(0, I), for unconditional nets.
+
+    It draws from torch's generator of the device. That generator's state travels in the resume file, so the
+    draws go on where they stopped; under several processes each draws its own.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, batch: Batch, precision: Precision) -> dict[str, Any]:
+        prepared = prepare_batch(batch, precision)
+        count = len(prepared["image"])
+        return {**prepared, "latent": torch.randn(count, self.size, device=precision.device)}
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Turns ``requires_grad`` of all parameters off within the block and restores it after.
+
+    A generator's step runs its images through the discriminator: frozen, the discriminator passes the
+    gradient on to the images without computing gradients of its own weights.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replaces each gradient by its mean over all processes, with one collective call.
+
+    Used instead of ``DistributedDataParallel``, which cannot differentiate through
+    ``torch.autograd.grad`` (gradient penalties) and wants one forward a backward; networks
+    keep their names in the state_dict.
+    """
+    distributed.average_all(p.grad for p in parameters if p.grad is not None)
+
+
+STATE_FORMAT = 1
+
+
+def run_setting(stream: BatchStream, group: int, dtype: torch.dtype) -> dict[str, Any]:
+    """What a resumed run must have in common with the one it goes on from.
+
+    Args:
+        group: batches an iteration takes.
+        dtype: the arithmetic's type.
+    """
+    return {
+        "samples": stream.length,
+        "batch_size": stream.batch_size,
+        "seed": stream.seed,
+        "processes": stream.ranks,
+        "batches per iteration": group,
+        "precision": str(dtype),
+    }
+
+
+def check_setting(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Refuses to resume with other settings.
+
+    Raises:
+        UserError: names each setting, what it was and what it is.
+    """
+    changed = [
+        f"{name} was {saved.get(name)}, is {value}"
+        for name, value in present.items()
+        if saved.get(name) != value
+    ]
+    if changed:
+        raise UserError(
+            f"cannot resume: {'; '.join(changed)}; use the run's settings or another --output_dir"
+        )
+
+
+def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    """Loads each state into the part of the same name.
+
+    Args:
+        kind: what the parts are, for the message.
+    Raises:
+        UserError: other names, or a state that does not fit.
+    """
+    if set(parts) != set(states):
+        raise UserError(
+            f"cannot resume: {kind} were {sorted(states)}, are {sorted(parts)}; use the run's configs"
+        )
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(states[name])
+        except (RuntimeError, ValueError) as error:
+            why = misfit(part, states[name]) if isinstance(part, nn.Module) else ""
+            raise UserError(
+                f"cannot resume: {kind} '{name}' differ from the saved ones{f' ({why})' if why else ''}; "
+                "use the run's configs"
+            ) from error
+
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +178,7 @@ class AdversarialTrainer(Trainer):
         train_handlers: attached in order (see `common.handlers`), on every process.
     Raises:
         UserError: a step names a network or optimiser that is not there, two steps have one name, or a step's
-            loss has no meaning with its networks (`common.training.fitting.check_critic`).
+            loss has no meaning with its networks (`common.training.shape_check.check_critic`).
     """
 
     def __init__(
@@ -68,7 +191,7 @@ class AdversarialTrainer(Trainer):
         precision: Precision,
         average: Mapping[str, WeightAverage] | None = None,
         schedulers: Mapping[str, LRScheduler] | None = None,
-        prepare_batch: Callable[[Batch, Precision], dict[str, Any]] = default_prepare_batch,
+        prepare_batch: Callable[[Batch, Precision], dict[str, Any]] = prepare_batch,
         predicts: str = "G",
         postprocessing: Callable | None = None,
         key_train_metric: dict | None = None,
@@ -244,7 +367,7 @@ def learning(updates: Sequence[tuple[Step, int]]) -> frozenset[str]:
 def _stream_of(loader: DataLoader) -> BatchStream:
     stream = loader.batch_sampler
     if not isinstance(stream, BatchStream):
-        raise UserError("train_data_loader: its batch_sampler must be a common.data.sampling.BatchStream")
+        raise UserError("train_data_loader: its batch_sampler must be a common.data.sampler.BatchStream")
     return stream
 
 

@@ -13,25 +13,33 @@ from tqdm import tqdm
 
 from common.data.intensity import WINDOWS
 from common.errors import UserError
-from common.inference.models import model_info
+from common.inference.checkpoint import model_info
 from common.metrics.features import FeatureExtractor, extractor_by_name
 from common.metrics.inception_score import Classifier
 from common.metrics.pretrained import inception_at_hand, inception_classifier
 from common.paths import repository_root
+from common.provenance import commit, fingerprint
 from common.trust.faithfulness import faithfulness
 from common.trust.fidelity import fidelity
-from common.trust.findings import Section
+from common.trust.figures import examples_picture
 from common.trust.gate import OPEN, Gate
-from common.trust.gathering import gather, model_of
-from common.trust.options import FAITHFULNESS, FIDELITY, JUDGE, PRIVACY, UTILITY, Options
-from common.trust.origin import commit, fingerprint
+from common.trust.gather_sets import (
+    FAITHFULNESS,
+    FIDELITY,
+    JUDGE,
+    PRIVACY,
+    UTILITY,
+    Options,
+    gather,
+    model_of,
+)
+from common.trust.html_page import page_path, write_report
+from common.trust.image_sets import Sets
 from common.trust.privacy import privacy
 from common.trust.release import MANIFEST, left, refuse_list_name, release
 from common.trust.report import GateState, Report, set_facts
-from common.trust.sets import Sets
-from common.trust.sheets import examples_picture
+from common.trust.results import Section
 from common.trust.utility import utility
-from common.trust.writing import page_path, write_report
 
 T = TypeVar("T")
 NO_CONDITIONS = (

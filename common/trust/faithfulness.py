@@ -4,21 +4,203 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from torch import Tensor, nn
 
+from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
-from common.random import generator
-from common.training.in_memory import Budget
-from common.trust.components import Parts, smallest_part
-from common.trust.findings import HIGHER, LOWER, Figure, Line, Plot, Section
-from common.trust.seen import Seen, can_judge, condition_index, seen, shuffled
-from common.trust.segmenting import NAME, mean_dice, segmented, structure_names, train_segmenter
-from common.trust.sets import ImageSet, Sets
-from common.trust.sheets import mistakes_picture
+from common.metrics.segmentation import Parts, compare_parts, smallest_part
+from common.rng import generator
+from common.training.fit_supervised import Budget, fit, predictions, seeded
+from common.trust.figures import mistakes_picture
+from common.trust.image_sets import ImageSet, Sets, TrainingSlices
+from common.trust.results import HIGHER, LOWER, Figure, Line, Plot, Section
+
+NAME = "unet"
+LEVELS = 3  # halvings
+
+
+def structure_names(*sets: ImageSet) -> list[str]:
+    """What the label values from 1 on are called: as the sets say, else by their numbers.
+
+    Names beyond the highest value are left out: a model may know more structures than these sets show.
+
+    Raises:
+        UserError: the sets' names differ, or a label has a value beyond them.
+    """
+    given = [list(each.structures) for each in sets if each.structures]
+    if any(names != given[0] for names in given):
+        raise UserError(f"labels of {', '.join(map(str, given))}: the sets' structures differ")
+    highest = max(int(each.labels.max()) for each in sets if each.labels is not None)
+    names = given[0] if given else ["structure"] if highest <= 1 else [str(k + 1) for k in range(highest)]
+    if highest > len(names):
+        raise UserError(f"a label has the value {highest}, but the structures are {', '.join(names)}")
+    return names[: max(highest, 1)]
+
+
+def make_segmenter(classes: int, width: int = 16) -> nn.Module:
+    """(B, 1, S, S) in [-1, 1] -> logits (B, classes + 1, S, S), background first; S a multiple of 8."""
+    channels = (width, 2 * width, 4 * width, 4 * width)
+    return UNet(2, 1, classes + 1, channels, (2,) * LEVELS, num_res_units=1, norm="batch")
+
+
+def train_segmenter(
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    budget: Budget,
+    seed: int,
+    device: torch.device | str = "cpu",
+    parts: Sequence[int] = (),
+) -> nn.Module:
+    """A segmenter trained on slices (N, 1, S, S) with class indices 0..classes (N, 1, S, S).
+
+    Loss: Dice and cross-entropy in equal parts. First weights and order follow from the seed.
+    Of ``parts`` (their sizes, in the images' order) each batch holds equal shares.
+
+    Raises:
+        UserError: the size does not fit the network.
+    """
+    side = images.shape[-1]
+    if side % 2**LEVELS:
+        raise UserError(f"images of {side} pixels: the segmenter takes multiples of {2**LEVELS}")
+    network = seeded(lambda: make_segmenter(classes), seed, "segmenter")
+    loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
+    items = TrainingSlices(images, {"label": labels}, seed)
+    return fit(network, items, {"dice_ce": loss}, "label", budget, seed, device, parts)
+
+
+def segmented(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """The class indices (N, 1, S, S) uint8 that the segmenter finds."""
+    batches = [predictions(network, batch, device).argmax(1, keepdim=True) for batch in images.split(64)]
+    return torch.cat(batches).to(torch.uint8)
+
+
+def overlaps(found: Tensor, true: Tensor, classes: int) -> Tensor:
+    """Of each image and class: pixels found and true, found, true.
+
+    Args:
+        found, true: class indices (N, 1, S, S).
+    Returns:
+        (N, K, 3) float64.
+    """
+    parts = []
+    for index in range(1, classes + 1):
+        a, b = (labels.flatten(1).round() == index for labels in (found, true))  # (N, S * S)
+        parts.append(torch.stack([(a & b).sum(1), a.sum(1), b.sum(1)], dim=1))
+    return torch.stack(parts, dim=1).double()
+
+
+def mean_dice(sums: Tensor) -> float:
+    """The mean Dice over the classes that either side has; of sums (K, 3) of `overlaps`."""
+    both, found, true = sums.T
+    return float((2 * both / (found + true)).nanmean())
+
+
+SHIFTS = 5  # each image is compared with as many others' conditions
+PART_NAMES = ("wanted", "lost", "invented")
+
+LEAST_MARGIN = 0.1
+"""Of Dice, by which a segmenter must tell its own conditions from others'."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the segmenter found in one set, against one set of conditions.
+
+    Attributes:
+        counts: (N, K, 3) of `overlaps`, float64.
+        parts: of `compare_parts`.
+        resamples: of the N images.
+    """
+
+    counts: Tensor
+    parts: Parts
+    resamples: Resamples
+
+    def dice(self, index: int | None = None) -> Value:
+        """Of one structure, or the mean over all; images are pooled."""
+        return self.resamples.ratio(self._of(index), mean_dice).within(0, 1)
+
+    def sensitivity(self, index: int | None = None) -> Value:
+        """The share of the condition's pixels that was found."""
+        return self.resamples.ratio(self._of(index), mean_sensitivity).within(0, 1)
+
+    def invented(self, index: int | None = None) -> Value:
+        """Structures an image that the condition has nothing of."""
+        return self.resamples.mean(_summed(self.parts.invented, index))
+
+    def lost(self, index: int | None = None) -> Value:
+        """Structures of the condition, an image, in which nothing was found."""
+        return self.resamples.mean(_summed(self.parts.lost, index))
+
+    def _of(self, index: int | None) -> Tensor:
+        return self.counts if index is None else self.counts[:, index : index + 1]
+
+
+def seen(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples) -> Seen:
+    """Class indices found and wanted, (N, 1, S, S) each."""
+    return Seen(overlaps(found, conditions, classes), compare_parts(found, conditions, classes), resamples)
+
+
+def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int) -> Seen:
+    """Each image against the conditions of `SHIFTS` other images, summed; of one image, against none."""
+    order = generator(seed, "faithfulness", "shuffled").permutation(len(found))
+    shifts = range(1, min(SHIFTS, len(found) - 1) + 1)
+    others = [seen(found, conditions[_moved(order, shift)], classes, resamples) for shift in shifts]
+    if not others:
+        return seen(found, torch.zeros_like(conditions), classes, resamples)
+    parts = [np.mean([getattr(each.parts, name) for each in others], axis=0) for name in PART_NAMES]
+    return Seen(torch.stack([each.counts for each in others]).sum(0), Parts(*parts), resamples)
+
+
+def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
+    """Where the Dice lies between that of others' conditions (0) and that of held-out real images (1).
+
+    NaN where the segmenter tells nothing: it finds held-out structures hardly better than others' conditions.
+    """
+    if not can_judge(good, bad):
+        return Value(math.nan, math.nan, math.nan, len(own.counts))
+    first, second = len(own.counts), len(good.counts)
+    parts = torch.zeros(first + second, 3, *own.counts.shape[1:], dtype=torch.float64)  # (N + M, 3, K, 3)
+    parts[:first, 0], parts[:first, 1], parts[first:, 2] = own.counts, bad.counts, good.counts
+    value = own.resamples.beside(good.resamples).ratio(parts, _index)
+    return replace(value, n=first)
+
+
+def can_judge(good: Seen, bad: Seen) -> bool:
+    """Whether the segmenter tells held-out images' own conditions from others'."""
+    return good.dice().mean - bad.dice().mean >= LEAST_MARGIN
+
+
+def mean_sensitivity(sums: Tensor) -> float:
+    """The mean over structures of the share found of what was wanted; of sums (K, 3) of `overlaps`."""
+    both, _, wanted = sums.T
+    return float((both / wanted).nanmean())
+
+
+def _index(sums: Tensor) -> float:
+    own, bad, good = (mean_dice(part) for part in sums)
+    return (own - bad) / (good - bad) if good > bad else math.nan
+
+
+def _summed(counts: np.ndarray, index: int | None) -> Tensor:
+    chosen = counts.sum(1) if index is None else counts[:, index]
+    return torch.from_numpy(np.asarray(chosen, np.float64))
+
+
+def _moved(order: np.ndarray, shift: int) -> np.ndarray:
+    """For each image the place of another one: the next but ``shift`` in a drawn order."""
+    places = np.empty_like(order)
+    places[order] = np.roll(order, -shift)
+    return places
+
 
 HELD_OUT, SHUFFLED = "heldout_real", "shuffled_conditions"
 EXTRACTOR = f"{NAME}, trained on the real images"

@@ -2,18 +2,310 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from common.metrics.bootstrap import Value
+from common.metrics.baselines import mean_image
+from common.metrics.bootstrap import Resamples, Value, few_patients
+from common.metrics.evaluate import BLURRED, RealImages, SetEvaluator, better_set
 from common.metrics.features import FeatureExtractor
-from common.metrics.inception_score import Classifier
-from common.metrics.set_evaluation import better
-from common.trust.fidelity_words import statement, warnings
-from common.trust.findings import HIGHER, Figure, Line, Plot, Section
-from common.trust.measuring import REAL_REAL, Measured, SetMeasures
-from common.trust.sets import ImageSet, Sets
+from common.metrics.fid import fid
+from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
+from common.metrics.prdc import NEIGHBOURS
+from common.rng import generator
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.results import HIGHER, Figure, Line, Plot, Section
+
+PARTS = (1, 2, 3, 4)
+"""Both sets are cut into so many parts; all parts of a cut are measured, so each image counts in each cut."""
+LEAST = 2 * PARTS[-1]
+"""Images of a set: no part has fewer than two."""
+LEFT_OUT = 20
+"""Parts of each set that are left out in turn: each costs ten decompositions."""
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A line through FID over the inverse number of images.
+
+    Attributes:
+        value: where it meets 0, that is infinitely many patients, with its interval; at least 0.
+        numbers: how many generated images a part has, for each of `PARTS`.
+        means: the mean FID of the parts of each cut.
+    """
+
+    value: Value
+    numbers: Sequence[float]
+    means: Sequence[float]
+
+
+def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0) -> Extrapolation | None:
+    """The FID that the sets would have with infinitely many patients each; None for fewer than `LEAST` images
+    or `PARTS` patients of a set.
+
+    Chong & Forsyth thin the generated images alone, as their real statistics rest on 50 000 images. Here both
+    sets are few, and each biases the value by about 1 / number (their equation 5): both are thinned alike,
+    and one line over the share that is left removes the two. The sets are cut by patient: slices of one
+    patient stay together, for it is patients that there are few of. The line is straight where there are more
+    patients than features; with fewer it bends, and the value is then a guess.
+
+    Args:
+        real, fake: features (N, D) and (M, D).
+        resamples: of both sets side by side (N + M); `LEFT_OUT` parts of each set are left out for the
+            interval. There is none where a cut has a part of a single patient.
+        seed: of the cuts.
+    """
+    split, groups = len(real), torch.from_numpy(resamples.groups)
+    sides = [groups[:split], groups[split:]]
+    if min(len(real), len(fake)) < LEAST or min(len(side.unique()) for side in sides) < PARTS[-1]:
+        return None
+    cuts = [_cut(sides, parts, seed) for parts in PARTS]
+    numbers = [_thinned(sides, cut) for cut in cuts]
+
+    def means(weights: Tensor) -> list[float]:
+        return [_mean_fid(real, fake, weights * part) for part in cuts]
+
+    value = resamples.distance(lambda weights: _intercept(numbers, means(weights)), LEFT_OUT)
+    bounded = replace(value, mean=max(value.mean, 0.0), low=max(value.low, 0.0), high=max(value.high, 0.0))
+    if not value.bounded:
+        bounded = replace(bounded, low=math.nan, high=math.nan)
+    whole = torch.ones(len(real) + len(fake), dtype=torch.float64)
+    return Extrapolation(replace(bounded, n=len(fake)), [len(fake) / each for each in numbers], means(whole))
+
+
+def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
+    """Which images belong to which part: (parts, N + M) of 0 and 1, ones once in each column.
+
+    Patients are dealt in turn, those with most images first, the order of equals drawn: parts are of about as
+    many patients and images.
+    """
+    numbers, which = generator(seed, "fid infinity", parts), []
+    for side in sides:
+        names, places, counts = side.unique(return_inverse=True, return_counts=True)
+        order = numbers.permutation(len(names))
+        order = order[np.argsort(-counts.numpy()[order], kind="stable")]
+        dealt = np.empty(len(names), np.int64)
+        dealt[order] = np.arange(len(names)) % parts
+        which.append(torch.from_numpy(dealt)[places])
+    return (torch.cat(which) == torch.arange(parts)[:, None]).double()
+
+
+def _thinned(sides: Sequence[Tensor], cut: Tensor) -> float:
+    """How many times fewer patients a part has than the whole, as the mean over parts and both sets."""
+    split = len(sides[0])
+    found = [
+        len(side.unique()) / len(side[part > 0].unique())
+        for side, columns in zip(sides, (cut[:, :split], cut[:, split:]), strict=True)
+        for part in columns
+    ]
+    return float(np.mean(found))
+
+
+def _mean_fid(real: Tensor, fake: Tensor, weights: Tensor) -> float:
+    """Over the parts, each with its own weights (parts, N + M); NaN where one has too few images."""
+    split = len(real)
+    if any(float(side.sum()) < 2 for part in weights for side in (part[:split], part[split:])):
+        return math.nan
+    return float(np.mean([fid(real, fake, part[:split], part[split:]) for part in weights]))
+
+
+def _intercept(numbers: Sequence[float], means: Sequence[float]) -> float:
+    """Of the least-squares line over how many times fewer patients there are, at infinitely many."""
+    return float(np.polynomial.Polynomial.fit(numbers, means, 1).convert().coef[0])
+
+
+REAL_REAL, MEAN_IMAGE = "real_real", "mean_image"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one set.
+
+    Attributes:
+        values: by metric.
+        line: of the extrapolation; None for very few images.
+    """
+
+    values: Mapping[str, Value]
+    line: Extrapolation | None
+
+
+class SetMeasures:
+    """Measures sets against the held-out images, whose side is computed once.
+
+    Args:
+        sets: what the report is about.
+        extractor, classifier: on ``device`` already.
+        seed, resamples: of all drawn numbers, and of the bootstrap-t.
+
+    Attributes:
+        k: neighbours of precision, recall, density and coverage; fewer than usual for very few images.
+    """
+
+    def __init__(
+        self,
+        sets: Sets,
+        extractor: FeatureExtractor,
+        seed: int,
+        resamples: int,
+        classifier: Classifier | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        real, heldout = sets.real, sets.heldout
+        sides = RealImages(heldout.images, heldout.patients, heldout.images, real.images, real.patients)
+        fewest = min(others(part.patients) for part in (real, heldout))
+        self.k = max(1, min(NEIGHBOURS, fewest, len(sets.synthetic) - 1))
+        self.evaluator = SetEvaluator(sides, extractor, seed, resamples, self.k, device)
+        self.sets, self.seed, self.count = sets, seed, resamples
+        self.classifier, self.device = classifier, device
+
+    def __call__(
+        self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
+    ) -> Measured:
+        """Measures images (M, 1, S, S) of which features (M, D) may be known, and whose they are: patients of
+        real ones, volumes of generated slices."""
+        features = self.evaluator.extract(images) if features is None else features
+        drawn = self._resamples(patients, len(images))
+        both = self.evaluator.resamples.beside(drawn)
+        line = fid_infinity(self.evaluator.features, features, both, self.seed)
+        name = self.evaluator.extractor.name
+        found = self.evaluator.likeness(images, features, patients)
+        values = {
+            f"fid_{name}": found.pop(f"fid_{name}"),
+            **({} if line is None else {f"fid_infinity_{name}": line.value}),
+            **found,
+            **self._score(images, drawn),
+        }
+        return Measured(values, line)
+
+    def baselines(self, count: int) -> dict[str, Measured]:
+        """``real_real``: real images in the place of ``count`` synthetic ones (all where there are fewer);
+        ``mean_image``: the real images' mean, as often; ``blurred_real``: the held-out images, blurred. FID
+        cannot leave a patient's own images out: the blurred ones have none."""
+        order = self.evaluator.stand_in(count)
+        taken = self.sets.real.chosen(order.tolist())
+        mean = mean_image(self.sets.real.images, count)
+        return {
+            REAL_REAL: self(taken.images, self.evaluator.training[order], taken.patients),
+            MEAN_IMAGE: self(mean, self.evaluator.extract(mean[:1]).expand(count, -1)),
+            BLURRED: Measured(self._blurred(), None),
+        }
+
+    def _blurred(self) -> dict[str, Value]:
+        """The held-out images, blurred, in the place of synthetic ones."""
+        (images, features), patients = self.evaluator.blurred, self.sets.heldout.patients
+        drawn = self._resamples(patients, len(images))
+        found = self.evaluator.likeness(images, features, patients)
+        return {**found, **self.evaluator.no_fid(len(images)), **self._score(images, drawn)}
+
+    def _score(self, images: Tensor, drawn: Resamples) -> dict[str, Value]:
+        if self.classifier is None:
+            return {}
+        probabilities = class_probabilities(self.classifier, images, device=self.device)
+        return {f"is_{self.classifier.name}": score_with_interval(probabilities, drawn)}
+
+    def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
+        numbers = generator(self.seed, "trust", "fidelity", length)
+        return Resamples.over(patients, length, self.count, numbers)
+
+
+def others(patients: Sequence[str]) -> int:
+    """How many images of other patients each image has beside it at least."""
+    return len(patients) - max(Counter(patients).values(), default=0)
+
+
+BIASED = 0.1
+"""Share of FID that extrapolation takes away from which on it is worth a warning."""
+
+
+def statement(figures: Sequence[Figure], extractor: str) -> str:
+    """Three sentences: the distance, whether it can be told from none, and what is lacking."""
+    by_kind = {figure.name.removesuffix(f"_{extractor}"): figure for figure in figures}
+    precision, recall = by_kind["precision"], by_kind["recall"]
+    return f"{_distance(by_kind['fid'], extractor)} {_told_apart(by_kind['kid'])} {_lack(precision, recall)}"
+
+
+def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
+    """What a reader must know before trusting the figures: few images, few patients, unequal numbers."""
+    fid = next(figure for figure in figures if figure.name.startswith("fid_"))
+    infinite = next((figure for figure in figures if figure.name.startswith("fid_infinity")), None)
+    synthetic, heldout = len(sets.synthetic), len(sets.heldout)
+    said = []
+    if min(synthetic, heldout) < features:
+        said.append(
+            f"{synthetic} synthetic and {heldout} held-out images for {features} features: FID is biased "
+            f"upward (real against real: {fid.baselines[REAL_REAL].said()}) and its extrapolation a guess; "
+            "trust KID, which has no such bias"
+        )
+    if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:
+        said.append(
+            f"FID is {fid.value.said()} for {synthetic} images but {infinite.value.said()} extrapolated to "
+            "infinitely many patients: compare it only with values of as many images"
+        )
+    taken = fid.baselines[REAL_REAL].n
+    if taken < synthetic:
+        said.append(
+            f"real against real rests on {taken} images, the synthetic value on {synthetic}: FID, recall and "
+            "coverage of fewer images are worse, so the comparison favours the synthetic ones"
+        )
+    few = few_patients(len(set(sets.heldout.patients)))
+    return said if few is None else [*said, f"held-out images of {few}"]
+
+
+def _distance(fid: Figure, extractor: str) -> str:
+    real, mean = fid.baselines[REAL_REAL].mean, fid.baselines[MEAN_IMAGE].mean
+    values = f"{fid.value.mean:.3g}, {real:.3g} for real against real and {mean:.3g} for the mean image"
+    text = f"FID ({extractor}) is {values}"
+    if not mean > real:
+        return f"{text}: this extractor does not tell real images from their mean, so FID says nothing here."
+    share = (fid.value.mean - real) / (mean - real)
+    if share <= 0:
+        return f"{text}: the synthetic images are as near to held-out ones as real images are."
+    if share >= 1:
+        return f"{text}: the synthetic images are no nearer to real ones than the mean image."
+    return f"{text}: {100 * share:.0f} % of the way from real images to the mean image."
+
+
+def _told_apart(kid: Figure) -> str:
+    real = kid.baselines[REAL_REAL]
+    figures = f"{kid.value.said()} against {real.said()}"
+    if not (kid.value.bounded and real.bounded):
+        return f"Whether KID tells them from real images cannot be said with so few patients ({figures})."
+    if kid.value.low > real.high:
+        return f"KID tells them from real images ({figures})."
+    return f"KID does not tell {kid.value.n} of them from real images ({figures})."
+
+
+def _lack(precision: Figure, recall: Figure) -> str:
+    words = [
+        f"{name} {figure.value.said()}, of real images {figure.baselines[REAL_REAL].said()}"
+        for name, figure in (("precision", precision), ("recall", recall))
+    ]
+    known = [each for figure in (precision, recall) for each in (figure.value, figure.baselines[REAL_REAL])]
+    if not all(value.bounded for value in known):
+        question = "whether they look like real images and are as diverse"
+        return f"Too few patients to say {question} ({'; '.join(words)})."
+    true, diverse = _as_real(precision), _as_real(recall)
+    if true and diverse:
+        return (
+            f"They look like real images and are as diverse, as far as so many can tell ({'; '.join(words)})."
+        )
+    if true:
+        return f"They look like real images but miss part of their variety ({words[1]}), as in mode collapse."
+    if diverse:
+        return f"They reach the variety of real images, but many do not look like them ({words[0]})."
+    return f"They do not look like real images, nor reach their variety ({'; '.join(words)})."
+
+
+def _as_real(figure: Figure) -> bool:
+    return figure.value.high >= figure.baselines[REAL_REAL].low
+
 
 RESAMPLES = 500
 NOTES = {
@@ -96,7 +388,7 @@ def _figure(
     network = "" if name.startswith("pair_") and name.endswith("ssim") else extractor
     network = classifier if name.startswith("is_") else network
     kind = name.removesuffix(f"_{network}")
-    judged = HIGHER if kind == "is" else better(kind)
+    judged = HIGHER if kind == "is" else better_set(kind)
     full = f"{kind}_{network}" if network else kind
     return Figure(full, value, judged, baselines, network, seed, NOTES.get(kind, ""))
 

@@ -1,9 +1,9 @@
 """The release gate: may these synthetic images leave the house?
 
 Patients are the unit, for images of one patient are not independent. An image that is outstandingly near to
-one patient (see `common.trust.copies`) is a hit; a copy hits the training patient that it was made of, and
-whatever else is like a real patient hits training and held-out ones alike, as many as there are of each. So
-the gate asks whether the patients that were hit are training patients more often than by chance, and
+one patient (see `common.trust.near_copies`) is a hit; a copy hits the training patient that it was made of,
+and whatever else is like a real patient hits training and held-out ones alike, as many as there are of each.
+So the gate asks whether the patients that were hit are training patients more often than by chance, and
 whether there are more of them than real images of other patients would hit.
 """
 
@@ -19,10 +19,10 @@ from scipy.stats import betabinom, hypergeom, nchypergeom_wallenius
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics.pixels import pattern_vectors
-from common.random import generator
-from common.trust.copies import Copies
-from common.trust.orientations import Found
+from common.metrics.features import pattern_vectors
+from common.rng import generator
+from common.trust.near_copies import Copies
+from common.trust.registration import Found
 
 OPEN, CLOSED, UNDECIDED = "open", "closed", "undecided"
 SIGNIFICANT = 0.01
@@ -50,7 +50,7 @@ class Gate:
         reason: one sentence.
         similarities: of each synthetic image to its nearest training image: a correlation.
         nearest: which one that is.
-        scores: see `common.trust.copies.Evidence`.
+        scores: see `common.trust.near_copies.Evidence`.
         p_value: of the test; NaN where the threshold was given.
         calibrated: whether the threshold comes from real images.
         noticed: the smallest share of copies that would have closed the gate; infinite for none, NaN where

@@ -3,26 +3,392 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from common.metrics.bootstrap import Resamples, Value
-from common.metrics.features import FeatureExtractor, extract
-from common.metrics.pixels import pattern_vectors
-from common.random import generator
-from common.trust.copies import Copies, find_copies
-from common.trust.distances import PIXELS, Distances, distances, pixel_distances, turned_features
-from common.trust.findings import AS_REAL, LOWER, Figure, Section
+from common.metrics.bootstrap import Resamples, Value, few_patients
+from common.metrics.features import FeatureExtractor, extract, pattern_vectors, small_images
+from common.rng import generator
+from common.trust.figures import sheet_png
 from common.trust.gate import Gate, release_gate, similarities
-from common.trust.membership import CHANCE, membership
-from common.trust.orientations import WAYS, Found, turned
-from common.trust.privacy_pictures import copies_picture, distance_plots, roc_plot
-from common.trust.privacy_words import statement, warnings
-from common.trust.sets import Sets
-from common.trust.shift import domain_shift
+from common.trust.image_sets import Sets
+from common.trust.near_copies import Copies, find_copies
+from common.trust.registration import STAY, WAYS, Found, NearestOfAll, all_moved, shifts_up_to, turned
+from common.trust.results import AS_REAL, LOWER, Figure, Line, Picture, Plot, Section
+from common.visualization import unit_range
+
+PIXELS = "pixels"
+REACH = 2
+"""Shifts of so many of 32 pixels are looked for: of 6 % of the side."""
+MOST_PAIRS = 10_000_000
+"""With more pairs of images shifts are not looked for: 25 times the work."""
+
+
+@dataclass(frozen=True)
+class Distances:
+    """In one space; flips and quarter turns do not count, in pixels small shifts neither.
+
+    Attributes:
+        synthetic: each synthetic image's nearest training image.
+        heldout: each held-out image's nearest training image.
+        members: each training image's nearest synthetic image.
+        others: each held-out image's nearest synthetic image.
+    """
+
+    synthetic: Found
+    heldout: Found
+    members: Found
+    others: Found
+
+
+def looks_for_shifts(sets: Sets) -> bool:
+    """Whether the sets are small enough to look for shifts too."""
+    return len(sets.real) * max(len(sets.synthetic), len(sets.heldout)) <= MOST_PAIRS
+
+
+def turned_features(
+    extractor: FeatureExtractor, images: Tensor, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Features (N, D) of images (N, 1, S, S), once for each of the `WAYS` that they are turned.
+
+    Args:
+        extractor: on ``device`` already.
+    """
+    return [extract(extractor, turned(images, way), device=device) for way in WAYS]
+
+
+def pixel_distances(sets: Sets) -> Distances:
+    """Between patterns of 32 x 32 pixels, see `pattern_vectors`."""
+    shifts = shifts_up_to(REACH) if looks_for_shifts(sets) else STAY
+    real, heldout = (small_images(each.images) for each in (sets.real, sets.heldout))
+    moved = (all_moved(each, pattern_vectors, shifts) for each in (real, heldout))
+    synthetic = pattern_vectors(sets.synthetic.images)
+    return distances(
+        synthetic,
+        pattern_vectors(heldout),
+        ((way, here, there) for (way, here), (_, there) in zip(*moved, strict=True)),
+    )
+
+
+def distances(synthetic: Tensor, heldout: Tensor, moved: Iterable[tuple[int, Tensor, Tensor]]) -> Distances:
+    """All four.
+
+    Args:
+        synthetic, heldout: vectors (N, D) and (K, D).
+        moved: vectors of the training images (M, D) and of the held-out ones (K, D), moved in all ways, with
+            each way's place in `WAYS`.
+    """
+    to_training, usual, members, others = (NearestOfAll() for _ in range(4))
+    for way, training, apart in moved:
+        to_training.add(synthetic, training, way)
+        usual.add(heldout, training, way)
+        members.add(training, synthetic, way)
+        others.add(apart, synthetic, way)
+    return Distances(to_training.found, usual.found, members.found, others.found)
+
+
+CHANCE = 0.5
+
+
+def by_patient(values: Tensor, patients: Sequence[str]) -> Tensor:
+    """The mean (P, ...) float64 of each patient's values (N, ...); patients in order of appearance."""
+    names = {name: place for place, name in enumerate(dict.fromkeys(patients))}
+    owners = torch.tensor([names[patient] for patient in patients])
+    sums = torch.zeros(len(names), *values.shape[1:], dtype=torch.float64)
+    counts = owners.bincount().view(-1, *[1] * (values.ndim - 1))
+    return sums.index_add(0, owners, values.double()) / counts
+
+
+def membership_auc(members: Tensor, others: Tensor, weights: Tensor | None = None) -> float:
+    """The chance that a member is nearer to the synthetic images than another; equals count half.
+
+    Args:
+        members, others: distances (N,) and (M,) to the nearest synthetic image.
+        weights: (N + M,) how often each counts, members first (bootstrap); once each by default.
+    Returns:
+        0 to 1; NaN where no member or no other counts.
+    """
+    here, there = _counted(members, others, weights)
+    farther = there.sum() - there.cumsum(0)  # others that are farther than each level
+    return float((here * (farther + there / 2)).sum() / (here.sum() * there.sum()))
+
+
+def recognised(members: Tensor, others: Tensor, rate: float, weights: Tensor | None = None) -> float:
+    """The share of members recognised where at most a share ``rate`` of others is taken for members (TPR at a
+    given FPR).
+
+    Args:
+        members, others, weights: as `membership_auc`.
+        rate: with fewer than 1 / ``rate`` others, none of them is.
+    Returns:
+        0 to 1; NaN where no member or no other counts.
+    """
+    here, there = _counted(members, others, weights)
+    allowed = there.cumsum(0) <= rate * there.sum()
+    return float((here * allowed).sum() / here.sum()) if there.any() else float("nan")
+
+
+def membership(
+    members: Tensor,
+    others: Tensor,
+    patients: tuple[Sequence[str], Sequence[str]],
+    seed: int = 0,
+    resamples: int = 500,
+    rate: float | None = None,
+) -> Value:
+    """`membership_auc` of patients with its interval, or `recognised` at a ``rate``.
+
+    Args:
+        members, others: distances (N,) and (M,) of images.
+        patients: of the members and of the others, one id an image.
+    """
+
+    def statistic(near: Tensor, far: Tensor, weights: Tensor | None = None) -> float:
+        if rate is None:
+            return membership_auc(near, far, weights)
+        return recognised(near, far, rate, weights)
+
+    near, far = by_patient(members, patients[0]), by_patient(others, patients[1])
+    drawn = [
+        Resamples.over(
+            [f"{side} {k}" for k in range(len(part))],
+            len(part),
+            resamples,
+            generator(seed, "membership", side),
+        )
+        for side, part in enumerate((near, far))
+    ]
+    both = drawn[0].beside(drawn[1])
+    if rate is not None:  # it has jumps
+        return both.percentile(lambda weights: statistic(near, far, weights))
+    return both.distance(lambda weights: statistic(near, far, weights)).within(0, 1)
+
+
+def roc(members: Tensor, others: Tensor) -> tuple[list[float], list[float]]:
+    """The attack's curve: shares of others (M,) and of members (N,) that each threshold takes for members."""
+    levels = torch.cat([members, others]).unique()
+    shares = [
+        torch.searchsorted(part.sort().values, levels, right=True).double() / len(part)
+        for part in (others, members)
+    ]
+    false, true = ([0.0, *share.tolist()] for share in shares)
+    return false, true
+
+
+def _counted(members: Tensor, others: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """How many members and others there are at each distance, the smallest first."""
+    levels, places = torch.cat([members, others]).unique(return_inverse=True)
+    counts = torch.ones(len(places), dtype=torch.float64) if weights is None else weights.double()
+    split = len(members)
+    here, there = (
+        torch.zeros(len(levels), dtype=torch.float64).index_add(0, places[part], counts[part])
+        for part in (slice(0, split), slice(split, None))
+    )
+    return here, there
+
+
+SHOWN = 8
+BINS = 24
+BEHIND = 1e6
+"""Taken off the score of an image that is nearest to a held-out patient."""
+CURVE = 200
+"""Points of a curve at most: more cannot be seen."""
+
+
+def copies_picture(
+    sets: Sets, gate: Gate, copies: Copies, nearest: Found, found: Mapping[str, Distances]
+) -> list[Picture]:
+    """The synthetic images most outstandingly near to a training patient, beside the nearest training images.
+
+    The training images are turned as they fit best, but not zoomed, shifted or rotated further.
+
+    Args:
+        nearest: of each synthetic image, by the gate's search.
+        found: by each measure.
+    """
+    order = torch.tensor(_ordered(gate, copies))[:SHOWN]
+    columns = [sets.synthetic.images[order], _nearest_privacy_pictures(sets.real.images, nearest, order)]
+    columns += [_nearest_privacy_pictures(sets.real.images, each.synthetic, order) for each in found.values()]
+    names = [
+        f"{sets.synthetic.names[place]}: {gate.scores[place]:.1f} ({copies.synthetic.views[place]}), "
+        f"similarity {gate.similarities[place]:.3f} to {sets.real.names[gate.nearest[place]]}"
+        for place in order.tolist()
+    ]
+    titles = ("synthetic", "nearest training: gate", *(f"nearest training: {name}" for name in found))
+    png = sheet_png([unit_range(column) for column in columns], titles, names)
+    caption = (
+        f"The {len(order)} synthetic images most outstandingly near to a training image, and the nearest "
+        "training image by the gate's search and by each measure, turned as it fits best. Below each row how "
+        "much nearer than usual the image is (0 is usual, of 95 % of real images below 1) and in which view. "
+        f"{len(gate.flagged)} of {len(sets.synthetic)} images exceed {gate.threshold:.3g}."
+    )
+    return [Picture("Synthetic images beside their nearest training images", caption, png)]
+
+
+def _ordered(gate: Gate, copies: Copies) -> list[int]:
+    """All synthetic images, those first that are nearest to a training patient, by score; by similarity where
+    that is the threshold."""
+    trained = copies.trained[copies.patients[copies.synthetic.images]]
+    measure = torch.where(trained, copies.synthetic.scores, copies.synthetic.scores - BEHIND)
+    if not gate.calibrated:
+        measure = torch.tensor(gate.similarities, dtype=torch.float64)
+    return measure.argsort(descending=True, stable=True).tolist()
+
+
+def distance_plots(found: Mapping[str, Distances]) -> list[Plot]:
+    """How distances to the nearest training image are distributed, one diagram a space."""
+    return [
+        _distribution(name, each.synthetic.distances, each.heldout.distances) for name, each in found.items()
+    ]
+
+
+def roc_plot(found: Mapping[str, Distances], sets: Sets) -> Plot:
+    """The membership attack's curves."""
+    lines = [Line("chance", [0.0, 1.0], [0.0, 1.0])]
+    for name, each in found.items():
+        members = by_patient(each.members.distances, sets.real.patients)
+        false, true = roc(members, by_patient(each.others.distances, sets.heldout.patients))
+        places = torch.linspace(0, len(false) - 1, min(len(false), CURVE)).round().long().tolist()
+        lines.append(Line(name, [false[place] for place in places], [true[place] for place in places]))
+    caption = (
+        "The attacker takes a patient for a training patient the nearer the synthetic images nearest to the "
+        "patient's images are."
+    )
+    return Plot(
+        "Membership inference",
+        "held-out patients taken for training patients",
+        "training patients recognised",
+        lines,
+        caption,
+    )
+
+
+def _distribution(space: str, synthetic: Tensor, heldout: Tensor) -> Plot:
+    """Steps: ``y[i]`` from ``x[i]`` on, all of equal width."""
+    usual = max(float(heldout.median()), torch.finfo(torch.float64).tiny)
+    parts = {"synthetic": synthetic / usual, "held-out real": heldout / usual}
+    highest = max(float(part.max()) for part in parts.values()) * (1 + 1e-9)
+    edges = torch.linspace(0, max(highest, 1.0), BINS + 1, dtype=torch.float64)
+    lines = []
+    for name, part in parts.items():
+        counts = torch.histogram(part, edges).hist / len(part)
+        lines.append(Line(name, edges[:-1].tolist(), counts.tolist()))
+    return Plot(
+        f"Distance to the nearest training image ({'pixels' if space == PIXELS else space})",
+        "distance, as a multiple of the held-out images' median",
+        "share of images",
+        lines,
+        "Copies lie near 0. Synthetic images as new as real ones lie where held-out real images lie.",
+        "steps",
+    )
+
+
+def _nearest_privacy_pictures(training: Tensor, found: Found, order: Tensor) -> Tensor:
+    """Nearest training images (N, 1, S, S) of some queries, turned as these lie."""
+    pairs = zip(found.indices[order].tolist(), found.ways[order].tolist(), strict=True)
+    return torch.cat([turned(training[index : index + 1], WAYS[way]) for index, way in pairs])
+
+
+SPLITS = 499
+"""Splits of the patients at random; 499 and the true one make the p-value a multiple of 1/500."""
+SIGNIFICANT = 0.01
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far apart the two sets' mean patients are.
+
+    Attributes:
+        ratio: the squared distance as a multiple of the usual one, of parts of the same size that are split
+            at random by patient.
+        p_value: of the test.
+    """
+
+    ratio: float
+    p_value: float
+
+    @property
+    def found(self) -> bool:
+        """Whether it is more than chance."""
+        return self.p_value < SIGNIFICANT
+
+
+def domain_shift(
+    training: Tensor, heldout: Tensor, patients: tuple[Sequence[str], Sequence[str]], seed: int = 0
+) -> Shift:
+    """A permutation test over patients: the squared distance of the sets' means, against random splits.
+
+    Args:
+        training, heldout: features (N, D) and (M, D).
+        patients: of both, one id an image; each patient counts once.
+    """
+    means = torch.cat([by_patient(training, patients[0]), by_patient(heldout, patients[1])])
+    means = (means - means.mean(0)) / means.std(0).clamp(min=1e-6)  # (P, D)
+    trained = len(set(patients[0]))
+    numbers = generator(seed, "shift")
+    sides = torch.zeros(1 + SPLITS, len(means), dtype=torch.float64)
+    sides[0, :trained] = 1
+    for row in sides[1:]:
+        row[torch.from_numpy(numbers.permutation(len(means))[:trained])] = 1
+    weights = sides / trained - (1 - sides) / (len(means) - trained)  # (1 + SPLITS, P)
+    apart = (weights @ means).square().sum(1)
+    usual = apart[1:].median().clamp(min=torch.finfo(torch.float64).tiny)
+    return Shift(float(apart[0] / usual), float((apart >= apart[0]).double().mean()))
+
+
+NEARLY_ONE = 0.99
+
+
+def statement(gate: Gate, figures: Sequence[Figure]) -> str:
+    """The gate's answer with its reason, then the attack's success."""
+    attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
+    strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
+    space = strongest.name.removeprefix("membership_auc_")
+    value = strongest.value
+    figure = f"AUC {value.said('.2f')} by {space}"
+    if not value.bounded:
+        told = f"With so few patients it cannot be said whether training patients can be told ({figure})."
+    elif value.low > CHANCE:
+        told = f"One who has the synthetic images can tell training patients from others ({figure})."
+    else:
+        told = f"The synthetic images do not tell training patients from others ({figure}, 0.50 is chance)."
+    return f"The release gate is {gate.verdict}: {gate.reason}. {told}"
+
+
+def warnings(sets: Sets, usual: Tensor, gate: Gate, shift: Shift) -> list[str]:
+    """What a reader must know before trusting the figures.
+
+    Args:
+        usual: similarities of the held-out images to their nearest training image.
+        shift: between training and held-out images.
+    """
+    said = []
+    if shift.found:
+        said.append(
+            f"held-out images differ from training images {shift.ratio:.2g} times as much as parts "
+            f"split at random by patient do (p = {shift.p_value:.2g}): are they from another hospital or "
+            "scanner? Then they say little of how near images like the training ones may come to them"
+        )
+    if float(usual.max()) > NEARLY_ONE:
+        place = int(usual.argmax())
+        said.append(
+            f"{sets.heldout.names[place]} is held out but nearly a training image (similarity "
+            f"{float(usual.max()):.4f}): is it of another patient? Copies cannot be told while it is there"
+        )
+    if sets.synthetic.labels is not None:
+        said.append(
+            "images made from training patients' conditions resemble those patients for that alone, and "
+            "those made from held-out conditions the held-out ones: read the attack's AUC with that in mind"
+        )
+    for name, images in (("training", sets.real), ("held-out", sets.heldout)):
+        few = few_patients(len(set(images.patients)))
+        if few is not None:
+            said.append(f"{name} images of {few}")
+    return said
+
 
 RESAMPLES = 500
 REAL_REAL, CHANCE_NAME = "real_real", "chance"

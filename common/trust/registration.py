@@ -10,17 +10,196 @@ from halves of two others is found too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.metrics.pixels import small_images
-from common.trust.orientations import WAYS, turned
-from common.trust.planted import pose_grids
+from common.data.samples import ORIENTATIONS
+from common.metrics.baselines import mean_image
+from common.metrics.features import small_images
+from common.metrics.nearest_neighbors import nearest
+
+Vectors = Callable[[Tensor], Tensor]
+"""Turns images (N, 1, S, S) into vectors (N, D)."""
+WAYS = tuple(ORIENTATIONS)
+Shift = tuple[int, int]
+"""Pixels down and across."""
+STAY: tuple[Shift, ...] = ((0, 0),)
+
+
+def shifts_up_to(reach: int) -> tuple[Shift, ...]:
+    """All shifts by whole pixels of at most ``reach`` each way, the shortest first."""
+    steps = range(-reach, reach + 1)
+    return tuple(
+        sorted(((down, across) for down in steps for across in steps), key=lambda s: abs(s[0]) + abs(s[1]))
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of each query the nearest reference.
+
+    Attributes:
+        distances: (N,) float64.
+        indices: (N,) of the references.
+        ways: (N,) places in `WAYS`: how the turned side was turned.
+    """
+
+    distances: Tensor
+    indices: Tensor
+    ways: Tensor
+
+
+def turned(images: Tensor, way: str) -> Tensor:
+    """Square images (N, 1, S, S), all turned one of the eight `WAYS`."""
+    array = ORIENTATIONS[way](images.permute(2, 3, 0, 1).numpy())  # (S, S, N, 1)
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 3, 0, 1)))
+
+
+def shifted(images: Tensor, shift: Shift) -> Tensor:
+    """Images (N, 1, H, W) moved; what comes in from beyond the border is the border's pixel."""
+    down, across = shift
+    if not down and not across:
+        return images
+    reach, (height, width) = max(abs(down), abs(across)), images.shape[-2:]
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    top, left = reach - down, reach - across
+    return padded[..., top : top + height, left : left + width]
+
+
+def all_moved(
+    images: Tensor, vectors: Vectors, shifts: Sequence[Shift] = STAY
+) -> Iterator[tuple[int, Tensor]]:
+    """Of the images turned each of the `WAYS` and then shifted: the way's place and the vectors (N, D)."""
+    for place, way in enumerate(WAYS):
+        upright = turned(images, way)
+        for shift in shifts:
+            yield place, vectors(shifted(upright, shift))
+
+
+class NearestOfAll:
+    """Gathers the nearest references over the ways that one of the two sides is moved.
+
+    One way is in memory at a time, and of all pairs a block: see `common.metrics.nearest_neighbors`.
+    """
+
+    def __init__(self) -> None:
+        self._found: Found | None = None
+
+    def add(self, queries: Tensor, references: Tensor, way: int) -> None:
+        """Vectors (N, D) and (M, D), one side of them turned that one of the `WAYS`."""
+        distances, indices = (part[:, 0] for part in nearest(queries, references))
+        ways = torch.full_like(indices, way)
+        if self._found is None:
+            self._found = Found(distances, indices, ways)
+            return
+        best = self._found
+        nearer = distances < best.distances  # of equals the first way
+        self._found = Found(
+            torch.where(nearer, distances, best.distances),
+            torch.where(nearer, indices, best.indices),
+            torch.where(nearer, ways, best.ways),
+        )
+
+    @property
+    def found(self) -> Found:
+        """The nearest so far."""
+        if self._found is None:
+            raise ValueError("nothing was added yet")
+        return self._found
+
+
+SHIFT, ZOOM, TURN, NOISE = 1 / 16, 1.25, 20.0, 0.1
+"""The most that a planted copy is shifted (of the side), zoomed, rotated (degrees), and its noise's sd."""
+COMPONENTS = 5
+MOST_DECOMPOSED = 500
+"""Training images, drawn at random, whose principal components are taken."""
+BLUR = 1 / 32
+"""Standard deviation of the blurred baseline, of the side."""
+
+
+def moved(images: Tensor, log_scale: Tensor, degrees: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Images (N, 1, S, S) zoomed about the middle, rotated and shifted; the border's pixels go on outside.
+
+    Args:
+        log_scale, degrees, down, across: (N,) each, or (1,) for all; shifts as shares of the side, of what is
+            sampled.
+    """
+    poses = torch.stack(torch.broadcast_tensors(log_scale, degrees, down, across), 1).float()
+    grid = pose_grids(poses.expand(len(images), -1), images.shape[-1])
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def pose_grids(poses: Tensor, side: int) -> Tensor:
+    """Where each pixel comes from, (N, side, side, 2) for `torch.nn.functional.grid_sample`.
+
+    Args:
+        poses: (N, 4): logarithm of the scale, degrees, shares of the side down and across.
+    """
+    scale, angle = poses[:, 0].exp(), poses[:, 1].deg2rad()
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    down, across = 2 * poses[:, 2], 2 * poses[:, 3]
+    rows = [torch.stack(row, 1) for row in ((cosine, -sine, across), (sine, cosine, down))]
+    return F.affine_grid(torch.stack(rows, 1), [len(poses), 1, side, side], align_corners=False)
+
+
+def planted_copies(images: Tensor, numbers: np.random.Generator) -> Mapping[str, Tensor]:
+    """Each kind of copy of all ``images`` (N, 1, S, S) by name; halves are of an image and the next one."""
+    still = torch.zeros(len(images))
+
+    def drawn(most: float) -> Tensor:
+        return torch.from_numpy(numbers.uniform(-most, most, len(images)))
+
+    noise = torch.from_numpy(numbers.normal(0, NOISE, images.shape)).to(images.dtype)
+    halves, middle = images.clone(), images.shape[-1] // 2
+    halves[..., middle:] = images.roll(-1, 0)[..., middle:]
+    return {
+        "exact": images,
+        "noisy": images + noise,
+        "flipped": images.flip(-1),
+        "shifted": moved(images, still, still, drawn(SHIFT), drawn(SHIFT)),
+        "zoomed": moved(images, drawn(math.log(ZOOM)), still, still, still),
+        "rotated": moved(images, still, drawn(TURN), still, still),
+        "gray_inverted": -images,
+        "halves": halves,
+    }
+
+
+def harmless(
+    training: Tensor, heldout: Tensor, count: int, numbers: np.random.Generator
+) -> Mapping[str, Tensor]:
+    """Sets that a gate must leave open: (1, 1, S, S), (count, 1, S, S) and (count, 1, S, S)."""
+    chosen = torch.from_numpy(numbers.permutation(len(heldout))[:count].copy())
+    return {
+        "mean_image": mean_image(training, 1),
+        "pca": principal_samples(training, count, numbers),
+        "blurred_heldout": blurred(heldout[chosen]),
+    }
+
+
+def principal_samples(training: Tensor, count: int, numbers: np.random.Generator) -> Tensor:
+    """Draws (count, 1, S, S) of a normal distribution along the training images' principal components."""
+    values = training.flatten(1)
+    if len(values) > MOST_DECOMPOSED:
+        values = values[torch.from_numpy(numbers.permutation(len(values))[:MOST_DECOMPOSED].copy())]
+    few = min(COMPONENTS, len(values) - 1)
+    _, lengths, axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)
+    spread = lengths[:few] / math.sqrt(len(values) - 1)
+    drawn = torch.from_numpy(numbers.normal(size=(count, few))).to(values.dtype)
+    return (values.mean(0) + (drawn * spread) @ axes[:few]).clamp(-1, 1).view(count, *training.shape[1:])
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Images (N, 1, S, S) under a Gaussian filter."""
+    sigma = BLUR * images.shape[-1]
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma, sigma)))
+
 
 COARSE, FINE = 16, 32
 """Sides of the images in the first and the second stage, in pixels; smaller images stay as they are."""

@@ -10,18 +10,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.data.folders import MASK_FOLDERS
-from common.data.new_folder import remade_folder
+from common.data.layouts import MASK_FOLDERS
 from common.data.samples import stem
-from common.data.volume_files import source_parts
+from common.data.volume_io import source_parts
 from common.errors import UserError
-from common.files import write_json
-from common.trust.arrays import SUFFIX as ARRAY
-from common.trust.files import IMAGE_FOLDER
+from common.files import remade_folder, write_json
 from common.trust.gate import Gate
-from common.trust.sets import ImageSet, Sets
-from common.trust.shards import SUFFIX as SHARD
-from common.trust.shards import samples
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.readers import IMAGE_FOLDER, samples
+from common.trust.readers import SUFFIX as ARRAY
+from common.trust.readers import SUFFIX_SHARDS as SHARD
 
 MANIFEST = "released.json"
 
@@ -146,7 +144,7 @@ def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
     ]
     return {
         "similarity": "correlation with the nearest training image, moved as it fits best",
-        "score": "how much nearer than usual the nearest patient is, see common.trust.copies",
+        "score": "how much nearer than usual the nearest patient is, see common.trust.near_copies",
         "threshold": gate.threshold,
         "calibrated": gate.calibrated,
         "gate": gate.verdict,

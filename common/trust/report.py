@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.trust.findings import Picture, Section
 from common.trust.gate import OPEN
-from common.trust.sets import ImageSet, Sets
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.results import Picture, Section
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common.capsules.routing import RoutingCapsules
-from common.capsules.squash import squash
+from common.capsules import RoutingCapsules, squash
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 
 BATCH, IN, IN_SIZE, OUT, OUT_SIZE, ITERATIONS = 64, 2048, 8, 10, 16, 3

@@ -17,23 +17,21 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, shift, zoom
 
-from bundles.lung_two_stage.composition.blending import RANGE
-from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
+from bundles.lung_two_stage.composition.compose import alone_in, planned, renderer_of, write_shards
+from bundles.lung_two_stage.composition.patches import (
+    FADE,
+    MIXED_MM,
+    NODULE_ALPHA,
+    SOFT_TISSUE,
+    grain_of,
+    make_noise,
+    noise_of,
+)
+from bundles.lung_two_stage.composition.render import RANGE
 from bundles.lung_two_stage.composition.settings import Settings
 from bundles.lung_two_stage.composition.shards import ShardSet
-from bundles.lung_two_stage.composition.stamps import FADE, MIXED_MM, NODULE_ALPHA, SOFT_TISSUE
-from bundles.lung_two_stage.composition.working import renderer_of, write_shards
-from bundles.lung_two_stage.composition.workplace import alone_in, planned
 from tests.bench.composite_banks import CROP_MM, SIZE, SPACING_MM, place, small_set
-from tests.bench.harness import (
-    NotMeasurable,
-    Result,
-    Work,
-    alternate,
-    benchmark,
-    extra_megabytes,
-    seconds,
-)
+from tests.bench.harness import NotMeasurable, Result, Work, alternate, benchmark, extra_megabytes, seconds
 
 COUNT, PER_SHARD, PLAIN, REPEATS = 4000, 500, 60, 5
 LEAST_RATE, MOST_GROWTH = 400.0, 20.0

@@ -7,10 +7,8 @@ from functools import cache
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from bundles.lung_two_stage.composition.groups import draw_groups
-from bundles.lung_two_stage.composition.outlines import outlines_of
-from bundles.lung_two_stage.composition.planning import Rules, make_plan
-from bundles.lung_two_stage.extraction.presence import PresenceMap
+from bundles.lung_two_stage.composition.plan import Rules, draw_groups, make_plan, outlines_of
+from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from tests.bench.composite_banks import SPACING_MM, nodules, normals
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 

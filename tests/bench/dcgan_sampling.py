@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from bundles.dcgan_covid.networks import DcganGenerator
-from common.inference.inferers import PrecisionInferer
-from common.inference.latents import latents
-from common.inference.numbering import BLOCK
+from common.inference.prepare_batch import PrecisionInferer
+from common.inference.sampling import BLOCK, latents
 from common.training.precision import Precision
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 

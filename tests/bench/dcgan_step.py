@@ -8,14 +8,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
-from common.data.sampling import BatchStream, Draw
+from common.data.sampler import BatchStream, Draw
 from common.losses.adversarial import adversarial_loss
 from common.networks.initialisation import initialise
-from common.random import generator
-from common.training.batches import WithLatent
+from common.rng import generator
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import AdversarialTrainer, WithLatent
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 
 SIZE, LATENT, BATCH, REPEATS = 128, 100, 50, 5

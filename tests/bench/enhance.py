@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.inference.inferers import PrecisionInferer
 from common.inference.memory import keep_freed_memory
+from common.inference.prepare_batch import PrecisionInferer
 from common.networks.fast_resnet import fast
-from common.networks.resnet_generator import ResnetGenerator
+from common.networks.generators import ResnetGenerator
 from common.training.precision import Precision
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 

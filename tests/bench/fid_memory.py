@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from common.metrics.statistics import StreamingMoments
+from common.metrics.fid import StreamingMoments
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes
 
 FEATURES, DIMENSION, BATCH = 50_000, 2_048, 500

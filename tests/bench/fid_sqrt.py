@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from common.metrics.fid import trace_of_root
-from common.random import generator
+from common.rng import generator
 from tests.bench.harness import Result, alternate, benchmark, seconds
 
 DIMENSION, SAMPLES, FACTORS = 2_048, 5_000, 64

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common.metrics.prdc import NEIGHBOURS, kid_prdc
-from common.random import generator
+from common.rng import generator
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 from tests.common.metrics.plain_pairs import plain_kid, plain_prdc
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from common.data.datamodules import make_loader
+from common.data.datasets import PairDataset
 from common.data.layouts import find_samples
-from common.data.loading import make_loader
-from common.data.pairs import PairDataset
-from common.data.phantoms import PhantomSettings, write_phantoms
-from common.data.sampling import BatchStream
+from common.data.phantoms.writing import PhantomSettings, write_phantoms
+from common.data.sampler import BatchStream
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 from tests.bench.pix2pix_step import BATCH, REPEATS, SIZE, trainer_step
 

@@ -12,12 +12,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.pix2pix_covid.networks import UnetGenerator
-from common.data.sampling import BatchStream, Draw
+from common.data.sampler import BatchStream, Draw
 from common.losses.adversarial import adversarial_loss
-from common.losses.weighting import ConditionWeighted
+from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.networks.initialisation import initialise
-from common.random import generator
+from common.rng import generator
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
 from common.training.trainer import AdversarialTrainer

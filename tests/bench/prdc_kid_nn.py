@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import torch
 
-from common.metrics.neighbours import nearest
+from common.metrics.nearest_neighbors import nearest
 from common.metrics.prdc import NEIGHBOURS, kid_prdc
 from tests.bench.harness import Result, Work, benchmark, extra_megabytes, seconds
 from tests.bench.kid_prdc import DIMENSION, features

@@ -21,13 +21,12 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from common.data.loading import make_loader
+from common.data.datamodules import make_loader
+from common.data.datasets import SliceDataset
+from common.data.labels import LabelSet
+from common.data.sampler import BatchStream
 from common.data.samples import Sample
-from common.data.sampling import BatchStream
-from common.data.slices import SliceDataset
-from common.data.store.store import SliceStore
-from common.data.stored_pairs import stored_pair
-from common.data.structures import LabelSet
+from common.data.slice_cache import SliceStore, stored_pair
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 from tests.bench.slice_volumes import GEOMETRY, MANY, VOLUMES, WINDOW, converted, folder, images, requests
 

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from common.data.store.records import Job, read_record, stamps
-from common.data.store.request import Geometry, Intensity, Request
-from common.data.store.store import SliceStore
+from common.data.slice_cache import Job, SliceStore, read_record, stamps
+from common.data.slice_geometry import Geometry, Intensity, Request
 from common.files import write_json
 
 SHAPE, SPACING = (512, 512, 128), (0.7, 0.7, 1.0)

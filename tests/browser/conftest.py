@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from common.paths import repository_root
-from common.random import generator
+from common.rng import generator
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Error, Page

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from bundles.dcgan_covid.autoencoder import DenseAutoencoder
-from common.data.phantoms import ensure_phantoms
-from common.inference.models import load_weights, network_for
+from common.data.phantoms.writing import ensure_phantoms
+from common.inference.checkpoint import load_weights, network_for
 from common.paths import repository_root
 from tests.browser.explorer_page import DESKTOP, opened, pixels, place, settle, state
 

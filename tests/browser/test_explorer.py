@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.explorer import Atlas, Explorer, decode, dense_layers, write_explorer
-from common.explorer.quantisation import as_travelled
-from common.random import generator
+from common.explorer.data import Atlas, Explorer, as_travelled, dense_layers
+from common.explorer.html_page import decode, write_explorer
+from common.rng import generator
 from tests.browser.explorer_page import DESKTOP, PHONE, opened, pixels, place, settle, state, until
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from common.metrics.bootstrap import Value
-from common.trust.findings import HIGHER, LOWER, Figure, Line, Plot, Section
+from common.trust.figures import examples_picture
+from common.trust.html_page import write_report
 from common.trust.report import GateState, Report, SetFacts
-from common.trust.sheets import examples_picture
-from common.trust.writing import write_report
+from common.trust.results import HIGHER, LOWER, Figure, Line, Plot, Section
 from tests.browser.explorer_page import DESKTOP, PHONE
 from tests.common.trust.made_sets import made
 

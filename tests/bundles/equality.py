@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.random import generator
-from common.training.batches import prepare_batch
+from common.rng import generator
 from common.training.precision import Precision
+from common.training.trainer import prepare_batch
 
 
 class FrozenNorm(nn.BatchNorm2d):

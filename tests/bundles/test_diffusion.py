@@ -13,15 +13,15 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import read_json
-from common.inference.models import load_weights, network_for
-from common.sharing.exporting import Settings, export
+from common.inference.checkpoint import load_weights, network_for
+from common.networks.diffusion import DiffusionGenerator
+from common.tools.export import Settings, export
 from tests.bundles.case import BundleCase
 from tests.bundles.dcgan_covid.case import CASE as DCGAN
 from tests.bundles.pix2pix_covid.case import CASE as PIX2PIX
 from tests.bundles.runs import Run, forked
 
 pytest.importorskip("einops", reason='MONAI\'s attention needs it: pip install ".[diffusion]"')
-from common.networks.diffusion import DiffusionGenerator
 
 TINY = {
     "image_size": 32,

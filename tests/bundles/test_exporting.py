@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.inference.models import load_weights, network_for
-from common.sharing import exporting
-from common.sharing.exporting import Settings, export
+from common.inference.checkpoint import load_weights, network_for
+from common.tools import export as exporting
+from common.tools.export import Settings, export
 from tests.bundles.case import BundleCase
 from tests.bundles.conftest import Trained
 

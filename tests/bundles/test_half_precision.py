@@ -18,19 +18,22 @@ from bundles.dcgan_covid.veegan import (
     veegan_loss,
 )
 from bundles.lung_two_stage.generation.biggan import BigGanDiscriminator, BigGanGenerator
-from bundles.lung_two_stage.generation.capsule_network import CapsuleDiscriminator
-from bundles.lung_two_stage.generation.dense import DenseDiscriminator, DenseGenerator
-from bundles.lung_two_stage.generation.networks import ConvolutionalDiscriminator, ConvolutionalGenerator
+from bundles.lung_two_stage.generation.networks import (
+    CapsuleDiscriminator,
+    ConvolutionalDiscriminator,
+    ConvolutionalGenerator,
+    DenseDiscriminator,
+    DenseGenerator,
+)
 from bundles.patchgan_cardiac.annotation import PairDiscriminator
 from bundles.patchgan_cardiac.contrast import ContrastGenerator
 from bundles.patchgan_cardiac.networks import HeartGenerator, PatchGridDiscriminator
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.losses.adversarial import adversarial_loss
-from common.networks.augmented import AugmentedDiscriminator
+from common.networks.diffaugment import AugmentedDiscriminator
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.networks.residual_discriminator import ResidualDiscriminator
-from common.networks.skip_excitation import SkipExcitationGenerator
-from common.networks.spade import SpadeGenerator
+from common.networks.generators import SpadeGenerator
+from common.networks.skip_excitation import ResidualDiscriminator, SkipExcitationGenerator
 from common.training.precision import Precision
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep, Step
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.inference.models import network_for
+from common.inference.checkpoint import network_for
 from tests.bundles.case import BundleCase, override_words
 from tests.bundles.runs import ROOT, Run, command, finished, forked
 

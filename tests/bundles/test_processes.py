@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from common.sharing.configs import read_config
+from common.tools.package import read_config
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Run, command, finished
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.handlers.trimming import PATTERN, read_records
+from common.handlers.logging import PATTERN, read_records
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Forked, forked
 

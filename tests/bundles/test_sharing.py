@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from common.sharing.building import build_one
+from common.tools.package import build_one
 from tests.bundles.case import BundleCase, override_words
 from tests.bundles.cases import CASES
 from tests.bundles.conftest import Trained
@@ -129,6 +129,7 @@ def test_a_download_alone_trains_evaluates_infers_and_exports(
     elsewhere.mkdir()
     files = ["--bundle_root", str(folder), "--config_file", str(folder / "configs" / "inference.json")]
     metadata = ["--meta_file", str(folder / "configs" / "metadata.json"), "--n", "2"]
+    metadata += ["--ckpt_path", "none"]  # the network of the metadata, not the tiny one that was trained
     for parts in (["ckpt_export", *files], ["verify_net_in_out", "network_def", *files, *metadata]):
         run = forked(parts, tmp_path / f"log_{parts[0]}", cwd=elsewhere, installed=False)
         assert run.code == 0, run.err

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.files import read_json
-from common.inference.models import network_for
+from common.inference.checkpoint import network_for
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Run, forked
 

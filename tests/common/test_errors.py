@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import DEBUG_VARIABLE, TrainingDiverged, UserError, debug_wanted, one_line, root_cause
+from common.errors import (
+    DEBUG_VARIABLE,
+    TrainingDiverged,
+    UserError,
+    debug_wanted,
+    one_line,
+    root_cause,
+    whole_number,
+)
 
 
 def chained(cause: BaseException, *wrappers: BaseException) -> BaseException:
@@ -70,3 +78,14 @@ def run_failing(error: str, debug: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parents[2]
     environment = {"PYTHONPATH": str(root), DEBUG_VARIABLE: debug}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(("value", "number"), [(3, 3), ("12", 12), (" 2 ", 2)])
+def test_numbers_and_their_text_are_taken(value: object, number: int) -> None:
+    assert whole_number("steps", value, least=2) == number
+
+
+@pytest.mark.parametrize("value", [1, -3, "-3", "two", 2.5, True, None, "", "2.0", [2]])
+def test_others_are_refused_with_the_settings_name(value: object) -> None:
+    with pytest.raises(UserError, match=r"^steps .*: give a whole number of at least 2$"):
+        whole_number("steps", value, least=2)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from common.random import generator
+from common.rng import generator
 from scripts.distortion_ladder import main, parse
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from common.errors import UserError
 from common.files import write_json
 from common.paths import repository_root
-from common.random import generator
+from common.rng import generator
 from scripts.trust_report import GATE_CLOSED, GATE_UNDECIDED, main
 from tests.common.trust.folders import dicom_series, pictures, textures, volume
 

@@ -15,8 +15,8 @@ from PIL import Image
 from common.errors import UserError
 from common.files import read_json
 from common.paths import repository_root
-from common.random import generator
-from common.tuning.command import Settings
+from common.rng import generator
+from common.tools.tune import Settings
 from scripts.tune import parse
 
 SCRIPT = repository_root() / "scripts" / "tune.py"

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.excess_kid import KernelDistances, Sample
 from common.metrics.fid import fid
-from common.metrics.kid import kid, kid_with_interval
+from common.metrics.kid import KernelDistances, Sample, kid, kid_with_interval
 from common.metrics.prdc import prdc
 
 PATIENTS = (3, 5, 10, 20, 50)

@@ -2,17 +2,69 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from bundles.lung_two_stage.composition.tar_file import TarWriter
+import numpy as np
+from numpy.typing import NDArray
+
+from bundles.lung_two_stage.composition.settings import Format
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
+
+
+class TarWriter:
+    """Writes members one after the other, counts and hashes what it writes.
+
+    Plain POSIX headers (ustar) without times and owners, as `tarfile` makes them. The blocks are written
+    here, so that the hash costs no second reading and a member no copies.
+
+    Args:
+        file: open for writing, empty.
+
+    Attributes:
+        size: bytes written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = 0
+        self._file, self._hash = file, hashlib.sha256()
+
+    def add(self, name: str, content: bytes) -> None:
+        """A regular file ``name`` (at most 100 bytes) that anyone may read."""
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        self._write(content)
+        self._pad(tarfile.BLOCKSIZE)
+
+    def close(self) -> None:
+        """The end of the archive: two empty blocks, filled up to a record. Leaves the file open."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._pad(tarfile.RECORDSIZE)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._hash.hexdigest()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+        self.size += len(content)
+
+    def _pad(self, unit: int) -> None:
+        self._write(bytes(-self.size % unit))
+
 
 MANIFEST, PROGRESS = "manifest.jsonl", "progress"
 
@@ -138,3 +190,132 @@ def read_manifest(folder: Path) -> list[Entry]:
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from error
     return entries
+
+
+DESCRIPTION = "composites.json"
+"""Beside the shards: what they hold and what they were made of."""
+OPEN_INDEXES = 64
+"""Shards whose members' places are remembered; some 300 kB each of 1 000 samples."""
+
+
+class Composite(NamedTuple):
+    """A slice with nodules.
+
+    Args:
+        image: (H, W) int16 HU.
+        mask: (H, W) uint8: 0 none, else the category's place in ``Composites.categories`` + 1; 1 where there
+            are no categories.
+        record: where it comes from, see `bundles.lung_two_stage.composition.render.Renderer.record`.
+    """
+
+    image: NDArray[np.int16]
+    mask: NDArray[np.uint8]
+    record: dict[str, Any]
+
+
+class Composites:
+    """A folder of finished shards; a map-style data set, and an iterable.
+
+    Args:
+        folder: holds ``manifest.jsonl``, ``composites.json`` and the shards.
+
+    Attributes:
+        entries: the manifest's lines, one a shard.
+        categories: names of the nodules' categories; empty where there are none.
+        image_size: (H, W).
+        format: of the files.
+        description: all of ``composites.json``.
+    Raises:
+        UserError: not finished yet, or damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.entries: list[Entry] = read_manifest(self.folder)
+        self.description: dict[str, Any] = read_json(self.folder / DESCRIPTION)
+        self.categories: list[str] = self.description["categories"]
+        self.image_size: tuple[int, int] = tuple(self.description["image_size"])
+        self.format = Format(self.description["format"], self.description["window_hu"])
+        self._per_shard = self.entries[0].count
+
+    def __len__(self) -> int:
+        return sum(entry.count for entry in self.entries)
+
+    def __getitem__(self, number: int) -> Composite:
+        """The composite of that number, without reading others.
+
+        Raises:
+            UserError: its shard is missing or damaged.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        entry = self.entries[int(number) // self._per_shard]
+        path = self.folder / entry.name
+        with _explained(path), path.open("rb") as file:
+            places = _places(path, path.stat().st_mtime_ns)[f"{number:09d}"]
+            return self._composite({suffix: _bytes_at(file, *place) for suffix, place in places.items()})
+
+    def __iter__(self) -> Iterator[Composite]:
+        return self.part(0, 1)
+
+    def part(self, part: int, parts: int) -> Iterator[Composite]:
+        """The composites of every ``parts``-th shard from shard ``part`` on: for processes and workers."""
+        for entry in self.entries[part::parts]:
+            yield from self.shard(entry)
+
+    def shard(self, entry: Entry) -> Iterator[Composite]:
+        """The composites of one shard, in order.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = self.folder / entry.name
+        try:
+            with tarfile.open(path, "r|") as tar:
+                files: dict[str, bytes] = {}
+                for member in tar:
+                    files[member.name.partition(".")[2]] = _content(tar, member)
+                    if len(files) == len(self._suffixes):
+                        yield self._composite(files)
+                        files = {}
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); run the command that made it again"
+            ) from error
+
+    @property
+    def _suffixes(self) -> tuple[str, str, str]:
+        return f"image.{self.format.suffix}", f"mask.{self.format.suffix}", "json"
+
+    def _composite(self, files: dict[str, bytes]) -> Composite:
+        image, mask, record = (files[suffix] for suffix in self._suffixes)
+        return Composite(self.format.read_image(image), self.format.read_mask(mask), json.loads(record))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run the command that made it again") from error
+
+
+@lru_cache(maxsize=OPEN_INDEXES)
+def _places(path: Path, _changed: int) -> dict[str, dict[str, tuple[int, int]]]:
+    """For each sample's key and each of its files where it begins and how long it is."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            found.setdefault(key, {})[suffix] = member.offset_data, member.size
+    return found
+
+
+def _bytes_at(file: Any, start: int, size: int) -> bytes:
+    file.seek(start)
+    return bytes(file.read(size))
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return b"" if file is None else file.read()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,74 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bundles.lung_two_stage.banks import SliceBank
-from bundles.lung_two_stage.composition.reading import Composites
-from bundles.lung_two_stage.enhancement.apart import refuse_shared_patients
-from bundles.lung_two_stage.enhancement.images import to_images
+from bundles.lung_two_stage.banks import RECORDS, SliceBank, SliceRecord
+from bundles.lung_two_stage.composition.shards import Composites
 from common.data import splits
-from common.data.intensity import Window, window_by_name
-from common.data.split_data import KeptSplit
-from common.data.unpaired import UnpairedDataset
+from common.data.datasets import UnpairedDataset
+from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
+from common.data.splits import KeptSplit
 from common.errors import UserError
-from common.random import generator
+from common.files import read_json
+from common.rng import generator
+
+
+def refuse_shared_patients(
+    slices: Sequence[SliceRecord],
+    folder: str | os.PathLike[str],
+    used: Iterable[str | os.PathLike[str]],
+) -> None:
+    """Checks that no slice is of a patient, and none has the name of a slice, in the banks of ``used``.
+
+    Args:
+        slices: real slices, of the bank ``folder``.
+        used: folders of banks that something else was made of: nodules, normal slices.
+    Raises:
+        UserError: names the patient; or a slice does not tell its patient, or a bank is missing.
+    """
+    nameless = next((record.name for record in slices if not record.patient), None)
+    if nameless is not None:
+        raise UserError(f"{folder}: slice {nameless} names no patient; it cannot be told apart from training")
+    patients = {record.patient for record in slices}
+    for bank in map(Path, used):
+        shared = patients & patients_of(bank)
+        if shared:
+            raise UserError(
+                f"{folder}: patient {min(shared)} is in {bank} too; real slices must be of other patients "
+                "than what was generated from, run the extraction again with other splits"
+            )
+
+
+def patients_of(bank: Path) -> set[str]:
+    """The patients of a bank of nodules or slices, without reading its images.
+
+    Raises:
+        UserError: no such bank.
+    """
+    path = bank / RECORDS
+    if not path.is_file():
+        raise UserError(f"{bank}: no bank here; run the stage that makes it")
+    return {entry["patient"] for entry in read_json(path)} - {""}
+
+
+def to_images(hu: NDArray[np.int16], window: Window) -> Tensor:
+    """HU (N, H, W) -> (N, 1, H, W) float32 in [-1, 1], clipped to the window."""
+    return torch.from_numpy(to_network(to_unit(hu, window, is_hu=True)))[:, None]
+
+
+def to_changed_hu(images: Tensor, before: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
+    """Enhanced images (N, 1, H, W) in [-1, 1] as HU (N, H, W) int16.
+
+    The network sees the window only. What an image had above or below it (bone, the air around a patient) is
+    added again, so that an unchanged image comes back as it was.
+
+    Args:
+        before: HU (N, H, W) of the images that the network was given.
+    """
+    inside = np.clip(before.astype(np.float32), window.lower, window.upper)
+    unit = from_network(images[:, 0].float().cpu().numpy())
+    hu = unit.astype(np.float64) * window.width + window.lower + (before - inside)
+    return np.rint(hu).clip(-32768, 32767).astype(np.int16)
+
 
 logger = logging.getLogger(__name__)
 

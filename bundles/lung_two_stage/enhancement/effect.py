@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from bundles.lung_two_stage.composition.grain import make_noise
-from common.data.lungs import segment_lung_slice
+from bundles.lung_two_stage.composition.patches import make_noise
+from common.data.lung_segmentation import segment_lung_slice
 from common.errors import UserError
-from common.random import generator
+from common.rng import generator
 
 BLUR = 1.5
 """Standard deviation in pixels of the Gaussian after which a change counts: mere grain does not."""
@@ -53,7 +53,7 @@ def with_equal_noise(before: Tensor, after: Tensor, seed: int = 0) -> Tensor:
     """The images ``before`` with noise as strong as the change, image by image: (N, 1, H, W) in [-1, 1].
 
     Its root mean square is that of ``after - before``; it has the grain of CT, see
-    `bundles.lung_two_stage.composition.grain.make_noise`. Where a network does no better than this, it has
+    `bundles.lung_two_stage.composition.patches.make_noise`. Where a network does no better than this, it has
     learned to add grain.
     """
     strength = (after - before).square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -18,7 +18,7 @@ from scipy.ndimage import (
 )
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord
-from common.data.nodule_scan import NoduleScan, pieces_of
+from common.data.nodules import NoduleScan, pieces_of
 from common.errors import UserError
 
 LARGE_SLICE = 0.5

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from bundles.lung_two_stage.generation.blocks import EMBEDDING, SMALLEST, doublings
-from common.networks.classes import class_embedding, class_projection
+from bundles.lung_two_stage.generation.networks import EMBEDDING, SMALLEST, doublings
+from common.networks.blocks import class_embedding, class_projection
 from common.networks.discriminators import Critique
 
 ATTENDED = 16

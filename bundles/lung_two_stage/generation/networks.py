@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from bundles.lung_two_stage.generation.blocks import EMBEDDING, SMALLEST, doubling, doublings, halving
-from common.networks.classes import class_embedding, class_projection
+from common.capsules import PrimaryCapsules, RoutingCapsules, lengths
+from common.errors import UserError
+from common.networks.blocks import NONE, DrawnNoise, class_embedding, class_projection, norm_layer, upsampling
 from common.networks.discriminators import Critique
-from common.networks.norms import NONE
-from common.networks.texture import DrawnNoise
+
+SMALLEST = 4
+"""Side of the first map of a generator and of the last one of a discriminator."""
+SLOPE = 0.2
+EMBEDDING = 16
+"""Values that stand for a class beside the latent."""
+
+
+def doublings(image_size: int) -> int:
+    """How often a map of `SMALLEST` pixels doubles up to the image.
+
+    Raises:
+        UserError: not a power of 2 from 16 up.
+    """
+    if image_size < 4 * SMALLEST or image_size & (image_size - 1):
+        raise UserError(f"image_size {image_size} does not fit the networks; take 16, 32, 64 or 128")
+    return int(math.log2(image_size // SMALLEST))
+
+
+def doubling(kind: str, source: int, target: int) -> nn.Sequential:
+    """(B, C, h, w) -> (B, D, 2h, 2w) with BatchNorm and ReLU."""
+    layer = upsampling(kind, source, target, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(target), nn.ReLU())
+
+
+def halving(source: int, target: int, norm: str = NONE) -> nn.Sequential:
+    """(B, C, h, w) -> (B, D, h/2, w/2) with LeakyReLU."""
+    convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == NONE)
+    return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
+
+
+def keeping_size(network: nn.Module) -> nn.Module:
+    """Draws the convolutions' weights so that features keep their size (He et al. 2015).
+
+    A network without norms needs that: with a deviation of 0.02 each layer halves what it is given.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, SLOPE, nonlinearity="leaky_relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
 
 
 class ConvolutionalGenerator(nn.Module):
@@ -27,7 +69,7 @@ class ConvolutionalGenerator(nn.Module):
         width: channels of the map before the last layer; each smaller map has twice as many.
         channels: of the image; nodules have two: HU window and alpha.
         classes: number of classes; 0 for none. A class is 16 learned values beside the latent.
-        upsample: ``resize`` or ``transposed``, see `common.networks.upsampling`.
+        upsample: ``resize`` or ``transposed``, see `common.networks.blocks`.
         grain: add noise of learned strength after every doubling (Karras et al. 2019, section 3.2): what is
             chance in a CT, its grain, has not to be drawn from the latent then.
     Raises:
@@ -83,7 +125,7 @@ class LayerNoise(nn.Module):
     """Adds one map of noise to all channels, each with its own learned strength, 0 at first.
 
     (B, C, H, W) and the latents (B, L) -> (B, C, H, W). In training the noise is drawn anew; in evaluation it
-    follows from the latent, see `common.networks.texture.DrawnNoise`: equal latents give equal images.
+    follows from the latent, see `common.networks.blocks.DrawnNoise`: equal latents give equal images.
 
     Args:
         channels: C.
@@ -119,7 +161,7 @@ class ConvolutionalDiscriminator(nn.Module):
         width: channels of the first layer; each smaller map has twice as many.
         channels: of the image.
         classes: number of classes; 0 for none.
-        norm: of all layers but the first, see `common.networks.norms.norm_layer`. A gradient penalty needs
+        norm: of all layers but the first, see `common.networks.blocks.norm_layer`. A gradient penalty needs
             one that does not tie the samples of a batch: any but ``batch``.
     Raises:
         UserError: no such size or norm.
@@ -152,3 +194,154 @@ class ConvolutionalDiscriminator(nn.Module):
         if condition is not None:
             logits = logits + (self.projection(condition) * x.mean((2, 3))).sum(1, keepdim=True)
         return Critique([logits], [features])
+
+
+class DenseGenerator(nn.Module):
+    """Noise to image by three dense layers: (B, latent) and classes (B,) -> (B, channels, S, S) in [-1, 1].
+
+    Args:
+        image_size: S.
+        latent: values of the noise.
+        width: values between the layers.
+        channels: of the image.
+        classes: number of classes; 0 for none.
+    """
+
+    def __init__(
+        self, image_size: int = 32, latent: int = 64, width: int = 256, channels: int = 2, classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.latent, self.classes = latent, classes
+        self.shape = channels, image_size, image_size
+        self.embedding = class_embedding(classes, EMBEDDING)
+        source = latent + (EMBEDDING if classes else 0)
+        self.layers = nn.Sequential(
+            nn.Linear(source, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, channels * image_size**2),
+        )
+
+    def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
+        x = latent
+        if condition is not None:
+            x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)
+        return torch.tanh(self.layers(x).float()).unflatten(1, self.shape)
+
+
+class DenseDiscriminator(nn.Module):
+    """Image to one logit by three dense layers: (B, channels, S, S) and classes (B,) -> (B, 1).
+
+    Args:
+        image_size, width, channels, classes: as of `DenseGenerator`.
+    """
+
+    def __init__(self, image_size: int = 32, width: int = 256, channels: int = 2, classes: int = 0) -> None:
+        super().__init__()
+        self.embedding = class_embedding(classes, EMBEDDING)
+        source = channels * image_size**2 + (EMBEDDING if classes else 0)
+        self.hidden = nn.Sequential(
+            nn.Linear(source, width), nn.LeakyReLU(SLOPE), nn.Linear(width, width), nn.LeakyReLU(SLOPE)
+        )
+        self.last = nn.Linear(width, 1)
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
+        x = image.flatten(1)
+        if condition is not None:
+            x = torch.cat([x, self.embedding(condition).to(x.dtype)], dim=1)
+        features = self.hidden(x)
+        return Critique([self.last(features)], [[features]])
+
+
+SCORES = ("linear", "length")
+PRIMARY_SIDE = 4
+"""Places of primary capsules on a side: an image of 32 pixels has 8 x 8 features, halved once more."""
+
+
+class CapsuleDiscriminator(nn.Module):
+    """Image to one number: two convolutions, primary capsules, routing (paper D; Jaiswal et al. 2018).
+
+    (B, channels, S, S) in [-1, 1] -> scores (B, 1). Larger images have more convolutions, so that always 4 x
+    4 places hold primary capsules.
+
+    With the score ``linear`` several output capsules are routed to and a linear layer reads them before their
+    squash: a critic without bounds, as the Wasserstein loss needs; the class is judged by projection. With
+    ``length`` there is one output capsule for each class, else a single one, as published; its length, 0 to
+    1, says how real the image is, as the margin loss needs. A single capsule leaves nothing to route.
+
+    The convolutions begin with weights that keep the features' size: a squash makes short capsules shorter
+    still, and routing sees nothing then.
+
+    Args:
+        image_size: S, a power of 2 from 16 up.
+        width: channels of the first layer.
+        channels: of the image.
+        classes: number of classes; 0 for none.
+        maps, size: primary capsules at each place, and their size.
+        capsules, capsule_size: output capsules of the score ``linear``, and their size.
+        iterations, gradients: see `common.capsules.RoutingCapsules`. A gradient penalty needs
+            ``all``.
+        score: ``linear`` or ``length``.
+        norm: of the convolutions but the first, see `common.networks.blocks.norm_layer`. A gradient penalty
+            needs any but ``batch``.
+    Raises:
+        UserError: no such size, score or norm.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        width: int = 32,
+        channels: int = 2,
+        classes: int = 0,
+        maps: int = 16,
+        size: int = 8,
+        capsules: int = 8,
+        capsule_size: int = 16,
+        iterations: int = 3,
+        gradients: str = "all",
+        score: str = "linear",
+        norm: str = NONE,
+    ) -> None:
+        super().__init__()
+        if score not in SCORES:
+            raise UserError(f"score {score!r} is unknown; choose {' or '.join(SCORES)}")
+        count = max(1, classes) if score == "length" else capsules
+        widths = [channels, *(width * 2**level for level in range(doublings(image_size) - 1))]
+        self.hidden = nn.Sequential(
+            *(halving(widths[n], widths[n + 1], norm if n else NONE) for n in range(len(widths) - 1))
+        )  # down to 8 x 8
+        for layer in self.hidden.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
+        self.primary = PrimaryCapsules(widths[-1], maps, size, kernel=4, stride=2, padding=1)
+        self.routing = RoutingCapsules(
+            maps * PRIMARY_SIDE**2, size, count, capsule_size, iterations, gradients, score == "length"
+        )
+        self.linear = nn.Linear(count * capsule_size, 1) if score == "linear" else None
+        self.projection = class_projection(classes if score == "linear" else 0, count * capsule_size)
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> scores (B, 1)."""
+        features = self.hidden(image)
+        capsules = self.routing(self.primary(features))  # (B, J, D)
+        scores = (
+            self._lengths(capsules, condition) if self.linear is None else self._read(capsules, condition)
+        )
+        return Critique([scores], [[features]])
+
+    def _lengths(self, capsules: Tensor, condition: Tensor | None) -> Tensor:
+        every = lengths(capsules)  # (B, J)
+        return every[:, :1] if condition is None else every.gather(1, condition.long()[:, None])
+
+    def _read(self, capsules: Tensor, condition: Tensor | None) -> Tensor:
+        assert self.linear is not None
+        values = capsules.flatten(1)  # (B, J D)
+        with torch.autocast(values.device.type, enabled=False):
+            scores: Tensor = self.linear(values)
+            if condition is None:
+                return scores
+            return scores + (self.projection(condition) * values).sum(1, keepdim=True)

@@ -5,9 +5,79 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from common.data.phantoms.grid import Pose, Vector
-from common.random import generator
+from common.rng import generator
+
+Array = NDArray[np.float32]
+Points = tuple[Array, Array, Array]  # x (to the patient's left), y (to the back), z (to the head), in mm
+Vector = tuple[float, float, float]
+
+FIELD_OF_VIEW = (360.0, 360.0, 240.0)
+"""Extent of every phantom in mm, whatever its shape: left-right, front-back, foot-head."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Axis 0 runs to the patient's left, axis 1 to the back, axis 2 to the head (NIfTI code ``LPS``)."""
+
+    shape: tuple[int, int, int]
+
+    @property
+    def spacing(self) -> Vector:
+        """Voxel size in mm."""
+        x, y, z = (extent / n for extent, n in zip(FIELD_OF_VIEW, self.shape, strict=True))
+        return x, y, z
+
+    def axis(self, number: int) -> Array:
+        """Voxel centres along one axis in mm; x and y are 0 in the middle, z is 0 at the lower end."""
+        n, step = self.shape[number], self.spacing[number]
+        start = 0.0 if number == 2 else -FIELD_OF_VIEW[number] / 2
+        return (start + (np.arange(n) + 0.5) * step).astype(np.float32)
+
+    def affine(self, offset: Vector) -> NDArray[np.float64]:
+        """Voxel index to RAS world in mm. ``offset``: where the grid's (0, 0, 0) mm lies, in LPS world mm."""
+        matrix = np.diag([-self.spacing[0], -self.spacing[1], self.spacing[2], 1.0])
+        first = [float(self.axis(number)[0]) + offset[number] for number in range(3)]
+        matrix[:3, 3] = (-first[0], -first[1], first[2])
+        return matrix
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a patient lies: size relative to the standard body, turn about x, y, z (degrees), shift (mm)."""
+
+    scale: Vector
+    turn: Vector
+    shift: Vector
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """Patient mm to grid mm, without the shift."""
+        ax, ay, az = np.deg2rad(self.turn)
+        about_x = np.array([[1, 0, 0], [0, np.cos(ax), -np.sin(ax)], [0, np.sin(ax), np.cos(ax)]])
+        about_y = np.array([[np.cos(ay), 0, np.sin(ay)], [0, 1, 0], [-np.sin(ay), 0, np.cos(ay)]])
+        about_z = np.array([[np.cos(az), -np.sin(az), 0], [np.sin(az), np.cos(az), 0], [0, 0, 1]])
+        return np.asarray(about_z @ about_y @ about_x @ np.diag(self.scale))
+
+    def to_grid(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Patient mm ``(N, 3)`` to grid mm ``(N, 3)``. The body turns about the middle of the chest."""
+        middle = np.array([0.0, 0.0, FIELD_OF_VIEW[2] / 2])
+        return (points - middle) @ self.matrix.T + middle + np.array(self.shift)
+
+
+def patient_points(grid: Grid, pose: Pose) -> Points:
+    """The patient coordinates in mm of every voxel, as three float32 arrays of the grid's shape."""
+    middle = np.array([0.0, 0.0, FIELD_OF_VIEW[2] / 2])
+    origin = middle + np.array(pose.shift)
+    steps = [grid.axis(n) - np.float32(origin[n]) for n in range(3)]
+    gx, gy, gz = steps[0][None, None, :], steps[1][None, :, None], steps[2][:, None, None]
+    # Slices lie together in memory (Fortran order, as in NIfTI files): work on few slices is then quick.
+    x, y, z = (
+        (row[0] * gx + row[1] * gy + row[2] * gz + np.float32(m)).T
+        for row, m in zip(np.linalg.inv(pose.matrix).astype(np.float32), middle, strict=True)
+    )
+    return x, y, z
 
 
 @dataclass(frozen=True)

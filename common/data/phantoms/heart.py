@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.phantoms.anatomy import Anatomy
-from common.data.phantoms.fields import ellipsoid, sum_of_products, tube, union
-from common.data.phantoms.grid import Array, Points
+from common.data.phantoms.anatomy import Anatomy, Array, Points
+from common.data.phantoms.shapes import ellipsoid, sum_of_products, tube, union
 
 MYO, LA, LV, RA, RV, AO, PA = 205, 420, 500, 550, 600, 820, 850
 """Label values of MM-WHS 2017: left ventricle's myocardium, left atrium, left ventricle, right atrium,

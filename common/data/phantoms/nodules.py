@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.phantoms.fields import capsule, union
-from common.data.phantoms.grid import Array, Grid, Points, Pose
-from common.data.phantoms.places import Places, box_around, choose, moved
+from common.data.phantoms.anatomy import Array, Grid, Points, Pose
+from common.data.phantoms.lesions import Places, box_around, choose, moved
+from common.data.phantoms.shapes import capsule, union
 
 SOLID, PART_SOLID, SPICULATED = 1, 2, 3
 """Label values."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.phantoms.grid import Array, Grid
+from common.data.phantoms.anatomy import Array, Grid
 
 BALANCE = 0.8
 """How much a short way to the root counts against short wire."""

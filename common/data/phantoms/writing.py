@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.data.phantoms.lesions import lesion_share
-from common.data.phantoms.phantom import SHAPE, Phantom, make_phantom
+from common.data.phantoms.render import SHAPE, Phantom, make_phantom
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.provenance import mark_header

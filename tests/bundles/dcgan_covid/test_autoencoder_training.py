@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.files import read_json
-from common.inference.models import load_weights, network_for
+from common.inference.checkpoint import load_weights, network_for
 from tests.bundles.dcgan_covid.case import CASE
 from tests.bundles.dcgan_covid.made_halves import TINY, training
 from tests.bundles.runs import Run, command, fingerprints, finished, forked

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from common.files import read_json
-from common.inference.drawing import draw_images
-from common.inference.latents import latents
-from common.inference.strips import grey_levels
+from common.inference.sampling import draw_images, latents
 from common.provenance import sha256_of
+from common.visualization import grey_levels
 from tests.bundles.dcgan_covid.made_model import LATENT, make_generator, make_model
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 

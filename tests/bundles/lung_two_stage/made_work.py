@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.formats import Format
-from bundles.lung_two_stage.composition.reading import DESCRIPTION
-from bundles.lung_two_stage.composition.shards import Member, ShardSet
+from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.shards import DESCRIPTION, Member, ShardSet
 from common.files import write_json
 
 SIZE = 32

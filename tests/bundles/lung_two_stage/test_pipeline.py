@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
-from bundles.lung_two_stage.composition.reading import Composites
-from bundles.lung_two_stage.generation.candidates import GeneratorModel
+from bundles.lung_two_stage.composition.shards import Composites
+from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.data.intensity import to_network, to_unit, window_by_name
 from common.files import read_json
-from common.inference.models import model_info, network_for
+from common.inference.checkpoint import model_info, network_for
 from common.metrics.features import extract, extractor_by_name
 from common.metrics.fid import fid
 from tests.bundles.runs import ROOT, Run, command, finished

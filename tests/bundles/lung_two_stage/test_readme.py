@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bundles.lung_two_stage.composition.reading import Composites
+from bundles.lung_two_stage.composition.shards import Composites
 from bundles.lung_two_stage.phantoms import chest_scans
-from common.sharing.configs import read_config
+from common.tools.package import read_config
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, command, finished

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.structures import STRUCTURES
+from common.data.labels import STRUCTURES
 from tests.bundles.case import ACCURACIES, BundleCase, write_patients
 
 SIDE, DEPTH = 32, 4

@@ -19,7 +19,7 @@ from bundles.patchgan_cardiac.annotation import (
     real_pair,
 )
 from bundles.patchgan_cardiac.networks import HeartGenerator
-from common.losses.weighting import ConditionWeighted
+from common.losses.reconstruction import ConditionWeighted
 from common.training.precision import Precision
 
 CLASSES, SIDE = 3, 32

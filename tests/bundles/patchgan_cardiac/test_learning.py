@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.data.structures import STRUCTURES
+from common.data.labels import STRUCTURES
 from common.files import read_json
 from tests.bundles.patchgan_cardiac.case import arguments
 from tests.bundles.runs import forked

@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.labels import STRUCTURES
 from common.data.layouts import find_volumes
-from common.data.structures import STRUCTURES
 from common.files import read_json
 from tests.bundles.patchgan_cardiac.case import CASE
 from tests.bundles.runs import forked

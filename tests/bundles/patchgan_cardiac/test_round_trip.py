@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.structures import STRUCTURES, WHOLE_HEART
+from common.data.labels import STRUCTURES, WHOLE_HEART
 from common.files import read_json
 from tests.bundles.patchgan_cardiac.case import CASE
 from tests.bundles.runs import Run, forked
 
 Trained = tuple[Path, Run]
 GENERATOR = "bundles.patchgan_cardiac.networks.HeartGenerator"
-SPADE = "common.networks.spade.SpadeGenerator"
+SPADE = "common.networks.generators.SpadeGenerator"
 SHORT = {"iterations": "null", "image_iterations": "[0,10]"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from common.config.checks import check_config
+from common.config import check_config
 from common.paths import repository_root
 
 RUN_IDS = ("training", "evaluating", "inference")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.checks import for_each, read_pair
+from common.data.image_io import for_each, read_pair
 from common.data.layouts import find_samples
 from common.data.samples import stem
 from common.errors import UserError

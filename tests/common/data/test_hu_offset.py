@@ -11,23 +11,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.extraction.elsewhere import find_normals, read_normals
-from common.data.harmonise import Settings, harmonise_slice
-from common.data.image_data import ImageData
+from bundles.lung_two_stage.extraction.slices import find_normals, read_normals
+from common.data.datamodules import ImageData, NoduleData, PairData, StructureData
+from common.data.image_io import read_pixels
 from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
 from common.data.layouts import find_samples
-from common.data.loading import PairData
-from common.data.nodule_data import NoduleData
-from common.data.reading import read_pixels
+from common.data.merge_datasets import Settings, harmonise_slice
 from common.data.samples import Sample
-from common.data.structure_data import StructureData
 from common.errors import UserError
-from common.inference.labels import LabelSlices
-from common.inference.real_images import image_as_in_training
-from common.inference.sources import Source
+from common.inference.checkpoint import image_as_in_training
+from common.inference.datasets import LabelSlices, Source
 from common.paths import repository_root
-from common.trust.reading import ReadingSettings, read_set
-from common.trust.settings import IMAGES, STRUCTURES
+from common.trust.readers import IMAGES, STRUCTURES, ReadingSettings, read_set
 from tests.common.data.made_scans import write_mhd
 from tests.common.data.test_bad_input import write_dicom
 

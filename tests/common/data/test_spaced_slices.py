@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.image_data import ImageData
+from common.data.datamodules import ImageData
 from common.data.image_layouts import find_images
 from common.data.spaced_slices import spaced_slices
 from common.errors import UserError

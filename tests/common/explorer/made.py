@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.explorer import DenseLayer, Explorer
+from common.explorer.data import DenseLayer, Explorer
 
 SIDE = 4
 

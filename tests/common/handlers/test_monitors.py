@@ -9,11 +9,9 @@ import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
-from common.handlers.black import BlackOutput
-from common.handlers.collapse import ModeCollapse
-from common.handlers.vanishing import Vanishing, gradient_norm
-from common.inference.latents import latents
-from common.metrics.randvgg import RandomVGG
+from common.handlers.monitors import BlackOutput, ModeCollapse, Vanishing, gradient_norm
+from common.inference.sampling import latents
+from common.metrics.features import RandomVGG
 from common.training.trainer import AdversarialTrainer
 from tests.common.training.test_family import LATENT, logged, weights, wgan_gp
 

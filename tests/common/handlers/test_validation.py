@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.handlers.best import BestModel
-from common.handlers.scalars import ScalarLog
+from common.handlers.logging import ScalarLog
 from common.handlers.validation import Validation, scalar_metrics
+from common.training.checkpoint import BestModel
 
 
 def evaluator(network: nn.Module) -> SupervisedEvaluator:

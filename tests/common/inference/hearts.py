@@ -12,11 +12,11 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from common.data.structures import LabelSet
-from common.inference.labels import LabelSlices
-from common.inference.models import model_scale
-from common.inference.preparing import mask_to_image
-from common.inference.volume_writing import VolumeWriter
+from common.data.labels import LabelSet
+from common.inference.checkpoint import model_scale
+from common.inference.datasets import LabelSlices
+from common.inference.prepare_batch import mask_to_image
+from common.inference.writers import VolumeWriter
 
 # Voxel axes to the patient's: as displayed, permuted and flipped, slices first, and turned and tilted.
 TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from common.data.intensity import Window
 from common.errors import UserError
 from common.files import read_json
-from common.inference.masks import MaskSlices, files_of
-from common.inference.preparing import mask_to_image
-from common.inference.writing import SliceWriter
+from common.inference.datasets import MaskSlices, files_of
+from common.inference.prepare_batch import mask_to_image
+from common.inference.writers import SliceWriter
 from common.provenance import Provenance
 
 WINDOW = Window(-1000, 400)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import pairs as pairs_module
-from common.metrics.birthday import Birthday, alike_pairs, birthday, duplicate_threshold
+from common.metrics import nearest_neighbors as pairs_module
+from common.metrics.diversity import Birthday, alike_pairs, birthday, duplicate_threshold
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.data.image_io import read_pixels
 from common.data.layouts import find_samples
-from common.data.reading import read_pixels
-from common.data.resizing import resize_image
+from common.data.transforms import resize_image
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.diversity import (
+    Birthday,
     PairValues,
+    Spread,
     drawn_pairs,
     feature_distances,
+    log_densities,
+    log_likelihood,
     similarities,
     similarity_name,
+    spread,
     texture_correlation,
     textures,
+    usual_bandwidths,
 )
-from common.metrics.images import ssim
+from common.metrics.image_quality import ssim
 
 
 def numbers() -> np.random.Generator:
@@ -141,3 +148,106 @@ def test_real_slices_share_little_texture(shared_data: Path) -> None:
     assert 0.02 < measured(images, patients).mean < 0.06
     shared = torch.from_numpy(numbers().normal(0, 0.1, (1, 1, 128, 128))).float()
     assert 0.4 < measured(images + shared, patients).mean < 0.7
+
+
+class Means:
+    """The mean of each image as its one feature."""
+
+    name = "means"
+    dimension = 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mean((1, 2, 3))[:, None]
+
+
+def ramps(*levels: float) -> Tensor:
+    """Images of a ramp each, at the levels given."""
+    ramp = torch.linspace(-0.2, 0.2, 16).expand(len(levels), 1, 16, 16)
+    return ramp + torch.tensor(levels).view(-1, 1, 1, 1)
+
+
+def test_three_images_by_hand() -> None:
+    found = spread(ramps(0.0, 0.1, 0.5), Means())
+    assert found.features == pytest.approx((0.1 + 0.5 + 0.4) / 3, abs=1e-5)
+    assert found.threshold == pytest.approx(0.1, abs=1e-5)  # nearest: 0.1, 0.1, 0.4
+    assert found.modes == Birthday(3, True).modes  # the one alike pair of the three is complete at the third
+    assert 0 < found.images < 1
+
+
+def test_a_set_is_as_diverse_as_itself_and_equal_images_are_not_at_all() -> None:
+    levels = np.random.default_rng(0).uniform(-0.7, 0.7, 60)
+    real = spread(ramps(*levels), Means())
+    same = spread(ramps(*[levels[3]] * 60), Means(), real.threshold)
+    assert real.against(real) == {"images": 1, "features": 1, "modes": 1}
+    measures = same.against(real)
+    assert measures["images"] == pytest.approx(0, abs=1e-5) and measures["features"] == 0
+    assert same.modes == Birthday(2, True).modes and measures["modes"] < 0.02
+
+
+def test_a_few_modes_far_apart_are_found_by_their_repetitions_alone() -> None:
+    levels = np.random.default_rng(0).uniform(-0.7, 0.7, 60)
+    real = spread(ramps(*levels), Means())
+    measures = spread(ramps(*[-0.7, -0.2, 0.3, 0.7] * 15), Means(), real.threshold).against(real)
+    assert measures["features"] > 0.8 and measures["images"] > 0.7 and measures["modes"] < 0.05
+
+
+def test_real_images_that_are_all_alike_do_not_divide() -> None:
+    nothing = Spread(0.0, 0.0, 1.0, 0.0)
+    assert nothing.against(nothing) == {"images": 0, "features": 0, "modes": 1}
+
+
+def normal(count: int, seed: int, spread: float = 1.0, dimension: int = 3) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, spread, (count, dimension))).float()
+
+
+def two_modes(count: int, seed: int) -> Tensor:
+    """Half of them around -4, half around 4."""
+    return normal(count, seed) + torch.tensor([-4.0, 4.0]).repeat(count // 2)[:, None]
+
+
+def test_two_gaussians_by_hand() -> None:
+    samples, images = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    found = log_densities(samples, images, [1.0, 2.0]).exp()
+    by_hand = [
+        [(1 + math.exp(-25 / 2)) / 2, (math.exp(-1 / 2) + math.exp(-20 / 2)) / 2],
+        [(1 + math.exp(-25 / 8)) / 2, (math.exp(-1 / 8) + math.exp(-20 / 8)) / 2],
+    ]
+    assert found[0].tolist() == pytest.approx([value / (2 * math.pi) for value in by_hand[0]])
+    assert found[1].tolist() == pytest.approx([value / (2 * math.pi * 4) for value in by_hand[1]])
+
+
+def test_the_density_is_one_in_all() -> None:
+    places = torch.linspace(-30, 30, 1201)[:, None]
+    density = log_densities(torch.tensor([[-2.0], [5.0], [5.5]]), places, [0.7]).exp()
+    assert float(density.sum()) * 0.05 == pytest.approx(1, abs=1e-6)
+
+
+def test_the_bandwidth_is_the_validation_images_own() -> None:
+    """Around a single sample the most likely Gaussian has the root mean square distance as its width."""
+    sample, validation, test = torch.zeros(1, 3), normal(50, 0, 0.3), normal(20, 1, 3.0)
+    found = log_likelihood(sample, validation, test)
+    assert found.bandwidth == pytest.approx(float(validation.square().mean().sqrt()), rel=1e-5)
+    assert torch.equal(found.values, log_densities(sample, test, [found.bandwidth])[0])
+    assert found.mean() == pytest.approx(float(found.values.mean())) and len(found.values) == 20
+
+
+def test_the_row_of_bandwidths_holds_the_best() -> None:
+    samples, validation = normal(200, 0), normal(100, 1)
+    widths = usual_bandwidths(samples, validation)
+    scores = log_densities(samples, validation, [*widths, 2 * widths[-1]]).mean(1)
+    assert 0 < int(scores.argmax()) < len(widths) - 1 and widths == sorted(widths)
+
+
+def test_a_collapsed_model_is_less_likely_and_the_order_is_not_symmetric() -> None:
+    validation, test, full = (two_modes(100, seed) for seed in range(3))
+    scores = [log_likelihood(samples, validation, test).mean() for samples in (full, full.abs())]
+    assert scores[1] < scores[0] - 0.5
+    wide = normal(100, 1, 9.0)
+    assert log_likelihood(wide, validation, test).mean() > log_likelihood(test, validation, wide).mean() + 1
+
+
+def test_equal_images_do_no_harm_and_missing_ones_are_named() -> None:
+    same = torch.ones(4, 3)
+    assert math.isfinite(log_likelihood(same, same, same).mean())
+    with pytest.raises(UserError, match="no validation images"):
+        log_likelihood(same, same[:0], same)

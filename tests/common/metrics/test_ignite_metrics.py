@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from common.metrics.faithfulness import lesion_contrast, lesion_faithfulness
-from common.metrics.features import extract
+from common.metrics.features import RandomVGG, extract
 from common.metrics.fid import fid
 from common.metrics.ignite_metrics import (
     FrechetDistance,
@@ -19,8 +19,7 @@ from common.metrics.ignite_metrics import (
     LesionFaithfulness,
     StructureFaithfulness,
 )
-from common.metrics.images import ssim
-from common.metrics.randvgg import RandomVGG
+from common.metrics.image_quality import ssim
 
 
 def samples(count: int = 7, size: int = 24) -> list[dict[str, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 
 from common.metrics.bootstrap import Resamples
 from common.metrics.kid import Discrepancy, kid, kid_change, kid_with_interval, polynomial_kernel
-from common.metrics.pairs import owners_of
+from common.metrics.nearest_neighbors import owners_of
 from tests.common.metrics.plain_pairs import plain_kid
 
 
@@ -74,7 +74,7 @@ def test_one_patient_has_no_pairs() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_blocks_give_what_whole_matrices_give(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
-    monkeypatch.setattr("common.metrics.pairs.BLOCK", 16)
+    monkeypatch.setattr("common.metrics.nearest_neighbors.BLOCK", 16)
     numbers = np.random.default_rng(0)
     real, fake = (torch.from_numpy(numbers.normal(0.5, 1, (count, 6))).float() for count in (37, 53))
     names = [f"p{number}" for number in numbers.integers(0, 7, 37)]

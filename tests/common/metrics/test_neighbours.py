@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import pairs as pairs_module
-from common.metrics.neighbours import nearest, nearest_squared
-from common.metrics.pairs import squared_distances
+from common.metrics import nearest_neighbors as pairs_module
+from common.metrics.nearest_neighbors import nearest, nearest_squared, squared_distances
 
 
 @pytest.fixture(autouse=True)

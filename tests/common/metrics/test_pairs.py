@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.metrics import pairs as pairs_module
-from common.metrics.pairs import Pairs, squared_distances
+from common.metrics import nearest_neighbors as pairs_module
+from common.metrics.nearest_neighbors import Pairs, squared_distances
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import pairs as pairs_module
+from common.metrics import nearest_neighbors as pairs_module
 from common.metrics.bootstrap import Resamples, resample_counts
 from common.metrics.prdc import kid_prdc, prdc, too_few_others
 from tests.common.metrics.plain_pairs import plain_kid, plain_prdc

@@ -16,7 +16,7 @@ from common.metrics.ignite_metrics import (
     LesionFaithfulness,
     StructureFaithfulness,
 )
-from common.metrics.images import mae
+from common.metrics.image_quality import mae
 
 pytestmark = pytest.mark.slow
 

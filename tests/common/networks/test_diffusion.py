@@ -10,10 +10,10 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.networks.blocks import noise_channels
+from common.networks.diffusion import PREDICTIONS, DiffusionGenerator, TrailingDDIMScheduler
 
 pytest.importorskip("einops", reason='MONAI\'s attention needs it: pip install ".[diffusion]"')
-from common.networks.diffusion import PREDICTIONS, DiffusionGenerator, TrailingDDIMScheduler
-from common.networks.texture import noise_channels
 
 TINY: dict[str, Any] = {
     "image_size": 16,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, instance_norm, pad
 
-from common.networks.fast_resnet import FastResnet, draw, fast, mirrored, normalise
-from common.networks.resnet_generator import ResnetGenerator
+from common.networks.fast_resnet import FastResnet, WinogradConvolution, draw, fast, mirrored, normalise
+from common.networks.generators import ResnetGenerator
 
 IMAGE = torch.rand(2, 1, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -47,3 +47,21 @@ def test_its_parts_are_the_plain_operations() -> None:
     shifted = maps * 3 + 100
     norm = normalise(shifted.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
     torch.testing.assert_close(norm, instance_norm(shifted), rtol=1e-3, atol=1e-4)
+
+
+def test_it_is_the_plain_convolution() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 10, 14, generator=numbers)
+    weight = torch.randn(7, 5, 3, 3, generator=numbers)
+    plain = conv2d(x, weight)
+    ours = WinogradConvolution(weight)(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+    assert ours.shape == plain.shape == (2, 7, 8, 12)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernels_corner_moves_the_image() -> None:
+    """Not symmetric: rows and columns are not exchanged, nothing is mirrored."""
+    weight = torch.zeros(1, 1, 3, 3)
+    weight[0, 0, 0, 2] = 1
+    x = torch.arange(36.0).reshape(1, 6, 6, 1)
+    torch.testing.assert_close(WinogradConvolution(weight)(x)[0, ..., 0], x[0, :4, 2:, 0])

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-
-pytest.importorskip("einops", reason='MONAI\'s attention needs it: pip install ".[diffusion]"')
 from common.networks.diffusion import DiffusionGenerator
 from common.training.diffusion import DiffusionStep, min_snr_weights, spread_timesteps
 from common.training.steps import Context
+
+pytest.importorskip("einops", reason='MONAI\'s attention needs it: pip install ".[diffusion]"')
 
 
 def tiny(condition_channels: int = 1) -> DiffusionGenerator:

@@ -11,15 +11,13 @@ import torch.multiprocessing
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data.sampling import BatchStream
+from common.data.sampler import BatchStream
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import Critique
 from common.training import distributed
-from common.training.batches import WithLatent
-from common.training.gradients import average_gradients
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import AdversarialTrainer, WithLatent, average_gradients
 from tests.common.training.toy import ToyPairs
 
 

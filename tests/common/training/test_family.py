@@ -11,17 +11,15 @@ from ignite.engine import Events
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from common.data.sampling import BatchStream
+from common.data.sampler import BatchStream
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.training.batches import WithLatent
-from common.training.cycle import CycleStep, PooledDiscriminatorStep
+from common.training.cycle import CycleStep, ImagePool, PooledDiscriminatorStep
 from common.training.ema import WeightAverage
-from common.training.image_pool import ImagePool
 from common.training.precision import Precision
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep, Step
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import AdversarialTrainer, WithLatent
 from tests.common.training.toy import ToyGenerator, ToyPairs, toy_trainer
 
 Build = Callable[[], AdversarialTrainer]

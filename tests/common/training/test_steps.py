@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
-from common.networks.augmented import AugmentedDiscriminator
+from common.networks.diffaugment import AugmentedDiscriminator
 from common.networks.discriminators import ConditionalPatchDiscriminator, Critique
-from common.training.steps import Context, DiscriminatorStep, GeneratorStep
+from common.training.steps import Context, DiscriminatorStep, GeneratorStep, SupervisedStep, clip_weights
 from tests.common.training.toy import toy_trainer
 
 WEIGHTS = torch.tensor([3.0, 4.0])
@@ -196,3 +196,52 @@ def test_a_batch_of_one_image_and_batch_norm_are_warned_of(caplog: pytest.LogCap
         with caplog.at_level(logging.WARNING):
             toy_trainer(batch_size=size)
         assert ("batch_size 1 with batch norm" in caplog.text) is warned
+
+
+def context(**batch: torch.Tensor) -> Context:
+    made = Context({"G": nn.Linear(2, 1, bias=False)})
+    nn.init.constant_(made.networks["G"].weight, 1.0)
+    made.use(batch)
+    return made
+
+
+def test_each_term_is_named_and_weighted() -> None:
+    step = SupervisedStep({"mse": nn.MSELoss(), "mae": nn.L1Loss()}, weights={"G_mae": 10.0})
+    losses = step.losses(context(image=torch.tensor([[1.0, 2.0]]), label=torch.tensor([[1.0]])))
+    assert {name: float(value.detach()) for name, value in losses.items()} == {"G_mse": 4.0, "G_mae": 2.0}
+    assert float(step.total(losses).detach()) == 24.0
+
+
+def test_the_target_may_be_the_input_itself() -> None:
+    made = Context({"A": nn.Identity()})
+    made.use({"image": torch.ones(1, 2)})
+    step = SupervisedStep({"mse": nn.MSELoss()}, target="image", network="A", name="A")
+    assert float(step.losses(made)["A_mse"]) == 0.0
+
+
+def test_a_weight_of_no_term_is_refused() -> None:
+    step = SupervisedStep({"mse": nn.MSELoss()}, weights={"G_dice": 1.0})
+    with pytest.raises(UserError, match="G_dice"):
+        step.total(step.losses(context(image=torch.ones(1, 2), label=torch.ones(1, 1))))
+
+
+def stepped(bound: float | None) -> torch.Tensor:
+    """Weights 0.005 and -1 after a step of 0.2 upwards."""
+    weight = torch.nn.Parameter(torch.tensor([0.005, -1.0]))
+    optimizer = clip_weights(torch.optim.SGD([weight], lr=0.2), bound)
+    (-weight.sum()).backward()
+    optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"), [(None, [0.205, -0.8]), (0.5, [0.205, -0.5]), (0.01, [0.01, -0.01])]
+)
+def test_weights_stay_within_the_bound(bound: float | None, expected: list[float]) -> None:
+    assert torch.allclose(stepped(bound), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0])
+def test_a_bound_of_nothing_is_refused(bound: float) -> None:
+    with pytest.raises(UserError, match="weight_clip"):
+        stepped(bound)

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from torch import nn
+from torch.utils.data import DataLoader
 
+from common.data.sampler import BatchStream
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.training.gradients import frozen
+from common.training.precision import Precision
 from common.training.steps import Context, GeneratorStep
-from tests.common.training.toy import toy_trainer
+from common.training.trainer import BatchGroups, WithLatent, average_gradients, frozen, prepare_batch
+from tests.common.training.toy import ToyPairs, toy_trainer
 
 
 def weights(trainer):
@@ -214,3 +219,54 @@ def test_resuming_with_another_batch_size_is_refused():
     state["setting"]["batch_size"] = 4
     with pytest.raises(UserError, match="batch_size was 4, is 2"):
         trainer.load_training_state(state)
+
+
+def test_tensors_come_in_the_layout_and_the_rest_as_it_is() -> None:
+    precision = Precision("cpu", amp="bf16", channels_last=True)
+    batch = {"image": torch.rand(2, 3, 4, 4), "sample": torch.arange(2), "name": ["a", "b"]}
+    prepared = prepare_batch(batch, precision)
+    assert prepared["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(prepared["image"], batch["image"])
+    assert prepared["sample"].tolist() == [0, 1] and prepared["name"] == ["a", "b"]
+
+
+def test_latents_are_normal_fresh_and_go_on_from_the_generators_state() -> None:
+    batch, prepare, precision = {"image": torch.rand(2000, 1, 1, 1)}, WithLatent(5), Precision("cpu")
+    state = torch.get_rng_state()
+    first, second = prepare(batch, precision)["latent"], prepare(batch, precision)["latent"]
+    assert first.shape == (2000, 5) and not torch.equal(first, second)
+    assert abs(float(first.mean())) < 0.05 and abs(float(first.std()) - 1) < 0.05
+    torch.set_rng_state(state)
+    assert torch.equal(prepare(batch, precision)["latent"], first)
+
+
+def test_groups_take_every_batch_once_and_no_random_numbers() -> None:
+    stream = BatchStream(8, 2)
+    groups = BatchGroups(DataLoader(ToyPairs(), batch_sampler=stream), 3)
+    state = torch.get_rng_state()
+    taken = [batch["sample"].tolist() for group in islice(groups, 2) for batch in group]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert taken == [[draw.sample for draw in stream.batch(position)] for position in range(6)]
+
+
+def test_frozen_modules_pass_gradients_on_without_taking_any() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 1)
+    with frozen([second]):
+        second(first(torch.ones(1, 2))).sum().backward()
+    assert first.weight.grad is not None and second.weight.grad is None
+
+
+def test_what_was_frozen_before_stays_so_also_after_an_error() -> None:
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    with pytest.raises(KeyError), frozen([module]):
+        assert not module.weight.requires_grad
+        raise KeyError
+    assert module.weight.requires_grad and not module.bias.requires_grad
+
+
+def test_one_process_averages_nothing() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.grad = torch.tensor([1.0, 2.0])
+    average_gradients([parameter, nn.Parameter(torch.ones(1))])
+    assert parameter.grad.tolist() == [1.0, 2.0]

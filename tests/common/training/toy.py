@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.sampling import BatchStream, Draw
+from common.data.sampler import BatchStream, Draw
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.random import generator
+from common.rng import generator
 from common.training.ema import WeightAverage
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep

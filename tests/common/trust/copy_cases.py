@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.random import generator
-from common.trust.planted import blurred, planted_copies, principal_samples
-from common.trust.reading import ReadingSettings, read_set
-from common.trust.sets import ImageSet, Sets
+from common.rng import generator
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.readers import ReadingSettings, read_set
+from common.trust.registration import blurred, planted_copies, principal_samples
 
 IMAGES, COPIED = 200, 60
 OPEN = ("unseen", "mean_image", "pca", "blurred_heldout")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 from scipy.stats import betabinom
 
-from common.trust.copies import Copies
 from common.trust.gate import SIGNIFICANT, beyond_doubt, counts_of
+from common.trust.near_copies import Copies
 from tests.common.trust.made_patients import made_copies
 
 CASES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from common.random import generator
-from common.trust.copies import Copies, by_features, evidence
+from common.rng import generator
+from common.trust.near_copies import Copies, by_features, evidence
 from common.trust.registration import WHOLE
 
 DIMENSION = 12

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.random import generator
-from common.trust.sets import ImageSet, Sets
+from common.rng import generator
+from common.trust.image_sets import ImageSet, Sets
 
 SIDE = 32
 

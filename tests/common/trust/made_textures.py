@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.trust.sets import ImageSet, Sets
+from common.trust.image_sets import ImageSet, Sets
 from tests.common.trust.folders import textures
 
 

@@ -11,11 +11,11 @@ import torch
 from common.errors import UserError
 from common.metrics.features import extract, extractor_by_name
 from common.metrics.fid import fid
-from common.training.in_memory import Budget
-from common.trust.components import compare_parts
+from common.metrics.segmentation import compare_parts
+from common.training.fit_supervised import Budget
 from common.trust.faithfulness import faithfulness, known_conditions
-from common.trust.findings import Section
-from common.trust.sets import ImageSet, Sets
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.results import Section
 from tests.common.trust.made_sets import ignoring, made, made_sets
 
 BUDGET = Budget(20, 8, 1e-2)
@@ -55,9 +55,7 @@ def test_a_segmenter_that_learned_nothing_judges_nothing() -> None:
     section = faithfulness(sets, 0, Budget(1, 2, 1e-6), resamples=20)
     assert section is not None
     assert section.statement.startswith("Cannot be judged") and "more iterations" in section.warnings[0]
-    assert math.isnan(
-        section.figures[0].value.mean
-    )  # not a division by next to nothing
+    assert math.isnan(section.figures[0].value.mean)  # not a division by next to nothing
 
 
 def test_conditions_that_the_segmenter_has_learned_are_counted() -> None:

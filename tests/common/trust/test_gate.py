@@ -8,7 +8,6 @@ import torch
 from scipy.stats import betabinom, hypergeom
 
 from common.errors import UserError
-from common.trust.copies import Copies
 from common.trust.gate import (
     CLOSED,
     OPEN,
@@ -24,7 +23,8 @@ from common.trust.gate import (
     similarities,
     smallest_noticed,
 )
-from common.trust.orientations import Found
+from common.trust.near_copies import Copies
+from common.trust.registration import Found
 from tests.common.trust.made_patients import made_copies
 from tests.common.trust.made_textures import pictures
 

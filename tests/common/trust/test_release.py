@@ -10,9 +10,9 @@ from PIL import Image
 from common.data.intensity import Window
 from common.errors import UserError
 from common.trust.gate import Gate
-from common.trust.reading import ReadingSettings, read_set
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.readers import ReadingSettings, read_set
 from common.trust.release import release
-from common.trust.sets import ImageSet, Sets
 from tests.common.trust import folders
 from tests.common.trust.made_textures import a_set, pictures
 

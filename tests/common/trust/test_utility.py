@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from common.training.in_memory import Budget
-from common.trust.findings import Section
-from common.trust.sets import ImageSet, Sets
+from common.training.fit_supervised import Budget
+from common.trust.image_sets import ImageSet, Sets
+from common.trust.results import Section
 from common.trust.utility import real_parts, unseen, utility
 from tests.common.trust.made_sets import drawn, ignoring, image_set, made, made_sets, squares
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bundles.lung_two_stage.composition.composing import compose
-from bundles.lung_two_stage.composition.reading import Composites
+from bundles.lung_two_stage.composition.compose import compose
+from bundles.lung_two_stage.composition.shards import Composites
 from tests.bundles.lung_two_stage.composition.made import settings
-from tests.bundles.lung_two_stage.composition.test_composing import files
+from tests.bundles.lung_two_stage.composition.test_compose import files
 from tests.bundles.runs import ROOT, forked
 
 CONFIG = ROOT / "bundles" / "lung_two_stage" / "configs" / "compose.yaml"

@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, label, zoom
 
-from bundles.lung_two_stage.composition.blending import blend
-from bundles.lung_two_stage.composition.grain import grain_of, make_noise, noise_of
-from bundles.lung_two_stage.composition.stamps import Stamp, make_stamp
+from bundles.lung_two_stage.composition.patches import Stamp, grain_of, make_noise, make_stamp, noise_of
+from bundles.lung_two_stage.composition.render import blend
 from bundles.lung_two_stage.extraction.crops import CropRules, cut
 
 LUNG, TISSUE, SIDE, FINE = -850, 40, 81, 8

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bundles.lung_two_stage.banks import SliceBank
-from bundles.lung_two_stage.enhancement.apart import patients_of, refuse_shared_patients
-from bundles.lung_two_stage.enhancement.data import EnhancerData, example_pairs
-from common.data.sampling import Draw
+from bundles.lung_two_stage.enhancement.data import (
+    EnhancerData,
+    example_pairs,
+    patients_of,
+    refuse_shared_patients,
+    to_changed_hu,
+    to_images,
+)
+from common.data.intensity import Window
+from common.data.sampler import Draw
 from common.errors import UserError
 from tests.bundles.lung_two_stage.made_work import made_work, nodule_bank, slice_bank
 
@@ -88,3 +96,23 @@ def test_refusals(work: Path, tmp_path: Path) -> None:
     halves = SliceBank(bank.hu[:, ::2, ::2], bank.lung[:, ::2, ::2], bank.nodules[:, ::2, ::2], bank.records)
     with pytest.raises(UserError, match=r"slices of \(16, 16\) pixels, composites of \(32, 32\)"):
         data_of(work, real_dir=halves.save(tmp_path / "small"))
+
+
+WINDOW = Window(-1000, 400)
+HU = np.array([[[-2000, -1000, -301], [400, 399, 1500]]], np.int16)
+
+
+def test_the_window_becomes_the_range() -> None:
+    images = to_images(HU, WINDOW)
+    assert images.shape == (1, 1, 2, 3) and images.dtype == torch.float32
+    torch.testing.assert_close(images[0, 0, :, 0], torch.tensor([-1.0, 1.0]))
+    torch.testing.assert_close(images[0, 0, 0, 2], torch.tensor((699 / 1400) * 2 - 1))
+
+
+def test_what_the_window_cuts_off_comes_back() -> None:
+    np.testing.assert_array_equal(to_changed_hu(to_images(HU, WINDOW), HU, WINDOW), HU)
+
+
+def test_a_change_is_one_of_hu_outside_of_the_window_too() -> None:
+    changed = to_changed_hu(to_images(HU, WINDOW).clamp(-0.9, 0.9), HU, WINDOW)
+    assert changed.tolist() == [[[-1930, -930, -301], [330, 330, 1430]]]

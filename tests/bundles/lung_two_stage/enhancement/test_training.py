@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from bundles.lung_two_stage.composition.reading import Composites
+from bundles.lung_two_stage.composition.shards import Composites
 from common.files import read_json
-from common.networks.resnet_generator import ResnetGenerator
+from common.networks.generators import ResnetGenerator
 from tests.bundles.lung_two_stage.made_work import made_work, slice_bank
 from tests.bundles.runs import ROOT, Run, command, fingerprints, finished, forked
 
 CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 TINY = {
     "max_epochs": 1,
+    "lambda_identity": 0.5,
     "network_def#width": 4,
     "network_def#blocks": 1,
     "discriminator_def#channels": 4,

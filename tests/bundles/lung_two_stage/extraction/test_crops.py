@@ -16,7 +16,7 @@ from bundles.lung_two_stage.extraction.crops import (
     spread,
     without_stairs,
 )
-from common.data.nodule_scan import NoduleScan
+from common.data.nodules import NoduleScan
 from common.errors import UserError
 
 RULES = CropRules(crop_size=32, crop_mm=32.0, rim_mm=2.0, slices_per_nodule=2, least_mm=3.0)

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
-from bundles.lung_two_stage.generation.candidates import GeneratorModel
+from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.files import read_json
 from common.provenance import sha256_of
-from common.sharing.exporting import Settings, export
+from common.tools.export import Settings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
 from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
 from tests.bundles.lung_two_stage.generation.made_models import LATENT, make_model

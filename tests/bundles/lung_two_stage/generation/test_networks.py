@@ -7,12 +7,16 @@ import torch
 from torch import nn
 
 from bundles.lung_two_stage.generation.biggan import BigGanDiscriminator, BigGanGenerator
-from bundles.lung_two_stage.generation.blocks import keeping_size
-from bundles.lung_two_stage.generation.capsule_network import CapsuleDiscriminator
-from bundles.lung_two_stage.generation.dense import DenseDiscriminator, DenseGenerator
-from bundles.lung_two_stage.generation.networks import ConvolutionalDiscriminator, ConvolutionalGenerator
+from bundles.lung_two_stage.generation.networks import (
+    CapsuleDiscriminator,
+    ConvolutionalDiscriminator,
+    ConvolutionalGenerator,
+    DenseDiscriminator,
+    DenseGenerator,
+    keeping_size,
+)
 from common.errors import UserError
-from common.losses.gradient_penalty import gradient_norm, gradient_penalty
+from common.losses.adversarial import gradient_norm, gradient_penalty
 
 GENERATORS = (ConvolutionalGenerator, DenseGenerator, BigGanGenerator)
 DISCRIMINATORS = (CapsuleDiscriminator, ConvolutionalDiscriminator, DenseDiscriminator, BigGanDiscriminator)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from bundles.lung_two_stage.pipeline.chain import Chain
-from bundles.lung_two_stage.pipeline.stage import Stage
+from bundles.lung_two_stage.pipeline import Chain, Stage
 from common.paths import repository_root
 
 CONFIGS = repository_root() / "bundles" / "lung_two_stage" / "configs"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.nodule_scan import NoduleScan, nodules_of
+from common.data.nodules import NoduleScan, nodules_of
 
 Ball = tuple[float, float, float, float]
 """Slice, row and column of the centre and the radius, in voxels."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bundles.lung_two_stage.rivals.classifying import BlobProposer, ClassifiedCandidates
-from bundles.lung_two_stage.rivals.detector import DetectedNodules
-from bundles.lung_two_stage.segmentation.methods import load_method
-from common.metrics.froc import LEAST_SCORE
+from bundles.lung_two_stage.baselines.candidate_classifier import BlobProposer, ClassifiedCandidates
+from bundles.lung_two_stage.baselines.detector import DetectedNodules
+from bundles.lung_two_stage.segmentation.inference import load_method
+from common.metrics.detection import LEAST_SCORE
 from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.data.nodule_scan import NoduleScan, nodules_of
-from common.metrics.froc import Candidate
+from common.data.nodules import NoduleScan, nodules_of
+from common.metrics.detection import Candidate
 from tests.common.data.made_scans import write_volume
 
 SPACING = (2.0, 1.0, 1.0)

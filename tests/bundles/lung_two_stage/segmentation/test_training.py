@@ -14,7 +14,7 @@ import torch
 from bundles.lung_two_stage.phantoms import chest_scans
 from bundles.lung_two_stage.segmentation.network import DenseUNet, UNet, UNetPlusPlus
 from common.files import read_json, write_json
-from common.inference.models import network_for
+from common.inference.checkpoint import network_for
 from tests.bundles.lung_two_stage.segmentation.made import write_scans
 from tests.bundles.runs import ROOT, Run, finished, forked
 from tests.bundles.runs import command as started

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.data.phantoms.grid import Grid
+from common.data.phantoms.anatomy import Grid
 from common.data.phantoms.vessels import END_RADIUS, MAX_RADIUS, Branches, grow_tree, paint_branches
 
 

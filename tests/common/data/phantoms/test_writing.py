@@ -9,7 +9,7 @@ import pytest
 
 from common.data.phantoms import writing
 from common.data.phantoms.lesions import lesion_share
-from common.data.phantoms.phantom import make_phantom
+from common.data.phantoms.render import make_phantom
 from common.data.phantoms.writing import PhantomSettings, ensure_phantoms, write_phantoms
 from common.errors import UserError
 from common.files import read_json

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from common.data.store.request import Intensity, Request
+from common.data.slice_geometry import Intensity, Request
 
 # mm along x (the columns), y (the rows) and z (the slices), and voxels along them: all different.
 SPACING, EXTENT = (0.5, 0.75, 2.0), (12, 10, 8)

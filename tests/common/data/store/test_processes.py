@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from common import files
-from common.data.store import store as store_module
-from common.data.store.request import Geometry, Request
-from common.data.store.store import SliceStore
+from common.data import slice_cache as store_module
+from common.data.slice_cache import SliceStore
+from common.data.slice_geometry import Geometry, Request
 from tests.common.data.store.made import hounsfield, image, label, labels, save
-from tests.common.data.store.test_store import contents
+from tests.common.data.test_slice_cache import contents
 
 FORK = multiprocessing.get_context("fork")
 GEOMETRY = Geometry(32)
@@ -62,7 +62,7 @@ def test_two_processes_convert_each_file_once(tmp_path: Path, requests: list[Req
 def test_two_processes_are_right_without_locks_too(
     tmp_path: Path, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.data.store.folder._lock", lambda file, folder: False)
+    monkeypatch.setattr("common.data.slice_cache._lock", lambda file, folder: False)
     both = [started(convert, tmp_path / "store", requests) for _ in range(2)]
     for process in both:
         process.join()

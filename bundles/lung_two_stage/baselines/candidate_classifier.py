@@ -1,0 +1,214 @@
+"""A classifier's view of candidates that something else has found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from monai.networks.blocks import Convolution
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bundles.lung_two_stage.baselines.candidates import CubeShape, cut_cubes, find_blobs, merge_candidates
+from bundles.lung_two_stage.baselines.detector import DetectedNodules
+from common.data.intensity import Window, to_network, to_unit
+from common.data.nodules import NoduleScan
+from common.errors import UserError
+from common.inference.checkpoint import load_weights, model_info, model_window, network_for
+from common.metrics.detection import LEAST_SCORE, Candidate
+from common.training.contexts import evaluating
+
+
+class VggClassifier(nn.Module):
+    """Patches or cubes -> logit of a nodule.
+
+    Args:
+        spatial_dims: 2 to look at a cube's middle slice alone, 3 for all of it.
+        widths: channels of each block of two convolutions; after each the size halves in the plane, and from
+            the second on in depth as well, down to one slice.
+        hidden: units of the dense layer.
+        dropout: before the last layer.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        widths: Sequence[int] = (16, 32, 64),
+        hidden: int = 64,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise UserError(f"VggClassifier: spatial_dims {spatial_dims}; give 2 for patches or 3 for cubes")
+        self.spatial_dims = spatial_dims
+        channels, layers = 1, []
+        for number, width in enumerate(widths):
+            layers += [_block(spatial_dims, channels, width), _pool(spatial_dims, deep=number > 0)]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        average = nn.AdaptiveAvgPool2d(1) if spatial_dims == 2 else nn.AdaptiveAvgPool3d(1)
+        dense = [nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)]
+        self.head = nn.Sequential(average, nn.Flatten(), *dense)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, D, S, S) in [-1, 1], any depth -> logits (B, 1)."""
+        seen = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
+        logits: Tensor = self.head(self.features(seen))
+        return logits
+
+
+def _block(dims: int, channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        Convolution(dims, channels, width, act="relu", norm="batch", adn_ordering="NA"),
+        Convolution(dims, width, width, act="relu", norm="batch", adn_ordering="NA"),
+    )
+
+
+def _pool(dims: int, deep: bool) -> nn.Module:
+    """Halves the plane; in depth two slices become one, a single one stays."""
+    if dims == 2:
+        return nn.MaxPool2d(2)
+    return nn.MaxPool3d((2 if deep else 1, 2, 2), ceil_mode=True)
+
+
+BATCH = 64
+BESIDE_DETECTOR = 10
+"""Blobs of a scan from which the classifier of a detector's candidates learns too."""
+HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
+
+
+class Proposer(Protocol):
+    """Finds candidates, more than there are nodules."""
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """Of one scan, the surest first."""
+
+
+class BlobProposer:
+    """Bright blobs, see `bundles.lung_two_stage.baselines.candidates`.
+
+    Args:
+        least, most: strength in HU that counts, and blobs of a scan at most.
+        air_share: of a blob's surroundings must be aerated; not asked where HU are nominal.
+    """
+
+    def __init__(self, least: float = 25.0, most: int = 200, air_share: float = 0.1) -> None:
+        self.least, self.most, self.air_share = least, most, air_share
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """The score is the strength in HU."""
+        air_share = 0.0 if scan.nominal_hu else self.air_share
+        blobs = find_blobs(scan.hu, scan.spacing, self.least, self.most, air_share)
+        places = scan.in_mm(blobs.centres.astype(np.float64))
+        return [
+            Candidate(scan.name, (float(z), float(y), float(x)), float(strength), float(radius))
+            for (z, y, x), strength, radius in zip(places, blobs.strengths, blobs.radii, strict=True)
+        ]
+
+
+class CandidatePoints:
+    """Candidates of some proposers as voxels, for `bundles.lung_two_stage.baselines.candidates`."""
+
+    def __init__(self, proposers: Sequence[Proposer]) -> None:
+        self.proposers = list(proposers)
+
+    @classmethod
+    def of(cls, detector: str | None, device: torch.device | str = "cpu") -> CandidatePoints:
+        """What a classifier learns from: blobs, or a trained detector's candidates.
+
+        To these a few blobs are added: a detector may be right everywhere on what it was trained with.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        proposer = proposer_of(detector, device)
+        return cls([proposer, BlobProposer(most=BESIDE_DETECTOR)] if detector else [proposer])
+
+    def __call__(self, scan: NoduleScan) -> NDArray[np.float64]:
+        """(N, 3) voxels (slice, row, column)."""
+        return np.concatenate([voxels_of(one.candidates(scan), scan) for one in self.proposers])
+
+
+class ClassifiedCandidates:
+    """A method of Table I: a proposer's candidates, scored by a classifier of cubes.
+
+    Args:
+        name: as the table shows it.
+        network: cubes (B, 1, D, S, S) -> logits (B, 1).
+        proposer: finds the candidates.
+        shape, window: of the cubes, as in training.
+        weigh: multiply the classifier's probability with the proposer's score; else it is the score.
+        threshold: candidates whose score is less are dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        proposer: Proposer,
+        shape: CubeShape,
+        window: Window,
+        weigh: bool = False,
+        threshold: float = LEAST_SCORE,
+    ) -> None:
+        self.name, self.network, self.proposer = name, network, proposer
+        self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
+
+    @classmethod
+    def from_model(
+        cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> ClassifiedCandidates:
+        """A trained one: of blobs, or of a detector's candidates where the model names its ``detector``.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        info = model_info(ckpt_path)
+        network = load_weights(network_for(ckpt_path, VggClassifier()), ckpt_path, HOW_TO_TRAIN)
+        proposer = proposer_of(info.get("detector"), device)
+        shape = CubeShape(**info.get("cube", {}))
+        weigh = bool(info.get("detector"))
+        return cls(name, network.to(device), proposer, shape, model_window(info), weigh)
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """Those that the classifier keeps, neighbours merged; score 0 to 1."""
+        found = self.proposer.candidates(scan)
+        probabilities = self._probabilities(scan, voxels_of(found, scan))
+        scored = [
+            replace(candidate, score=probability * (candidate.score if self.weigh else 1.0))
+            for candidate, probability in zip(found, probabilities, strict=True)
+        ]
+        return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
+
+    def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
+        """It draws none."""
+        return None
+
+    def _probabilities(self, scan: NoduleScan, voxels: NDArray[np.float64]) -> list[float]:
+        device = next(self.network.parameters()).device
+        found: list[float] = []
+        for start in range(0, len(voxels), BATCH):
+            cubes = cut_cubes(scan, voxels[start : start + BATCH], self.shape)  # (B, D, S, S)
+            images = torch.from_numpy(to_network(to_unit(cubes, self.window, is_hu=True)))[:, None]
+            with evaluating(self.network), torch.inference_mode():
+                found += self.network(images.to(device))[:, 0].sigmoid().tolist()
+        return found
+
+
+def proposer_of(detector: str | None, device: torch.device | str = "cpu") -> Proposer:
+    """The detector with its model at this path; blobs where there is none.
+
+    Raises:
+        UserError: no such model, or one that cannot be read.
+    """
+    return BlobProposer() if not detector else DetectedNodules.from_model("proposer", detector, device)
+
+
+def voxels_of(candidates: Sequence[Candidate], scan: NoduleScan) -> NDArray[np.float64]:
+    """Positions as (N, 3) voxels (slice, row, column)."""
+    places = np.array([candidate.position_mm for candidate in candidates], np.float64).reshape(-1, 3)
+    return np.asarray(places / np.asarray(scan.spacing))

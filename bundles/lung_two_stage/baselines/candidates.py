@@ -1,0 +1,398 @@
+"""Where a nodule might be, without learning: bright blobs beside air (Laplacian of Gaussian).
+
+Lindeberg, Feature detection with automatic scale selection, IJCV 1998: the response of a bright ball of
+radius r is greatest at sigma = r / sqrt(dimensions).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.utils.data import Dataset
+
+from common.data.intensity import Window, to_network, to_unit, window_by_name
+from common.data.nodules import Nodule, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
+from common.data.sampler import Draw
+from common.data.splits import SplitData
+from common.data.volume_io import is_volume
+from common.errors import UserError
+from common.metrics.detection import Candidate
+from common.rng import generator
+
+RADII = (2.0, 3.0, 4.5, 6.5, 9.5, 14.0)
+"""In mm."""
+AIR = -500
+"""HU below which tissue is aerated."""
+SURROUNDINGS = 15.0
+"""Half the side of the box in mm in which some of it must be."""
+SOFT_TISSUE = 100.0
+"""HU above which it does not matter how bright: bone would outshine nodules."""
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Points that may be nodules, the most blob-like first.
+
+    Args:
+        centres: (N, 3) whole voxels (slice, row, column).
+        radii: (N,) mm.
+        strengths: (N,) HU of contrast, scale by scale comparable.
+    """
+
+    centres: NDArray[np.int64]
+    radii: NDArray[np.float64]
+    strengths: NDArray[np.float64]
+
+
+def find_blobs(
+    hu: NDArray[np.int16],
+    spacing: Sequence[float],
+    least: float = 100.0,
+    most: int = 200,
+    air_share: float = 0.1,
+    radii: Sequence[float] = RADII,
+) -> Blobs:
+    """Local maxima over space and scale.
+
+    Args:
+        hu: (Z, H, W); a picture has one slice and is searched in its plane.
+        spacing: mm of its axes.
+        least: strength that counts, HU.
+        most: points at most.
+        air_share: of the surroundings' voxels must be aerated.
+        radii: that are looked for, mm.
+    """
+    tissue = np.minimum(hu, np.int16(SOFT_TISSUE)).astype(np.float32)
+    strength, scale = _strongest(tissue, spacing, radii)
+    extents = [1 if length == 1 else 3 for length in hu.shape]
+    peaks = (strength >= least) & (strength == ndimage.maximum_filter(strength, size=extents))
+    sides = [1 + 2 * int(SURROUNDINGS / step) for step in spacing]
+    aired = ndimage.uniform_filter((hu < AIR).astype(np.float32), sides, mode="nearest")
+    centres = np.argwhere(peaks & (aired >= air_share))
+    found = strength[tuple(centres.T)]
+    order = np.argsort(-found, kind="stable")[:most]
+    chosen = centres[order]
+    sizes = np.asarray(radii, np.float64)[scale[tuple(chosen.T)]]
+    return Blobs(chosen, sizes, found[order].astype(np.float64))
+
+
+def _strongest(
+    tissue: NDArray[np.float32], spacing: Sequence[float], radii: Sequence[float]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The greatest response of each voxel over the scales, and the scale's number."""
+    extended = [axis for axis, length in enumerate(tissue.shape) if length > 1]
+    best, scale = np.full(tissue.shape, -np.inf, np.float32), np.zeros(tissue.shape, np.uint8)
+    for number, radius in enumerate(radii):
+        sigma = radius / np.sqrt(len(extended))
+        response = _response(tissue, spacing, extended, sigma)
+        larger = response > best
+        best[larger], scale[larger] = response[larger], number
+    return best, scale
+
+
+def _response(
+    tissue: NDArray[np.float32], spacing: Sequence[float], extended: Sequence[int], sigma: float
+) -> NDArray[np.float32]:
+    """Minus the Laplacian at ``sigma`` mm, times sigma squared: comparable between scales."""
+    total = np.zeros_like(tissue)
+    widths = [sigma / spacing[axis] if axis in extended else 0.0 for axis in range(tissue.ndim)]
+    for axis in extended:
+        orders = [2 if other == axis else 0 for other in range(tissue.ndim)]
+        total -= ndimage.gaussian_filter(tissue, widths, orders, mode="nearest", truncate=3.0) * np.float32(
+            widths[axis] ** 2
+        )
+    return total
+
+
+def merge_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Greedy: the surest candidate takes in all whose centre lies within the larger of the two radii.
+
+    What it takes in moves its centre to their mean, weighted by score; its score and radius stay.
+
+    Args:
+        candidates: of one scan, scores of at least 0.
+    """
+    order = sorted(range(len(candidates)), key=lambda place: -candidates[place].score)
+    points = np.array([candidate.position_mm for candidate in candidates]).reshape(-1, 3)
+    radii = np.array([candidate.radius_mm for candidate in candidates])
+    scores = np.array([candidate.score for candidate in candidates])
+    free, merged = np.ones(len(candidates), bool), []
+    for place in order:
+        if not free[place]:
+            continue
+        near = np.linalg.norm(points - points[place], axis=1) <= np.maximum(radii, radii[place])
+        near &= free
+        free &= ~near
+        centre = np.average(points[near], axis=0, weights=scores[near] + 1e-9)  # all may score 0
+        x, y, z = (float(value) for value in centre)
+        merged.append(replace(candidates[place], position_mm=(x, y, z)))
+    return merged
+
+
+@dataclass(frozen=True)
+class CubeShape:
+    """How much a cube shows.
+
+    Args:
+        size: voxels of a side in the plane; a multiple of 8.
+        side_mm: what they extend over.
+        depth: slices; 1 for patches of the plane.
+        step_mm: between two of them.
+    """
+
+    size: int = 32
+    side_mm: float = 32.0
+    depth: int = 1
+    step_mm: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.size % 8 or self.depth < 1 or min(self.side_mm, self.step_mm) <= 0:
+            raise UserError(
+                f"cubes of {self.depth} x {self.size} x {self.size} voxels, {self.side_mm:g} mm: "
+                "give a size that is a multiple of 8, a depth of at least 1 and lengths above 0"
+            )
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """Mm between two voxels of each axis."""
+        in_plane = self.side_mm / self.size
+        return self.step_mm, in_plane, in_plane
+
+
+def cut_cubes(
+    scan: NoduleScan, centres: NDArray[np.floating], shape: CubeShape, margin: int = 0
+) -> NDArray[np.int16]:
+    """HU around each point, linear between voxels, the scan's edge continued: (N, D, S, S).
+
+    Args:
+        centres: (N, 3) voxels (slice, row, column).
+        shape: D and S without ``margin``.
+        margin: further voxels on each side in the plane, for moved crops.
+    """
+    lengths = (shape.depth, shape.size + 2 * margin, shape.size + 2 * margin)
+    offsets = [
+        (np.arange(length) - (length - 1) / 2) * step / spacing
+        for length, step, spacing in zip(lengths, shape.steps, scan.spacing, strict=True)
+    ]
+    points = np.asarray(centres, np.float64).reshape(-1, 3)
+    cubes = np.empty((len(points), *lengths), np.int16)
+    for cube, point in zip(cubes, points, strict=True):
+        axes = [centre + offset for centre, offset in zip(point, offsets, strict=True)]
+        cube[:] = _interpolated(scan.hu, axes)
+    return cubes
+
+
+def _interpolated(hu: NDArray[np.int16], axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """The volume at the grid of the three axes' places, from the box that holds them."""
+    first = [int(np.clip(np.floor(axis[0]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
+    last = [int(np.clip(np.ceil(axis[-1]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
+    box = hu[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))].astype(np.float32)
+    places = np.meshgrid(*(axis - a for axis, a in zip(axes, first, strict=True)), indexing="ij")
+    return np.asarray(ndimage.map_coordinates(box, places, order=1, mode="nearest"), np.float32)
+
+
+logger = logging.getLogger(__name__)
+JITTER = 4
+"""Voxels by which a training cube may be off its point."""
+Points = Callable[[NoduleScan], NDArray[Any]]
+"""Where a scan's candidates are: (N, 3) voxels (slice, row, column)."""
+
+
+class CubeDataset(Dataset[dict[str, Any]]):
+    """Cubes around candidates and nodules of scans.
+
+    Training draws as many cubes without as with a nodule: an epoch has each one with and as many others,
+    drawn anew; each is moved, flipped and turned. Otherwise every cube comes once. Candidates in
+    findings that the data set excludes, and in no nodule, are neither.
+
+    Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` (1,) float32, 1 or 0.
+
+    Args:
+        samples: the scans' records; each is read once, and only its cubes are kept.
+        points: the candidates' generator.
+        shape: of the cubes.
+        window: whose ends are -1 and 1.
+        seed: of the draws.
+        training: see above; the nodules' centres are among the points then.
+        most: candidates without nodule of each scan, drawn from all.
+    Raises:
+        UserError: a bad scan, or no cube with a nodule.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[NoduleSample],
+        points: Points,
+        shape: CubeShape,
+        window: Window,
+        seed: int = 0,
+        training: bool = False,
+        most: int = 30,
+    ) -> None:
+        self.samples, self.dropped = list(samples), 0
+        self.shape, self.window, self.seed, self.training = shape, window, seed, training
+        margin = JITTER if training else 0
+        cut = [
+            _labelled(scan, points(scan), shape, margin, training, most, generator(seed, "points", number))
+            for number, scan in enumerate(_scans(self.samples, window))
+        ]
+        self.cubes = np.concatenate([cubes for cubes, _ in cut]) if cut else np.empty((0, 1, 1, 1), np.int16)
+        self.labels = np.concatenate([labels for _, labels in cut]) if cut else np.empty(0, bool)
+        self.positive, self.negative = np.flatnonzero(self.labels), np.flatnonzero(~self.labels)
+        if training and not (len(self.positive) and len(self.negative)):
+            what = "nodules" if len(self.negative) else "candidates without a nodule"
+            raise UserError(f"the {len(self.samples)} training scans hold no {what}; bring more scans")
+
+    def __len__(self) -> int:
+        return 2 * len(self.positive) if self.training else len(self.labels)
+
+    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+        draw = visit if isinstance(visit, Draw) else Draw(0, int(visit))
+        if not self.training:
+            return self._item(draw.sample, self.cubes[draw.sample])
+        random = generator(self.seed, "cube", draw.epoch, draw.sample)
+        place = self._place(draw.sample, random)
+        return self._item(place, _varied(self.cubes[place], self.shape.size, random))
+
+    def _place(self, sample: int, random: np.random.Generator) -> int:
+        """Even numbers are the cubes with a nodule, odd ones are drawn from those without."""
+        number, without = divmod(sample, 2)
+        return int(random.choice(self.negative) if without else self.positive[number])
+
+    def _item(self, place: int, cube: NDArray[np.int16]) -> dict[str, Any]:
+        image = to_network(to_unit(cube, self.window, is_hu=True))
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
+            "label": torch.tensor([float(self.labels[place])]),
+        }
+
+
+class CubeData(SplitData[CubeDataset]):
+    """A set of scans, split by patient as for segmentation, as cubes.
+
+    Args:
+        dataset_dir, layout, unannotated, patient_pattern, hu_offset: see
+            `common.data.nodules.find_nodule_scans`.
+        points: the candidates' generator.
+        size, side_mm, depth, step_mm: of the cubes, see `CubeShape`; one slice deep where all scans are
+            pictures.
+        window: HU window: a preset's name or [lower, upper].
+        seed: the run's seed.
+        most: see `CubeDataset`.
+        fractions, split_seed: of the split.
+        parts: which splits to load; None for all.
+    Raises:
+        UserError: a bad folder, file or setting.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike[str],
+        points: Points,
+        size: int = 32,
+        side_mm: float = 32.0,
+        depth: int = 1,
+        step_mm: float = 2.0,
+        window: str | Window | Sequence[float] = "lung",
+        seed: int = 0,
+        most: int = 30,
+        layout: str = "auto",
+        unannotated: str = "refuse",
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        split_seed: int = 0,
+        parts: Sequence[str] | None = None,
+        patient_pattern: str | None = None,
+        hu_offset: float | None = None,
+    ) -> None:
+        self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
+        self.patient_pattern = patient_pattern
+        samples = find_nodule_scans(dataset_dir, layout, unannotated, hu_offset, patient_pattern)
+        self.splits = self.split_by(samples, fractions, split_seed)  # type: ignore[arg-type]
+        flat = not any(is_volume(sample.image) for sample in samples)
+        self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)
+        self.datasets = {
+            name: CubeDataset(part, points, self.shape, self.window, seed, name == "train", most)  # type: ignore[arg-type]
+            for name, part in self.splits.items()
+            if parts is None or name in parts
+        }
+        logger.info(self.summary())
+
+    def summary(self) -> str:
+        """One line: cubes and patients of each split, with and without a nodule."""
+        balance = ", ".join(
+            f"{name} {len(part.positive)} with, {len(part.negative)} without nodule"
+            for name, part in self.datasets.items()
+        )
+        return f"{self.dataset_dir}: cubes of {balance}"
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a trained model, as plain JSON: window, cubes, patients."""
+        return {
+            "window_hu": [self.window.lower, self.window.upper],
+            "value_range": [-1.0, 1.0],
+            "cube": {
+                "size": self.shape.size,
+                "side_mm": self.shape.side_mm,
+                "depth": self.shape.depth,
+                "step_mm": self.shape.step_mm,
+            },
+            **self.split_facts(),
+            "cubes": {name: len(part.labels) for name, part in self.datasets.items()},
+        }
+
+
+def hits_nodule(
+    scan: NoduleScan, points: NDArray[Any], nodules: Sequence[Nodule] | None = None
+) -> NDArray[np.bool_]:
+    """Which points (N, 3) in voxels lie within a nodule's radius of its centre.
+
+    Args:
+        nodules: the scan's own where there are none given.
+    """
+    places = scan.in_mm(np.asarray(points, np.float64).reshape(-1, 3))
+    hit = np.zeros(len(places), bool)
+    for nodule in scan.nodules if nodules is None else nodules:
+        distance = np.linalg.norm(places - np.array(nodule.centre_mm), axis=1)
+        hit |= distance <= nodule.diameter_mm / 2
+    return hit
+
+
+def _scans(samples: Sequence[NoduleSample], window: Window) -> Iterable[NoduleScan]:
+    return (read_nodule_scan(sample, window) for sample in samples)
+
+
+def _labelled(
+    scan: NoduleScan,
+    points: NDArray[Any],
+    shape: CubeShape,
+    margin: int,
+    centres: bool,
+    most: int,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """The scan's cubes with their labels; with the nodules' centres, where wanted."""
+    points = np.asarray(points, np.float64).reshape(-1, 3)
+    if centres:
+        points = np.concatenate([[n.centre_voxel for n in scan.nodules], points]) if scan.nodules else points
+    labels = hits_nodule(scan, points)
+    without = ~labels & ~hits_nodule(scan, points, scan.excluded)
+    kept = labels.copy()
+    kept[random.permutation(np.flatnonzero(without))[:most]] = True
+    return cut_cubes(scan, points[kept], shape, margin), labels[kept]
+
+
+def _varied(cube: NDArray[np.int16], size: int, random: np.random.Generator) -> NDArray[np.int16]:
+    """A moved, flipped and turned (D, S, S) part of a larger cube."""
+    top, left = random.integers(0, cube.shape[1] - size + 1, 2)
+    part = np.rot90(cube[:, top : top + size, left : left + size], int(random.integers(4)), axes=(1, 2))
+    flips = tuple(axis for axis in range(3) if random.random() < 0.5)
+    return np.asarray(np.flip(part, flips))

@@ -1,0 +1,198 @@
+"""The purpose of it all: does a diagnosis gain from synthetic slices? Measured on real test patients."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceLoss
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bundles.lung_two_stage.downstream.data import (
+    CATEGORY,
+    NODULE,
+    OVERSAMPLED,
+    REAL,
+    REGIMES,
+    SliceItems,
+    Slices,
+    Sources,
+)
+from common.data.transforms import Augmentation
+from common.metrics.bootstrap import Resamples, Value, resample_counts
+from common.metrics.classification import balanced_accuracy, macro_area, recalls
+from common.metrics.paired_comparison import Metric, TrainingComparison, holm, sentence
+from common.rng import generator
+from common.training.fit_supervised import Budget, fit, predictions, seeded
+
+SEGMENTATION = "segmentation"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained and how it is judged.
+
+    Args:
+        name: ``nodule``, ``category`` or ``segmentation``.
+        make: makes an untrained network.
+        terms: losses.
+        target: entry of the items.
+        outcome: what the trained network says of the test slices, (N, ...).
+        metrics: of the outcomes, weighted; higher is better for all. The first is the leading one.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    terms: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+    target: str
+    outcome: Callable[[nn.Module, Slices], NDArray]
+    metrics: Mapping[str, Metric]
+
+
+def classification(
+    task: str, make: Callable[[], nn.Module], classes: int, device: torch.device | str = "cpu"
+) -> Task:
+    """The diagnosis of slices: nodule or none, or of which category.
+
+    Outcomes are (N, classes + 1): probabilities, then the true class.
+    """
+
+    def outcome(network: nn.Module, test: Slices) -> NDArray:
+        items = SliceItems(test, task)
+        probabilities = predictions(network, test.images, device).softmax(1).double().numpy()
+        return np.concatenate([probabilities, items.classes[:, None]], axis=1)
+
+    def found(rows: NDArray) -> tuple[NDArray, NDArray]:
+        return rows[:, :-1].argmax(1), rows[:, -1].astype(np.int64)
+
+    metrics: dict[str, Metric] = {
+        "auc": lambda rows, counts: macro_area(rows[:, :-1], rows[:, -1].astype(np.int64), counts),
+        "balanced_accuracy": lambda rows, counts: balanced_accuracy(*found(rows), classes, counts),
+    }
+    if task == NODULE:
+        metrics["sensitivity"] = lambda rows, counts: float(recalls(*found(rows), 2, counts)[1])
+        metrics["specificity"] = lambda rows, counts: float(recalls(*found(rows), 2, counts)[0])
+    return Task(task, make, {"ce": nn.CrossEntropyLoss()}, "class", outcome, metrics)
+
+
+def segmentation(make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> Task:
+    """The segmenter. Outcomes are (N, 3): pixels found and true, found, true."""
+
+    def outcome(network: nn.Module, test: Slices) -> NDArray:
+        found = predictions(network, test.images, device)[:, 0].numpy() > 0
+        true = test.nodules > 0
+        return np.stack([(a).sum((1, 2)) for a in (found & true, found, true)], axis=1).astype(np.float64)
+
+    def dice(rows: NDArray, counts: NDArray) -> float:
+        both, found, true = counts @ rows
+        return float(2 * both / (found + true)) if found + true else math.nan
+
+    terms = {"dice": DiceLoss(sigmoid=True, batch=True), "bce": nn.BCEWithLogitsLoss()}
+    return Task(SEGMENTATION, make, terms, "label", outcome, {"dice": dice})
+
+
+logger = logging.getLogger(__name__)
+
+
+class Utility:
+    """Trains a task's network in every regime with several seeds, and compares on the test slices.
+
+    Args:
+        sources: the sets.
+        regimes: of `REGIMES`; ``real`` and ``oversampled`` are what the others are compared with.
+        seeds: trainings of each regime; the same first weights and order for all regimes of a seed.
+        budget: of each training.
+        resamples: of the bootstrap over test patients and seeds.
+        seed: of the first training and of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        regimes: Sequence[str] = REGIMES,
+        seeds: int = 3,
+        budget: Budget | Mapping[str, Any] | None = None,
+        augment: Mapping[str, float] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.sources, self.regimes, self.seeds = sources, list(regimes), range(seed, seed + seeds)
+        self.budget = budget if isinstance(budget, Budget) else Budget(**(budget or {}))
+        self.augment = Augmentation(**augment) if augment is not None else None
+        self.count, self.seed, self.device = resamples, seed, device
+
+    def compare(self, task: Task) -> dict[str, Any]:
+        """Plain data: every regime's metrics, their differences to ``real``, a sentence that follows them."""
+        test = SliceItems(self.sources.test, CATEGORY if task.name == CATEGORY else NODULE).slices
+        outcomes = {regime: self._outcomes(task, regime, test) for regime in self.regimes}
+        counts = resample_counts(
+            test.patients, len(test), self.count, generator(self.seed, "utility", task.name)
+        )
+        drawn = resample_counts(
+            None, len(self.seeds), self.count, generator(self.seed, "utility", task.name, "seeds")
+        )
+        judge = TrainingComparison(outcomes, Resamples(counts, test.patients), drawn)
+        metrics = {
+            name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
+            for name, metric in task.metrics.items()
+        }
+        name, leading = next(iter(task.metrics.items()))
+        differences = {base: self._differences(judge, base, leading) for base in (REAL, OVERSAMPLED)}
+        return {
+            "seeds": len(self.seeds),
+            "test_slices": len(test),
+            "test_patients": len(set(test.patients)),
+            "metrics": metrics,
+            "by_seed": {regime: judge.by_seed(regime, leading) for regime in self.regimes},
+            "differences": {regime: value.plain() for regime, value in differences[REAL].items()},
+            "differences_to_oversampled": {
+                regime: value.plain() for regime, value in differences[OVERSAMPLED].items()
+            },
+            "sentence": _sentence(task.name, name, differences),
+        }
+
+    def _differences(self, judge: TrainingComparison, base: str, metric: Metric) -> dict[str, Value]:
+        """Of the regimes to ``base``; `OVERSAMPLED` is compared with what has synthetic slices only."""
+        others = [regime for regime in self.regimes if regime not in (REAL, base)]
+        return {regime: judge.difference(regime, base, metric) for regime in others if base in self.regimes}
+
+    def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
+        wanted = CATEGORY if task.name == CATEGORY else NODULE
+        items = SliceItems(self.sources.training(regime), wanted, self.augment, self.seed)
+        parts = [
+            len(part) if wanted == NODULE else int(part.has_nodule.sum())
+            for part in self.sources.parts(regime)
+        ]
+        parts = [size for size in parts if size]
+        found = []
+        for seed in self.seeds:
+            network = seeded(task.make, seed, task.name)
+            with torch.random.fork_rng(devices=[]):  # dropout: the same for all regimes
+                torch.manual_seed(seed)
+                fit(network, items, task.terms, task.target, self.budget, seed, self.device, parts)
+            found.append(task.outcome(network, test))
+            logger.info(f"{task.name}, {regime}, seed {seed}: trained on {len(items)} slices")
+        return found
+
+
+def _sentence(task: str, metric: str, differences: Mapping[str, Mapping[str, Value]]) -> str:
+    """What the differences to real slices as they are say, and those to real slices with their few nodules
+    repeated, which costs nothing: all judged together."""
+    family = {
+        f"{regime}, {base}": value for base, part in differences.items() for regime, value in part.items()
+    }
+    adjusted = holm(family)
+    names = {REAL: "real slices alone", OVERSAMPLED: "real slices with their nodules repeated"}
+    parts = [
+        sentence(task, metric, part, {regime: adjusted[f"{regime}, {base}"] for regime in part}, names[base])
+        for base, part in differences.items()
+        if part or base == REAL
+    ]
+    return ". ".join(parts)

@@ -1,0 +1,196 @@
+"""The enhancer's own term: nodules must survive, or their masks become lies."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from common.data.intensity import Window, window_by_name
+from common.inference.checkpoint import load_weights, model_info, network_for
+from common.inference.prepare_batch import prediction_target_condition
+from common.metrics.faithfulness import FEWEST_PIXELS, lesion_ring
+from common.metrics.features import FeatureExtractor
+from common.metrics.ignite_metrics import FrechetDistance, LesionFaithfulness, as_given, batched
+from common.metrics.segmentation import MeanDice, overlap_counts
+
+
+class NodulePreservation:
+    """Distance of the enhanced image from the composite, in and around the nodules only.
+
+    The mean over the region's pixels of the absolute difference, of gray values and (weighted) of their
+    differences to the next pixel down and to the right: edges stay where they are. Elsewhere the enhancer is
+    free, but for the nodules' contrast: what is taken from a nodule's darker half must be taken from the
+    darker half of the ring around it, too, as `common.metrics.faithfulness` measures them.
+
+    Args:
+        gradient: weight of the differences.
+        margin: pixels around a nodule that belong to its region.
+        contrast: weight of the change of contrast, the mean over images of its absolute value.
+    """
+
+    def __init__(self, gradient: float = 1.0, margin: int = 2, contrast: float = 0.0) -> None:
+        self.gradient, self.margin, self.contrast = float(gradient), int(margin), float(contrast)
+
+    def __call__(self, enhanced: Tensor, composite: Tensor, mask: Tensor | None) -> Tensor:
+        """Images (B, 1, H, W) in [-1, 1] and masks, above 0 in nodules -> scalar; 0 without nodules."""
+        if mask is None:
+            raise ValueError("the batch has no mask; nodules cannot be preserved")
+        region = self.region(mask)
+        change = (enhanced - composite).float()
+        lost = _mean(change.abs(), region)
+        if self.contrast:
+            lost = lost + self.contrast * contrast_change(change, composite, mask)
+        if not self.gradient:
+            return lost
+        down = _mean(change.diff(dim=2).abs(), region[:, :, 1:] * region[:, :, :-1])
+        right = _mean(change.diff(dim=3).abs(), region[..., 1:] * region[..., :-1])
+        return lost + self.gradient * (down + right)
+
+    def region(self, mask: Tensor) -> Tensor:
+        """The nodules grown by the margin: (B, 1, H, W) -> {0, 1}."""
+        nodules = (mask > 0).float()
+        if not self.margin:
+            return nodules
+        return max_pool2d(nodules, 2 * self.margin + 1, stride=1, padding=self.margin)
+
+
+def contrast_change(change: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
+    """How much a change (B, 1, H, W) takes from or adds to the nodules' contrast: the mean of absolutes.
+
+    Which pixels are the darker halves is told by the composite. Images without a nodule count 0.
+    """
+    nodules = (mask > 0).any(1)
+    found = [
+        (_darker(change[n, 0], composite[n, 0], inside) - _darker(change[n, 0], composite[n, 0], ring)).abs()
+        for n, (inside, ring) in enumerate(zip(nodules, lesion_ring(nodules), strict=True))
+        if min(int(inside.sum()), int(ring.sum())) >= FEWEST_PIXELS
+    ]
+    return torch.stack(found).sum() / len(mask) if found else change.sum() * 0.0
+
+
+def _darker(values: Tensor, gray: Tensor, there: Tensor) -> Tensor:
+    """The mean of ``values`` over the half of the pixels ``there`` that is darker in ``gray``."""
+    order = gray[there].argsort()
+    return values[there][order[: (len(order) + 1) // 2]].mean()
+
+
+def _mean(values: Tensor, region: Tensor) -> Tensor:
+    return (values * region).sum() / torch.clamp_min(region.sum(), 1.0)
+
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter(nn.Module):
+    """A trained segmenter for images of another window than its own.
+
+    Args:
+        network: (B, 1, H, W) in [-1, 1] -> logits of one channel (nodule above 0) or several
+            (background first).
+        window: of the images that it is given.
+        own: that it was trained with.
+    """
+
+    def __init__(self, network: nn.Module, window: Window, own: Window) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.scale = window.width / own.width
+        self.shift = (window.lower + window.width / 2 - own.lower - own.width / 2) * 2 / own.width
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1, H, W) in [-1, 1] -> where nodules are (B, 1, H, W), bool."""
+        logits = self.network((images * self.scale + self.shift).clamp(-1, 1))
+        return logits > 0 if logits.shape[1] == 1 else logits.argmax(1, keepdim=True) > 0
+
+
+def load_segmenter(ckpt_path: str | os.PathLike[str], window: Window) -> Segmenter | None:
+    """The first stage's segmenter for images of ``window``; None, said in one line, where it is not there.
+
+    Raises:
+        UserError: a model that is no network of this project or cannot be read.
+    """
+    if not Path(ckpt_path).is_file():
+        logger.info(f"{ckpt_path}: no segmenter yet, Dice before and after the enhancement is left out")
+        return None
+    network = load_weights(network_for(ckpt_path, nn.Identity()), ckpt_path, "run the segmentation stage")
+    own = window_by_name(model_info(ckpt_path).get("window_hu", window))
+    return Segmenter(network, window, own)
+
+
+class NoduleDice(MeanDice):
+    """Dice of the nodules that a segmenter finds against the true masks, all images of a pass together.
+
+    Args:
+        segmenter: images (B, 1, H, W) in [-1, 1] -> bool (B, 1, H, W); moved to ``device``.
+        output_transform: engine output -> (images, masks (B, 1, H, W)).
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        output_transform: Callable[[Any], Any] = as_given,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.segmenter = segmenter.to(device)
+        super().__init__(1, output_transform, device)
+
+    def update(self, output: Any) -> None:
+        """Adds a batch."""
+        images, masks = (batched(item) for item in output[:2])
+        found = self.segmenter(images.to(self._device)).cpu()
+        self.counts += overlap_counts(found.float(), (masks.cpu() > 0).float(), 1)
+
+
+Output = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+def composite_to_real(
+    batch: dict[str, Any],
+    device: torch.device | str | None = None,
+    non_blocking: bool = False,
+    **_options: Any,
+) -> tuple[Tensor, Tensor]:
+    """A ``prepare_batch``: composites (B, 1, H, W) in; real slices and the composites' masks as target.
+
+    The real slices are company, not truth: metrics may compare the sets, never image by image.
+    """
+    target = torch.cat([batch["image"], batch["mask"]], dim=1)  # (B, 2, H, W)
+    return batch["label"].to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)
+
+
+def parts(output: Output) -> dict[str, Tensor]:
+    """``enhanced``, ``real``, ``composite`` and ``mask`` (B, 1, H, W) of an evaluator's output."""
+    enhanced, target, composite = prediction_target_condition(output)
+    return {"enhanced": enhanced, "real": target[:, :1], "composite": composite, "mask": target[:, 1:]}
+
+
+def choose(*names: str) -> Callable[[Output], tuple[Tensor, ...]]:
+    """An ``output_transform`` that gives these of the `parts`, in this order."""
+    return lambda output: tuple(parts(output)[name] for name in names)
+
+
+def before_and_after(
+    extractor: FeatureExtractor, segmenter: Segmenter | None, device: torch.device | str
+) -> dict[str, Any]:
+    """The further metrics of a validation beside FID after the enhancement, by name.
+
+    ``before_fid_...``: of the composites as they are. ``lesion_faithfulness``: how much of the nodules'
+    contrast in the composites is left, 1 for all of it. ``before_dice`` and ``dice``: of the segmenter, where
+    there is one.
+    """
+    found: dict[str, Any] = {
+        f"before_fid_{extractor.name}": FrechetDistance(extractor, choose("composite", "real"), device),
+        "lesion_faithfulness": LesionFaithfulness(choose("enhanced", "composite", "mask"), device),
+    }
+    if segmenter is not None:
+        found["before_dice"] = NoduleDice(segmenter, choose("composite", "mask"), device)
+        found["dice"] = NoduleDice(segmenter, choose("enhanced", "mask"), device)
+    return found

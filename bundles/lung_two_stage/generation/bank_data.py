@@ -1,0 +1,339 @@
+"""A bank as training data: split by patient, with the class of each image where there are classes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
+from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
+from common.data.sampler import Draw
+from common.data.samples import ORIENTATIONS, Sample
+from common.data.splits import SplitData
+from common.data.transforms import resize_image
+from common.errors import UserError
+from common.rng import generator
+
+CATEGORY, DIAMETER, NONE = "category", "diameter", "none"
+FALLBACKS = (NONE, DIAMETER)
+SIZES = ("small", "medium", "large")
+Record = NoduleRecord | SliceRecord
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How a record's class is found.
+
+    Args:
+        kind: ``category``, ``diameter`` or ``none``.
+        names: of the classes, in order.
+        bounds_mm: diameters that part small, medium and large nodules.
+    """
+
+    kind: str
+    names: list[str]
+    bounds_mm: tuple[float, ...] = ()
+
+    def name_of(self, record: Record) -> str:
+        """The class's name; empty where there are no classes."""
+        if self.kind == CATEGORY:
+            return str(getattr(record, "category", ""))
+        if self.kind == DIAMETER and isinstance(record, NoduleRecord):
+            return self.names[int(np.searchsorted(self.bounds_mm, record.diameter_mm, side="right"))]
+        return ""
+
+    def metadata(self) -> dict[str, Any]:
+        """As plain JSON, to travel with a model."""
+        return {"classes": self.names, "classes_by": self.kind, "bounds_mm": list(self.bounds_mm)}
+
+
+def classes_of(records: Sequence[Record], training: Sequence[int], fallback: str = NONE) -> Classes:
+    """The categories where every record has one and there are several; else ``fallback``.
+
+    Args:
+        records: of the whole bank.
+        training: places of those that are learned from: their terciles part the sizes.
+        fallback: ``none``, or ``diameter`` for small, medium and large nodules.
+    Raises:
+        UserError: no such fallback, or slices by diameter.
+    """
+    if fallback not in FALLBACKS:
+        raise UserError(f"classes by {fallback!r}: choose {' or '.join(FALLBACKS)}")
+    categories = {str(getattr(record, "category", "")) for record in records}
+    if "" not in categories and len(categories) > 1:
+        return Classes(CATEGORY, sorted(categories))
+    if fallback == NONE:
+        return Classes(NONE, [])
+    diameters = [record.diameter_mm for record in records if isinstance(record, NoduleRecord)]
+    if len(diameters) < len(records):
+        raise UserError("slices have no diameter; take a bank of nodules")
+    lower, upper = np.quantile([diameters[place] for place in training], [1 / 3, 2 / 3])
+    return Classes(DIAMETER, list(SIZES), (float(lower), float(upper)))
+
+
+OPAQUE = 255
+"""Alpha of a pixel that is all nodule."""
+INSIDE = 128
+"""Alpha from which on a pixel belongs to the nodule's mask."""
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer of the composites is generated as.
+
+    Args:
+        name: ``nodules`` or ``normals``.
+        images: (N, C, S, S) in [-1, 1]: the HU window, of nodules also alpha.
+        records: N, of the bank.
+    """
+
+    name: str
+    images: Images
+    records: Sequence[NoduleRecord | SliceRecord]
+
+
+def nodule_layer(bank: NoduleBank, image_size: int, window: Window) -> Layer:
+    """The nodules' HU and alpha, resized where the crops have another size."""
+    units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
+    alpha = _resized(np.asarray(bank.alpha / OPAQUE, np.float32), image_size)
+    return Layer("nodules", to_network(np.stack([units, alpha], axis=1)), bank.records)
+
+
+def slice_layer(bank: SliceBank, image_size: int, window: Window) -> Layer:
+    """The slices' HU, stretched to the square where they have another size."""
+    units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
+    return Layer("normals", to_network(units[:, None]), bank.records)
+
+
+def images_to_hu(images: Images, window: Window, height: int, width: int) -> NDArray[np.int16]:
+    """The first channel of (N, C, S, S) in [-1, 1] as HU of the window: (N, height, width) int16."""
+    return to_hu(_resized(from_network(images[:, 0]), height, width), window)
+
+
+def images_to_alpha(images: Images, size: int) -> NDArray[np.uint8]:
+    """The second channel of (N, 2, S, S) in [-1, 1] as alpha: (N, size, size) uint8."""
+    alpha = _resized(from_network(images[:, 1]), size)
+    return np.rint(alpha * OPAQUE).astype(np.uint8)
+
+
+def _resized(units: Images, height: int, width: int | None = None) -> Images:
+    """(N, H, W) to (N, height, width)."""
+    size = height, height if width is None else width
+    if units.shape[1:] == size:
+        return units
+    return np.stack([resize_image(unit, *size) for unit in units])
+
+
+EXTRACTION = "python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml"
+"""The command that makes the banks."""
+LAYERS = ("nodules", "normals")
+
+logger = logging.getLogger(__name__)
+
+
+class BankImages(Dataset[dict[str, Any]]):
+    """Images of a bank. Items hold ``image`` (C, S, S) in [-1, 1], ``class`` and ``sample``.
+
+    An int index gives the image as it is, a `Draw` one of its eight flips and rotations where they are
+    ``turned``: a nodule has no upright.
+
+    Args:
+        images: (N, C, S, S) in [-1, 1].
+        samples: N; their category is the class's name.
+        class_names: the classes; without any, all images are of class 0.
+        turned: see above.
+        seed: of the turns.
+
+    Attributes:
+        classes: int64 (N,).
+    """
+
+    dropped = 0
+
+    def __init__(
+        self,
+        images: Images,
+        samples: Sequence[Sample],
+        class_names: Sequence[str] = (),
+        turned: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.images, self.samples, self.class_names = images, list(samples), list(class_names)
+        self.turned, self.seed = turned, seed
+        places = [self.class_names.index(sample.category) if class_names else 0 for sample in samples]
+        self.classes = np.array(places, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+        index = visit.sample if isinstance(visit, Draw) else int(visit)
+        image = self.images[index]
+        if self.turned and isinstance(visit, Draw):
+            number = generator(self.seed, "turn", visit.epoch, visit.sample).integers(len(ORIENTATIONS))
+            image = turn(image, int(number))
+        return {"image": torch.from_numpy(image), "class": int(self.classes[index]), "sample": index}
+
+    def first_channel(self) -> BankImages:
+        """The same images without alpha: what metrics and pictures take, (N, 1, S, S)."""
+        shown = copy.copy(self)
+        shown.images = np.ascontiguousarray(self.images[:, :1])
+        return shown
+
+    def as_seen(self) -> BankImages:
+        """Every image as training may show it: in all orientations where they are turned."""
+        if not self.turned:
+            return self
+        turns = range(len(ORIENTATIONS))
+        seen = copy.copy(self)
+        seen.images = np.concatenate([np.stack([turn(image, n) for image in self.images]) for n in turns])
+        seen.classes = np.tile(self.classes, len(turns))
+        seen.samples = self.samples * len(turns)
+        return seen
+
+    def counts(self) -> dict[str, int]:
+        """The number of images of each class."""
+        counted = Counter(self.classes.tolist())
+        return {name: counted[index] for index, name in enumerate(self.class_names)}
+
+
+class BankData(SplitData[BankImages]):
+    """A bank, split by patient: 4 of 5 to learn from, the rest in halves to choose the model and to test it.
+
+    Paper D splits 4:1 into training and test. (Its text also says 40 % to 60 %, which contradicts that.)
+
+    Args:
+        bank_dir: of a `NoduleBank` or a `SliceBank`.
+        layer: which of the two: ``nodules`` or ``normals``.
+        image_size: S of the square images; a bank of other sizes is resized.
+        window: HU range of [-1, 1], a preset's name or [lower, upper].
+        fallback: classes of a bank without categories, see `bundles.lung_two_stage.generation.bank_data`.
+        turned: show training images in all eight orientations.
+        seed: the run's seed (turns).
+        split_seed: of the split.
+        fractions: shares of train, val, test.
+        trained: what stands beside the model that is used: its own split is taken, see
+            `common.data.splits.split_samples`.
+
+    Attributes:
+        classes: what the images are told apart by.
+        class_names: of that; empty where they are not.
+        layer: all images and their records.
+    Raises:
+        UserError: no bank, or one that cannot be split.
+    """
+
+    def __init__(
+        self,
+        bank_dir: str | os.PathLike[str],
+        layer: str,
+        image_size: int,
+        window: str | Window | Sequence[float] = "lung",
+        fallback: str = "none",
+        turned: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        trained: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.dataset_dir, self.window, self.image_size = Path(bank_dir), window_by_name(window), image_size
+        self.layer = load_layer(bank_dir, layer, image_size, self.window)
+        samples = [Sample(Path(r.name), None, r.patient) for r in self.layer.records]
+        first = self.split_by(samples, fractions, split_seed, trained=trained)
+        part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
+        places = {
+            part: [n for n, sample in enumerate(samples) if part_of.get(sample.name) == part]
+            for part in first
+        }
+        self.classes: Classes = classes_of(self.layer.records, places["train"], fallback)
+        self.class_names = self.classes.names
+        labelled = [
+            Sample(sample.image, None, sample.patient, category=self.classes.name_of(record))
+            for sample, record in zip(samples, self.layer.records, strict=True)
+        ]
+        self.splits = {part: [labelled[n] for n in chosen] for part, chosen in places.items()}
+        self.datasets = {
+            part: BankImages(
+                self.layer.images[chosen],
+                self.splits[part],
+                self.class_names,
+                turned and part == "train",
+                seed,
+            )
+            for part, chosen in places.items()
+        }
+        self.places = places
+        logger.info(self.summary())
+
+    def whole(self, bank_dir: str | os.PathLike[str]) -> BankImages:
+        """All images of another bank, prepared alike, of patients kept apart.
+
+        Raises:
+            UserError: no bank, or one of its patients is learned from.
+        """
+        layer = load_layer(bank_dir, self.layer.name, self.image_size, self.window)
+        samples = [
+            Sample(Path(r.name), None, r.patient, category=self.classes.name_of(r)) for r in layer.records
+        ]
+        self.refuse_training_patients(samples, bank_dir)
+        return BankImages(layer.images, samples, self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Of the images: two of nodules (HU window, alpha), one of slices."""
+        return int(self.layer.images.shape[1])
+
+    def summary(self) -> str:
+        """One line: images and patients of each split, and how many of each class."""
+        counts = self.counts().replace("slices", "images")
+        classes = ", ".join(f"{count} {name}" for name, count in self.train.counts().items())
+        return f"{self.dataset_dir}: {counts}" + (f"; train has {classes}" if classes else "")
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a trained model, as plain JSON: window, classes, sizes, patients."""
+        records = self.layer.records
+        return {
+            "layer": self.layer.name,
+            "window_hu": [self.window.lower, self.window.upper],
+            "nominal_hu": any(getattr(record, "nominal_hu", False) for record in records),
+            "value_range": [-1.0, 1.0],
+            "image_size": self.image_size,
+            "spacing_mm": float(np.median([records[n].spacing_mm for n in self.places["train"]])),
+            "turned": self.train.turned,
+            **self.classes.metadata(),
+            **self.split_facts(),
+            "images": {name: len(part) for name, part in self.datasets.items()},
+        }
+
+
+def load_layer(bank_dir: str | os.PathLike[str], layer: str, image_size: int, window: Window) -> Layer:
+    """The images of a bank with their records.
+
+    Raises:
+        UserError: no bank there, or no such layer.
+    """
+    if layer not in LAYERS:
+        raise UserError(f"layer {layer!r} is unknown; choose {' or '.join(LAYERS)}")
+    if not (Path(bank_dir) / RECORDS).is_file():
+        raise UserError(f"{bank_dir}: no bank of {layer} here; make it: {EXTRACTION}")
+    if layer == "nodules":
+        return nodule_layer(NoduleBank.load(bank_dir), image_size, window)
+    return slice_layer(SliceBank.load(bank_dir), image_size, window)
+
+
+def turn(image: np.ndarray, number: int) -> np.ndarray:
+    """One of the eight flips and rotations of an image (C, S, S)."""
+    way = list(ORIENTATIONS.values())[number]
+    return np.ascontiguousarray(np.moveaxis(way(np.moveaxis(image, 0, -1)), -1, 0))

@@ -1,0 +1,275 @@
+"""A segmenter on whole scans: probabilities, masks, and candidates out of them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from bundles.lung_two_stage.segmentation.network import DenseUNet
+from common.data.intensity import Window, to_network, to_unit
+from common.data.nodules import NoduleScan, mask_diameter, pieces_of
+from common.data.samples import Sample
+from common.errors import UserError
+from common.inference.checkpoint import load_weights, locate_by_name, model_info, model_window, network_for
+from common.metrics.detection import DECISION, LEAST_SCORE, Candidate
+from common.training.contexts import evaluating
+
+LEVELS = (DECISION, 0.25, 0.1, LEAST_SCORE)
+"""Probabilities at which pieces are looked for, the surest first: at a low cut alone they run together."""
+WIDEST_MM = 60.0
+"""What is wider is no nodule but a network's general doubt."""
+LEAST_VOXELS = 4
+"""Smaller pieces are no candidates."""
+BATCH_PIXELS = 2**19
+"""Of slices that pass through the network together."""
+HOW_TO_TRAIN = (
+    "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/train_segmentation.yaml"
+)
+
+
+def predict_probabilities(network: nn.Module, hu: NDArray[np.generic], window: Window) -> NDArray[np.float32]:
+    """How probable a nodule is at each pixel: HU (N, H, W) -> float32 (N, H, W) in [0, 1].
+
+    Args:
+        network: images (B, 1, H, W) in [-1, 1] -> logits (B, 1, H, W); its mode stays as it was.
+        window: HU of -1 and 1, as in training.
+    """
+    device = next(network.parameters()).device
+    count = max(1, BATCH_PIXELS // int(np.prod(hu.shape[1:])))
+    found = np.empty(hu.shape, np.float32)
+    with evaluating(network), torch.inference_mode():
+        for start in range(0, len(hu), count):
+            images = to_network(to_unit(hu[start : start + count], window, is_hu=True))[:, None]
+            logits = network(torch.from_numpy(images).to(device))
+            found[start : start + count] = logits[:, 0].float().sigmoid().cpu().numpy()
+    return found
+
+
+def predict_masks(
+    network: nn.Module,
+    hu: NDArray[np.generic],
+    window: Window,
+    threshold: float = DECISION,
+    least_voxels: int = LEAST_VOXELS,
+) -> NDArray[np.uint8]:
+    """Nodule masks uint8 {0, 1} (N, H, W) of HU (N, H, W), see `mask_from`."""
+    return mask_from(predict_probabilities(network, hu, window), threshold, least_voxels)
+
+
+def mask_from(
+    probabilities: NDArray[np.float32], threshold: float = DECISION, least_voxels: int = LEAST_VOXELS
+) -> NDArray[np.uint8]:
+    """Where a nodule is as probable as ``threshold``, pieces below ``least_voxels`` left out."""
+    return (_pieces(probabilities, threshold, least_voxels)[0] > 0).astype(np.uint8)
+
+
+def candidates_from(
+    probabilities: NDArray[np.float32],
+    scan: NoduleScan,
+    levels: Sequence[float] = LEVELS,
+    least_voxels: int = LEAST_VOXELS,
+) -> list[Candidate]:
+    """One candidate for each piece of the masks at falling levels that holds none of those before.
+
+    Its score is the largest probability within, its position the centre of mass of the probabilities, its
+    radius that of the sphere of equal volume (in pictures of the disc of equal area).
+
+    Args:
+        levels: probabilities, the highest first; the last is the least score of a candidate.
+    """
+    found, taken = list[Candidate](), np.zeros(probabilities.shape, bool)
+    for level in levels:
+        pieces, numbers = _pieces(probabilities, level, least_voxels)
+        known = set(np.unique(pieces[taken]).tolist())
+        boxes = ndimage.find_objects(pieces)
+        for number in numbers:
+            if number in known:
+                continue
+            box = boxes[number - 1]
+            inside = pieces[box] == number
+            candidate = _candidate(probabilities[box] * inside, inside, box, scan)
+            if 2 * candidate.radius_mm <= WIDEST_MM:
+                found.append(candidate)
+                taken[box] |= inside
+    return found
+
+
+def _candidate(
+    weights: NDArray[np.float32], inside: NDArray[np.bool_], box: tuple[slice, ...], scan: NoduleScan
+) -> Candidate:
+    """A piece in its box."""
+    voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]
+    z, y, x = (float(value) for value in scan.in_mm(voxel))
+    radius = mask_diameter(inside, scan.spacing, len(scan.hu) == 1) / 2
+    return Candidate(scan.name, (z, y, x), float(weights.max()), radius)
+
+
+class SegmentationMethod:
+    """A method of Table I: the pieces of a segmenter's masks.
+
+    Args:
+        name: as the table shows it.
+        network: see `predict_probabilities`.
+        window: as in training.
+        threshold, least_voxels: see `mask_from`; candidates have levels of their own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        window: Window,
+        threshold: float = DECISION,
+        least_voxels: int = LEAST_VOXELS,
+    ) -> None:
+        self.name, self.network, self.window = name, network, window
+        self.threshold, self.least_voxels = threshold, least_voxels
+        self._seen: tuple[NoduleScan, NDArray[np.float32]] | None = None
+
+    @classmethod
+    def from_model(
+        cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> SegmentationMethod:
+        """A trained one, with the window that it was trained with.
+
+        Raises:
+            UserError: no such model, or one that cannot be read.
+        """
+        network = load_weights(network_for(ckpt_path, DenseUNet()), ckpt_path, HOW_TO_TRAIN)
+        return cls(name, network.to(device), model_window(model_info(ckpt_path)))
+
+    def untrained(self, seed: int = 0) -> SegmentationMethod:
+        """A copy with first weights, seeded: what training has to beat."""
+        network = copy.deepcopy(self.network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in network.modules():
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+        return SegmentationMethod(
+            f"untrained {self.name}", network, self.window, self.threshold, self.least_voxels
+        )
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """The pieces of its probabilities, unsure ones too; see `candidates_from`."""
+        return candidates_from(self._probabilities(scan), scan, least_voxels=self.least_voxels)
+
+    def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
+        """Its mask {0, 1} (Z, H, W)."""
+        return mask_from(self._probabilities(scan), self.threshold, self.least_voxels)
+
+    def _probabilities(self, scan: NoduleScan) -> NDArray[np.float32]:
+        """Of the scan, computed once for both questions."""
+        if self._seen is None or self._seen[0] is not scan:
+            self._seen = scan, predict_probabilities(self.network, scan.hu, self.window)
+        return self._seen[1]
+
+
+def _pieces(
+    probabilities: NDArray[np.float32], threshold: float, least_voxels: int
+) -> tuple[NDArray[np.int32], list[int]]:
+    """The mask's pieces, numbered, and the numbers of those that are large enough; the others are 0."""
+    pieces, count = pieces_of(probabilities >= threshold)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    large = sizes >= least_voxels
+    large[0] = False
+    return np.where(large[pieces], pieces, 0).astype(np.int32), [int(n) for n in np.flatnonzero(large)]
+
+
+OWN_NAME = "this method"
+TRUSTED = "bundles.lung_two_stage."
+SEGMENTER = "bundles.lung_two_stage.segmentation.inference.SegmentationMethod.from_model"
+
+
+class Method(Protocol):
+    """A trained method.
+
+    Attributes:
+        name: as the table shows it.
+    """
+
+    name: str
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """Where it sees nodules: ``scan`` is the scan's name, ``position_mm`` in the frame of its nodules."""
+
+    def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
+        """The nodules' mask {0, 1} (Z, H, W) of the scan; None for a method that draws none."""
+
+
+class EmptyMask:
+    """The baseline that finds nothing anywhere."""
+
+    name = "empty mask"
+
+    def candidates(self, scan: NoduleScan) -> list[Candidate]:
+        """None at all."""
+        return []
+
+    def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
+        """0 everywhere."""
+        return np.zeros(scan.hu.shape, np.uint8)
+
+
+def load_method(name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Method:
+    """A trained method from its model's file.
+
+    The JSON beside the model says under ``method`` what makes the method: the dotted name of something of
+    this bundle that is called as ``(name, ckpt_path, device)``. Without that entry it is a segmenter.
+
+    Raises:
+        UserError: no such model, or its JSON names something else.
+    """
+    target = str(model_info(ckpt_path).get("method", SEGMENTER))
+    make = locate_by_name(target) if target.startswith(TRUSTED) else None
+    if not callable(make):
+        raise UserError(
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' is no method of this bundle; "
+            "delete the entry"
+        )
+    return cast(Method, make(name, ckpt_path, device))
+
+
+def named(models: Mapping[str, str] | None, ckpt_path: str | os.PathLike[str]) -> dict[str, str]:
+    """The models' files by the names of the table: ``models``, or the one at ``ckpt_path``.
+
+    Raises:
+        UserError: ``models`` is no mapping.
+    """
+    if models is None:
+        return {OWN_NAME: str(ckpt_path)}
+    if not isinstance(models, Mapping):
+        raise UserError(f"models {models!r}: give names and files, {{'U-Net': 'DIR/models/model.pt'}}")
+    return {str(name): str(path) for name, path in models.items()}
+
+
+def with_baselines(methods: Sequence[Method], seed: int = 0) -> list[Method]:
+    """The methods, an untrained copy of the first that can make one, and the empty mask."""
+    copies = [method.untrained(seed) for method in methods if hasattr(method, "untrained")]
+    return [*methods, *copies[:1], EmptyMask()]
+
+
+def refuse_seen(models: Mapping[str, str | os.PathLike[str]], records: Sequence[Sample]) -> None:
+    """Checks that no model was trained, or chosen, on one of the patients.
+
+    Raises:
+        UserError: names one.
+    """
+    patients = {record.patient for record in records}
+    for path in models.values():
+        splits = model_info(path).get("splits", {})
+        seen = {patient for name in ("train", "val") for patient in splits.get(name, [])} & patients
+        if seen:
+            raise UserError(
+                f"{path}: was trained with patient {min(seen)}, one of those to evaluate on; "
+                "give the data set and --split_seed of its training, or --heldout_dir"
+            )

@@ -1,0 +1,87 @@
+"""Command lines of the scripts: their own text as help, one line for what is wrong, tracebacks on demand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from common.errors import DEBUG_VARIABLE, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` with ``--debug``, which is acted on here and is no argument of the script's.
+
+    Args:
+        description: the script's docstring, with an example.
+    """
+
+    def __init__(self, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "--debug", action="store_true", help=f"show tracebacks (as {DEBUG_VARIABLE}=1 does)"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of usage and exit.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; see --help")
+
+    def parse_known_args(  # type: ignore[override]  # the stubs' overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As `argparse` does; turns tracebacks on where asked, also for what it refuses."""
+        if "--debug" in (sys.argv[1:] if args is None else args):
+            os.environ[DEBUG_VARIABLE] = "1"
+        known, rest = super().parse_known_args(args, namespace)
+        known.__dict__.pop("debug", None)
+        return known, rest
+
+
+OWN = {"resume": "the same command goes on", "run_id": "training is what runs"}
+KEY = re.compile(r"--([A-Za-z_][\w#.:]*)")
+
+
+class OverridesParser(Parser):
+    """A script's command line whose other words are for the trainings, see `overrides_of`.
+
+    Args:
+        description: the script's docstring.
+        receiver: who gets the overrides, for the help: "every trial".
+    """
+
+    def __init__(self, description: str | None, receiver: str) -> None:
+        rest = f"Any other --KEY VALUE goes to {receiver}, e.g. --dataset_dir, --image_size, --device."
+        super().__init__(description, epilog=rest)
+
+
+def overrides_of(words: Sequence[str]) -> dict[str, Any]:
+    """``--key value`` and ``--key=value`` words as a mapping.
+
+    Raises:
+        UserError: a word belongs to no key, a key has no value, or it is a setting of the script's own.
+    """
+    found: dict[str, Any] = {}
+    waiting = list(words)
+    while waiting:
+        key, equals, value = waiting.pop(0).partition("=")
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise UserError(f"'{key}{equals}{value}' belongs to no option; write --key value, see --help")
+        if not equals and (not waiting or KEY.match(waiting[0])):
+            raise UserError(f"{key}: needs a value")
+        if match.group(1) in OWN:
+            raise UserError(f"{key}: not an option here; {OWN[match.group(1)]}")
+        found[match.group(1)] = value if equals else waiting.pop(0)
+    return found

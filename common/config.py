@@ -1,0 +1,206 @@
+"""What is refused before a run begins: keys nothing reads, arguments nothing takes, numbers that are text."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pydoc import locate
+from typing import Any
+
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigExpression, ConfigParser, ReferenceResolver
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.bundle.utils import ID_SEP_KEY
+from monai.utils import BundleProperty, BundlePropertyConfig
+
+from common.errors import UserError
+
+Values = dict[str, Any]  # id -> raw value
+_MISSING = object()
+_LISTS_BY_NAME = ("imports", "initialize", "run", "finalize", "training", "evaluating", "inference")
+
+
+def roots(config: dict[str, Any]) -> list[str]:
+    """The ids read from outside: lists of expressions (the run lists) and the properties MONAI requires."""
+    lists = [key for key, value in config.items() if isinstance(value, list) and _has_expression(value)]
+    properties = (*TrainProperties.values(), *InferProperties.values())
+    required = [str(p[BundlePropertyConfig.ID]) for p in properties if p.get(BundleProperty.REQUIRED)]
+    return [*lists, *_LISTS_BY_NAME, *required]
+
+
+def values_read(config: dict[str, Any], ids: Iterable[str]) -> Values:
+    """Everything reachable from ``ids`` by reference: a referenced dict or list is read with all it holds.
+
+    Ids that are not in the config are passed over (MONAI reports a missing reference itself).
+    """
+    found: Values = {}
+    waiting = [(id_, value) for id_ in ids if (value := lookup(config, id_)) is not _MISSING]
+    while waiting:
+        id_, value = waiting.pop()
+        if id_ in found:
+            continue
+        found[id_] = value
+        if isinstance(value, (dict, list)):
+            waiting += [(sub_id, item) for _, sub_id, item in ReferenceResolver.iter_subconfigs(id_, value)]
+        elif isinstance(value, str):
+            named = ReferenceResolver.match_refs_pattern(value)
+            waiting += [(ref, item) for ref in named if (item := lookup(config, ref)) is not _MISSING]
+    return found
+
+
+def unread(config: Any, read: Values, id_: str = "") -> Iterator[str]:
+    """The topmost ids nothing reads. Names like ``_meta_`` or ``_desc_`` are notes and pass."""
+    for key, sub_id, value in ReferenceResolver.iter_subconfigs(id_, config):
+        if sub_id in read or _is_note(key):
+            continue
+        if not isinstance(value, (dict, list)):
+            yield sub_id
+        elif not any(other.startswith(sub_id + ID_SEP_KEY) for other in read):
+            if value not in read.values():  # else a macro has copied it
+                yield sub_id
+        else:
+            yield from unread(value, read, sub_id)
+
+
+def lookup(config: Any, id_: str) -> Any:
+    """The raw value at ``id_``, or a private marker that equals nothing else."""
+    for part in ReferenceResolver.split_id(id_):
+        if isinstance(config, dict) and part in config:
+            config = config[part]
+        elif isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        else:
+            return _MISSING
+    return config
+
+
+def _has_expression(items: list[Any]) -> bool:
+    return any(ConfigExpression.is_expression(item) for item in items)
+
+
+def _is_note(key: Any) -> bool:
+    return isinstance(key, str) and len(key) > 2 and key.startswith("_") and key.endswith("_")
+
+
+_EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
+_ATTRIBUTE = re.compile(r"@[\w#:]+[.(\[].*")
+_SHOWN_AT_MOST = 12
+RENAMED = {
+    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same"
+}
+"""What became of keys of earlier versions, where the nearest name would be another setting's."""
+
+
+def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
+    """Checks the config of a run before its first component is made.
+
+    Args:
+        parser: the parsed config, overrides included.
+        run_ids: what this run evaluates; the arguments of the components it needs are checked too.
+    Raises:
+        UserError: the first thing wrong, with the nearest name.
+    """
+    config = parser.get()
+    read = values_read(config, [*roots(config), *run_ids])
+    check_keys(config, read)
+    check_numbers(read)
+    check_references(read)
+    check_arguments(values_read(config, run_ids), parser.locator)
+
+
+def check_keys(config: dict[str, Any], read: Values) -> None:
+    """Refuses a key that nothing reads, such as a mistyped override.
+
+    Raises:
+        UserError: names the key and the nearest one.
+    """
+    for id_ in unread(config, read):
+        parent, _, key = id_.rpartition(ID_SEP_KEY)
+        near = RENAMED.get(key) or suggestion(key, _names_in(read, parent), parent, read)
+        raise UserError(f"config key '{_shown(id_)}' is read by nothing{near}")
+
+
+def check_numbers(read: Values) -> None:
+    """Refuses ``1e-4``: YAML reads it as text (a number needs a point and a signed exponent).
+
+    Raises:
+        UserError: names the key and how to write the number.
+    """
+    for id_, value in read.items():
+        match = _EXPONENT.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            sign, digits, exponent_sign, exponent = match.groups()
+            whole, _, part = digits.partition(".")
+            number = f"{sign}{whole or 0}.{part or 0}e{exponent_sign or '+'}{exponent}"
+            raise UserError(f"config key '{_shown(id_)}': '{value}' is text in YAML; write {number}")
+
+
+def check_references(read: Values) -> None:
+    """Refuses ``@a.b``: only an expression reads attributes or items, so MONAI takes it for a plain text.
+
+    Raises:
+        UserError: names the key and how to write the expression.
+    """
+    for id_, value in read.items():
+        if isinstance(value, str) and _ATTRIBUTE.fullmatch(value.strip()):
+            written = value.strip().replace(ID_SEP_KEY, "#")
+            raise UserError(f"config key '{_shown(id_)}': '{written}' is text; write ${written}")
+
+
+def check_arguments(read: Values, locator: ComponentLocator) -> None:
+    """Refuses an argument that a component's target does not take.
+
+    Raises:
+        UserError: names the argument and the nearest one.
+    """
+    for id_, value in read.items():
+        if not ConfigComponent.is_instantiable(value):
+            continue
+        component = ConfigComponent(config=value, id=id_, locator=locator)
+        accepted = accepted_arguments(component)
+        if accepted is None:
+            continue
+        for name in component.resolve_args():
+            if name not in accepted:
+                key, near = _shown(f"{id_}{ID_SEP_KEY}{name}"), suggestion(name, accepted, id_)
+                raise UserError(f"config key '{key}': {value['_target_']} takes no '{name}'{near}")
+
+
+def accepted_arguments(component: ConfigComponent) -> list[str] | None:
+    """The keywords a component's target takes; None where that cannot be told (``**kwargs``, builtins)."""
+    target = component.get_config()["_target_"]
+    if not isinstance(target, str) or target[:1] in ("$", "@") or component.is_disabled():
+        return None
+    function = locate(component.resolve_module_name())
+    if not callable(function):
+        return None  # MONAI names what it cannot find
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some builtins have no signature
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def suggestion(name: str, beside: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:
+    """``; did you mean 'x'?``: the nearest name under ``parent``, else of the ids elsewhere, else a list."""
+    prefix = parent + ID_SEP_KEY if parent else ""
+    siblings = {other: prefix + other for other in sorted(set(beside))}
+    others = {id_.rpartition(ID_SEP_KEY)[2]: id_ for id_ in sorted(elsewhere, key=len, reverse=True)}
+    for known in (siblings, others):
+        near = difflib.get_close_matches(name, known, n=1)
+        if near:
+            return f"; did you mean '{_shown(known[near[0]])}'?"
+    names = [*list(siblings)[:_SHOWN_AT_MOST], *(["…"] if len(siblings) > _SHOWN_AT_MOST else [])]
+    return f"; known here: {', '.join(names)}" if names else ""
+
+
+def _names_in(read: Values, parent: str) -> set[str]:
+    prefix = parent + ID_SEP_KEY if parent else ""
+    return {id_.removeprefix(prefix).split(ID_SEP_KEY)[0] for id_ in read if id_.startswith(prefix)}
+
+
+def _shown(id_: str) -> str:
+    return id_.replace(ID_SEP_KEY, "#")  # as people type it: --train#trainer#max_epochs

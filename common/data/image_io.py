@@ -1,0 +1,238 @@
+"""2-D picture files: 8-bit and 16-bit PNG, JPEG and TIFF, gray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.data.samples import Sample, orient
+from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume, open_volume
+from common.errors import UserError, explained
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+EIGHT_BITS = (0.0, 255.0)
+SIXTEEN_BITS = (0.0, 65535.0)
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
+    """The gray values (H, W) of a picture and its full range.
+
+    RGB, RGBA and palette pictures are accepted where they are gray in truth (equal channels, opaque).
+
+    Raises:
+        UserError: unreadable, or in colour.
+    """
+    with explained(path), Image.open(path) as picture:
+        picture.load()
+        if picture.mode == "L":
+            return np.asarray(picture), EIGHT_BITS
+        if picture.mode in _SIXTEEN_BIT_MODES:
+            return np.asarray(picture), SIXTEEN_BITS
+        return _gray(picture, path), EIGHT_BITS
+
+
+def read_label_picture(path: Path) -> np.ndarray:
+    """The labels (H, W) of a mask picture. A palette picture's labels are its indices, not its colours.
+
+    Raises:
+        UserError: unreadable, or in colour.
+    """
+    with explained(path), Image.open(path) as picture:
+        picture.load()
+        if picture.mode in ("L", "P", *_SIXTEEN_BIT_MODES):
+            return np.asarray(picture)
+        if picture.mode == "1":
+            return np.asarray(picture).astype(np.uint8)
+        return _gray(picture, path)
+
+
+def _gray(picture: Image.Image, path: Path) -> np.ndarray:
+    """One channel of a picture whose colour channels are equal and whose alpha, if any, is opaque."""
+    mode = picture.mode
+    if mode not in ("1", "P", "LA", "PA", "RGB", "RGBA", "RGBX"):
+        raise UserError(f"{path}: picture mode {mode} is not supported; save it as 8-bit or 16-bit gray PNG")
+    channels = np.asarray(picture.convert("RGBA"))  # (H, W, 4)
+    gray = (channels[..., 0] == channels[..., 1]).all() and (channels[..., 1] == channels[..., 2]).all()
+    if not gray or (channels[..., 3] != 255).any():
+        what = "transparent" if gray else "in colour"
+        raise UserError(f"{path}: the picture is {what} (mode {mode}); save it as 8-bit or 16-bit gray PNG")
+    return channels[..., 0]
+
+
+# More distinct values than this are no labels but a soft mask or a photograph.
+MOST_LABELS = 16
+
+
+class Pixels(NamedTuple):
+    """Gray values of a slice: float32 (H, W), whether they are HU, else what is black and white."""
+
+    values: np.ndarray
+    is_hu: bool
+    source_range: tuple[float, float]
+
+
+def read_pixels(sample: Sample) -> Pixels:
+    """The sample's CT slice, upright, with the meaning of its values.
+
+    Raises:
+        UserError: unreadable, in colour, 4-D, non-finite or constant, or no HU though it looks like a CT.
+    """
+    if is_volume(sample.image):
+        volume = open_volume(sample.image)
+        values, is_hu, source_range = (
+            axial_slice(volume, sample.index, sample.image),
+            volume.is_hu,
+            volume.source_range,
+        )
+        if is_hu:
+            values = values.astype(np.float32) + np.float32(volume.offset(sample.hu_offset, sample.image))
+        constant = (
+            volume.array.size > 0
+            and values.min() == values.max()
+            and volume.array.min() == volume.array.max()
+        )
+    else:
+        values, source_range = read_picture(_picture(sample.image))
+        is_hu, constant = False, bool(values.min() == values.max())
+    if constant:
+        raise UserError(f"{sample.image}: every pixel has the same value; replace or remove the image")
+    return Pixels(orient(values.astype(np.float32), sample.orientation), is_hu, source_range)
+
+
+def read_mask(sample: Sample) -> np.ndarray:
+    """The sample's lesion mask, uint8 {0, 1} (H, W), upright.
+
+    Raises:
+        UserError: no mask, unreadable, in colour, or with values that its convention does not know.
+    """
+    if sample.mask is None:
+        raise UserError(f"{sample.image}: has no mask; this model needs image and mask pairs")
+    if is_volume(sample.mask):
+        labels = axial_slice(open_volume(sample.mask), sample.index, sample.mask)
+    else:
+        labels = read_label_picture(_picture(sample.mask))
+    return orient(binary_mask(labels, sample, sample.mask), sample.orientation)
+
+
+def binary_mask(labels: np.ndarray, sample: Sample, path: Path) -> np.ndarray:
+    """uint8 {0, 1} from labels by the sample's convention: a threshold, a list of values, or any non-zero.
+
+    Raises:
+        UserError: values that the convention does not know.
+    """
+    if sample.mask_threshold is not None:
+        return (labels >= sample.mask_threshold).astype(np.uint8)
+    found = np.unique(labels)
+    if found.size > MOST_LABELS:
+        raise UserError(
+            f"{path}: holds {found.size} different values, so it is no label mask; "
+            "save labels (0 and 1, losslessly) or set mask_threshold"
+        )
+    if (found < 0).any() or (found != np.rint(found)).any():
+        raise UserError(
+            f"{path}: mask values {_listed(found)} are not labels; save 0 and 1, or set mask_threshold"
+        )
+    if sample.mask_values is None:
+        return (labels != 0).astype(np.uint8)
+    unknown = found[~np.isin(found, (*sample.mask_values, *sample.mask_background))]
+    if unknown.size:
+        raise UserError(
+            f"{path}: unexpected mask values {_listed(unknown)}; expected lesion {list(sample.mask_values)}"
+        )
+    return np.isin(labels, sample.mask_values).astype(np.uint8)
+
+
+def axial_slice(volume: Volume, index: int | None, path: Path) -> np.ndarray:
+    """Slice ``index`` (H, W) of a volume; a volume of one slice needs no index.
+
+    Raises:
+        UserError: no such slice.
+    """
+    if index is None and volume.depth != 1:
+        raise UserError(f"{path}: holds {volume.depth} slices where one was expected; list it as a volume")
+    if not 0 <= (index or 0) < volume.depth:
+        raise UserError(
+            f"{path}: has {volume.depth} slices but its partner has more; image and mask must fit"
+        )
+    return volume.array[:, :, index or 0]
+
+
+def _picture(path: Path) -> Path:
+    if not path.name.lower().endswith(PICTURE_SUFFIXES):
+        known = ", ".join((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES))
+        raise UserError(f"{path}: unknown file type; use one of {known} or a folder with a DICOM series")
+    return path
+
+
+def _listed(values: np.ndarray) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:5])
+    return shown + (", ..." if values.size > 5 else "")
+
+
+T = TypeVar("T")
+# After this many bad files the rest is not worth the wait.
+MOST_PROBLEMS = 5
+
+
+class Pair(NamedTuple):
+    """A checked slice: gray values (H, W), mask uint8 {0, 1} (H, W); no mask in unconditional sets."""
+
+    pixels: Pixels
+    mask: np.ndarray | None
+
+
+def read_pair(sample: Sample) -> Pair:
+    """Reads image and mask, and checks that they fit.
+
+    Raises:
+        UserError: anything that `common.data.image_io` refuses, or sizes that differ.
+    """
+    pixels = read_pixels(sample)
+    if sample.mask is None:
+        return Pair(pixels, None)
+    mask = read_mask(sample)
+    if mask.shape != pixels.values.shape:
+        raise UserError(
+            f"{sample.mask}: the mask is {_size(mask)} but {sample.image.name} is {_size(pixels.values)} "
+            "(rows x columns); export both at the same size"
+        )
+    return Pair(pixels, mask)
+
+
+def for_each(samples: Sequence[Sample], action: Callable[[Sample], T], title: str) -> list[T]:
+    """``action`` of every sample, with a progress bar; goes on after a bad file to tell how many there are.
+
+    Raises:
+        UserError: the first bad file, with the number of others (it stops counting at five).
+    """
+    results: list[T] = []
+    problems: dict[str, None] = {}
+    for sample in tqdm(samples, desc=title, unit="slice", disable=None, leave=False):
+        try:
+            results.append(action(sample))
+        except UserError as error:
+            problems[str(error)] = None
+            if len(problems) == MOST_PROBLEMS:
+                break
+    if problems:
+        raise UserError(summary_of(list(problems)))
+    return results
+
+
+def summary_of(problems: Sequence[str]) -> str:
+    """One line: the first of several problems, and the number of the others."""
+    others = len(problems) - 1
+    if not others:
+        return problems[0]
+    least = "at least " if len(problems) == MOST_PROBLEMS else ""
+    return f"{problems[0]} ({least}{others} more bad {'file' if others == 1 else 'files'})"
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(str(extent) for extent in array.shape)

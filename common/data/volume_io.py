@@ -1,0 +1,510 @@
+"""Volume files as they lie on disk: NIfTI (nibabel), MHD/MHA and DICOM (ITK through MONAI's reader)."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import ImageOpener
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.volumeutils import apply_read_scaling
+
+from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
+from common.errors import UserError, explained
+from common.files import atomic_write
+from common.provenance import Provenance
+
+META_SUFFIXES = (".mhd", ".mha")
+CHUNK = 2**22
+HEADER_BYTES = 65536
+
+
+def check_meta_image(path: Path) -> None:
+    """Missing bytes of an MHD's data file: ITK fills them with zeros in silence."""
+    header = meta_header(path)
+    if 0.0 in map(float, header.get("ElementSpacing", "").split()):
+        raise UserError(f"{path}: its header gives a voxel size of 0 mm; write the true ElementSpacing there")
+    if path.suffix.lower() != ".mhd":
+        return
+    data = path.parent / header.get("ElementDataFile", "")
+    if header.get("ElementDataFile", "LOCAL").upper().startswith(("LOCAL", "LIST")) or "%" in data.name:
+        return
+    if not data.is_file():
+        raise UserError(f"{path}: its data file {data.name} is missing; put it beside the header")
+    expected = int(header.get("CompressedDataSize", "0")) if _compressed(header) else _raw_bytes(header)
+    if data.stat().st_size < expected:
+        raise ValueError(f"its data file {data.name} has {data.stat().st_size} of {expected} bytes")
+    if _compressed(header):
+        _check_compressed(data)
+
+
+def meta_data_files(path: Path) -> list[Path]:
+    """The files that hold an MHD's voxels: one, or where it lists several or gives a pattern, all of them."""
+    name = meta_header(path).get("ElementDataFile", "LOCAL")
+    if name.upper().startswith("LIST"):
+        return [path.parent / line.strip() for line in _lines(path) if line.strip() and "=" not in line]
+    if "%" in name:  # "slice%03d.raw 1 90 1"
+        pattern = name.split()[0]
+        return sorted(path.parent.glob(f"{pattern.partition('%')[0]}*{Path(pattern).suffix}"))
+    return [] if name.upper() == "LOCAL" else [path.parent / name]
+
+
+def _check_compressed(data: Path) -> None:
+    """Decompresses to the checksum: ITK fills what it cannot decompress with whatever is in memory."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib's or gzip's header
+    with data.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            stream.decompress(chunk)
+    if not stream.eof:
+        raise ValueError(f"its data file {data.name} ends early")
+
+
+def meta_header(path: Path) -> dict[str, str]:
+    """The ``Key = value`` lines of a MetaImage file, up to the one that says where its voxels are."""
+    header: dict[str, str] = {}
+    for line in _lines(path):
+        key, equals, value = line.partition("=")
+        if equals and "ElementDataFile" not in header:
+            header[key.strip()] = value.strip()
+    return header
+
+
+def _lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        return file.read(HEADER_BYTES).decode("latin-1").splitlines()
+
+
+def _compressed(header: dict[str, str]) -> bool:
+    return header.get("CompressedData", "False").lower() == "true"
+
+
+_ELEMENT_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+def _raw_bytes(header: dict[str, str]) -> int:
+    kind = header.get("ElementType", "").removeprefix("MET_").removeprefix("U")
+    if kind not in _ELEMENT_BYTES:
+        return 0
+    return math.prod(int(extent) for extent in header.get("DimSize", "0").split()) * _ELEMENT_BYTES[kind]
+
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+DICOM_SUFFIXES = (".dcm",)
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *META_SUFFIXES, *DICOM_SUFFIXES)
+# A chest CT has about 2e8 voxels; a broken header can ask for anything.
+MOST_VOXELS = 2**31
+# Compressed bytes at a time: deflate packs up to a thousand to one.
+GZIP_CHUNK = 2**18
+GZIP = zlib.MAX_WBITS | 16
+# ITK loads its modules when they are first used, which two threads must not do at once.
+_ITK = threading.Lock()
+
+
+class VolumeFile(NamedTuple):
+    """A volume in its file's own axis order: array (X, Y, Z), affine to world mm (RAS).
+
+    ``has_spacing`` is False where the header gives no voxel size, for which 1 mm is then taken.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    file_shape: tuple[int, ...]
+    header: nib.Nifti1Header | None
+    has_spacing: bool = True
+
+
+def is_volume(path: Path) -> bool:
+    """Whether ``path`` names a volume: by suffix, or a folder (a DICOM series)."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES) or path.is_dir()
+
+
+def read_volume_file(path: Path) -> VolumeFile:
+    """Reads a volume without touching its axis order.
+
+    Raises:
+        UserError: unreadable or not a 3-D volume.
+    """
+    with explained(path):
+        if path.name.lower().endswith(NIFTI_SUFFIXES):
+            return _read_nifti(path)
+        if path.name.lower().endswith(META_SUFFIXES):
+            check_meta_image(path)
+        return _read_itk(path)
+
+
+def nifti_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(X, Y, Z) extent and affine of a NIfTI file, from its header alone. Raises as nibabel does."""
+    image = _open_nifti(path)
+    x, y, z = (*image.shape, 1, 1)[:3]
+    return (int(x), int(y), int(z)), np.asarray(image.affine, dtype=np.float64)
+
+
+def _open_nifti(path: Path) -> nib.Nifti1Image:
+    image = nib.load(path)
+    if not isinstance(image, nib.Nifti1Image):
+        raise ValueError("not a NIfTI image")
+    _check_shape(tuple(int(extent) for extent in image.shape), path)
+    return image
+
+
+def _read_nifti(path: Path) -> VolumeFile:
+    image = _open_nifti(path)
+    kind = image.get_data_dtype()
+    if kind.fields is not None or kind.kind == "c":
+        raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
+    shape = tuple(int(extent) for extent in image.shape)
+    stored = cast(ArrayProxy, image.dataobj)
+    array = _decompressed(path, stored) if path.name.lower().endswith(".gz") else np.asanyarray(stored)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    _check_affine(affine)
+    known = _has_voxel_size(path, image)
+    return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy(), known)
+
+
+def _has_voxel_size(path: Path, image: nib.Nifti1Image) -> bool:
+    """Whether the header as it lies in the file has one: nibabel turns missing ones into 1 mm."""
+    with ImageOpener(str(path)) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return bool(header["sform_code"] > 0 or (header["pixdim"][1 : min(image.ndim, 3) + 1] != 0).all())
+
+
+def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
+    """The scaled voxels of a .nii.gz in one pass that also reads the checksum, as nibabel does not."""
+    array = np.empty(stored.shape, stored.dtype, order="F")
+    place, whole = -int(stored.offset), array.nbytes
+    voxels = array.reshape(-1, order="F").view(np.uint8)  # shares the memory
+    for chunk in gunzip(path):
+        part = chunk[max(0, -place) : max(0, whole - place)]
+        start = max(0, place)
+        voxels[start : start + len(part)] = np.frombuffer(part, np.uint8)
+        place += len(chunk)
+    if place < whole:
+        raise ValueError(f"its voxels take {whole} bytes but there are {max(0, place)}")
+    return apply_read_scaling(array, np.float64(stored.slope), np.float64(stored.inter))
+
+
+def gunzip(path: Path) -> Iterator[bytes]:
+    """The decompressed content in pieces, checked to the end; several gzip members are read as one.
+
+    Raises:
+        zlib.error, ValueError: damaged or cut short.
+    """
+    stream = zlib.decompressobj(GZIP)
+    with path.open("rb") as file:
+        while chunk := file.read(GZIP_CHUNK):
+            while chunk := chunk.lstrip(b"\0") if stream.eof else chunk:  # zeros may pad a member's end
+                if stream.eof:
+                    stream = zlib.decompressobj(GZIP)
+                yield stream.decompress(chunk)
+                chunk = stream.unused_data
+    if not stream.eof:
+        raise ValueError("compressed file ended before the end-of-stream marker was reached")
+
+
+def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(X, Y, Z) extent and affine of what ITK reads, from headers alone. Raises as ITK does.
+
+    Of a DICOM folder every file counts as a slice, and the affine's translation is its first file's.
+    """
+    import itk
+
+    first = _dicom_files(path)[0] if path.is_dir() else path
+    with _ITK:
+        header = itk.ImageIOFactory.CreateImageIO(str(first), itk.CommonEnums.IOFileMode_ReadMode)
+        header.SetFileName(str(first))
+        header.ReadImageInformation()
+        axes = header.GetNumberOfDimensions()
+        extent = [header.GetDimensions(axis) for axis in range(axes)]
+        columns = [np.multiply(header.GetDirection(axis), header.GetSpacing(axis)) for axis in range(axes)]
+        origin = [header.GetOrigin(axis) for axis in range(axes)]
+    affine = np.eye(4)
+    for axis, column in enumerate(columns[:3]):
+        affine[: min(axes, 3), axis] = column[:3]
+    affine[: min(axes, 3), 3] = origin[:3]
+    x, y, z = (*extent[:2], len(_dicom_files(path))) if path.is_dir() else (*extent, 1, 1)[:3]
+    return (int(x), int(y), int(z)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+
+
+def source_parts(path: Path) -> list[Path]:
+    """The files that a volume or picture consists of: a series' slices; an MHD header and its data, if there.
+
+    Raises:
+        OSError: a folder or MHD header cannot be read.
+    """
+    if path.is_dir():
+        return _dicom_files(path)
+    data = meta_data_files(path) if path.suffix.lower() == ".mhd" else []
+    return [path, *(file for file in data if file.is_file())]
+
+
+def _read_itk(path: Path) -> VolumeFile:
+    """MHD, MHA, a DICOM file or a DICOM series folder; ITK applies DICOM's rescale slope and intercept."""
+    import itk
+    from monai.data.image_reader import ITKReader
+
+    with _ITK:
+        itk.ProcessObject.SetGlobalWarningDisplay(False)
+        if path.is_dir():
+            _check_series(path)
+        reader = ITKReader()
+        array, meta = reader.get_data(reader.read(path))
+    _check_shape(tuple(array.shape), path)
+    affine = np.asarray(meta["affine"], dtype=np.float64)
+    _check_affine(affine)
+    known = not path.name.lower().endswith(META_SUFFIXES) or "ElementSpacing" in meta_header(path)
+    return VolumeFile(np.asarray(array), affine, tuple(array.shape), None, known)
+
+
+def _check_shape(shape: tuple[int, ...], path: Path) -> None:
+    if len(shape) > 3 and set(shape[3:]) != {1}:
+        raise UserError(
+            f"{path}: has {len(shape)} dimensions {shape}; split it into 3-D volumes, one file each"
+        )
+    if len(shape) < 2 or min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
+        raise ValueError(f"its shape {shape} makes no sense")
+
+
+def _check_affine(affine: np.ndarray) -> None:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise ValueError("its affine is singular or not finite")
+
+
+def _check_series(folder: Path) -> None:
+    """One series in the folder: ITK would take the first of several in silence."""
+    import itk
+
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(True)
+    names.AddSeriesRestriction("0008|0021")
+    names.SetDirectory(str(folder))
+    series = list(names.GetSeriesUIDs())
+    if not series:
+        raise UserError(f"{folder}: no DICOM series in the folder; put the slices of one series there")
+    if len(series) > 1:
+        raise UserError(f"{folder}: {len(series)} DICOM series in one folder; keep one series per folder")
+    found, files = len(names.GetFileNames(series[0])), _dicom_files(folder)
+    if found < len(files):
+        raise UserError(
+            f"{folder}: {len(files) - found} of {len(files)} files are not readable as DICOM; restore them"
+        )
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+
+
+__all__ = [
+    "VOLUME_SUFFIXES",
+    "Volume",
+    "is_volume",
+    "open_volume",
+    "volume_depth",
+    "volume_shape",
+    "write_nifti",
+]
+
+# Rows run to Posterior, columns to the patient's Left, slices to Superior: radiological display, feet first.
+DISPLAY_AXES = ("P", "L", "S")
+CACHED_VOLUMES = 4
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume brought to display order.
+
+    Attributes:
+        array: (H, W, D) in the file's number type; rows to posterior, columns to the patient's left, slices
+            from the feet up.
+        affine: 4 x 4, the file's own voxels to world mm (RAS).
+        spacing: mm along rows, columns, slices of ``array``.
+        is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
+        source_range: black and white where values are not HU.
+        has_spacing: False where the file gives no voxel size; ``spacing`` is then 1 mm.
+        value_range: lowest and highest value, see `common.data.intensity.value_range`.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    spacing: tuple[float, float, float]
+    is_hu: bool
+    source_range: tuple[float, float]
+    file_shape: tuple[int, ...]
+    header: nib.Nifti1Header | None = field(default=None, repr=False)
+    has_spacing: bool = True
+    value_range: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Volume:
+        """Reads NIfTI, MHD/MHA or a DICOM series folder.
+
+        Raises:
+            UserError: unreadable, not a 3-D volume, non-finite, constant, or with an unusable affine.
+        """
+        source = Path(path)
+        content = read_volume_file(source)
+        spatial = content.array.reshape(
+            (*content.array.shape[:3], *[1] * (3 - content.array.ndim))
+        )  # (X, Y, Z)
+        with explained(source):
+            array = apply_orientation(spatial, _to_display(content.affine))
+        _check_values(array, source)
+        is_hu, source_range = _meaning(array)
+        return cls(
+            array=np.asarray(array),
+            affine=content.affine,
+            spacing=_spacing(content),
+            is_hu=is_hu,
+            source_range=source_range,
+            file_shape=content.file_shape,
+            header=content.header,
+            has_spacing=content.has_spacing,
+            value_range=value_range(array),
+        )
+
+    def offset(self, hu_offset: float | None, source: Path, hint: str = "") -> float:
+        """What to add to ``array`` to get HU; 0 where values are not HU. Of images only: labels have no air.
+
+        Args:
+            hu_offset, source, hint: see `common.data.intensity.offset_to_hu`.
+        Raises:
+            UserError: it looks like a CT stored with an offset, and nothing is said of that.
+        """
+        return offset_to_hu(self.value_range, hu_offset, source, hint) if self.is_hu else 0.0
+
+    @property
+    def depth(self) -> int:
+        """Number of axial slices."""
+        return int(self.array.shape[2])
+
+    @property
+    def display_affine(self) -> np.ndarray:
+        """4 x 4: (row, column, slice) of ``array`` to world mm (RAS)."""
+        shape = (*self.file_shape[:3], *[1] * (3 - len(self.file_shape)))
+        return self.affine @ inv_ornt_aff(_to_display(self.affine), shape)
+
+    def restore(self, stack: np.ndarray) -> np.ndarray:
+        """A (H, W, D) stack in display order, back in the file's own axis order and shape."""
+        back = ornt_transform(axcodes2ornt(DISPLAY_AXES), io_orientation(self.affine))
+        return apply_orientation(np.asarray(stack), back).reshape(self.file_shape)
+
+
+def write_nifti(
+    path: str | os.PathLike[str],
+    volume_like: Volume,
+    stack: np.ndarray,
+    dtype: npt.DTypeLike = np.int16,
+    provenance: Provenance | None = None,
+) -> None:
+    """Writes ``stack`` (H, W, D, display order) as NIfTI with ``volume_like``'s shape and affine, atomically.
+
+    Integer types are rounded and clipped to the type's range.
+
+    Args:
+        provenance: of synthetic voxels, said in the header; None leaves what ``volume_like``'s header says.
+    """
+    array = volume_like.restore(stack)
+    kind = np.dtype(dtype)
+    if kind.kind in "iu" and array.dtype != kind:
+        limits = np.iinfo(kind)
+        array = np.clip(np.rint(array), limits.min, limits.max)
+    image = nib.Nifti1Image(array.astype(kind, copy=False), volume_like.affine, volume_like.header)
+    image.set_data_dtype(kind)
+    image.header["cal_min"] = image.header["cal_max"] = 0  # the source's display range is not the result's
+    if provenance is not None:
+        provenance.mark(image.header)
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)
+
+
+def single_slice(height: int, width: int, spacing_mm: float) -> Volume:
+    """The place of one axial slice, 1 mm thick, for `write_nifti`; columns run to the left, rows to the back.
+
+    Args:
+        spacing_mm: side of a pixel.
+    """
+    side = float(spacing_mm)
+    affine = np.diag([-side, -side, 1.0, 1.0])
+    return Volume(np.empty((0, 0, 0)), affine, (side, side, 1.0), True, (0.0, 255.0), (width, height, 1))
+
+
+def open_volume(path: str | os.PathLike[str]) -> Volume:
+    """`Volume.from_file` with a small cache, so that the slices of one volume decompress it once."""
+    source = Path(path)
+    with explained(source):
+        return _cached_volume(str(source), _fingerprint(source))
+
+
+def volume_depth(path: Path) -> int:
+    """Number of axial slices: from the header alone where it is NIfTI.
+
+    Raises:
+        UserError: unreadable.
+    """
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        return open_volume(path).depth  # a damaged one is refused here
+    return volume_shape(path)[2]
+
+
+def volume_shape(path: Path) -> tuple[int, int, int]:
+    """(H, W, D) in display order, from the headers alone.
+
+    Raises:
+        UserError: unreadable.
+    """
+    with explained(path):
+        nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
+        shape, affine = nifti_geometry(path) if nifti else itk_geometry(path)
+        place = _to_display(affine)[:, 0]  # where each file axis goes
+        height, width, depth = (int(shape[int(np.flatnonzero(place == axis)[0])]) for axis in range(3))
+        return height, width, depth
+
+
+@lru_cache(maxsize=CACHED_VOLUMES)
+def _cached_volume(path: str, fingerprint: tuple[tuple[int, int], ...]) -> Volume:
+    return Volume.from_file(path)
+
+
+def _fingerprint(path: Path) -> tuple[tuple[int, int], ...]:
+    """Time and size of all files that make up the volume: another fingerprint is another volume."""
+    stats = [part.stat() for part in source_parts(path)]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
+def _to_display(affine: np.ndarray) -> np.ndarray:
+    """The nibabel orientation transform from the file's axes to display order."""
+    found = io_orientation(affine)
+    if np.isnan(found).any():
+        raise ValueError("its affine is singular")
+    return ornt_transform(found, axcodes2ornt(DISPLAY_AXES))
+
+
+def _spacing(content: VolumeFile) -> tuple[float, float, float]:
+    """Voxel sizes in mm in display order."""
+    sizes = np.linalg.norm(content.affine[:3, :3], axis=0)
+    world = io_orientation(content.affine)[:, 0].astype(int)  # file axis -> world axis (0 x, 1 y, 2 z)
+    by_world = {int(axis): float(size) for axis, size in zip(world, sizes, strict=True)}
+    return by_world[1], by_world[0], by_world[2]
+
+
+def _check_values(array: np.ndarray, path: Path) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(f"{path}: holds NaN or infinite values; repair or remove the volume")
+
+
+def _meaning(array: np.ndarray) -> tuple[bool, tuple[float, float]]:
+    """Whether values are HU, and the full range where they are not. A CT has air, which is below 0 HU."""
+    lowest, highest = float(array.min()), float(array.max())
+    if array.dtype.kind == "f" and lowest >= 0.0 and highest <= 1.0:
+        return False, (0.0, 1.0)
+    return not (lowest >= 0.0 and highest <= EIGHT_BIT_WHITE), (0.0, EIGHT_BIT_WHITE)

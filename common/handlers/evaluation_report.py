@@ -1,0 +1,350 @@
+"""What all reports of an evaluation share: predictions are collected; at the end files are left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from common.data.datasets import ImageDataset
+from common.data.labels import is_condition_image
+from common.data.samples import Sample
+from common.errors import UserError
+from common.files import write_json
+from common.handlers.image_logging import save_galleries
+from common.metrics.baselines import baseline_predictions, baseline_sources
+from common.metrics.evaluate import (
+    BLURRED,
+    Evaluator,
+    RealImages,
+    SetEvaluator,
+    evaluate_set,
+    evaluate_with_baselines,
+)
+from common.metrics.features import FeatureExtractor
+from common.metrics.kid import blurred
+from common.metrics.memorization import save_nearest
+from common.metrics.prdc import NEIGHBOURS
+from common.metrics.structure_metrics import StructureEvaluator, structures_with_baselines
+from common.metrics.tables import metrics_table, structures_table
+from common.visualization import convergence_plot, epoch_plot, panel_rows, save_panel, save_structure_panel
+
+
+class CollectedReport(ABC):
+    """Collects an evaluator's predictions; when its pass is complete, writes ``metrics.json``.
+
+    Args:
+        folder: for the files, usually ``OUTPUT_DIR/eval``.
+        losses: the training log (CSV); its plots are left out where there is none.
+        facts: put into ``metrics.json`` as they are (model, data, seed).
+
+    Attributes:
+        result: the content of ``metrics.json``; empty before the end of the pass.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        losses: str | os.PathLike[str] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.facts = Path(folder), dict(facts or {})
+        self.losses = Path(losses) if losses else None
+        self.result: dict[str, Any] = {}
+        self._predictions: list[Tensor] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Takes every iteration's predictions, reports when the pass is complete."""
+        engine.add_event_handler(Events.STARTED, self._predictions.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._report)
+
+    @abstractmethod
+    def evaluate(self, predictions: Tensor) -> dict[str, Any]:
+        """Measures all predictions (N, 1, S, S) in [-1, 1], writes pictures, prints tables.
+
+        Returns:
+            What ``metrics.json`` holds behind the facts.
+        """
+
+    def plot(self, losses: Path) -> None:
+        """Draws the training log."""
+        convergence_plot(losses, self.folder / "convergence.png")
+
+    def _collect(self, engine: Engine) -> None:
+        state: Any = engine.state
+        # Whatever a generator puts out beside its image follows after it.
+        self._predictions += [torch.as_tensor(item["pred"])[:1].float().cpu() for item in state.output]
+
+    def _report(self) -> None:
+        self.result = {**self.facts, **self.evaluate(torch.stack(self._predictions))}
+        write_json(self.folder / "metrics.json", self.result)
+        if self.losses is not None and self.losses.is_file():
+            self.plot(self.losses)
+        print(f"\nwritten to {self.folder}")
+
+
+PANEL_ROWS = 8
+REAL_REAL = "real_real"
+
+
+class Pairs(Protocol):
+    """A data set as `common.data.datasets.PairDataset` and `common.data.datasets.SliceDataset` are.
+
+    ``images`` and ``labels`` are float32 (N, 1, S, S); they may be gathered anew at each access.
+    """
+
+    samples: list[Sample]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
+
+
+class EvaluationReport(CollectedReport):
+    """Collects an evaluator's predictions; at the end writes ``metrics.json``, panels and prints the tables.
+
+    The first part is the result; further parts (sources that are reported apart) stand under ``apart``.
+    Where labels are condition images in [-1, 1], all that rests on masks is left out.
+
+    Args:
+        parts: the pairs by the split's name; the evaluator runs over them in this order.
+        train: the training pairs, for the baselines.
+        folder: for the files, usually ``OUTPUT_DIR/eval``.
+        extractor: for FID and KID.
+        losses: the training log (CSV); its plot is left out where there is none.
+        facts: put into ``metrics.json`` as they are (model, data, seed).
+        seed: of bootstrap and baselines.
+        structures: names of the labels' classes, ``structures[k - 1]`` for index k: then faithfulness is that
+            of the structures, and each has its own metrics and a row in ``panel_structures.png``.
+        resamples: number of bootstrap resamples.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Pairs],
+        train: Pairs,
+        folder: str | os.PathLike[str],
+        extractor: FeatureExtractor,
+        losses: str | os.PathLike[str] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        structures: Sequence[str] | None = None,
+        resamples: int = 1000,
+    ) -> None:
+        if any("label" not in part[0] for part in (*parts.values(), train)):
+            raise UserError("evaluating needs masks for the test and the training slices")
+        super().__init__(folder, losses, facts)
+        self.parts, self.train, self.extractor = dict(parts), train, extractor
+        self.structures, self.seed, self.resamples = list(structures or []), seed, resamples
+
+    def evaluate(self, predictions: Tensor) -> dict[str, Any]:
+        """The first part's result, with the others' under ``apart``."""
+        generated = predictions.split([len(part) for part in self.parts.values()])  # (N, 1, S, S) each
+        train = _tensors(self.train)
+        results = {}
+        for (name, part), images in zip(self.parts.items(), generated, strict=True):
+            real, labels = _tensors(part)
+            results[name] = {"split": name, **self._metrics(part, images, real, labels, train)}
+            self._panels(name, part, images, real, labels)
+            print(f"\n{name}: {len(part)} slices\n{metrics_table(results[name])}")
+            if "structures" in results[name]:
+                print(f"\n{structures_table(results[name]['structures'])}")
+        first, *others = results
+        return {**results[first], "apart": {name: results[name] for name in others}}
+
+    def _metrics(
+        self, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor, train: tuple[Tensor, Tensor]
+    ) -> dict[str, Any]:
+        patients = [sample.unit for sample in part.samples]
+        train_patients = [sample.unit for sample in self.train.samples]
+        sources = baseline_sources(train[1], train_patients, labels, patients, self.seed)
+        baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed, sources)
+        owners = {name: [train_patients[place] for place in places] for name, places in sources.items()}
+        baselines[BLURRED] = blurred(real)
+        masks = not is_condition_image(labels)
+        lesions = labels if masks and not self.structures else None
+        settings = (patients, self.seed, self.resamples)
+        stand_in = baselines[REAL_REAL], owners[REAL_REAL]
+        result = evaluate_with_baselines(
+            Evaluator(real, lesions, self.extractor, *settings, stand_in=stand_in),
+            generated,
+            baselines,
+            owners,
+        )
+        if not (masks and self.structures):
+            return result
+        inside = StructureEvaluator(real, labels, self.structures, self.extractor, *settings)
+        return with_structures(result, structures_with_baselines(inside, generated, baselines))
+
+    def _panels(self, name: str, part: Pairs, generated: Tensor, real: Tensor, labels: Tensor) -> None:
+        suffix = "" if name == next(iter(self.parts)) else f"_{name}"
+        names = [sample.name for sample in part.samples]
+        rows = panel_rows(labels, PANEL_ROWS)
+        chosen = [names[row] for row in rows]
+        panel = self.folder / f"panel{suffix}.png"
+        save_panel(panel, labels[rows], generated[rows], real[rows], chosen, self.structures)
+        if self.structures and not is_condition_image(labels):
+            panel = self.folder / f"panel_structures{suffix}.png"
+            save_structure_panel(panel, labels, generated, real, names, self.structures)
+
+
+def with_structures(result: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole images' result with what was found inside structures; its mean faithfulness leads, too."""
+    return {
+        **result,
+        "leading": [*result["leading"], *inside["metrics"]],
+        "metrics": {**result["metrics"], **inside["metrics"]},
+        "structures": inside["structures"],
+    }
+
+
+def _tensors(dataset: Pairs) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(dataset.images), torch.as_tensor(dataset.labels)
+
+
+SHOWN = 36  # of each gallery
+SHOWN_OF_CLASS = 12
+BESIDE = 8  # samples shown beside their nearest training images
+
+logger = logging.getLogger(__name__)
+
+
+class SampleReport(CollectedReport):
+    """Collects an evaluator's images of noise; at the end writes metrics and pictures and prints the table.
+
+    ``metrics.json`` holds every metric of `common.metrics.evaluate.SetEvaluator` beside its baselines,
+    and those of each class under ``apart`` where the generator takes one. Beside it lie ``galleries.png``
+    (real and generated images, paper C's figures 4, 5 and 8), ``classes.png`` (generated images of each),
+    ``nearest.png`` (samples beside their nearest training images), ``epochs.png`` (losses and accuracy by
+    epoch, figures 6 and 7) and ``convergence.png`` (all that was logged, by iteration).
+
+    Args:
+        test: images of patients that the generator has not seen.
+        validation: of others that it has not seen.
+        train: those that it learned from.
+        folder: for the files, usually ``OUTPUT_DIR/eval``.
+        extractor: for everything that rests on features.
+        classes: of the samples, in order; None for an unconditional generator.
+        losses: the training log (CSV); its plots are left out where there is none.
+        facts: put into ``metrics.json`` as they are (model, data, seed).
+        seed: of bootstrap and baselines.
+        resamples: number of bootstrap resamples.
+        split: what ``test`` is called.
+    Raises:
+        UserError: too few images.
+    """
+
+    def __init__(
+        self,
+        test: ImageDataset,
+        validation: ImageDataset,
+        train: ImageDataset,
+        folder: str | os.PathLike[str],
+        extractor: FeatureExtractor,
+        classes: Sequence[int] | None = None,
+        losses: str | os.PathLike[str] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        resamples: int = 1000,
+        split: str = "test",
+    ) -> None:
+        super().__init__(folder, losses, facts)
+        if len(test) <= NEIGHBOURS:
+            raise UserError(f"{len(test)} test images are too few to evaluate; at least 6 are needed")
+        self.test, self.validation, self.train = test, validation, train
+        self.classes = None if classes is None else np.asarray(classes)
+        self.extractor, self.seed, self.resamples, self.split = extractor, seed, resamples, split
+
+    def evaluate(self, predictions: Tensor) -> dict[str, Any]:
+        """The whole set's result, with the classes' under ``apart``."""
+        if len(predictions) <= NEIGHBOURS:
+            raise UserError(f"num_samples {len(predictions)} is too few to evaluate; at least 6 are needed")
+        everything = [np.arange(len(part)) for part in self._parts]
+        evaluator = self._evaluator(everything)
+        features = evaluator.extract(predictions)
+        whole = self._result(self.split, evaluator, predictions, features)
+        apart = {} if self.classes is None else self._apart(evaluator, predictions, features)
+        self._pictures(evaluator, predictions, features)
+        return {**whole, "apart": apart}
+
+    def plot(self, losses: Path) -> None:
+        """Draws the training log by iteration and by epoch."""
+        super().plot(losses)
+        epoch_plot(losses, self.folder / "epochs.png")
+
+    def _result(
+        self, name: str, evaluator: SetEvaluator, predictions: Tensor, features: Tensor
+    ) -> dict[str, Any]:
+        result = evaluate_set(evaluator, predictions, features)
+        counts = f"{len(evaluator.features)} images, {len(predictions)} generated"
+        print(f"\n{name}: {counts}\n{metrics_table(result)}")
+        return {"split": name, **result}
+
+    def _apart(self, whole: SetEvaluator, predictions: Tensor, features: Tensor) -> dict[str, Any]:
+        """Each class's result; one of too few images is left out, said in one line."""
+        results = {}
+        for index, name in enumerate(self.train.class_names):
+            places = [np.flatnonzero(part.classes == index) for part in self._parts]
+            chosen = torch.from_numpy(np.flatnonzero(self.classes == index))
+            fewest = min(len(places[0]), len(places[2]), len(chosen))
+            if fewest <= NEIGHBOURS or not len(places[1]):
+                logger.info("class %s: %d images are too few for metrics of its own", name, fewest)
+                continue
+            known = whole.features[places[0]], whole.training[places[2]]
+            evaluator = self._evaluator(places, known)
+            results[name] = self._result(name, evaluator, predictions[chosen], features[chosen])
+        return results
+
+    def _evaluator(
+        self, places: Sequence[np.ndarray], features: tuple[Tensor, Tensor] | None = None
+    ) -> SetEvaluator:
+        """For the images at these places of the three parts."""
+        images = [torch.from_numpy(part.images[at]) for part, at in zip(self._parts, places, strict=True)]
+        patients = [
+            [part.samples[place].unit for place in at] for part, at in zip(self._parts, places, strict=True)
+        ]
+        real = RealImages(images[0], patients[0], images[1], images[2], patients[2])
+        return SetEvaluator(real, self.extractor, self.seed, self.resamples, features=features)
+
+    @property
+    def _parts(self) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+        return self.test, self.validation, self.train
+
+    def _pictures(self, evaluator: SetEvaluator, predictions: Tensor, features: Tensor) -> None:
+        galleries = {"real": self._shown_real(), "generated": predictions[:SHOWN]}
+        save_galleries(self.folder / "galleries.png", galleries)
+        if self.classes is not None:
+            save_galleries(self.folder / "classes.png", self._of_classes(predictions), columns=3)
+        shown = predictions[:BESIDE]
+        nearest = evaluator.nearest(shown, features[:BESIDE])
+        save_nearest(self.folder / "nearest.png", shown, evaluator.real.training, nearest)
+
+    def _shown_real(self) -> Tensor:
+        """Test images spread evenly over the set, none of them with its flip."""
+        names = [sample.name for sample in self.test.samples]
+        single = np.sort(np.unique(names, return_index=True)[1])
+        chosen = np.linspace(0, len(single) - 1, min(SHOWN, len(single))).round().astype(int)
+        return torch.from_numpy(self.test.images[single[chosen]])
+
+    def _of_classes(self, predictions: Tensor) -> dict[str, Tensor]:
+        """The first generated images of each class that there are any of."""
+        found = {
+            name: predictions[torch.from_numpy(np.flatnonzero(self.classes == index)[:SHOWN_OF_CLASS])]
+            for index, name in enumerate(self.train.class_names)
+        }
+        return {name: images for name, images in found.items() if len(images)}

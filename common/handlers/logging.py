@@ -1,0 +1,357 @@
+"""The written log of a run: TensorBoard events and ``losses.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from ignite.engine import Engine, Events
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
+from tqdm import tqdm
+
+from common.files import atomic_write, explained, remove_leftovers, sync
+from common.handlers.engine_state import logs
+from common.handlers.stopping import on_exception
+from common.training.distributed import is_main
+
+VERSION = "brain.Event:2"  # of the format; readers ask for it in the first event
+_NUMBERS = itertools.count()
+
+
+class EventFile:
+    """A new ``events.out.tfevents.*`` in ``folder``; each event is with the system when `add` returns.
+
+    TensorBoard's own writer leaves that to a thread: up to two minutes late, and a full disk is a traceback
+    beside a run that goes on.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        self.path = folder / f"events.out.tfevents.{place}"
+        self._write(Event(wall_time=time.time(), file_version=VERSION))
+
+    def add(self, summary: Summary, step: int) -> None:
+        """Adds one event."""
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, event: Event) -> None:
+        with self.path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
+
+
+KEYS = ("iteration", "epoch")
+
+
+class IterationTable:
+    """Rows ``iteration,epoch,<names>`` in ``path``; floats as ``repr``, so that they are read back exactly.
+
+    A name that turns up late gets a new column, empty in the earlier rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names: list[str] = []
+        self._file: IO[str] | None = None
+
+    def open(self, iteration: int) -> None:
+        """Goes on after ``iteration``: later rows, and a last row cut off by a kill, are taken out."""
+        self.close()
+        header, rows = _read(self.path) if self.path.is_file() else ([], [])
+        self._names = header[len(KEYS) :]
+        self._rewrite([row for row in rows if int(row[0]) <= iteration])
+
+    def append(self, iteration: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Adds the row of one iteration."""
+        new = [name for name in values if name not in self._names]
+        if new:
+            self._widen(new)
+        row = [str(iteration), str(epoch), *(_text(values.get(name)) for name in self._names)]
+        self._handle().write(_line(row))
+
+    def flush(self) -> None:
+        """Puts all rows on the disk."""
+        if self._file is not None:
+            self._file.flush()
+            sync(self.path)
+
+    def close(self) -> None:
+        """Writes what is buffered and closes the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _handle(self) -> IO[str]:
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8", newline="", buffering=1)
+        return self._file
+
+    def _widen(self, new: list[str]) -> None:
+        self.close()
+        rows = _read(self.path)[1] if self.path.is_file() else []
+        self._names += new
+        self._rewrite([row + [""] * len(new) for row in rows])
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        if not self._names:
+            return
+        with atomic_write(self.path) as temporary:
+            lines = [_line([*KEYS, *self._names]), *map(_line, rows)]
+            temporary.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the whole rows: a line without its end was cut off."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = list(csv.reader(line for line in lines if line.endswith("\n")))
+    if not rows:
+        return [], []
+    return rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+PATTERN = "events.out.tfevents.*"
+LENGTH = struct.Struct("<Q")  # a record is: length, checksum of the length, data, checksum of the data
+CHECKSUM = struct.Struct("<I")
+HEADER = LENGTH.size + CHECKSUM.size
+
+
+def trim_events(folder: Path, iteration: int) -> set[tuple[str, int]]:
+    """Takes every event later than ``iteration`` out of the event files in ``folder``.
+
+    Files are rewritten atomically, in whole records; a file left without values is removed.
+
+    Returns:
+        the (tag, step) pairs that stay.
+    """
+    remove_leftovers(folder)  # TensorBoard would read them as well
+    kept: set[tuple[str, int]] = set()
+    for path in sorted(folder.glob(PATTERN)):
+        records = [(record, event) for record, event in read_records(path) if event.step <= iteration]
+        pairs = {(value.tag, event.step) for _, event in records for value in event.summary.value}
+        if pairs:
+            _rewrite(path, b"".join(record for record, _ in records))
+        else:
+            path.unlink()
+        kept |= pairs
+    return kept
+
+
+def read_records(path: Path) -> Iterator[tuple[bytes, Event]]:
+    """The records of one file as they stand and the event in each. One cut off by a kill ends the file.
+
+    TensorBoard's own reader checks the sum of all data in Python: a minute for the events of a long run.
+    """
+    content = path.read_bytes()
+    start = 0
+    while start + HEADER <= len(content):
+        (length,) = LENGTH.unpack_from(content, start)
+        end = start + HEADER + length + CHECKSUM.size
+        if end > len(content) or not _length_is_sound(content, start):
+            return
+        try:
+            event = Event.FromString(content[start + HEADER : end - CHECKSUM.size])
+        except DecodeError:
+            return
+        yield content[start:end], event
+        start = end
+
+
+def _length_is_sound(content: bytes, start: int) -> bool:
+    middle = start + LENGTH.size
+    (checksum,) = CHECKSUM.unpack_from(content, middle)
+    return bool(masked_crc32c(content[start:middle]) == checksum)
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    if path.stat().st_size == len(content):
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+LOSSES = "losses.csv"
+FRESH = -1  # a fresh run keeps nothing, not even the untrained network's pictures of iteration 0
+PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page
+
+
+class ScalarLog:
+    """Writes ``engine.state.logs`` to TensorBoard (``train/<name>``) and to ``losses.csv``; others add to it.
+
+    When a run starts at iteration ``n``, everything later than ``n`` (all of it for a fresh run) is taken out
+    of the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
+    again. What is added before the run starts waits until then. Only the main process writes.
+
+    Args:
+        folder: for the event files and ``losses.csv``.
+        interval: iterations between two entries.
+    """
+
+    def __init__(self, folder: str | Path, interval: int = 1) -> None:
+        self.folder, self.interval = Path(folder), interval
+        self.table = IterationTable(self.folder / LOSSES)
+        self._events: EventFile | None = None
+        self._kept: set[tuple[str, int]] = set()
+        self._waiting: list[tuple[str, str, int]] = []  # texts (tag, text, step) from before the start
+
+    def attach(self, engine: Engine) -> None:
+        """Attach after what adds to ``engine.state.logs``, before what adds images and metrics."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self._write)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+        on_exception(engine, self.close)
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds one TensorBoard scalar per entry (tag: value), in one event (a fourth of the time)."""
+        entries = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+        self._add(Summary(value=entries), step)
+
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Adds a picture, uint8 of (H, W) or (H, W, 3)."""
+        layout = "HW" if image.ndim == 2 else "HWC"
+        self._add(summary.image(tag, image, dataformats=layout), step)
+
+    def add_text(self, tag: str, text: str, step: int = 0) -> None:
+        """Adds a text (Markdown) unless an earlier part of the run has; may be called before the start."""
+        if self._events is None:
+            self._waiting.append((tag, text, step))
+        elif (f"{tag}/text_summary", step) not in self._kept:
+            self._add(summary.text(tag, text), step)
+
+    def flush(self) -> None:
+        """Puts everything on the disk. To be called before a resume file is written."""
+        if self._events is not None:
+            with explained(self.folder):
+                self.table.flush()
+                for path in self.folder.glob(PATTERN):
+                    sync(path)
+
+    def close(self) -> None:
+        """Puts everything on the disk and closes the table; nothing is logged from here on."""
+        with explained(self.folder):
+            try:
+                self.flush()
+            finally:
+                self._events = None
+                self.table.close()
+
+    def _start(self, engine: Engine) -> None:
+        self.close()
+        if not is_main():
+            return
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._kept = trim_events(self.folder, engine.state.iteration or FRESH)
+            self.table.open(engine.state.iteration)
+            self._events = EventFile(self.folder)
+        for entry in self._waiting:
+            self.add_text(*entry)
+        self._waiting = []
+
+    def _finish(self, engine: Engine) -> None:
+        """The event file stays open: a validation at the end of the run comes after this."""
+        self.flush()
+        self.table.close()
+
+    def _write(self, engine: Engine) -> None:
+        if self._events is None:
+            return
+        values = {name: float(value) for name, value in logs(engine).items()}
+        self.add_scalars({PREFIX + name: value for name, value in values.items()}, engine.state.iteration)
+        with explained(self.folder):
+            self.table.append(engine.state.iteration, engine.state.epoch, values)
+
+    def _add(self, entry: Summary, step: int) -> None:
+        if self._events is not None:
+            with explained(self.folder):
+                self._events.add(entry, step)
+
+
+QUIET_INTERVAL = 5.0  # seconds between lines where the output is a file, not a terminal
+SHOWN = 3
+
+
+class ProgressBar:
+    """Iterations of the whole run with it/s, the time left and a few losses, on standard error.
+
+    Ignite's own bar counts the iterations of one epoch and starts at 0 after a resume, so it cannot show
+    when the run will be over.
+
+    Args:
+        names: entries of ``engine.state.logs`` to show; the first three where None.
+        description: the text before the bar.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None, description: str = "training") -> None:
+        self.names = None if names is None else list(names)
+        self.description = description
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach last, so that the bar moves when an iteration is really done."""
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+        on_exception(engine, self.close)
+
+    def close(self, engine: Engine | None = None) -> None:
+        """Draws the last state and gives the line back."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _open(self, engine: Engine) -> None:
+        self.close()
+        state: Any = engine.state
+        self.bar = tqdm(
+            total=state.max_epochs * state.epoch_length,
+            initial=state.iteration,
+            desc=self.description,
+            unit="it",
+            disable=not is_main(),
+            dynamic_ncols=True,
+            **pace(),
+        )
+
+    def _advance(self, engine: Engine) -> None:
+        if self.bar is None:
+            return
+        values = logs(engine)
+        names = (
+            list(values)[:SHOWN] if self.names is None else [name for name in self.names if name in values]
+        )
+        self.bar.set_postfix({name: f"{values[name]:.3g}" for name in names}, refresh=False)
+        self.bar.update(engine.state.iteration - self.bar.n)
+
+
+def pace() -> dict[str, Any]:
+    """A terminal is redrawn often; a log file is not to be flooded."""
+    if sys.stderr.isatty():
+        return {}
+    return {"mininterval": QUIET_INTERVAL, "maxinterval": 2 * QUIET_INTERVAL}

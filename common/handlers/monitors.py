@@ -1,0 +1,531 @@
+"""One line when something goes wrong, instead of one at every look."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from common.errors import TrainingDiverged, UserError
+from common.handlers.engine_state import (
+    contrasts,
+    epoch_due,
+    logged,
+    logs,
+    network,
+    prediction,
+    sampling_network,
+)
+from common.handlers.image_logging import SEED, sample
+from common.handlers.stopping import stop_after_iteration
+from common.metrics.diversity import Spread, spread
+from common.metrics.features import FeatureExtractor
+from common.training import distributed
+from common.training.distributed import any_rank, is_main
+
+logger = logging.getLogger(__name__)
+
+
+class Alarm:
+    """Says when something begins to go wrong, is silent while it lasts, and can end the run.
+
+    Args:
+        what: what goes wrong, e.g. ``mode collapse``.
+        stop: end the run (cleanly, after this iteration). Such a run does not train on when it is resumed,
+            unless it is resumed without ``stop``.
+
+    Attributes:
+        on: it goes wrong at present.
+        events: how often it has begun.
+    """
+
+    def __init__(self, what: str, stop: bool = False) -> None:
+        self.what, self.stop = what, stop
+        self.on, self.events = False, 0
+
+    def attach(self, engine: Engine) -> None:
+        """Keeps a run that this alarm ended from being resumed."""
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def update(self, engine: Engine, wrong: bool, reason: str) -> None:
+        """Takes one look; every process must call it.
+
+        Args:
+            wrong: whether it goes wrong.
+            reason: the numbers behind it, for the line.
+        """
+        wrong, before = any_rank(wrong), self.on
+        self.on = wrong
+        if wrong and not before:
+            self.events += 1
+            self._announce(engine, reason)
+
+    def _announce(self, engine: Engine, reason: str) -> None:
+        place = f"iteration {engine.state.iteration}, epoch {engine.state.epoch}"
+        if is_main():
+            logger.warning("%s at %s: %s%s", self.what, place, reason, "; the run stops here" * self.stop)
+        if self.stop:
+            stop_after_iteration(engine)
+
+    def _start(self, engine: Engine) -> None:
+        if self.stop and self.on:
+            logger.warning("%s had ended this run; it goes on without that setting", self.what)
+            engine.terminate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether it is on and how often it has gone off."""
+        return {"on": self.on, "events": self.events}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``."""
+        self.on, self.events = bool(state["on"]), int(state["events"])
+
+
+SHARE, EPOCHS = "black_share", "black_epochs"
+
+
+class BlackOutput:
+    """Measures the share of near-constant images among those generated in an epoch.
+
+    An epoch is black when at least ``share`` of its images are near-constant, at whatever level: their
+    standard deviation over the pixels is below ``minimum_contrast``. At the end of each epoch ``black_share``
+    and ``black_epochs``, the number of black epochs in a row, appear in ``engine.state.logs``.
+
+    Unlike `common.handlers.monitors.DivergenceGuard`, which ends a run at once when *all* images of many
+    iterations in a row are flat, this one bears it: runs have come back from it.
+
+    Args:
+        share: of near-constant images that makes an epoch black, in (0, 1].
+        patience: black epochs in a row that are worth a warning.
+        minimum_contrast: smallest standard deviation of an image that shows something, of images in [-1, 1].
+        stop: end the run with the warning.
+    """
+
+    def __init__(
+        self, share: float = 0.5, patience: int = 3, minimum_contrast: float = 0.02, stop: bool = False
+    ) -> None:
+        self.share, self.patience, self.minimum_contrast = share, patience, minimum_contrast
+        self.alarm = Alarm("black output", stop)
+        self.flat = self.images = 0  # generated in this epoch so far
+        self.epochs = 0  # black ones in a row
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        self.alarm.attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _update(self, engine: Engine) -> None:
+        flat = contrasts(engine) < self.minimum_contrast
+        self.flat, self.images = self.flat + int(flat.sum()), self.images + len(flat)
+        if epoch_due(engine, 1):
+            self._judge(engine, self._mean_share())
+            self.flat = self.images = 0
+
+    def _mean_share(self) -> float:
+        """Over all processes, of which each has generated as many."""
+        shares = distributed.gather(self.flat / self.images)
+        return float(sum(shares) / len(shares))
+
+    def _judge(self, engine: Engine, share: float) -> None:
+        self.epochs = self.epochs + 1 if share >= self.share else 0
+        logs(engine).update({SHARE: share, EPOCHS: float(self.epochs)})
+        reason = f"{share:.0%} of the generated images are near-constant, for {self.epochs} epochs in a row"
+        self.alarm.update(engine, self.epochs >= self.patience, reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters of the present epoch, the black epochs in a row and the alarm."""
+        counters = {"flat": self.flat, "images": self.images, "epochs": self.epochs}
+        return {**counters, "alarm": self.alarm.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting from ``state_dict``."""
+        self.flat, self.images, self.epochs = (int(state[name]) for name in ("flat", "images", "epochs"))
+        self.alarm.load_state_dict(state["alarm"])
+
+
+PREFIX, MODES, EVENTS = "diversity_", "modes", "collapse_events"
+BOUNDS = {"images": 0.25, "features": 0.25, "modes": 0.02}
+"""Measured on 64 COVID-CT slices of 64 x 64 pixels: 64 others have a diversity of modes of 0.3; 64 draws
+of 20 different slices have 0.025, of 10 0.017, of 5 0.010. Images and features fall below 0.5 at one or two
+slices only.
+"""
+
+
+class ModeCollapse:
+    """Measures every ``interval`` epochs how different the images of fixed noise are, against real images.
+
+    ``diversity_images``, ``diversity_features`` and ``diversity_modes`` (see
+    `common.metrics.diversity.Spread`) appear in ``engine.state.logs``: 1 where the generated images are as
+    different from each other as the real ones, 0 where they are all the same. ``modes`` is the number of
+    modes itself.
+
+    A look with any of them below its bound is a collapsed one; ``patience`` of them in a row are a collapse.
+    A fresh generator's images are all alike: until its first look without fault, looks of the first ``grace``
+    epochs do not count.
+    ``collapse_events`` counts how often one has begun. The network is the moving average of the generator
+    where there is one. The run's random states and the network's modes are left as they were.
+
+    Args:
+        batch: what the generator takes, by name (N entries each), and ``image``: as many real ones
+            (N, 1, H, W) in [-1, 1]; see `common.inference.sampling.noise_beside`.
+        extractor: features; moved to ``device``.
+        inputs: names of the generator's inputs, in order.
+        interval: epochs between two looks; 0 for none.
+        bounds: smallest value of each measure, by its name without ``diversity_``, in the place of `BOUNDS`.
+        patience: looks in a row that are worth a warning.
+        grace: epochs in which a generator has to become diverse at all.
+        stop: end the run with the warning.
+        seed: of the pairs of images that are compared.
+    Raises:
+        UserError: a bound of an unknown measure.
+    """
+
+    def __init__(
+        self,
+        batch: Mapping[str, Tensor],
+        extractor: FeatureExtractor,
+        inputs: Sequence[str] = ("latent",),
+        interval: int = 5,
+        bounds: Mapping[str, float] | None = None,
+        patience: int = 2,
+        grace: int = 25,
+        stop: bool = False,
+        network_name: str = "G",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        extractor = extractor.to(device) if isinstance(extractor, nn.Module) else extractor
+        self.inputs, self.real = [batch[name] for name in inputs], batch["image"]
+        self.measure = partial(spread, extractor=extractor, seed=seed, device=device)
+        self.interval, self.patience, self.grace = interval, patience, grace
+        self.network_name = network_name
+        self.bounds = {**BOUNDS, **(bounds or {})}
+        unknown = sorted(self.bounds.keys() - BOUNDS.keys())
+        if unknown:
+            raise UserError(f"ModeCollapse: no measure {unknown[0]!r}; there is {', '.join(BOUNDS)}")
+        self.alarm = Alarm("mode collapse", stop)
+        self.fresh, self.looks = True, 0  # no look without fault yet; collapsed looks in a row
+        self._reference: Spread | None = None  # of the real images, measured once
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        self.alarm.attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._look_when_due)
+
+    def _look_when_due(self, engine: Engine) -> None:
+        if not epoch_due(engine, self.interval):
+            return
+        reason = self._look(engine) if is_main() else ""
+        self.alarm.update(engine, self.looks >= self.patience, reason)
+        logs(engine)[EVENTS] = float(self.alarm.events)
+
+    def _look(self, engine: Engine) -> str:
+        """Logs the measures and counts; says which of them are below their bounds."""
+        images = sample(sampling_network(engine, self.network_name), self.inputs, SEED)[:, :1]
+        if self._reference is None:
+            self._reference = self.measure(self.real)
+        found = self.measure(images, threshold=self._reference.threshold)
+        measures = found.against(self._reference)
+        logs(engine).update({PREFIX + name: value for name, value in measures.items()})
+        logs(engine)[MODES] = found.modes
+        low = [f"{name} {value:.2g}" for name, value in measures.items() if value < self.bounds[name]]
+        self.fresh = self.fresh and bool(low)
+        counts = bool(low) and not (self.fresh and engine.state.epoch <= self.grace)
+        self.looks = self.looks + 1 if counts else 0
+        return f"diversity of {', '.join(low)} (real images: 1), low at {self.looks} looks in a row"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the generator is still fresh, the collapsed looks in a row and the alarm."""
+        return {"fresh": self.fresh, "looks": self.looks, "alarm": self.alarm.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting from ``state_dict``."""
+        self.fresh, self.looks = bool(state["fresh"]), int(state["looks"])
+        self.alarm.load_state_dict(state["alarm"])
+
+
+SUFFIX, COUNTER = "_gradient_norm", "vanishing_iterations"
+
+
+class Vanishing:
+    """Watches the discriminator's loss and the length of the networks' gradients.
+
+    After every iteration ``D_gradient_norm`` and ``G_gradient_norm`` (the Euclidean length of all gradients
+    of the network's last update) appear in ``engine.state.logs``, and ``vanishing_iterations``: for how many
+    iterations in a row a measure has been below its bound, the longest of all measures. An iteration whose
+    gradients overflowed (half precision) has no length and counts as not vanishing.
+
+    Args:
+        loss: entry of ``engine.state.logs``.
+        loss_below: bound of the loss; None for losses that have no lowest value, as a critic's.
+        gradient_below: bound of the gradients' lengths; None to log them only.
+        names: networks whose gradients are measured.
+        patience: iterations in a row that are worth a warning.
+        stop: end the run with the warning.
+    """
+
+    def __init__(
+        self,
+        loss: str = "D_loss",
+        loss_below: float | None = 0.01,
+        gradient_below: float | None = 1e-2,
+        names: Sequence[str] = ("D", "G"),
+        patience: int = 200,
+        stop: bool = False,
+    ) -> None:
+        self.loss, self.names, self.patience = loss, list(names), patience
+        bounds = {loss: loss_below} | {name + SUFFIX: gradient_below for name in names}
+        self.bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+        self.iterations = dict.fromkeys(self.bounds, 0)  # below the bound, in a row
+        self.alarms = {name: Alarm(f"vanishing {name}", stop) for name in self.bounds}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        for alarm in self.alarms.values():
+            alarm.attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _update(self, engine: Engine) -> None:
+        measures = {name + SUFFIX: gradient_norm(network(engine, name).parameters()) for name in self.names}
+        logs(engine).update({name: value for name, value in measures.items() if math.isfinite(value)})
+        measures[self.loss] = logged(engine, self.loss)
+        for name in self.bounds:
+            self._judge(engine, name, measures[name])
+        logs(engine)[COUNTER] = float(max(self.iterations.values(), default=0))
+
+    def _judge(self, engine: Engine, name: str, value: float) -> None:
+        bound = self.bounds[name]
+        count = self.iterations[name] = self.iterations[name] + 1 if value < bound else 0
+        reason = f"{value:.2g} is below {bound:g}, for {count} iterations in a row"
+        self.alarms[name].update(engine, count >= self.patience, reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters and alarms by measure."""
+        alarms = {name: alarm.state_dict() for name, alarm in self.alarms.items()}
+        return {"iterations": dict(self.iterations), "alarms": alarms}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting from ``state_dict``; measures that were not watched begin at 0."""
+        for name in self.bounds.keys() & state["iterations"].keys():
+            self.iterations[name] = int(state["iterations"][name])
+            self.alarms[name].load_state_dict(state["alarms"][name])
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> float:
+    """The Euclidean length of all gradients together; parameters without one (frozen) count as 0."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+
+PICTURES = 4
+"""Dimensions of a batch of them; of other outputs (scores, boxes) the losses alone are looked at."""
+ADVICE = "lower the learning rate or switch --amp off"
+
+
+class DivergenceGuard:
+    """Raises when a logged value or an image is NaN or infinite, or the generator's output constant.
+
+    Constant (for example all black) means: the standard deviation over the pixels of every image of the
+    batch is below ``minimum_contrast`` for ``patience`` iterations in a row. Images range over [-1, 1], so
+    the default of 0.002 is a thousandth of the range. Of a generator that puts out more than an image the
+    first channel is looked at.
+
+    Args:
+        patience: constant iterations in a row that are borne (a fresh generator may start flat); None for any
+            number, where `common.handlers.monitors.BlackOutput` judges them.
+        minimum_contrast: smallest standard deviation of an image that shows something.
+        checkpoint: the resume file, named in the message.
+    """
+
+    def __init__(
+        self, patience: int | None = 50, minimum_contrast: float = 0.002, checkpoint: str | Path | None = None
+    ) -> None:
+        self.patience, self.minimum_contrast = patience, minimum_contrast
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.flat_iterations = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach first: nothing of a bad iteration is to be written."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+
+    def _check(self, engine: Engine) -> None:
+        reason = self._not_finite(engine) or self._constant(engine)
+        if any_rank(reason != ""):
+            reason = reason or "another process diverged"
+            raise TrainingDiverged(f"iteration {engine.state.iteration}: {reason}; {self._kept()}; {ADVICE}")
+
+    def _not_finite(self, engine: Engine) -> str:
+        bad = [
+            f"{name} is {float(value)}" for name, value in logs(engine).items() if not math.isfinite(value)
+        ]
+        return ", ".join(bad)
+
+    def _constant(self, engine: Engine) -> str:
+        if prediction(engine).ndim < PICTURES:
+            return ""
+        contrast = float(torch.max(contrasts(engine)))  # NaN where any image has one
+        if not math.isfinite(contrast):
+            return "the generated images hold NaN or infinite values"
+        self.flat_iterations = self.flat_iterations + 1 if contrast < self.minimum_contrast else 0
+        if self.patience is None or self.flat_iterations < self.patience:
+            return ""
+        level = float(prediction(engine)[:, :1].float().mean())
+        return f"constant images ({level:.2f} of -1..1) for {self.flat_iterations} iterations"
+
+    def _kept(self) -> str:
+        if self.checkpoint is not None and self.checkpoint.is_file():
+            return f"the last good checkpoint is {self.checkpoint}"
+        return "no checkpoint had been written yet"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of constant iterations so far."""
+        return {"flat_iterations": self.flat_iterations}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting from ``state_dict``."""
+        self.flat_iterations = int(state["flat_iterations"])
+
+
+LOG_NAME = "convergence"
+SMALLEST = 1e-8  # medians of exactly 0 do not divide
+
+
+class Convergence:
+    """Measures how much the losses still move, says when they have settled and can stop the run.
+
+    Iterations are cut into consecutive windows. The measure of a window is the relative change of the
+    median of each loss against the window before, ``|m - m'| / |m'|``, the largest over all losses. Medians
+    do not mind the spikes of adversarial losses, and a loss that oscillates about a fixed value is stable.
+    The run has converged when the measure stays below ``tolerance`` for ``patience`` windows in a row.
+
+    The measure appears as ``convergence`` in ``engine.state.logs`` at the end of each window but the first.
+
+    Args:
+        names: losses in ``engine.state.logs``, e.g. ``("G_loss", "D_loss")``.
+        window: iterations per window.
+        tolerance: largest relative change that counts as stable, e.g. 0.02.
+        patience: stable windows in a row that mean convergence.
+        stop: end the run (cleanly, after this iteration) when it has converged.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = ("G_loss", "D_loss"),
+        window: int = 500,
+        tolerance: float = 0.02,
+        patience: int = 3,
+        stop: bool = False,
+    ) -> None:
+        self.names, self.window = list(names), window
+        self.tolerance, self.patience, self.stop = tolerance, patience, stop
+        self.values: list[list[float]] = []  # of the present window: iterations x names
+        self.medians: list[float] = []  # of the window before, by name; empty in the first window
+        self.stable_windows = 0
+        self.converged_at = 0  # iteration; 0 while it has not
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before `common.handlers.logging.ScalarLog`, which writes the measure."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _start(self, engine: Engine) -> None:
+        if self.stop and self.converged_at:
+            logger.info("the losses had converged at iteration %d; nothing left to train", self.converged_at)
+            engine.terminate()
+
+    def _update(self, engine: Engine) -> None:
+        self.values.append([logged(engine, name) for name in self.names])
+        if len(self.values) < self.window:
+            return
+        medians = torch.tensor(self.values, dtype=torch.float64).quantile(0.5, dim=0).tolist()  # (names,)
+        if self.medians:
+            self._judge(engine, relative_change(self.medians, medians))
+        self.values, self.medians = [], medians
+
+    def _judge(self, engine: Engine, change: float) -> None:
+        logs(engine)[LOG_NAME] = change
+        self.stable_windows = self.stable_windows + 1 if change < self.tolerance else 0
+        if not self.converged_at and any_rank(self.stable_windows >= self.patience):
+            self.converged_at = engine.state.iteration
+            self._announce(engine)
+
+    def _announce(self, engine: Engine) -> None:
+        logger.info(
+            "converged at iteration %d: %s moved by less than %.2g in each of %d windows of %d iterations%s",
+            self.converged_at,
+            " and ".join(self.names),
+            self.tolerance,
+            self.patience,
+            self.window,
+            "; the run stops here" if self.stop else "",
+        )
+        if self.stop:
+            stop_after_iteration(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values of the present window (n, names), the medians before it, and the counters."""
+        return {
+            "values": torch.tensor(self.values, dtype=torch.float64),
+            "medians": torch.tensor(self.medians, dtype=torch.float64),
+            "stable_windows": self.stable_windows,
+            "converged_at": self.converged_at,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``, to the bit."""
+        self.values = state["values"].tolist()
+        self.medians = state["medians"].tolist()
+        self.stable_windows = int(state["stable_windows"])
+        self.converged_at = int(state["converged_at"])
+
+
+def relative_change(before: Sequence[float], after: Sequence[float]) -> float:
+    """The largest ``|after - before| / |before|`` over all pairs."""
+    return max(abs(b - a) / max(abs(a), SMALLEST) for a, b in zip(before, after, strict=True))
+
+
+ACCURACIES = ("D_accuracy_real", "D_accuracy_fake", "D_accuracy_pairs")
+
+
+class AccuracyAverage:
+    """Adds ``<name>_ema`` to ``engine.state.logs`` for every name: batch accuracies are too noisy to read.
+
+    average <- smoothing * average + (1 - smoothing) * value, starting with the first value.
+
+    Args:
+        names: entries of ``engine.state.logs``; None for those of `ACCURACIES` that are logged: of a critic
+            none is.
+        smoothing: weight of the past, in [0, 1); 0.98 averages over about 50 iterations.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None, smoothing: float = 0.98) -> None:
+        self.names = None if names is None else list(names)
+        self.smoothing = smoothing
+        self.averages: dict[str, float] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach before `common.handlers.logging.ScalarLog`, which writes the averages."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _update(self, engine: Engine) -> None:
+        known = [name for name in ACCURACIES if name in logs(engine)]
+        for name in known if self.names is None else self.names:
+            value = logged(engine, name)
+            past = self.averages.get(name, value)
+            self.averages[name] = self.smoothing * past + (1 - self.smoothing) * value
+            logs(engine)[f"{name}_ema"] = self.averages[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages by name."""
+        return {"averages": dict(self.averages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``'s averages."""
+        self.averages = dict(state["averages"])

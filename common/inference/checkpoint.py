@@ -1,0 +1,190 @@
+"""A trained generator: its weights, the facts beside them, and the network they belong to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from pydoc import locate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.data.datasets import ImageDataset
+from common.data.intensity import Window, window_by_name
+from common.data.intensity_standardization import Standardiser
+from common.data.samples import Sample, stem
+from common.data.volume_io import is_volume, volume_depth
+from common.errors import UserError, whole_number
+from common.files import read_json
+from common.networks.initialisation import misfit
+
+logger = logging.getLogger(__name__)
+TRUSTED = ("bundles.", "common.", "monai.networks.")
+MOVED = {
+    "common.networks.spade": "common.networks.generators",
+    "common.networks.resnet_generator": "common.networks.generators",
+    "bundles.lung_two_stage.generation.dense": "bundles.lung_two_stage.generation.networks",
+    "bundles.lung_two_stage.generation.capsule_network": "bundles.lung_two_stage.generation.networks",
+    "bundles.lung_two_stage.diagnosis.network": "bundles.lung_two_stage.downstream.network",
+    "bundles.lung_two_stage.rivals.vgg": "bundles.lung_two_stage.baselines.candidate_classifier",
+    "bundles.lung_two_stage.rivals.classifying": "bundles.lung_two_stage.baselines.candidate_classifier",
+    "bundles.lung_two_stage.rivals.detector_network": "bundles.lung_two_stage.baselines.detector",
+    "bundles.lung_two_stage.rivals.detector": "bundles.lung_two_stage.baselines.detector",
+}
+"""Modules by the names that models trained before have in their JSON."""
+# Twelve bits, as scanners write them: what 0 and 1 become where a model knows no HU.
+PLAIN_UNITS = Window(0, 4095)
+
+
+class Scale(NamedTuple):
+    """What a model's 0 and 1 are in the files it writes, the unit, and what is to be said of it."""
+
+    window: Window
+    unit: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.window.lower:g}..{self.window.upper:g} {self.unit}{self.note}"
+
+
+def model_info(ckpt_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON beside the model (``model.json`` for ``model.pt``); empty where there is none.
+
+    Raises:
+        UserError: the file is there but unreadable.
+    """
+    path = Path(ckpt_path).with_suffix(".json")
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def locate_by_name(target: str) -> object:
+    """What a model's JSON names by its dotted name, under its present name; None for anything foreign.
+
+    Args:
+        target: a class or function of this project or of MONAI's networks; see `MOVED`.
+    """
+    for old, new in MOVED.items():
+        if target.startswith(f"{old}."):
+            target = new + target.removeprefix(old)
+    return locate(target) if target.startswith(TRUSTED) else None
+
+
+def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.Module:
+    """The untrained network that the model at ``ckpt_path`` belongs to; ``otherwise`` where nothing says so.
+
+    So a model trained with an overlay is evaluated and used without naming the overlay again.
+
+    Raises:
+        UserError: the model names a class outside of this project and MONAI's networks, none that exists, or
+            arguments that it does not take.
+    """
+    network = model_info(ckpt_path).get("network")
+    if not network:
+        return otherwise
+    target = str(network["target"])
+    kind = locate_by_name(target)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise UserError(
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' is no network of this project; "
+            "delete the entry"
+        )
+    try:
+        return kind(**network["arguments"])
+    except TypeError as error:
+        raise UserError(
+            f"{Path(ckpt_path).with_suffix('.json')}: '{target}' does not take its arguments ({error}); "
+            "use the version that trained the model"
+        ) from error
+
+
+def model_window(info: Mapping[str, Any], fallback: str = "lung") -> Window:
+    """The HU window of a model's [-1, 1]; says in one line where that is nominal only."""
+    if info.get("nominal_hu", False):
+        logger.warning("this model learned from 8-bit slices: HU in its output are nominal, not measured")
+    return window_by_name(info.get("window_hu", fallback))
+
+
+def model_scale(info: Mapping[str, Any], fallback: str = "angiography") -> Scale:
+    """HU in the model's window, or `PLAIN_UNITS` where it learned from percentiles, as of MR."""
+    if info.get("is_hu", True):
+        return Scale(model_window(info, fallback), "HU")
+    ends = f"{info['intensity']['lower']:g} and {info['intensity']['upper']:g}"
+    return Scale(PLAIN_UNITS, "units", f", the percentiles {ends} of what the model learned from: no HU")
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train: str) -> nn.Module:
+    """Loads the flat state_dict at ``path`` into ``network`` (same object, eval mode, its own device).
+
+    Args:
+        how_to_train: the command that makes the file, told to whoever lacks it.
+    Raises:
+        UserError: the file is missing, unreadable, or belongs to another network.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{file}: no trained model yet; train first: {how_to_train}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file}: not a readable model; train again or restore the file") from error
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        why = misfit(network, state)
+        raise UserError(
+            f"{file}: does not fit the network{f' ({why})' if why else ''}; "
+            "restore the .json beside it or the configs"
+        ) from error
+    return network.eval()
+
+
+IMAGE = "image"
+
+
+def image_as_in_training(
+    path: str | os.PathLike[str],
+    info: Mapping[str, Any],
+    image_size: int,
+    slice_index: int | None = None,
+    hu_offset: float | None = None,
+) -> Tensor:
+    """One picture, or one slice of a volume, of any size: (1, 1, S, S) in [-1, 1].
+
+    Args:
+        path: the file, or the folder of a DICOM series.
+        info: what stands beside the model (`common.inference.checkpoint.model_info`): window, fit,
+        standardiser. image_size: S.
+        slice_index: axial slice, counted from the feet; None for the middle one.
+        hu_offset: what to add to a volume that is no HU, see `common.data.intensity.offset_to_hu`.
+    Raises:
+        UserError: no such file, no image, or no such slice.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UserError(f"{file}: no such file; check the path")
+    state = info.get("standardiser")
+    dataset = ImageDataset(
+        [Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE, hu_offset=hu_offset)],
+        [IMAGE],
+        image_size,
+        fit=info.get("fit", "pad"),
+        window=info.get("window_hu", "lung"),
+        standardiser=None if state is None else Standardiser.from_state(state),
+    )
+    return torch.from_numpy(dataset.images)  # (1, 1, S, S)
+
+
+def _slice(file: Path, index: int | None) -> int | None:
+    if not is_volume(file):
+        if index is not None:
+            raise UserError(f"{file}: a picture has no slices; leave out the slice's number")
+        return None
+    depth = volume_depth(file)
+    chosen = depth // 2 if index is None else whole_number("slice", index)
+    if chosen >= depth:
+        raise UserError(f"{file}: has no slice {chosen}; its {depth} slices are numbered from 0")
+    return chosen

@@ -1,0 +1,547 @@
+"""A folder of masks (PNG slices, NIfTI slices or volumes) as a dataset of single slices."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.data.image_io import read_mask
+from common.data.intensity import to_network
+from common.data.label_perturbation import Peers, Perturbation, PerturbationDraw, perturbation, perturbed
+from common.data.labels import LabelMap, LabelSet
+from common.data.layouts import expand, files_by_stem, find_volumes, mask_file, paired_files, without_ending
+from common.data.patients import patient_of
+from common.data.samples import ORIENTATIONS, Sample, stem
+from common.data.slice_cache import SliceReader, SliceStore, StoredVolume, check_same_grid
+from common.data.slice_geometry import Geometry, Intensity, Request, plane_spacing, planes_shape
+from common.data.slice_noise import noise_place
+from common.data.transforms import check_fit_name, fit_mask
+from common.data.volume_io import is_volume, open_volume
+from common.errors import UserError
+from common.rng import generator
+
+logger = logging.getLogger(__name__)
+
+
+class MaskSlices(Dataset):
+    """One item a slice: ``label`` (1, S, S) float32 {0, 1} and ``sample``, its place in ``samples``.
+
+    All masks are read and checked here, before anything is generated.
+
+    Args:
+        input_dir: folder of masks; every volume becomes its axial slices.
+        image_size: S, the size that the generator was trained at.
+        orientation: ``auto`` knows COVID-SemiSeg's folders and takes other pictures as upright; else a key
+            of `common.data.samples.ORIENTATIONS`.
+        threshold: for soft masks: values of at least this are lesion; None for what the folder's layout says,
+            which for plain masks is any non-zero value.
+        fit: how the generator's slices became square, see `common.data.transforms.fit_square`.
+        empty_masks: what its training did with masks without lesion; where it was ``drop``, one line says
+            which of these are such: what the generator draws there it never learned.
+    Raises:
+        UserError: no such folder, no masks in it, two of one name, or one that cannot be read.
+    """
+
+    def __init__(
+        self,
+        input_dir: str | os.PathLike[str] | None,
+        image_size: int,
+        orientation: str = "auto",
+        threshold: int | None = None,
+        fit: str = "pad",
+        empty_masks: str = "keep",
+    ) -> None:
+        self.fit = check_fit_name(fit)
+        if input_dir is None:
+            raise UserError("inference needs --input_dir: a folder of masks (PNG or NIfTI)")
+        if orientation != "auto" and orientation not in ORIENTATIONS:
+            raise UserError(
+                f"orientation {orientation!r} is unknown; choose one of auto, {', '.join(ORIENTATIONS)}"
+            )
+        files = files_by_stem(Path(input_dir)).values()
+        if not files:
+            raise UserError(f"{input_dir}: holds no masks; put PNG or NIfTI masks there")
+        records = [_with(mask_file(file), orientation, threshold) for file in files]
+        self.samples: list[Sample] = [sample for record in records for sample in expand(record)]
+        self.shapes: list[tuple[int, int]] = []  # (H, W) of each mask, upright
+        self.labels = self._read(image_size)  # (N, 1, S, S)
+        if empty_masks == "drop":
+            self._warn_of_empty()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"label": self.labels[index], "sample": index, **self._place(self.samples[index])}
+
+    @staticmethod
+    def _place(sample: Sample) -> dict[str, Any]:
+        name = stem(sample.image)
+        if sample.index is None:
+            return noise_place(name)
+        return noise_place(name, sample.index * open_volume(sample.image).spacing[2])
+
+    def _read(self, size: int) -> Tensor:
+        labels = np.empty((len(self.samples), 1, size, size), dtype=np.float32)
+        for position, sample in enumerate(self.samples):
+            mask = read_mask(sample)
+            self.shapes.append((mask.shape[0], mask.shape[1]))
+            labels[position, 0] = fit_mask(mask, size, self.fit)
+        return torch.from_numpy(labels)
+
+    def _warn_of_empty(self) -> None:
+        empty = [position for position, label in enumerate(self.labels) if not label.any()]
+        if empty:
+            logger.warning(
+                "%d of %d masks are empty, the first %s: the model was trained without such slices, what it "
+                "draws there is not to be relied on; train with --empty_masks keep for them",
+                len(empty),
+                len(self),
+                self.samples[empty[0]].name,
+            )
+
+
+def _with(sample: Sample, orientation: str, threshold: int | None) -> Sample:
+    if orientation != "auto":
+        sample = replace(sample, orientation=orientation)
+    return sample if threshold is None else replace(sample, mask_threshold=threshold)
+
+
+def files_of(samples: Sequence[Sample]) -> dict[Path, list[int]]:
+    """The positions of each file's slices, in order."""
+    positions: dict[Path, list[int]] = {}
+    for position, sample in enumerate(samples):
+        positions.setdefault(sample.image, []).append(position)
+    return positions
+
+
+PathLike = str | os.PathLike[str]
+
+
+class Source(NamedTuple):
+    """A condition (a label map, or an image where that is a model's condition), and the real image of it."""
+
+    condition: Path
+    real: Path | None = None
+
+
+def find_sources(
+    label_file: PathLike | None = None,
+    input_dir: PathLike | None = None,
+    dataset_dir: PathLike | None = None,
+    ct_file: PathLike | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> list[Source]:
+    """The files to work on, by name. Of the first three one is given.
+
+    Args:
+        label_file: a volume, a DICOM series folder or a picture.
+        input_dir: a folder of these, and of nothing else.
+        dataset_dir: a data set in one of the layouts of `common.data.layouts.find_volumes`: its labels, each
+            with its real image.
+        ct_file: the real image of ``label_file``, to compare with.
+        info: what stands beside the model: where its condition is an image, ``dataset_dir`` stands for the
+            images in the folder that it was trained on.
+    Raises:
+        UserError: none or several are given, nothing is found, or two results would have one name.
+    """
+    given = {"label_file": label_file, "input_dir": input_dir, "dataset_dir": dataset_dir}
+    names = [f"--{name}" for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise UserError(
+            f"inference works on one of --label_file, --input_dir and --dataset_dir; "
+            f"{' and '.join(names) if names else 'none'} was given"
+        )
+    if ct_file is not None and label_file is None:
+        raise UserError("--ct_file is the real image of one label file; give it with --label_file")
+    if label_file is not None:
+        return [Source(_existing(label_file), None if ct_file is None else _existing(ct_file))]
+    if dataset_dir is not None:
+        return _apart(_in_data_set(Path(dataset_dir), info or {}))
+    return _in_folder(Path(str(input_dir)))
+
+
+def _in_data_set(folder: Path, info: Mapping[str, Any]) -> list[Source]:
+    if info.get("condition") == "image":
+        pairs = paired_files(folder, folder / info["condition_dir"], info["image_dir"])
+        return [Source(condition, image) for image, condition in pairs]
+    records = find_volumes(folder)
+    return [Source(record.mask, record.image) for record in records if record.mask is not None]
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    files = files_by_stem(folder)
+    if not files:
+        raise UserError(f"{folder}: holds no label files; put NIfTI, MHD or PNG label maps there")
+    return [Source(files[name]) for name in sorted(files)]
+
+
+def _existing(path: PathLike) -> Path:
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file; check the path")
+    return Path(path)
+
+
+def _apart(sources: list[Source]) -> list[Source]:
+    """The same, if all results will have names of their own."""
+    known: dict[str, Path] = {}
+    for source in sources:
+        name = stem(source.condition)
+        if name in known:
+            raise UserError(
+                f"{source.condition}: {known[name]} has the same name; give one of them at a time, "
+                "with --label_file"
+            )
+        known[name] = source.condition
+    return sources
+
+
+DEFAULT_SIZE = 128
+DEFAULT_MAP = "default"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A source in the slice store.
+
+    Attributes:
+        condition: its label map, or image.
+        table: uint8, the class of each of the label's codes; None where the condition is an image.
+        real: the real image, where there is one.
+    """
+
+    condition: StoredVolume
+    table: np.ndarray | None
+    real: StoredVolume | None
+
+    @property
+    def path(self) -> Path:
+        """The condition's file."""
+        return self.condition.source
+
+
+class LabelSlices(Dataset[dict[str, Any]]):
+    """One item a slice: ``label`` float32 (1, S, S) and its place ``sample``.
+
+    ``label`` holds class indices 0..K, or [-1, 1] where the model's condition is an image. Files go through
+    the slice store that training takes them from, with the geometry that the model learned: what the network
+    sees cannot differ. All files are read and checked here, before anything is generated; in memory stays
+    nothing of them.
+
+    Args:
+        sources: the files.
+        info: what stands beside the model (`common.inference.checkpoint.model_info`).
+        label_map: what the files' values mean, see `LabelSet`; None for the map that the model was trained
+            with, ``default`` for `LabelSet`'s own.
+        store_dir: where converted slices are kept; None for a temporary folder.
+        hu_offset: of images that are no HU, see `common.data.intensity.offset_to_hu`.
+
+    Attributes:
+        classes: the model's structures; () where the condition is an image.
+        converted: the sources, in order.
+        files: each file's positions.
+    Raises:
+        UserError: a file that cannot be read, is no label map, or has values that mean nothing to the model.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        info: Mapping[str, Any],
+        label_map: LabelMap | None = None,
+        store_dir: str | os.PathLike[str] | None = None,
+        hu_offset: float | None = None,
+    ) -> None:
+        geometry = geometry_of(info)
+        self.size = geometry.size
+        label_set = label_set_of(info, label_map)
+        self.classes: tuple[str, ...] = () if label_set is None else label_set.classes
+        store = SliceStore(self._temporary() if store_dir is None else store_dir, geometry)
+        self.converted = _converted(store, sources, label_set, intensity_of(info), hu_offset)
+        self.files: dict[Path, list[int]] = {}
+        self._places: list[tuple[int, int]] = []  # number of the file, slice in it
+        for number, file in enumerate(self.converted):
+            start = len(self._places)
+            self._places += [(number, index) for index in range(file.condition.depth)]
+            self.files[file.path] = list(range(start, len(self._places)))
+        self._reader = SliceReader()
+        if label_set is not None:
+            self._warn_of_empty(int(info.get("min_pixels", 1)))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        number, index = self._places[position]
+        file = self.converted[number]
+        if file.table is None:
+            label = to_network(self._reader.image(file.condition, index))
+        else:
+            label = file.table[self._reader.label(file.condition, index)].astype(np.float32)
+        place = place_in(file.condition, index, stem(file.path))
+        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
+
+    def _warn_of_empty(self, least: int) -> None:
+        """One line where slices hold less than the model's training asked for."""
+        found = {
+            file.path: int((np.asarray(file.condition.counts)[:, file.table > 0].sum(axis=1) < least).sum())
+            for file in self.converted
+            if file.table is not None and file.table.any()  # else that was said
+        }
+        few = {path: count for path, count in found.items() if count}
+        if few:
+            logger.warning(
+                "%d of %d slices hold fewer than %d pixels of the model's structures, the first in %s: it "
+                "was trained without such slices, what it draws there is not to be relied on; train with "
+                "--min_pixels 0 for them",
+                sum(few.values()),
+                len(self),
+                least,
+                next(iter(few)),
+            )
+
+    def _temporary(self) -> Path:
+        """A folder that goes with this object, or at the latest with this process."""
+        folder = Path(tempfile.mkdtemp(prefix="slices-"))
+        weakref.finalize(self, _remove, folder, os.getpid())
+        return folder
+
+
+def place_in(volume: StoredVolume, index: int, name: str) -> dict[str, Any]:
+    """The place of a stored slice in the noise that goes by ``name``, see `common.data.slice_noise`."""
+    return noise_place(name, index * volume.slice_mm) if is_volume(volume.source) else noise_place(name)
+
+
+def geometry_of(info: Mapping[str, Any]) -> Geometry:
+    """How a model's slices are cut."""
+    names = ("axis", "spacing", "interpolation", "fit")
+    size = int(info.get("image_size", DEFAULT_SIZE))
+    return Geometry(size, **{name: info[name] for name in names if name in info})
+
+
+def intensity_of(info: Mapping[str, Any]) -> Intensity:
+    """What a model's 0 and 1 are made of."""
+    return Intensity(**info["intensity"]) if "intensity" in info else Intensity()
+
+
+def label_set_of(info: Mapping[str, Any], label_map: LabelMap | None = None) -> LabelSet | None:
+    """A model's classes with the map that is to be used; None where its condition is an image."""
+    if info.get("condition", "label") == "image":
+        return None
+    label_set = LabelSet.from_state(info["label_set"]) if info.get("label_set") else LabelSet()
+    if label_map is None:
+        return label_set
+    return label_set.with_map(None if label_map == DEFAULT_MAP else label_map)
+
+
+def _converted(
+    store: SliceStore,
+    sources: Sequence[Source],
+    label_set: LabelSet | None,
+    intensity: Intensity,
+    hu_offset: float | None,
+) -> list[Converted]:
+    requests = [
+        Request(source.condition, "image", intensity, hu_offset=hu_offset)
+        if label_set is None
+        else Request(source.condition, "label")
+        for source in sources
+    ]
+    real = [
+        Request(source.real, "image", intensity, hu_offset=hu_offset)
+        for source in sources
+        if source.real is not None
+    ]
+    volumes = store.convert([*requests, *real])
+    images = iter(volumes[len(sources) :])
+    return [
+        _checked(condition, label_set, None if source.real is None else next(images))
+        for source, condition in zip(sources, volumes, strict=False)  # the rest are the real images
+    ]
+
+
+def _checked(condition: StoredVolume, label_set: LabelSet | None, real: StoredVolume | None) -> Converted:
+    if real is not None:
+        check_same_grid(real, condition)
+    if label_set is None:
+        return Converted(condition, None, real)
+    table = label_set.table(condition.values, condition.source)
+    if is_volume(condition.source) and not table.any():
+        logger.warning(
+            "%s: holds none of the model's structures (%s)", condition.source, ", ".join(label_set.classes)
+        )
+    return Converted(condition, table, real)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Not by a process forked from the owner."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) -> dict[str, Any]:
+    """Arguments of `common.data.datamodules.StructureData`, the same as in the model's training.
+
+    Args:
+        info: what stands beside the model (`common.inference.checkpoint.model_info`); empty for the defaults.
+        label_map: what the files' values mean, where they differ from the training set's; ``default`` for
+            the map that is used where none is given.
+    """
+    geometry, intensity = geometry_of(info), intensity_of(info)
+    limits = [intensity.lower, intensity.upper]
+    labels = label_set_of(info, label_map)
+    return {
+        "image_size": geometry.size,
+        "axis": geometry.axis,
+        "spacing": geometry.spacing,
+        "interpolation": geometry.interpolation,
+        "fit": geometry.fit,
+        "window": limits if intensity.kind == "window" else "angiography",
+        "percentiles": limits if intensity.kind == "percentile" else None,
+        "condition": "image" if labels is None else "label",
+        "condition_dir": info.get("condition_dir"),
+        "image_dir": info.get("image_dir", "images"),
+        "labels": "all" if labels is None else list(labels.classes),
+        "label_map": None if labels is None else labels.label_map,
+    }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One perturbed version of a file.
+
+    Attributes:
+        name: of what is made from it, without suffix; no two are alike.
+        file: the label it starts from.
+        draw: the parameters of the perturbation.
+        partner: the file of another patient that is mixed in; None where there is none.
+    """
+
+    name: str
+    file: Converted
+    draw: PerturbationDraw
+    partner: Converted | None
+
+
+class LabelVariants(Dataset[dict[str, Any]]):
+    """One item a slice: ``label`` float32 (1, S, S), class indices 0..K, and its place ``sample``.
+
+    A volume is perturbed as a whole, so that its slices go on fitting each other. What a variant looks like
+    depends on ``seed``, the file's name and the variant's number, and through its partner on the other files.
+
+    Args:
+        originals: the label files.
+        perturb: the strengths: a dict of `Perturbation` settings or the object.
+        variants: how many of each file.
+        seed: of all that is drawn.
+
+    Attributes:
+        classes: the model's structures.
+        variants: all of them, in order.
+        files: each variant's positions, by a path that is its name.
+    Raises:
+        UserError: no variants asked for, or the model's condition is an image.
+    """
+
+    def __init__(
+        self,
+        originals: LabelSlices,
+        perturb: Perturbation | Mapping[str, float] | None = None,
+        variants: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if not originals.classes:
+            raise UserError("variants are perturbed label maps; the condition of this model is an image")
+        if variants < 1:
+            raise UserError(f"variants {variants}: give how many of each label file, at least 1")
+        self.classes, self.size, self.seed = originals.classes, originals.size, seed
+        self.perturb = perturbation(perturb) or Perturbation()
+        self._originals, self._converted = originals, originals.converted
+        self._peers = Peers([_record(file) for file in self._converted])
+        self.variants = [
+            self._drawn(place, number)
+            for place in range(len(self._converted))
+            for number in range(1, variants + 1)
+        ]
+        self.files: dict[Path, list[int]] = {}
+        self._places: list[tuple[int, int]] = []  # number of the variant, slice in it
+        for number, variant in enumerate(self.variants):
+            start = len(self._places)
+            self._places += [(number, index) for index in range(variant.file.condition.depth)]
+            self.files[Path(variant.name)] = list(range(start, len(self._places)))
+        self._reader = SliceReader()
+        self._made: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        label = self.condition(position).astype(np.float32)
+        number, index = self._places[position]
+        variant = self.variants[number]
+        place = place_in(variant.file.condition, index, variant.name)
+        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
+
+    def condition(self, position: int) -> np.ndarray:
+        """The perturbed slice at ``position``, uint8 (S, S)."""
+        number, index = self._places[position]
+        if self._made[0] != number:
+            self._made = number, self._perturbed(self.variants[number])
+        return np.asarray(self._made[1][index])
+
+    def original(self, file: Converted) -> np.ndarray:
+        """A file's own class map, uint8 (N, S, S)."""
+        stack = np.empty((file.condition.depth, self.size, self.size), np.uint8)
+        for index, plane in enumerate(stack):
+            plane[:] = np.asarray(file.table)[self._reader.label(file.condition, index)]
+        return stack
+
+    def _drawn(self, place: int, number: int) -> Variant:
+        file = self._converted[place]
+        name = without_ending(stem(file.path))
+        random = generator(self.seed, "variant", name, number)
+        draw = self.perturb.draw(random, self._shape(file), len(self.classes), aspect(file.condition))
+        partner = self._peers.draw(place, random)
+        other = None if partner is None or draw.weight == 0 else self._converted[partner]
+        alike = other is not None and (other.condition.depth > 1) == (file.condition.depth > 1)
+        return Variant(f"{name}_variant{number:02d}", file, draw, other if alike else None)
+
+    def _shape(self, file: Converted) -> tuple[int, ...]:
+        square = (self.size, self.size)
+        return (file.condition.depth, *square) if file.condition.depth > 1 else square
+
+    def _perturbed(self, variant: Variant) -> np.ndarray:
+        """The class map (N, S, S) of a variant; a single slice is perturbed in its plane."""
+        stack = self.original(variant.file)
+        other = None if variant.partner is None else self.original(variant.partner)
+        if len(stack) > 1:
+            return perturbed(stack, variant.draw, other)
+        return perturbed(stack[0], variant.draw, None if other is None else other[0])[None]
+
+
+def aspect(volume: StoredVolume) -> float:
+    """The distance of two stored slices in pixels of theirs."""
+    if volume.geometry.spacing is not None:
+        return volume.slice_mm / volume.geometry.spacing
+    extents = planes_shape(volume.shape, volume.geometry.axis)[1:]
+    mm = plane_spacing(volume.spacing, volume.geometry.axis)
+    sides = [extent * pixel for extent, pixel in zip(extents, mm, strict=True)]
+    mean_side = {"stretch": float(np.mean(sides)), "pad": max(sides), "crop": min(sides)}[volume.geometry.fit]
+    return volume.slice_mm * volume.geometry.size / mean_side
+
+
+def _record(file: Converted) -> Sample:
+    path = file.path
+    return Sample(path, None, patient_of(path, None, without_ending(stem(path))))

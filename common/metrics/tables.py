@@ -1,0 +1,92 @@
+"""The result of an evaluation as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.metrics.bootstrap import few_patients
+
+BESIDE = ("nearest_mask", "mean_image")  # the baselines that a structure's line has room for
+ARROWS = {"higher": "higher is better", "lower": "lower is better", "as real": "best as real-real"}
+
+
+def metrics_table(result: Mapping[str, Any]) -> str:
+    """A table of ``evaluate_with_baselines``'s result: one metric a line, the model, then each baseline.
+
+    ``*`` marks the leading metrics. Every number is the same metric on the same test images.
+    """
+    metrics: Mapping[str, Any] = result["metrics"]
+    baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
+    titles = [name.replace("_", "-") for name in baselines]
+    head = ["metric", "model [95 % interval]", *titles, "n", "patients", ""]
+    rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
+    return "\n".join([aligned(rows), *patients_warning(metrics)])
+
+
+def patients_warning(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line where the metrics (plain values by name) rest on few patients, else none."""
+    known = [metric["patients"] for metric in metrics.values() if metric.get("patients")]
+    said = few_patients(min(known, default=None))
+    return [] if said is None else [f"warning: {said}"]
+
+
+def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of `common.metrics.structure_metrics.structures_with_baselines`'s structures, one a line.
+
+    Each metric of a structure is given as the model's value with those of the baselines in brackets.
+    """
+    first = next(iter(structures.values()), {})
+    names = [name for name in first if name != "contrast_error"]
+    beside = [name for name in BESIDE if any(name in first[metric]["baselines"] for metric in names)]
+    rows = [["structure", *(f"{name} {first[name]['better']}" for name in names), "n"]]
+    for structure, metrics in structures.items():
+        cells = [_with_baselines(metrics[name], beside) for name in names]
+        rows.append([structure, *cells, str(metrics["mse"]["n"])])
+    note = ", ".join(name.replace("_", "-") for name in beside)
+    return f"{aligned(rows)}\nmodel ({note}); n slices; higher or lower is better"
+
+
+def number(value: float | None) -> str:
+    """A number with four significant digits at most, or ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def with_interval(metric: Mapping[str, Any]) -> str:
+    """A plain value as ``0.500 [0.400, 0.600]``, with a dash for an interval that there is none of."""
+    if metric["interval"] is None:
+        return f"{number(metric['mean'])} [-]"
+    low, high = metric["interval"]
+    return f"{number(metric['mean'])} [{number(low)}, {number(high)}]"
+
+
+def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading: Sequence[str]) -> list[str]:
+    return [
+        name + (" *" if name in leading else ""),
+        with_interval(metric),
+        *(number(metric["baselines"][baseline]["mean"]) for baseline in baselines),
+        str(metric["n"]),
+        "-" if metric.get("patients") is None else str(metric["patients"]),
+        ARROWS[metric["better"]],
+    ]
+
+
+def _with_baselines(metric: Mapping[str, Any], baselines: Sequence[str]) -> str:
+    beside = ", ".join(number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
+    return f"{number(metric['mean'])} ({beside})"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text, the first a head above a rule; outer columns left, the rest right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index in (0, len(widths) - 1) else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,88 @@
+"""The first item of every run list."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import ID_SEP_KEY
+from monai.utils import set_determinism
+
+from common.config import check_config
+from common.errors import UserError, install_hook
+
+WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+
+
+def coerce_cli_literals(parser: ConfigParser) -> None:
+    """Replaces these texts by what they stand for, in all that the parser has not resolved yet.
+
+    The command line knows Python's spelling only: ``--amp false`` arrives as a text, which is true.
+    """
+    for item in parser.ref_resolver.items.values():
+        config = item.get_config()
+        if isinstance(config, dict):
+            config.update({key: WORDS[value] for key, value in config.items() if _is_literal(value)})
+        elif isinstance(config, list):
+            config[:] = [WORDS[value] if _is_literal(value) else value for value in config]
+        elif _is_literal(config):
+            item.update_config(WORDS[config])
+
+
+def _is_literal(value: Any) -> bool:
+    return isinstance(value, str) and value in WORDS
+
+
+def initialize_run(run_id: str | None = None) -> None:
+    """Begins a run; the first item of each run list: ``- "$run.initialize_run()"``.
+
+    From here on uncaught errors are one line each. ``true``, ``false`` and ``null`` of the command line get
+    their meaning (`coerce_cli_literals`), all config keys are checked (`check_config`), the generators of
+    torch, numpy and python are seeded from the key ``seed``, where there is one.
+
+    Args:
+        run_id: the list being run; by default the one the calling workflow runs.
+    Raises:
+        UserError: a config key is wrong, or no bundle run is going on.
+    """
+    install_hook()
+    workflow = calling_workflow()
+    ids = [workflow.init_id, run_id or workflow.run_id, workflow.final_id, "seed"]
+    coerce_cli_literals(workflow.parser)
+    check_config(workflow.parser, [id_ for id_ in ids if id_])
+    seed = workflow.parser.get_parsed_content("seed") if "seed" in workflow.parser else None
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"config key 'seed': {seed!r} is not a whole number from 0 up")
+    set_determinism(seed)
+
+
+def calling_workflow() -> ConfigWorkflow:
+    """The bundle workflow this call was evaluated by, found on the stack.
+
+    Raises:
+        UserError: there is none.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), ConfigWorkflow):
+            return frame.f_locals["self"]
+        frame = frame.f_back
+    raise UserError("no bundle run is going on; use python -m monai.bundle run ID --config_file FILE")
+
+
+def component_description(key: str) -> dict[str, Any]:
+    """Target and resolved arguments of the component at ``key`` of the config being run.
+
+    Returns:
+        ``{"target": "package.Class", "arguments": {...}}``, JSON-able where the arguments are.
+    Raises:
+        UserError: no bundle run is going on.
+    """
+    parser = calling_workflow().parser
+    raw = parser.get(key)
+    names = [name for name in raw if not (name.startswith("_") and name.endswith("_"))]
+    arguments = {name: parser.get_parsed_content(f"{key}{ID_SEP_KEY}{name}") for name in names}
+    return {"target": raw["_target_"], "arguments": arguments}

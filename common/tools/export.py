@@ -1,0 +1,167 @@
+"""A trained generator for programs without this code: TorchScript or ONNX, compared with the original."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ckpt_export, onnx_export
+from monai.networks.utils import convert_to_onnx
+from monai.utils import optional_import
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import atomic_write, read_json
+from common.inference.checkpoint import load_weights, model_info, network_for
+from common.networks.diffusion import DiffusionGenerator
+from common.paths import bundle_root
+from common.rng import generator
+
+LATENT = "latent"
+
+
+def sample_inputs(
+    metadata: Mapping[str, Any], info: Mapping[str, Any], batch: int, seed: int = 0
+) -> tuple[Tensor, ...]:
+    """What the generator is called with: values (B, ...) and, where it has classes of images, indices (B,).
+
+    Args:
+        metadata: the bundle's, which says what kind of input it is.
+        info: facts of the trained model (``model.json``), which say its sizes where they differ.
+        batch: B.
+        seed: of the drawn values.
+    Returns:
+        Float32 (B, latent) from N(0, 1), or (B, C, S, S) class indices or values in the declared range; with
+        classes of images also int64 (B,), all of them in turn.
+    """
+    described = metadata["network_data_format"]["inputs"]["image"]
+    classes = info.get("network", {}).get("arguments", {}).get("classes")
+    drawn = generator(seed, "sample input")
+    if described["format"] == LATENT:
+        size = (batch, info.get("latent", described["num_channels"]))
+        noise = torch.from_numpy(drawn.standard_normal(size)).float()
+        return (noise, torch.arange(batch) % classes) if classes else (noise,)
+    shape = (batch, described["num_channels"], *[_side(described, info)] * len(described["spatial_shape"]))
+    lower, upper = described["value_range"]
+    if described["format"] == "segmentation":
+        most = int(upper) if classes is None else classes
+        return (torch.from_numpy(drawn.integers(most + 1, size=shape)).float(),)
+    return (torch.from_numpy(drawn.uniform(lower, upper, shape)).float(),)
+
+
+def _side(described: Mapping[str, Any], info: Mapping[str, Any]) -> int:
+    """Of the images: the trained model's, or the first of the declared ones (``128*n`` is 128)."""
+    return int(info.get("image_size") or str(described["spatial_shape"][0]).partition("*")[0])
+
+
+SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
+TOLERANCE = 1e-4
+"""Of grey levels in [-1, 1]: a hundredth of what 8 bits tell apart."""
+INPUTS = ["image", "class"]
+"""Names in an ONNX file: noise or labels, and the class of the image where the model has classes."""
+TRACED, COMPARED = 2, 3
+"""Batches: not 1, which exporters take for a constant, and another."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An export as asked for on the command line."""
+
+    name: str  # of the bundle
+    format: str  # a key of `SUFFIXES`
+    ckpt_path: Path | None = None  # default bundles/NAME/models/model.pt
+    output: Path | None = None  # default beside the weights
+
+
+def export(settings: Settings) -> Path:
+    """Writes the generator to ``output``; any batch size, the image size of its training.
+
+    Raises:
+        UserError: no trained model, a diffusion model, a missing package, or other images from the export.
+    """
+    bundle = Path(bundle_root(settings.name))
+    weights = settings.ckpt_path or bundle / "models" / "model.pt"
+    output = settings.output or weights.with_suffix(SUFFIXES[settings.format])
+    metadata, info = read_json(bundle / "configs" / "metadata.json"), model_info(weights)
+    network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "see the bundle's README")
+    if isinstance(network, DiffusionGenerator):
+        raise UserError(f"{weights}: a diffusion model's sampling loop is not exported; use it in Python")
+    convert, run = (_to_onnx, _run_onnx) if settings.format == "onnx" else (_to_torchscript, torch.jit.load)
+    with atomic_write(output) as temporary:
+        convert(bundle, weights, temporary, sample_inputs(metadata, info, TRACED), network)
+        error = difference(network, run(str(temporary)), sample_inputs(metadata, info, COMPARED, seed=1))
+        if not error <= TOLERANCE:
+            raise UserError(f"{output}: not written, its images differ from PyTorch's by {error:.2g}")
+    logger.info(f"{output}: images differ from PyTorch's by {error:.1e} at most")
+    return output
+
+
+def difference(network: nn.Module, exported: Callable[..., Tensor], given: Sequence[Tensor]) -> float:
+    """The largest absolute difference between the images of two networks."""
+    with torch.inference_mode():
+        return float((network(*given) - exported(*given)).abs().max())
+
+
+def _to_torchscript(bundle: Path, weights: Path, output: Path, *_: Any) -> None:
+    ckpt_export(
+        "network_def",
+        filepath=str(output),
+        ckpt_file=str(weights),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(inference_config(bundle)),
+        ckpt_path=str(weights),
+    )
+
+
+def _to_onnx(bundle: Path, weights: Path, output: Path, given: Sequence[Tensor], network: nn.Module) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if not optional_import(package)[1]:
+            raise UserError(f"ONNX needs {package}: pip install onnx onnxscript onnxruntime")
+    batch = torch.export.Dim("batch")
+    options: dict[str, Any] = {
+        "input_names": INPUTS[: len(given)],
+        "output_names": ["pred"],
+        "dynamo": True,
+        "verbose": False,
+        "dynamic_shapes": tuple({0: batch} for _ in given),
+    }
+    if len(given) > 1:  # MONAI's command makes up one input alone
+        convert_to_onnx(network, given, filename=str(output), use_trace=True, **options)
+        return
+    onnx_export(
+        "network_def",
+        filepath=str(output),
+        ckpt_file=str(weights),
+        config_file=str(inference_config(bundle)),
+        use_trace=True,
+        input_shape=list(given[0].shape),
+        converter_kwargs=options,
+        ckpt_path=str(weights),
+    )
+
+
+def _run_onnx(path: str) -> Callable[..., Tensor]:
+    """The ONNX file as a function."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [described.name for described in session.get_inputs()]
+
+    def run(*given: Tensor) -> Tensor:
+        arrays = {name: value.numpy() for name, value in zip(names, given, strict=True)}
+        results: list[Any] = session.run(None, arrays)
+        return torch.from_numpy(results[0])
+
+    return run
+
+
+def inference_config(bundle: Path) -> Path:
+    """The bundle's YAML, or in a download without it the JSON."""
+    yaml = bundle / "configs" / "inference.yaml"
+    return yaml if yaml.is_file() else yaml.with_suffix(".json")

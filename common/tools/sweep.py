@@ -1,0 +1,144 @@
+"""One training and one evaluation for each value of a setting, side by side in a table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import locked, read_json, write_json
+from common.metrics.tables import aligned, number
+from common.paths import bundle_root
+from common.tools.process import LOG, bundle_command, failure, run_logged, tidy
+
+RECORD = "sweep.json"
+METRICS = "metrics.json"
+OWN = ("resume", "output_dir", "ckpt_path")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run: the bundle, the setting's key, its values, and what all runs share.
+
+    Attributes:
+        name: the bundle's.
+        key: config key of the training that is varied, e.g. ``labels``.
+        values: one run each.
+        output_dir: a folder ``KEY-VALUE`` for each run, and ``sweep.json``.
+        config_files: training config and overlays; empty for the bundle's ``train.yaml``.
+        overrides: of every training; the evaluation gets those that its config has too.
+    """
+
+    name: str
+    key: str
+    values: Sequence[str]
+    output_dir: Path
+    config_files: Sequence[Path] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise UserError(f"values {list(self.values)}: give at least one, each once")
+        taken = sorted({self.key, *self.overrides} & set(OWN))
+        if taken or self.key in self.overrides:
+            raise UserError(f"--{(taken or [self.key])[0]}: set by the sweep for every run; leave it out")
+
+    @property
+    def configs(self) -> Path:
+        """The bundle's configs."""
+        return Path(bundle_root(self.name)) / "configs"
+
+    def folder(self, value: str) -> Path:
+        """Where the run of ``value`` trains."""
+        return self.output_dir / f"{self.key}-{quote(value, safe=',+=')}"
+
+    def commands(self, value: str) -> list[list[str]]:
+        """The training's and the evaluation's command."""
+        files = [path.resolve() for path in self.config_files] or [self.configs / "train.yaml"]
+        shared = {"output_dir": self.folder(value).resolve()}
+        training = {**shared, "resume": "true", **self.overrides, self.key: value}
+        known = ConfigParser.load_config_file(str(self.configs / "evaluate.yaml"))
+        evaluating = {**shared, **{key: v for key, v in self.overrides.items() if key in known}}
+        return [
+            bundle_command("training", files, training),
+            bundle_command("evaluating", [self.configs / "evaluate.yaml"], evaluating),
+        ]
+
+
+def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
+    """Trains and evaluates every value, prints the table and writes ``sweep.json``.
+
+    The same command goes on with a sweep that was stopped: finished runs are kept, a begun one is resumed.
+
+    Raises:
+        UserError: a run failed (its last line, and where its log is), or the folder holds another sweep.
+    """
+    with locked(sweep.output_dir) as descriptor:
+        _check_same(sweep)
+        for value in tqdm(sweep.values, "sweeping", unit="run", disable=None):
+            if not _evaluation(sweep, value).is_file():
+                logger.info(f"{sweep.key} {value}")
+                _run(sweep, value, descriptor)
+        rows = [{"value": value, **read_json(_evaluation(sweep, value))} for value in sweep.values]
+        write_json(sweep.output_dir / RECORD, {"setting": _setting(sweep), "runs": rows})
+    print(sweep_table(sweep.key, rows))
+    print(f"\nwritten to {sweep.output_dir / RECORD}")
+    return rows
+
+
+def sweep_table(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One run a line: every metric, with those of its baselines behind it in brackets."""
+    names = list(rows[0]["metrics"])
+    baselines = list(rows[0]["metrics"][names[0]]["baselines"])
+    lines = [[key, *names]]
+    for row in rows:
+        lines.append([str(row["value"]), *(_cell(row["metrics"].get(name)) for name in names)])
+    return f"model (baselines: {', '.join(baselines)})\n{aligned(lines)}"
+
+
+def _cell(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return "-"
+    beside = ", ".join(number(value["mean"]) for value in metric["baselines"].values())
+    return f"{number(metric['mean'])} ({beside})"
+
+
+def _run(sweep: Sweep, value: str, descriptor: int) -> None:
+    log = sweep.folder(value) / LOG
+    for command in sweep.commands(value):
+        code = run_logged(command, log, [descriptor])
+        if code:
+            raise UserError(f"{sweep.key} {value}: {failure(log, code).reason} (log: {log})")
+    tidy(sweep.folder(value))
+
+
+def _evaluation(sweep: Sweep, value: str) -> Path:
+    """Written last: a run that has it is finished."""
+    return sweep.folder(value) / "eval" / METRICS
+
+
+def _setting(sweep: Sweep) -> dict[str, Any]:
+    """What makes runs comparable."""
+    return {
+        "bundle": sweep.name,
+        "key": sweep.key,
+        "config_files": [str(path) for path in sweep.config_files],
+        "overrides": {key: str(value) for key, value in sweep.overrides.items()},
+    }
+
+
+def _check_same(sweep: Sweep) -> None:
+    path = sweep.output_dir / RECORD
+    if path.is_file() and read_json(path).get("setting") != _setting(sweep):
+        raise UserError(f"{sweep.output_dir}: holds a sweep with other settings; use another --output_dir")
+    if not path.is_file():
+        write_json(path, {"setting": _setting(sweep), "runs": []})

@@ -1,0 +1,358 @@
+"""The resume file: all that decides the rest of a run, whole or absent, with the one before it kept."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.errors import UserError
+from common.files import atomic_write, remove_leftovers, write_json
+from common.handlers.engine_state import sampling_network
+from common.training import distributed
+from common.training.distributed import is_main
+from common.training.trainer import STATE_FORMAT, AdversarialTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def save_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """Writes ``content`` as ``torch.save`` does; meant for the temporary file of an atomic write.
+
+    Given a path, torch writes the file's name into the archive, and a temporary name differs from run to
+    run; so it gets an open file. It reports a full disk as a RuntimeError of its zip writer; here that is the
+    OSError.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        with open(path, "wb") as file:
+            torch.save(dict(content), file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+CURRENT, PREVIOUS = "resume.pt", "resume_previous.pt"
+
+
+class Stateful(Protocol):
+    """A handler whose state belongs to the run."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``."""
+
+
+def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
+    """Refuses to start a run where one already is, unless it is to be resumed.
+
+    Raises:
+        UserError: ``folder`` holds a run and ``resume`` is false.
+    """
+    found = [name for name in (CURRENT, PREVIOUS, "model.pt") if (Path(folder) / name).exists()]
+    if found and not resume:
+        raise UserError(
+            f"{Path(folder) / found[0]}: a run is already there; go on with --resume true, "
+            "or start another with --output_dir"
+        )
+
+
+def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Path:
+    """Writes the resume file atomically; the file before it becomes ``resume_previous.pt``.
+
+    Raises:
+        UserError: the disk is full or read-only; both earlier files are intact then.
+    """
+    current = Path(folder) / CURRENT
+    with atomic_write(current) as temporary:
+        save_tensors(state, temporary)
+        if current.exists():
+            os.replace(current, current.with_name(PREVIOUS))
+    return current
+
+
+def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The newest readable resume state in ``folder``; None where there is none at all.
+
+    Raises:
+        UserError: there are resume files but none can be read.
+    """
+    paths = [Path(folder) / name for name in (CURRENT, PREVIOUS)]
+    present = [path for path in paths if path.exists()]
+    for path in present:
+        try:
+            return _load(path)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+            logger.warning(
+                f"{path}: unreadable resume file ({type(error).__name__}), trying the one before it"
+            )
+    if present:
+        raise UserError(f"{present[0]}: no resume file is readable; delete {folder} to start anew")
+    return None
+
+
+class Resume:
+    """Saves the run while it trains and brings it back.
+
+    Attach it last: what it saves must include what the other handlers did at the same event. At the end of
+    an epoch it saves after validation and schedules, else at every ``interval`` iterations.
+
+    Args:
+        folder: where the resume files lie, usually ``OUTPUT_DIR/models``.
+        resume: bring back the run found there.
+        interval: iterations between saves beside those at the end of epochs; 0 for none.
+        epochs: epochs between saves.
+        handlers: stateful handlers by name.
+        flush: called before each save, so that logs on disk reach at least as far as the resume file.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        resume: bool = False,
+        interval: int = 0,
+        epochs: int = 1,
+        handlers: Mapping[str, Stateful] | None = None,
+        flush: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self.folder, self.resume = Path(folder), resume
+        self.interval, self.epochs = interval, epochs
+        self.handlers, self.flush = dict(handlers or {}), list(flush)
+
+    def attach(self, engine: AdversarialTrainer) -> None:
+        """Restores the run where asked, then saves at the chosen events and when the run ends."""
+        if distributed.is_main():
+            remove_leftovers(self.folder)
+        if self.resume:
+            self.restore(engine)
+        if self.interval:
+            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self._save_within_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.epochs), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def restore(self, engine: AdversarialTrainer) -> None:
+        """Loads the newest readable state into trainer and handlers; says so, or that there is none."""
+        state = read_state(self.folder)
+        if state is None:
+            logger.info(f"{self.folder}: nothing to resume, starting a new run")
+            return
+        engine.load_training_state(state)
+        for name, handler in self.handlers.items():
+            if name in state["handlers"]:
+                handler.load_state_dict(state["handlers"][name])
+        logger.info(f"{self.folder}: resumed after iteration {state['iteration']}")
+
+    def save(self, engine: AdversarialTrainer) -> None:
+        """Writes the state of this moment (process 0; the others contribute their random state)."""
+        state = engine.training_state()
+        if distributed.rank() > 0:
+            return
+        for flush in self.flush:
+            flush()
+        state["handlers"] = {name: handler.state_dict() for name, handler in self.handlers.items()}
+        write_state(self.folder, state)
+
+    def _save_within_epoch(self, engine: AdversarialTrainer) -> None:
+        if engine.state.iteration % engine.state.epoch_length:
+            self.save(engine)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["format"] != STATE_FORMAT:
+        raise UserError(
+            f"{path}: resume format {state['format']} is not {STATE_FORMAT}; use the version that wrote it"
+        )
+    return dict(state)
+
+
+FID_PREFIX = "fid"
+FAITHFULNESS = ("lesion_faithfulness", "structure_faithfulness")  # a model has one of them
+
+
+def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
+    """``FID * (2 - faithfulness)``, lower is better; faithfulness is clipped to [0, 1].
+
+    FID alone would choose a model that draws good lungs and ignores the lesion mask: a few lesion pixels
+    hardly move its features. Faithfulness alone would choose one that paints the mask onto noise. The
+    product takes FID as it is for a model with the full contrast of lesions (or heart structures) and
+    doubles it for one without any. SSIM and PSNR stay out: the mean image of the training set beats a
+    trained generator on both.
+
+    The FID is to be of an extractor that sees layout (`common.metrics.features.choosing_extractor` refuses
+    others), or a model that puts anatomy in the wrong place would be chosen as gladly as one that does not.
+    `common.training.checkpoint.BestModel` smooths the number over several validations.
+
+    Args:
+        metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
+            ``lesion_faithfulness`` or ``structure_faithfulness`` (1 = as in real images; missing or NaN, as
+            in a set without lesions or conditions that are images, counts as 0 for all models alike).
+    Raises:
+        UserError: no FID among the metrics.
+    """
+    names = sorted(name for name in metrics if name.startswith(FID_PREFIX))
+    if not names:
+        given = ", ".join(metrics) or "none"
+        raise UserError(f"choosing the best model needs a metric {FID_PREFIX}*; validation gave {given}")
+    faithfulness = next((metrics[name] for name in FAITHFULNESS if name in metrics), math.nan)
+    bounded = 0.0 if math.isnan(faithfulness) else min(max(faithfulness, 0.0), 1.0)
+    return metrics[names[0]] * (2 - bounded)
+
+
+COMPILED_PREFIX = "_orig_mod."
+
+
+class BestModel:
+    """Writes the generator's flat state_dict to ``path`` whenever a validation is better than all before.
+
+    Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
+    The first validation always writes, so that there is a model even where the score is NaN. Later ones whose
+    score is no finite number never do, and count as if they had not been.
+
+    Among many validations a lucky one looks best. With ``smoothing`` the score that is compared, and stands
+    in the record, is the median of the last validations' scores (of three, one lucky or unlucky one decides
+    nothing); the weights and the metrics in the record are those of the last of them. Until there are so many
+    scores, and when there are, the newest model replaces the one before, whatever its score: a lucky first
+    one does not stay, and a run of fewer validations keeps its last model.
+
+    Args:
+        path: the model's file, e.g. ``models/model.pt``.
+        network_name: the generator's name; its moving average ``<name>_ema`` is taken where there is one.
+        score: a function of the validation metrics, or the name of one of them.
+        mode: "min" where lower scores are better, "max" where higher are.
+        metadata: what a user of the model has to know (window, standardiser ...): JSON values.
+        smoothing: validations in the median; 1 compares each by itself.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        network_name: str = "G",
+        score: Callable[[Mapping[str, float]], float] | str = fid_then_faithfulness,
+        mode: str = "min",
+        metadata: Mapping[str, Any] | None = None,
+        smoothing: int = 1,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise UserError(f"BestModel: mode {mode!r} is neither 'min' nor 'max'")
+        if smoothing < 1:
+            raise UserError(f"BestModel: smoothing {smoothing}: give 1 or more validations")
+        self.path, self.network_name, self.score, self.mode = Path(path), network_name, score, mode
+        self.metadata, self.smoothing = dict(metadata or {}), int(smoothing)
+        self.best_score = math.nan
+        self.best_iteration = 0  # 0 while there has been no validation
+        self.recent: list[float] = []  # the last scores, as they were
+        self.names: list[str] = []  # of the metrics that decide
+
+    def attach(self, engine: Engine) -> None:
+        """Names the winner at the end of the run; `common.handlers.validation.Validation` calls `update`."""
+        engine.add_event_handler(Events.COMPLETED, self._announce)
+
+    def update(self, engine: Engine, metrics: Mapping[str, float]) -> bool:
+        """Keeps the engine's present generator if ``metrics`` are the best so far; True if so."""
+        self._compare_with_like(metrics)
+        score, replaces = self._judged(self._score(metrics))
+        if self.best_iteration and not replaces:
+            return False
+        self.best_score, self.best_iteration = score, engine.state.iteration
+        if is_main():
+            self._write(engine, metrics)
+        return True
+
+    def _judged(self, score: float) -> tuple[float, bool]:
+        """What the newest model is compared by, and whether it replaces the best."""
+        if not math.isfinite(score):
+            return math.nan, False
+        filling = len(self.recent) < self.smoothing
+        self.recent = [*self.recent, score][-self.smoothing :]
+        if len(self.recent) < self.smoothing:
+            return score, True
+        middle = median(self.recent)
+        return middle, filling or self._better(middle)
+
+    def _compare_with_like(self, metrics: Mapping[str, float]) -> None:
+        """Starts anew where an earlier run of this model was judged by another metric."""
+        fids = sorted(name for name in metrics if name.startswith(FID_PREFIX))
+        names = [self.score] if isinstance(self.score, str) else fids
+        if self.best_iteration and names != self.names:
+            logger.warning("%s: judged by another metric than before; the best is chosen anew", self.path)
+            self.best_score, self.best_iteration, self.recent = math.nan, 0, []
+        self.names = names
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        if not isinstance(self.score, str):
+            return float(self.score(metrics))
+        if self.score not in metrics:
+            given = ", ".join(metrics) or "none"
+            raise UserError(f"BestModel: no metric {self.score!r}; validation gave {given}")
+        return float(metrics[self.score])
+
+    def _better(self, score: float) -> bool:
+        if math.isnan(score) or math.isnan(self.best_score):
+            return not math.isnan(score)
+        return score < self.best_score if self.mode == "min" else score > self.best_score
+
+    def _write(self, engine: Engine, metrics: Mapping[str, float]) -> None:
+        state = flat_state_dict(sampling_network(engine, self.network_name))
+        with atomic_write(self.path) as temporary:
+            save_tensors(state, temporary)
+        record = {
+            "iteration": engine.state.iteration,
+            "epoch": engine.state.epoch,
+            "score": _json_number(self.best_score),
+            "val_smoothing": self.smoothing,
+            "metrics": {name: _json_number(value) for name, value in metrics.items()},
+        }
+        write_json(self.path.with_suffix(".json"), self.metadata | record)
+
+    def _announce(self, engine: Engine) -> None:
+        if self.best_iteration and is_main():
+            logger.info("%s: iteration %d, score %.4g", self.path, self.best_iteration, self.best_score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score and its iteration, the last scores, and the names of the metrics."""
+        return {
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+            "recent": list(self.recent),
+            "names": list(self.names),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from ``state_dict``; one without names, of an earlier version, chooses its best anew."""
+        self.best_score, self.best_iteration = float(state["best_score"]), int(state["best_iteration"])
+        self.recent = [float(score) for score in state.get("recent", [])][-self.smoothing :]
+        self.names = list(state.get("names", []))
+
+
+def median(scores: Sequence[float]) -> float:
+    """Of those that are numbers, one at least; earlier versions kept NaN among the last scores."""
+    return statistics.median(score for score in scores if not math.isnan(score))
+
+
+def flat_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state_dict of the bare network: contiguous CPU tensors, no prefixes of wrappers."""
+    bare = network.module if isinstance(network, DistributedDataParallel) else network
+    return {
+        name.replace(COMPILED_PREFIX, ""): value.detach().cpu().contiguous().clone()
+        for name, value in bare.state_dict().items()
+    }
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

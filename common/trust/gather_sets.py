@@ -1,0 +1,416 @@
+"""The three sets of a report, read or drawn as its options say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import numpy as np
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from common.data.intensity import Window
+from common.data.labels import DEFAULT_MAP
+from common.data.volume_io import single_slice, write_nifti
+from common.errors import UserError
+from common.files import atomic_write
+from common.inference.checkpoint import model_info
+from common.inference.datasets import label_set_of
+from common.rng import generator
+from common.training.fit_supervised import Budget
+from common.trust.image_sets import ImageSet, Sets, joined, split_by_patient
+from common.trust.readers import STRUCTURES, ReadingSettings, read_set
+from common.trust.utility import labels_of
+
+FEW_VALUES = 16
+"""A slice of a scan has more gray values than that; a mask or a label map has fewer."""
+MOSTLY = 0.5
+LOOKED_AT = 50
+"""Images of a set, evenly spread, whose values are counted."""
+
+
+def check_sets(sets: Sets, drawn: bool = False) -> None:
+    """Refuses sets whose comparison would mean nothing.
+
+    Args:
+        drawn: the synthetic images come straight from a generator: however flat, they are no masks.
+
+    Raises:
+        UserError: NaN, images of different sizes, masks where the others are scans, two sets of the same
+            images, or a patient or an image that is in the real and in the held-out set.
+    """
+    named = {"real": sets.real, "heldout": sets.heldout, "synthetic": sets.synthetic}
+    for name, images in named.items():
+        _check_one(images, name)
+    for (name, first), (other, second) in combinations(named.items(), 2):
+        _check_alike(first, name, second, other, not drawn or "synthetic" not in (name, other))
+    _check_apart(sets.real, sets.heldout)
+
+
+def digests(images: ImageSet) -> list[bytes]:
+    """A hash of each image's pixels."""
+    return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in images.images]
+
+
+def _check_one(images: ImageSet, name: str) -> None:
+    if len(images) < 2:
+        raise UserError(f"{_where(images, name)}: holds {len(images)} image; at least 2 are needed")
+    finite = images.images.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        place = int((~finite).nonzero()[0])
+        raise UserError(
+            f"{_where(images, name)}: {images.names[place]} holds NaN or infinite values; remove the image"
+        )
+
+
+def _check_alike(first: ImageSet, name: str, second: ImageSet, other: str, look: bool) -> None:
+    here, there = _where(first, name), _where(second, other)
+    if first.images.shape[1:] != second.images.shape[1:]:
+        sizes = [" x ".join(str(side) for side in part.images.shape[2:]) for part in (first, second)]
+        raise UserError(
+            f"{there}: images of {sizes[1]} pixels but {sizes[0]} in {here}; read both at one size"
+        )
+    flat = _holds_masks(first), _holds_masks(second)
+    if look and flat[0] != flat[1]:
+        masks, scans = (here, there) if flat[0] else (there, here)
+        raise UserError(
+            f"{masks}: most images have no more than {FEW_VALUES} gray values, as masks do, those of {scans} "
+            "have many; give the images, not their labels"
+        )
+    if len(first) == len(second) and Counter(digests(first)) == Counter(digests(second)):
+        raise UserError(f"{there}: holds the same {len(second)} images as {here}; give two different sets")
+
+
+def _check_apart(real: ImageSet, heldout: ImageSet) -> None:
+    where = _where(heldout, "heldout")
+    shared = sorted(set(real.patients) & set(heldout.patients))
+    if shared:
+        raise UserError(
+            f"{where}: patient {shared[0]} is in {_where(real, 'real')} too ({len(shared)} in all); "
+            "held-out images must be of other patients"
+        )
+    known = dict(zip(digests(real), real.names, strict=True))
+    for digest, name in zip(digests(heldout), heldout.names, strict=True):
+        if digest in known:
+            raise UserError(
+                f"{where}: {name} is the same image as {known[digest]} in {_where(real, 'real')}; remove one"
+            )
+
+
+def _holds_masks(images: ImageSet) -> bool:
+    places = torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()
+    few = [len(image.unique()) <= FEW_VALUES for image in images.images[places]]
+    return _share(few) > MOSTLY
+
+
+def _share(held: Sequence[bool]) -> float:
+    return sum(held) / len(held)
+
+
+def _where(images: ImageSet, name: str) -> str:
+    return images.folder or f"the {name} images"
+
+
+CONFIG = Path("configs") / "inference.yaml"
+RUN_ID = "inference"
+NOISE, CONDITIONS = "num_samples", "input_dir"
+IMAGES, LABELS = "images", "labels"
+MASK_VALUE = 255
+AXIAL = "axial"
+
+
+def config_of(bundle: Path) -> Path:
+    """The bundle's inference config.
+
+    Raises:
+        UserError: no bundle with one there.
+    """
+    file = bundle / CONFIG
+    if not file.is_file():
+        raise UserError(f"{file}: no such config; --bundle takes a bundle's folder, e.g. bundles/dcgan_covid")
+    return file
+
+
+def trained_model(bundle: Path) -> Path:
+    """Where the bundle's inference looks for its model."""
+    parser = ConfigParser()
+    parser.read_config(str(config_of(bundle).resolve()))
+    return Path(parser.get_parsed_content("ckpt_path"))
+
+
+def draws_from_noise(bundle: Path) -> bool:
+    """Whether the generator takes noise alone, and no conditions."""
+    known = yaml.safe_load(config_of(bundle).read_text(encoding="utf-8"))
+    return NOISE in known
+
+
+def generate(
+    bundle: Path,
+    count: int,
+    folder: Path,
+    conditions: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Runs the bundle's inference; the images go to ``folder``, those made of conditions to its ``images/``.
+
+    Args:
+        count: images of a generator of noise; one of conditions makes one of each.
+        conditions: folder of masks, label maps or whatever the model's conditions are.
+        settings: further ones of the config: ``ckpt_path``, ``seed``, ``device``.
+    Raises:
+        UserError: the bundle has no model, or a generator of conditions gets none.
+    """
+    given = dict(settings or {})
+    if draws_from_noise(bundle):
+        given |= {NOISE: count, "grid": 0, "output_dir": str(folder)}
+    elif conditions is None:
+        raise UserError(
+            f"{bundle}: draws from conditions, and the real images have no labels; give some with --condition"
+        )
+    else:
+        given |= {CONDITIONS: str(conditions), "output_dir": str(folder / IMAGES)}
+    monai.bundle.run(run_id=RUN_ID, config_file=str(config_of(bundle).resolve()), **given)
+
+
+def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) -> ImageSet | None:
+    """Labelled slices to generate from, half of the training patients and half of the held-out ones.
+
+    The held-out half shows whether the generator can do what it has not seen, the training half whether it
+    gives away what it has. Where one side has too few, the other gives more.
+
+    Returns:
+        ``count`` slices, all where there are fewer; None without labels.
+    """
+    if real.labels is None or heldout.labels is None:
+        return None
+    first = min(len(real), max(count // 2, count - len(heldout)))
+    numbers = (first, min(len(heldout), count - first))
+    parts = []
+    for side, (images, number) in enumerate(zip((real, heldout), numbers, strict=True)):
+        order = generator(seed, "trust", "conditions", side).permutation(len(images))
+        parts.append(images.chosen(sorted(order[:number].tolist())))
+    return joined(*parts)
+
+
+def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSettings) -> Path:
+    """Labels as numbered files in ``labels/``, in the values that the model's own files have.
+
+    PNG, or NIfTI where the model takes slices of a certain scale.
+
+    Returns:
+        The folder ``labels/``.
+    Raises:
+        UserError: the model's slices have a scale and are not axial.
+    """
+    values, spacing = _file_values(reading, len(conditions.structures)), reading.info.get("spacing")
+    if spacing is not None and reading.info.get("axis", AXIAL) != AXIAL:
+        raise UserError(
+            f"conditions of {reading.info['axis']} slices of {spacing} mm cannot be written; give volumes "
+            "with --condition"
+        )
+    for number, label in enumerate(labels_of(conditions)):
+        slice_ = values[label[0].round().long().numpy()]  # (S, S)
+        path = folder / LABELS / f"condition{number:06d}"
+        if spacing is not None:
+            place = single_slice(slice_.shape[0], slice_.shape[1], float(spacing))
+            write_nifti(path.with_suffix(".nii.gz"), place, slice_[..., None], slice_.dtype)
+            continue
+        with atomic_write(path.with_suffix(".png")) as temporary:
+            Image.fromarray(slice_).save(temporary)
+    return folder / LABELS
+
+
+def _file_values(reading: ReadingSettings, classes: int) -> np.ndarray:
+    """What stands in files for the classes 0..K: (K + 1,) uint8, or uint16 where values are larger."""
+    labels = label_set_of(reading.info) if reading.kind == STRUCTURES else None
+    if labels is None:
+        return np.array([0, MASK_VALUE], np.uint8)
+    candidates = sorted(labels.label_map or DEFAULT_MAP)
+    found = labels.table(candidates, CONFIG).tolist()
+    values = [0, *(candidates[found.index(k)] if k in found else 0 for k in range(1, classes + 1))]
+    return np.array(values, np.uint8 if max(values) <= MASK_VALUE else np.uint16)
+
+
+FIDELITY, FAITHFULNESS, UTILITY, PRIVACY = "fidelity", "faithfulness", "utility", "privacy"
+SECTIONS = (FIDELITY, FAITHFULNESS, UTILITY, PRIVACY)
+JUDGE = 5
+"""How many times the iterations of a training for the utility, of which there are some twenty."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line's.
+
+    Attributes:
+        real: images that the generator was trained on, or all of which it was trained on some.
+        output: the page's file.
+        bundle: folder of the bundle whose model made the images: it says how images are read, and can draw
+            some. None for images of any other generator.
+        heldout: images of other patients; None splits ``real`` by patient, which needs a bundle.
+        synthetic: images in question, or where to put those that are drawn.
+        condition: their conditions, files of equal names.
+        generate: how many to draw from the bundle; 0 for none.
+        patient_pattern: what in file names is the patient; None for the model's own or the field's ways.
+        ckpt_path: the model; None for the bundle's own.
+        sections: which, of `SECTIONS`.
+        extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
+        max_similarity: of the release gate; None calibrates it.
+        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
+        release: folder for the images that the gate lets through; None for no such copy.
+        seed: of all that is drawn.
+        seeds: trainings of each kind, of the utility.
+        budget: of each training of the utility; the one segmenter of the faithfulness has `JUDGE` times as
+            many iterations, see ``judge``.
+        resamples: of the bootstrap.
+        device: where networks run.
+        settings: further ones of the bundle's inference.
+        window: without a bundle, HU that become black and white; None for ``lung``.
+        image_size: without a bundle, side of the squares to which slices are brought, in pixels.
+    Raises:
+        UserError: an unknown section, a release without the gate, what needs a bundle without one, or the
+            other way round.
+    """
+
+    real: Path
+    output: Path
+    bundle: Path | None = None
+    heldout: Path | None = None
+    synthetic: Path | None = None
+    condition: Path | None = None
+    generate: int = 0
+    ckpt_path: Path | None = None
+    patient_pattern: str | None = None
+    sections: Sequence[str] = SECTIONS
+    extractor: str = "gridvgg"
+    extractor_weights: Path | None = None
+    max_similarity: float | None = None
+    release: Path | None = None
+    seed: int = 0
+    seeds: int = 3
+    budget: Budget = field(default_factory=Budget)
+    resamples: int = 500
+    device: str = "cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    window: Window | None = None
+    image_size: int | None = None
+    hu_offset: float | None = None
+
+    @property
+    def judge(self) -> Budget:
+        """Of the segmenter that judges faithfulness: a weak one can say nothing."""
+        return replace(self.budget, iterations=JUDGE * self.budget.iterations)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.sections if name not in SECTIONS]
+        if unknown or not self.sections:
+            raise UserError(f"sections {', '.join(unknown) or 'none'}: choose of {', '.join(SECTIONS)}")
+        if self.release is not None and PRIVACY not in self.sections:
+            raise UserError("--release needs the gate's answer: take privacy into --sections")
+        if self.release is not None and self.generate and self.synthetic is None:
+            raise UserError("--release copies files: give with --synthetic a folder for the drawn ones")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        """A model says how images are read; without one the caller does, and nothing can be drawn."""
+        reading = {name: getattr(self, name) for name in ("window", "image_size")}
+        given = [name for name, value in reading.items() if value is not None]
+        if self.bundle is not None and given:
+            raise UserError(f"--{given[0]}: the bundle's model says how images are read; leave it out")
+        if self.bundle is not None:
+            return
+        if self.generate or self.ckpt_path is not None:
+            name = "generate" if self.generate else "ckpt_path"
+            raise UserError(f"--{name} needs the bundle of the model; give it with --bundle")
+        if self.heldout is None:
+            raise UserError(
+                "no held-out images: without --bundle nothing tells which patients the generator was trained "
+                "on; give those it has not seen with --heldout"
+            )
+
+
+def model_of(options: Options) -> Path | None:
+    """The model's file, whether there is one or not; None without a bundle.
+
+    Raises:
+        UserError: no such bundle.
+    """
+    if options.bundle is None:
+        return None
+    config_of(options.bundle)
+    return options.ckpt_path or trained_model(options.bundle)
+
+
+def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
+    """Reads real and held-out images, reads or draws synthetic ones, and checks that they can be compared.
+
+    Args:
+        model: what stands beside it says how images are read; without one the options do.
+        drawn: an empty folder for images to be drawn, where they are not to be kept.
+    Raises:
+        UserError: what `read_set`, `generate` and `check_sets` refuse.
+    """
+    info: Mapping[str, Any] = {} if model is None else model_info(model)
+    reading = (
+        ReadingSettings.of_any_generator(options.window, options.image_size)
+        if model is None
+        else ReadingSettings.of(info)
+    )
+    reading = replace(reading, hu_offset=options.hu_offset)
+    if options.patient_pattern is not None:
+        reading = replace(reading, patient_pattern=options.patient_pattern)
+    real = read_set(options.real, reading)
+    known: Mapping[str, Any] = info.get("splits", {})
+    if options.heldout is None:
+        real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
+    else:
+        heldout = read_set(options.heldout, reading)
+        refuse_seen(heldout, known)
+    sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
+    check_sets(sets, drawn=bool(options.generate))
+    return sets
+
+
+def refuse_seen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
+    """Checks that the model was neither trained nor chosen on any of the held-out patients.
+
+    Raises:
+        UserError: names one.
+    """
+    known = {*splits.get("train", ()), *splits.get("val", ())}
+    seen = known & {*heldout.scans, *heldout.patients}
+    if seen:
+        raise UserError(
+            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained or chosen on it; "
+            "remove the images"
+        )
+
+
+def _synthetic(
+    options: Options,
+    model: Path | None,
+    reading: ReadingSettings,
+    real: ImageSet,
+    heldout: ImageSet,
+    drawn: Path,
+) -> ImageSet:
+    if options.bundle is None or not options.generate:
+        if options.synthetic is None:
+            raise UserError("no synthetic images: give their folder with --synthetic, or --generate N")
+        return read_set(options.synthetic, reading, options.condition, synthetic=True)
+    folder, labels = options.synthetic or drawn, options.condition
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; give another --synthetic for the {options.generate} images")
+    if labels is None and not draws_from_noise(options.bundle):
+        chosen = chosen_conditions(real, heldout, options.generate, options.seed)
+        labels = None if chosen is None else write_conditions(chosen, folder, reading)
+    settings = {"ckpt_path": str(model), "seed": options.seed, **options.settings}
+    generate(options.bundle, options.generate, folder, labels, settings)
+    return read_set(folder, reading, options.condition if real.labels is not None else None, synthetic=True)

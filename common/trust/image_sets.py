@@ -1,0 +1,180 @@
+"""The sets of images that a trust report compares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.data.sampler import Draw
+from common.data.transforms import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
+from common.errors import UserError
+from common.rng import generator
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Slices as a bundle's network sees them.
+
+    Attributes:
+        images: float32 (N, 1, S, S) in [-1, 1].
+        patients: one id an image; of synthetic ones each its own.
+        names: the files, for lists and captions: paths in ``folder``, with ``#PART`` for a part of a file.
+        labels: conditions (N, 1, S, S): {0, 1} masks, or the indices of structures; None without.
+        structures: names of the label values from 1 on; one for masks.
+        folder: where the files are, for messages.
+        scans: the patients as a model's own splits name them, where several are known to be one person; ()
+            for ``patients``.
+    """
+
+    images: Tensor
+    patients: Sequence[str]
+    names: Sequence[str]
+    labels: Tensor | None = None
+    structures: Sequence[str] = ()
+    folder: str = ""
+    scans: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def volumes(self) -> list[str] | None:
+        """The file of each image, where a file holds several: slices of one generated volume are alike."""
+        files = [name.split("#")[0] for name in self.names]
+        return files if len(set(files)) < len(files) else None
+
+    def chosen(self, places: Sequence[int]) -> ImageSet:
+        """The images at ``places``, in their order."""
+        taken = list(places)
+        return replace(
+            self,
+            images=self.images[taken],
+            patients=[self.patients[place] for place in taken],
+            names=[self.names[place] for place in taken],
+            labels=None if self.labels is None else self.labels[taken],
+            scans=[self.scans[place] for place in taken] if self.scans else (),
+        )
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What a report is about.
+
+    Attributes:
+        real: what the generator was, or could have been, trained on.
+        heldout: real images of other patients.
+        synthetic: in question.
+    """
+
+    real: ImageSet
+    heldout: ImageSet
+    synthetic: ImageSet
+
+
+def joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    """The images of both sets as one set, with labels where both have some."""
+    labels = None
+    if first.labels is not None and second.labels is not None:
+        labels = torch.cat([first.labels, second.labels])
+    return ImageSet(
+        torch.cat([first.images, second.images]),
+        [*first.patients, *second.patients],
+        [*first.names, *second.names],
+        labels,
+        first.structures,
+    )
+
+
+def split_by_patient(
+    real: ImageSet, seed: int = 0, training: Collection[str] = ()
+) -> tuple[ImageSet, ImageSet]:
+    """The real images for `Sets.real` and for `Sets.heldout`, of different patients.
+
+    Args:
+        real: all of them.
+        seed: another seed gives another split; the order of the images does not matter.
+        training: the patients that the model learned from, where they are known (``splits`` in its
+            metadata): the split is theirs then. Without them patients are drawn until half of the images are
+            held out, and what is said of copies holds only if the model saw the one half alone.
+    Raises:
+        UserError: one patient only, or the training patients are all or none of them.
+    """
+    known = set(training)
+    scans = real.scans or real.patients
+    kept = {patient for patient, scan in zip(real.patients, scans, strict=True) if scan in known}
+    if not known:
+        kept = _drawn(real.patients, seed)
+    here = [place for place, patient in enumerate(real.patients) if patient in kept]
+    there = [place for place, patient in enumerate(real.patients) if patient not in kept]
+    if not here or not there:
+        which = "all" if here else "none"
+        told = f"{which} of them among the model's training patients" if known else "which cannot be split"
+        raise UserError(
+            f"{real.folder or 'the real images'}: {len(set(real.patients))} patients, {told}; "
+            "give other patients' images with --heldout"
+        )
+    return real.chosen(here), real.chosen(there)
+
+
+def _drawn(patients: Sequence[str], seed: int) -> set[str]:
+    """Patients with about half of the images: whoever comes next goes where fewer are."""
+    names = sorted(set(patients))
+    counts = Counter(patients)
+    kept: set[str] = set()
+    balance = 0
+    for index in generator(seed, "trust", "split").permutation(len(names)):
+        name = names[index]
+        if balance <= 0:
+            kept.add(name)
+        balance += counts[name] if name in kept else -counts[name]
+    return kept
+
+
+LIGHT = Augmentation(flip=0.5, shift=0.04, scale=0.06, rotation=6.0)
+
+
+class TrainingSlices(Dataset[dict[str, Any]]):
+    """Slices (1, S, S) in [-1, 1] with their targets. A `Draw` is augmented, a plain number is not.
+
+    Args:
+        images: (N, 1, S, S).
+        targets: by name: maps (N, 1, S, S), which go the image's way, or numbers (N,).
+        seed: of the draws.
+    """
+
+    def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
+        self.images, self.targets, self.seed = images, dict(targets), seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+        place = visit.sample if isinstance(visit, Draw) else int(visit)
+        if place >= len(self):
+            raise IndexError(place)
+        image, targets = self.images[place], {name: values[place] for name, values in self.targets.items()}
+        if isinstance(visit, Draw):
+            drawn = LIGHT.draw(generator(self.seed, "trust", visit.epoch, visit.sample))
+            image = _moved_image(image, drawn)
+            targets = {name: _moved_map(target, drawn) for name, target in targets.items()}
+        return {"image": image, **targets, "sample": place}
+
+
+def _moved_image(image: Tensor, drawn: AugmentationDraw) -> Tensor:
+    return _plane(apply_to_image((image[0].numpy() + 1) / 2, drawn) * 2 - 1)
+
+
+def _moved_map(target: Tensor, drawn: AugmentationDraw) -> Tensor:
+    """A map (1, S, S); a number stays."""
+    return _plane(apply_to_mask(target[0].numpy(), drawn)) if target.ndim else target
+
+
+def _plane(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]

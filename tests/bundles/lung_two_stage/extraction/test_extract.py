@@ -1,0 +1,223 @@
+"""The command, on a made set: what it leaves, whose it is, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bundles.lung_two_stage.banks import NoduleBank, SliceBank
+from bundles.lung_two_stage.extraction.extract import (
+    Extraction,
+    annotated,
+    category_names,
+    mask_source,
+    with_categories,
+)
+from bundles.lung_two_stage.extraction.presence_map import PresenceMap
+from bundles.lung_two_stage.segmentation.inference import SegmentationMethod
+from bundles.lung_two_stage.segmentation.network import DenseUNet
+from common.data.datamodules import NoduleData
+from common.data.nodules import NoduleScan
+from common.errors import UserError
+from common.paths import repository_root
+from tests.bundles.lung_two_stage.extraction.made import NODULE_SLICE, spoil, write_scans
+from tests.bundles.runs import Run, fingerprints, forked
+
+CONFIG = repository_root() / "bundles" / "lung_two_stage" / "configs" / "extract.yaml"
+PATIENTS = [f"ct{letter}" for letter in "abcdefghijkl"]
+TINY = {"crop_size": 16, "crop_mm": 56.0, "image_size": 24, "slices_per_nodule": 1, "device": "cpu"}
+
+
+def extract(data: Path, output: Path, log: Path, **settings: object) -> Run:
+    given = {"dataset_dir": data, "output_dir": output, **TINY, **settings}
+    overrides = [str(part) for key, value in given.items() for part in (f"--{key}", value)]
+    return forked(["run", "extraction", "--config_file", str(CONFIG), *overrides], log)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scans(tmp_path_factory.mktemp("scans"), PATIENTS)
+
+
+@pytest.fixture(scope="module")
+def extracted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("extracted")
+    run = extract(data, folder / "out", folder / "log")
+    assert run.code == 0, run.err
+    return folder / "out"
+
+
+def test_the_banks_hold_what_the_patients_have(extracted: Path) -> None:
+    """8 patients to train on, of whom 2 are the enhancer's; each with 1 nodule slice and 3 normal ones."""
+    report = json.loads((extracted / "extraction.json").read_text())
+    patients, counts = report["patients"], report["counts"]
+    sizes = {part: len(names) for part, names in patients.items()}
+    assert sizes["generation"] + sizes["enhancer"] + sizes["test"] < len(PATIENTS)  # some validate
+    nodules = NoduleBank.load(extracted / "nodules")
+    assert len(nodules) == counts["nodules"] == sizes["generation"]
+    assert nodules.hu.shape == (len(nodules), 16, 16) and {r.spacing_mm for r in nodules.records} == {3.5}
+    assert {r.category for r in nodules.records} <= {"solid", "spiculated"}
+    assert [r.diameter_mm for r in nodules.records] == [pytest.approx(27.36, abs=0.01)] * len(nodules)
+    assert (nodules.hu[:, 7:9, 7:9] > -100).all() and (nodules.alpha[:, 7:9, 7:9] == 255).all()
+    normals, others = SliceBank.load(extracted / "normals"), SliceBank.load(extracted / "others")
+    assert len(normals) == 3 * sizes["generation"] and not normals.nodules.any()
+    assert len(others) == 4 * sizes["enhancer"] and others.nodules.any((1, 2)).sum() == sizes["enhancer"]
+    tests = SliceBank.load(extracted / "tests")
+    assert (
+        tests.nodules.any((1, 2)).sum() == sizes["test"] == len(NoduleBank.load(extracted / "test_nodules"))
+    )
+    for bank in (normals, others, tests):
+        assert (bank.lung[bank.nodules > 0] == 1).all()  # the right one
+        assert all((bank.lung == side).any((1, 2)).all() for side in (1, 2))
+        assert {r.spacing_mm for r in bank.records} == {14.0}
+
+
+def test_nobody_is_in_two_parts(extracted: Path) -> None:
+    kinds = {"nodules": NoduleBank, "normals": SliceBank, "others": SliceBank, "tests": SliceBank}
+    found = {name: {r.patient for r in kind.load(extracted / name).records} for name, kind in kinds.items()}
+    assert found["nodules"] == found["normals"]
+    assert not found["nodules"] & found["others"] and not found["nodules"] & found["tests"]
+    assert not found["others"] & found["tests"]
+    report = json.loads((extracted / "extraction.json").read_text())["patients"]
+    assert [report["generation"], report["enhancer"], report["test"]] == [
+        sorted(found[name]) for name in ("nodules", "others", "tests")
+    ]
+
+
+def test_the_presence_map_is_where_the_nodules_are(extracted: Path) -> None:
+    presence, bank = PresenceMap.load(extracted / "presence.npz"), SliceBank.load(extracted / "others")
+    assert presence.metadata["nodules"] == len(NoduleBank.load(extracted / "nodules"))
+    place = int(bank.nodules.any((1, 2)).argmax())
+    assert bank.records[place].name.endswith(f"z{NODULE_SLICE:03d}")
+    probable = presence.on(bank.lung[place])
+    assert probable[bank.lung[place] == 1].sum() > 0.8
+    row, column = np.unravel_index(probable.argmax(), probable.shape)
+    assert np.abs(np.argwhere(bank.nodules[place]) - (row, column)).max(1).min() <= 1
+
+
+def test_the_same_settings_give_the_same_bytes_and_replace_the_earlier_run(
+    data: Path, extracted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "extraction.json").write_text("{}")
+    (tmp_path / "out" / "stale.npy").touch()
+    run = extract(data, tmp_path / "out", tmp_path / "log")
+    assert run.code == 0, run.err
+    assert list(fingerprints(tmp_path / "out").values()) == list(fingerprints(extracted).values())
+
+
+def in_process(data: Path, crop_mm: float = 56.0, normals_dir: Path | None = None) -> Extraction:
+    crops = {"crop_size": 16, "crop_mm": crop_mm, "slices_per_nodule": 1}
+    return Extraction(
+        NoduleData(data, parts=[]), crops=crops, slices={"image_size": 24}, normals_dir=normals_dir
+    )
+
+
+def test_normals_come_from_another_folder_too(data: Path, tmp_path: Path) -> None:
+    write_scans(tmp_path / "more", [f"x{number}" for number in range(6)])
+    (tmp_path / "more" / "images").rename(tmp_path / "normal")
+    report = in_process(data, normals_dir=tmp_path / "normal").run(tmp_path / "out")
+    strangers = {
+        part: {name for name in names if name[0] == "x"} for part, names in report["patients"].items()
+    }
+    assert all(strangers.values()) and sum(map(len, strangers.values())) == len(
+        set.union(*strangers.values())
+    )
+    for bank, part in (("normals", "generation"), ("others", "enhancer"), ("tests", "test")):
+        there = {record.patient for record in SliceBank.load(tmp_path / "out" / bank).records}
+        assert {name for name in there if name[0] == "x"} == strangers[part]
+
+
+def test_what_cannot_be_extracted_is_one_line_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no nodules to extract from . scans .* nodules larger than the crop"
+    ):
+        in_process(data, crop_mm=20.0).run(tmp_path / "out")
+    write_scans(tmp_path / "more", ["cta"])
+    (tmp_path / "more" / "images").rename(tmp_path / "normal")
+    with pytest.raises(UserError, match=r"normal: patient cta is in .* too"):
+        in_process(data, normals_dir=tmp_path / "normal")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "normal"]
+
+
+def test_refusals_of_the_command_are_one_line(data: Path, tmp_path: Path) -> None:
+    broken = write_scans(tmp_path / "broken", PATIENTS[:4])
+    for path in (broken / "images").iterdir():
+        spoil(path, 40)
+    assert "no lung found" in extract(broken, tmp_path / "out", tmp_path / "log").error
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    assert "holds other files" in extract(data, tmp_path / "mine", tmp_path / "log").error
+    assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine", "log.out", "log.err"}
+
+
+def test_windows_stand_for_slices_where_parts_are_wanted(data: Path, tmp_path: Path) -> None:
+    run = extract(data, tmp_path / "out", tmp_path / "log", part_mm=84.0, image_size=16)
+    assert run.code == 0, run.err
+    others, normals = (SliceBank.load(tmp_path / "out" / name) for name in ("others", "normals"))
+    for bank in (others, normals):
+        assert all(record.part and record.spacing_mm == 5.25 for record in bank.records)
+        assert ((bank.lung > 0).mean((1, 2)) > 0.25).all()
+    assert not normals.nodules.any() and others.nodules.any((1, 2)).any()
+    assert json.loads((tmp_path / "out" / "extraction.json").read_text())["settings"]["part_mm"] == 84.0
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_real_nodules_are_extracted_with_normals_from_elsewhere(shared_data: Path, tmp_path: Path) -> None:
+    """Crops of LIDC; the only whole scan is that of LUNA16, whose slices without the nodule are normal."""
+    data = NoduleData(shared_data / "nodule_volumes", parts=[])
+    report = Extraction(data, crops={"crop_mm": 30.0}, normals_dir=shared_data / "luna").run(tmp_path / "out")
+    assert report["counts"]["nodules"] > 300 and report["counts"]["normals"] == 16
+    bank = NoduleBank.load(tmp_path / "out" / "nodules")
+    assert 5 < np.median([record.diameter_mm for record in bank.records]) < 15
+    inside = np.array([np.median(hu[alpha > 200]) for hu, alpha in zip(bank.hu, bank.alpha, strict=True)])
+    around = np.array([np.median(hu[alpha == 0]) for hu, alpha in zip(bank.hu, bank.alpha, strict=True)])
+    assert (inside > around).mean() > 0.95 and -300 < np.median(inside) < 100
+
+
+def found_and_known() -> tuple[np.ndarray, np.ndarray]:
+    found, known = np.zeros((2, 1, 12, 12), np.uint8)
+    found[0, 1:4, 1:4] = found[0, 8:11, 8:11] = 1
+    known[0, 1:3, 1:4], known[0, 3, 1:4] = 2, 1
+    return found, known
+
+
+def test_pieces_have_the_category_that_they_cover_most_of() -> None:
+    made = with_categories(*found_and_known(), ("solid", "part_solid"))
+    assert (made[0, 1:4, 1:4] == 2).all() and (made[0, 8:11, 8:11] == 3).all() and (made > 0).sum() == 18
+    assert category_names(("solid", "part_solid"), "segmented") == ["solid", "part_solid", "unknown"]
+
+
+def test_without_categories_all_are_one() -> None:
+    found, known = found_and_known()
+    assert np.array_equal(with_categories(found, known, ()), found)
+    assert category_names((), "segmented") == [] and category_names(("a",), "annotated") == ["a"]
+
+
+def test_annotated_masks_are_the_scans_own() -> None:
+    found, known = found_and_known()
+    scan = NoduleScan(found.astype(np.int16), known, (1.0, 1.0, 1.0), "a", "p", ())
+    assert mask_source("annotated", "nowhere.pt") is annotated and annotated(scan) is known
+
+
+def test_refusals_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="masks 'guessed' is unknown"):
+        mask_source("guessed", "nowhere.pt")
+    with pytest.raises(UserError, match=r"model\.(pt|json)"):
+        mask_source("segmented", tmp_path / "model.pt")
+
+
+def test_segmented_masks_are_those_of_the_saved_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = DenseUNet()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    hu = np.random.default_rng(0).integers(-1000, 200, (2, 16, 16)).astype(np.int16)
+    scan = NoduleScan(hu, np.zeros(hu.shape, np.uint8), (1.0, 1.0, 1.0), "a", "p", (), ("solid",))
+    mask = mask_source("segmented", tmp_path / "model.pt")(scan)
+    expected = SegmentationMethod.from_model("any", tmp_path / "model.pt").masks(scan)
+    assert np.array_equal(mask > 0, expected > 0) and set(np.unique(mask)) <= {0, 2}  # unknown

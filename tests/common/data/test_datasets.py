@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.data.datamodules import example_batch, make_loader, ordered_loader
+from common.data.datasets import ImageDataset, SliceDataset, UnpairedDataset
+from common.data.labels import LabelSet
+from common.data.layouts import find_volumes
+from common.data.sampler import BatchStream, Draw
+from common.data.samples import Sample
+from common.data.slice_cache import SliceStore, StoredPair, stored_pair
+from common.data.slice_geometry import Geometry, Intensity, Request
+from common.data.transforms import LIGHT, Augmentation
+from common.errors import UserError
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Three wide pictures, darker from left to right, of two classes."""
+    made = []
+    for number, category in enumerate(("b", "a", "b")):
+        gray = np.linspace(250, 10 * number, 16).round().astype(np.uint8)[None].repeat(8, 0)
+        Image.fromarray(gray).save(tmp_path / f"{number}.png")
+        made.append(Sample(tmp_path / f"{number}.png", None, str(number), category=category))
+    return made
+
+
+def test_items(samples: list[Sample]) -> None:
+    dataset = ImageDataset(samples, ["a", "b"], 16)
+    item = dataset[2]
+    assert set(item) == {"image", "class", "sample"} and item["class"] == 1 and item["sample"] == 2
+    assert item["image"].shape == (1, 16, 16) and item["image"].dtype == torch.float32
+    assert dataset.counts() == {"a": 1, "b": 2}
+    assert (item["image"][0, :4] == -1).all() and item["image"][0, 8, 0] == pytest.approx(2 * 250 / 255 - 1)
+    assert (ImageDataset(samples, ["a", "b"], 16, fit="stretch")[2]["image"][0, :, :4] > 0.4).all()
+
+
+def test_flips_double_the_set_in_the_dataset(samples: list[Sample]) -> None:
+    dataset = ImageDataset(samples, ["a", "b"], 16, flips=True)
+    assert len(dataset) == len(dataset.samples) == len(dataset.images) == 6
+    for index in range(3):
+        assert torch.equal(dataset[index + 3]["image"], dataset[index]["image"].flip(-1))
+        assert dataset[index + 3]["class"] == dataset[index]["class"]
+        assert dataset.samples[index + 3] is dataset.samples[index]
+        assert not torch.equal(dataset[index + 3]["image"], dataset[index]["image"])
+    plain = ImageDataset(samples, ["a", "b"], 16)
+    np.testing.assert_array_equal(plain.with_flips().images, dataset.images)
+    assert len(plain) == 3 and dataset.counts() == {"a": 2, "b": 4}
+
+
+def test_augmentation_repeats_by_visit(samples: list[Sample]) -> None:
+    dataset = ImageDataset(samples, ["a", "b"], 16, flips=True, augment=Augmentation(shift=0.2), seed=3)
+    first, again, other = (dataset[Draw(epoch, 4)] for epoch in (1, 1, 2))
+    assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], other["image"])
+    assert first["class"] == 0 and torch.equal(dataset[4]["image"], dataset[1]["image"].flip(-1))
+
+
+def test_light_augmentation_is_drawn_anew_at_each_visit(samples: list[Sample]) -> None:
+    dataset = ImageDataset(samples, ["a", "b"], 16, augment=LIGHT, seed=3)
+    visits = [dataset[Draw(epoch, 1)]["image"] for epoch in range(6)]
+    assert all(not torch.equal(visits[a], visits[b]) for a in range(6) for b in range(a))
+    assert all(visit[0, 4:12, :6].mean() > visit[0, 4:12, 10:].mean() for visit in visits)  # none is mirrored
+    assert torch.equal(dataset[1]["image"], ImageDataset(samples, ["a", "b"], 16)[1]["image"])
+
+
+def test_refusals(samples: list[Sample]) -> None:
+    with pytest.raises(UserError, match="all 2 images are the same"):
+        ImageDataset([samples[0], samples[0]], ["b"], 16)
+    with pytest.raises(UserError, match="fit 'x' is unknown"):
+        ImageDataset(samples, ["a", "b"], 16, fit="x")
+    samples[1].image.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1\.png"):
+        ImageDataset(samples, ["a", "b"], 16)
+
+
+SIZE = 16  # that of the made volumes: nothing is resized
+PLAIN = Augmentation(flip=1.0, shift=0.0, scale=0.0, rotation=0.0)
+
+
+@pytest.fixture
+def pairs(hearts: Path, tmp_path: Path) -> Callable[..., list[StoredPair]]:
+    """The converted set."""
+
+    def joined(label_set: LabelSet | None, axis: str = "axial") -> list[StoredPair]:
+        store = SliceStore(tmp_path / "store", Geometry(SIZE, axis))
+        samples, kind = find_volumes(hearts), "image" if label_set is None else "label"
+        images = store.convert([Request(s.image, "image", Intensity()) for s in samples])
+        second = [s.mask if label_set else s.image for s in samples]
+        wanted = [Request(path or Path(), kind, None if label_set else Intensity()) for path in second]
+        labels = store.convert(wanted)
+        return [stored_pair(*trio, label_set) for trio in zip(samples, images, labels, strict=True)]
+
+    return joined
+
+
+@pytest.fixture
+def dataset(pairs: Callable[..., list[StoredPair]]) -> SliceDataset:
+    """All seven classes, 20 of 25 slices."""
+    return SliceDataset(pairs(LabelSet()), LabelSet())
+
+
+def shades(label: torch.Tensor) -> torch.Tensor:
+    """What the made images are where the label is 0..7: -1000 HU, then 0, 80, ... 480 of -200..600 HU."""
+    return torch.where(label > 0, (80 * (label - 1) + 200) / 400 - 1, torch.tensor(-1.0))
+
+
+def test_slices_are_registered_and_scaled(dataset: SliceDataset, heart_label: Callable) -> None:
+    assert len(dataset) == 20 and dataset.dropped == 5
+    item = dataset[5]  # patient p1, slice 1
+    assert item["image"].shape == item["label"].shape == (1, SIZE, SIZE) and item["sample"] == 5
+    assert item["image"].dtype == item["label"].dtype == torch.float32
+    assert np.array_equal(item["label"][0], heart_label(1)[:, :, 1].T)
+    assert torch.allclose(item["image"], shades(item["label"]), atol=1e-4)
+    assert (dataset.samples[5].name, dataset.samples[5].patient) == ("p1-z001", "p1")
+
+
+def test_a_batch_is_its_items(dataset: SliceDataset) -> None:
+    visits = [3, Draw(1, 7), np.int64(0)]
+    batch = dataset.__getitems__(visits)
+    assert batch["image"].shape == (3, 1, SIZE, SIZE) and batch["sample"].tolist() == [3, 7, 0]
+    for row, visit in enumerate(visits):
+        for name in ("image", "label"):
+            assert torch.equal(batch[name][row], dataset[visit][name])
+    assert dataset.collate(batch) is batch
+    with pytest.raises(IndexError):
+        dataset[20]
+
+
+def test_whole_arrays_and_spread(dataset: SliceDataset) -> None:
+    assert dataset.images.shape == dataset.labels.shape == (20, 1, SIZE, SIZE)
+    part = dataset.spread(3)
+    assert [sample.name for sample in part.samples] == ["p0-z000", "p2-z002", "p4-z003"] and len(part) == 3
+    assert np.array_equal(part.labels, dataset.labels[[0, 10, 19]]) and len(dataset) == 20
+    assert np.array_equal(part[1]["image"], dataset.images[10]) and len(dataset.spread(99)) == 20
+    assert example_batch(dataset, 4)["label"].shape == (4, 1, SIZE, SIZE)
+
+
+def test_foreign_values_become_classes(pairs: Callable[..., list[StoredPair]]) -> None:
+    label_set = LabelSet("LV,Ao", "{1: Ao, 2: LV, 3: background, 4: PA, 5: PA, 6: PA, 7: PA}")
+    seen = SliceDataset(pairs(label_set), label_set)[1]["label"]
+    plain = SliceDataset(pairs(LabelSet()), LabelSet())[1]["label"]
+    assert Counter(seen[plain == 1].tolist()).keys() == {2.0} and set(seen[plain == 2].tolist()) == {1.0}
+    assert set(seen[(plain != 1) & (plain != 2)].tolist()) == {0.0}
+
+
+def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[StoredPair]]) -> None:
+    label_set = LabelSet(coarse=True)
+    dataset = SliceDataset(pairs(label_set), label_set, seed=3, coarse=0.3)
+    whole = {1.0: 8.0, 2.0: 8.0, 3.0: 8.0, 4.0: 8.0, 5.0: 8.0, 6.0: 6.0, 7.0: 7.0, 0.0: 0.0}
+    merged = 0
+    for epoch in range(20):
+        for index in range(10):
+            seen, plain = dataset[Draw(epoch, index)]["label"], dataset[index]["label"]
+            assert set(plain.unique().tolist()) <= set(range(8))
+            if (seen == 8).any():
+                merged += 1
+                assert torch.equal(seen, plain.clone().apply_(lambda value: whole[value]))
+            else:
+                assert torch.equal(seen, plain)
+    assert 40 <= merged <= 80
+    first = dataset.__getitems__([Draw(2, index) for index in range(20)])["label"]
+    assert torch.equal(first, dataset.__getitems__([Draw(2, index) for index in range(20)])["label"])
+    other = SliceDataset(dataset.pairs, label_set, seed=4, coarse=0.3)
+    assert not torch.equal(first, other.__getitems__([Draw(2, index) for index in range(20)])["label"])
+
+
+def test_coarse_is_checked(pairs: Callable[..., list[StoredPair]]) -> None:
+    with pytest.raises(UserError, match="probability"):
+        SliceDataset(pairs(LabelSet()), LabelSet(), coarse=1.5)
+    with pytest.raises(UserError, match="the class whole_heart"):
+        SliceDataset(pairs(LabelSet()), LabelSet(), coarse=0.5)
+    with pytest.raises(UserError, match="set coarse to 0"):
+        SliceDataset(pairs(None), None, coarse=0.5)
+
+
+def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[StoredPair]]) -> None:
+    dataset = SliceDataset(pairs(LabelSet()), LabelSet(), augment=PLAIN)
+    drawn, plain = dataset[Draw(0, 6)], dataset[6]
+    assert torch.equal(drawn["label"], plain["label"].flip(-1))
+    assert torch.allclose(drawn["image"], plain["image"].flip(-1), atol=1e-6)
+    moved = SliceDataset(dataset.pairs, LabelSet(), augment=Augmentation(), seed=1)
+    assert torch.equal(moved[Draw(3, 6)]["image"], moved[Draw(3, 6)]["image"])
+    assert not torch.equal(moved[Draw(3, 6)]["image"], moved[Draw(4, 6)]["image"])
+    assert set(moved[Draw(3, 6)]["label"].unique().tolist()) <= set(range(8))
+
+
+def test_an_image_as_condition(pairs: Callable[..., list[StoredPair]]) -> None:
+    dataset = SliceDataset(pairs(None), None, augment=Augmentation(gamma=0.5))
+    assert len(dataset) == 25 and dataset.dropped == 0  # nothing counts as empty
+    assert torch.equal(dataset[7]["label"], dataset[7]["image"]) and dataset.labels.min() == -1
+    drawn = dataset[Draw(0, 7)]  # the gray curve is the target's alone
+    assert not torch.equal(drawn["label"], drawn["image"]) and drawn["label"].min() >= -1
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_the_way_back(pairs: Callable[..., list[StoredPair]], axis: str, heart_image: Callable) -> None:
+    dataset = SliceDataset(pairs(LabelSet(), axis), LabelSet(), min_pixels=0)
+    volume, index = dataset.volume_of(len(dataset) - 1)
+    assert (volume.source.name, index) == ("p4.nii.gz", volume.depth - 1)
+    assert dataset.window_of(0) == (-200.0, 600.0) and not dataset.nominal_hu
+    back = list(dataset.volumes(dataset.images))
+    assert len(back) == 5
+    for pair, restored in back:
+        display = np.swapaxes(pair_label(pair.sample), 0, 1)  # (W, H, D) to (H, W, D)
+        expected = np.maximum(heart_image(display), -200)
+        # Coronal and sagittal planes are stretched from 5 to 16 rows and back.
+        assert restored.shape == expected.shape
+        assert np.abs(restored - expected).mean() < (0.1 if axis == "axial" else 40)
+
+
+def test_slices_left_out_come_back_as_air(dataset: SliceDataset) -> None:
+    _, restored = next(iter(dataset.volumes(np.ones_like(dataset.images))))
+    assert (restored[:, :, :4] == 600).all() and (restored[:, :, 4] == -200).all()
+
+
+def pair_label(sample: Sample) -> np.ndarray:
+    """The label file's array."""
+    return np.asarray(nib.load(sample.mask).dataobj)
+
+
+def test_it_can_be_pickled(dataset: SliceDataset) -> None:
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[4]["image"], dataset[4]["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_serve_the_stream_from_any_position(
+    pairs: Callable[..., list[StoredPair]], workers: int
+) -> None:
+    label_set = LabelSet(coarse=True)
+    dataset = SliceDataset(pairs(label_set), label_set, augment=Augmentation(), seed=1, coarse=0.5)
+    stream = BatchStream(len(dataset), batch_size=4, seed=9)
+    batches = list(islice(make_loader(dataset, stream, workers), 7))  # into the second epoch
+    for position, batch in enumerate(batches):
+        expected = dataset.__getitems__(stream.batch(position))
+        assert all(torch.equal(batch[name], expected[name]) for name in ("image", "label", "sample"))
+    resumed = BatchStream(len(dataset), batch_size=4, seed=9)
+    resumed.position = 6
+    again = next(iter(make_loader(dataset, resumed, workers)))
+    assert torch.equal(again["image"], batches[6]["image"])
+    assert torch.equal(again["label"], batches[6]["label"])
+
+
+@pytest.mark.parametrize(("batch_size", "unseen"), [(5, 0), (3, 2)])
+def test_ranks_share_an_epoch(dataset: SliceDataset, batch_size: int, unseen: int) -> None:
+    for epoch in range(2):
+        seen: list[int] = []
+        for rank in range(2):
+            stream = BatchStream(len(dataset), batch_size, seed=2, rank=rank, ranks=2)
+            stream.position = epoch * stream.batches_per_epoch
+            for batch in islice(make_loader(dataset, stream), stream.batches_per_epoch):
+                seen += batch["sample"].tolist()
+        assert len(seen) == len(set(seen)) == 20 - unseen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_validation_sees_all_in_order(dataset: SliceDataset, workers: int) -> None:
+    batches = list(ordered_loader(dataset, 8, workers))
+    assert [len(batch["image"]) for batch in batches] == [8, 8, 4]
+    assert torch.equal(torch.cat([batch["label"] for batch in batches]), torch.from_numpy(dataset.labels))
+
+
+def test_the_noise_of_a_slice_goes_by_its_volume_and_its_mm(
+    pairs: Callable[..., list[StoredPair]], dataset: SliceDataset
+) -> None:
+    batch = dataset.__getitems__([4, 5, 6])
+    here = [(dataset.samples[index].image, dataset.samples[index].index) for index in (4, 5, 6)]
+    assert here[0][0] == here[1][0] == here[2][0]
+    assert len(set(batch["noise_key"].tolist())) == 1 and batch["noise_key"][0] != dataset[0]["noise_key"]
+    depth = dataset.pairs[1].label.spacing[2]
+    assert batch["noise_mm"].tolist() == pytest.approx([index * depth for _, index in here])
+    assert "noise_key" not in dataset[Draw(0, 5)]  # training draws it anew at each visit
+    across = SliceDataset(pairs(LabelSet(), "coronal"), LabelSet())
+    place = across.samples[3].index
+    assert across[3]["noise_mm"] == pytest.approx(place * across.pairs[0].label.spacing[0])
+
+
+class Numbers:
+    """Items that tell their number under a name."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self.name, self.length = name, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: int) -> dict[str, int]:
+        return {self.name: place, "sample": place}
+
+
+def made(first: int, second: int, seed: int = 0) -> UnpairedDataset:
+    return UnpairedDataset(Numbers("label", first), Numbers("image", second), seed)
+
+
+@pytest.mark.parametrize("lengths", [(40, 7), (7, 40)])
+def test_an_epoch_visits_the_longer_set_once_and_draws_of_the_shorter(lengths: tuple[int, int]) -> None:
+    dataset = made(*lengths)
+    stream = BatchStream(len(dataset), 4)
+    visits = [dataset[draw] for position in range(10) for draw in stream.batch(position)]
+    longer, shorter = ("label", "image") if lengths[0] > lengths[1] else ("image", "label")
+    assert sorted(item[longer] for item in visits) == list(range(40))
+    assert all(item["sample"] == item[longer] for item in visits)
+    counts = Counter(item[shorter] for item in visits)
+    assert set(counts) == set(range(7)) and max(counts.values()) > min(counts.values())
+
+
+def test_the_partner_changes_by_epoch_and_repeats_by_seed() -> None:
+    partners = [[made(30, 9)[Draw(epoch, n)]["image"] for n in range(30)] for epoch in (0, 1, 0)]
+    assert partners[0] == partners[2] != partners[1]
+    assert partners[0] != [made(30, 9, seed=1)[Draw(0, n)]["image"] for n in range(30)]
+
+
+def test_in_order_the_shorter_set_is_counted_round() -> None:
+    assert [made(5, 2)[number]["image"] for number in range(5)] == [0, 1, 0, 1, 0]
+    assert len(list(made(2, 3))) == 3  # iteration ends
+
+
+def test_an_empty_side_is_refused() -> None:
+    with pytest.raises(UserError, match="3 and 0 images"):
+        made(3, 0)

@@ -1,0 +1,839 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import sleep
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data import slice_cache as reading
+from common.data import slice_cache as store_module
+from common.data.labels import LabelSet
+from common.data.samples import Sample
+from common.data.slice_cache import (
+    FORMAT,
+    LOCK,
+    Job,
+    SliceReader,
+    SliceStore,
+    StoredPair,
+    StoredVolume,
+    array_bytes,
+    content_hash,
+    converting_alone,
+    display_affine,
+    image_slices,
+    in_parallel,
+    label_slices,
+    read_source,
+    selected_slices,
+    stamps,
+    stored_pair,
+    usable_folder,
+)
+from common.data.slice_geometry import AXES, Geometry, Intensity, Request
+from common.errors import UserError
+from tests.common.data.store.made import hounsfield, image, label, labels, save
+from tests.common.data.test_bad_input import write_dicom, write_mhd
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> list[Request]:
+    """Two patients, image and label each."""
+    (tmp_path / "set").mkdir()
+    made = []
+    for patient in range(2):
+        made.append(image(save(tmp_path / "set" / f"ct{patient}.nii.gz", hounsfield(patient))))
+        made.append(label(save(tmp_path / "set" / f"heart{patient}.nii.gz", labels())))
+    return made
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are converted from now on."""
+    names: list[str] = []
+    real = store_module.read_source
+
+    def noted(request: Request, geometry: Geometry):  # type: ignore[no-untyped-def]
+        names.append(request.path.name)
+        return real(request, geometry)
+
+    monkeypatch.setattr(store_module, "read_source", noted)
+    return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The store's arrays and records."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in (".npy", ".json")}
+
+
+def test_volumes_come_in_the_order_of_the_requests(tmp_path: Path, requests: list[Request]) -> None:
+    volumes = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    assert [(volume.source, volume.kind) for volume in volumes] == [(r.path, r.kind) for r in requests]
+    assert [volume.values for volume in volumes] == [(), (0, 420, 600)] * 2
+    assert all(volume.array.parent == tmp_path / "store" for volume in volumes)
+
+
+def test_a_second_run_converts_and_writes_nothing(
+    tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    converted.clear()
+    monkeypatch.setattr(store_module, "content_hash", None)  # nor does it read the sources
+    monkeypatch.setattr(store_module, "usable_folder", None)  # a read-only store does
+    second = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    assert second == first and not converted
+    assert all(np.array_equal(a.counts, b.counts) for a, b in zip(first, second, strict=True))
+
+
+def test_relative_and_absolute_paths_are_one_file(
+    tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    first = store.convert(requests[:1])
+    monkeypatch.chdir(tmp_path / "set")
+    assert store.convert([image(Path("../set/ct0.nii.gz"))]) == first and converted == ["ct0.nii.gz"]
+
+
+def test_the_same_file_twice_is_converted_once(
+    tmp_path: Path, requests: list[Request], converted: list[str]
+) -> None:
+    volumes = SliceStore(tmp_path / "store", Geometry(5)).convert([requests[0]] * 3)
+    assert volumes[0] == volumes[2] and converted == ["ct0.nii.gz"]
+
+
+def test_another_window_rebuilds_images_alone(
+    tmp_path: Path, requests: list[Request], converted: list[str]
+) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5), workers=1)
+    first = store.convert(requests)
+    converted.clear()
+    other = [image(r.path, Intensity("window", 0, 100)) if r.kind == "image" else r for r in requests]
+    second = store.convert(other)
+    assert sorted(converted) == ["ct0.nii.gz", "ct1.nii.gz"]
+    assert (second[0].lower, second[0].upper) == (0, 100) and second[1] == first[1]
+    converted.clear()
+    assert store.convert(requests) == first and not converted  # the first window is still there
+
+
+def test_another_interpolation_rebuilds_images_alone(
+    tmp_path: Path, requests: list[Request], converted: list[str]
+) -> None:
+    SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    converted.clear()
+    volumes = SliceStore(tmp_path / "store", Geometry(5, interpolation="linear")).convert(requests)
+    assert sorted(converted) == ["ct0.nii.gz", "ct1.nii.gz"]
+    assert volumes[1].geometry.interpolation == "linear"
+
+
+@pytest.mark.parametrize("geometry", [Geometry(6), Geometry(5, "coronal"), Geometry(5, spacing=1.0)])
+def test_another_geometry_rebuilds_all(
+    tmp_path: Path, requests: list[Request], converted: list[str], geometry: Geometry
+) -> None:
+    SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    converted.clear()
+    SliceStore(tmp_path / "store", geometry).convert(requests)
+    assert len(converted) == 4
+
+
+def test_changed_content_rebuilds_that_file_alone(
+    tmp_path: Path, requests: list[Request], converted: list[str]
+) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    first = store.convert(requests)
+    converted.clear()
+    save(requests[2].path, hounsfield(7))
+    second = store.convert(requests)
+    assert converted == ["ct1.nii.gz"] and second[0] == first[0]
+    clean = SliceStore(tmp_path / "clean", Geometry(5)).convert(requests)
+    assert contents(tmp_path / "store") == contents(tmp_path / "clean")  # the old array is gone
+    assert np.array_equal(SliceReader().image(second[2], 3), SliceReader().image(clean[2], 3))
+
+
+def test_changed_times_alone_rebuild_nothing(
+    tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    first = store.convert(requests)
+    converted.clear()
+    os.utime(requests[0].path, (1, 1))
+    assert store.convert(requests) == first and not converted
+    monkeypatch.setattr(store_module, "content_hash", None)
+    assert store.convert(requests) == first  # the new time is on record
+
+
+@pytest.mark.parametrize("kind", ["zmhd", "dicom"])
+def test_every_part_of_a_volume_is_watched(tmp_path: Path, converted: list[str], kind: str) -> None:
+    path = tmp_path / ("series" if kind == "dicom" else "a.mhd")
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    if kind == "dicom":
+        write_dicom(path, hounsfield())
+        part = path / "003.dcm"
+    else:
+        write_mhd(path, hounsfield(), compression=True)
+        part = tmp_path / "a.zraw"
+    store.convert([image(path)])
+    os.utime(part, (1, 1))
+    store.convert([image(path)])
+    assert len(converted) == 1
+    if kind == "dicom":
+        (path / "007.dcm").unlink()
+    else:
+        write_mhd(path, hounsfield(3), compression=True)
+    (volume,) = store.convert([image(path)])
+    assert len(converted) == 2 and volume.depth == (7 if kind == "dicom" else 8)
+
+
+DAMAGES: dict[str, Callable[[Path, Path], None]] = {
+    "array without record": lambda array, record: record.unlink(),
+    "record without array": lambda array, record: array.unlink(),
+    "array cut short": lambda array, record: os.truncate(array, 200),
+    "record cut short": lambda array, record: os.truncate(record, 200),
+    "record of something else": lambda array, record: record.write_text("[1, 2]") and None,
+    "record of an earlier format": lambda array, record: (
+        record.write_text(record.read_text().replace(f'"format": {FORMAT}', '"format": 0')) and None
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_whole_is_converted_again(
+    tmp_path: Path, requests: list[Request], converted: list[str], damage: str
+) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    first = store.convert(requests)
+    whole = contents(tmp_path / "store")
+    converted.clear()
+    array = first[1].array
+    DAMAGES[damage](array, next((tmp_path / "store").glob("heart0-*.json")))
+    assert store.convert(requests) == first
+    assert converted == ["heart0.nii.gz"] and contents(tmp_path / "store") == whole
+
+
+def test_bad_files_are_named_and_counted_and_the_rest_stays(
+    tmp_path: Path, requests: list[Request], converted: list[str]
+) -> None:
+    for name in ("ct1", "heart1"):
+        path = tmp_path / "set" / f"{name}.nii.gz"
+        path.write_bytes(path.read_bytes()[:-30])
+    store = SliceStore(tmp_path / "store", Geometry(5), workers=1)
+    with pytest.raises(UserError) as caught:
+        store.convert(requests)
+    message = str(caught.value)
+    assert "set/ct1.nii.gz: cannot be read" in message and message.endswith("(1 more bad file)")
+    assert "\n" not in message
+    assert sorted(file.name[:6] for file in (tmp_path / "store").glob("*.npy")) == ["ct0-im", "heart0"]
+    converted.clear()
+    store.convert(requests[:2])
+    assert not converted
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, requests: list[Request]) -> None:
+    store = SliceStore(tmp_path / "store", Geometry(5))
+    store.convert(requests)
+    requests[0].path.unlink()
+    with pytest.raises(UserError, match=r"ct0\.nii\.gz: no such file"):
+        store.convert(requests)
+
+
+def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    assert SliceStore(tmp_path / "store", Geometry(5)).convert([]) == []
+    assert not (tmp_path / "store").exists()
+
+
+def image_of(path: Path, geometry: Geometry, intensity: Intensity | None = None):  # type: ignore[no-untyped-def]
+    request = image(path) if intensity is None else image(path, intensity)
+    assert request.intensity is not None
+    return image_slices(read_source(request, geometry), geometry, request.intensity, path)
+
+
+def label_of(path: Path, geometry: Geometry):  # type: ignore[no-untyped-def]
+    return label_slices(read_source(label(path), geometry), geometry, path)
+
+
+def test_a_window_becomes_the_sixteen_bits(tmp_path: Path) -> None:
+    array = np.array([-2000, -200, 200, 600, 3000, -199], np.int16).reshape(6, 1, 1)
+    slices = image_of(save(tmp_path / "a.nii", array), Geometry(6), Intensity())
+    assert slices.array.shape == (1, 6, 6) and slices.array.dtype == np.uint16
+    assert slices.array[0, 0].tolist() == [0, 0, 32768, 65535, 65535, 82]  # 1 / 800 * 65535 = 81.9
+    assert (slices.lower, slices.upper, slices.is_hu) == (-200, 600, True)
+
+
+def test_shrinking_averages_after_windowing(tmp_path: Path) -> None:
+    array = np.array([[-1020, 1000], [0, 1000]], np.int16).reshape(2, 2, 1)
+    slices = image_of(save(tmp_path / "a.nii", array), Geometry(1), Intensity("window", -1000, 1000))
+    assert slices.array[0, 0, 0] == round(65535 * (0 + 1 + 0.5 + 1) / 4)
+
+
+def test_percentiles_are_of_the_own_voxels(tmp_path: Path) -> None:
+    array = np.arange(101, dtype=np.int16).reshape(101, 1, 1) * 10
+    slices = image_of(save(tmp_path / "a.nii", array), Geometry(1), Intensity("percentile", 5, 90))
+    assert (slices.lower, slices.upper, slices.is_hu) == (50, 900, False)
+
+
+def test_eight_bits_keep_their_own_range_under_a_window(tmp_path: Path) -> None:
+    slices = image_of(save(tmp_path / "a.nii", np.array([[[0]], [[51]]], np.uint8)), Geometry(2))
+    assert (slices.lower, slices.upper, slices.is_hu) == (0, 255, False)
+    assert slices.array[0, 0].tolist() == [0, 13107]
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "mhd", "mha", "zmhd", "dicom"])
+def test_every_kind_of_volume_is_read(tmp_path: Path, kind: str) -> None:
+    array = hounsfield()
+    path = tmp_path / ("series" if kind == "dicom" else f"a.{kind.removeprefix('z')}")
+    if kind == "dicom":
+        write_dicom(path, array)
+    elif kind == "nii.gz":
+        save(path, array)
+    else:
+        write_mhd(path, array, compression=kind == "zmhd")
+    slices = image_of(path, Geometry(5, "sagittal"))
+    expected = image_of(save(tmp_path / "expected.nii", array), Geometry(5, "sagittal"))
+    assert np.array_equal(slices.array, expected.array)
+
+
+def test_oblique_volumes_take_the_nearest_axes(tmp_path: Path) -> None:
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    array = hounsfield()
+    nib.save(nib.Nifti1Image(array, turn @ np.diag([-0.5, -0.75, 2, 1])), tmp_path / "oblique.nii")
+    source = read_source(image(tmp_path / "oblique.nii"), Geometry(8))
+    assert np.array_equal(source.array, array.transpose(1, 0, 2))
+    assert source.spacing == pytest.approx((0.75, 0.5, 2.0))
+
+
+def test_pictures_are_single_slices_brought_upright(tmp_path: Path) -> None:
+    gray = np.array([[0, 51], [102, 255]], np.uint8)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    request = Request(tmp_path / "a.png", "image", Intensity(), "rot90")
+    source = read_source(request, Geometry(2))
+    slices = image_slices(source, Geometry(2), Intensity(), request.path)
+    assert source.shape == (2, 2, 1)
+    assert slices.array[0].tolist() == [[51 * 257, 255 * 257], [0, 102 * 257]]
+    assert (slices.lower, slices.upper, slices.is_hu) == (0, 255, False)
+
+
+def test_labels_of_palette_pictures_are_their_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 2], [1, 2]], np.uint8))
+    picture.putpalette([0, 0, 0, 200, 30, 30, 30, 200, 30] + [0] * 759)
+    picture.save(tmp_path / "a.png")
+    slices = label_of(tmp_path / "a.png", Geometry(2))
+    assert slices.array[0].tolist() == [[0, 2], [1, 2]] and slices.values == (0, 1, 2)
+
+
+def test_labels_become_codes_with_counts(tmp_path: Path) -> None:
+    path = save(tmp_path / "heart.nii.gz", labels())
+    slices = label_of(path, Geometry(5))
+    assert slices.values == (0, 420, 600) and slices.array.dtype == np.uint8
+    # Columns from 12: centres 1.2, 3.6, 6, 8.4, 10.8; rows from 10: 1, 3, 5, 7, 9.
+    true = labels().transpose(1, 0, 2)[[1, 3, 5, 7, 9]][:, [1, 3, 6, 8, 10]]
+    assert np.array_equal(np.take(slices.values, slices.array), true.transpose(2, 0, 1))
+    assert slices.counts.shape == (8, 3)
+    assert np.array_equal(slices.counts[:, 2], (true == 600).sum((0, 1)))
+
+
+def test_the_background_has_a_code_where_the_file_has_none(tmp_path: Path) -> None:
+    slices = label_of(save(tmp_path / "full.nii", np.full((4, 4, 1), 7, np.int16)), Geometry(2, spacing=4.0))
+    assert slices.values == (0, 7) and slices.array[0].max() == 1
+    assert slices.counts.sum() == 4
+
+
+def test_whole_numbers_in_floats_are_labels(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", labels().astype(np.float32))
+    assert label_of(path, Geometry(5)).values == (0, 420, 600)
+
+
+def test_255_structures_fit_and_more_do_not(tmp_path: Path) -> None:
+    array = np.arange(256, dtype=np.int32).reshape(16, 16, 1) * 3
+    slices = label_of(save(tmp_path / "a.nii", array), Geometry(16))
+    assert slices.values == tuple(range(0, 768, 3)) and slices.array.max() == 255
+    array[0, 0] = 1
+    array[5, 5] = 2
+    with pytest.raises(UserError, match=r"b\.nii: holds more than 255"):
+        label_of(save(tmp_path / "b.nii", array), Geometry(16))
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0])
+def test_what_is_no_label_is_refused(tmp_path: Path, value: float) -> None:
+    array = labels().astype(np.float32)
+    array[1, 2, 3] = value
+    with pytest.raises(UserError, match=rf"bad\.nii: value {value:g} is no label"):
+        label_of(save(tmp_path / "bad.nii", array), Geometry(5))
+
+
+@pytest.mark.parametrize(
+    ("array", "geometry", "intensity", "says"),
+    [
+        (np.full((4, 4, 2), 7), Geometry(2), Intensity(), "same value"),
+        (np.arange(16).reshape(4, 4, 1), Geometry(2, "coronal"), Intensity(), "one slice.*axis axial"),
+        ((np.arange(32) > 30).reshape(4, 4, 2), Geometry(2), Intensity("percentile", 1, 90), "both 0"),
+    ],
+)
+def test_unfit_images_are_named(
+    tmp_path: Path, array: np.ndarray, geometry: Geometry, intensity: Intensity, says: str
+) -> None:
+    path = save(tmp_path / "bad.nii.gz", array.astype(np.int16))
+    with pytest.raises(UserError, match=rf"bad\.nii\.gz: .*{says}"):
+        image_of(path, geometry, intensity)
+
+
+def test_one_slice_is_served_axially(tmp_path: Path) -> None:
+    assert image_of(save(tmp_path / "a.nii", hounsfield()[:, :, :1]), Geometry(4)).array.shape == (1, 4, 4)
+
+
+def without_voxel_size(path: Path) -> Path:
+    """A NIfTI whose header has neither transform nor voxel size."""
+    save(path, hounsfield())
+    content = bytearray(path.read_bytes())
+    content[80:92] = bytes(12)  # pixdim[1..3]
+    content[252:256] = bytes(4)  # qform_code, sform_code
+    path.write_bytes(bytes(content))
+    return path
+
+
+def test_missing_spacing_matters_only_where_mm_are_asked_for(tmp_path: Path) -> None:
+    path = without_voxel_size(tmp_path / "a.nii")
+    assert read_source(image(path), Geometry(4)).spacing == (1, 1, 1)
+    with pytest.raises(UserError, match=r"a\.nii: has no voxel size.*leave spacing out"):
+        read_source(image(path), Geometry(4, spacing=1.0))
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: has no voxel size"):
+        read_source(image(tmp_path / "a.png"), Geometry(4, spacing=1.0))
+
+
+def test_other_files_and_turned_volumes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"a\.txt: unknown file type"):
+        read_source(label(tmp_path / "a.txt"), Geometry(4))
+    path = save(tmp_path / "a.nii", labels())
+    with pytest.raises(UserError, match=r"a\.nii: orientation rot90 is for pictures"):
+        read_source(Request(path, "label", orientation="rot90"), Geometry(4))
+
+
+def job(path: str = "/data/a.nii.gz", **changes: object) -> Job:
+    request = Request(Path(path), "image", Intensity())
+    return Job(replace(request, **changes), Geometry(8))  # type: ignore[arg-type]
+
+
+def test_names_tell_the_file_and_differ_with_the_settings() -> None:
+    names = [
+        job().name,
+        job("/other/a.nii.gz").name,
+        job(intensity=Intensity(upper=500)).name,
+        job(intensity=Intensity("percentile", 1, 99)).name,
+        job(orientation="rot90").name,
+        job(kind="label").name,
+        *(Job(job().request, geometry).name for geometry in (Geometry(9), Geometry(8, "sagittal"))),
+        *(Job(job().request, Geometry(8, spacing=spacing)).name for spacing in (1.0, 1.5)),
+        *(Job(job().request, Geometry(8, fit=fit)).name for fit in ("pad", "crop")),
+    ]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith(("a-image-", "a-label-")) for name in names)
+
+
+def test_labels_do_not_mind_intensity_and_interpolation() -> None:
+    request = Request(Path("/data/a.nii.gz"), "label", Intensity())
+    bare = Job(Request(Path("/data/a.nii.gz"), "label"), Geometry(8, interpolation="linear"))
+    assert Job(request, Geometry(8)).name == bare.name
+
+
+def test_names_are_safe_and_of_bounded_length() -> None:
+    name = job("/data/" + "ä b/"[:3] * 40 + ".nii.gz").name
+    assert len(name) < 100 and name.isascii() and " " not in name
+
+
+def test_stamps_of_what_is_not_there_are_empty(tmp_path: Path) -> None:
+    assert stamps(tmp_path / "missing.nii") == []
+    assert stamps(tmp_path / "missing.mhd") == []
+
+
+def test_the_hash_is_of_content_and_parts(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"one")
+    first = content_hash(tmp_path / "a.nii")
+    (tmp_path / "a.nii").write_bytes(b"two")
+    assert content_hash(tmp_path / "a.nii") != first
+    series = tmp_path / "series"
+    series.mkdir()
+    for name, content in (("1.dcm", b"ab"), ("2.dcm", b"c")):
+        (series / name).write_bytes(content)
+    before = content_hash(series)
+    (series / "1.dcm").write_bytes(b"a")
+    (series / "2.dcm").write_bytes(b"bc")
+    assert content_hash(series) != before
+
+
+def test_how_planes_become_square_counts_only_without_a_spacing() -> None:
+    mm = [Job(job().request, Geometry(8, spacing=1.0, fit=fit)).name for fit in ("pad", "stretch")]
+    assert mm[0] == mm[1]  # where a spacing is given it decides
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = save(tmp_path / "a.nii", hounsfield())
+    with pytest.raises(UserError, match=r"file/store: cannot be made \(Not a directory\).*--store_dir"):
+        SliceStore(tmp_path / "file" / "store", Geometry(5)).convert([image(path)])
+
+
+def test_a_read_only_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=r"cannot be written; choose another --store_dir"):
+        usable_folder(tmp_path)
+
+
+def test_the_second_waits_for_the_first_and_leftovers_go(tmp_path: Path) -> None:
+    order: list[str] = []
+    (tmp_path / ".123.a.npy").write_bytes(b"half")
+
+    def second() -> None:
+        with converting_alone(tmp_path):
+            order.append("second")
+
+    with converting_alone(tmp_path):
+        assert not (tmp_path / ".123.a.npy").exists()
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / ".123.a.npy").write_bytes(b"half")  # perhaps another process is writing it
+    with converting_alone(tmp_path):
+        assert sorted(file.name for file in tmp_path.iterdir()) == [".123.a.npy", LOCK]
+
+
+def test_results_keep_the_order_and_threads_work_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=5)
+
+    def met(number: int) -> int:
+        meeting.wait()
+        return number * number
+
+    assert in_parallel(range(6), met, 3, "working") == [0, 1, 4, 9, 16, 25]
+    assert in_parallel([], met, 3, "working") == []
+
+
+def refuse(number: int) -> int:
+    if number % 2:
+        raise UserError(f"file{number}: bad")
+    return number
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([0, 1, 2], "file1: bad"),
+        ([0, 1, 2, 3, 5], r"file1: bad \(2 more bad files\)"),
+        ([1, 3, 5, 7, 9, 11, 13], r"file1: bad \(at least 4 more bad files\)"),
+    ],
+)
+def test_bad_files_are_counted_up_to_five(items: list[int], says: str) -> None:
+    with pytest.raises(UserError, match=f"^{says}$"):
+        in_parallel(items, refuse, 1, "working")
+
+
+def test_other_errors_stop_the_rest_and_come_through() -> None:
+    started: list[int] = []
+
+    def fail(number: int) -> None:
+        started.append(number)
+        if number == 0:
+            raise KeyError(number)
+        sleep(0.05)  # on a busy machine the waiting thread needs time to hear of the first
+
+    with pytest.raises(KeyError):
+        in_parallel(range(200), fail, 1, "working")
+    assert len(started) < 200
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "mhd", "mha", "dicom"])
+def test_headers_tell_the_size_of_the_arrays(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("series" if kind == "dicom" else f"a.{kind}")
+    if kind == "nii.gz":
+        save(path, hounsfield())
+    elif kind == "dicom":
+        write_dicom(path, hounsfield())
+    else:
+        write_mhd(path, hounsfield())
+    sizes = [array_bytes(Job(image(path), Geometry(16, axis))) for axis in ("axial", "coronal", "sagittal")]
+    assert sizes == [8 * 512, 10 * 512, 12 * 512]
+
+
+def test_labels_take_half_and_what_cannot_be_read_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "heart.nii", labels())
+    assert array_bytes(Job(label(path), Geometry(16))) == 8 * 256
+    assert array_bytes(Job(Request(tmp_path / "a.png", "label"), Geometry(16))) == 256
+    path.write_bytes(b"broken")
+    assert array_bytes(Job(label(path), Geometry(16))) == 0
+    assert array_bytes(Job(label(tmp_path / "missing.nii"), Geometry(16))) == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.nii.gz", hounsfield())
+    usage = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    store = tmp_path / "store"
+    needed = f"{store}: converting 1 file needs 33 MB but 20 MB are free"  # 8 x 1024 x 1024 x 2, and 16 kept
+    with pytest.raises(UserError, match=needed):
+        SliceStore(store, Geometry(1024)).convert([image(path)])
+    assert not list(store.glob("*.npy"))
+    SliceStore(store, Geometry(8)).convert([image(path)])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> list[StoredVolume]:
+    requests = [image(save(tmp_path / f"ct{seed}.nii", hounsfield(seed))) for seed in range(3)]
+    requests.append(label(save(tmp_path / "heart.nii", labels())))
+    return SliceStore(tmp_path / "store", Geometry(7), workers=1).convert(requests)
+
+
+def test_slices_are_those_of_the_array(stored: list[StoredVolume]) -> None:
+    reader = SliceReader()
+    for volume in stored[:3]:
+        array = np.load(volume.array, mmap_mode="r")
+        assert array.shape == (8, 7, 7) and array.flags.c_contiguous
+        for index in (5, 0, 7):
+            slice_ = reader.image(volume, index)
+            assert slice_.dtype == np.float32 and slice_ == pytest.approx(array[index] / 65535, abs=1e-7)
+    codes = np.load(stored[3].array)
+    assert codes.dtype == np.uint8 and np.array_equal(reader.label(stored[3], 3), codes[3])
+
+
+def test_black_and_white_are_exactly_0_and_1(tmp_path: Path) -> None:
+    array = np.array([[-1020, 5000]], np.int16).reshape(2, 1, 1)
+    (volume,) = SliceStore(tmp_path, Geometry(2)).convert([image(save(tmp_path / "a.nii", array))])
+    assert SliceReader().image(volume, 0).tolist() == [[0, 1], [0, 1]]
+
+
+def test_slices_are_read_into_what_is_given(stored: list[StoredVolume]) -> None:
+    reader, batch = SliceReader(), np.zeros((2, 1, 7, 7), np.float32)
+    result = reader.image(stored[1], 4, out=batch[1, 0])
+    assert result.base is not None and batch[1, 0].any() and not batch[0].any()
+    codes = np.zeros((2, 7, 7), np.uint8)
+    reader.label(stored[3], 3, out=codes[1])
+    assert codes[1].max() == 2 and not codes[0].any()
+
+
+def test_a_result_is_not_touched_by_the_next_read(stored: list[StoredVolume]) -> None:
+    reader = SliceReader()
+    first = reader.image(stored[0], 0)
+    before = first.copy()
+    reader.image(stored[0], 7)
+    assert np.array_equal(first, before)
+
+
+@pytest.mark.parametrize("index", [-1, 8])
+def test_slices_beyond_the_ends_are_errors(stored: list[StoredVolume], index: int) -> None:
+    with pytest.raises(IndexError, match=f"slice {index} of 8"):
+        SliceReader().image(stored[0], index)
+
+
+def test_few_files_stay_open(stored: list[StoredVolume], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_OPEN", 2)
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, flags: (opened.append(Path(path).name[:3]), real(path, flags))[1]
+    )
+    reader = SliceReader()
+    for volume in (0, 0, 1, 0, 2, 0, 1):
+        reader.image(stored[volume], 0)
+    assert opened == ["ct0", "ct1", "ct2", "ct1"]  # the least recently used is closed first
+    assert len(reader._open) == 2
+
+
+def test_readers_travel_to_workers_and_work_after_a_fork(stored: list[StoredVolume]) -> None:
+    reader = SliceReader()
+    expected = reader.image(stored[0], 2)
+    assert np.array_equal(pickle.loads(pickle.dumps(reader)).image(stored[0], 2), expected)
+    child = os.fork()
+    if not child:
+        os._exit(0 if np.array_equal(reader.image(stored[0], 2), expected) else 1)
+    assert np.array_equal(reader.image(stored[0], 2), expected)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_missing_and_short_arrays_are_named(stored: list[StoredVolume]) -> None:
+    os.truncate(stored[0].array, 500)
+    with pytest.raises(UserError, match=r"ct0-image-.*\.npy: cut short"):
+        SliceReader().image(stored[0], 7)
+    stored[1].array.unlink()
+    with pytest.raises(UserError, match=r"ct1-image-.*\.npy: cannot be read"):
+        SliceReader().image(stored[1], 0)
+
+
+def converted_volume(tmp_path: Path, geometry: Geometry) -> tuple[StoredVolume, StoredVolume]:
+    requests = [
+        image(save(tmp_path / "ct.nii", hounsfield())),
+        label(save(tmp_path / "heart.nii", labels())),
+    ]
+    stored = SliceStore(tmp_path / "store", geometry, workers=1).convert(requests)
+    return stored[0], stored[1]
+
+
+def images(volume: StoredVolume) -> np.ndarray:
+    return np.stack([SliceReader().image(volume, index) for index in range(volume.depth)])
+
+
+def codes(volume: StoredVolume) -> np.ndarray:
+    return np.stack([SliceReader().label(volume, index) for index in range(volume.depth)])
+
+
+@pytest.mark.parametrize("spacing", [None, 0.25])
+@pytest.mark.parametrize("axis", AXES)
+def test_enlarged_slices_give_the_source_back(tmp_path: Path, axis: str, spacing: float | None) -> None:
+    """64 pixels are more than any side has, at 0.25 mm too (2 mm x 8 slices is the longest, 16 mm)."""
+    ct, heart = converted_volume(tmp_path, Geometry(64, axis, spacing))
+    assert ct.shape == (10, 12, 8) and ct.spacing == (0.75, 0.5, 2.0)
+    assert ct.depth == {"axial": 8, "coronal": 10, "sagittal": 12}[axis]
+    back = heart.to_source(codes(heart), nearest=True)
+    assert back.dtype == np.uint8
+    assert np.array_equal(np.take(heart.values, back), labels().transpose(1, 0, 2))
+    hu = ct.to_source(images(ct)) * (ct.upper - ct.lower) + ct.lower
+    inner = (slice(1, -1),) * 3  # beyond the outermost voxels' centres there is nothing to interpolate
+    true = hounsfield().transpose(1, 0, 2)
+    # Noise is smoothed on the way (there linearly, back by a triangle); the ramps' slopes are kept.
+    assert np.abs(hu - true)[inner].max() < 45 and abs((hu - true)[inner].mean()) < 2
+    for axis_of_array, slope in enumerate((-15, 40, 70)):
+        assert np.diff(hu, axis=axis_of_array)[inner].mean() == pytest.approx(slope, abs=2)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_the_same_size_is_exact_to_the_last_bit_of_sixteen(tmp_path: Path, axis: str) -> None:
+    array = hounsfield(extent=(8, 8, 8))
+    path = save(tmp_path / "cube.nii", array)
+    (volume,) = SliceStore(tmp_path / "store", Geometry(8, axis), workers=1).convert([image(path)])
+    hu = volume.to_source(images(volume)) * 2000 - 1000
+    assert np.abs(hu - array.transpose(1, 0, 2)).max() < 0.02  # 2000 HU / 65535 / 2
+
+
+@pytest.mark.parametrize(
+    ("axis", "first", "last"),
+    [
+        # 10 rows of 0.75 mm are 15 pixels of 0.5 mm; 6..9 are kept, where the centres of rows 4..6 lie.
+        ("axial", (4, 4, 0), (6, 7, 7)),
+        # 8 slices of 2 mm are 32 pixels; 14..17, counted from the head, hold the centre of slice 4 alone.
+        ("coronal", (0, 4, 4), (9, 7, 4)),
+        ("sagittal", (4, 0, 4), (6, 11, 4)),
+    ],
+)
+def test_what_was_cropped_away_comes_back_as_the_fill(
+    tmp_path: Path, axis: str, first: tuple[int, ...], last: tuple[int, ...]
+) -> None:
+    ct, heart = converted_volume(tmp_path, Geometry(4, axis, spacing=0.5))
+    kept = heart.to_source(np.ones((heart.depth, 4, 4), np.int16), nearest=True, fill=-7)
+    box = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
+    assert kept.shape == (10, 12, 8) and kept.dtype == np.int16
+    assert (kept[box] == 1).all() and (kept == 1).sum() == kept[box].size and (kept == -7).any()
+    assert ct.to_source(np.ones((ct.depth, 4, 4)), fill=0.5).min() == 0.5
+
+
+def test_a_stack_of_another_shape_is_an_error(tmp_path: Path) -> None:
+    ct, _ = converted_volume(tmp_path, Geometry(4))
+    with pytest.raises(ValueError, match=r"\(7, 4, 4\) where \(8, 4, 4\)"):
+        ct.to_source(np.zeros((7, 4, 4)))
+
+
+def test_what_is_known_of_a_volume_is_small_and_travels(tmp_path: Path) -> None:
+    ct, heart = converted_volume(tmp_path, Geometry(4))
+    for volume in (ct, heart):
+        packed = pickle.dumps(volume)
+        assert len(packed) < 3000
+        copy = pickle.loads(packed)
+        assert copy == volume and np.array_equal(copy.counts, volume.counts)
+
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Callable[..., StoredPair]:
+    """Converts an image and a label file and joins them."""
+
+    def joined(image: Path, label: Path, label_set: LabelSet | None = None) -> StoredPair:
+        store = SliceStore(tmp_path / "store", Geometry(16))
+        requests = [Request(image, "image", Intensity()), Request(label, "label")]
+        return stored_pair(Sample(image, label, "p"), *store.convert(requests), label_set or LabelSet())
+
+    return joined
+
+
+@pytest.fixture
+def first(hearts: Path) -> tuple[Path, Path]:
+    """Image and label of patient p0, counts of whose slices the tests know."""
+    return hearts / "images" / "p0.nii.gz", hearts / "labels" / "p0.nii.gz"
+
+
+def test_classes_of_codes(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+    table = pair(*first, LabelSet("PA,LV")).table
+    assert table is not None and table.tolist() == [0, 1, 0, 0, 0, 0, 0, 2]
+
+
+def test_filters(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+    pairs = [pair(*first), pair(*first)]
+    # 12 pixels in slice 0 (LV and RV, 2 x 3 each), 42 in slices 1..3, none in slice 4.
+    assert selected_slices(pairs, 0, 1, ()).tolist() == [[n, z] for n in range(2) for z in range(5)]
+    assert selected_slices(pairs, 1, 1, ())[:, 1].tolist() == [0, 1, 2, 3] * 2
+    assert selected_slices(pairs, 12, 1, ())[:, 1].tolist() == [0, 1, 2, 3] * 2
+    assert selected_slices(pairs, 13, 1, ())[:, 1].tolist() == [1, 2, 3] * 2
+    assert selected_slices(pairs, 1, 2, ())[:, 1].tolist() == [0, 2] * 2
+    only = [pair(*first, LabelSet("PA"))]
+    assert selected_slices(only, 1, 1, ())[:, 1].tolist() == [1, 2, 3]
+
+
+def test_nothing_left_says_why(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+    with pytest.raises(
+        UserError, match=r"no slices left of 5 \(p\): 2 after every=4, none .* min_pixels=13 .* LV, RV"
+    ):
+        selected_slices([pair(*first)], 13, 4, ("LV", "RV"))
+    with pytest.raises(UserError, match="at least 1"):
+        selected_slices([pair(*first)], 1, 0, ())
+
+
+def test_other_shape_or_place(
+    first: tuple[Path, Path], pair: Callable[..., StoredPair], save_volume: Save, heart_label: Callable
+) -> None:
+    image, label = first
+    array = heart_label(0)
+    affine = np.diag([-1.5, -1.5, 4.0, 1.0])
+    save_volume(label, array[:, :-1])
+    with pytest.raises(UserError, match=r"labels/p0.*15 x 16 x 5 .*images/p0.*16 x 16 x 5"):
+        pair(image, label)
+    for row, shift in ((0, 0.01), (3, 0.5)):
+        wrong = affine.copy()
+        wrong[2, row] += shift
+        save_volume(label, array, wrong)
+        with pytest.raises(UserError, match=rf"labels/p0.*affine differs from .*images/p0.*{shift:g} mm"):
+            pair(image, label)
+    save_volume(label, array, affine + 1e-5)
+    pair(image, label)
+
+
+def test_the_order_of_the_axes_may_differ(
+    first: tuple[Path, Path], pair: Callable[..., StoredPair], save_volume: Save, heart_label: Callable
+) -> None:
+    image, label = first
+    # The same voxels at the same places, stored as (Z from above, Y, X) instead of (X, Y, Z).
+    turned = heart_label(0).transpose(2, 1, 0)[::-1]
+    affine = np.array([[0, 0, -1.5, 0], [0, -1.5, 0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
+    joined = pair(image, save_volume(label, turned, affine))
+    assert np.allclose(display_affine(joined.label), display_affine(joined.image))
+    assert display_affine(joined.image).tolist()[0] == [0, -1.5, 0, 0]  # columns run to the left

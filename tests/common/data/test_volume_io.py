@@ -1,0 +1,265 @@
+"""Volume files as they lie on disk; what broken ones give is in test_bad_input."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import zlib
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.data import volume_io as volume_files
+from common.data.volume_io import (
+    Volume,
+    gunzip,
+    itk_geometry,
+    meta_data_files,
+    meta_header,
+    open_volume,
+    read_volume_file,
+    source_parts,
+    volume_depth,
+    volume_shape,
+    write_nifti,
+)
+from common.errors import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 50, 700_000, np.uint8).tobytes()
+
+
+def unpacked(path: Path, packed: bytes) -> bytes:
+    path.write_bytes(packed)
+    return b"".join(gunzip(path))
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, 2**18])
+def test_members_are_read_as_one_and_padding_is_left_out(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_files, "GZIP_CHUNK", chunk)
+    parts = [CONTENT[:5000], b"", CONTENT[5000:9000]]
+    members = b"".join(gzip.compress(part) for part in parts)
+    assert unpacked(tmp_path / "a.gz", members + bytes(40)) == CONTENT[:9000]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda packed: packed[:-9], "ended before"),
+        (lambda packed: packed[: len(packed) // 2], "ended before"),
+        (lambda packed: b"", "ended before"),
+        (lambda packed: packed[:-8] + bytes(4) + packed[-4:], "incorrect data check"),
+        (lambda packed: packed[:-4] + bytes(4), "incorrect length check"),
+        (lambda packed: packed + b"rubbish behind it", "incorrect header"),
+        (lambda packed: b"PK" + packed, "incorrect header"),
+    ],
+)
+def test_damage_is_noticed(tmp_path: Path, damage, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises((ValueError, zlib.error), match=says):
+        unpacked(tmp_path / "a.gz", damage(gzip.compress(CONTENT)))
+
+
+def volume(dtype: type = np.int16) -> np.ndarray:
+    return np.arange(20 * 16 * 6).reshape(20, 16, 6).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_compressed_volume_is_decompressed_once(
+    tmp_path: Path, kind: type[nib.Nifti1Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nib.save(kind(volume(), np.diag([0.7, 0.7, 2.5, 1])), tmp_path / "a.nii.gz")
+    reads: list[int] = []
+    real = gzip.GzipFile.read
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda self, size=-1: (reads.append(size), real(self, size))[1]
+    )
+    content = read_volume_file(tmp_path / "a.nii.gz")
+    assert np.array_equal(content.array, volume()) and content.array.dtype == np.int16
+    assert all(0 < size <= 1024 for size in reads)  # nibabel reads headers alone
+
+
+def test_scaling_byte_order_and_extensions_survive(tmp_path: Path) -> None:
+    header = nib.Nifti1Header(endianness=">")
+    image = nib.Nifti1Image(volume(), np.eye(4), header)
+    image.header.set_slope_inter(2, -1024)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"made" * 100))
+    nib.save(image, tmp_path / "a.nii.gz")
+    content = read_volume_file(tmp_path / "a.nii.gz")
+    assert np.array_equal(content.array, volume() * 2.0 - 1024)
+
+
+@pytest.mark.parametrize("chunk", [7, 400, 2**18])
+def test_voxels_are_found_between_what_is_before_and_behind_them(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_files, "GZIP_CHUNK", chunk)
+    nib.save(nib.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
+    whole = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole + b"more" * 5000))
+    assert np.array_equal(read_volume_file(tmp_path / "a.nii.gz").array, volume())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole[:-1]))
+    with pytest.raises(UserError, match=r"a\.nii\.gz: .* take 3840 bytes but there are 3839"):
+        read_volume_file(tmp_path / "a.nii.gz")
+
+
+def test_a_missing_voxel_size_is_known(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(volume(), np.eye(4)), tmp_path / "a.nii")
+    assert read_volume_file(tmp_path / "a.nii").has_spacing
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[80:92] = bytes(12)  # pixdim[1..3]; the transform still tells it
+    (tmp_path / "a.nii").write_bytes(bytes(content))
+    assert read_volume_file(tmp_path / "a.nii").has_spacing
+    content[252:256] = bytes(4)  # qform_code, sform_code
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    assert not read_volume_file(tmp_path / "a.nii.gz").has_spacing
+
+
+def write_mhd(path: Path) -> str:
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(volume().T)), str(path))
+    return path.read_text()
+
+
+def test_the_voxel_size_of_meta_images(tmp_path: Path) -> None:
+    text = write_mhd(tmp_path / "a.mhd")
+    assert read_volume_file(tmp_path / "a.mhd").has_spacing
+    (tmp_path / "a.mhd").write_text(text.replace("ElementSpacing = 1 1 1\n", ""))
+    assert not read_volume_file(tmp_path / "a.mhd").has_spacing
+    (tmp_path / "a.mhd").write_text(text.replace("ElementSpacing = 1 1 1", "ElementSpacing = 1 0 1"))
+    with pytest.raises(UserError, match=r"a\.mhd: its header gives a voxel size of 0 mm"):
+        read_volume_file(tmp_path / "a.mhd")
+
+
+def test_headers_alone_tell_shape_and_axes(tmp_path: Path) -> None:
+    image = itk.image_from_array(np.ascontiguousarray(volume().T))
+    image.SetSpacing([0.5, 0.75, 2])
+    image.SetOrigin([3, 4, 5])
+    # File axes run to the head, the left and the back (LPS: z, x, y).
+    image.SetDirection(itk.matrix_from_array(np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])))
+    itk.imwrite(image, str(tmp_path / "a.mha"))
+    shape, affine = itk_geometry(tmp_path / "a.mha")
+    content = read_volume_file(tmp_path / "a.mha")
+    assert shape == (20, 16, 6) and np.allclose(affine, content.affine)
+    assert volume_shape(tmp_path / "a.mha") == Volume.from_file(tmp_path / "a.mha").array.shape == (6, 16, 20)
+
+
+def test_the_parts_of_a_volume(tmp_path: Path) -> None:
+    write_mhd(tmp_path / "a.mhd")
+    assert source_parts(tmp_path / "a.mhd") == [tmp_path / "a.mhd", tmp_path / "a.raw"]
+    (tmp_path / "a.raw").unlink()
+    assert source_parts(tmp_path / "a.mhd") == [tmp_path / "a.mhd"]
+    (tmp_path / "series").mkdir()
+    for name in ("2.dcm", "1.dcm", ".hidden"):
+        (tmp_path / "series" / name).touch()
+    assert [file.name for file in source_parts(tmp_path / "series")] == ["1.dcm", "2.dcm"]
+    assert source_parts(tmp_path / "a.nii") == [tmp_path / "a.nii"]
+
+
+# World mm (RAS) of the one marked voxel, and the extents along x, y, z.
+EXTENT, SPACING, MARK = (4, 5, 3), (0.5, 0.75, 2.0), (1, 3, 2)
+
+
+def save(path: Path, axes: tuple[int, ...], signs: tuple[int, ...]) -> np.ndarray:
+    """A volume whose file axis k runs along world axis ``axes[k]`` with direction ``signs[k]``."""
+    array = np.zeros(EXTENT, np.int16)
+    array[MARK] = 500
+    array[0, 0, 0] = -900
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[axis, column] = sign * SPACING[axis]
+        affine[axis, 3] = 0 if sign > 0 else (EXTENT[axis] - 1) * SPACING[axis]
+    stored = array.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
+    nib.save(nib.Nifti1Image(stored, affine), path)
+    return stored
+
+
+@pytest.mark.parametrize("axes", itertools.permutations(range(3)))
+@pytest.mark.parametrize("signs", itertools.product((1, -1), repeat=3))
+def test_any_axis_order_reaches_display_order_and_comes_back(
+    tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    stored = save(tmp_path / "a.nii", axes, signs)
+    volume = Volume.from_file(tmp_path / "a.nii")
+    # Right-handed world: x to the left of the picture's right side; rows run against y; slices along z.
+    assert volume.array.shape == (5, 4, 3) and volume.spacing == (0.75, 0.5, 2.0)
+    x, y, z = MARK
+    assert volume.array[EXTENT[1] - 1 - y, EXTENT[0] - 1 - x, z] == 500
+    assert volume_depth(tmp_path / "a.nii") == 3 and volume_shape(tmp_path / "a.nii") == (5, 4, 3)
+    assert np.array_equal(volume.restore(volume.array), stored)
+
+
+def test_results_get_shape_and_affine_of_their_source(tmp_path: Path) -> None:
+    stored = save(tmp_path / "a.nii.gz", (2, 0, 1), (-1, 1, -1))
+    volume = Volume.from_file(tmp_path / "a.nii.gz")
+    write_nifti(tmp_path / "b.nii.gz", volume, volume.array + 0.4)
+    result, source = nib.load(tmp_path / "b.nii.gz"), nib.load(tmp_path / "a.nii.gz")
+    assert np.array_equal(result.affine, source.affine) and result.get_data_dtype() == np.int16
+    assert np.array_equal(np.asarray(result.dataobj), stored)
+
+
+def test_results_are_clipped_to_their_type(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", (0, 1, 2), (1, 1, 1))
+    volume = Volume.from_file(tmp_path / "a.nii")
+    write_nifti(tmp_path / "b.nii", volume, volume.array.astype(np.float64) * 1000)
+    assert np.asarray(nib.load(tmp_path / "b.nii").dataobj).min() == -32768
+
+
+def test_single_slices_keep_their_number_of_axes(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.arange(20, dtype=np.int16).reshape(4, 5) - 30, np.eye(4)), tmp_path / "a.nii")
+    volume = Volume.from_file(tmp_path / "a.nii")
+    assert volume.array.shape == (5, 4, 1) and volume.restore(volume.array).shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("array", "is_hu", "white"),
+    [
+        (np.array([-5, 100], np.int16), True, 255),
+        (np.array([0, 200], np.uint8), False, 255),
+        (np.array([0, 200], np.int16), False, 255),
+        (np.array([0, 1900], np.int16), True, 255),
+        (np.array([0, 0.7], np.float32), False, 1),
+    ],
+)
+def test_what_values_mean(tmp_path: Path, array: np.ndarray, is_hu: bool, white: float) -> None:
+    nib.save(nib.Nifti1Image(array.reshape(2, 1, 1), np.eye(4)), tmp_path / "a.nii")
+    volume = Volume.from_file(tmp_path / "a.nii")
+    assert volume.is_hu == is_hu and volume.source_range == (0, white)
+
+
+def test_the_cache_notices_a_changed_file(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", (0, 1, 2), (1, 1, 1))
+    first = open_volume(tmp_path / "a.nii")
+    assert open_volume(tmp_path / "a.nii") is first
+    os.utime(tmp_path / "a.nii", ns=(1, 1))
+    assert open_volume(tmp_path / "a.nii") is not first
+
+
+HEADER = "ObjectType = Image\nNDims = 3\nDimSize = 4 5 3\nElementType = MET_SHORT\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "names"),
+    [
+        ("ElementDataFile = a.raw\n", ["a.raw"]),
+        ("ElementDataFile = LOCAL\n", []),
+        ("ElementDataFile = LIST\ns1.raw\ns2.raw\n", ["s1.raw", "s2.raw"]),
+        ("ElementDataFile = LIST 2D\r\ns2.raw\r\ns3.raw\r\n", ["s2.raw", "s3.raw"]),
+        ("ElementDataFile = s%02d.raw 1 3 1\n", ["s1.raw", "s2.raw", "s3.raw"]),
+        ("", []),
+    ],
+)
+def test_the_files_that_hold_the_voxels(tmp_path: Path, ending: str, names: list[str]) -> None:
+    for name in ("s1.raw", "s2.raw", "s3.raw", "other.raw"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.mhd").write_text(HEADER + ending)
+    assert meta_data_files(tmp_path / "a.mhd") == [tmp_path / name for name in names]
+
+
+def test_a_header_ends_where_the_voxels_begin(tmp_path: Path) -> None:
+    (tmp_path / "a.mha").write_bytes(HEADER.encode() + b"ElementDataFile = LOCAL\n\xff\nDimSize = 9 9 9\n")
+    assert meta_header(tmp_path / "a.mha")["DimSize"] == "4 5 3"

@@ -1,0 +1,421 @@
+"""The search as the command line starts it, with a made training."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from common.config import check_config
+from common.errors import UserError
+from common.handlers.monitors import ADVICE
+from common.paths import repository_root
+from common.tools import tune as command
+from common.tools.tune import (
+    RECORD,
+    Choices,
+    Outcome,
+    Range,
+    Search,
+    SearchSpace,
+    Settings,
+    TrainingProcess,
+    bundle_command,
+    failure,
+    read_space,
+    rounded,
+    run_logged,
+    score,
+    table,
+    tidy,
+    tune,
+    write_overlay,
+)
+
+pytest.importorskip("optuna")
+
+
+class Training:
+    """Stands in for `TrainingProcess`: the score is the learning rate; it leaves what a training leaves."""
+
+    def __init__(self, config_files: list[Path], inherited: list[int]) -> None:
+        assert all(path.is_absolute() and path.is_file() for path in config_files)
+        os.fstat(inherited[0])
+
+    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
+        (folder / "models").mkdir(parents=True)
+        for name in ("resume.pt", "model.pt"):
+            (folder / "models" / name).touch()
+        return Outcome(float(overrides["learning_rate"]))
+
+
+class Failing(Training):
+    """Diverges, always."""
+
+    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
+        return Outcome(None, "iteration 3: loss is nan", diverged=True)
+
+
+class Terminated(Training):
+    """Gets a SIGTERM while it trains."""
+
+    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal should have ended the trial")
+
+
+def test_search_leaves_an_overlay_and_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "TrainingProcess", Training)
+    tune(Settings("pix2pix_covid", 3, output_dir=tmp_path, overrides={"batch_size": "4"}))
+    tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
+    assert list(tuned) == ["learning_rate", "lambda_l1", "weight_decay"]  # the batch size was given
+    assert "--batch_size 4" in (tmp_path / "tuned.yaml").read_text()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["trial", "score", *tuned]
+    assert len(shown) == 5 and shown[4] == f"best values: {tmp_path / 'tuned.yaml'}"
+    best = next(line.split() for line in shown if line.endswith("* best"))
+    assert float(best[2]) == tuned["learning_rate"] == min(float(line.split()[2]) for line in shown[1:4])
+    assert not list(tmp_path.glob("trial_*/models/resume.pt"))
+    assert len(list(tmp_path.glob("trial_*/models/model.pt"))) == 3
+
+
+def test_without_any_score_there_is_no_overlay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "TrainingProcess", Failing)
+    with pytest.raises(UserError, match="no trial gave a score"):
+        tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == ["diverged"] * 2
+    assert not (tmp_path / "tuned.yaml").exists()
+
+
+def test_terminated_search_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "TrainingProcess", Terminated)
+    with pytest.raises(UserError, match="stopped; the same command goes on"):
+        tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+    assert signal.getsignal(signal.SIGTERM) is earlier
+    monkeypatch.setattr(command, "TrainingProcess", Training)
+    tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+    assert sorted(path.name for path in tmp_path.glob("trial_*")) == ["trial_000", "trial_001"]
+
+
+def test_missing_bundle_and_config_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such bundle"):
+        tune(Settings("pix2pix_covit", 1, output_dir=tmp_path))
+    with pytest.raises(UserError, match=r"other\.yaml: no such config"):
+        tune(Settings("pix2pix_covid", 1, output_dir=tmp_path, config_file=[tmp_path / "other.yaml"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+optuna = pytest.importorskip("optuna")
+SPACE = SearchSpace({"rate": Range(1e-5, 1e-1, log=True), "size": Choices((1, 2, 4))}, {"max_epochs": 3})
+START = {"rate": 0.01, "size": 4}
+
+
+class Bowl:
+    """A training whose score is lowest, 0, at rate 1e-3 and size 2."""
+
+    def __init__(self, interrupted_at: int | None = None, bad: Mapping[int, Outcome] | None = None) -> None:
+        self.interrupted_at, self.bad = interrupted_at, dict(bad or {})
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
+        number = len(self.calls)
+        self.calls.append((folder.name, dict(overrides)))
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        if number == self.interrupted_at:
+            raise KeyboardInterrupt
+        distance = (math.log10(overrides["rate"]) + 3) ** 2 + 0.1 * (overrides["size"] - 2) ** 2
+        return self.bad.get(number, Outcome(distance))
+
+
+def search(folder: Path, train: Bowl, **changes: Any) -> Search:
+    return Search(folder, **{"space": SPACE, "train": train, "start": START, "overrides": {}, **changes})
+
+
+def test_first_trial_is_the_configs_own_and_the_search_improves_on_it(tmp_path: Path) -> None:
+    train = Bowl()
+    found = search(tmp_path, train, overrides={"image_size": "64"})
+    found.run(10)
+    assert train.calls[0] == ("trial_000", {"max_epochs": 3, "image_size": "64", "rate": 0.01, "size": 4})
+    assert [name for name, _ in train.calls] == [f"trial_{number:03d}" for number in range(10)]
+    best = found.best()
+    assert best is not None and best.value is not None
+    assert best.value < 0.5 < found.ended()[0].value == pytest.approx(1.4)
+    assert all(value == float(f"{value:.3g}") for value in (call["rate"] for _, call in train.calls))
+
+
+def test_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    straight, killed, resumed = Bowl(), Bowl(interrupted_at=5), Bowl()
+    search(tmp_path / "straight", straight, seed=5).run(7)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "killed", killed, seed=5).run(7)
+    search(tmp_path / "killed", resumed, seed=5).run(7)
+    assert killed.calls[:5] + resumed.calls == straight.calls
+    assert killed.calls[5] == resumed.calls[0]
+    other = Bowl()
+    search(tmp_path / "other", other, seed=6).run(3)
+    assert other.calls[0][1]["rate"] == 0.01 and other.calls[1] != straight.calls[1]
+
+
+def test_finished_search_runs_nothing_and_more_trials_go_on(tmp_path: Path) -> None:
+    search(tmp_path, Bowl()).run(2)
+    again = Bowl()
+    search(tmp_path, again).run(2)
+    assert again.calls == []
+    search(tmp_path, again).run(3)
+    assert [name for name, _ in again.calls] == ["trial_002"]
+
+
+def test_trial_killed_while_its_values_were_drawn_is_drawn_again(tmp_path: Path) -> None:
+    straight, resumed = Bowl(), Bowl()
+    search(tmp_path / "straight", straight).run(2)
+    found = search(tmp_path / "killed", resumed)
+    found.run(1)
+    found.study.ask()
+    search(tmp_path / "killed", resumed).run(2)
+    assert [values for _, values in resumed.calls] == [values for _, values in straight.calls]
+    assert [name for name, _ in resumed.calls] == ["trial_000", "trial_002"]
+
+
+def test_diverged_and_failed_trials_are_recorded_and_passed_over(tmp_path: Path) -> None:
+    bad = {0: Outcome(None, "NaN", diverged=True), 2: Outcome(None, "killed")}
+    found = search(tmp_path, Bowl(bad=bad))
+    told: list[int] = []
+    found.run(4, lambda trial: told.append(trial.number))
+    assert [trial.state.name for trial in found.ended()] == ["PRUNED", "COMPLETE", "FAIL", "COMPLETE"]
+    assert told == [0, 1, 2, 3]
+    best = found.best()
+    assert best is not None and best.number in (1, 3)
+
+
+def test_error_in_the_first_trial_ends_the_search_and_a_mended_one_starts_again(tmp_path: Path) -> None:
+    typo = Bowl(bad={0: Outcome(None, "config key 'lamda' is read by nothing")})
+    with pytest.raises(UserError, match="the first trial failed: config key 'lamda'"):
+        search(tmp_path, typo, overrides={"lamda": "3"}).run(2)
+    (tmp_path / "trial_000" / "models").rmdir()  # refused before anything was trained
+    mended = Bowl()
+    search(tmp_path, mended, overrides={"lambda": "3"}).run(2)
+    assert mended.calls[0] == ("trial_000", {"max_epochs": 3, "lambda": "3", **START})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"overrides": {"image_size": "64"}}, "image_size was unset, is 64"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"recipe": "other.yaml"}, "config was , is other.yaml"),
+        ({"space": SPACE.fixed({"size": 2})}, "range of size was"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    search(tmp_path, Bowl()).run(1)
+    with pytest.raises(UserError, match=f"another search is there .*{told}.* --output_dir"):
+        search(tmp_path, Bowl(), **changes)
+
+
+def test_unreadable_record_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_bytes(b"no database " * 1000)
+    with pytest.raises(UserError, match="not a readable search") as raised:
+        search(tmp_path, Bowl())
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / RECORD).stat().st_size == 12_000
+
+
+def test_without_optuna_the_message_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match="pip install optuna"):
+        search(tmp_path / "new", Bowl())
+    assert not (tmp_path / "new").exists()
+
+
+SHIPPED = sorted(repository_root().glob("bundles/*/search.yaml"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "search.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_ranges_choices_and_shared_settings_are_read(tmp_path: Path) -> None:
+    text = "parameters:\n  rate: {low: 1.0e-4, high: 1.0e-2, log: true}\n  size: {choices: [1, 4]}\n"
+    space = read_space(written(tmp_path, text + "  depth: {low: 2, high: 5}\ntrial: {max_epochs: 3}\n"))
+    rate, depth = Range(1e-4, 1e-2, log=True), Range(2, 5)
+    assert space == SearchSpace({"rate": rate, "size": Choices((1, 4)), "depth": depth}, {"max_epochs": 3})
+    assert depth.whole and not rate.whole
+
+
+def test_first_trial_takes_the_configs_values_inside_the_space() -> None:
+    one = Range(0.1, 1.0)
+    space = SearchSpace({"a": one, "b": one, "c": Choices((1, 2)), "d": Range(0, 9)}, {})
+    assert space.start({"a": 0.2, "b": 3.0, "c": 2, "d": True, "e": 5}) == {"a": 0.2, "c": 2}
+
+
+def test_keys_set_by_the_user_are_not_searched() -> None:
+    space = SearchSpace({"a": Range(0, 1), "b": Range(0, 1)}, {"max_epochs": 3})
+    assert list(space.fixed({"a": "0.5"}).parameters) == ["b"]
+    with pytest.raises(UserError, match="a, b are all set on the command line"):
+        space.fixed({"a": "0.5", "b": "0.1"})
+
+
+def test_numbers_are_rounded_to_three_digits() -> None:
+    assert [rounded(value) for value in (0.00012345, 98.7654, 7, "word")] == [0.000123, 98.8, 7, "word"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parameters: {a: {low: 1, high: 2}}\nextra: 1", "unknown key 'extra'"),
+        ("trial: {a: 1}", "needs parameters"),
+        ("- a", "needs a mapping"),
+        ("parameters: [", "not valid YAML"),
+        ("parameters: {a: {low: 1e-4, high: 1.0}}", "1e-4 is text"),
+        ("parameters: {a: {low: 2, high: 1}}", "low <= high"),
+        ("parameters: {a: {low: 0.0, high: 1.0, log: true}}", "above 0"),
+        ("parameters: {a: {low: 1, hihg: 2}}", "give low and high"),
+        ("parameters: {a: {choices: []}}", "choices must be a list"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        read_space(written(tmp_path, text))
+    assert str(raised.value).startswith(str(tmp_path / "search.yaml")) and "\n" not in str(raised.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"search\.yaml: cannot be read"):
+        read_space(tmp_path / "search.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_shipped_spaces_hold_their_configs_values(path: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    space = read_space(path)
+    config = ConfigParser.load_config_file(path.parent / "configs" / "train.yaml")
+    assert list(space.start(config)) == list(space.parameters)
+    assert set(space.trial) <= set(config)
+
+
+def test_command_names_configs_folder_and_overrides() -> None:
+    one, two = Path("/a/train.yaml"), Path("/a/best.yaml")
+    command = TrainingProcess([one, two]).command(
+        Path("/out/trial_003"), {"learning_rate": 2e-05, "n#k": "4"}
+    )
+    tail = command[command.index("training") + 1 :]
+    assert tail[:2] == ["--config_file", "['/a/train.yaml', '/a/best.yaml']"]
+    assert tail[2:6] == ["--output_dir", "/out/trial_003", "--resume", "true"]
+    assert tail[6:] == ["--learning_rate", "2e-05", "--n#k", "4"]
+    alone = TrainingProcess([one]).command(Path("/out"), {})
+    assert alone[alone.index("--config_file") + 1] == "/a/train.yaml"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason", "diverged"),
+    [
+        (
+            f"error: old\nINFO x\nerror: iteration 7: G_l1 is nan; {ADVICE}\n",
+            f"iteration 7: G_l1 is nan; {ADVICE}",
+            1,
+        ),
+        ("error: x.png: truncated\nmore\n", "x.png: truncated", 0),
+        ("nothing told", "the training ended with exit code -9, see", 0),
+    ],
+)
+def test_failures_give_the_last_error_line(tmp_path: Path, log: str, reason: str, diverged: int) -> None:
+    path = tmp_path / "training.log"
+    path.write_text(log)
+    outcome = failure(path, -9)
+    assert outcome.score is None and outcome.reason.startswith(reason) and outcome.diverged == bool(diverged)
+
+
+def test_score_stands_beside_the_best_checkpoint(tmp_path: Path) -> None:
+    record = tmp_path / "model.json"
+    assert "before its first validation" in score(record).reason
+    record.write_text(json.dumps({"score": 12.5}))
+    assert score(record).score == 12.5
+    record.write_text(json.dumps({"score": None}))
+    assert score(record).score is None and score(record).diverged
+    record.write_text("{")
+    assert "no score can be read" in score(record).reason and not score(record).diverged
+
+
+def test_resume_files_of_an_ended_trial_go(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("resume.pt", "resume_previous.pt", "model.pt", "model.json"):
+        (models / name).touch()
+    tidy(tmp_path)
+    tidy(tmp_path / "absent")
+    assert sorted(path.name for path in models.iterdir()) == ["model.json", "model.pt"]
+
+
+TRAIN = repository_root() / "bundles" / "pix2pix_covid" / "configs" / "train.yaml"
+VALUES = {"learning_rate": 0.0001, "batch_size": 4, "lambda_l1": 1e2, "weight_decay": 1e-05}
+
+
+def test_table_marks_the_best_and_names_what_failed() -> None:
+    rows = [
+        (0, "", 41.25, {"rate": 0.1}),
+        (1, "diverged", None, {"rate": 0.25}),
+        (12, "", 9.0, {"rate": 1e-5}),
+    ]
+    assert table(rows, best=12).splitlines() == [
+        "trial  score   rate",
+        "    0  41.25    0.1",
+        "    1      -   0.25  diverged",
+        "   12      9  1e-05  * best",
+    ]
+    assert table([]) == "trial  score"
+
+
+def test_overlay_holds_numbers_that_yaml_reads_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    write_overlay(path, VALUES, ["first", "second"])
+    text = path.read_text()
+    assert text.startswith("# first\n# second\nlearning_rate: 0.0001\n") and "weight_decay: 1.0e-05\n" in text
+    read = yaml.safe_load(text)
+    assert read == VALUES and [type(value) for value in read.values()] == [float, int, float, float]
+    assert [file.name for file in tmp_path.iterdir()] == ["tuned.yaml"]
+
+
+def test_overlay_passes_the_check_that_runs_begin_with(tmp_path: Path) -> None:
+    write_overlay(tmp_path / "tuned.yaml", VALUES, [])
+    parser = ConfigParser()
+    parser.read_config([str(TRAIN), str(tmp_path / "tuned.yaml")])
+    parser.parse()
+    check_config(parser, ["training", "seed"])
+    assert parser.get_parsed_content("weight_decay") == 1e-05
+
+
+def test_command_names_configs_and_settings() -> None:
+    one, two = Path("/a/train.yaml"), Path("/a/best.yaml")
+    command = bundle_command("training", [one, two], {"n#k": "4"})
+    tail = ["run", "training", "--config_file", "['/a/train.yaml', '/a/best.yaml']", "--n#k", "4"]
+    assert command[command.index("run") :] == tail
+    alone = bundle_command("evaluating", [one], {})
+    assert alone[alone.index("run") :] == ["run", "evaluating", "--config_file", "/a/train.yaml"]
+
+
+def test_output_is_appended_to_the_log_and_the_code_returned(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "run.log"
+    program = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    assert [run_logged([sys.executable, "-c", program], log) for _ in range(2)] == [3, 3]
+    assert sorted(log.read_text().split()) == ["err", "err", "out", "out"]

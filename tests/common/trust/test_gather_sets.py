@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.data.intensity import Window
+from common.errors import UserError
+from common.inference.datasets import LabelSlices, Source
+from common.paths import repository_root
+from common.training.fit_supervised import Budget
+from common.trust import gather_sets as gathering
+from common.trust.gather_sets import (
+    Options,
+    check_sets,
+    chosen_conditions,
+    config_of,
+    draws_from_noise,
+    generate,
+    trained_model,
+    write_conditions,
+)
+from common.trust.image_sets import Sets
+from common.trust.readers import STRUCTURES, ReadingSettings
+from tests.common.trust.made_sets import made
+from tests.common.trust.made_textures import a_set, pictures, sets_with
+
+
+def test_sound_sets_pass() -> None:
+    check_sets(sets_with(pictures(6, 2), 6, 6))
+
+
+def refused(sets: Sets) -> str:
+    with pytest.raises(UserError) as caught:
+        check_sets(sets)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_sets_that_cannot_be_compared_are_named() -> None:
+    good = sets_with(pictures(6, 2), 6, 6)
+    broken = pictures(3, 2)
+    broken[1, 0, 3, 3] = torch.nan
+    assert refused(replace(good, synthetic=a_set(broken, "synthetic"))).startswith(
+        "synthetic: synthetic_001.png holds NaN"
+    )
+    assert refused(sets_with(pictures(1, 2))) == "synthetic: holds 1 image; at least 2 are needed"
+    small = refused(sets_with(torch.nn.functional.avg_pool2d(pictures(6, 2), 2)))
+    assert small == "synthetic: images of 16 x 16 pixels but 32 x 32 in real; read both at one size"
+    masks = refused(sets_with((pictures(6, 2) > 0).float() * 2 - 1))
+    assert masks.startswith("synthetic: most images have no more than 16 gray values, as masks do")
+    check_sets(sets_with((pictures(6, 2) > 0).float() * 2 - 1, 6, 6), drawn=True)
+
+
+def test_equal_sets_shared_images_and_shared_patients() -> None:
+    same = sets_with(pictures(60, 0).flip(0))
+    assert refused(same) == "synthetic: holds the same 60 images as real; give two different sets"
+    check_sets(sets_with(pictures(60, 0)[:59]))  # copies are for the release gate to find
+    good = sets_with(pictures(6, 2), 6, 6)
+    other = pictures(6, 1)
+    other[2] = pictures(6, 0)[4]
+    shared = refused(replace(good, heldout=a_set(other, "heldout")))
+    assert shared.startswith("heldout: heldout_002.png is the same image as real_004.png in real")
+    patients = a_set(pictures(6, 1), "heldout", ["a", "real1", "b", "b", "c", "real2"])
+    assert refused(replace(good, heldout=patients)).startswith(
+        "heldout: patient real1 is in real too (2 in all)"
+    )
+
+
+PLACES = {"bundle": Path("bundle"), "real": Path("real"), "output": Path("report.html")}
+
+
+def test_the_one_segmenter_that_judges_learns_five_times_as_long() -> None:
+    options = Options(**PLACES, budget=Budget(300, 8, 1e-3))
+    assert (options.judge.iterations, options.judge.batch_size) == (1500, 8)
+    assert options.budget.iterations == 300
+
+
+def test_sections_and_releases_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UserError, match="sections looks: choose of fidelity"):
+        Options(**PLACES, sections=["looks"])
+    with pytest.raises(UserError, match="take privacy into --sections"):
+        Options(**PLACES, sections=["fidelity"], release=Path("out"))
+    with pytest.raises(UserError, match="give with --synthetic a folder"):
+        Options(**PLACES, release=Path("out"), generate=3)
+
+
+def test_without_a_bundle_the_caller_says_how_images_are_read_and_who_is_held_out() -> None:
+    places = {"real": Path("real"), "output": Path("report.html")}
+    kept = Options(**places, heldout=Path("others"), window=Window(-900, 100), image_size=64)
+    assert kept.bundle is None and kept.window == Window(-900, 100)
+    with pytest.raises(UserError, match="give those it has not seen with --heldout"):
+        Options(**places)
+    with pytest.raises(UserError, match="--generate needs the bundle"):
+        Options(**places, heldout=Path("others"), generate=3)
+    with pytest.raises(UserError, match="--ckpt_path needs the bundle"):
+        Options(**places, heldout=Path("others"), ckpt_path=Path("model.pt"))
+    with pytest.raises(UserError, match="--window: the bundle's model says how images are read"):
+        Options(**PLACES, window=Window(-900, 100))
+
+
+def test_the_offset_reaches_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def read(_folder: Path, settings: ReadingSettings) -> None:
+        raise Asked(settings.hu_offset)
+
+    monkeypatch.setattr(gathering, "read_set", read)
+    with pytest.raises(Asked, match="-1024"):
+        gathering.gather(Options(**PLACES, hu_offset=-1024), tmp_path / "model.pt", tmp_path)
+
+
+BUNDLES = repository_root() / "bundles"
+
+
+def test_half_of_the_conditions_are_of_training_patients() -> None:
+    real, heldout = made("real", 20, 1), made("heldout", 6, 2)
+    names = chosen_conditions(real, heldout, 8, 0).names
+    assert [name[:4] for name in names] == ["real"] * 4 + ["held"] * 4
+    assert names == chosen_conditions(real, heldout, 8, 0).names
+    assert names != chosen_conditions(real, heldout, 8, 1).names
+    many = chosen_conditions(real, heldout, 22, 0)
+    assert sum(name.startswith("held") for name in many.names) == 6 and len(many) == 22
+    assert len(chosen_conditions(real, heldout, 100, 0)) == 26
+    assert chosen_conditions(replace(real, labels=None), heldout, 4, 0) is None
+
+
+def test_masks_are_written_white(tmp_path: Path) -> None:
+    conditions = made("real", 3, 1)
+    files = sorted(write_conditions(conditions, tmp_path, ReadingSettings()).iterdir())
+    assert [file.name for file in files] == [f"condition00000{k}.png" for k in range(3)]
+    for file, label in zip(files, conditions.labels, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), label[0].numpy() * 255)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "values"), [(None, [0, 1, 5]), ({"205": "Myo", "500": "LV"}, [0, 500, 205])]
+)
+def test_structures_are_written_as_the_model_reads_them(
+    tmp_path: Path, label_map: dict[str, str] | None, values: list[int]
+) -> None:
+    info = {"label_set": {"classes": ["LV", "Myo"], "label_map": label_map}}
+    labels = torch.zeros(1, 1, 8, 8)
+    labels[0, 0, 0, :3] = torch.tensor([0.0, 1.0, 2.0])
+    conditions = replace(made("real", 1, 1), labels=labels, structures=("LV", "Myo"))
+    folder = write_conditions(conditions, tmp_path, ReadingSettings(kind=STRUCTURES, info=info))
+    assert np.asarray(Image.open(folder / "condition000000.png"))[0, :3].tolist() == values
+
+
+def test_structures_of_a_certain_scale_are_written_with_it(tmp_path: Path) -> None:
+    info = {"label_set": {"classes": ["LV", "Myo"], "label_map": None}, "spacing": 2.5, "image_size": 8}
+    labels = torch.zeros(1, 1, 8, 8)
+    labels[0, 0, 1, 5], labels[0, 0, 6, :3] = 1, 2
+    conditions = replace(made("real", 1, 1), labels=labels, structures=("LV", "Myo"))
+    reading = ReadingSettings(8, kind=STRUCTURES, info=info)
+    (file,) = write_conditions(conditions, tmp_path, reading).iterdir()
+    image = nib.load(file)
+    assert image.header.get_zooms() == (2.5, 2.5, 1.0)
+    slices = LabelSlices([Source(file)], info)  # as the bundle's inference reads it
+    assert torch.equal(slices[0]["label"], labels[0])
+    with pytest.raises(UserError, match="coronal slices of 2"):
+        write_conditions(conditions, tmp_path, replace(reading, info={**info, "axis": "coronal"}))
+
+
+def test_bundles_are_known_by_their_configs() -> None:
+    assert draws_from_noise(BUNDLES / "dcgan_covid") and not draws_from_noise(BUNDLES / "pix2pix_covid")
+    assert trained_model(BUNDLES / "dcgan_covid") == BUNDLES / "dcgan_covid" / "models" / "model.pt"
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--bundle takes a bundle's folder"):
+        config_of(tmp_path)
+    with pytest.raises(UserError, match="give some with --condition"):
+        generate(BUNDLES / "pix2pix_covid", 4, tmp_path)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from common.trust.near_copies import _spread, by_features, evidence
+from common.trust.registration import WHOLE, Matches
+from tests.common.trust.made_patients import made_copies
+
+
+def matches(distances: list[list[float]], images: list[list[int]]) -> Matches:
+    places = torch.tensor(images)
+    squared = torch.tensor(distances, dtype=torch.float64).square()
+    return Matches(1 - squared / 2, places, torch.zeros_like(places))
+
+
+def test_nearness_is_relative_to_the_next_patients_in_the_most_outstanding_view() -> None:
+    """Blur halves all distances and changes nothing; the second view knows the last image."""
+    usual, near = [0.5, 0.55, 0.6, 0.6], [0.06, 0.55, 0.6, 0.6]
+    places = [[0, 1, 2, 3]] * 6
+    blurred = [value / 2 for value in usual]
+    first = matches([usual, [0.45, 0.6, 0.6, 0.6], [0.4, 0.6, 0.6, 0.6], near, blurred, usual], places)
+    second = matches([usual] * 5 + [near], [[3, 1, 2, 0]] * 6)
+    found = evidence({WHOLE: first, "other": second}, slice(0, 3), training=2)
+    assert found.views[3] == WHOLE and found.views[5] == "other"
+    assert found.images.tolist()[3] == 0 and found.images.tolist()[5] == 3
+    assert float(found.scores[4]) == pytest.approx(float(found.scores[0])) and float(found.scores[3]) > 3
+    assert float(found.training[3]) == pytest.approx(1 - 0.06**2 / 2) == float(found.whole[3])
+
+
+def test_the_correlation_with_training_images_leaves_held_out_ones_out() -> None:
+    found = evidence({WHOLE: matches([[0.1, 0.5, 0.6]] * 3, [[4, 1, 5]] * 3)}, slice(0, 3), training=2)
+    assert float(found.whole[0]) == pytest.approx(0.995) and float(found.training[0]) == pytest.approx(0.875)
+
+
+def test_features_are_compared_over_all_ways_without_the_own_patient() -> None:
+    pool = torch.tensor([[0.0, 0], [1, 0], [5, 5], [9, 9]])
+    turned = [pool, pool + torch.tensor([0.0, 3])]
+    found = by_features(torch.tensor([[1.0, 3]]), turned, torch.tensor([0, 0, 1, 2]), torch.tensor([-1]))
+    assert found.images.tolist() == [[1, 2]] and found.ways[0, 0] == 1
+    assert found.distances[0].tolist() == pytest.approx([0, 20**0.5], abs=1e-3)
+    without = by_features(torch.tensor([[1.0, 3]]), turned, torch.tensor([0, 0, 1, 2]), torch.tensor([0]))
+    assert without.images.tolist() == [[2, 3]]
+
+
+def test_hits_fall_to_the_side_of_the_patient_that_is_near() -> None:
+    copies = made_copies(1, unseen=10, slices=4, copied=12)
+    trained, heldout = copies.hits(copies.synthetic)
+    assert trained[40:].all() and not heldout[40:].any() and int(trained[:40].sum()) <= 2
+    swapped = dataclasses.replace(copies, trained=~copies.trained)
+    assert torch.equal(swapped.hits(copies.synthetic)[1], trained)
+
+
+def test_the_threshold_lies_between_real_images_and_planted_copies() -> None:
+    copies = made_copies(1)
+    real, planted = float(copies.usual[1]), float(copies.planted["noisy"].scores.quantile(0.1))
+    assert real < copies.threshold < planted
+    assert copies.threshold == pytest.approx((float(copies.usual[1]) * planted) ** 0.5)  # 55 patients: rank 2
+    blind = made_copies(1, noise=2.0)
+    assert blind.threshold >= float(blind.usual[1]) and blind.noticed()["noisy"] < 0.5
+
+
+def test_some_images_of_each_patient_are_looked_up() -> None:
+    patients = torch.tensor([0, 0, 1, 2, 3, 3])  # three training images, three of held-out patients
+    assert _spread(patients, 3, 2).tolist() == [0, 3]
+    assert _spread(patients, 3, 4).tolist() == [0, 2, 3, 4]
+    assert _spread(patients, 3, 5).tolist() == [0, 1, 2, 3, 4]
+    assert _spread(patients, 3, 99).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_held_out_patients_are_looked_up_behind_any_number_of_training_patients() -> None:
+    chosen = _spread(torch.arange(1020), 1000, 600)
+    assert len(chosen) == 600 and chosen[-20:].tolist() == list(range(1000, 1020))
