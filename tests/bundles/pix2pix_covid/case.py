@@ -62,6 +62,6 @@ CASE = BundleCase(
         "discriminator_augment": None,
     },
     metrics=frozenset({"fid_gridvgg", "lesion_faithfulness"}),
-    logged=ACCURACIES | {"G_l1", "G_perceptual"},
+    logged=ACCURACIES | {"G_l1", "G_perceptual", "G_diversity"},
 )
 arguments, BUNDLE, CONFIGS = CASE.arguments, CASE.root, CASE.configs

@@ -20,23 +20,25 @@ from common.errors import UserError
 from common.handlers.monitors import ADVICE
 from common.paths import repository_root
 from common.tools import tune as command
+from common.tools.process import (
+    Outcome,
+    TrainingProcess,
+    bundle_command,
+    failure,
+    run_logged,
+    score,
+    tidy,
+)
 from common.tools.tune import (
     RECORD,
     Choices,
-    Outcome,
     Range,
     Search,
     SearchSpace,
     Settings,
-    TrainingProcess,
-    bundle_command,
-    failure,
     read_space,
     rounded,
-    run_logged,
-    score,
     table,
-    tidy,
     tune,
     write_overlay,
 )
