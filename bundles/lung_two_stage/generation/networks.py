@@ -98,8 +98,10 @@ class ConvolutionalGenerator(nn.Module):
             *(doubling(upsample, wide, narrow) for wide, narrow in pairwise(widths)),
             nn.Conv2d(width, channels, 3, padding=1),
         )
-        noises = (LayerNoise(widths[n], seed=n) for n in range(1, levels + 1)) if grain else ()
-        self.grain = nn.ModuleList(noises)
+        inner = range(1, levels + 1) if grain else ()  # of the layers, those that double
+        self.grain = nn.ModuleList(
+            LayerNoise(widths[n], seed=n) if n in inner else NoLayerNoise() for n in range(levels + 2)
+        )
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
         """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
@@ -107,10 +109,8 @@ class ConvolutionalGenerator(nn.Module):
         if condition is not None:
             x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
         x = x[:, :, None, None]
-        for place, layer in enumerate(self.layers):
-            x = layer(x)
-            if 0 < place <= len(self.grain):
-                x = self.grain[place - 1](x, latent)
+        for layer, grain in zip(self.layers, self.grain):  # noqa: B905  TorchScript's zip is strict by itself
+            x = grain(layer(x), latent)
         return torch.tanh(x.float())
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -119,6 +119,14 @@ class ConvolutionalGenerator(nn.Module):
         levels = sum(name.startswith("layers.") and name.endswith(".1.running_mean") for name in state) - 1
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
         return {"latent size": latent, "image size": SMALLEST * 2**levels, "number of classes": classes}
+
+
+class NoLayerNoise(nn.Module):
+    """Stands where a layer has no `LayerNoise`."""
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """``x`` as it is."""
+        return x
 
 
 class LayerNoise(nn.Module):

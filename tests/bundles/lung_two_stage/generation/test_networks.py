@@ -132,11 +132,12 @@ def test_grain_follows_from_the_latent() -> None:
     network = ConvolutionalGenerator(32, 8, 4, grain=True).eval()
     noise = torch.randn(3, 8)
     plain = network(noise)
-    for layer in network.grain:
-        torch.nn.init.constant_(layer.strength, 0.5)
+    for strength in network.grain.parameters():
+        torch.nn.init.constant_(strength, 0.5)
     grained = network(noise)
     assert not torch.allclose(plain, grained, atol=1e-3)
     torch.testing.assert_close(network(noise[[2, 0]]), grained[[2, 0]])
+    torch.testing.assert_close(torch.jit.script(network)(noise), grained)
     network.train()
     assert not torch.allclose(network(noise), network(noise), atol=1e-3)
     assert network.sizes(network.state_dict()) == {"latent size": 8, "image size": 32, "number of classes": 0}
