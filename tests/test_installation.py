@@ -17,8 +17,10 @@ from tests.conftest import ROOT
 
 PROJECT = "synthetic-ct-bundles"
 PROGRAM = """
-import bundles.pix2pix_covid.networks as networks, common, tests.bench.harness
-print(common.__file__, networks.__file__)
+from importlib.util import find_spec
+
+for name in ("common", "bundles.pix2pix_covid.networks", "tests.bench.harness"):
+    print(find_spec(name).origin)
 """
 
 
@@ -37,8 +39,8 @@ def test_the_code_is_found_from_another_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    expected = [ROOT / "common" / "__init__.py", ROOT / "bundles" / "pix2pix_covid" / "networks.py"]
-    assert done.stdout.split() == [str(path) for path in expected], done.stderr
+    files = ("common/__init__.py", "bundles/pix2pix_covid/networks.py", "tests/bench/harness.py")
+    assert done.stdout.split() == [str(ROOT / file) for file in files], done.stderr
 
 
 def test_a_checkout_on_the_path_comes_before_the_installed_one(tmp_path: Path) -> None:
