@@ -129,7 +129,7 @@ def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Pa
     names = [column for column in losses["one"].dtype.names if column.startswith(("G_", "D_"))]
     assert "G_loss" in names and "D_loss" in names
     for column in names:
-        # An accuracy counts signs, and after so few steps many logits are so near 0 that rounding turns theirs.
+        # An accuracy counts signs, and after so few steps rounding turns those of logits near 0.
         apart = 0.1 if "accuracy" in column else 1e-4
         np.testing.assert_allclose(losses["two"][column], losses["one"][column], rtol=1e-3, atol=apart)
     moved = {name: float((weights[name] - weights["one"]).abs().mean()) for name in ("two", "other")}
