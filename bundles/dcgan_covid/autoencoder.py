@@ -85,7 +85,7 @@ def dense_stack(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-SHOWN_RECONSTRUCTION = 8
+RECONSTRUCTED_IMAGES = 8
 MSE, MEAN_IMAGE = "mse", "mse_mean_image"
 
 
@@ -115,7 +115,7 @@ def mean_image_and_target(
 
 def examples(dataset: ImageDataset) -> dict[str, Tensor]:
     """Images spread over the set: input and truth of a `common.handlers.image_logging.ImageGrid`."""
-    places = np.linspace(0, len(dataset) - 1, min(SHOWN_RECONSTRUCTION, len(dataset))).round().astype(int)
+    places = np.linspace(0, len(dataset) - 1, min(RECONSTRUCTED_IMAGES, len(dataset))).round().astype(int)
     images = torch.from_numpy(dataset.images[places])  # (B, 1, S, S)
     return {"latent": images, "image": images}
 

@@ -107,7 +107,7 @@ EROSIONS_MM = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 13.0)
 """Tried in turn until the lungs come apart."""
 COARSE_MM = 2.0
 """Pixels that are finer are taken together for that."""
-LEAST_SHARE_SIDES = 0.12
+LEAST_SIDE_SHARE = 0.12
 """Of both lungs together, for the smaller one."""
 APART = 0.25
 """How far apart the two middles are at least, as a share of the width of both lungs."""
@@ -159,7 +159,7 @@ def _cores(lungs: Mask, spacing: Sequence[float]) -> NDArray[np.uint8] | None:
             framed = np.pad(lungs, [(1, 1), (0, 0), (0, 0)], "edge")  # the scan's ends are no pleura
             depth = ndimage.distance_transform_edt(framed, spacing)[1:-1]
         labels, sizes = components(lungs if depth is None else depth > radius)
-        pair = _pair(labels, sizes, LEAST_SHARE_SIDES * lungs.sum(), APART * (np.ptp(columns) + 1))
+        pair = _pair(labels, sizes, LEAST_SIDE_SHARE * lungs.sum(), APART * (np.ptp(columns) + 1))
         if pair is not None:
             return np.where(labels == pair[0], RIGHT, np.where(labels == pair[1], LEFT, 0)).astype(np.uint8)
     return None
@@ -201,11 +201,11 @@ LUNG_HU = -400.0
 """Half way between aerated lung (about -850 HU) and soft tissue (about 40 HU)."""
 GAS_HU = -975.0
 """Regions whose median is below this hold gas alone (stomach, bowel): lung has tissue and blood in it."""
-CLOSING_MM_SEGMENTATION = 8.0
+LUNG_CLOSING_MM = 8.0
 """Nodules and vessels at the pleura are closed over when their opening is narrower than twice this."""
-LARGEST_HOLE_CM2_SEGMENTATION = 15.0
+LARGEST_LUNG_HOLE_CM2 = 15.0
 """Larger ones within a lung are the dome of the diaphragm or the heart; a nodule of 4 cm has 13."""
-LEAST_CM2_SEGMENTATION = 10.0
+LEAST_LUNG_CM2 = 10.0
 """Lungs with less than this in the slice that shows most of them are none."""
 LEAST_SHARE = 0.05
 """Further regions count from this share of the largest one up."""
@@ -217,7 +217,7 @@ def segment_lungs(
     hu: NDArray[Any],
     spacing: Sequence[float],
     threshold: float = LUNG_HU,
-    closing_mm: float = CLOSING_MM_SEGMENTATION,
+    closing_mm: float = LUNG_CLOSING_MM,
     name: str = "the scan",
 ) -> NDArray[np.uint8]:
     """The lungs of an upright chest CT with the vessels and nodules inside; without trachea and main bronchi.
@@ -248,7 +248,7 @@ def segment_lung_slice(
     hu: NDArray[Any],
     spacing_mm: float,
     nominal_hu: bool = False,
-    closing_mm: float = CLOSING_MM_SEGMENTATION,
+    closing_mm: float = LUNG_CLOSING_MM,
     name: str = "the slice",
 ) -> NDArray[np.uint8]:
     """The lungs of one upright axial slice, as `segment_lungs` finds those of a volume.
@@ -288,7 +288,7 @@ def _largest(inner: Mask, hu: NDArray[Any]) -> Mask:
 
 def _check(lungs: Mask, pixel_mm2: float, name: str) -> None:
     largest_cm2 = lungs.sum((1, 2)).max() * pixel_mm2 / 100
-    if largest_cm2 < LEAST_CM2_SEGMENTATION:
+    if largest_cm2 < LEAST_LUNG_CM2:
         raise UserError(
             f"{name}: no lung found ({largest_cm2:.0f} cm2 of aerated tissue inside the body); "
             "bring an upright chest CT in HU"
@@ -312,9 +312,7 @@ def _closed(
             lung = slice_sides == side
             if lung.any():
                 box = _box(lung, margin)
-                whole = fill_slice(
-                    close_slice(lung[box], radius_mm, spacing), LARGEST_HOLE_CM2_SEGMENTATION, spacing
-                )
+                whole = fill_slice(close_slice(lung[box], radius_mm, spacing), LARGEST_LUNG_HOLE_CM2, spacing)
                 result[place][box][whole & (result[place][box] == 0) & ~never[place][box]] = side
     return result
 

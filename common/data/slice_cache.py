@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -261,20 +261,18 @@ def in_parallel(
 
 
 def _wait(futures: Sequence[Future[Result]], title: str) -> None:
-    """Until all are done; raises what went wrong."""
-    places = {future: place for place, future in enumerate(futures)}
-    problems: dict[int, str] = {}
-    for future in tqdm(as_completed(futures), title, len(futures), unit="file", disable=None, leave=False):
+    """Until all are done; raises what went wrong with the first ones, whichever was ready first."""
+    problems: list[str] = []
+    for future in tqdm(futures, title, unit="file", disable=None, leave=False):
         error = future.exception()
         if error is not None and not isinstance(error, UserError):
             raise error
         if error is not None:
-            problems[places[future]] = str(error)
+            problems.append(str(error))
         if len(problems) == MOST_PROBLEMS:
             break
     if problems:
-        lines = dict.fromkeys(problems[place] for place in sorted(problems))
-        raise UserError(summary_of(list(lines)))
+        raise UserError(summary_of(list(dict.fromkeys(problems))))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -269,12 +270,12 @@ class Part(Protocol):
 D = TypeVar("D", bound=Part)
 
 
-class KeptSplit:
+class KeptSplit(ABC):
     """A data set whose ``metadata`` has ``splits``: the patients of each part by name."""
 
+    @abstractmethod
     def metadata(self) -> dict[str, Any]:
         """What travels with a trained model, as plain JSON."""
-        raise NotImplementedError
 
     def keep_split(self, folder: str | os.PathLike[str], resume: bool = False) -> None:
         """Writes the split beside a run that begins, or checks it where the run is resumed.

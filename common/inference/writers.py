@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common.data.intensity import Window, from_network, to_hu
 from common.data.labels import MMWHS_VALUES, WHOLE_HEART
-from common.data.labels import STRUCTURES as STRUCTURES_of_labels
+from common.data.labels import STRUCTURES as HEART_STRUCTURES
 from common.data.samples import restore_orientation, stem
 from common.data.slice_cache import SliceReader, StoredVolume
 from common.data.slice_geometry import Frame, from_planes, planes_shape, to_planes
@@ -416,7 +416,7 @@ class VolumeWriter(FileCollector):
         return {"unit": self.scale.unit, "smooth_slices": self.sigma, "volumes": volumes}
 
 
-ORDER = {name: value for value, name in enumerate(STRUCTURES_of_labels, start=1)}
+ORDER = {name: value for value, name in enumerate(HEART_STRUCTURES, start=1)}
 
 
 def map_plane(prediction: Tensor, volume: StoredVolume) -> np.ndarray:

@@ -237,7 +237,7 @@ def first_repeats(alike: np.ndarray, count: int, numbers: np.random.Generator) -
     return firsts
 
 
-PAIRS_SPREAD = 100  # of images, compared at most
+SPREAD_PAIRS = 100  # of images, compared at most
 SMALLEST_SPREAD = 1e-12  # differences of images that are all alike do not divide
 
 
@@ -280,7 +280,7 @@ def spread(
     Raises:
         UserError: fewer than two images, or too small ones.
     """
-    pairs = drawn_pairs(len(images), generator(seed, "spread", "pairs"), PAIRS_SPREAD)
+    pairs = drawn_pairs(len(images), generator(seed, "spread", "pairs"), SPREAD_PAIRS)
     features = extract(extractor, images, device=device)
     alike = duplicate_threshold(features) if threshold is None else threshold
     return Spread(

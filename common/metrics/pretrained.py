@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.networks.lite0 import DEVIATION, MEAN, SIZE, EfficientNetLite0, classifier
-from common.networks.lite0 import FEATURES as FEATURES_of_lite0
+from common.networks.lite0 import FEATURES as LITE0_FEATURES
 
 INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -247,7 +247,7 @@ def lite0(weights: Path | None = None) -> PretrainedExtractor:
         _Features(network),
         lambda unit: (unit - MEAN) / DEVIATION,
         SIZE,
-        FEATURES_of_lite0,
+        LITE0_FEATURES,
         sees_layout=True,
     )
 

@@ -27,6 +27,11 @@ from common.tools.process import (
     tidy,
 )
 
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
 logger = logging.getLogger(__name__)
 
 
@@ -181,11 +186,6 @@ def write_overlay(path: Path, values: Mapping[str, Value], notes: list[str]) -> 
     with atomic_write(path) as temporary:
         temporary.write_text(comments + text, encoding="utf-8")
 
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 Train = Callable[[Path, Mapping[str, Any]], Outcome]
 RECORD = "search.db"

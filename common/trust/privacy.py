@@ -210,8 +210,8 @@ def copies_picture(
         found: by each measure.
     """
     order = torch.tensor(_ordered(gate, copies))[:SHOWN]
-    columns = [sets.synthetic.images[order], _nearest_privacy_pictures(sets.real.images, nearest, order)]
-    columns += [_nearest_privacy_pictures(sets.real.images, each.synthetic, order) for each in found.values()]
+    columns = [sets.synthetic.images[order], _nearest_images(sets.real.images, nearest, order)]
+    columns += [_nearest_images(sets.real.images, each.synthetic, order) for each in found.values()]
     names = [
         f"{sets.synthetic.names[place]}: {gate.scores[place]:.1f} ({copies.synthetic.views[place]}), "
         f"similarity {gate.similarities[place]:.3f} to {sets.real.names[gate.nearest[place]]}"
@@ -286,7 +286,7 @@ def _distribution(space: str, synthetic: Tensor, heldout: Tensor) -> Plot:
     )
 
 
-def _nearest_privacy_pictures(training: Tensor, found: Found, order: Tensor) -> Tensor:
+def _nearest_images(training: Tensor, found: Found, order: Tensor) -> Tensor:
     """Nearest training images (N, 1, S, S) of some queries, turned as these lie."""
     pairs = zip(found.indices[order].tolist(), found.ways[order].tolist(), strict=True)
     return torch.cat([turned(training[index : index + 1], WAYS[way]) for index, way in pairs])

@@ -447,7 +447,7 @@ def _loaded(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any
     return Loaded(prepared(pixels, settings), None, name, patient, patient, pixels.is_hu)
 
 
-SUFFIX_SHARDS = ".tar"
+SHARD_SUFFIX = ".tar"
 SUFFIXES = ("npy", "png", "nii.gz", "jpg", "jpeg")
 DESCRIPTION = "composites.json"
 """Beside the shards: the window of their pictures."""
@@ -457,7 +457,7 @@ MOST_BYTES = 2**28
 
 def shard_files(folder: Path) -> list[Path]:
     """The shards below ``folder``, sorted."""
-    return sorted(path for path in folder.rglob(f"*{SUFFIX_SHARDS}") if path.is_file())
+    return sorted(path for path in folder.rglob(f"*{SHARD_SUFFIX}") if path.is_file())
 
 
 def shard_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
@@ -473,7 +473,7 @@ def shard_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
             with explained(path):
                 for key, members in samples(path):
                     name = f"{path.relative_to(folder).as_posix()}#{key}"
-                    slices.append(_loaded_shards(name, members, settings, window))
+                    slices.append(_loaded_sample(name, members, settings, window))
         except tarfile.TarError as error:
             raise UserError(f"{path}: cannot be read ({error}); replace the shard or remove it") from error
     return slices
@@ -505,7 +505,7 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, files
 
 
-def _loaded_shards(
+def _loaded_sample(
     name: str, files: Mapping[str, bytes], settings: ReadingSettings, window: Window | None
 ) -> Loaded:
     image, mask = _part(files, "image"), _part(files, "mask")
@@ -598,11 +598,11 @@ def structure_slices(
     return [
         loaded
         for record, image, label in joined
-        for loaded in _of_file_stored_slices(record, image, label, label_set, folder, settings.slices)
+        for loaded in _of_stored_file(record, image, label, label_set, folder, settings.slices)
     ]
 
 
-def _of_file_stored_slices(
+def _of_stored_file(
     record: Sample,
     image: StoredVolume,
     label: StoredVolume | None,

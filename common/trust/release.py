@@ -18,8 +18,8 @@ from common.files import remade_folder, write_json
 from common.trust.gate import Gate
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.readers import IMAGE_FOLDER, samples
+from common.trust.readers import SHARD_SUFFIX as SHARD
 from common.trust.readers import SUFFIX as ARRAY
-from common.trust.readers import SUFFIX_SHARDS as SHARD
 
 MANIFEST = "released.json"
 

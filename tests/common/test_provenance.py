@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from common.paths import repository_root
-from common.provenance import UNKNOWN, Provenance, commit, fingerprint, mark_header, sha256_of
-from common.provenance import UNKNOWN_COMMIT as UNKNOWN_of_provenance
+from common.provenance import UNKNOWN, UNKNOWN_COMMIT, Provenance, commit, fingerprint, mark_header, sha256_of
 
 WEIGHTS = b"weights" * 300_000
 
@@ -150,9 +149,9 @@ def test_every_config_tells_its_writers_what_makes_the_images() -> None:
 
 
 def test_a_folder_without_history_has_no_commit(tmp_path: Path) -> None:
-    assert commit(tmp_path) == UNKNOWN_of_provenance
+    assert commit(tmp_path) == UNKNOWN_COMMIT
     found = commit(repository_root())
-    assert found == UNKNOWN_of_provenance or re.fullmatch(r"[0-9a-f]{12}(, with changes)?", found)
+    assert found == UNKNOWN_COMMIT or re.fullmatch(r"[0-9a-f]{12}(, with changes)?", found)
 
 
 def test_a_fingerprint_is_the_content(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ FEWEST = 16
 TRIMMINGS, TRIMMED, BELOW = 3, 2.0, 0.16
 """Rounds in which what is more than so many standard deviations above the median is left out; the share of a
 normal distribution that is more than one below."""
-EDGE_GRAIN = 4.0
+GRAIN_EDGE = 4.0
 """Standard deviations above the level from which a pixel is part of something else."""
 
 
@@ -79,7 +79,7 @@ def lung_of(
         ordered = ordered[: np.searchsorted(ordered, middle + TRIMMED * spread, side="right")]
     level = float(np.median(ordered))
     plain = there & (
-        maximum_filter(hu, 3) <= level + EDGE_GRAIN * max(float(spread), 1.0)
+        maximum_filter(hu, 3) <= level + GRAIN_EDGE * max(float(spread), 1.0)
     )  # no edge in its grain
     return (level, noise_of(grain[plain])) if plain.sum() >= FEWEST else None
 

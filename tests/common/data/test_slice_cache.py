@@ -548,6 +548,15 @@ def test_bad_files_are_counted_up_to_five(items: list[int], says: str) -> None:
         in_parallel(items, refuse, 1, "working")
 
 
+def test_the_file_named_first_is_the_first_whichever_is_ready_first() -> None:
+    def refuse_slowly(number: int) -> None:
+        sleep(0.2 if number == 0 else 0)
+        raise UserError(f"{number} is bad")
+
+    with pytest.raises(UserError, match=r"^0 is bad"):
+        in_parallel(range(12), refuse_slowly, 4, "working")
+
+
 def test_other_errors_stop_the_rest_and_come_through() -> None:
     started: list[int] = []
 

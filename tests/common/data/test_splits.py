@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,9 +189,14 @@ def samples(*patients: str) -> list[Sample]:
     return [Sample(Path(f"{patient}.png"), None, patient) for patient in patients]
 
 
+class OfSlices(SplitData[Slices]):
+    def metadata(self) -> dict[str, Any]:
+        return {"splits": self.patients()}
+
+
 @pytest.fixture
 def data() -> SplitData[Slices]:
-    made = SplitData[Slices]()
+    made = OfSlices()
     made.dataset_dir = Path("set")
     made.splits = {"train": samples("b", "a", "a"), "val": samples("c"), "doctor": samples("d")}
     made.datasets = {name: Slices(part) for name, part in made.splits.items() if name != "val"}
@@ -291,7 +297,7 @@ def test_a_rule_that_nobody_knows_is_refused(tmp_path: Path) -> None:
 
 
 def test_patients_that_only_the_model_knows_are_refused_too(tmp_path: Path) -> None:
-    data = SplitData[Slices]()
+    data = OfSlices()
     data.dataset_dir = tmp_path
     data.splits = data.split_by(samples("a", "c", "d"), (), 0, trained={"splits": OWN})
     for known in ("b", "c"):  # trained with, though it is gone; chosen on

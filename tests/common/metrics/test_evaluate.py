@@ -16,10 +16,10 @@ from common.metrics.evaluate import (
     RealImages,
     SetEvaluator,
     better,
+    better_set,
     evaluate_set,
     evaluate_with_baselines,
 )
-from common.metrics.evaluate import better_set as better_of_evaluate
 from common.metrics.features import RandomVGG
 from common.metrics.kid import KernelDistances, Sample, blurred
 from common.rng import generator
@@ -312,8 +312,7 @@ def test_slices_of_one_generated_volume_are_one_cluster(evaluator_set_evaluation
 
 def test_what_is_better() -> None:
     assert [
-        better_of_evaluate(name)
-        for name in ("fid_x", "copies_by_pixels", "coverage", "log_likelihood", "modes")
+        better_set(name) for name in ("fid_x", "copies_by_pixels", "coverage", "log_likelihood", "modes")
     ] == [
         "lower",
         "lower",
