@@ -31,7 +31,7 @@ from common.data.nodules import (
     read_nodule_scan,
 )
 from common.data.patients import keep_scans_together, patient_of
-from common.data.sampler import BatchStream
+from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample, with_hu_offset
 from common.data.slice_cache import SliceStore, StoredPair, stored_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
@@ -171,7 +171,10 @@ class PairData(SplitData[PairDataset]):
 
 
 def make_loader(
-    dataset: Dataset[dict[str, Any]], stream: BatchStream, num_workers: int = 0, pin_memory: bool = False
+    dataset: Dataset[dict[str, Any]],
+    stream: InfiniteBatchSampler,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[dict[str, Any]]:
     """An endless loader whose batches are those of ``stream``; the workers draw nothing themselves.
 

@@ -18,7 +18,7 @@ from common.data.image_io import for_each, read_pair
 from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import SliceReader, StoredPair, StoredVolume, selected_slices
 from common.data.slice_noise import noise_place
@@ -42,7 +42,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     """CT slices in [-1, 1] with lesion masks {0, 1}, both (1, S, S).
 
     Everything is read, checked, resized and standardised once, here, in the main process; workers share it.
-    An int index gives the pair as it is, a `Draw` gives the augmented pair of that visit.
+    An int index gives the pair as it is, a `SampleIndex` gives the augmented pair of that visit.
 
     Args:
         samples: what to load.
@@ -105,17 +105,17 @@ class PairDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        index = visit.sample if isinstance(visit, Draw) else int(visit)
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         image = self.images[index]
         label = None if self.labels is None else self.labels[index]
-        if self.augment is not None and isinstance(visit, Draw):
-            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.sample))
+        if self.augment is not None and isinstance(visit, SampleIndex):
+            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.index))
             image, label = _augmented(image, label, draw)
         item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
         if label is not None:
             item["label"] = torch.from_numpy(label)
-            if not isinstance(visit, Draw):  # in training noise is drawn anew for each visit
+            if not isinstance(visit, SampleIndex):  # in training noise is drawn anew for each visit
                 item |= noise_place(self.samples[index].name)
         return item
 
@@ -220,7 +220,7 @@ class ImageDataset(PairDataset):
         if flips:
             self._double()
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         item = super().__getitem__(visit)
         return {**item, "class": int(self.classes[item["sample"]])}
 
@@ -278,7 +278,7 @@ class _Lookup(NamedTuple):
 class SliceDataset(Dataset[dict[str, Any]]):
     """Image slices in [-1, 1] and label slices of class indices 0..K (or images in [-1, 1]), both (1, S, S).
 
-    An int index gives the slice as it is, a `Draw` gives the augmented slice of that visit. A loader gets
+    An int index gives the slice as it is, a `SampleIndex` the augmented slice of that epoch. A loader gets
     whole batches from `__getitems__`, ready to use: give it ``collate_fn=dataset.collate``.
 
     Args:
@@ -327,10 +327,10 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         return first_of(self.__getitems__([visit]))
 
-    def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
+    def __getitems__(self, visits: Sequence[SampleIndex | int]) -> dict[str, Any]:
         """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,).
 
         Where none is a draw, also the places in the noise, see `common.data.slice_noise.noise_place`.
@@ -339,19 +339,21 @@ class SliceDataset(Dataset[dict[str, Any]]):
         image, label = np.empty(
             (2, *shape), np.float32
         )  # in one, which the allocator keeps for the next batch
-        samples = [visit.sample if isinstance(visit, Draw) else int(visit) for visit in visits]
+        samples = [visit.index if isinstance(visit, SampleIndex) else int(visit) for visit in visits]
         for row, (visit, sample) in enumerate(zip(visits, samples, strict=True)):
-            drawn = visit if isinstance(visit, Draw) else None
+            drawn = visit if isinstance(visit, SampleIndex) else None
             self._read_image(sample, image[row, 0])
             self._read_label(sample, label[row, 0], merged=drawn is not None and self._is_coarse(drawn))
             if drawn is not None and self.augment is not None:
-                draw = self.augment.draw(generator(self.seed, "augmentation", drawn.epoch, drawn.sample))
+                draw = self.augment.draw(generator(self.seed, "augmentation", drawn.epoch, drawn.index))
                 self._move(image[row, 0], label[row, 0], draw)
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
             "sample": torch.tensor(samples),
-            **({} if any(isinstance(visit, Draw) for visit in visits) else self._noise_places(samples)),
+            **(
+                {} if any(isinstance(visit, SampleIndex) for visit in visits) else self._noise_places(samples)
+            ),
         }
 
     def _noise_places(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -450,10 +452,10 @@ class SliceDataset(Dataset[dict[str, Any]]):
         else:
             np.take(lookup.table, self._codes, out=out, mode="clip")
 
-    def _is_coarse(self, draw: Draw) -> bool:
+    def _is_coarse(self, draw: SampleIndex) -> bool:
         if self.coarse == 0.0:
             return False
-        return bool(generator(self.seed, "coarse", draw.epoch, draw.sample).random() < self.coarse)
+        return bool(generator(self.seed, "coarse", draw.epoch, draw.index).random() < self.coarse)
 
     def _move(self, image: np.ndarray, label: np.ndarray, draw: AugmentationDraw) -> None:
         """Augments one slice in place, image and label (S, S) alike."""
@@ -513,23 +515,23 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return max(len(self.first), len(self.second))
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         places = self.places(visit)
         items = (side[place] for side, place in zip((self.first, self.second), places, strict=True))
-        number = visit.sample if isinstance(visit, Draw) else int(visit)
+        number = visit.index if isinstance(visit, SampleIndex) else int(visit)
         return {**next(items), **next(items), "sample": number}
 
-    def places(self, visit: Draw | int) -> tuple[int, int]:
+    def places(self, visit: SampleIndex | int) -> tuple[int, int]:
         """Which items of the first and the second set a visit shows.
 
         Raises:
             IndexError: a number beyond the end.
         """
         lengths = len(self.first), len(self.second)
-        number = visit.sample if isinstance(visit, Draw) else int(visit)
+        number = visit.index if isinstance(visit, SampleIndex) else int(visit)
         if number >= len(self):
             raise IndexError(number)
-        if not isinstance(visit, Draw):
+        if not isinstance(visit, SampleIndex):
             return number % lengths[0], number % lengths[1]
         partner = int(generator(self.seed, "partner", visit.epoch, number).integers(min(lengths)))
         return (number, partner) if lengths[0] >= lengths[1] else (partner, number)

@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 
 from common.data.datasets import SliceDataset, first_of
 from common.data.labels import LabelSet
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import StoredPair
 from common.data.transforms import Augmentation
@@ -271,8 +271,8 @@ class Peers:
 class PerturbedSlices(SliceDataset):
     """A `SliceDataset` whose ``label`` is perturbed, and whose items have the true map as ``annotation``.
 
-    A `Draw` has the perturbation drawn for that visit; an int index has one that belongs to the slice and is
-    always the same.
+    A `SampleIndex` has the perturbation drawn for that epoch; an int index has one that belongs to the slice
+    and is always the same.
 
     Args:
         perturb: the strengths.
@@ -302,10 +302,10 @@ class PerturbedSlices(SliceDataset):
         self._share_merged, self.coarse = self.coarse, 0.0  # merged here, after the perturbation
         self._peers = Peers(self.samples)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         return first_of(self.__getitems__([visit]))
 
-    def __getitems__(self, visits: Sequence[Draw | int]) -> dict[str, Any]:
+    def __getitems__(self, visits: Sequence[SampleIndex | int]) -> dict[str, Any]:
         """A batch as `SliceDataset` gives it, and ``annotation`` float32 (B, 1, S, S), class indices."""
         batch = super().__getitems__(visits)
         labels = [
@@ -330,7 +330,7 @@ class PerturbedSlices(SliceDataset):
         part._peers = Peers(part.samples)
         return part
 
-    def _perturbed(self, visit: Draw | int, label: torch.Tensor) -> np.ndarray:
+    def _perturbed(self, visit: SampleIndex | int, label: torch.Tensor) -> np.ndarray:
         """The condition of a visit, float32 (S, S)."""
         index, random = self._random(visit)
         draw = self.perturb.draw(random, (self.size, self.size), self.classes)
@@ -338,16 +338,16 @@ class PerturbedSlices(SliceDataset):
         other = self._class_map(partner) if partner is not None and draw.weight > 0 else None
         result = perturbed(label.numpy().astype(np.uint8), draw, other)
         if (
-            isinstance(visit, Draw)
+            isinstance(visit, SampleIndex)
             and self._classes_merged is not None
             and random.random() < self._share_merged
         ):
             result = self._classes_merged[result]
         return result.astype(np.float32)
 
-    def _random(self, visit: Draw | int) -> tuple[int, np.random.Generator]:
-        if isinstance(visit, Draw):
-            return visit.sample, generator(self.seed, "perturbation", visit.epoch, visit.sample)
+    def _random(self, visit: SampleIndex | int) -> tuple[int, np.random.Generator]:
+        if isinstance(visit, SampleIndex):
+            return visit.index, generator(self.seed, "perturbation", visit.epoch, visit.index)
         return int(visit), generator(0, "perturbation", self.samples[int(visit)].name)
 
     def _class_map(self, index: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from common.data.intensity import Window, to_hu, to_network, to_unit, window_by_
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, image_files, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
 from common.data.patients import keep_scans_together, patient_of
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.data.volume_io import NIFTI_SUFFIXES, Volume, is_volume, itk_geometry, nifti_geometry, open_volume
@@ -569,7 +569,7 @@ class NoduleSlices(Dataset[dict[str, Any]]):
 
     All slices with nodules are kept in memory as they lie in the file, and a seeded choice of those without:
     of those with an excluded finding only where a scan has no others.
-    A `Draw` gives the patch of that visit, augmented; an int index always the same patch, with the nodule in
+    A `SampleIndex` gives the augmented patch of that epoch; an int index always the same patch, the nodule in
     it where the slice has one. Slices smaller than S are surrounded by the window's lower end.
 
     Args:
@@ -608,14 +608,14 @@ class NoduleSlices(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        index = visit.sample if isinstance(visit, Draw) else int(visit)
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         hu, mask, _ = self.slices[index]
         corner = self._corner(visit)
         unit = _cut(to_unit(hu, self.window, is_hu=True), corner, self.image_size)
         label = _cut(mask, corner, self.image_size)
-        if self.augment is not None and isinstance(visit, Draw):
-            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.sample))
+        if self.augment is not None and isinstance(visit, SampleIndex):
+            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.index))
             unit, label = apply_to_image(unit, draw), apply_to_mask(label, draw)
         return {
             "image": torch.from_numpy(to_network(unit)[None]),
@@ -654,15 +654,15 @@ class NoduleSlices(Dataset[dict[str, Any]]):
         self.dropped += int((~has).sum()) - len(normals)
         return [slices[place] for place in sorted([*np.flatnonzero(has), *normals])]
 
-    def _corner(self, visit: Draw | int) -> tuple[int, int]:
+    def _corner(self, visit: SampleIndex | int) -> tuple[int, int]:
         """First row and column of a visit's patch, perhaps negative in slices smaller than the patch."""
-        index = visit.sample if isinstance(visit, Draw) else int(visit)
-        keys = ("patch", visit.epoch, index) if isinstance(visit, Draw) else ("fixed patch", index)
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
+        keys = ("patch", visit.epoch, index) if isinstance(visit, SampleIndex) else ("fixed patch", index)
         random = generator(self.seed, *keys)
         share, row, column, which = random.random(4)
         places, size = self._places[index], self.image_size
         shape = np.array(self.slices[index].mask.shape)
-        if len(places) and (share < self.balance.foreground or not isinstance(visit, Draw)):
+        if len(places) and (share < self.balance.foreground or not isinstance(visit, SampleIndex)):
             centre = places[int(which * len(places))] + (np.array([row, column]) - 0.5) * size / 2
             corner = np.rint(centre - size / 2).astype(int)
         else:

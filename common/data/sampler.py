@@ -1,9 +1,9 @@
-"""The order of the samples: an endless, seeded stream of batches that can start anywhere."""
+"""The order of the samples: an endless, seeded sequence of batches that can start anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -12,27 +12,39 @@ from common.errors import UserError
 from common.rng import generator
 
 
-class Draw(NamedTuple):
-    """One visit of one sample: all randomness of the visit is drawn from (seed, epoch, sample)."""
+@dataclass(frozen=True)
+class SampleIndex:
+    """A sample's index and the epoch it is loaded in; its random transforms are seeded from both.
 
+    A dataset that is indexed by a plain int gives the sample without random transforms.
+    """
+
+    index: int
     epoch: int
-    sample: int
 
 
-class BatchStream(Sampler[list[Draw]]):
-    """A batch sampler without an end: batch ``p`` depends on (seed, p) alone; it starts at ``position``.
+class InfiniteBatchSampler(Sampler[list[SampleIndex]]):
+    """Yields batches of `SampleIndex` without end, from batch number ``position`` on.
 
-    Every epoch is a fresh permutation of ``length`` samples; ranks take disjoint slices of each batch, the
-    last incomplete batch of an epoch is dropped (it would give batch statistics another meaning).
+    Batch number p depends on (seed, p) alone, so a resumed run goes on with the batches it would have had.
+    Every epoch is a new permutation of all samples; its last, incomplete batch is dropped, since batch
+    statistics would differ. Processes take disjoint parts of each batch.
 
     Args:
         length: number of samples.
-        batch_size: samples per batch and rank.
+        batch_size: samples per batch and process.
         seed: the run's seed.
         rank, ranks: this process and the number of processes.
         shuffle: off for a fixed order.
     Raises:
         UserError: fewer samples than ``batch_size * ranks``.
+
+    Example:
+        >>> sampler = InfiniteBatchSampler(5, batch_size=2, shuffle=False)
+        >>> sampler.batches_per_epoch
+        2
+        >>> sampler.batch(2)
+        [SampleIndex(index=0, epoch=1), SampleIndex(index=1, epoch=1)]
     """
 
     def __init__(
@@ -52,14 +64,14 @@ class BatchStream(Sampler[list[Draw]]):
         """Complete batches in one pass over the samples."""
         return self.length // (self.batch_size * self.ranks)
 
-    def batch(self, position: int) -> list[Draw]:
-        """The draws of batch number ``position`` (counted from the run's start) for this rank."""
+    def batch(self, position: int) -> list[SampleIndex]:
+        """The samples of batch number ``position`` (counted from the run's start) for this rank."""
         epoch, within = divmod(position, self.batches_per_epoch)
         order = self._order(epoch)
         start = (within * self.ranks + self.rank) * self.batch_size
-        return [Draw(epoch, int(sample)) for sample in order[start : start + self.batch_size]]
+        return [SampleIndex(int(index), epoch) for index in order[start : start + self.batch_size]]
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         position = self.position
         while True:
             yield self.batch(position)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.data.datamodules import make_loader
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.rng import generator
 from common.training.precision import Precision
 from common.training.steps import Loss, SupervisedStep
@@ -43,7 +43,7 @@ class Budget:
 class Repeated(Dataset[dict[str, Any]]):
     """A dataset of any size as one of ``length`` visits: permuted passes, one after the other.
 
-    A visit is a `Draw` of the pass and the item, so every pass augments anew.
+    A visit is a `SampleIndex` of the pass and the item, so every pass augments anew.
 
     Args:
         dataset: items of all parts, one part after the other.
@@ -68,14 +68,14 @@ class Repeated(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        return self.dataset[self.draws[visit.sample if isinstance(visit, Draw) else visit]]
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        return self.dataset[self.draws[visit.index if isinstance(visit, SampleIndex) else visit]]
 
 
-def _passes(size: int, count: int, start: int, seed: int, keys: list[int | str]) -> list[Draw]:
+def _passes(size: int, count: int, start: int, seed: int, keys: list[int | str]) -> list[SampleIndex]:
     """The first ``count`` draws of endless permuted passes over ``size`` items from ``start`` on."""
     orders = [generator(seed, *keys, number).permutation(size) for number in range(-(-count // size))]
-    return [Draw(number, start + int(k)) for number, order in enumerate(orders) for k in order][:count]
+    return [SampleIndex(start + int(k), number) for number, order in enumerate(orders) for k in order][:count]
 
 
 def fit(
@@ -97,7 +97,7 @@ def fit(
         parts: sizes of the parts of which every batch holds equal shares, see `Repeated`; one part without.
     """
     visits = Repeated(dataset, parts or [len(dataset)], budget.iterations * budget.batch_size, seed)
-    stream = BatchStream(len(visits), budget.batch_size, seed, shuffle=False)
+    stream = InfiniteBatchSampler(len(visits), budget.batch_size, seed, shuffle=False)
     optimizer = torch.optim.AdamW(
         network.parameters(), budget.learning_rate, weight_decay=budget.weight_decay
     )

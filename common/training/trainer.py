@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common.data.sampler import BatchStream
+from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
 from common.networks.initialisation import misfit
 from common.training import distributed
@@ -97,7 +97,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 STATE_FORMAT = 1
 
 
-def run_setting(stream: BatchStream, group: int, dtype: torch.dtype) -> dict[str, Any]:
+def run_setting(stream: InfiniteBatchSampler, group: int, dtype: torch.dtype) -> dict[str, Any]:
     """What a resumed run must have in common with the one it goes on from.
 
     Args:
@@ -167,7 +167,7 @@ class AdversarialTrainer(Trainer):
 
     Args:
         max_epochs: passes over the training samples.
-        train_data_loader: a DataLoader whose ``batch_sampler`` is a `BatchStream`.
+        train_data_loader: a DataLoader whose ``batch_sampler`` is a `InfiniteBatchSampler`.
         networks, optimizers: by name; the steps refer to the names.
         steps: see `common.training.steps`.
         precision: device, mixed precision, layout, compilation.
@@ -364,10 +364,12 @@ def learning(updates: Sequence[tuple[Step, int]]) -> frozenset[str]:
     return frozenset(name for step, _ in same for name in step.trains)
 
 
-def _stream_of(loader: DataLoader) -> BatchStream:
+def _stream_of(loader: DataLoader) -> InfiniteBatchSampler:
     stream = loader.batch_sampler
-    if not isinstance(stream, BatchStream):
-        raise UserError("train_data_loader: its batch_sampler must be a common.data.sampler.BatchStream")
+    if not isinstance(stream, InfiniteBatchSampler):
+        raise UserError(
+            "train_data_loader: its batch_sampler must be a common.data.sampler.InfiniteBatchSampler"
+        )
     return stream
 
 

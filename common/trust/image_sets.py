@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.transforms import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.errors import UserError
 from common.rng import generator
@@ -141,7 +141,7 @@ LIGHT = Augmentation(flip=0.5, shift=0.04, scale=0.06, rotation=6.0)
 
 
 class TrainingSlices(Dataset[dict[str, Any]]):
-    """Slices (1, S, S) in [-1, 1] with their targets. A `Draw` is augmented, a plain number is not.
+    """Slices (1, S, S) in [-1, 1] with their targets. A `SampleIndex` is augmented, a plain number is not.
 
     Args:
         images: (N, 1, S, S).
@@ -155,13 +155,13 @@ class TrainingSlices(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        place = visit.sample if isinstance(visit, Draw) else int(visit)
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        place = visit.index if isinstance(visit, SampleIndex) else int(visit)
         if place >= len(self):
             raise IndexError(place)
         image, targets = self.images[place], {name: values[place] for name, values in self.targets.items()}
-        if isinstance(visit, Draw):
-            drawn = LIGHT.draw(generator(self.seed, "trust", visit.epoch, visit.sample))
+        if isinstance(visit, SampleIndex):
+            drawn = LIGHT.draw(generator(self.seed, "trust", visit.epoch, visit.index))
             image = _moved_image(image, drawn)
             targets = {name: _moved_map(target, drawn) for name, target in targets.items()}
         return {"image": image, **targets, "sample": place}

@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.initialisation import initialise
 from common.rng import generator
@@ -40,9 +40,9 @@ class Images(Dataset):
     def __len__(self) -> int:
         return BATCH
 
-    def __getitem__(self, draw: Draw) -> dict[str, Tensor | int]:
-        noise = generator(0, "bench", draw.sample).normal(size=(1, SIZE, SIZE))
-        return {"image": torch.from_numpy(noise).float().tanh(), "sample": draw.sample}
+    def __getitem__(self, draw: SampleIndex) -> dict[str, Tensor | int]:
+        noise = generator(0, "bench", draw.index).normal(size=(1, SIZE, SIZE))
+        return {"image": torch.from_numpy(noise).float().tanh(), "sample": draw.index}
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
@@ -62,7 +62,7 @@ def trainer_step() -> Work:
     loss = adversarial_loss("bce")
     engine = AdversarialTrainer(
         max_epochs=1,
-        train_data_loader=DataLoader(Images(), batch_sampler=BatchStream(BATCH, BATCH)),
+        train_data_loader=DataLoader(Images(), batch_sampler=InfiniteBatchSampler(BATCH, BATCH)),
         networks={"G": net, "D": critic},
         optimizers={"G": optimizer(net, fused=True), "D": optimizer(critic, fused=True)},
         steps=[
@@ -84,7 +84,7 @@ def plain_step() -> Work:
     """D on real and on fake, then G through D; the next zero_grad drops what D's weights got from that."""
     net, critic = (network.to(DEVICE).train() for network in networks())
     first, second = optimizer(net, fused=False), optimizer(critic, fused=False)
-    batch = next(iter(DataLoader(Images(), batch_sampler=BatchStream(BATCH, BATCH))))
+    batch = next(iter(DataLoader(Images(), batch_sampler=InfiniteBatchSampler(BATCH, BATCH))))
     image = batch["image"].to(DEVICE)
 
     def score(picture: Tensor, target: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.pix2pix_covid.networks import UnetGenerator
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator
@@ -59,10 +59,10 @@ class Pairs(Dataset):
     def __len__(self) -> int:
         return 16
 
-    def __getitem__(self, draw: Draw) -> dict[str, Tensor | int]:
-        noise = generator(0, "bench", draw.sample).normal(size=(2, SIZE, SIZE))
+    def __getitem__(self, draw: SampleIndex) -> dict[str, Tensor | int]:
+        noise = generator(0, "bench", draw.index).normal(size=(2, SIZE, SIZE))
         image, label = torch.from_numpy(noise).float()
-        return {"image": image[None].tanh(), "label": (label[None] > 1).float(), "sample": draw.sample}
+        return {"image": image[None].tanh(), "label": (label[None] > 1).float(), "sample": draw.index}
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
@@ -84,7 +84,7 @@ def trainer(amp: bool) -> AdversarialTrainer:
     loss = adversarial_loss("bce")
     return AdversarialTrainer(
         max_epochs=1,
-        train_data_loader=DataLoader(Pairs(), batch_sampler=BatchStream(len(Pairs()), BATCH)),
+        train_data_loader=DataLoader(Pairs(), batch_sampler=InfiniteBatchSampler(len(Pairs()), BATCH)),
         networks={"G": net, "D": critic},
         optimizers={"G": first, "D": second},
         steps=[
@@ -121,7 +121,7 @@ def plain_step() -> Work:
     """Pix2pix as everybody writes it: one forward, D on real and fake, then G with D's weights fixed."""
     net, critic = (network.to(DEVICE).train() for network in networks())
     first, second = optimizers(net, critic)
-    batch = next(iter(DataLoader(Pairs(), batch_sampler=BatchStream(len(Pairs()), BATCH))))
+    batch = next(iter(DataLoader(Pairs(), batch_sampler=InfiniteBatchSampler(len(Pairs()), BATCH))))
     image, label = batch["image"].to(DEVICE), batch["label"].to(DEVICE)
 
     def score(picture: Tensor, target: float) -> Tensor:

@@ -24,7 +24,7 @@ from monai.transforms import (
 from common.data.datamodules import make_loader
 from common.data.datasets import SliceDataset
 from common.data.labels import LabelSet
-from common.data.sampler import BatchStream
+from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample
 from common.data.slice_cache import SliceStore, stored_pair
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
@@ -88,7 +88,7 @@ def serving(store: Path, place: Path, count: int) -> Work:
             for image, label in zip(volumes[:count], volumes[count:], strict=True)
         ]
         dataset = SliceDataset(pairs, label_set, min_pixels=0)
-        loader = make_loader(dataset, BatchStream(len(dataset), BATCH))
+        loader = make_loader(dataset, InfiniteBatchSampler(len(dataset), BATCH))
         for batch in islice(loader, SERVED // BATCH):
             assert batch["image"].shape == (BATCH, 1, 256, 256)
 

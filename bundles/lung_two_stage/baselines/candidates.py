@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from common.data.intensity import Window, to_network, to_unit, window_by_name
 from common.data.nodules import Nodule, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.splits import SplitData
 from common.data.volume_io import is_volume
 from common.errors import UserError
@@ -255,12 +255,12 @@ class CubeDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return 2 * len(self.positive) if self.training else len(self.labels)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        draw = visit if isinstance(visit, Draw) else Draw(0, int(visit))
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        draw = visit if isinstance(visit, SampleIndex) else SampleIndex(int(visit), 0)
         if not self.training:
-            return self._item(draw.sample, self.cubes[draw.sample])
-        random = generator(self.seed, "cube", draw.epoch, draw.sample)
-        place = self._place(draw.sample, random)
+            return self._item(draw.index, self.cubes[draw.index])
+        random = generator(self.seed, "cube", draw.epoch, draw.index)
+        place = self._place(draw.index, random)
         return self._item(place, _varied(self.cubes[place], self.shape.size, random))
 
     def _place(self, sample: int, random: np.random.Generator) -> int:

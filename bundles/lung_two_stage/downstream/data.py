@@ -21,7 +21,7 @@ from bundles.lung_two_stage.enhancement.data import refuse_shared_patients, to_i
 from bundles.lung_two_stage.enhancement.enhance import load_enhancer
 from common.data import splits
 from common.data.intensity import Window, window_by_name
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.splits import KeptSplit
 from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.errors import UserError
@@ -99,7 +99,7 @@ def of_composites(folder: str | os.PathLike[str], window: Window, most: int, see
 
 
 class SliceItems(Dataset[dict[str, Any]]):
-    """Slices as training takes them. A `Draw` is augmented, a plain number is not.
+    """Slices as training takes them. A `SampleIndex` is augmented, a plain number is not.
 
     Items hold ``image`` (1, H, W) in [-1, 1], ``label``, its nodules (1, H, W) in {0, 1}, ``class``, see
     `TASKS`, and ``sample``.
@@ -127,13 +127,13 @@ class SliceItems(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        place = visit.sample if isinstance(visit, Draw) else int(visit)
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        place = visit.index if isinstance(visit, SampleIndex) else int(visit)
         if place >= len(self):
             raise IndexError(place)
         image, mask = self.slices.images[place, 0].numpy(), self.slices.nodules[place] > 0
-        if isinstance(visit, Draw) and self.augment is not None:
-            drawn = self.augment.draw(generator(self.seed, "diagnosis", visit.epoch, visit.sample))
+        if isinstance(visit, SampleIndex) and self.augment is not None:
+            drawn = self.augment.draw(generator(self.seed, "diagnosis", visit.epoch, visit.index))
             image = apply_to_image((image + 1) / 2, drawn) * 2 - 1
             mask = apply_to_mask(mask, drawn)
         return {

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
 from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.samples import ORIENTATIONS, Sample
 from common.data.splits import SplitData
 from common.data.transforms import resize_image
@@ -146,7 +146,7 @@ logger = logging.getLogger(__name__)
 class BankImages(Dataset[dict[str, Any]]):
     """Images of a bank. Items hold ``image`` (C, S, S) in [-1, 1], ``class`` and ``sample``.
 
-    An int index gives the image as it is, a `Draw` one of its eight flips and rotations where they are
+    An int index gives the image as it is, a `SampleIndex` one of its eight flips and rotations where they are
     ``turned``: a nodule has no upright.
 
     Args:
@@ -178,11 +178,11 @@ class BankImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, visit: Draw | int) -> dict[str, Any]:
-        index = visit.sample if isinstance(visit, Draw) else int(visit)
+    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         image = self.images[index]
-        if self.turned and isinstance(visit, Draw):
-            number = generator(self.seed, "turn", visit.epoch, visit.sample).integers(len(ORIENTATIONS))
+        if self.turned and isinstance(visit, SampleIndex):
+            number = generator(self.seed, "turn", visit.epoch, visit.index).integers(len(ORIENTATIONS))
             image = turn(image, int(number))
         return {"image": torch.from_numpy(image), "class": int(self.classes[index]), "sample": index}
 

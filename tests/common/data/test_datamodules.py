@@ -16,7 +16,7 @@ from PIL import Image
 from common.data.datamodules import ImageData, NoduleData, PairData, StructureData, make_loader
 from common.data.datasets import PairDataset
 from common.data.layouts import find_samples
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.splits import split_by_patient, write_splits
 from common.data.transforms import LIGHT, Augmentation
 from common.errors import UserError
@@ -52,10 +52,13 @@ def test_splits_shapes_and_ranges(folder: Path, caplog: pytest.LogCaptureFixture
 
 def test_image_and_mask_stay_registered(folder: Path) -> None:
     dataset = PairDataset(find_samples(folder), 24, augment=Augmentation(flip=1.0), seed=5)
-    for visit in (0, Draw(2, 0)):
+    for visit in (0, SampleIndex(0, 2)):
         image, label = dataset[visit]["image"][0], dataset[visit]["label"][0]
         assert image[label > 0].mean() - image[label == 0].mean() > 0.9
-    assert dataset[Draw(2, 0)]["label"][0, :, 12:].sum() > dataset[Draw(2, 0)]["label"][0, :, :12].sum()
+    assert (
+        dataset[SampleIndex(0, 2)]["label"][0, :, 12:].sum()
+        > dataset[SampleIndex(0, 2)]["label"][0, :, :12].sum()
+    )
 
 
 def test_metadata_is_json_and_rebuilds_the_look(folder: Path) -> None:
@@ -103,11 +106,11 @@ def test_hu_volumes_are_not_standardised(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_follows_the_stream(folder: Path, workers: int) -> None:
     dataset = PairDataset(find_samples(folder), 8, augment=Augmentation(), seed=1)
-    stream = BatchStream(len(dataset), batch_size=3, seed=4)
+    stream = InfiniteBatchSampler(len(dataset), batch_size=3, seed=4)
     batches = list(islice(make_loader(dataset, stream, workers), 2))
     for position, batch in enumerate(batches):
         visits = stream.batch(position)
-        assert batch["sample"].tolist() == [visit.sample for visit in visits]
+        assert batch["sample"].tolist() == [visit.index for visit in visits]
         assert torch.equal(batch["image"], torch.stack([dataset[visit]["image"] for visit in visits]))
 
 
@@ -131,7 +134,7 @@ def test_the_noise_of_an_item_goes_by_its_name(folder: Path) -> None:
     keys = [dataset[index]["noise_key"] for index in range(len(dataset))]
     assert len(set(keys)) == len(keys) and np.isnan(dataset[0]["noise_mm"])
     assert PairDataset(find_samples(folder)[3:4], 8)[0]["noise_key"] == keys[3]
-    assert "noise_key" not in dataset[Draw(0, 3)]  # training draws it anew at each visit
+    assert "noise_key" not in dataset[SampleIndex(3, 0)]  # training draws it anew at each visit
 
 
 def test_mask_conventions_can_be_set(folder: Path) -> None:
@@ -327,8 +330,8 @@ def test_other_filters_convert_nothing(load: Callable[..., StructureData], tmp_p
 def test_training_alone_is_augmented_and_coarse(load: Callable[..., StructureData]) -> None:
     data = load(coarse=1.0, augment={"flip": 1.0, "shift": 0.0, "scale": 0.0, "rotation": 0.0}, seed=1)
     assert data.train.augment == Augmentation(1.0, 0.0, 0.0, 0.0) and data.val.augment is None
-    assert 8 in data.train[Draw(0, 1)]["label"] and 8 not in data.train[1]["label"]
-    assert torch.equal(data.val[Draw(0, 1)]["label"], data.val[1]["label"])
+    assert 8 in data.train[SampleIndex(1, 0)]["label"] and 8 not in data.train[1]["label"]
+    assert torch.equal(data.val[SampleIndex(1, 0)]["label"], data.val[1]["label"])
 
 
 def test_the_folders_own_splits_are_used_structure_data(

@@ -16,7 +16,7 @@ from common.data.datamodules import example_batch, make_loader, ordered_loader
 from common.data.datasets import ImageDataset, SliceDataset, UnpairedDataset
 from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import SliceStore, StoredPair, stored_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
@@ -60,14 +60,14 @@ def test_flips_double_the_set_in_the_dataset(samples: list[Sample]) -> None:
 
 def test_augmentation_repeats_by_visit(samples: list[Sample]) -> None:
     dataset = ImageDataset(samples, ["a", "b"], 16, flips=True, augment=Augmentation(shift=0.2), seed=3)
-    first, again, other = (dataset[Draw(epoch, 4)] for epoch in (1, 1, 2))
+    first, again, other = (dataset[SampleIndex(4, epoch)] for epoch in (1, 1, 2))
     assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], other["image"])
     assert first["class"] == 0 and torch.equal(dataset[4]["image"], dataset[1]["image"].flip(-1))
 
 
 def test_light_augmentation_is_drawn_anew_at_each_visit(samples: list[Sample]) -> None:
     dataset = ImageDataset(samples, ["a", "b"], 16, augment=LIGHT, seed=3)
-    visits = [dataset[Draw(epoch, 1)]["image"] for epoch in range(6)]
+    visits = [dataset[SampleIndex(1, epoch)]["image"] for epoch in range(6)]
     assert all(not torch.equal(visits[a], visits[b]) for a in range(6) for b in range(a))
     assert all(visit[0, 4:12, :6].mean() > visit[0, 4:12, 10:].mean() for visit in visits)  # none is mirrored
     assert torch.equal(dataset[1]["image"], ImageDataset(samples, ["a", "b"], 16)[1]["image"])
@@ -125,7 +125,7 @@ def test_slices_are_registered_and_scaled(dataset: SliceDataset, heart_label: Ca
 
 
 def test_a_batch_is_its_items(dataset: SliceDataset) -> None:
-    visits = [3, Draw(1, 7), np.int64(0)]
+    visits = [3, SampleIndex(7, 1), np.int64(0)]
     batch = dataset.__getitems__(visits)
     assert batch["image"].shape == (3, 1, SIZE, SIZE) and batch["sample"].tolist() == [3, 7, 0]
     for row, visit in enumerate(visits):
@@ -160,7 +160,7 @@ def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[StoredPai
     merged = 0
     for epoch in range(20):
         for index in range(10):
-            seen, plain = dataset[Draw(epoch, index)]["label"], dataset[index]["label"]
+            seen, plain = dataset[SampleIndex(index, epoch)]["label"], dataset[index]["label"]
             assert set(plain.unique().tolist()) <= set(range(8))
             if (seen == 8).any():
                 merged += 1
@@ -168,10 +168,10 @@ def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[StoredPai
             else:
                 assert torch.equal(seen, plain)
     assert 40 <= merged <= 80
-    first = dataset.__getitems__([Draw(2, index) for index in range(20)])["label"]
-    assert torch.equal(first, dataset.__getitems__([Draw(2, index) for index in range(20)])["label"])
+    first = dataset.__getitems__([SampleIndex(index, 2) for index in range(20)])["label"]
+    assert torch.equal(first, dataset.__getitems__([SampleIndex(index, 2) for index in range(20)])["label"])
     other = SliceDataset(dataset.pairs, label_set, seed=4, coarse=0.3)
-    assert not torch.equal(first, other.__getitems__([Draw(2, index) for index in range(20)])["label"])
+    assert not torch.equal(first, other.__getitems__([SampleIndex(index, 2) for index in range(20)])["label"])
 
 
 def test_coarse_is_checked(pairs: Callable[..., list[StoredPair]]) -> None:
@@ -185,20 +185,20 @@ def test_coarse_is_checked(pairs: Callable[..., list[StoredPair]]) -> None:
 
 def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[StoredPair]]) -> None:
     dataset = SliceDataset(pairs(LabelSet()), LabelSet(), augment=PLAIN)
-    drawn, plain = dataset[Draw(0, 6)], dataset[6]
+    drawn, plain = dataset[SampleIndex(6, 0)], dataset[6]
     assert torch.equal(drawn["label"], plain["label"].flip(-1))
     assert torch.allclose(drawn["image"], plain["image"].flip(-1), atol=1e-6)
     moved = SliceDataset(dataset.pairs, LabelSet(), augment=Augmentation(), seed=1)
-    assert torch.equal(moved[Draw(3, 6)]["image"], moved[Draw(3, 6)]["image"])
-    assert not torch.equal(moved[Draw(3, 6)]["image"], moved[Draw(4, 6)]["image"])
-    assert set(moved[Draw(3, 6)]["label"].unique().tolist()) <= set(range(8))
+    assert torch.equal(moved[SampleIndex(6, 3)]["image"], moved[SampleIndex(6, 3)]["image"])
+    assert not torch.equal(moved[SampleIndex(6, 3)]["image"], moved[SampleIndex(6, 4)]["image"])
+    assert set(moved[SampleIndex(6, 3)]["label"].unique().tolist()) <= set(range(8))
 
 
 def test_an_image_as_condition(pairs: Callable[..., list[StoredPair]]) -> None:
     dataset = SliceDataset(pairs(None), None, augment=Augmentation(gamma=0.5))
     assert len(dataset) == 25 and dataset.dropped == 0  # nothing counts as empty
     assert torch.equal(dataset[7]["label"], dataset[7]["image"]) and dataset.labels.min() == -1
-    drawn = dataset[Draw(0, 7)]  # the gray curve is the target's alone
+    drawn = dataset[SampleIndex(7, 0)]  # the gray curve is the target's alone
     assert not torch.equal(drawn["label"], drawn["image"]) and drawn["label"].min() >= -1
 
 
@@ -238,12 +238,12 @@ def test_loaders_serve_the_stream_from_any_position(
 ) -> None:
     label_set = LabelSet(coarse=True)
     dataset = SliceDataset(pairs(label_set), label_set, augment=Augmentation(), seed=1, coarse=0.5)
-    stream = BatchStream(len(dataset), batch_size=4, seed=9)
+    stream = InfiniteBatchSampler(len(dataset), batch_size=4, seed=9)
     batches = list(islice(make_loader(dataset, stream, workers), 7))  # into the second epoch
     for position, batch in enumerate(batches):
         expected = dataset.__getitems__(stream.batch(position))
         assert all(torch.equal(batch[name], expected[name]) for name in ("image", "label", "sample"))
-    resumed = BatchStream(len(dataset), batch_size=4, seed=9)
+    resumed = InfiniteBatchSampler(len(dataset), batch_size=4, seed=9)
     resumed.position = 6
     again = next(iter(make_loader(dataset, resumed, workers)))
     assert torch.equal(again["image"], batches[6]["image"])
@@ -255,7 +255,7 @@ def test_ranks_share_an_epoch(dataset: SliceDataset, batch_size: int, unseen: in
     for epoch in range(2):
         seen: list[int] = []
         for rank in range(2):
-            stream = BatchStream(len(dataset), batch_size, seed=2, rank=rank, ranks=2)
+            stream = InfiniteBatchSampler(len(dataset), batch_size, seed=2, rank=rank, ranks=2)
             stream.position = epoch * stream.batches_per_epoch
             for batch in islice(make_loader(dataset, stream), stream.batches_per_epoch):
                 seen += batch["sample"].tolist()
@@ -278,7 +278,7 @@ def test_the_noise_of_a_slice_goes_by_its_volume_and_its_mm(
     assert len(set(batch["noise_key"].tolist())) == 1 and batch["noise_key"][0] != dataset[0]["noise_key"]
     depth = dataset.pairs[1].label.spacing[2]
     assert batch["noise_mm"].tolist() == pytest.approx([index * depth for _, index in here])
-    assert "noise_key" not in dataset[Draw(0, 5)]  # training draws it anew at each visit
+    assert "noise_key" not in dataset[SampleIndex(5, 0)]  # training draws it anew at each visit
     across = SliceDataset(pairs(LabelSet(), "coronal"), LabelSet())
     place = across.samples[3].index
     assert across[3]["noise_mm"] == pytest.approx(place * across.pairs[0].label.spacing[0])
@@ -304,7 +304,7 @@ def made(first: int, second: int, seed: int = 0) -> UnpairedDataset:
 @pytest.mark.parametrize("lengths", [(40, 7), (7, 40)])
 def test_an_epoch_visits_the_longer_set_once_and_draws_of_the_shorter(lengths: tuple[int, int]) -> None:
     dataset = made(*lengths)
-    stream = BatchStream(len(dataset), 4)
+    stream = InfiniteBatchSampler(len(dataset), 4)
     visits = [dataset[draw] for position in range(10) for draw in stream.batch(position)]
     longer, shorter = ("label", "image") if lengths[0] > lengths[1] else ("image", "label")
     assert sorted(item[longer] for item in visits) == list(range(40))
@@ -314,9 +314,9 @@ def test_an_epoch_visits_the_longer_set_once_and_draws_of_the_shorter(lengths: t
 
 
 def test_the_partner_changes_by_epoch_and_repeats_by_seed() -> None:
-    partners = [[made(30, 9)[Draw(epoch, n)]["image"] for n in range(30)] for epoch in (0, 1, 0)]
+    partners = [[made(30, 9)[SampleIndex(n, epoch)]["image"] for n in range(30)] for epoch in (0, 1, 0)]
     assert partners[0] == partners[2] != partners[1]
-    assert partners[0] != [made(30, 9, seed=1)[Draw(0, n)]["image"] for n in range(30)]
+    assert partners[0] != [made(30, 9, seed=1)[SampleIndex(n, 0)]["image"] for n in range(30)]
 
 
 def test_in_order_the_shorter_set_is_counted_round() -> None:

@@ -20,7 +20,7 @@ from common.data.label_perturbation import (
     mixed,
     perturbed,
 )
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.errors import UserError
 from common.rng import generator
@@ -257,8 +257,8 @@ def data(folder: Path, tmp_path: Path) -> Any:
 
 def test_the_annotation_is_the_true_label_and_fits_the_image(data: Any) -> None:
     part = data().train
-    batch = part.__getitems__([Draw(0, n) for n in range(8)])
-    plain = SliceDataset(part.pairs, data().label_set).__getitems__([Draw(0, n) for n in range(8)])
+    batch = part.__getitems__([SampleIndex(n, 0) for n in range(8)])
+    plain = SliceDataset(part.pairs, data().label_set).__getitems__([SampleIndex(n, 0) for n in range(8)])
     assert torch.equal(batch["annotation"], plain["label"]) and torch.equal(batch["image"], plain["image"])
     assert batch["label"].dtype == torch.float32 and batch["label"].shape == batch["annotation"].shape
     assert set(batch["label"].unique().tolist()) == {0.0, 1.0, 2.0}
@@ -268,9 +268,9 @@ def test_the_annotation_is_the_true_label_and_fits_the_image(data: Any) -> None:
 
 def test_a_visit_depends_on_seed_epoch_and_sample_alone(data: Any) -> None:
     one, again, other = data().train, data().train, data(seed=1).train
-    label = one[Draw(3, 5)]["label"]
-    assert torch.equal(label, again.__getitems__([Draw(1, 0), Draw(3, 5)])["label"][1])
-    for changed in (one[Draw(4, 5)], other[Draw(3, 5)]):
+    label = one[SampleIndex(5, 3)]["label"]
+    assert torch.equal(label, again.__getitems__([SampleIndex(0, 1), SampleIndex(5, 3)])["label"][1])
+    for changed in (one[SampleIndex(5, 4)], other[SampleIndex(5, 3)]):
         assert not torch.equal(label, changed["label"])
 
 
@@ -290,7 +290,7 @@ def test_slices_that_are_no_visit_keep_their_own_perturbation(data: Any) -> None
 
 def test_coarse_labels_are_merged_after_the_perturbation_and_the_annotation_is_not(data: Any) -> None:
     part = data(coarse=1.0).train
-    visit, still = part[Draw(0, 2)], part[2]
+    visit, still = part[SampleIndex(2, 0)], part[2]
     assert part.classes == 3
     assert set(visit["label"].unique().tolist()) == {0.0, 3.0}
     assert set(visit["annotation"].unique().tolist()) == {0.0, 1.0, 2.0}
@@ -299,16 +299,16 @@ def test_coarse_labels_are_merged_after_the_perturbation_and_the_annotation_is_n
 
 def test_without_strengths_the_label_is_the_annotation(data: Any) -> None:
     part = data(perturb=Perturbation(elastic=0.0, growth=0.0)).train
-    batch = part.__getitems__([Draw(0, 1), Draw(0, 2)])
+    batch = part.__getitems__([SampleIndex(1, 0), SampleIndex(2, 0)])
     assert torch.equal(batch["label"], batch["annotation"])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loaders_give_the_same_batches_with_and_without_workers(data: Any, workers: int) -> None:
     part = data().train
-    loader = make_loader(part, BatchStream(len(part), 4, seed=3), workers)
+    loader = make_loader(part, InfiniteBatchSampler(len(part), 4, seed=3), workers)
     batch = next(iter(loader))
-    expected = part.__getitems__(BatchStream(len(part), 4, seed=3).batch(0))
+    expected = part.__getitems__(InfiniteBatchSampler(len(part), 4, seed=3).batch(0))
     assert torch.equal(batch["label"], expected["label"])
     assert torch.equal(batch["annotation"], expected["annotation"])
 

@@ -25,7 +25,7 @@ from common.data.nodules import (
     nodules_of,
     read_nodule_scan,
 )
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.data.transforms import Augmentation
 from common.data.volume_io import open_volume
 from common.errors import UserError
@@ -298,12 +298,16 @@ def test_slices_are_balanced(scans: list[NoduleSample]) -> None:
 
 def test_patches_show_the_nodule_as_often_as_asked(scans: list[NoduleSample]) -> None:
     data = NoduleSlices(scans, SIZE, balance=(0.0, 0.7))
-    shown = [bool(data[Draw(epoch, sample)]["label"].any()) for epoch in range(40) for sample in range(9)]
+    shown = [
+        bool(data[SampleIndex(sample, epoch)]["label"].any()) for epoch in range(40) for sample in range(9)
+    ]
     # The others go anywhere; a window of 16 x 16 in 40 x 32 meets the nodule rarely, and is within 0.05 here.
     assert 0.7 < np.mean(shown) < 0.9
     always = NoduleSlices(scans, SIZE, balance=(0.0, 1.0))
-    assert all(always[Draw(epoch, 0)]["label"].any() for epoch in range(40))
-    corners = {tuple(np.argwhere(always[Draw(epoch, 0)]["label"][0].numpy())[0]) for epoch in range(40)}
+    assert all(always[SampleIndex(0, epoch)]["label"].any() for epoch in range(40))
+    corners = {
+        tuple(np.argwhere(always[SampleIndex(0, epoch)]["label"][0].numpy())[0]) for epoch in range(40)
+    }
     assert len(corners) > 20  # not always in the middle
 
 
@@ -315,9 +319,9 @@ def test_items(scans: list[NoduleSample]) -> None:
     assert item["image"].unique().tolist() == pytest.approx([2 * 100 / 1400 - 1, 1.0])
     assert torch.equal(item["label"] > 0, item["image"] == 1.0)
     assert torch.equal(data[1]["image"], item["image"])  # an index always gives the same
-    first, second = data[Draw(0, 1)], data[Draw(0, 1)]
+    first, second = data[SampleIndex(1, 0)], data[SampleIndex(1, 0)]
     assert torch.equal(first["image"], second["image"])
-    assert not torch.equal(first["image"], data[Draw(1, 1)]["image"])
+    assert not torch.equal(first["image"], data[SampleIndex(1, 1)]["image"])
     overlap = (first["label"] > 0) & (first["image"] > 0)
     assert overlap.sum() > 0.6 * (first["label"] > 0).sum()  # image and mask move together
 
@@ -328,7 +332,7 @@ def test_slices_smaller_than_the_patch_are_surrounded_by_air(tmp_path: Path) -> 
     write_picture(tmp_path, "a_1", image, mask)
     data = NoduleSlices(find_nodule_scans(tmp_path), SIZE)
     assert data.nominal_hu
-    for visit in (0, Draw(0, 0)):
+    for visit in (0, SampleIndex(0, 0)):
         item = data[visit]
         assert (item["image"] > -1).sum() == 120 and item["label"].sum() == 4
         rows, columns = np.nonzero(item["image"][0].numpy() > -1)

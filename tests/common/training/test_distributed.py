@@ -11,7 +11,7 @@ import torch.multiprocessing
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data.sampler import BatchStream
+from common.data.sampler import InfiniteBatchSampler
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import Critique
 from common.training import distributed
@@ -94,7 +94,9 @@ def trained(rank: int) -> dict[str, Any]:
     loss, inputs = adversarial_loss("wasserstein"), ("latent",)
     trainer = AdversarialTrainer(
         max_epochs=2,
-        train_data_loader=DataLoader(ToyPairs(), batch_sampler=BatchStream(8, 2, rank=rank, ranks=2)),
+        train_data_loader=DataLoader(
+            ToyPairs(), batch_sampler=InfiniteBatchSampler(8, 2, rank=rank, ranks=2)
+        ),
         networks=networks,
         optimizers={name: torch.optim.Adam(network.parameters(), 1e-2) for name, network in networks.items()},
         steps=[

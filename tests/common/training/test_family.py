@@ -11,7 +11,7 @@ from ignite.engine import Events
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from common.data.sampler import BatchStream
+from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
@@ -38,7 +38,7 @@ def trainer_of(
         groups.setdefault((shared or {}).get(name[0], name[0]), []).extend(network.parameters())
     return AdversarialTrainer(
         max_epochs=4,
-        train_data_loader=DataLoader(ToyPairs(), batch_sampler=BatchStream(8, 2)),
+        train_data_loader=DataLoader(ToyPairs(), batch_sampler=InfiniteBatchSampler(8, 2)),
         networks=networks,
         optimizers={name: torch.optim.Adam(group, 1e-2) for name, group in groups.items()},
         steps=steps,
@@ -187,7 +187,7 @@ def test_cycle_gan_moves_all_four_networks_with_two_optimisers() -> None:
 def test_a_networks_outputs_are_kept_apart_by_input() -> None:
     trainer = cycle_gan()
     context = Context(trainer.networks)
-    context.use(next(iter(DataLoader(ToyPairs(), batch_sampler=BatchStream(8, 2)))))
+    context.use(next(iter(DataLoader(ToyPairs(), batch_sampler=InfiniteBatchSampler(8, 2)))))
     of_image, of_label = (context.output("G", (name,)) for name in ("image", "label"))
     assert not torch.equal(of_image, of_label)
     assert context.output("G", ("image",)) is of_image

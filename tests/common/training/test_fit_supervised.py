@@ -23,18 +23,18 @@ class Draws:
 
 def test_passes_are_permuted_and_augmented_anew() -> None:
     visits = [Repeated(Draws(), [5], 12, seed=0)[k] for k in range(12)]
-    assert sorted(v.sample for v in visits[:5]) == sorted(v.sample for v in visits[5:10]) == list(range(5))
+    assert sorted(v.index for v in visits[:5]) == sorted(v.index for v in visits[5:10]) == list(range(5))
     assert [v.epoch for v in visits] == [0] * 5 + [1] * 5 + [2] * 2
-    assert [v.sample for v in visits[:5]] != [v.sample for v in visits[5:10]]
+    assert [v.index for v in visits[:5]] != [v.index for v in visits[5:10]]
 
 
 def test_every_batch_holds_equal_shares_of_parts_of_unequal_size() -> None:
     """2 real items and 10 synthetic ones: without shares 5 of 6 visits would be synthetic."""
     visits = [Repeated(Draws(), [2, 10], 24, seed=0)[k] for k in range(24)]
-    real = [visit for visit in visits if visit.sample < 2]
-    assert [visit.sample < 2 for visit in visits] == [True, False] * 12
+    real = [visit for visit in visits if visit.index < 2]
+    assert [visit.index < 2 for visit in visits] == [True, False] * 12
     assert [visit.epoch for visit in real] == [k // 2 for k in range(12)]
-    assert sorted(visit.sample for visit in visits[1:20:2]) == list(range(2, 12))
+    assert sorted(visit.index for visit in visits[1:20:2]) == list(range(2, 12))
 
 
 def test_the_first_weights_follow_from_seed_and_name() -> None:

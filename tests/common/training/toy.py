@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.sampler import BatchStream, Draw
+from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.rng import generator
@@ -24,14 +24,14 @@ class ToyPairs(Dataset):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        base = generator(0, "pair", draw.sample).normal(size=(2, 16, 16))
-        noise = generator(0, "visit", draw.epoch, draw.sample).normal(size=(16, 16))
+    def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
+        base = generator(0, "pair", draw.index).normal(size=(2, 16, 16))
+        noise = generator(0, "visit", draw.epoch, draw.index).normal(size=(16, 16))
         image, label = base[0] + 0.1 * noise, base[1] > 0
         return {
             "image": torch.tensor(image[None], dtype=torch.float32).tanh(),
             "label": torch.tensor(label[None], dtype=torch.float32),
-            "sample": draw.sample,
+            "sample": draw.index,
         }
 
 
@@ -84,7 +84,7 @@ def toy_trainer(
     return AdversarialTrainer(
         max_epochs=max_epochs,
         train_data_loader=DataLoader(
-            ToyPairs(), batch_sampler=BatchStream(8, batch_size), num_workers=num_workers
+            ToyPairs(), batch_sampler=InfiniteBatchSampler(8, batch_size), num_workers=num_workers
         ),
         networks=networks,
         optimizers=optimizers,

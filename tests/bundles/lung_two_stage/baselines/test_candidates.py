@@ -19,7 +19,7 @@ from bundles.lung_two_stage.baselines.candidates import (
     merge_candidates,
 )
 from common.data.nodules import Nodule, NoduleScan
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.errors import UserError
 from common.metrics.detection import Candidate
 from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
@@ -157,7 +157,7 @@ def test_training_is_balanced_and_evaluation_is_complete(data: CubeData) -> None
 
 
 def test_a_visit_depends_on_epoch_and_sample_alone(data: CubeData) -> None:
-    first, again, later = (data.train[Draw(epoch, 3)]["image"] for epoch in (1, 1, 2))
+    first, again, later = (data.train[SampleIndex(3, epoch)]["image"] for epoch in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, later)
 
 

@@ -19,7 +19,7 @@ from bundles.lung_two_stage.enhancement.data import (
     to_images,
 )
 from common.data.intensity import Window
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.errors import UserError
 from tests.bundles.lung_two_stage.made_work import made_work, nodule_bank, slice_bank
 
@@ -50,7 +50,7 @@ def test_parts_are_disjoint(work: Path) -> None:
 
 def test_items_are_images_of_the_window_with_the_composites_mask(work: Path) -> None:
     data = data_of(work)
-    item = data.train[Draw(0, 3)]
+    item = data.train[SampleIndex(3, 0)]
     hu, mask, _ = data.composites[data.train.first.numbers[3]]
     assert item["label"].shape == item["image"].shape == item["mask"].shape == (1, 32, 32)
     np.testing.assert_array_equal(item["mask"][0].numpy() > 0, mask > 0)

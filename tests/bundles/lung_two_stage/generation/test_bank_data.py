@@ -18,7 +18,7 @@ from bundles.lung_two_stage.generation.bank_data import (
     turn,
 )
 from common.data.intensity import Window
-from common.data.sampler import Draw
+from common.data.sampler import SampleIndex
 from common.errors import UserError
 from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
 
@@ -51,11 +51,11 @@ def test_patients_are_split_four_to_one(work: Path) -> None:
 def test_visits_are_turned_the_same_way_every_time(work: Path) -> None:
     data = BankData(work / "extraction" / "nodules", "nodules", SIZE, turned=True)
     plain = data.train[3]["image"].numpy()
-    visits = [data.train[Draw(epoch, 3)]["image"].numpy() for epoch in range(12)]
+    visits = [data.train[SampleIndex(3, epoch)]["image"].numpy() for epoch in range(12)]
     seen = [turn(plain, number) for number in range(8)]
     ways = [next(n for n, one in enumerate(seen) if np.array_equal(one, visit)) for visit in visits]
     assert len(set(ways)) > 3
-    assert np.array_equal(data.train[Draw(5, 3)]["image"].numpy(), visits[5])
+    assert np.array_equal(data.train[SampleIndex(3, 5)]["image"].numpy(), visits[5])
     assert not data.val.turned and len(data.train.as_seen()) == 8 * 32 and len(data.val.as_seen()) == 4
     assert np.array_equal(data.train.as_seen().images[32 * 6 + 3], turn(plain, 6))
 
