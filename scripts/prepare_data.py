@@ -15,8 +15,8 @@ from pathlib import Path
 from common.cli import Parser
 from common.data.intensity import WINDOWS, parse_window
 from common.data.intensity_standardization import METHODS
-from common.data.merge_datasets import Settings, harmonise
-from common.data.public_datasets import Dataset, Source, find_dataset, load_registry, obtain, table
+from common.data.merge_datasets import MergeSettings, harmonise
+from common.data.public_datasets import Dataset, LocalDataset, find_dataset, load_registry, obtain, table
 from common.data.transforms import FITS
 from common.errors import UserError, install_hook
 from common.files import refuse_existing
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
-    settings = Settings(
+    settings = MergeSettings(
         options.image_size,
         parse_window(options.window),
         options.standardise,
@@ -76,13 +76,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{output}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
-def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Dataset]) -> Source:
+def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Dataset]) -> LocalDataset:
     """One set on disk, found, downloaded or explained."""
     # A root that holds folders named after sets is the folder of all sets, not one of them.
     alone = len(set(options.names)) == 1 and not any((options.root / name).is_dir() for name in registry)
     folder = obtain(dataset, options.root, root_is_set=alone)
     foreground = tuple(options.foreground) if options.foreground else None
-    return Source(dataset, folder, foreground, options.patient_pattern)
+    return LocalDataset(dataset, folder, foreground, options.patient_pattern)
 
 
 if __name__ == "__main__":

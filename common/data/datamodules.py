@@ -17,7 +17,7 @@ from common.data.datasets import ImageDataset, PairDataset, SliceDataset
 from common.data.image_layouts import AUTO, find_images
 from common.data.intensity import Window, window_by_name
 from common.data.intensity_standardization import Standardiser
-from common.data.label_perturbation import Perturbation, PerturbedSlices, perturbation
+from common.data.label_perturbation import Perturbation, PerturbedSliceDataset, make_perturbation
 from common.data.labels import LabelMap, Labels, LabelSet
 from common.data.layouts import find_samples, find_volumes, paired_files
 from common.data.nodules import (
@@ -26,14 +26,14 @@ from common.data.nodules import (
     Balance,
     NoduleSample,
     NoduleScan,
-    NoduleSlices,
+    NoduleSliceDataset,
     find_nodule_scans,
     read_nodule_scan,
 )
 from common.data.patients import keep_scans_together, patient_of
 from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample, with_hu_offset
-from common.data.slice_cache import SliceStore, StoredPair, stored_pair
+from common.data.slice_cache import CachedPair, SliceCache, cached_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
 from common.data.spaced_slices import spaced_slices
 from common.data.splits import SplitData
@@ -221,7 +221,7 @@ def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_thr
     return sample
 
 
-def example_batch(dataset: PairDataset | SliceDataset | NoduleSlices, count: int) -> dict[str, Any]:
+def example_batch(dataset: PairDataset | SliceDataset | NoduleSliceDataset, count: int) -> dict[str, Any]:
     """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return dict(default_collate([dataset[int(place)] for place in places]))
@@ -465,13 +465,13 @@ class StructureData(SplitData[SliceDataset]):
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation, fit)
         self.intensity, self.hu_offset = _intensity(window, percentiles), hu_offset
         self.label_set = None if condition == "image" else LabelSet(labels, label_map, coarse > 0)
-        self.store = SliceStore(store_dir, self.geometry, workers)
+        self.store = SliceCache(store_dir, self.geometry, workers)
         self.folders = {"condition_dir": str(condition_dir), "image_dir": image_dir}
         self._find = partial(_records, condition, condition_dir, image_dir, layout, patient_pattern)
         self.patient_pattern = patient_pattern
         self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, trained=trained)
-        self.perturb, self.min_pixels = perturbation(perturb), min_pixels
-        kind = partial(PerturbedSlices, perturb=self.perturb) if self.perturb else SliceDataset
+        self.perturb, self.min_pixels = make_perturbation(perturb), min_pixels
+        kind = partial(PerturbedSliceDataset, perturb=self.perturb) if self.perturb else SliceDataset
         self._load = partial(kind, min_pixels=min_pixels, every=every, seed=seed)
         chosen = {name: part for name, part in self.splits.items() if parts is None or name in parts}
         pairs = iter(self._converted([sample for part in chosen.values() for sample in part], self.label_set))
@@ -533,7 +533,7 @@ class StructureData(SplitData[SliceDataset]):
             "slices": {name: len(part) for name, part in self.datasets.items()},
         }
 
-    def _converted(self, samples: Sequence[Sample], label_set: LabelSet | None) -> list[StoredPair]:
+    def _converted(self, samples: Sequence[Sample], label_set: LabelSet | None) -> list[CachedPair]:
         """All files of the samples through the store, and each image with its label."""
         kind = "image" if label_set is None else "label"
         images = [Request(s.image, "image", self.intensity, s.orientation, self.hu_offset) for s in samples]
@@ -544,7 +544,7 @@ class StructureData(SplitData[SliceDataset]):
         ]
         stored = self.store.convert([*images, *labels])
         joined = zip(samples, stored[: len(samples)], stored[len(samples) :], strict=True)
-        return [stored_pair(sample, image, label, label_set) for sample, image, label in joined]
+        return [cached_pair(sample, image, label, label_set) for sample, image, label in joined]
 
 
 def _intensity(window: str | Window | Sequence[float], percentiles: Sequence[float] | None) -> Intensity:
@@ -578,7 +578,7 @@ def _records(
     return keep_scans_together(records, Path(folder), patient_pattern)
 
 
-class NoduleData(SplitData[NoduleSlices]):
+class NoduleData(SplitData[NoduleSliceDataset]):
     """A data set of scans with nodules, split by patient.
 
     ``splits.json`` in the folder is used where there is one; else the set is split by ``split_seed``, each
@@ -637,7 +637,7 @@ class NoduleData(SplitData[NoduleSlices]):
         self.splits = self.split_by(list(self._find(dataset_dir)), fractions, split_seed, trained=trained)
         balance = Balance(normal_share, foreground).checked()
         self.datasets = {
-            name: NoduleSlices(
+            name: NoduleSliceDataset(
                 self.records(name),
                 self.image_size,
                 self.window,

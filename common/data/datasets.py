@@ -20,8 +20,8 @@ from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample
-from common.data.slice_cache import SliceReader, StoredPair, StoredVolume, selected_slices
-from common.data.slice_noise import noise_place
+from common.data.slice_cache import CachedPair, CachedVolume, SliceReader, selected_slices
+from common.data.slice_noise import noise_coordinates
 from common.data.transforms import (
     Augmentation,
     AugmentationDraw,
@@ -116,7 +116,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         if label is not None:
             item["label"] = torch.from_numpy(label)
             if not isinstance(visit, SampleIndex):  # in training noise is drawn anew for each visit
-                item |= noise_place(self.samples[index].name)
+                item |= noise_coordinates(self.samples[index].name)
         return item
 
     def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -301,7 +301,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        pairs: Sequence[StoredPair],
+        pairs: Sequence[CachedPair],
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
@@ -333,7 +333,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, visits: Sequence[SampleIndex | int]) -> dict[str, Any]:
         """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,).
 
-        Where none is a draw, also the places in the noise, see `common.data.slice_noise.noise_place`.
+        Where none is a draw, also the places in the noise, see `common.data.slice_noise.noise_coordinates`.
         """
         shape = (len(visits), 1, self.size, self.size)
         image, label = np.empty(
@@ -361,8 +361,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
         for number, slice_ in self._places[list(numbers)].tolist():
             pair = self.pairs[number]
             mm = slice_ * pair.label.slice_mm if pair.is_volume else math.nan
-            places.append(noise_place(pair.sample.name, mm))
-        return {name: torch.tensor([place[name] for place in places]) for name in noise_place("")}
+            places.append(noise_coordinates(pair.sample.name, mm))
+        return {name: torch.tensor([place[name] for place in places]) for name in noise_coordinates("")}
 
     @staticmethod
     def collate(batch: dict[str, Any]) -> dict[str, Any]:
@@ -398,7 +398,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         part.samples = [self.samples[place] for place in places]
         return part
 
-    def volume_of(self, index: int) -> tuple[StoredVolume, int]:
+    def volume_of(self, index: int) -> tuple[CachedVolume, int]:
         """The image volume of slice ``index``, and the slice's number in it along the cut axis."""
         number, place = self._places[index]
         return self.pairs[number].image, int(place)
@@ -408,7 +408,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         volume, _ = self.volume_of(index)
         return volume.lower, volume.upper
 
-    def volumes(self, slices: np.ndarray) -> Iterator[tuple[StoredPair, np.ndarray]]:
+    def volumes(self, slices: np.ndarray) -> Iterator[tuple[CachedPair, np.ndarray]]:
         """The way back: slices (N, 1, S, S) in [-1, 1], one for each of these, volume by volume.
 
         Yields:

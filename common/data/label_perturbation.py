@@ -21,7 +21,7 @@ from common.data.datasets import SliceDataset, first_of
 from common.data.labels import LabelSet
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample
-from common.data.slice_cache import StoredPair
+from common.data.slice_cache import CachedPair
 from common.data.transforms import Augmentation
 from common.errors import UserError
 from common.rng import generator
@@ -109,7 +109,7 @@ class Perturbation:
         )
 
 
-def perturbed(label: np.ndarray, draw: PerturbationDraw, partner: np.ndarray | None = None) -> np.ndarray:
+def perturb_map(label: np.ndarray, draw: PerturbationDraw, partner: np.ndarray | None = None) -> np.ndarray:
     """The perturbed map: mixed with ``partner`` (another patient's, where given), grown, then deformed.
 
     Args:
@@ -235,7 +235,7 @@ def _weights(size: int, count: int, spacing: float) -> np.ndarray:
     return np.where(distance < 1, inner, outer).astype(np.float32)
 
 
-class Peers:
+class PartnerSampler:
     """Finds slices of other patients at the same relative height.
 
     Args:
@@ -268,7 +268,7 @@ class Peers:
         return other[int(height * len(other))]
 
 
-class PerturbedSlices(SliceDataset):
+class PerturbedSliceDataset(SliceDataset):
     """A `SliceDataset` whose ``label`` is perturbed, and whose items have the true map as ``annotation``.
 
     A `SampleIndex` has the perturbation drawn for that epoch; an int index has one that belongs to the slice
@@ -284,7 +284,7 @@ class PerturbedSlices(SliceDataset):
 
     def __init__(
         self,
-        pairs: Sequence[StoredPair],
+        pairs: Sequence[CachedPair],
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
@@ -300,7 +300,7 @@ class PerturbedSlices(SliceDataset):
         self.classes = len(label_set.classes)
         self._classes_merged = label_set.merged() if coarse > 0 else None
         self._share_merged, self.coarse = self.coarse, 0.0  # merged here, after the perturbation
-        self._peers = Peers(self.samples)
+        self._peers = PartnerSampler(self.samples)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         return first_of(self.__getitems__([visit]))
@@ -323,11 +323,11 @@ class PerturbedSlices(SliceDataset):
         """All true labels, float32 (N, 1, S, S)."""
         return super().labels
 
-    def spread(self, count: int) -> PerturbedSlices:
+    def spread(self, count: int) -> PerturbedSliceDataset:
         """``count`` slices spread evenly over these (all of fewer), as a dataset of its own."""
         part = super().spread(count)
-        assert isinstance(part, PerturbedSlices)  # a copy of this one
-        part._peers = Peers(part.samples)
+        assert isinstance(part, PerturbedSliceDataset)  # a copy of this one
+        part._peers = PartnerSampler(part.samples)
         return part
 
     def _perturbed(self, visit: SampleIndex | int, label: torch.Tensor) -> np.ndarray:
@@ -336,7 +336,7 @@ class PerturbedSlices(SliceDataset):
         draw = self.perturb.draw(random, (self.size, self.size), self.classes)
         partner = self._peers.draw(index, random)
         other = self._class_map(partner) if partner is not None and draw.weight > 0 else None
-        result = perturbed(label.numpy().astype(np.uint8), draw, other)
+        result = perturb_map(label.numpy().astype(np.uint8), draw, other)
         if (
             isinstance(visit, SampleIndex)
             and self._classes_merged is not None
@@ -356,6 +356,6 @@ class PerturbedSlices(SliceDataset):
         return label.astype(np.uint8)
 
 
-def perturbation(settings: Perturbation | Mapping[str, float] | None) -> Perturbation | None:
+def make_perturbation(settings: Perturbation | Mapping[str, float] | None) -> Perturbation | None:
     """The object of a config's settings."""
     return Perturbation(**settings) if isinstance(settings, Mapping) else settings

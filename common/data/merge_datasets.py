@@ -21,7 +21,7 @@ from common.data.intensity import Window, to_unit
 from common.data.intensity_standardization import Standardiser
 from common.data.near_duplicates import thumbnail
 from common.data.patients import join_persons
-from common.data.public_datasets import Source, source_samples
+from common.data.public_datasets import LocalDataset, source_samples
 from common.data.samples import Sample
 from common.data.splits import split_by_patient, write_splits
 from common.data.transforms import fit_mask, fit_square
@@ -36,7 +36,7 @@ PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
 
 
 @dataclass(frozen=True)
-class Settings:
+class MergeSettings:
     """How slices are harmonised.
 
     Args:
@@ -75,14 +75,14 @@ class Written:
     """One harmonised slice on disk, where it came from, and its thumbnail."""
 
     sample: Sample
-    source: Source
+    source: LocalDataset
     original: Sample
     is_hu: bool
     thumbnail: np.ndarray
 
 
 def harmonise(
-    sources: Sequence[Source], output: str | Path, settings: Settings, *, progress: bool = True
+    sources: Sequence[LocalDataset], output: str | Path, settings: MergeSettings, *, progress: bool = True
 ) -> dict[str, int]:
     """Writes one ``images/`` + ``masks/`` folder pair from all sources; appears whole or not at all.
 
@@ -116,7 +116,7 @@ def harmonise(
     return {name: len(part) for name, part in splits.items()} | {"empty": len(found) - len(written)}
 
 
-def harmonise_slice(sample: Sample, settings: Settings, modality: str = "CT") -> Slice:
+def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT") -> Slice:
     """Reads, windows and resizes one slice with its mask."""
     offset = settings.hu_offset if modality != MR else 0.0  # which has no HU, and no air to be missed
     pixels, mask = read_pair(replace(sample, hu_offset=offset))
@@ -136,7 +136,7 @@ def meaning(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
 
 
 def _write_all(
-    found: Sequence[tuple[Source, Sample]], folder: Path, settings: Settings, progress: bool
+    found: Sequence[tuple[LocalDataset, Sample]], folder: Path, settings: MergeSettings, progress: bool
 ) -> Iterator[Written]:
     numbers: Counter[str] = Counter()
     for source, sample in tqdm(found, desc="harmonise", unit="slice", disable=None if progress else True):
@@ -154,7 +154,7 @@ def _write_all(
 
 
 def _split(
-    written: Sequence[Written], settings: Settings, merged: bool, output: str | Path
+    written: Sequence[Written], settings: MergeSettings, merged: bool, output: str | Path
 ) -> dict[str, list[Sample]]:
     """By person. Groups that a set alone reports apart join the others in a merged set."""
     samples = [item.sample for item in written]
@@ -198,7 +198,7 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _provenance(
-    written: Sequence[Written], settings: Settings, standardiser: Standardiser
+    written: Sequence[Written], settings: MergeSettings, standardiser: Standardiser
 ) -> Mapping[str, Any]:
     return {
         "settings": asdict(settings),

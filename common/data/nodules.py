@@ -399,7 +399,7 @@ def read_nodule_scan(
     )
 
 
-def nodules_of(
+def nodules_in_mask(
     mask: NDArray[np.uint8], spacing: Sequence[float], kinds: Sequence[str] = (), single: bool = False
 ) -> tuple[Nodule, ...]:
     """The nodules of a mask (Z, H, W): pieces that touch or lie one voxel apart, or all of it as one.
@@ -410,7 +410,7 @@ def nodules_of(
         kinds: names of the mask's values.
         single: all pieces are one nodule.
     """
-    pieces, count = ((mask > 0).astype(np.int32), int(mask.any())) if single else pieces_of(mask)
+    pieces, count = ((mask > 0).astype(np.int32), int(mask.any())) if single else label_pieces(mask)
     boxes = ndimage.find_objects(pieces, count)
     return tuple(
         _measured(mask[box], pieces[box] == number, box, spacing, kinds)
@@ -419,7 +419,7 @@ def nodules_of(
     )
 
 
-def pieces_of(mask: NDArray[np.generic]) -> tuple[NDArray[np.int32], int]:
+def label_pieces(mask: NDArray[np.generic]) -> tuple[NDArray[np.int32], int]:
     """The pieces of a mask (Z, H, W), numbered from 1, and how many: one voxel between parts them not."""
     present = np.asarray(mask) > 0
     pieces, count = ndimage.label(ndimage.binary_dilation(present, EVERY_NEIGHBOUR), EVERY_NEIGHBOUR)
@@ -438,10 +438,10 @@ def _measured(
     voxel = np.argwhere(inside).mean(axis=0) + first
     value = int(np.bincount(values[inside]).argmax())
     category = kinds[value - 1] if kinds else ""
-    return _nodule(voxel, spacing, mask_diameter(inside, spacing, box[0] == slice(0, 1)), category)
+    return _nodule(voxel, spacing, equivalent_diameter(inside, spacing, box[0] == slice(0, 1)), category)
 
 
-def mask_diameter(inside: NDArray[np.bool_], spacing: Sequence[float], flat: bool = False) -> float:
+def equivalent_diameter(inside: NDArray[np.bool_], spacing: Sequence[float], flat: bool = False) -> float:
     """Diameter in mm of the sphere with a mask's volume; ``flat``: of the disc with its area."""
     count = float(np.count_nonzero(inside))
     if flat:
@@ -462,7 +462,7 @@ def _truth(
     """Mask and nodules: of the mask, of the annotations, or the mask of the one and nodules of the other."""
     if not sample.annotated or volume is None:
         mask = _read_mask(sample, shape)
-        return mask, nodules_of(mask, spacing, sample.kinds, sample.single)
+        return mask, nodules_in_mask(mask, spacing, sample.kinds, sample.single)
     voxels = voxels_of(sample.annotations, volume, sample.image)
     diameters = [nodule.diameter_mm for nodule in sample.annotations]
     mask = (
@@ -564,7 +564,7 @@ class Balance(NamedTuple):
         return round(positives * self.normal_share / (1 - self.normal_share))
 
 
-class NoduleSlices(Dataset[dict[str, Any]]):
+class NoduleSliceDataset(Dataset[dict[str, Any]]):
     """Patches (1, S, S) of slices in [-1, 1] with nodule masks {0, 1}.
 
     All slices with nodules are kept in memory as they lie in the file, and a seeded choice of those without:

@@ -196,7 +196,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class LocalDataset:
     """One set on disk.
 
     Args:
@@ -222,7 +222,7 @@ def fits(dataset: Dataset, folder: Path) -> bool:
     return any((folder / name).is_dir() for name in _folders_of(dataset))
 
 
-def source_samples(source: Source) -> list[Sample]:
+def source_samples(source: LocalDataset) -> list[Sample]:
     """The set's slices, sorted, with the registry's mask convention and patient ids that hold across sets.
 
     Raises:
@@ -256,7 +256,7 @@ def shared_patient(sample: Sample, dataset: Dataset, folder: Path) -> str:
     return f"{dataset.name}-{sample.unit}"
 
 
-def _paired(source: Source, rule: PairRule) -> Iterator[Sample]:
+def _paired(source: LocalDataset, rule: PairRule) -> Iterator[Sample]:
     """Pairs images and masks by key and spreads volumes into slices."""
     masks = _by_key(source, rule, rule.masks) if rule.masks else {}
     images = _by_key(source, rule, rule.images)
@@ -279,7 +279,7 @@ def _slices(sample: Sample, rule: PairRule) -> Iterator[Sample]:
         yield replace(part, patient=f"{part.patient}-z{part.index:03d}") if apart else part
 
 
-def _with_convention(sample: Sample, source: Source) -> Sample:
+def _with_convention(sample: Sample, source: LocalDataset) -> Sample:
     """The entry's mask values, unless the layout knows better (soft masks), or the user's own choice."""
     mask = source.dataset.mask
     foreground = source.foreground or mask.foreground
@@ -293,7 +293,7 @@ def _with_convention(sample: Sample, source: Source) -> Sample:
     return replace(sample, mask_values=foreground, mask_background=background, mask_threshold=None)
 
 
-def _by_key(source: Source, rule: PairRule, pattern: str | None) -> dict[str, Path]:
+def _by_key(source: LocalDataset, rule: PairRule, pattern: str | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(_files(source.folder, pattern or "")):
         key = _groups(rule.key, _relative(path, source.folder))

@@ -67,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Slices:
-    """Converted slices (N, S, S), uint16 or uint8, with what `StoredVolume` says of them."""
+    """Converted slices (N, S, S), uint16 or uint8, with what `CachedVolume` says of them."""
 
     array: np.ndarray
     lower: float
@@ -276,7 +276,7 @@ def _wait(futures: Sequence[Future[Result]], title: str) -> None:
 
 
 @dataclass(frozen=True)
-class StoredVolume:
+class CachedVolume:
     """What the store knows of one converted file; small and picklable.
 
     Attributes:
@@ -356,7 +356,7 @@ class SliceReader:
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._raw = np.empty(0, np.uint16)
 
-    def image(self, volume: StoredVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
+    def image(self, volume: CachedVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Slice ``index`` of an image as float32 (S, S) in [0, 1], into ``out`` where that is given.
 
         Raises:
@@ -374,7 +374,7 @@ class SliceReader:
         result *= _SCALE
         return result
 
-    def label(self, volume: StoredVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
+    def label(self, volume: CachedVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Slice ``index`` of a label file as uint8 codes (S, S), into ``out`` (contiguous) where given.
 
         Raises:
@@ -400,7 +400,7 @@ class SliceReader:
     def __del__(self) -> None:
         self.close()
 
-    def _read(self, volume: StoredVolume, index: int, into: np.ndarray) -> None:
+    def _read(self, volume: CachedVolume, index: int, into: np.ndarray) -> None:
         if not 0 <= index < volume.depth:
             raise IndexError(f"{volume.source}: slice {index} of {volume.depth}")
         handle = self._handle(volume.array)
@@ -522,13 +522,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def stored_volume(record: dict[str, Any], job: Job, folder: Path) -> StoredVolume | None:
+def stored_volume(record: dict[str, Any], job: Job, folder: Path) -> CachedVolume | None:
     """What the record says of ``job``; None where the array is not whole, or the record is not the job's."""
     if record.get("settings") != job.settings:
         return None
     height, width, depth = record["shape"]
     slices = planes_shape((height, width, depth), job.geometry.axis)[0]
-    volume = StoredVolume(
+    volume = CachedVolume(
         array=folder / record["array"],
         source=job.source,
         kind=job.request.kind,
@@ -546,7 +546,7 @@ def stored_volume(record: dict[str, Any], job: Job, folder: Path) -> StoredVolum
     return volume if _is_whole(volume) else None
 
 
-def _is_whole(volume: StoredVolume) -> bool:
+def _is_whole(volume: CachedVolume) -> bool:
     pixels = volume.depth * volume.geometry.size**2
     expected = HEADER_BYTES + pixels * (1 if volume.kind == "label" else 2)
     return volume.array.is_file() and volume.array.stat().st_size == expected
@@ -583,7 +583,7 @@ def array_bytes(job: Job) -> int:
     return slices * job.geometry.size**2 * (1 if job.request.kind == "label" else 2)
 
 
-class SliceStore:
+class SliceCache:
     """A folder of converted files, all cut by one geometry.
 
     Args:
@@ -598,7 +598,7 @@ class SliceStore:
         self.folder, self.geometry = Path(folder), geometry
         self.workers = workers or len(os.sched_getaffinity(0))
 
-    def convert(self, requests: Sequence[Request]) -> list[StoredVolume]:
+    def convert(self, requests: Sequence[Request]) -> list[CachedVolume]:
         """The converted files, in the order of the requests.
 
         What was converted before is trusted where size and time of the source are as they were, or else its
@@ -615,7 +615,7 @@ class SliceStore:
             done |= self._convert(list(missing.values()))
         return [volume for job in jobs if (volume := done[job.name]) is not None]
 
-    def _convert(self, missing: list[Job]) -> dict[str, StoredVolume | None]:
+    def _convert(self, missing: list[Job]) -> dict[str, CachedVolume | None]:
         usable_folder(self.folder)
         with converting_alone(self.folder):
             # Another process may have converted them while this one waited.
@@ -631,18 +631,18 @@ class SliceStore:
     def _record_path(self, job: Job) -> Path:
         return self.folder / f"{job.name}.json"
 
-    def _known(self, job: Job) -> tuple[dict[str, Any], StoredVolume] | None:
+    def _known(self, job: Job) -> tuple[dict[str, Any], CachedVolume] | None:
         """The record and what it says, where the job was converted from whatever the source was then."""
         record = read_record(self._record_path(job))
         volume = None if record is None else stored_volume(record, job, self.folder)
         return None if record is None or volume is None else (record, volume)
 
-    def _trusted(self, job: Job) -> StoredVolume | None:
+    def _trusted(self, job: Job) -> CachedVolume | None:
         """The volume where size and time of the source are those on record."""
         known = self._known(job)
         return known[1] if known is not None and known[0]["parts"] == stamps(job.source) else None
 
-    def _unchanged(self, job: Job) -> StoredVolume | None:
+    def _unchanged(self, job: Job) -> CachedVolume | None:
         """The volume where the source's content is that on record; brings its times up to date."""
         known, parts = self._known(job), stamps(job.source)
         if known is None or not parts:
@@ -654,7 +654,7 @@ class SliceStore:
             write_json(self._record_path(job), {**record, "parts": parts})
         return volume
 
-    def _converted(self, job: Job) -> StoredVolume:
+    def _converted(self, job: Job) -> CachedVolume:
         """Converts one file: the array first, under a name of its content, then the record that names it."""
         parts, content = stamps(job.source), content_hash(job.source)
         request, path = job.request, job.source
@@ -689,7 +689,7 @@ SHOWN = 5
 """So many patients are named in an error."""
 
 
-class StoredPair(NamedTuple):
+class CachedPair(NamedTuple):
     """A converted image and what it is conditioned on.
 
     Args:
@@ -699,8 +699,8 @@ class StoredPair(NamedTuple):
     """
 
     sample: Sample
-    image: StoredVolume
-    label: StoredVolume
+    image: CachedVolume
+    label: CachedVolume
     table: np.ndarray | None
 
     @property
@@ -709,9 +709,9 @@ class StoredPair(NamedTuple):
         return is_volume(self.sample.image)
 
 
-def stored_pair(
-    sample: Sample, image: StoredVolume, label: StoredVolume, label_set: LabelSet | None
-) -> StoredPair:
+def cached_pair(
+    sample: Sample, image: CachedVolume, label: CachedVolume, label_set: LabelSet | None
+) -> CachedPair:
     """Joins what the store made of a sample's two files.
 
     Raises:
@@ -719,10 +719,10 @@ def stored_pair(
     """
     check_same_grid(image, label)
     table = None if label_set is None else label_set.table(label.values, label.source)
-    return StoredPair(sample, image, label, table)
+    return CachedPair(sample, image, label, table)
 
 
-def check_same_grid(image: StoredVolume, label: StoredVolume) -> None:
+def check_same_grid(image: CachedVolume, label: CachedVolume) -> None:
     """Refuses two files whose voxels are not at the same places; the order of their axes may differ.
 
     Raises:
@@ -741,7 +741,7 @@ def check_same_grid(image: StoredVolume, label: StoredVolume) -> None:
         )
 
 
-def display_affine(volume: StoredVolume) -> np.ndarray:
+def display_affine(volume: CachedVolume) -> np.ndarray:
     """4 x 4: voxels (H, W, D) in display order to world mm."""
     affine = np.array(volume.affine)
     there = ornt_transform(io_orientation(affine), axcodes2ornt(DISPLAY_AXES))
@@ -750,7 +750,7 @@ def display_affine(volume: StoredVolume) -> np.ndarray:
 
 
 def selected_slices(
-    pairs: Sequence[StoredPair], min_pixels: int, every: int, classes: Sequence[str]
+    pairs: Sequence[CachedPair], min_pixels: int, every: int, classes: Sequence[str]
 ) -> np.ndarray:
     """The slices in use, int32 (N, 2): number of the pair, slice along the cut axis.
 
@@ -780,18 +780,18 @@ def selected_slices(
     return np.concatenate(kept)
 
 
-def _foreground(pair: StoredPair) -> np.ndarray:
+def _foreground(pair: CachedPair) -> np.ndarray:
     """Pixels of any class in each slice (N,); without classes nothing counts as too few."""
     if pair.table is None:
         return np.full(pair.image.depth, np.iinfo(np.int64).max)
     return np.asarray(pair.label.counts)[:, pair.table > 0].sum(axis=1, dtype=np.int64)
 
 
-def _where(pairs: Sequence[StoredPair]) -> str:
+def _where(pairs: Sequence[CachedPair]) -> str:
     return str(pairs[0].sample.image.parent) if pairs else "the data set"
 
 
-def _patients(pairs: Sequence[StoredPair]) -> str:
+def _patients(pairs: Sequence[CachedPair]) -> str:
     names = sorted({pair.sample.patient for pair in pairs})
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 

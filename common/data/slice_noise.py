@@ -23,7 +23,7 @@ REACH = 4
 """So many planes on each side are mixed; the weight of the next is below 4e-6 of the nearest one's."""
 
 
-def noise_place(name: str, mm: float = math.nan) -> dict[str, Any]:
+def noise_coordinates(name: str, mm: float = math.nan) -> dict[str, Any]:
     """What decides a slice's noise, as entries of an item: ``noise_key`` and ``noise_mm``.
 
     Args:
@@ -39,7 +39,7 @@ def slice_noise(seed: int, key: int, mm: float, channels: int, size: int) -> np.
 
     Args:
         seed: another one gives other images of the same files.
-        key, mm: from `noise_place`.
+        key, mm: from `noise_coordinates`.
     """
     if math.isnan(mm):
         return _plane(seed, key, None, channels, size)

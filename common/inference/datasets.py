@@ -19,14 +19,20 @@ from torch.utils.data import Dataset
 
 from common.data.image_io import read_mask
 from common.data.intensity import to_network
-from common.data.label_perturbation import Peers, Perturbation, PerturbationDraw, perturbation, perturbed
+from common.data.label_perturbation import (
+    PartnerSampler,
+    Perturbation,
+    PerturbationDraw,
+    make_perturbation,
+    perturb_map,
+)
 from common.data.labels import LabelMap, LabelSet
 from common.data.layouts import expand, files_by_stem, find_volumes, mask_file, paired_files, without_ending
 from common.data.patients import patient_of
 from common.data.samples import ORIENTATIONS, Sample, stem
-from common.data.slice_cache import SliceReader, SliceStore, StoredVolume, check_same_grid
+from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, check_same_grid
 from common.data.slice_geometry import Geometry, Intensity, Request, plane_spacing, planes_shape
-from common.data.slice_noise import noise_place
+from common.data.slice_noise import noise_coordinates
 from common.data.transforms import check_fit_name, fit_mask
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
@@ -90,8 +96,8 @@ class MaskSlices(Dataset):
     def _place(sample: Sample) -> dict[str, Any]:
         name = stem(sample.image)
         if sample.index is None:
-            return noise_place(name)
-        return noise_place(name, sample.index * open_volume(sample.image).spacing[2])
+            return noise_coordinates(name)
+        return noise_coordinates(name, sample.index * open_volume(sample.image).spacing[2])
 
     def _read(self, size: int) -> Tensor:
         labels = np.empty((len(self.samples), 1, size, size), dtype=np.float32)
@@ -222,9 +228,9 @@ class Converted:
         real: the real image, where there is one.
     """
 
-    condition: StoredVolume
+    condition: CachedVolume
     table: np.ndarray | None
-    real: StoredVolume | None
+    real: CachedVolume | None
 
     @property
     def path(self) -> Path:
@@ -268,7 +274,7 @@ class LabelSlices(Dataset[dict[str, Any]]):
         self.size = geometry.size
         label_set = label_set_of(info, label_map)
         self.classes: tuple[str, ...] = () if label_set is None else label_set.classes
-        store = SliceStore(self._temporary() if store_dir is None else store_dir, geometry)
+        store = SliceCache(self._temporary() if store_dir is None else store_dir, geometry)
         self.converted = _converted(store, sources, label_set, intensity_of(info), hu_offset)
         self.files: dict[Path, list[int]] = {}
         self._places: list[tuple[int, int]] = []  # number of the file, slice in it
@@ -319,9 +325,13 @@ class LabelSlices(Dataset[dict[str, Any]]):
         return folder
 
 
-def place_in(volume: StoredVolume, index: int, name: str) -> dict[str, Any]:
+def place_in(volume: CachedVolume, index: int, name: str) -> dict[str, Any]:
     """The place of a stored slice in the noise that goes by ``name``, see `common.data.slice_noise`."""
-    return noise_place(name, index * volume.slice_mm) if is_volume(volume.source) else noise_place(name)
+    return (
+        noise_coordinates(name, index * volume.slice_mm)
+        if is_volume(volume.source)
+        else noise_coordinates(name)
+    )
 
 
 def geometry_of(info: Mapping[str, Any]) -> Geometry:
@@ -347,7 +357,7 @@ def label_set_of(info: Mapping[str, Any], label_map: LabelMap | None = None) -> 
 
 
 def _converted(
-    store: SliceStore,
+    store: SliceCache,
     sources: Sequence[Source],
     label_set: LabelSet | None,
     intensity: Intensity,
@@ -372,7 +382,7 @@ def _converted(
     ]
 
 
-def _checked(condition: StoredVolume, label_set: LabelSet | None, real: StoredVolume | None) -> Converted:
+def _checked(condition: CachedVolume, label_set: LabelSet | None, real: CachedVolume | None) -> Converted:
     if real is not None:
         check_same_grid(real, condition)
     if label_set is None:
@@ -467,9 +477,9 @@ class LabelVariants(Dataset[dict[str, Any]]):
         if variants < 1:
             raise UserError(f"variants {variants}: give how many of each label file, at least 1")
         self.classes, self.size, self.seed = originals.classes, originals.size, seed
-        self.perturb = perturbation(perturb) or Perturbation()
+        self.perturb = make_perturbation(perturb) or Perturbation()
         self._originals, self._converted = originals, originals.converted
-        self._peers = Peers([_record(file) for file in self._converted])
+        self._peers = PartnerSampler([_record(file) for file in self._converted])
         self.variants = [
             self._drawn(place, number)
             for place in range(len(self._converted))
@@ -527,11 +537,11 @@ class LabelVariants(Dataset[dict[str, Any]]):
         stack = self.original(variant.file)
         other = None if variant.partner is None else self.original(variant.partner)
         if len(stack) > 1:
-            return perturbed(stack, variant.draw, other)
-        return perturbed(stack[0], variant.draw, None if other is None else other[0])[None]
+            return perturb_map(stack, variant.draw, other)
+        return perturb_map(stack[0], variant.draw, None if other is None else other[0])[None]
 
 
-def aspect(volume: StoredVolume) -> float:
+def aspect(volume: CachedVolume) -> float:
     """The distance of two stored slices in pixels of theirs."""
     if volume.geometry.spacing is not None:
         return volume.slice_mm / volume.geometry.spacing

@@ -21,7 +21,7 @@ from common.data.intensity import Window, from_network, to_hu
 from common.data.labels import MMWHS_VALUES, WHOLE_HEART
 from common.data.labels import STRUCTURES as HEART_STRUCTURES
 from common.data.samples import restore_orientation, stem
-from common.data.slice_cache import SliceReader, StoredVolume
+from common.data.slice_cache import CachedVolume, SliceReader
 from common.data.slice_geometry import Frame, from_planes, planes_shape, to_planes
 from common.data.transforms import unfit_square
 from common.data.volume_io import Volume, is_volume, open_volume, single_slice, write_nifti
@@ -281,7 +281,7 @@ def kept(prediction: Tensor) -> np.ndarray:
     return np.rint(unit * _WHITE).astype(np.uint16)
 
 
-def plane_of(square: np.ndarray, volume: StoredVolume) -> np.ndarray:
+def plane_of(square: np.ndarray, volume: CachedVolume) -> np.ndarray:
     """A kept square (S, S) as the plane (h, w) of the source that it was cut from, float32 in [0, 1].
 
     Pixels beyond the crop are 0.
@@ -290,7 +290,7 @@ def plane_of(square: np.ndarray, volume: StoredVolume) -> np.ndarray:
     return np.clip(frame.image_back(square / _WHITE, 0.0), 0.0, 1.0)
 
 
-def assembled(squares: Iterable[np.ndarray], volume: StoredVolume, scale: Window) -> np.ndarray:
+def assembled(squares: Iterable[np.ndarray], volume: CachedVolume, scale: Window) -> np.ndarray:
     """Kept squares as planes (N, h, w) of the source, int16: ``scale`` is what 0 and 1 become (HU)."""
     result = np.empty(planes_shape(volume.shape, volume.geometry.axis), np.int16)
     for square, plane in zip(squares, result, strict=True):
@@ -298,14 +298,14 @@ def assembled(squares: Iterable[np.ndarray], volume: StoredVolume, scale: Window
     return result
 
 
-def real_planes(volume: StoredVolume, scale: Window) -> np.ndarray:
+def real_planes(volume: CachedVolume, scale: Window) -> np.ndarray:
     """A stored image as `assembled` gives a generated one: of the same range and resolution."""
     reader = SliceReader()
     unit = (reader.image(volume, index) for index in range(volume.depth))
     return assembled((square * _WHITE for square in unit), volume, scale)
 
 
-def condition_planes(volume: StoredVolume, table: np.ndarray | None) -> tuple[Volume, np.ndarray]:
+def condition_planes(volume: CachedVolume, table: np.ndarray | None) -> tuple[Volume, np.ndarray]:
     """The source read again: its place in the world without its voxels, and the class of each voxel.
 
     Args:
@@ -419,7 +419,7 @@ class VolumeWriter(FileCollector):
 ORDER = {name: value for value, name in enumerate(HEART_STRUCTURES, start=1)}
 
 
-def map_plane(prediction: Tensor, volume: StoredVolume) -> np.ndarray:
+def map_plane(prediction: Tensor, volume: CachedVolume) -> np.ndarray:
     """The class of each pixel of the source's plane (h, w), uint8, from logits behind an image (2 + K, S, S).
 
     The probabilities are brought to the plane's size, linearly, and the likeliest class is taken there: so
@@ -431,7 +431,7 @@ def map_plane(prediction: Tensor, volume: StoredVolume) -> np.ndarray:
     return np.argmax(planes, axis=0).astype(np.uint8)
 
 
-def given_plane(label: np.ndarray, volume: StoredVolume) -> np.ndarray:
+def given_plane(label: np.ndarray, volume: CachedVolume) -> np.ndarray:
     """A class map (S, S) as the source's plane (h, w), nearest pixel."""
     return Frame.of(volume.geometry, volume.shape, volume.spacing).label_back(label, 0)
 

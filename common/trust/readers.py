@@ -35,7 +35,7 @@ from common.data.labels import LabelSet
 from common.data.layouts import MASK_FOLDERS, detect_layout, expand, find_samples, find_volumes, mask_file
 from common.data.patients import patient_of, series_of
 from common.data.samples import Sample, stem, with_hu_offset
-from common.data.slice_cache import SliceReader, SliceStore, StoredVolume, stored_pair
+from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
 from common.data.slice_geometry import Request
 from common.data.transforms import fit_mask, fit_square
 from common.data.volume_io import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
@@ -592,8 +592,8 @@ def structure_slices(
         for record in records
         if masked and record.mask is not None
     ]
-    stored = SliceStore(store, geometry_of(settings.info)).convert([*images, *labels])
-    partners: Sequence[StoredVolume | None] = stored[len(records) :] or [None] * len(records)
+    stored = SliceCache(store, geometry_of(settings.info)).convert([*images, *labels])
+    partners: Sequence[CachedVolume | None] = stored[len(records) :] or [None] * len(records)
     joined = zip(records, stored, partners, strict=False)
     return [
         loaded
@@ -604,13 +604,13 @@ def structure_slices(
 
 def _of_stored_file(
     record: Sample,
-    image: StoredVolume,
-    label: StoredVolume | None,
+    image: CachedVolume,
+    label: CachedVolume | None,
     label_set: LabelSet | None,
     folder: Path,
     which: str,
 ) -> Iterator[Loaded]:
-    table = None if label is None else stored_pair(record, image, label, label_set).table
+    table = None if label is None else cached_pair(record, image, label, label_set).table
     reader = SliceReader()
     for index in [image.depth // 2] if which == "central" else range(image.depth):
         name = name_of(record, folder) + (f"#{index:03d}" if is_volume(record.image) else "")

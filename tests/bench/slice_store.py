@@ -26,7 +26,7 @@ from common.data.datasets import SliceDataset
 from common.data.labels import LabelSet
 from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample
-from common.data.slice_cache import SliceStore, stored_pair
+from common.data.slice_cache import SliceCache, cached_pair
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 from tests.bench.slice_volumes import GEOMETRY, MANY, VOLUMES, WINDOW, converted, folder, images, requests
 
@@ -82,9 +82,9 @@ def serving(store: Path, place: Path, count: int) -> Work:
     asked, label_set = requests(place, count), LabelSet("all")
 
     def work() -> None:
-        volumes = SliceStore(store, GEOMETRY).convert(asked)
+        volumes = SliceCache(store, GEOMETRY).convert(asked)
         pairs = [
-            stored_pair(Sample(image.source, label.source, image.source.name), image, label, label_set)
+            cached_pair(Sample(image.source, label.source, image.source.name), image, label, label_set)
             for image, label in zip(volumes[:count], volumes[count:], strict=True)
         ]
         dataset = SliceDataset(pairs, label_set, min_pixels=0)
@@ -130,7 +130,7 @@ def converting() -> Work:
 
     def work() -> None:
         shutil.rmtree(store, ignore_errors=True)
-        SliceStore(store, GEOMETRY).convert(requests(folder() / "made")[:VOLUMES])
+        SliceCache(store, GEOMETRY).convert(requests(folder() / "made")[:VOLUMES])
 
     return work
 

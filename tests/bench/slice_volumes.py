@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from common.data.slice_cache import Job, SliceStore, read_record, stamps
+from common.data.slice_cache import Job, SliceCache, read_record, stamps
 from common.data.slice_geometry import Geometry, Intensity, Request
 from common.files import write_json
 
@@ -67,7 +67,7 @@ def requests(place: Path, count: int = VOLUMES) -> list[Request]:
 def converted() -> Path:
     """The store's folder: the made files converted, and ``MANY`` links to them as if they were, too."""
     made, store = folder() / "made", folder() / "store"
-    SliceStore(store, GEOMETRY).convert(requests(made))
+    SliceCache(store, GEOMETRY).convert(requests(made))
     linked = linked_sources()
     for kind in ("image", "label"):
         of_kind = [[r for r in requests(*p) if r.kind == kind] for p in ((made,), (linked, MANY))]

@@ -32,7 +32,7 @@ from torch.utils.data import default_collate
 
 from bundles.lung_two_stage.baselines.candidates import CubeDataset, merge_candidates
 from common.data.intensity import Window, to_network, to_unit
-from common.data.nodules import NoduleScan, nodules_of
+from common.data.nodules import NoduleScan, nodules_in_mask
 from common.errors import UserError
 from common.handlers.image_logging import SEED, ImageGrid, sample
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
@@ -367,7 +367,7 @@ class DetectionQuality(Metric):
         scan = str(len(self.scans))
         self.scans.append(scan)
         self.candidates += box_candidates(boxes, scan, 0, SQUARE)
-        found = nodules_of((mask > 0).astype(np.uint8)[None], SQUARE)
+        found = nodules_in_mask((mask > 0).astype(np.uint8)[None], SQUARE)
         self.nodules += [TrueNodule(scan, nodule.centre_mm, nodule.diameter_mm) for nodule in found]
 
 

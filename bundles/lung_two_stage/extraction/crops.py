@@ -18,7 +18,7 @@ from scipy.ndimage import (
 )
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord
-from common.data.nodules import NoduleScan, pieces_of
+from common.data.nodules import NoduleScan, label_pieces
 from common.errors import UserError
 
 LARGE_SLICE = 0.5
@@ -98,7 +98,7 @@ def crops_of(
         skipped: counts by reason.
     """
     lost: Counter[str] = Counter() if skipped is None else skipped
-    pieces, count = ((mask > 0).astype(np.int32), 1) if single else pieces_of(mask)
+    pieces, count = ((mask > 0).astype(np.int32), 1) if single else label_pieces(mask)
     for number, box in enumerate(find_objects(pieces, count), 1):
         if box is None:
             continue

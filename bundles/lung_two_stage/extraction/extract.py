@@ -31,7 +31,7 @@ from bundles.lung_two_stage.extraction.slices import (
 )
 from bundles.lung_two_stage.segmentation.inference import load_method
 from common.data.datamodules import NoduleData
-from common.data.nodules import NoduleSample, NoduleScan, pieces_of
+from common.data.nodules import NoduleSample, NoduleScan, label_pieces
 from common.data.samples import Sample
 from common.errors import UserError
 from common.files import remade_folder, write_json
@@ -88,7 +88,7 @@ def with_categories(
     result = np.where(found > 0, len(categories) + 1, 0).astype(np.uint8)
     if not categories:
         return result
-    pieces, count = pieces_of(found)
+    pieces, count = label_pieces(found)
     for number, box in enumerate(find_objects(pieces, count), 1):
         inside = pieces[box] == number
         values = known[box][inside]

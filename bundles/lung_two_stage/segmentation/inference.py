@@ -16,7 +16,7 @@ from torch import nn
 
 from bundles.lung_two_stage.segmentation.network import DenseUNet
 from common.data.intensity import Window, to_network, to_unit
-from common.data.nodules import NoduleScan, mask_diameter, pieces_of
+from common.data.nodules import NoduleScan, equivalent_diameter, label_pieces
 from common.data.samples import Sample
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, locate_by_name, model_info, model_window, network_for
@@ -109,7 +109,7 @@ def _candidate(
     """A piece in its box."""
     voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]
     z, y, x = (float(value) for value in scan.in_mm(voxel))
-    radius = mask_diameter(inside, scan.spacing, len(scan.hu) == 1) / 2
+    radius = equivalent_diameter(inside, scan.spacing, len(scan.hu) == 1) / 2
     return Candidate(scan.name, (z, y, x), float(weights.max()), radius)
 
 
@@ -178,7 +178,7 @@ def _pieces(
     probabilities: NDArray[np.float32], threshold: float, least_voxels: int
 ) -> tuple[NDArray[np.int32], list[int]]:
     """The mask's pieces, numbered, and the numbers of those that are large enough; the others are 0."""
-    pieces, count = pieces_of(probabilities >= threshold)
+    pieces, count = label_pieces(probabilities >= threshold)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     large = sizes >= least_voxels
     large[0] = False

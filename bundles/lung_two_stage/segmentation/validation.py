@@ -10,12 +10,12 @@ from ignite.metrics import Metric
 from torch import Tensor
 
 from common.data.datamodules import example_batch
-from common.data.nodules import NoduleSlices
+from common.data.nodules import NoduleSliceDataset
 from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.ignite_metrics import as_given, batched, summed
 
 
-def shown(dataset: NoduleSlices, count: int) -> dict[str, Tensor]:
+def shown(dataset: NoduleSliceDataset, count: int) -> dict[str, Tensor]:
     """A batch for `common.handlers.image_logging.ImageGrid`: the CT as condition, the true mask as real
     image.
 

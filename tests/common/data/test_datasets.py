@@ -18,7 +18,7 @@ from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
-from common.data.slice_cache import SliceStore, StoredPair, stored_pair
+from common.data.slice_cache import CachedPair, SliceCache, cached_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
 from common.data.transforms import LIGHT, Augmentation
 from common.errors import UserError
@@ -88,23 +88,23 @@ PLAIN = Augmentation(flip=1.0, shift=0.0, scale=0.0, rotation=0.0)
 
 
 @pytest.fixture
-def pairs(hearts: Path, tmp_path: Path) -> Callable[..., list[StoredPair]]:
+def pairs(hearts: Path, tmp_path: Path) -> Callable[..., list[CachedPair]]:
     """The converted set."""
 
-    def joined(label_set: LabelSet | None, axis: str = "axial") -> list[StoredPair]:
-        store = SliceStore(tmp_path / "store", Geometry(SIZE, axis))
+    def joined(label_set: LabelSet | None, axis: str = "axial") -> list[CachedPair]:
+        store = SliceCache(tmp_path / "store", Geometry(SIZE, axis))
         samples, kind = find_volumes(hearts), "image" if label_set is None else "label"
         images = store.convert([Request(s.image, "image", Intensity()) for s in samples])
         second = [s.mask if label_set else s.image for s in samples]
         wanted = [Request(path or Path(), kind, None if label_set else Intensity()) for path in second]
         labels = store.convert(wanted)
-        return [stored_pair(*trio, label_set) for trio in zip(samples, images, labels, strict=True)]
+        return [cached_pair(*trio, label_set) for trio in zip(samples, images, labels, strict=True)]
 
     return joined
 
 
 @pytest.fixture
-def dataset(pairs: Callable[..., list[StoredPair]]) -> SliceDataset:
+def dataset(pairs: Callable[..., list[CachedPair]]) -> SliceDataset:
     """All seven classes, 20 of 25 slices."""
     return SliceDataset(pairs(LabelSet()), LabelSet())
 
@@ -145,7 +145,7 @@ def test_whole_arrays_and_spread(dataset: SliceDataset) -> None:
     assert example_batch(dataset, 4)["label"].shape == (4, 1, SIZE, SIZE)
 
 
-def test_foreign_values_become_classes(pairs: Callable[..., list[StoredPair]]) -> None:
+def test_foreign_values_become_classes(pairs: Callable[..., list[CachedPair]]) -> None:
     label_set = LabelSet("LV,Ao", "{1: Ao, 2: LV, 3: background, 4: PA, 5: PA, 6: PA, 7: PA}")
     seen = SliceDataset(pairs(label_set), label_set)[1]["label"]
     plain = SliceDataset(pairs(LabelSet()), LabelSet())[1]["label"]
@@ -153,7 +153,7 @@ def test_foreign_values_become_classes(pairs: Callable[..., list[StoredPair]]) -
     assert set(seen[(plain != 1) & (plain != 2)].tolist()) == {0.0}
 
 
-def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[StoredPair]]) -> None:
+def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[CachedPair]]) -> None:
     label_set = LabelSet(coarse=True)
     dataset = SliceDataset(pairs(label_set), label_set, seed=3, coarse=0.3)
     whole = {1.0: 8.0, 2.0: 8.0, 3.0: 8.0, 4.0: 8.0, 5.0: 8.0, 6.0: 6.0, 7.0: 7.0, 0.0: 0.0}
@@ -174,7 +174,7 @@ def test_coarse_labels_come_with_draws_alone(pairs: Callable[..., list[StoredPai
     assert not torch.equal(first, other.__getitems__([SampleIndex(index, 2) for index in range(20)])["label"])
 
 
-def test_coarse_is_checked(pairs: Callable[..., list[StoredPair]]) -> None:
+def test_coarse_is_checked(pairs: Callable[..., list[CachedPair]]) -> None:
     with pytest.raises(UserError, match="probability"):
         SliceDataset(pairs(LabelSet()), LabelSet(), coarse=1.5)
     with pytest.raises(UserError, match="the class whole_heart"):
@@ -183,7 +183,7 @@ def test_coarse_is_checked(pairs: Callable[..., list[StoredPair]]) -> None:
         SliceDataset(pairs(None), None, coarse=0.5)
 
 
-def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[StoredPair]]) -> None:
+def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[CachedPair]]) -> None:
     dataset = SliceDataset(pairs(LabelSet()), LabelSet(), augment=PLAIN)
     drawn, plain = dataset[SampleIndex(6, 0)], dataset[6]
     assert torch.equal(drawn["label"], plain["label"].flip(-1))
@@ -194,7 +194,7 @@ def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[Stor
     assert set(moved[SampleIndex(6, 3)]["label"].unique().tolist()) <= set(range(8))
 
 
-def test_an_image_as_condition(pairs: Callable[..., list[StoredPair]]) -> None:
+def test_an_image_as_condition(pairs: Callable[..., list[CachedPair]]) -> None:
     dataset = SliceDataset(pairs(None), None, augment=Augmentation(gamma=0.5))
     assert len(dataset) == 25 and dataset.dropped == 0  # nothing counts as empty
     assert torch.equal(dataset[7]["label"], dataset[7]["image"]) and dataset.labels.min() == -1
@@ -203,7 +203,7 @@ def test_an_image_as_condition(pairs: Callable[..., list[StoredPair]]) -> None:
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
-def test_the_way_back(pairs: Callable[..., list[StoredPair]], axis: str, heart_image: Callable) -> None:
+def test_the_way_back(pairs: Callable[..., list[CachedPair]], axis: str, heart_image: Callable) -> None:
     dataset = SliceDataset(pairs(LabelSet(), axis), LabelSet(), min_pixels=0)
     volume, index = dataset.volume_of(len(dataset) - 1)
     assert (volume.source.name, index) == ("p4.nii.gz", volume.depth - 1)
@@ -234,7 +234,7 @@ def test_it_can_be_pickled(dataset: SliceDataset) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_serve_the_stream_from_any_position(
-    pairs: Callable[..., list[StoredPair]], workers: int
+    pairs: Callable[..., list[CachedPair]], workers: int
 ) -> None:
     label_set = LabelSet(coarse=True)
     dataset = SliceDataset(pairs(label_set), label_set, augment=Augmentation(), seed=1, coarse=0.5)
@@ -270,7 +270,7 @@ def test_validation_sees_all_in_order(dataset: SliceDataset, workers: int) -> No
 
 
 def test_the_noise_of_a_slice_goes_by_its_volume_and_its_mm(
-    pairs: Callable[..., list[StoredPair]], dataset: SliceDataset
+    pairs: Callable[..., list[CachedPair]], dataset: SliceDataset
 ) -> None:
     batch = dataset.__getitems__([4, 5, 6])
     here = [(dataset.samples[index].image, dataset.samples[index].index) for index in (4, 5, 6)]

@@ -16,7 +16,7 @@ from common.data.datamodules import ImageData, NoduleData, PairData, StructureDa
 from common.data.image_io import read_pixels
 from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
 from common.data.layouts import find_samples
-from common.data.merge_datasets import Settings, harmonise_slice
+from common.data.merge_datasets import MergeSettings, harmonise_slice
 from common.data.samples import Sample
 from common.errors import UserError
 from common.inference.checkpoint import image_as_in_training
@@ -88,7 +88,7 @@ def normals(folder: Path, work: Path, **offset: Any) -> np.ndarray:
 
 
 def harmonised(folder: Path, work: Path, **offset: Any) -> np.ndarray:
-    settings = Settings(SIZE, WIDE, **offset)
+    settings = MergeSettings(SIZE, WIDE, **offset)
     samples = find_samples(folder, patient_pattern=r"(p\d)")
     return np.stack([harmonise_slice(sample, settings).image for sample in samples])
 
@@ -173,9 +173,9 @@ def test_magnetic_resonance_is_not_refused(tmp_path: Path) -> None:
     data = StructureData(tmp_path / "mr", SIZE, tmp_path / "store", percentiles=[1, 99], **given)
     assert data.train.images.max() == 1.0
     sample = Sample(tmp_path / "mr" / "images" / "p0.nii.gz", None, "p0", 1)
-    assert harmonise_slice(sample, Settings(SIZE, WINDOWS["lung"]), "MR").image.max() > 0.999
+    assert harmonise_slice(sample, MergeSettings(SIZE, WINDOWS["lung"]), "MR").image.max() > 0.999
     with pytest.raises(UserError, match="none of air"):
-        harmonise_slice(sample, Settings(SIZE, WINDOWS["lung"]), "CT")
+        harmonise_slice(sample, MergeSettings(SIZE, WINDOWS["lung"]), "CT")
 
 
 def test_labels_have_no_air_and_are_read_all_the_same(folders: dict[str, Path], tmp_path: Path) -> None:

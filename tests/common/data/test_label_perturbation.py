@@ -11,14 +11,14 @@ import torch
 from common.data.datamodules import StructureData, make_loader
 from common.data.datasets import SliceDataset
 from common.data.label_perturbation import (
-    Peers,
+    PartnerSampler,
     Perturbation,
-    PerturbedSlices,
+    PerturbedSliceDataset,
     aligned,
     deformed,
     grown,
     mixed,
-    perturbed,
+    perturb_map,
 )
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
@@ -104,7 +104,7 @@ def test_elastic_keeps_the_classes_and_their_order() -> None:
     changed = 0
     for seed in range(5):
         draw = Perturbation(elastic=0.05, growth=0.0).draw(generator(seed), label.shape, 2)
-        result = perturbed(label, draw)
+        result = perturb_map(label, draw)
         assert result.dtype == label.dtype and set(np.unique(result)) == {0, 1, 2}
         assert areas(result)[1:3] == pytest.approx(areas(label)[1:3], rel=0.35)
         changed += int((result != label).sum())
@@ -169,13 +169,13 @@ def test_strength_zero_is_identity() -> None:
     still = Perturbation(elastic=0.0, growth=0.0, mix=0.0)
     for label in (heart(), heart()[4]):
         draw = still.draw(generator(3), label.shape, 3)
-        assert np.array_equal(perturbed(label, draw, heart(1)[: len(label)]), label)
+        assert np.array_equal(perturb_map(label, draw, heart(1)[: len(label)]), label)
 
 
 def test_the_same_draw_gives_the_same_map_and_another_one_another() -> None:
     label = heart()[4]
     settings = Perturbation()
-    first, again, other = (perturbed(label, settings.draw(generator(s), label.shape, 3)) for s in (0, 0, 1))
+    first, again, other = (perturb_map(label, settings.draw(generator(s), label.shape, 3)) for s in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -194,7 +194,7 @@ def test_strengths_mean_the_same_at_any_image_size() -> None:
     small, large = (settings.draw(generator(2), (n, n), 1) for n in (128, 256))
     assert large.growth == pytest.approx([2 * value for value in small.growth])
     assert np.allclose(large.nodes, 2 * small.nodes)
-    results = [perturbed(disc(n / 5, (n / 2, n / 2), n), draw) for n, draw in ((128, small), (256, large))]
+    results = [perturb_map(disc(n / 5, (n / 2, n / 2), n), draw) for n, draw in ((128, small), (256, large))]
     assert results[1].mean() == pytest.approx(results[0].mean(), rel=0.05)
 
 
@@ -203,8 +203,10 @@ def test_volumes_change_coherently() -> None:
     slices that are perturbed each on its own."""
     label = heart(depth=17)
     settings = Perturbation(elastic=0.05, growth=0.02)
-    whole = perturbed(label, settings.draw(generator(0), label.shape, 3, aspect=1.0))
-    apart = np.stack([perturbed(s, settings.draw(generator(0, z), s.shape, 3)) for z, s in enumerate(label)])
+    whole = perturb_map(label, settings.draw(generator(0), label.shape, 3, aspect=1.0))
+    apart = np.stack(
+        [perturb_map(s, settings.draw(generator(0, z), s.shape, 3)) for z, s in enumerate(label)]
+    )
     jumps = [np.mean(volume[1:] != volume[:-1]) for volume in (label, whole, apart)]
     assert np.mean(whole != label) > 0.02
     assert jumps[1] < 1.3 * jumps[0] and jumps[1] < 0.75 * jumps[2]
@@ -214,7 +216,7 @@ def test_the_partner_of_a_volume_is_mixed_in() -> None:
     label, partner = heart(0), heart(5)
     draw = Perturbation(elastic=0.0, growth=0.0, mix=1.0).draw(generator(0), label.shape, 3)
     assert 0.3 < draw.weight < 1
-    result = perturbed(label, draw, partner)
+    result = perturb_map(label, draw, partner)
     assert set(np.unique(result)) <= {0, 1, 2, 3} and not np.array_equal(result, label)
 
 
@@ -279,7 +281,7 @@ def test_slices_that_are_no_visit_keep_their_own_perturbation(data: Any) -> None
     part, other = data().val, data(seed=7).val
     assert torch.equal(part[2]["label"], other[2]["label"])
     few = part.spread(3)
-    assert isinstance(few, PerturbedSlices) and len(few) == 3
+    assert isinstance(few, PerturbedSliceDataset) and len(few) == 3
     last = len(part) - 1
     assert few.samples[2].name == part.samples[last].name
     assert torch.equal(few[2]["annotation"], part[last]["annotation"])
@@ -317,7 +319,7 @@ def test_the_model_is_told(data: Any) -> None:
     made = data()
     assert made.metadata()["perturb"] == {"elastic": 0.05, "spacing": 0.15, "growth": 0.03, "mix": 0.4}
     assert "perturb" not in data(perturb=None).metadata()
-    assert isinstance(made.test, PerturbedSlices)
+    assert isinstance(made.test, PerturbedSliceDataset)
 
 
 def test_an_image_as_condition_cannot_be_perturbed(data: Any) -> None:
@@ -331,7 +333,7 @@ def volume(name: str, depth: int, patient: str = "") -> list[Sample]:
 
 
 def drawn(samples: list[Sample], place: int, draws: int = 40) -> set[int | None]:
-    peers = Peers(samples)
+    peers = PartnerSampler(samples)
     return {peers.draw(place, generator(seed)) for seed in range(draws)}
 
 
@@ -356,6 +358,6 @@ def test_pictures_of_a_patient_belong_together() -> None:
 
 def test_a_patient_alone_has_no_partner_but_one_number_is_drawn() -> None:
     random, other = generator(0), generator(0)
-    assert Peers(volume("a", 3)).draw(1, random) is None
+    assert PartnerSampler(volume("a", 3)).draw(1, random) is None
     other.random()
     assert random.random() == pytest.approx(other.random())

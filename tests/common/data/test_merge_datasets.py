@@ -12,13 +12,13 @@ from PIL import Image
 from common.data.image_io import Pixels
 from common.data.intensity import WINDOWS
 from common.data.layouts import find_samples
-from common.data.merge_datasets import Settings, harmonise, meaning
-from common.data.public_datasets import Source, load_registry
+from common.data.merge_datasets import MergeSettings, harmonise, meaning
+from common.data.public_datasets import LocalDataset, load_registry
 from common.data.splits import assign, read_splits
 from common.errors import UserError
 
 REGISTRY = load_registry()
-SETTINGS = Settings(image_size=16, window=WINDOWS["lung"])
+SETTINGS = MergeSettings(image_size=16, window=WINDOWS["lung"])
 
 
 def picture(path, pixels):
@@ -35,7 +35,7 @@ def slices(folder, cases, value=255):
             name = f"Jun_coronacases_case{case}_{number}.png"
             picture(folder / "frames" / name, np.clip(image - case - number, 0, 255))
             picture(folder / "masks" / name, mask)
-    return Source(REGISTRY["covid_lesion_collection"], folder)
+    return LocalDataset(REGISTRY["covid_lesion_collection"], folder)
 
 
 def volumes(folder, cases, labels=(1,)):
@@ -47,7 +47,7 @@ def volumes(folder, cases, labels=(1,)):
             path = folder / kind / f"coronacases_{case:03d}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(data, np.diag([-1.0, -1.0, 1.0, 1.0])), path)
-    return Source(REGISTRY["covid19_ct_seg"], folder)
+    return LocalDataset(REGISTRY["covid19_ct_seg"], folder)
 
 
 def read(path):
@@ -82,7 +82,7 @@ def blobs(folder, name, stems, seed, scale=1.0):
         image = np.kron(rng.uniform(0, 200, (8, 8)), np.ones((4, 4)))
         picture(folder / "images" / f"{stem}.png", image * scale)
         picture(folder / "masks" / f"{stem}.png", mask)
-    return Source(REGISTRY[name], folder)
+    return LocalDataset(REGISTRY[name], folder)
 
 
 def test_no_patient_is_in_two_splits_even_across_sets(tmp_path):
@@ -149,7 +149,9 @@ def test_provenance(tmp_path):
 def test_sets_without_masks_give_images_alone(tmp_path):
     for name in ("a", "b", "c"):
         picture(tmp_path / "a" / "covid" / f"{name}.png", np.arange(64).reshape(8, 8) * 4)
-    harmonise([Source(REGISTRY["covid_ct"], tmp_path / "a")], tmp_path / "out", SETTINGS, progress=False)
+    harmonise(
+        [LocalDataset(REGISTRY["covid_ct"], tmp_path / "a")], tmp_path / "out", SETTINGS, progress=False
+    )
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3
     assert not (tmp_path / "out" / "masks").exists()
 
@@ -185,7 +187,7 @@ def test_standardise_brings_two_windows_to_one_look(tmp_path):
         window = image if case % 2 else image * 1.4 + 20
         picture(tmp_path / "a" / "frames" / f"Jun_coronacases_case{case}_1.png", np.clip(window, 0, 255))
         picture(tmp_path / "a" / "masks" / f"Jun_coronacases_case{case}_1.png", mask)
-    source = Source(REGISTRY["covid_lesion_collection"], tmp_path / "a")
+    source = LocalDataset(REGISTRY["covid_lesion_collection"], tmp_path / "a")
     spread = {}
     for method in ("none", "landmarks", "histogram"):
         output = tmp_path / f"out-{method}"
@@ -208,7 +210,7 @@ def test_output_inside_a_set_is_refused(tmp_path):
 
 def test_masked_and_unmasked_sets_do_not_merge(tmp_path):
     picture(tmp_path / "b" / "covid" / "x.png", np.arange(64).reshape(8, 8))
-    sources = [slices(tmp_path / "a", [1]), Source(REGISTRY["covid_ct"], tmp_path / "b")]
+    sources = [slices(tmp_path / "a", [1]), LocalDataset(REGISTRY["covid_ct"], tmp_path / "b")]
     with pytest.raises(UserError, match="do not merge"):
         harmonise(sources, tmp_path / "out", SETTINGS, progress=False)
 

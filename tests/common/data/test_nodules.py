@@ -18,11 +18,11 @@ from common.data.nodules import (
     TISSUE,
     Balance,
     NoduleSample,
-    NoduleSlices,
+    NoduleSliceDataset,
     find_nodule_scans,
     hu_by_levels,
     levels_of,
-    nodules_of,
+    nodules_in_mask,
     read_nodule_scan,
 )
 from common.data.sampler import SampleIndex
@@ -113,10 +113,10 @@ def test_nodules_are_pieces_that_touch() -> None:
     mask = np.zeros((4, 20, 20), np.uint8)
     mask[0, 0:3, 0:3] = mask[1, 4, 4] = 1  # one voxel between: a spike of the same nodule
     mask[3, 15:18, 15] = 1
-    assert [n.centre_voxel for n in nodules_of(mask, (1, 1, 1))][1] == (3, 16, 15)
-    assert len(nodules_of(mask, (1, 1, 1))) == 2
-    assert len(nodules_of(mask, (1, 1, 1), single=True)) == 1
-    assert nodules_of(mask * 0, (1, 1, 1)) == nodules_of(mask * 0, (1, 1, 1), single=True) == ()
+    assert [n.centre_voxel for n in nodules_in_mask(mask, (1, 1, 1))][1] == (3, 16, 15)
+    assert len(nodules_in_mask(mask, (1, 1, 1))) == 2
+    assert len(nodules_in_mask(mask, (1, 1, 1), single=True)) == 1
+    assert nodules_in_mask(mask * 0, (1, 1, 1)) == nodules_in_mask(mask * 0, (1, 1, 1), single=True) == ()
 
 
 def test_bad_scans(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_luna_annotation_lies_in_its_mask(shared_data: Path) -> None:
     (annotated,) = scan.nodules
     assert scan.hu.shape == (133, 512, 512) and scan.spacing == (2.5, 0.703125, 0.703125)
     assert scan.mask[tuple(np.rint(annotated.centre_voxel).astype(int))] == 1
-    (drawn,) = nodules_of(scan.mask, scan.spacing)
+    (drawn,) = nodules_in_mask(scan.mask, scan.spacing)
     assert np.linalg.norm(np.subtract(annotated.centre_mm, drawn.centre_mm)) < 0.2
     assert drawn.diameter_mm == pytest.approx(annotated.diameter_mm, rel=0.1)
 
@@ -282,28 +282,28 @@ def scans(tmp_path: Path) -> list[NoduleSample]:
 
 
 def test_slices_are_balanced(scans: list[NoduleSample]) -> None:
-    data = NoduleSlices(scans, SIZE, balance=(0.5, 0.7))
+    data = NoduleSliceDataset(scans, SIZE, balance=(0.5, 0.7))
     has = [bool(part.mask.any()) for part in data.slices]
     assert sum(has) == 9 and len(has) == 18 and data.dropped == 60 - 18
     assert not data.nominal_hu
     assert [part.sample.index for part in data.slices[:6]] != list(range(6))
     assert {sample.index for sample in data.samples if sample.patient == "p1"} >= {5, 6, 7}
-    again = NoduleSlices(scans, SIZE, balance=(0.5, 0.7))
+    again = NoduleSliceDataset(scans, SIZE, balance=(0.5, 0.7))
     assert again.samples == data.samples
-    other = NoduleSlices(scans, SIZE, balance=(0.5, 0.7), seed=1)
+    other = NoduleSliceDataset(scans, SIZE, balance=(0.5, 0.7), seed=1)
     assert other.samples != data.samples
-    assert len(NoduleSlices(scans, SIZE, balance=(0.0, 0.7))) == 9
-    assert len(NoduleSlices(scans, SIZE, balance=(0.9, 0.7))) == 60  # there are no more
+    assert len(NoduleSliceDataset(scans, SIZE, balance=(0.0, 0.7))) == 9
+    assert len(NoduleSliceDataset(scans, SIZE, balance=(0.9, 0.7))) == 60  # there are no more
 
 
 def test_patches_show_the_nodule_as_often_as_asked(scans: list[NoduleSample]) -> None:
-    data = NoduleSlices(scans, SIZE, balance=(0.0, 0.7))
+    data = NoduleSliceDataset(scans, SIZE, balance=(0.0, 0.7))
     shown = [
         bool(data[SampleIndex(sample, epoch)]["label"].any()) for epoch in range(40) for sample in range(9)
     ]
     # The others go anywhere; a window of 16 x 16 in 40 x 32 meets the nodule rarely, and is within 0.05 here.
     assert 0.7 < np.mean(shown) < 0.9
-    always = NoduleSlices(scans, SIZE, balance=(0.0, 1.0))
+    always = NoduleSliceDataset(scans, SIZE, balance=(0.0, 1.0))
     assert all(always[SampleIndex(0, epoch)]["label"].any() for epoch in range(40))
     corners = {
         tuple(np.argwhere(always[SampleIndex(0, epoch)]["label"][0].numpy())[0]) for epoch in range(40)
@@ -312,7 +312,7 @@ def test_patches_show_the_nodule_as_often_as_asked(scans: list[NoduleSample]) ->
 
 
 def test_items(scans: list[NoduleSample]) -> None:
-    data = NoduleSlices(scans, SIZE, window=[-1000, 400], augment=Augmentation(rotation=20), seed=3)
+    data = NoduleSliceDataset(scans, SIZE, window=[-1000, 400], augment=Augmentation(rotation=20), seed=3)
     item = data[1]
     assert item["image"].shape == item["label"].shape == (1, SIZE, SIZE)
     assert item["image"].dtype == item["label"].dtype == torch.float32 and item["sample"] == 1
@@ -330,7 +330,7 @@ def test_slices_smaller_than_the_patch_are_surrounded_by_air(tmp_path: Path) -> 
     image, mask = np.full((10, 12), 128), np.zeros((10, 12))
     mask[4:6, 4:6] = 1
     write_picture(tmp_path, "a_1", image, mask)
-    data = NoduleSlices(find_nodule_scans(tmp_path), SIZE)
+    data = NoduleSliceDataset(find_nodule_scans(tmp_path), SIZE)
     assert data.nominal_hu
     for visit in (0, SampleIndex(0, 0)):
         item = data[visit]
@@ -346,7 +346,7 @@ def test_settings_out_of_range(scans: list[NoduleSample], tmp_path: Path) -> Non
         Balance(0.5, -0.1).checked()
     write_picture(tmp_path / "empty", "a_1", np.ones((8, 8)), np.zeros((8, 8)))
     with pytest.raises(UserError, match="no slice has a nodule"):
-        NoduleSlices(find_nodule_scans(tmp_path / "empty"), SIZE)
+        NoduleSliceDataset(find_nodule_scans(tmp_path / "empty"), SIZE)
 
 
 def test_slices_with_an_excluded_finding_come_only_where_there_are_no_others(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_slices_with_an_excluded_finding_come_only_where_there_are_no_others(tmp
     def normal(*places: str) -> list[int]:
         lines = "".join(f"1.2,12,22,{z},{size}\n" for z, size in (place.split() for place in places))
         (folder / "annotations_excluded.csv").write_text(HEADER + lines)
-        data = NoduleSlices(find_nodule_scans(folder), SIZE, balance=(0.8, 0.7))
+        data = NoduleSliceDataset(find_nodule_scans(folder), SIZE, balance=(0.8, 0.7))
         return [int(s.sample.index) for s in data.slices if not s.mask.any()]
 
     assert normal() == [0, 1, 5, 6, 7]

@@ -23,12 +23,13 @@ from common.data.samples import Sample
 from common.data.slice_cache import (
     FORMAT,
     LOCK,
+    CachedPair,
+    CachedVolume,
     Job,
+    SliceCache,
     SliceReader,
-    SliceStore,
-    StoredPair,
-    StoredVolume,
     array_bytes,
+    cached_pair,
     content_hash,
     converting_alone,
     display_affine,
@@ -38,7 +39,6 @@ from common.data.slice_cache import (
     read_source,
     selected_slices,
     stamps,
-    stored_pair,
     usable_folder,
 )
 from common.data.slice_geometry import AXES, Geometry, Intensity, Request
@@ -78,7 +78,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_volumes_come_in_the_order_of_the_requests(tmp_path: Path, requests: list[Request]) -> None:
-    volumes = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    volumes = SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     assert [(volume.source, volume.kind) for volume in volumes] == [(r.path, r.kind) for r in requests]
     assert [volume.values for volume in volumes] == [(), (0, 420, 600)] * 2
     assert all(volume.array.parent == tmp_path / "store" for volume in volumes)
@@ -87,11 +87,11 @@ def test_volumes_come_in_the_order_of_the_requests(tmp_path: Path, requests: lis
 def test_a_second_run_converts_and_writes_nothing(
     tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    first = SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     converted.clear()
     monkeypatch.setattr(store_module, "content_hash", None)  # nor does it read the sources
     monkeypatch.setattr(store_module, "usable_folder", None)  # a read-only store does
-    second = SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    second = SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     assert second == first and not converted
     assert all(np.array_equal(a.counts, b.counts) for a, b in zip(first, second, strict=True))
 
@@ -99,7 +99,7 @@ def test_a_second_run_converts_and_writes_nothing(
 def test_relative_and_absolute_paths_are_one_file(
     tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     first = store.convert(requests[:1])
     monkeypatch.chdir(tmp_path / "set")
     assert store.convert([image(Path("../set/ct0.nii.gz"))]) == first and converted == ["ct0.nii.gz"]
@@ -108,14 +108,14 @@ def test_relative_and_absolute_paths_are_one_file(
 def test_the_same_file_twice_is_converted_once(
     tmp_path: Path, requests: list[Request], converted: list[str]
 ) -> None:
-    volumes = SliceStore(tmp_path / "store", Geometry(5)).convert([requests[0]] * 3)
+    volumes = SliceCache(tmp_path / "store", Geometry(5)).convert([requests[0]] * 3)
     assert volumes[0] == volumes[2] and converted == ["ct0.nii.gz"]
 
 
 def test_another_window_rebuilds_images_alone(
     tmp_path: Path, requests: list[Request], converted: list[str]
 ) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5), workers=1)
+    store = SliceCache(tmp_path / "store", Geometry(5), workers=1)
     first = store.convert(requests)
     converted.clear()
     other = [image(r.path, Intensity("window", 0, 100)) if r.kind == "image" else r for r in requests]
@@ -129,9 +129,9 @@ def test_another_window_rebuilds_images_alone(
 def test_another_interpolation_rebuilds_images_alone(
     tmp_path: Path, requests: list[Request], converted: list[str]
 ) -> None:
-    SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     converted.clear()
-    volumes = SliceStore(tmp_path / "store", Geometry(5, interpolation="linear")).convert(requests)
+    volumes = SliceCache(tmp_path / "store", Geometry(5, interpolation="linear")).convert(requests)
     assert sorted(converted) == ["ct0.nii.gz", "ct1.nii.gz"]
     assert volumes[1].geometry.interpolation == "linear"
 
@@ -140,22 +140,22 @@ def test_another_interpolation_rebuilds_images_alone(
 def test_another_geometry_rebuilds_all(
     tmp_path: Path, requests: list[Request], converted: list[str], geometry: Geometry
 ) -> None:
-    SliceStore(tmp_path / "store", Geometry(5)).convert(requests)
+    SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     converted.clear()
-    SliceStore(tmp_path / "store", geometry).convert(requests)
+    SliceCache(tmp_path / "store", geometry).convert(requests)
     assert len(converted) == 4
 
 
 def test_changed_content_rebuilds_that_file_alone(
     tmp_path: Path, requests: list[Request], converted: list[str]
 ) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     first = store.convert(requests)
     converted.clear()
     save(requests[2].path, hounsfield(7))
     second = store.convert(requests)
     assert converted == ["ct1.nii.gz"] and second[0] == first[0]
-    clean = SliceStore(tmp_path / "clean", Geometry(5)).convert(requests)
+    clean = SliceCache(tmp_path / "clean", Geometry(5)).convert(requests)
     assert contents(tmp_path / "store") == contents(tmp_path / "clean")  # the old array is gone
     assert np.array_equal(SliceReader().image(second[2], 3), SliceReader().image(clean[2], 3))
 
@@ -163,7 +163,7 @@ def test_changed_content_rebuilds_that_file_alone(
 def test_changed_times_alone_rebuild_nothing(
     tmp_path: Path, requests: list[Request], converted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     first = store.convert(requests)
     converted.clear()
     os.utime(requests[0].path, (1, 1))
@@ -175,7 +175,7 @@ def test_changed_times_alone_rebuild_nothing(
 @pytest.mark.parametrize("kind", ["zmhd", "dicom"])
 def test_every_part_of_a_volume_is_watched(tmp_path: Path, converted: list[str], kind: str) -> None:
     path = tmp_path / ("series" if kind == "dicom" else "a.mhd")
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     if kind == "dicom":
         write_dicom(path, hounsfield())
         part = path / "003.dcm"
@@ -210,7 +210,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
 def test_what_is_not_whole_is_converted_again(
     tmp_path: Path, requests: list[Request], converted: list[str], damage: str
 ) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     first = store.convert(requests)
     whole = contents(tmp_path / "store")
     converted.clear()
@@ -226,7 +226,7 @@ def test_bad_files_are_named_and_counted_and_the_rest_stays(
     for name in ("ct1", "heart1"):
         path = tmp_path / "set" / f"{name}.nii.gz"
         path.write_bytes(path.read_bytes()[:-30])
-    store = SliceStore(tmp_path / "store", Geometry(5), workers=1)
+    store = SliceCache(tmp_path / "store", Geometry(5), workers=1)
     with pytest.raises(UserError) as caught:
         store.convert(requests)
     message = str(caught.value)
@@ -239,7 +239,7 @@ def test_bad_files_are_named_and_counted_and_the_rest_stays(
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path, requests: list[Request]) -> None:
-    store = SliceStore(tmp_path / "store", Geometry(5))
+    store = SliceCache(tmp_path / "store", Geometry(5))
     store.convert(requests)
     requests[0].path.unlink()
     with pytest.raises(UserError, match=r"ct0\.nii\.gz: no such file"):
@@ -247,7 +247,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path, requests: list[Request]) -> 
 
 
 def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path) -> None:
-    assert SliceStore(tmp_path / "store", Geometry(5)).convert([]) == []
+    assert SliceCache(tmp_path / "store", Geometry(5)).convert([]) == []
     assert not (tmp_path / "store").exists()
 
 
@@ -481,7 +481,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     path = save(tmp_path / "a.nii", hounsfield())
     with pytest.raises(UserError, match=r"file/store: cannot be made \(Not a directory\).*--store_dir"):
-        SliceStore(tmp_path / "file" / "store", Geometry(5)).convert([image(path)])
+        SliceCache(tmp_path / "file" / "store", Geometry(5)).convert([image(path)])
 
 
 def test_a_read_only_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -602,19 +602,19 @@ def test_a_full_disk_is_told_before_anything_is_written(
     store = tmp_path / "store"
     needed = f"{store}: converting 1 file needs 33 MB but 20 MB are free"  # 8 x 1024 x 1024 x 2, and 16 kept
     with pytest.raises(UserError, match=needed):
-        SliceStore(store, Geometry(1024)).convert([image(path)])
+        SliceCache(store, Geometry(1024)).convert([image(path)])
     assert not list(store.glob("*.npy"))
-    SliceStore(store, Geometry(8)).convert([image(path)])
+    SliceCache(store, Geometry(8)).convert([image(path)])
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> list[StoredVolume]:
+def stored(tmp_path: Path) -> list[CachedVolume]:
     requests = [image(save(tmp_path / f"ct{seed}.nii", hounsfield(seed))) for seed in range(3)]
     requests.append(label(save(tmp_path / "heart.nii", labels())))
-    return SliceStore(tmp_path / "store", Geometry(7), workers=1).convert(requests)
+    return SliceCache(tmp_path / "store", Geometry(7), workers=1).convert(requests)
 
 
-def test_slices_are_those_of_the_array(stored: list[StoredVolume]) -> None:
+def test_slices_are_those_of_the_array(stored: list[CachedVolume]) -> None:
     reader = SliceReader()
     for volume in stored[:3]:
         array = np.load(volume.array, mmap_mode="r")
@@ -628,11 +628,11 @@ def test_slices_are_those_of_the_array(stored: list[StoredVolume]) -> None:
 
 def test_black_and_white_are_exactly_0_and_1(tmp_path: Path) -> None:
     array = np.array([[-1020, 5000]], np.int16).reshape(2, 1, 1)
-    (volume,) = SliceStore(tmp_path, Geometry(2)).convert([image(save(tmp_path / "a.nii", array))])
+    (volume,) = SliceCache(tmp_path, Geometry(2)).convert([image(save(tmp_path / "a.nii", array))])
     assert SliceReader().image(volume, 0).tolist() == [[0, 1], [0, 1]]
 
 
-def test_slices_are_read_into_what_is_given(stored: list[StoredVolume]) -> None:
+def test_slices_are_read_into_what_is_given(stored: list[CachedVolume]) -> None:
     reader, batch = SliceReader(), np.zeros((2, 1, 7, 7), np.float32)
     result = reader.image(stored[1], 4, out=batch[1, 0])
     assert result.base is not None and batch[1, 0].any() and not batch[0].any()
@@ -641,7 +641,7 @@ def test_slices_are_read_into_what_is_given(stored: list[StoredVolume]) -> None:
     assert codes[1].max() == 2 and not codes[0].any()
 
 
-def test_a_result_is_not_touched_by_the_next_read(stored: list[StoredVolume]) -> None:
+def test_a_result_is_not_touched_by_the_next_read(stored: list[CachedVolume]) -> None:
     reader = SliceReader()
     first = reader.image(stored[0], 0)
     before = first.copy()
@@ -650,12 +650,12 @@ def test_a_result_is_not_touched_by_the_next_read(stored: list[StoredVolume]) ->
 
 
 @pytest.mark.parametrize("index", [-1, 8])
-def test_slices_beyond_the_ends_are_errors(stored: list[StoredVolume], index: int) -> None:
+def test_slices_beyond_the_ends_are_errors(stored: list[CachedVolume], index: int) -> None:
     with pytest.raises(IndexError, match=f"slice {index} of 8"):
         SliceReader().image(stored[0], index)
 
 
-def test_few_files_stay_open(stored: list[StoredVolume], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_stay_open(stored: list[CachedVolume], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_OPEN", 2)
     opened: list[str] = []
     real = os.open
@@ -669,7 +669,7 @@ def test_few_files_stay_open(stored: list[StoredVolume], monkeypatch: pytest.Mon
     assert len(reader._open) == 2
 
 
-def test_readers_travel_to_workers_and_work_after_a_fork(stored: list[StoredVolume]) -> None:
+def test_readers_travel_to_workers_and_work_after_a_fork(stored: list[CachedVolume]) -> None:
     reader = SliceReader()
     expected = reader.image(stored[0], 2)
     assert np.array_equal(pickle.loads(pickle.dumps(reader)).image(stored[0], 2), expected)
@@ -680,7 +680,7 @@ def test_readers_travel_to_workers_and_work_after_a_fork(stored: list[StoredVolu
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_missing_and_short_arrays_are_named(stored: list[StoredVolume]) -> None:
+def test_missing_and_short_arrays_are_named(stored: list[CachedVolume]) -> None:
     os.truncate(stored[0].array, 500)
     with pytest.raises(UserError, match=r"ct0-image-.*\.npy: cut short"):
         SliceReader().image(stored[0], 7)
@@ -689,20 +689,20 @@ def test_missing_and_short_arrays_are_named(stored: list[StoredVolume]) -> None:
         SliceReader().image(stored[1], 0)
 
 
-def converted_volume(tmp_path: Path, geometry: Geometry) -> tuple[StoredVolume, StoredVolume]:
+def converted_volume(tmp_path: Path, geometry: Geometry) -> tuple[CachedVolume, CachedVolume]:
     requests = [
         image(save(tmp_path / "ct.nii", hounsfield())),
         label(save(tmp_path / "heart.nii", labels())),
     ]
-    stored = SliceStore(tmp_path / "store", geometry, workers=1).convert(requests)
+    stored = SliceCache(tmp_path / "store", geometry, workers=1).convert(requests)
     return stored[0], stored[1]
 
 
-def images(volume: StoredVolume) -> np.ndarray:
+def images(volume: CachedVolume) -> np.ndarray:
     return np.stack([SliceReader().image(volume, index) for index in range(volume.depth)])
 
 
-def codes(volume: StoredVolume) -> np.ndarray:
+def codes(volume: CachedVolume) -> np.ndarray:
     return np.stack([SliceReader().label(volume, index) for index in range(volume.depth)])
 
 
@@ -729,7 +729,7 @@ def test_enlarged_slices_give_the_source_back(tmp_path: Path, axis: str, spacing
 def test_the_same_size_is_exact_to_the_last_bit_of_sixteen(tmp_path: Path, axis: str) -> None:
     array = hounsfield(extent=(8, 8, 8))
     path = save(tmp_path / "cube.nii", array)
-    (volume,) = SliceStore(tmp_path / "store", Geometry(8, axis), workers=1).convert([image(path)])
+    (volume,) = SliceCache(tmp_path / "store", Geometry(8, axis), workers=1).convert([image(path)])
     hu = volume.to_source(images(volume)) * 2000 - 1000
     assert np.abs(hu - array.transpose(1, 0, 2)).max() < 0.02  # 2000 HU / 65535 / 2
 
@@ -774,13 +774,13 @@ Save = Callable[..., Path]
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Callable[..., StoredPair]:
+def pair(tmp_path: Path) -> Callable[..., CachedPair]:
     """Converts an image and a label file and joins them."""
 
-    def joined(image: Path, label: Path, label_set: LabelSet | None = None) -> StoredPair:
-        store = SliceStore(tmp_path / "store", Geometry(16))
+    def joined(image: Path, label: Path, label_set: LabelSet | None = None) -> CachedPair:
+        store = SliceCache(tmp_path / "store", Geometry(16))
         requests = [Request(image, "image", Intensity()), Request(label, "label")]
-        return stored_pair(Sample(image, label, "p"), *store.convert(requests), label_set or LabelSet())
+        return cached_pair(Sample(image, label, "p"), *store.convert(requests), label_set or LabelSet())
 
     return joined
 
@@ -791,12 +791,12 @@ def first(hearts: Path) -> tuple[Path, Path]:
     return hearts / "images" / "p0.nii.gz", hearts / "labels" / "p0.nii.gz"
 
 
-def test_classes_of_codes(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+def test_classes_of_codes(first: tuple[Path, Path], pair: Callable[..., CachedPair]) -> None:
     table = pair(*first, LabelSet("PA,LV")).table
     assert table is not None and table.tolist() == [0, 1, 0, 0, 0, 0, 0, 2]
 
 
-def test_filters(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+def test_filters(first: tuple[Path, Path], pair: Callable[..., CachedPair]) -> None:
     pairs = [pair(*first), pair(*first)]
     # 12 pixels in slice 0 (LV and RV, 2 x 3 each), 42 in slices 1..3, none in slice 4.
     assert selected_slices(pairs, 0, 1, ()).tolist() == [[n, z] for n in range(2) for z in range(5)]
@@ -808,7 +808,7 @@ def test_filters(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> N
     assert selected_slices(only, 1, 1, ())[:, 1].tolist() == [1, 2, 3]
 
 
-def test_nothing_left_says_why(first: tuple[Path, Path], pair: Callable[..., StoredPair]) -> None:
+def test_nothing_left_says_why(first: tuple[Path, Path], pair: Callable[..., CachedPair]) -> None:
     with pytest.raises(
         UserError, match=r"no slices left of 5 \(p\): 2 after every=4, none .* min_pixels=13 .* LV, RV"
     ):
@@ -818,7 +818,7 @@ def test_nothing_left_says_why(first: tuple[Path, Path], pair: Callable[..., Sto
 
 
 def test_other_shape_or_place(
-    first: tuple[Path, Path], pair: Callable[..., StoredPair], save_volume: Save, heart_label: Callable
+    first: tuple[Path, Path], pair: Callable[..., CachedPair], save_volume: Save, heart_label: Callable
 ) -> None:
     image, label = first
     array = heart_label(0)
@@ -837,7 +837,7 @@ def test_other_shape_or_place(
 
 
 def test_the_order_of_the_axes_may_differ(
-    first: tuple[Path, Path], pair: Callable[..., StoredPair], save_volume: Save, heart_label: Callable
+    first: tuple[Path, Path], pair: Callable[..., CachedPair], save_volume: Save, heart_label: Callable
 ) -> None:
     image, label = first
     # The same voxels at the same places, stored as (Z from above, Y, X) instead of (X, Y, Z).

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from common.data.slice_noise import noise_place, slice_noise
+from common.data.slice_noise import noise_coordinates, slice_noise
 
 SIDE = 48
 
 
 def noise(name: str, mm: float = math.nan, seed: int = 0, channels: int = 2) -> np.ndarray:
-    place = noise_place(name, mm)
+    place = noise_coordinates(name, mm)
     return slice_noise(seed, place["noise_key"], place["noise_mm"], channels, SIDE)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from common.data.datamodules import StructureData
 from common.data.labels import STRUCTURES
-from common.data.slice_cache import SliceStore
+from common.data.slice_cache import SliceCache
 from common.data.slice_geometry import Request
 from common.errors import UserError
 from common.inference.datasets import (
@@ -88,7 +88,7 @@ def test_the_geometry_is_that_of_training(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii.gz", heart(9, 8, 12), np.diag([-1.0, -1.0, 2.0, 1.0]))
     info = model_facts(20, axis="coronal", spacing=0.8)
     dataset = slices(path, info)
-    stored = SliceStore(tmp_path / "store", geometry_of(info)).convert([Request(path, "label")])[0]
+    stored = SliceCache(tmp_path / "store", geometry_of(info)).convert([Request(path, "label")])[0]
     codes = np.load(stored.array)
     assert len(dataset) == 8 == len(codes) and codes.shape[1:] == (20, 20)
     seen = np.stack([dataset[index]["label"][0].numpy() for index in range(8)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.data.slice_noise import noise_place
+from common.data.slice_noise import noise_coordinates
 from common.inference.prepare_batch import (
     ConditionToImage,
     LatentToImage,
@@ -40,7 +40,7 @@ class Noisy(torch.nn.Module):
 
 
 def batch_of(*names: str, size: int = 6) -> dict[str, object]:
-    places = [noise_place(name, 1.5) for name in names]
+    places = [noise_coordinates(name, 1.5) for name in names]
     entries = {key: torch.tensor([place[key] for place in places]) for key in places[0]}
     return {
         "label": torch.zeros(len(names), 1, size, size),

@@ -17,7 +17,7 @@ from common.data.datamodules import StructureData
 from common.data.image_layouts import find_images
 from common.data.intensity import Window
 from common.data.labels import LabelSet
-from common.data.slice_cache import SliceStore, StoredVolume
+from common.data.slice_cache import CachedVolume, SliceCache
 from common.data.slice_geometry import Geometry, Intensity, Request, from_planes
 from common.data.volume_io import open_volume
 from common.errors import UserError
@@ -504,9 +504,9 @@ def test_the_labels_own_folder_is_refused(tmp_path: Path) -> None:
 SCALE = Window(-200, 600)
 
 
-def stored(path: Path, kind: str, geometry: Geometry) -> StoredVolume:
+def stored(path: Path, kind: str, geometry: Geometry) -> CachedVolume:
     request = Request(path, kind, Intensity() if kind == "image" else None)
-    return SliceStore(path.parent / "store", geometry).convert([request])[0]
+    return SliceCache(path.parent / "store", geometry).convert([request])[0]
 
 
 def test_a_prediction_is_kept_in_sixteen_bits() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.nodules import NoduleScan, nodules_of
+from common.data.nodules import NoduleScan, nodules_in_mask
 
 Ball = tuple[float, float, float, float]
 """Slice, row and column of the centre and the radius, in voxels."""
@@ -51,7 +51,7 @@ def scan_of(
         mask[far <= ball[3] ** 2] = 1
     noise = np.random.default_rng(seed).normal(0, 20, shape)
     hu = (np.where(mask > 0, TISSUE, LUNG) + noise).astype(np.int16)
-    return NoduleScan(hu, mask, spacing, name, name, nodules_of(mask, spacing))
+    return NoduleScan(hu, mask, spacing, name, name, nodules_in_mask(mask, spacing))
 
 
 def write_crops(folder: Path, patients: int = 6, empty: bool = False) -> Path:

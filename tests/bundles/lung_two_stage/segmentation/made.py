@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.data.nodules import NoduleScan, nodules_of
+from common.data.nodules import NoduleScan, nodules_in_mask
 from common.metrics.detection import Candidate
 from tests.common.data.made_scans import write_volume
 
@@ -20,7 +20,7 @@ SPACING = (2.0, 1.0, 1.0)
 def scan_of(mask: NDArray[np.uint8], name: str = "a", patient: str = "") -> NoduleScan:
     """A scan (Z, H, W) with soft tissue in the mask and air elsewhere, 2 x 1 x 1 mm."""
     hu = np.where(mask > 0, 30, -900).astype(np.int16)
-    return NoduleScan(hu, mask, SPACING, name, patient or name, nodules_of(mask, SPACING))
+    return NoduleScan(hu, mask, SPACING, name, patient or name, nodules_in_mask(mask, SPACING))
 
 
 def ball_mask(shape: Sequence[int], *boxes: tuple[slice, slice, slice]) -> NDArray[np.uint8]:

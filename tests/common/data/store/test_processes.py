@@ -14,7 +14,7 @@ import pytest
 
 from common import files
 from common.data import slice_cache as store_module
-from common.data.slice_cache import SliceStore
+from common.data.slice_cache import SliceCache
 from common.data.slice_geometry import Geometry, Request
 from tests.common.data.store.made import hounsfield, image, label, labels, save
 from tests.common.data.test_slice_cache import contents
@@ -30,7 +30,7 @@ def requests(tmp_path: Path) -> list[Request]:
 
 
 def convert(folder: Path, requests: list[Request], workers: int = 2) -> None:
-    SliceStore(folder, GEOMETRY, workers).convert(requests)
+    SliceCache(folder, GEOMETRY, workers).convert(requests)
 
 
 def started(action: Callable[..., None], *arguments: object) -> BaseProcess:
