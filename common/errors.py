@@ -64,7 +64,7 @@ def install_hook() -> None:
     sys.excepthook = show_one_line
 
 
-def whole_number(setting: str, value: Any, least: int = 0) -> int:
+def check_int(setting: str, value: Any, least: int = 0) -> int:
     """``value`` as an int.
 
     Args:
@@ -105,7 +105,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> Iterator[None]:
     """Raises `UserError` naming ``path`` where the block fails to read it."""
     try:
         yield

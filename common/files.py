@@ -35,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
         sync(target.parent)
     except OSError as error:
-        raise _explained(error, target) from error
+        raise _write_errors(error, target) from error
     finally:
         with suppress(OSError):  # the error that led here says more than a failing clean-up
             temporary.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 @contextmanager
-def explained(target: Path) -> Iterator[None]:
+def write_errors(target: Path) -> Iterator[None]:
     """For other writing below ``target``: a full disk and the like end in one line, as in `atomic_write`.
 
     Raises:
@@ -87,10 +87,10 @@ def explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _explained(error, target) from error
+        raise _write_errors(error, target) from error
 
 
-def _explained(error: OSError, target: Path) -> OSError | UserError:
+def _write_errors(error: OSError, target: Path) -> OSError | UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"{target}: the disk is full; free some space and run again (an earlier file was kept)"

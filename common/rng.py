@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 
-def generator(seed: int, *keys: int | str) -> np.random.Generator:
+def make_rng(seed: int, *keys: int | str) -> np.random.Generator:
     """A numpy generator for (seed, keys): the same keys, the same numbers, in any process, worker or order.
 
     Args:

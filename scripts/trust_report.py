@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 
 from common.cli import OverridesParser, overrides_of
-from common.errors import UserError, install_hook, root_cause, show_one_line, whole_number
+from common.errors import UserError, check_int, install_hook, root_cause, show_one_line
 
 BAD_INPUT, GATE_CLOSED, GATE_UNDECIDED = 2, 3, 4
 CODES = {"open": 0, "closed": GATE_CLOSED, "undecided": GATE_UNDECIDED}
@@ -96,13 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
     if overrides and not known.generate:
         raise UserError(f"--{next(iter(overrides))}: settings of the bundle's inference need --generate")
     options = vars(known)
-    iterations = whole_number("iterations", options.pop("iterations"), 1)
+    iterations = check_int("iterations", options.pop("iterations"), 1)
     for name, least in {"generate": 0, "seed": 0, "seeds": 1, "resamples": 2}.items():
-        options[name] = whole_number(name, options[name], least)
+        options[name] = check_int(name, options[name], least)
     options["sections"] = SECTIONS if known.sections is None else known.sections.split(",")
     options["window"] = None if known.window is None else parse_window(known.window)
     if known.image_size is not None:
-        options["image_size"] = whole_number("image_size", known.image_size, 1)
+        options["image_size"] = check_int("image_size", known.image_size, 1)
     options["max_similarity"] = _number(known.max_similarity)
     options["device"] = str(local_device(known.device))
     report = TrustReport(Options(**options, budget=Budget(iterations, 8), settings=overrides))

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 
 from bundles.dcgan_covid.gan_inversion import Projection, ProjectionSettings, project
 from bundles.dcgan_covid.networks import Generator
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.files import write_json
 from common.inference.checkpoint import image_as_in_training
 from common.inference.sampling import chosen_classes, class_names_of, draw_images, latents
@@ -118,8 +118,8 @@ class End:
     def place(self) -> tuple[int, int]:
         """Seed and number of the sample."""
         return (
-            whole_number(f"{self.which}_seed", self.seed),
-            whole_number(f"{self.which}_sample", self.sample or 0),
+            check_int(f"{self.which}_seed", self.seed),
+            check_int(f"{self.which}_sample", self.sample or 0),
         )
 
     @property
@@ -285,7 +285,7 @@ class Walk:
         provenance: Provenance = UNKNOWN,
     ) -> None:
         self.placing, self.start, self.stop, self.provenance = placing, start, stop, provenance
-        self.folder, self.steps, self.path = Path(output_dir), whole_number("steps", steps, least=2), path
+        self.folder, self.steps, self.path = Path(output_dir), check_int("steps", steps, least=2), path
         check_path(path)
         check_ends(start, stop, placing.class_names)
 

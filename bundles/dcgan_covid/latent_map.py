@@ -19,7 +19,7 @@ from bundles.dcgan_covid.latent_interpolation import check_path
 from bundles.dcgan_covid.networks import Generator
 from common.data.datamodules import ImageData
 from common.data.samples import Sample
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.explorer.data import Atlas, Explorer, dense_layers
 from common.explorer.html_page import write_explorer
 from common.files import new_folder
@@ -201,11 +201,11 @@ def plane_atlas(
         UserError: not three different seeds, fewer than 2 samples on a side, no such class or path.
     """
     a, b, c = three_seeds(seeds)
-    rows = whole_number("atlas", size, least=2)
+    rows = check_int("atlas", size, least=2)
     anchors = torch.cat([latents(seed, [0], network.latent) for seed in (a, b, c)])  # (3, L)
     noise = plane_latents(anchors, rows, path).flatten(0, 1).to(next(network.parameters()).device)
     images = draw_images(network, noise, _conditions(network, info, category, noise)).cpu()
-    small = resized(images, whole_number("atlas_pixels", pixels, least=8))
+    small = resized(images, check_int("atlas_pixels", pixels, least=8))
     grey = small.add(1).mul(127.5).round().clamp(0, 255).byte().numpy()
     samples = grey.reshape(rows, rows, *grey.shape[-2:])  # (R R, 1, T, T) -> (R, R, T, T)
     corners = [f"seed {a}", f"seed {b}", f"seed {c}", f"{b} + {c} − {a}"]
@@ -220,7 +220,7 @@ def three_seeds(seeds: str | Sequence[int]) -> list[int]:
         UserError: not three different whole numbers.
     """
     listed = seeds.split(",") if isinstance(seeds, str) else list(seeds)
-    numbers = [whole_number("plane_seeds", seed) for seed in listed]
+    numbers = [check_int("plane_seeds", seed) for seed in listed]
     if len(set(numbers)) != 3 or len(numbers) != 3:
         raise UserError(f"plane_seeds {','.join(map(str, numbers))}: a plane needs three different seeds")
     return numbers
@@ -308,8 +308,8 @@ class Latent:
             UserError: the models do not belong together, missing data, or a bad number.
         """
         check_scale(self.info, self.generator_info)
-        count = whole_number("num_samples", self.num_samples, least=1)
-        most = whole_number("num_real", self.num_real)
+        count = check_int("num_samples", self.num_samples, least=1)
+        most = check_int("num_real", self.num_real)
         size = self.network.image_size
         generated = generated_pictures(self.generator, self.generator_info, count, self.seed, size)
         return real_pictures(self.data(), most).beside(generated) if most else generated
@@ -367,7 +367,7 @@ class Page:
             classes=pictures.classes,
             class_names=pictures.class_names,
             names=pictures.names,
-            thumbnails=pictures.thumbnails(whole_number("thumbnail", self.latent.thumbnail, least=8)),
+            thumbnails=pictures.thumbnails(check_int("thumbnail", self.latent.thumbnail, least=8)),
             decoder=dense_layers(network.decoder),
             image_size=network.image_size,
             value_range=(-1.0, 1.0),
@@ -377,7 +377,7 @@ class Page:
         )
 
     def _atlas(self) -> Atlas | None:
-        if not whole_number("atlas", self.atlas):
+        if not check_int("atlas", self.atlas):
             return None
         return plane_atlas(
             self.latent.generator,

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from common.errors import UserError
 from common.networks.blocks import class_embedding, class_projection, norm_layer, upsampling
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.networks.skip_excitation import SkipExcitationGenerator
 
 STARTS = ("bilinear", "random")
@@ -253,7 +253,7 @@ class DcganDiscriminator(nn.Module):
         if spectral:
             self.apply(normalise_spectrally)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1)."""
         features = []
         x = image
@@ -264,7 +264,7 @@ class DcganDiscriminator(nn.Module):
         if condition is not None:
             fit = (self.projection(condition) * x.mean((2, 3))).sum(1)  # (B,)
             logits = logits + fit[:, None, None, None]
-        return Critique([logits], [features])
+        return DiscriminatorOutput([logits], [features])
 
 
 def spread_of(features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bundles.dcgan_covid.networks import SLOPE, SMALLEST, check_size, halving, normalise_spectrally
 from common.losses.adversarial import AdversarialLoss, adversarial_loss
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep
 
 RECONSTRUCTOR = "F"
@@ -139,11 +139,11 @@ class JointDiscriminator(nn.Module):
         if spectral:
             self.apply(normalise_spectrally)
 
-    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
         """Images (B, 1, S, S), noise (B, latent) -> logits (B, 1)."""
         features = self.hidden(image)
         vectors = [self.image(features).flatten(1), self.noise(condition)]  # (B, joint) each
-        return Critique([self.both(torch.cat(vectors, dim=1))], [[features]])
+        return DiscriminatorOutput([self.both(torch.cat(vectors, dim=1))], [[features]])
 
 
 def _trunk(image_size: int, width: int, norm: str) -> tuple[nn.Sequential, int]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bundles.patchgan_cardiac.networks import PatchGridDiscriminator
 from common.inference.prepare_batch import prediction_target_condition
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training.precision import Precision
 from common.training.trainer import prepare_batch
 
@@ -70,7 +70,7 @@ class PairDiscriminator(PatchGridDiscriminator):
     ) -> None:
         super().__init__(classes, encoding, 2 + classes, width, downsamplings, norm)
 
-    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
         """Pair (B, 2 + classes, S, S), class indices (B, 1, S, S) -> logits (B, 1, s, s)."""
         seen = torch.cat([image[:, :1], image[:, 1:].float().softmax(dim=1)], dim=1)
         return super().forward(seen, condition)

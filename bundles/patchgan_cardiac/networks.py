@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.networks.blocks import NONE, ClassEncoding, drawn_noise, norm_layer, textured, upsampling
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 SLOPE = 0.2  # of the LeakyReLUs
 LAYERS = 5  # of the discriminator
@@ -172,14 +172,14 @@ class PatchGridDiscriminator(nn.Module):
         )
         self.last = same_convolution(widths[-1], 1)
 
-    def forward(self, image: Tensor, condition: Tensor) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
         """Image (B, C, S, S), class indices (B, 1, S, S) -> logits (B, 1, s, s)."""
         x = torch.cat([image, self.encoding(condition)], dim=1)  # (B, C + channels, S, S)
         features = []
         for layer in self.hidden:
             x = layer(x)
             features.append(x)
-        return Critique([self.last(x)], [features])
+        return DiscriminatorOutput([self.last(x)], [features])
 
 
 def _judging(source: int, target: int, halve: bool, norm: str) -> nn.Sequential:

@@ -32,7 +32,7 @@ from common.data.transforms import (
     fit_square,
 )
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
 EMPTY_MASKS = ("keep", "drop")
@@ -110,7 +110,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         image = self.images[index]
         label = None if self.labels is None else self.labels[index]
         if self.augment is not None and isinstance(visit, SampleIndex):
-            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.index))
+            draw = self.augment.draw(make_rng(self.seed, "augmentation", visit.epoch, visit.index))
             image, label = _augmented(image, label, draw)
         item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
         if label is not None:
@@ -345,7 +345,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             self._read_image(sample, image[row, 0])
             self._read_label(sample, label[row, 0], merged=drawn is not None and self._is_coarse(drawn))
             if drawn is not None and self.augment is not None:
-                draw = self.augment.draw(generator(self.seed, "augmentation", drawn.epoch, drawn.index))
+                draw = self.augment.draw(make_rng(self.seed, "augmentation", drawn.epoch, drawn.index))
                 self._move(image[row, 0], label[row, 0], draw)
         return {
             "image": torch.from_numpy(image),
@@ -455,7 +455,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def _is_coarse(self, draw: SampleIndex) -> bool:
         if self.coarse == 0.0:
             return False
-        return bool(generator(self.seed, "coarse", draw.epoch, draw.index).random() < self.coarse)
+        return bool(make_rng(self.seed, "coarse", draw.epoch, draw.index).random() < self.coarse)
 
     def _move(self, image: np.ndarray, label: np.ndarray, draw: AugmentationDraw) -> None:
         """Augments one slice in place, image and label (S, S) alike."""
@@ -533,5 +533,5 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
             raise IndexError(number)
         if not isinstance(visit, SampleIndex):
             return number % lengths[0], number % lengths[1]
-        partner = int(generator(self.seed, "partner", visit.epoch, number).integers(min(lengths)))
+        partner = int(make_rng(self.seed, "partner", visit.epoch, number).integers(min(lengths)))
         return (number, partner) if lengths[0] >= lengths[1] else (partner, number)

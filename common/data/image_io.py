@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.data.samples import Sample, orient
 from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume, open_volume
-from common.errors import UserError, explained
+from common.errors import UserError, read_errors
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 EIGHT_BITS = (0.0, 255.0)
@@ -28,7 +28,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     Raises:
         UserError: unreadable, or in colour.
     """
-    with explained(path), Image.open(path) as picture:
+    with read_errors(path), Image.open(path) as picture:
         picture.load()
         if picture.mode == "L":
             return np.asarray(picture), EIGHT_BITS
@@ -43,7 +43,7 @@ def read_label_picture(path: Path) -> np.ndarray:
     Raises:
         UserError: unreadable, or in colour.
     """
-    with explained(path), Image.open(path) as picture:
+    with read_errors(path), Image.open(path) as picture:
         picture.load()
         if picture.mode in ("L", "P", *_SIXTEEN_BIT_MODES):
             return np.asarray(picture)

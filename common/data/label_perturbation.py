@@ -24,7 +24,7 @@ from common.data.samples import Sample
 from common.data.slice_cache import CachedPair
 from common.data.transforms import Augmentation
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 UNFOLDED = 0.4
 """A cubic B-spline field folds nowhere if its nodes move less than this share of their spacing.
@@ -347,8 +347,8 @@ class PerturbedSliceDataset(SliceDataset):
 
     def _random(self, visit: SampleIndex | int) -> tuple[int, np.random.Generator]:
         if isinstance(visit, SampleIndex):
-            return visit.index, generator(self.seed, "perturbation", visit.epoch, visit.index)
-        return int(visit), generator(0, "perturbation", self.samples[int(visit)].name)
+            return visit.index, make_rng(self.seed, "perturbation", visit.epoch, visit.index)
+        return int(visit), make_rng(0, "perturbation", self.samples[int(visit)].name)
 
     def _class_map(self, index: int) -> np.ndarray:
         label = np.empty((self.size, self.size), np.float32)

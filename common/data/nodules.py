@@ -32,9 +32,9 @@ from common.data.sampler import SampleIndex
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.data.volume_io import NIFTI_SUFFIXES, Volume, is_volume, itk_geometry, nifti_geometry, open_volume
-from common.errors import UserError, explained
+from common.errors import UserError, read_errors
 from common.files import read_json
-from common.rng import generator
+from common.rng import make_rng
 
 LUNG, TISSUE = -840.0, 30.0
 """HU that the two levels have in the median of 240 crops of LIDC-IDRI whose HU are known."""
@@ -298,9 +298,9 @@ def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
 
 
 def _same_grid(scan: Path, mask: Path) -> bool:
-    with explained(scan):
+    with read_errors(scan):
         shape, affine = itk_geometry(scan)
-    with explained(mask):
+    with read_errors(mask):
         mask_shape, mask_affine = nifti_geometry(mask)
     return shape == mask_shape and np.allclose(affine, mask_affine, atol=1e-2)
 
@@ -615,7 +615,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         unit = _cut(to_unit(hu, self.window, is_hu=True), corner, self.image_size)
         label = _cut(mask, corner, self.image_size)
         if self.augment is not None and isinstance(visit, SampleIndex):
-            draw = self.augment.draw(generator(self.seed, "augmentation", visit.epoch, visit.index))
+            draw = self.augment.draw(make_rng(self.seed, "augmentation", visit.epoch, visit.index))
             unit, label = apply_to_image(unit, draw), apply_to_mask(label, draw)
         return {
             "image": torch.from_numpy(to_network(unit)[None]),
@@ -631,7 +631,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         most = self.balance.normals(max(LEAST_NORMALS, int(has.sum())))
         clean = ~has & ~scan.excluded_mask().any(axis=(1, 2)) if scan.excluded else ~has
         places = np.flatnonzero(clean if clean.any() else ~has)
-        normals = _drawn(places, most, generator(self.seed, "normal slices", sample.name))
+        normals = _drawn(places, most, make_rng(self.seed, "normal slices", sample.name))
         self.dropped += int((~has).sum()) - len(normals)
         flat = len(has) == 1
         return [
@@ -650,7 +650,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
             where = slices[0].sample.image.parent if slices else "the data set"
             raise UserError(f"{where}: no slice has a nodule; bring scans with nodules to learn from")
         most = self.balance.normals(int(has.sum()))
-        normals = _drawn(np.flatnonzero(~has), most, generator(self.seed, "normal slices"))
+        normals = _drawn(np.flatnonzero(~has), most, make_rng(self.seed, "normal slices"))
         self.dropped += int((~has).sum()) - len(normals)
         return [slices[place] for place in sorted([*np.flatnonzero(has), *normals])]
 
@@ -658,7 +658,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         """First row and column of a visit's patch, perhaps negative in slices smaller than the patch."""
         index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         keys = ("patch", visit.epoch, index) if isinstance(visit, SampleIndex) else ("fixed patch", index)
-        random = generator(self.seed, *keys)
+        random = make_rng(self.seed, *keys)
         share, row, column, which = random.random(4)
         places, size = self._places[index], self.image_size
         shape = np.array(self.slices[index].mask.shape)

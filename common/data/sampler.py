@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,4 @@ class InfiniteBatchSampler(Sampler[list[SampleIndex]]):
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.length)
-        return generator(self.seed, "order", epoch).permutation(self.length)
+        return make_rng(self.seed, "order", epoch).permutation(self.length)

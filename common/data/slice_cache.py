@@ -35,7 +35,7 @@ from common.data.slice_geometry import (
     to_planes,
 )
 from common.data.volume_io import DISPLAY_AXES, VOLUME_SUFFIXES, Volume, is_volume, source_parts, volume_shape
-from common.errors import UserError, explained
+from common.errors import UserError, read_errors
 from common.files import atomic_write, remove_leftovers, write_json
 
 MOST_LABELS = 255
@@ -484,7 +484,7 @@ def content_hash(source: Path) -> str:
         UserError: unreadable.
     """
     digest = hashlib.sha256()
-    with explained(source):
+    with read_errors(source):
         for part in source_parts(source):
             digest.update(f"{part.name} {part.stat().st_size}\n".encode())
             with part.open("rb") as file:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from common.rng import generator
+from common.rng import make_rng
 
 KNOT_MM = 2.0
 """Distance of the independent planes that a volume's noise is mixed of, and the deviation of the mixture."""
@@ -57,4 +57,4 @@ def slice_noise(seed: int, key: int, mm: float, channels: int, size: int) -> np.
 def _plane(seed: int, key: int, knot: int | None, channels: int, size: int) -> np.ndarray:
     """An independent plane; neighbouring slices share most of theirs."""
     where = (key,) if knot is None else (key, "knot", knot + 2**31)  # numpy takes no negative numbers
-    return generator(seed, "noise", *where).standard_normal((channels, size, size), dtype=np.float32)
+    return make_rng(seed, "noise", *where).standard_normal((channels, size, size), dtype=np.float32)

@@ -17,7 +17,7 @@ from common.data.patients import SPLITS_FILE
 from common.data.samples import Sample
 from common.errors import UserError
 from common.files import read_json, write_json
-from common.rng import generator
+from common.rng import make_rng
 from common.training.distributed import is_main
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def _assignment(
     """One seeded order of the patients, each put where most is lacking; no split stays empty."""
     patients = sorted(sites)
     counts, assignment = [0] * len(SPLITS), {}
-    for position, index in enumerate(generator(seed, "split", order).permutation(len(patients))):
+    for position, index in enumerate(make_rng(seed, "split", order).permutation(len(patients))):
         empty = [part for part in range(len(SPLITS)) if counts[part] == 0]
         choices = empty if len(patients) - position <= len(empty) else range(len(SPLITS))
         part = min(choices, key=lambda choice: counts[choice] / shares[choice])

@@ -21,7 +21,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from nibabel.volumeutils import apply_read_scaling
 
 from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
-from common.errors import UserError, explained
+from common.errors import UserError, read_errors
 from common.files import atomic_write
 from common.provenance import Provenance
 
@@ -135,7 +135,7 @@ def read_volume_file(path: Path) -> VolumeFile:
     Raises:
         UserError: unreadable or not a 3-D volume.
     """
-    with explained(path):
+    with read_errors(path):
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return _read_nifti(path)
         if path.name.lower().endswith(META_SUFFIXES):
@@ -356,7 +356,7 @@ class Volume:
         spatial = content.array.reshape(
             (*content.array.shape[:3], *[1] * (3 - content.array.ndim))
         )  # (X, Y, Z)
-        with explained(source):
+        with read_errors(source):
             array = apply_orientation(spatial, _to_display(content.affine))
         _check_values(array, source)
         is_hu, source_range = _meaning(array)
@@ -441,7 +441,7 @@ def single_slice(height: int, width: int, spacing_mm: float) -> Volume:
 def open_volume(path: str | os.PathLike[str]) -> Volume:
     """`Volume.from_file` with a small cache, so that the slices of one volume decompress it once."""
     source = Path(path)
-    with explained(source):
+    with read_errors(source):
         return _cached_volume(str(source), _fingerprint(source))
 
 
@@ -462,7 +462,7 @@ def volume_shape(path: Path) -> tuple[int, int, int]:
     Raises:
         UserError: unreadable.
     """
-    with explained(path):
+    with read_errors(path):
         nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
         shape, affine = nifti_geometry(path) if nifti else itk_geometry(path)
         place = _to_display(affine)[:, 0]  # where each file axis goes

@@ -8,14 +8,15 @@ matters:
 
 1. `divergence.DivergenceGuard`: raises before anything of a bad iteration is written.
 2. `accuracy.AccuracyAverage`,
-3. `convergence.Convergence` and the monitors `collapse.ModeCollapse`, `black.BlackOutput` and
-   `vanishing.Vanishing`, each with an `alarm.Alarm`: add entries to ``engine.state.logs``.
-4. `scalars.ScalarLog`: writes ``engine.state.logs``, so after everything that adds to it.
+3. `convergence.Convergence` and the monitors `collapse.ModeCollapseMonitor`,
+   `black.ConstantOutputMonitor` and `vanishing.GradientNormMonitor`, each with an `alarm.Alarm`:
+   add entries to ``engine.state.logs``.
+4. `scalars.TrainingLogger`: writes ``engine.state.logs``, so after everything that adds to it.
 5. `images.ImageGrid` or `samples.SampleGrid`, and `progression.Progression`, which reads its files
-6. `validation.Validation` (which calls `best.BestModel`)
-7. `budget.TimeBudget`
-8. the resume file's saver: after everything whose state it stores, and it calls `scalars.ScalarLog.flush`
-    first.
+6. `validation.Validation` (which calls `best.BestModelSaver`)
+7. `budget.TimeLimit`
+8. the resume file's saver: after everything whose state it stores, and it calls
+    `scalars.TrainingLogger.flush` first.
 9. `progress.ProgressBar`: last, so that the bar moves when an iteration is really done.
 
 All of them work at ITERATION_COMPLETED, "every N epochs" too (at the last iteration of the epoch). At

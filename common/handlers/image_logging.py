@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import atomic_write
 from common.handlers.engine_state import epoch_due, sampling_network
-from common.handlers.logging import ScalarLog
+from common.handlers.logging import TrainingLogger
 from common.provenance import SHEET, png_text
 from common.training.contexts import evaluating, preserved_rng
 from common.training.distributed import is_main
@@ -57,7 +57,7 @@ class ImageGrid:
 
     def __init__(
         self,
-        log: ScalarLog,
+        log: TrainingLogger,
         batch: Mapping[str, torch.Tensor],
         folder: str | Path,
         network_name: str = "G",
@@ -168,7 +168,7 @@ class SampleGrid(ImageGrid):
 
     def __init__(
         self,
-        log: ScalarLog,
+        log: TrainingLogger,
         batch: Mapping[str, torch.Tensor],
         folder: str | Path,
         network_name: str = "G",

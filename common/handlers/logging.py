@@ -24,7 +24,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 from tqdm import tqdm
 
-from common.files import atomic_write, explained, remove_leftovers, sync
+from common.files import atomic_write, remove_leftovers, sync, write_errors
 from common.handlers.engine_state import logs
 from common.handlers.stopping import on_exception
 from common.training.distributed import is_main
@@ -201,7 +201,7 @@ FRESH = -1  # a fresh run keeps nothing, not even the untrained network's pictur
 PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page
 
 
-class ScalarLog:
+class TrainingLogger:
     """Writes ``engine.state.logs`` to TensorBoard (``train/<name>``) and to ``losses.csv``; others add to it.
 
     When a run starts at iteration ``n``, everything later than ``n`` (all of it for a fresh run) is taken out
@@ -247,14 +247,14 @@ class ScalarLog:
     def flush(self) -> None:
         """Puts everything on the disk. To be called before a resume file is written."""
         if self._events is not None:
-            with explained(self.folder):
+            with write_errors(self.folder):
                 self.table.flush()
                 for path in self.folder.glob(PATTERN):
                     sync(path)
 
     def close(self) -> None:
         """Puts everything on the disk and closes the table; nothing is logged from here on."""
-        with explained(self.folder):
+        with write_errors(self.folder):
             try:
                 self.flush()
             finally:
@@ -265,7 +265,7 @@ class ScalarLog:
         self.close()
         if not is_main():
             return
-        with explained(self.folder):
+        with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._kept = trim_events(self.folder, engine.state.iteration or FRESH)
             self.table.open(engine.state.iteration)
@@ -284,12 +284,12 @@ class ScalarLog:
             return
         values = {name: float(value) for name, value in logs(engine).items()}
         self.add_scalars({PREFIX + name: value for name, value in values.items()}, engine.state.iteration)
-        with explained(self.folder):
+        with write_errors(self.folder):
             self.table.append(engine.state.iteration, engine.state.epoch, values)
 
     def _add(self, entry: Summary, step: int) -> None:
         if self._events is not None:
-            with explained(self.folder):
+            with write_errors(self.folder):
                 self._events.add(entry, step)
 
 

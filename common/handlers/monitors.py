@@ -91,7 +91,7 @@ class Alarm:
 SHARE, EPOCHS = "black_share", "black_epochs"
 
 
-class BlackOutput:
+class ConstantOutputMonitor:
     """Measures the share of near-constant images among those generated in an epoch.
 
     An epoch is black when at least ``share`` of its images are near-constant, at whatever level: their
@@ -117,7 +117,7 @@ class BlackOutput:
         self.epochs = 0  # black ones in a row
 
     def attach(self, engine: Engine) -> None:
-        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        """Attach before `common.handlers.logging.TrainingLogger`, which writes the measures."""
         self.alarm.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
@@ -158,7 +158,7 @@ slices only.
 """
 
 
-class ModeCollapse:
+class ModeCollapseMonitor:
     """Measures every ``interval`` epochs how different the images of fixed noise are, against real images.
 
     ``diversity_images``, ``diversity_features`` and ``diversity_modes`` (see
@@ -209,13 +209,13 @@ class ModeCollapse:
         self.bounds = {**BOUNDS, **(bounds or {})}
         unknown = sorted(self.bounds.keys() - BOUNDS.keys())
         if unknown:
-            raise UserError(f"ModeCollapse: no measure {unknown[0]!r}; there is {', '.join(BOUNDS)}")
+            raise UserError(f"ModeCollapseMonitor: no measure {unknown[0]!r}; there is {', '.join(BOUNDS)}")
         self.alarm = Alarm("mode collapse", stop)
         self.fresh, self.looks = True, 0  # no look without fault yet; collapsed looks in a row
         self._reference: Spread | None = None  # of the real images, measured once
 
     def attach(self, engine: Engine) -> None:
-        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        """Attach before `common.handlers.logging.TrainingLogger`, which writes the measures."""
         self.alarm.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._look_when_due)
 
@@ -254,7 +254,7 @@ class ModeCollapse:
 SUFFIX, COUNTER = "_gradient_norm", "vanishing_iterations"
 
 
-class Vanishing:
+class GradientNormMonitor:
     """Watches the discriminator's loss and the length of the networks' gradients.
 
     After every iteration ``D_gradient_norm`` and ``G_gradient_norm`` (the Euclidean length of all gradients
@@ -287,7 +287,7 @@ class Vanishing:
         self.alarms = {name: Alarm(f"vanishing {name}", stop) for name in self.bounds}
 
     def attach(self, engine: Engine) -> None:
-        """Attach before `common.handlers.logging.ScalarLog`, which writes the measures."""
+        """Attach before `common.handlers.logging.TrainingLogger`, which writes the measures."""
         for alarm in self.alarms.values():
             alarm.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
@@ -339,7 +339,7 @@ class DivergenceGuard:
 
     Args:
         patience: constant iterations in a row that are borne (a fresh generator may start flat); None for any
-            number, where `common.handlers.monitors.BlackOutput` judges them.
+            number, where `common.handlers.monitors.ConstantOutputMonitor` judges them.
         minimum_contrast: smallest standard deviation of an image that shows something.
         checkpoint: the resume file, named in the message.
     """
@@ -431,7 +431,7 @@ class Convergence:
         self.converged_at = 0  # iteration; 0 while it has not
 
     def attach(self, engine: Engine) -> None:
-        """Attach before `common.handlers.logging.ScalarLog`, which writes the measure."""
+        """Attach before `common.handlers.logging.TrainingLogger`, which writes the measure."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
@@ -511,7 +511,7 @@ class AccuracyAverage:
         self.averages: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Attach before `common.handlers.logging.ScalarLog`, which writes the averages."""
+        """Attach before `common.handlers.logging.TrainingLogger`, which writes the averages."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self, engine: Engine) -> None:

@@ -33,7 +33,7 @@ SECONDS = 60.0  # per minute
 logger = logging.getLogger(__name__)
 
 
-class TimeBudget:
+class TimeLimit:
     """Ends the run cleanly when its time is spent; the time of earlier, resumed parts counts.
 
     Args:

@@ -15,8 +15,8 @@ from monai.utils import OptionalImportError
 
 from common.errors import UserError
 from common.handlers.engine_state import epoch_due, logs, networks
-from common.handlers.logging import ScalarLog
-from common.training.checkpoint import BestModel
+from common.handlers.logging import TrainingLogger
+from common.training.checkpoint import BestModelSaver
 from common.training.contexts import evaluating, preserved_rng
 from common.training.distributed import is_main
 
@@ -41,8 +41,8 @@ class Validation:
     def __init__(
         self,
         evaluator: Evaluator,
-        log: ScalarLog,
-        best: BestModel | None = None,
+        log: TrainingLogger,
+        best: BestModelSaver | None = None,
         interval: int = 1,
         at_end: bool = True,
     ) -> None:

@@ -18,9 +18,9 @@ from common.data.intensity import Window, window_by_name
 from common.data.intensity_standardization import Standardiser
 from common.data.samples import Sample, stem
 from common.data.volume_io import is_volume, volume_depth
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.files import read_json
-from common.networks.initialisation import misfit
+from common.networks.initialisation import describe_mismatch
 
 logger = logging.getLogger(__name__)
 TRUSTED = ("bundles.", "common.", "monai.networks.")
@@ -134,7 +134,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        why = misfit(network, state)
+        why = describe_mismatch(network, state)
         raise UserError(
             f"{file}: does not fit the network{f' ({why})' if why else ''}; "
             "restore the .json beside it or the configs"
@@ -184,7 +184,7 @@ def _slice(file: Path, index: int | None) -> int | None:
             raise UserError(f"{file}: a picture has no slices; leave out the slice's number")
         return None
     depth = volume_depth(file)
-    chosen = depth // 2 if index is None else whole_number("slice", index)
+    chosen = depth // 2 if index is None else check_int("slice", index)
     if chosen >= depth:
         raise UserError(f"{file}: has no slice {chosen}; its {depth} slices are numbered from 0")
     return chosen

@@ -36,7 +36,7 @@ from common.data.slice_noise import noise_coordinates
 from common.data.transforms import check_fit_name, fit_mask
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
 
@@ -521,7 +521,7 @@ class LabelVariants(Dataset[dict[str, Any]]):
     def _drawn(self, place: int, number: int) -> Variant:
         file = self._converted[place]
         name = without_ending(stem(file.path))
-        random = generator(self.seed, "variant", name, number)
+        random = make_rng(self.seed, "variant", name, number)
         draw = self.perturb.draw(random, self._shape(file), len(self.classes), aspect(file.condition))
         partner = self._peers.draw(place, random)
         other = None if partner is None or draw.weight == 0 else self._converted[partner]

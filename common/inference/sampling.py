@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.data.datasets import ImageDataset
-from common.errors import UserError, whole_number
-from common.rng import generator
+from common.errors import UserError, check_int
+from common.rng import make_rng
 from common.training.contexts import evaluating
 
 COLUMNS = 8
@@ -26,7 +26,7 @@ def latents(seed: int, samples: Iterable[int], size: int) -> Tensor:
         samples: the numbers k.
         size: of a latent.
     """
-    drawn = [generator(seed, "latent", int(k)).standard_normal(size, dtype=np.float32) for k in samples]
+    drawn = [make_rng(seed, "latent", int(k)).standard_normal(size, dtype=np.float32) for k in samples]
     return torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, size)
 
 
@@ -102,8 +102,8 @@ class SampleNumbers(Dataset[dict[str, int]]):
         classes: str | Sequence[str] = ALL,
         class_names: Sequence[str] = (),
     ) -> None:
-        first = whole_number("first_sample", first_sample)
-        self.wanted = range(first, first + whole_number("num_samples", num_samples, least=1))
+        first = check_int("first_sample", first_sample)
+        self.wanted = range(first, first + check_int("num_samples", num_samples, least=1))
         self.class_names = list(class_names)
         self.classes = chosen_classes(classes, self.class_names)
         self._drawn = range(first // BLOCK * BLOCK, -(-self.wanted.stop // BLOCK) * BLOCK)
@@ -168,10 +168,10 @@ class MixtureSamples(Dataset[dict[str, int]]):
     """
 
     def __init__(self, count: int, classes: Sequence[int] | None = None) -> None:
-        self.count = whole_number("num_samples", count, least=1)
+        self.count = check_int("num_samples", count, least=1)
         self.classes: list[int] | None = None
         if classes is not None:
-            self.classes = generator(0, "mixture").permutation(np.asarray(classes)).tolist()
+            self.classes = make_rng(0, "mixture").permutation(np.asarray(classes)).tolist()
 
     def __len__(self) -> int:
         return self.count

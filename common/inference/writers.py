@@ -25,7 +25,7 @@ from common.data.slice_cache import CachedVolume, SliceReader
 from common.data.slice_geometry import Frame, from_planes, planes_shape, to_planes
 from common.data.transforms import unfit_square
 from common.data.volume_io import Volume, is_volume, open_volume, single_slice, write_nifti
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import Scale, model_window
 from common.inference.datasets import Converted, LabelSlices, LabelVariants, MaskSlices, Variant, files_of
@@ -196,7 +196,7 @@ class SampleWriter(FileCollector):
             raise UserError(f"file_type {file_type!r} is unknown; choose {' or '.join(SUFFIXES)}")
         self.folder, self.numbers, self.seed, self.provenance = Path(output_dir), numbers, seed, provenance
         self.window = model_window(info) if file_type == "nifti" else None
-        shown = numbers.wanted[: whole_number("grid", grid)]
+        shown = numbers.wanted[: check_int("grid", grid)]
         self._tiles: dict[int, np.ndarray | None] = dict.fromkeys(shown)
         suffix = SUFFIXES[file_type]
         super().__init__({self._path(seed, number, suffix): [number] for number in numbers.wanted})

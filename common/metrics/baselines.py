@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.data.labels import class_count, is_condition_image
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 OVERLAP_SIZE = 64  # masks are compared at this size: enough for retrieval, small for large sets
 CHUNK = 64  # labels made small at once
@@ -58,7 +58,7 @@ def baseline_sources(
     """Which training images the baselines ``nearest_mask`` and ``real_real`` are: indices (N,) each."""
     return {
         "nearest_mask": nearest_masks(train_labels, test_labels),
-        "real_real": other_patients(train_patients, test_patients, generator(seed, "baselines", "real_real")),
+        "real_real": other_patients(train_patients, test_patients, make_rng(seed, "baselines", "real_real")),
     }
 
 

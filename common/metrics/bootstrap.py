@@ -18,7 +18,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from common.rng import generator
+from common.rng import make_rng
 
 LEVEL = 0.95
 FEWEST = 3
@@ -393,7 +393,7 @@ def _studentised(pulls: Sequence[np.ndarray], error: float, resamples: int) -> t
     moved, squared = np.zeros(resamples), np.zeros(resamples)
     for place, pull in enumerate(pulls):
         count = len(pull)
-        numbers = generator(0, "bootstrap-t", place, count)
+        numbers = make_rng(0, "bootstrap-t", place, count)
         drawn = numbers.multinomial(count, np.full(count, 1 / count), size=resamples)  # (R, G)
         mean = drawn @ pull / count
         moved += mean
@@ -431,7 +431,7 @@ def _parts(groups: np.ndarray, strata: np.ndarray, most: int) -> tuple[Tensor, n
         names, places = np.unique(groups[here], return_inverse=True)
         order = np.arange(len(names))
         if len(names) > most:
-            order = generator(0, "parts", len(names)).permutation(len(names)) % most
+            order = make_rng(0, "parts", len(names)).permutation(len(names)) % most
         parts[here] = len(owners) + order[places.reshape(-1)]
         owners += [number] * min(len(names), most)
     return torch.from_numpy(parts), np.asarray(owners, np.int64)

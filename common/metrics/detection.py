@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value, percentile_interval, resample_counts
-from common.rng import generator
+from common.rng import make_rng
 
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False positives a scan at which LUNA16 reads the sensitivity."""
@@ -158,7 +158,7 @@ def froc(
     """
     curve = _Curve(candidates, nodules, scans, excluded)
     units = None if patients is None else [patients[scan] for scan in scans]
-    counts = resample_counts(units, len(scans), resamples, generator(seed, "froc"))
+    counts = resample_counts(units, len(scans), resamples, make_rng(seed, "froc"))
     once, drawn = curve.plain(rates), torch.cat([curve(part, rates) for part in counts.split(64)])
     drawn_with = Resamples.apart(counts) if units is None else Resamples(counts, units)
     per_scan = partial(_per_scan, drawn_with)

@@ -26,7 +26,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.kid import Patients, blurred, kid
-from common.rng import generator
+from common.rng import make_rng
 
 REPEATS = 20
 Distance = Callable[[Tensor, Tensor, Patients, Patients], float]
@@ -57,7 +57,7 @@ def brightened(images: Tensor, share: float) -> Tensor:
 
 def noisy(images: Tensor, share: float) -> Tensor:
     """With white Gaussian noise, its standard deviation a ``share`` of the range; cut at black and white."""
-    drawn = generator(SEED, "ladder", "noise").standard_normal(tuple(images.shape))
+    drawn = make_rng(SEED, "ladder", "noise").standard_normal(tuple(images.shape))
     return (images + 2 * share * torch.from_numpy(drawn).to(images)).clamp(-1, 1)
 
 
@@ -67,7 +67,7 @@ def blocks_shuffled(images: Tensor, count: int) -> Tensor:
     A remainder of pixels at the lower and right border stays where it is.
     """
     height, width = images.shape[2] // count, images.shape[3] // count
-    numbers = generator(SEED, "ladder", "blocks", count)
+    numbers = make_rng(SEED, "ladder", "blocks", count)
     shuffled = images.clone()
     for image, source in zip(shuffled, images, strict=True):
         order = _moving(count**2, numbers)
@@ -241,7 +241,7 @@ def _halves(patients: Sequence[str], repeats: int, seed: int) -> Iterator[tuple[
             "give more, or say whose a file is with --patient_pattern"
         )
     for repeat in range(repeats):
-        drawn = generator(seed, "ladder", "halves", repeat).permutation(len(names))
+        drawn = make_rng(seed, "ladder", "halves", repeat).permutation(len(names))
         chosen = {names[place] for place in drawn[: len(names) // 2]}
         first = [place for place, name in enumerate(patients) if name in chosen]
         second = [place for place, name in enumerate(patients) if name not in chosen]

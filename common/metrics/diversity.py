@@ -17,7 +17,7 @@ from common.metrics.bootstrap import Resamples, Value
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.image_quality import MS_SSIM_SMALLEST, SSIM_SMALLEST, ms_ssim, ssim
 from common.metrics.nearest_neighbors import Pairs, nearest, squared_distances
-from common.rng import generator
+from common.rng import make_rng
 
 PAIRS = 500  # compared at most
 BATCH = 32  # pairs at once
@@ -280,13 +280,13 @@ def spread(
     Raises:
         UserError: fewer than two images, or too small ones.
     """
-    pairs = drawn_pairs(len(images), generator(seed, "spread", "pairs"), SPREAD_PAIRS)
+    pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), SPREAD_PAIRS)
     features = extract(extractor, images, device=device)
     alike = duplicate_threshold(features) if threshold is None else threshold
     return Spread(
         images=1 - similarities(images, pairs).mean(),
         features=feature_distances(features, pairs).mean(),
-        modes=birthday(features, alike, generator(seed, "spread", "orders")).modes,
+        modes=birthday(features, alike, make_rng(seed, "spread", "orders")).modes,
         threshold=alike,
     )
 

@@ -33,7 +33,7 @@ from common.metrics.fid import fid
 from common.metrics.kid import KernelDistances, Patients, Sample, blurred
 from common.metrics.memorization import Nearest, nearest_training
 from common.metrics.prdc import NEIGHBOURS, prdc, too_few_others
-from common.rng import generator
+from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Evaluator:
         return extract(self.extractor, images, self.batch_size, self.device)
 
     def _resamples(self, patients: Sequence[str]) -> Resamples:
-        return Resamples.over(patients, len(patients), self.count, generator(self.seed, "bootstrap"))
+        return Resamples.over(patients, len(patients), self.count, make_rng(self.seed, "bootstrap"))
 
     def _lesion_values(self, predictions: Tensor) -> dict[str, Value]:
         if self.labels is None or self.contrasts is None:
@@ -390,7 +390,7 @@ class SetEvaluator:
         return Resamples.over(patients, length, self.count, self._numbers("bootstrap", length))
 
     def _numbers(self, *keys: int | str) -> np.random.Generator:
-        return generator(self.seed, "set evaluation", *keys)
+        return make_rng(self.seed, "set evaluation", *keys)
 
 
 def evaluate_set(evaluator: SetEvaluator, images: Tensor, features: Tensor | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.metrics.pretrained import inception, lite0, radimagenet
-from common.rng import generator
+from common.rng import make_rng
 
 WIDTHS = (16, 32, 64, 128)
 INPUT_SIZE = 128
@@ -90,7 +90,7 @@ class RandomVGG(nn.Module):
         return (module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def _draw_weights(self, seed: int) -> None:
-        numbers = generator(seed, "randvgg")
+        numbers = make_rng(seed, "randvgg")
         for layer in self._convolutions():
             fan_in = layer.weight[0].numel()
             drawn = numbers.standard_normal(tuple(layer.weight.shape)) * (2.0 / fan_in) ** 0.5
@@ -159,7 +159,7 @@ def _cells(stage: Tensor, average: Tensor) -> Tensor:
 
 def _directions(width: int, seed: int, index: int) -> Tensor:
     """`PROJECTED` orthogonal directions in a space of ``width`` channels, (width, PROJECTED) float32."""
-    drawn = generator(seed, "gridvgg", index).standard_normal((width, PROJECTED))
+    drawn = make_rng(seed, "gridvgg", index).standard_normal((width, PROJECTED))
     orthonormal = np.linalg.qr(drawn).Q
     return torch.from_numpy(orthonormal * (width / PROJECTED) ** 0.5).float()
 
@@ -174,7 +174,7 @@ def _standardise(layer: nn.Conv2d, output: Tensor) -> None:
 
 def _textures(count: int, size: int, seed: int) -> Tensor:
     """Noise with the 1/f amplitude spectrum of natural images: (count, 1, size, size) in [-1, 1]."""
-    numbers = generator(seed, "randvgg", "textures")
+    numbers = make_rng(seed, "randvgg", "textures")
     white = torch.from_numpy(numbers.standard_normal((count, 1, size, size)))
     frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None])
     spectrum = torch.fft.rfft2(white) / frequency.clamp_min(1.0 / size)

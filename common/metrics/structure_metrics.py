@@ -17,7 +17,7 @@ from common.metrics.faithfulness import contrast_parts, mean_faithfulness, regio
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.fid import fid
 from common.metrics.image_quality import SSIM_SMALLEST, ssim_map
-from common.rng import generator
+from common.rng import make_rng
 
 CROP_SIZE = 64  # pixels; crops are resized to it
 MARGIN = 0.25  # of the structure's longer side, left on each side of it
@@ -91,7 +91,7 @@ class StructureEvaluator:
     ) -> None:
         self.images, self.labels, self.structures = images, labels, list(structures)
         self.extractor, self.batch_size, self.device = extractor, batch_size, device
-        self.resamples = Resamples.over(patients, len(images), resamples, generator(seed, "bootstrap"))
+        self.resamples = Resamples.over(patients, len(images), resamples, make_rng(seed, "bootstrap"))
         self.present = torch.cat([masks.flatten(2).any(2) for masks, _ in self._batches(images)])  # (N, K)
         self.features = self._features(images)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 KINDS = ("brightness", "contrast", "translation", "cutout")
 BRIGHTNESS, CONTRAST = 0.5, 0.5
@@ -55,7 +55,7 @@ class AugmentedDiscriminator(nn.Module):
             raise UserError(f"augmentation {unknown[0]!r} is unknown; choose of {', '.join(KINDS)}")
         self.discriminator, self.kinds = discriminator, tuple(kinds)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, C, H, W) in [-1, 1], a condition -> what the discriminator says.
 
         Of the condition, a map (B, K, H, W) moves with the images; latents and classes stay.
@@ -65,7 +65,7 @@ class AugmentedDiscriminator(nn.Module):
             image = augmented(image, draw, self.kinds)
             if condition is not None and condition.ndim == image.ndim:
                 condition = moved(condition, draw, self.kinds)
-        critique: Critique = self.discriminator(image, condition)
+        critique: DiscriminatorOutput = self.discriminator(image, condition)
         return critique
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from common.networks.blocks import monai_norm
 
 
-class Critique(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What a discriminator says: one map of logits a scale, and its inner features a scale."""
 
     logits: list[Tensor]
@@ -61,14 +61,14 @@ class ConditionalPatchDiscriminator(nn.Module):
         if spectral:
             self.apply(_normalise_spectrally)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Image (B, C, H, W), condition (B, K, H, W) -> logits (B, 1, h, w) and features, a list a scale."""
         x = image if condition is None else torch.cat([image, condition], dim=1)  # (B, C + K, H, W)
         outputs: list[Sequence[Tensor]] = []
         for net in self.nets:
             outputs.append(net(x))
             x = avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
-        return Critique([o[-1] for o in outputs], [list(o[:-1]) for o in outputs])
+        return DiscriminatorOutput([o[-1] for o in outputs], [list(o[:-1]) for o in outputs])
 
 
 def _normalise_spectrally(module: nn.Module) -> None:

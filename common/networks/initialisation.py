@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 
-def initialise(network: nn.Module, deviation: float = 0.02) -> nn.Module:
+def init_weights(network: nn.Module, deviation: float = 0.02) -> nn.Module:
     """Draws convolution weights from N(0, 0.02) and norm scales from N(1, 0.02), as DCGAN and pix2pix do.
 
     Networks whose ``draws_own_weights`` is true stay as they are, within others, too: their depth without a
@@ -42,7 +42,7 @@ class Sized(Protocol):
         """Sizes by name."""
 
 
-def misfit(network: nn.Module, state: Mapping[str, Tensor]) -> str:
+def describe_mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     """What differs, both values given; empty where nothing does or what it is cannot be told.
 
     Args:

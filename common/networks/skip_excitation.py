@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from common.errors import UserError
 from common.networks.blocks import class_embedding, class_projection
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 SMALLEST = 4
 """Side of the map that the latent becomes first, and of the maps that gates look at."""
@@ -49,7 +49,7 @@ class SkipExcitationGenerator(nn.Module):
         classes: number of classes; 0 for none. A class is 16 learned values beside the latent, see
             `common.networks.blocks`.
     Attributes:
-        draws_own_weights: see `common.networks.initialisation.initialise`.
+        draws_own_weights: see `common.networks.initialisation.init_weights`.
     Raises:
         UserError: no such size.
     """
@@ -213,7 +213,7 @@ class ResidualDiscriminator(nn.Module):
         classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
             vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
     Attributes:
-        draws_own_weights: see `common.networks.initialisation.initialise`.
+        draws_own_weights: see `common.networks.initialisation.init_weights`.
     Raises:
         UserError: no such size.
     """
@@ -234,7 +234,7 @@ class ResidualDiscriminator(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.projection = class_projection(classes, channels[-1])
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1)."""
         features: list[Tensor] = []
         x = image
@@ -245,7 +245,7 @@ class ResidualDiscriminator(nn.Module):
         if condition is not None:
             fit = (self.projection(condition) * x.mean((2, 3))).sum(1)  # (B,)
             logits = logits + fit[:, None, None, None]
-        return Critique([logits], [features])
+        return DiscriminatorOutput([logits], [features])
 
 
 class Halving(nn.Module):

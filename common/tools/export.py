@@ -19,7 +19,7 @@ from common.files import atomic_write, read_json
 from common.inference.checkpoint import load_weights, model_info, network_for
 from common.networks.diffusion import DiffusionGenerator
 from common.paths import bundle_root
-from common.rng import generator
+from common.rng import make_rng
 
 LATENT = "latent"
 
@@ -40,7 +40,7 @@ def sample_inputs(
     """
     described = metadata["network_data_format"]["inputs"]["image"]
     classes = info.get("network", {}).get("arguments", {}).get("classes")
-    drawn = generator(seed, "sample input")
+    drawn = make_rng(seed, "sample input")
     if described["format"] == LATENT:
         size = (batch, info.get("latent", described["num_channels"]))
         noise = torch.from_numpy(drawn.standard_normal(size)).float()

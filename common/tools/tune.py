@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import atomic_write, locked
 from common.paths import bundle_root
-from common.rng import generator
+from common.rng import make_rng
 from common.tools.process import (
     LOG,
     Outcome,
@@ -291,7 +291,7 @@ class Search:
                 if self._complete(trial):
                     return trial.number, self.values(trial)
                 self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-        draws = generator(self.seed, "search", len(self.ended())).integers(2**31)
+        draws = make_rng(self.seed, "search", len(self.ended())).integers(2**31)
         sampler = self.optuna.samplers.TPESampler
         self.study.sampler = sampler(seed=int(draws), n_startup_trials=STARTUP_TRIALS)
         distributions = {key: self._distribution(found) for key, found in self.space.parameters.items()}

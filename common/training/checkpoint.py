@@ -21,7 +21,7 @@ from common.files import atomic_write, remove_leftovers, write_json
 from common.handlers.engine_state import sampling_network
 from common.training import distributed
 from common.training.distributed import is_main
-from common.training.trainer import STATE_FORMAT, AdversarialTrainer
+from common.training.trainer import STATE_FORMAT, MultiStepTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Resume:
         self.interval, self.epochs = interval, epochs
         self.handlers, self.flush = dict(handlers or {}), list(flush)
 
-    def attach(self, engine: AdversarialTrainer) -> None:
+    def attach(self, engine: MultiStepTrainer) -> None:
         """Restores the run where asked, then saves at the chosen events and when the run ends."""
         if distributed.is_main():
             remove_leftovers(self.folder)
@@ -145,7 +145,7 @@ class Resume:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.epochs), self.save)
         engine.add_event_handler(Events.COMPLETED, self.save)
 
-    def restore(self, engine: AdversarialTrainer) -> None:
+    def restore(self, engine: MultiStepTrainer) -> None:
         """Loads the newest readable state into trainer and handlers; says so, or that there is none."""
         state = read_state(self.folder)
         if state is None:
@@ -157,7 +157,7 @@ class Resume:
                 handler.load_state_dict(state["handlers"][name])
         logger.info(f"{self.folder}: resumed after iteration {state['iteration']}")
 
-    def save(self, engine: AdversarialTrainer) -> None:
+    def save(self, engine: MultiStepTrainer) -> None:
         """Writes the state of this moment (process 0; the others contribute their random state)."""
         state = engine.training_state()
         if distributed.rank() > 0:
@@ -167,7 +167,7 @@ class Resume:
         state["handlers"] = {name: handler.state_dict() for name, handler in self.handlers.items()}
         write_state(self.folder, state)
 
-    def _save_within_epoch(self, engine: AdversarialTrainer) -> None:
+    def _save_within_epoch(self, engine: MultiStepTrainer) -> None:
         if engine.state.iteration % engine.state.epoch_length:
             self.save(engine)
 
@@ -196,7 +196,7 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
 
     The FID is to be of an extractor that sees layout (`common.metrics.features.choosing_extractor` refuses
     others), or a model that puts anatomy in the wrong place would be chosen as gladly as one that does not.
-    `common.training.checkpoint.BestModel` smooths the number over several validations.
+    `common.training.checkpoint.BestModelSaver` smooths the number over several validations.
 
     Args:
         metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
@@ -217,7 +217,7 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
 COMPILED_PREFIX = "_orig_mod."
 
 
-class BestModel:
+class BestModelSaver:
     """Writes the generator's flat state_dict to ``path`` whenever a validation is better than all before.
 
     Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
@@ -249,9 +249,9 @@ class BestModel:
         smoothing: int = 1,
     ) -> None:
         if mode not in ("min", "max"):
-            raise UserError(f"BestModel: mode {mode!r} is neither 'min' nor 'max'")
+            raise UserError(f"BestModelSaver: mode {mode!r} is neither 'min' nor 'max'")
         if smoothing < 1:
-            raise UserError(f"BestModel: smoothing {smoothing}: give 1 or more validations")
+            raise UserError(f"BestModelSaver: smoothing {smoothing}: give 1 or more validations")
         self.path, self.network_name, self.score, self.mode = Path(path), network_name, score, mode
         self.metadata, self.smoothing = dict(metadata or {}), int(smoothing)
         self.best_score = math.nan
@@ -299,7 +299,7 @@ class BestModel:
             return float(self.score(metrics))
         if self.score not in metrics:
             given = ", ".join(metrics) or "none"
-            raise UserError(f"BestModel: no metric {self.score!r}; validation gave {given}")
+            raise UserError(f"BestModelSaver: no metric {self.score!r}; validation gave {given}")
         return float(metrics[self.score])
 
     def _better(self, score: float) -> bool:

@@ -11,7 +11,7 @@ from torch.nn.functional import l1_loss
 
 from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss
-from common.rng import generator
+from common.rng import make_rng
 from common.training import distributed
 from common.training.steps import Context, DiscriminatorStep, Step
 
@@ -45,7 +45,7 @@ class ImagePool:
         return torch.stack([self._exchange(image) for image in images.detach()])
 
     def _exchange(self, image: Tensor) -> Tensor:
-        draw = generator(self.seed, self.name, distributed.rank(), self.seen)
+        draw = make_rng(self.seed, self.name, distributed.rank(), self.seen)
         self.seen += 1
         if len(self.images) < self.size:
             self.images.append(image.clone())

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from common.data.datamodules import make_loader
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
-from common.rng import generator
+from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import Loss, SupervisedStep
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import MultiStepTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Repeated(Dataset[dict[str, Any]]):
 
 def _passes(size: int, count: int, start: int, seed: int, keys: list[int | str]) -> list[SampleIndex]:
     """The first ``count`` draws of endless permuted passes over ``size`` items from ``start`` on."""
-    orders = [generator(seed, *keys, number).permutation(size) for number in range(-(-count // size))]
+    orders = [make_rng(seed, *keys, number).permutation(size) for number in range(-(-count // size))]
     return [SampleIndex(start + int(k), number) for number, order in enumerate(orders) for k in order][:count]
 
 
@@ -101,7 +101,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), budget.learning_rate, weight_decay=budget.weight_decay
     )
-    trainer = AdversarialTrainer(
+    trainer = MultiStepTrainer(
         max_epochs=1,
         train_data_loader=make_loader(visits, stream),
         networks={"S": network},
@@ -131,5 +131,5 @@ def predictions(
 def seeded(make: Callable[[], nn.Module], seed: int, name: str) -> nn.Module:
     """A network whose first weights follow from the seed and the name alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "weights", name).integers(2**31)))
+        torch.manual_seed(int(make_rng(seed, "weights", name).integers(2**31)))
         return make()

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss, gradient_penalty, zero_centred_penalty
 from common.losses.reconstruction import feature_matching_loss
 from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training.shape_check import BETWEEN, check_critic, check_penalty, warn_of_tied_samples
 
 Batch = Mapping[str, Any]
@@ -292,8 +292,8 @@ class GeneratorStep(Step):
         image, condition = context.batch[self.real], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
         critic = context.networks[self.discriminator]
-        critique: Critique = critic(prediction, condition)
-        truth: Critique | None = None
+        critique: DiscriminatorOutput = critic(prediction, condition)
+        truth: DiscriminatorOutput | None = None
         if self.feature_matching or self.adversarial.paired is not None:
             with torch.no_grad():
                 truth = critic(image, condition)
@@ -306,7 +306,7 @@ class GeneratorStep(Step):
         return losses
 
 
-def _sum_of_scores(critique: Critique) -> Tensor:
+def _sum_of_scores(critique: DiscriminatorOutput) -> Tensor:
     """The samples' scores summed, each the mean over logits, then scales, as in the adversarial losses.
 
     The gradient of the sum is that of each sample's own score.

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
-from common.networks.initialisation import misfit
+from common.networks.initialisation import describe_mismatch
 from common.training import distributed
 from common.training.contexts import restore_rng, rng_state
 from common.training.ema import WeightAverage
@@ -147,7 +147,7 @@ def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) ->
         try:
             part.load_state_dict(states[name])
         except (RuntimeError, ValueError) as error:
-            why = misfit(part, states[name]) if isinstance(part, nn.Module) else ""
+            why = describe_mismatch(part, states[name]) if isinstance(part, nn.Module) else ""
             raise UserError(
                 f"cannot resume: {kind} '{name}' differ from the saved ones{f' ({why})' if why else ''}; "
                 "use the run's configs"
@@ -157,7 +157,7 @@ def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) ->
 logger = logging.getLogger(__name__)
 
 
-class AdversarialTrainer(Trainer):
+class MultiStepTrainer(Trainer):
     """Trains any number of networks with any number of optimisers by a list of steps.
 
     An iteration runs the steps in order; each repeat of a step sees a fresh batch. After it
@@ -377,3 +377,6 @@ def _numbers(logs: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars of the device as numbers with one transfer, averaged over processes."""
     values = distributed.average(torch.stack([value.detach().float() for value in logs.values()]))
     return dict(zip(logs, values.tolist(), strict=True))
+
+
+AdversarialTrainer = MultiStepTrainer  # its name in configs of earlier versions

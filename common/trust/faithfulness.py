@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.segmentation import Parts, compare_parts, smallest_part
-from common.rng import generator
+from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 from common.trust.figures import mistakes_picture
 from common.trust.image_sets import ImageSet, Sets, TrainingSlices
@@ -151,7 +151,7 @@ def seen(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples) 
 
 def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int) -> Seen:
     """Each image against the conditions of `SHIFTS` other images, summed; of one image, against none."""
-    order = generator(seed, "faithfulness", "shuffled").permutation(len(found))
+    order = make_rng(seed, "faithfulness", "shuffled").permutation(len(found))
     shifts = range(1, min(SHIFTS, len(found) - 1) + 1)
     others = [seen(found, conditions[_moved(order, shift)], classes, resamples) for shift in shifts]
     if not others:
@@ -376,7 +376,7 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
 
 
 def _resamples(patients: Sequence[str], count: int, seed: int, name: str) -> Resamples:
-    random = generator(seed, "faithfulness", name)
+    random = make_rng(seed, "faithfulness", name)
     single = len(set(patients)) == len(patients)  # each image its own: no patients to count
     return Resamples.over(None if single else patients, len(patients), count, random)
 

@@ -18,7 +18,7 @@ from common.metrics.features import FeatureExtractor
 from common.metrics.fid import fid
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.results import HIGHER, Figure, Line, Plot, Section
 
@@ -85,7 +85,7 @@ def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
     Patients are dealt in turn, those with most images first, the order of equals drawn: parts are of about as
     many patients and images.
     """
-    numbers, which = generator(seed, "fid infinity", parts), []
+    numbers, which = make_rng(seed, "fid infinity", parts), []
     for side in sides:
         names, places, counts = side.unique(return_inverse=True, return_counts=True)
         order = numbers.permutation(len(names))
@@ -211,7 +211,7 @@ class SetMeasures:
         return {f"is_{self.classifier.name}": score_with_interval(probabilities, drawn)}
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
-        numbers = generator(self.seed, "trust", "fidelity", length)
+        numbers = make_rng(self.seed, "trust", "fidelity", length)
         return Resamples.over(patients, length, self.count, numbers)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.metrics.features import pattern_vectors
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.near_copies import Copies
 from common.trust.registration import Found
 
@@ -187,7 +187,7 @@ def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     found = min(copies.noticed().values())
     if critical is None:
         return math.inf
-    numbers = generator(seed, "gate", "noticed")
+    numbers = make_rng(seed, "gate", "noticed")
     owners = copies.patients[copies.trained[copies.patients]].numpy()
     needed = []
     for _ in range(DRAWS):

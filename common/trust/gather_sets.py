@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from common.inference.checkpoint import model_info
 from common.inference.datasets import label_set_of
-from common.rng import generator
+from common.rng import make_rng
 from common.training.fit_supervised import Budget
 from common.trust.image_sets import ImageSet, Sets, joined, split_by_patient
 from common.trust.readers import STRUCTURES, ReadingSettings, read_set
@@ -195,7 +195,7 @@ def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) 
     numbers = (first, min(len(heldout), count - first))
     parts = []
     for side, (images, number) in enumerate(zip((real, heldout), numbers, strict=True)):
-        order = generator(seed, "trust", "conditions", side).permutation(len(images))
+        order = make_rng(seed, "trust", "conditions", side).permutation(len(images))
         parts.append(images.chosen(sorted(order[:number].tolist())))
     return joined(*parts)
 

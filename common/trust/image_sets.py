@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from common.data.sampler import SampleIndex
 from common.data.transforms import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _drawn(patients: Sequence[str], seed: int) -> set[str]:
     counts = Counter(patients)
     kept: set[str] = set()
     balance = 0
-    for index in generator(seed, "trust", "split").permutation(len(names)):
+    for index in make_rng(seed, "trust", "split").permutation(len(names)):
         name = names[index]
         if balance <= 0:
             kept.add(name)
@@ -161,7 +161,7 @@ class TrainingSlices(Dataset[dict[str, Any]]):
             raise IndexError(place)
         image, targets = self.images[place], {name: values[place] for name, values in self.targets.items()}
         if isinstance(visit, SampleIndex):
-            drawn = LIGHT.draw(generator(self.seed, "trust", visit.epoch, visit.index))
+            drawn = LIGHT.draw(make_rng(self.seed, "trust", visit.epoch, visit.index))
             image = _moved_image(image, drawn)
             targets = {name: _moved_map(target, drawn) for name, target in targets.items()}
         return {"image": image, **targets, "sample": place}

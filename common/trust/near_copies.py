@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.metrics.features import FeatureExtractor, extract
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.image_sets import Sets
 from common.trust.registration import (
     WHOLE,
@@ -166,9 +166,9 @@ def find_copies(
     numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}
     patients = torch.tensor([numbers[name] for name in names])
     chosen = _spread(patients, training, MOST_REFERENCE)
-    some = generator(seed, "planted").permutation(training)[:PLANTED]
-    planted = planted_copies(sets.real.images[some], generator(seed, "planted", "changes"))
-    easy = harmless(sets.real.images, sets.heldout.images, HARMLESS, generator(seed, "harmless"))
+    some = make_rng(seed, "planted").permutation(training)[:PLANTED]
+    planted = planted_copies(sets.real.images[some], make_rng(seed, "planted", "changes"))
+    easy = harmless(sets.real.images, sets.heldout.images, HARMLESS, make_rng(seed, "harmless"))
     groups = [sets.synthetic.images, pool[chosen], *planted.values(), *easy.values()]
     own = torch.full((sum(map(len, groups)),), -1)
     own[len(groups[0]) : len(groups[0]) + len(chosen)] = patients[chosen]

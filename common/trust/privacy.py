@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value, few_patients
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors, small_images
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.figures import sheet_png
 from common.trust.gate import Gate, release_gate, similarities
 from common.trust.image_sets import Sets
@@ -157,7 +157,7 @@ def membership(
             [f"{side} {k}" for k in range(len(part))],
             len(part),
             resamples,
-            generator(seed, "membership", side),
+            make_rng(seed, "membership", side),
         )
         for side, part in enumerate((near, far))
     ]
@@ -328,7 +328,7 @@ def domain_shift(
     means = torch.cat([by_patient(training, patients[0]), by_patient(heldout, patients[1])])
     means = (means - means.mean(0)) / means.std(0).clamp(min=1e-6)  # (P, D)
     trained = len(set(patients[0]))
-    numbers = generator(seed, "shift")
+    numbers = make_rng(seed, "shift")
     sides = torch.zeros(1 + SPLITS, len(means), dtype=torch.float64)
     sides[0, :trained] = 1
     for row in sides[1:]:
@@ -482,7 +482,7 @@ def _copies(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples:
     """The share of flagged images; beside it that of held-out images and of the sets that are no copies."""
 
     def share(flagged: Tensor, patients: Sequence[str] | None, key: str) -> Value:
-        drawn = Resamples.over(patients, len(flagged), resamples, generator(seed, "copies", key))
+        drawn = Resamples.over(patients, len(flagged), resamples, make_rng(seed, "copies", key))
         return drawn.share(flagged.double())
 
     held = ~copies.trained[copies.owners]
@@ -495,7 +495,7 @@ def _copies(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples:
 
 def _figures(space: str, found: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
     drawn = [
-        Resamples.over(ids, length, resamples, generator(seed, "privacy", side))
+        Resamples.over(ids, length, resamples, make_rng(seed, "privacy", side))
         for side, (ids, length) in enumerate(
             ((sets.synthetic.volumes, len(sets.synthetic)), (sets.heldout.patients, len(sets.heldout)))
         )

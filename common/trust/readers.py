@@ -39,7 +39,7 @@ from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cache
 from common.data.slice_geometry import Request
 from common.data.transforms import fit_mask, fit_square
 from common.data.volume_io import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
-from common.errors import UserError, explained
+from common.errors import UserError, read_errors
 from common.files import read_json
 from common.inference.datasets import geometry_of, intensity_of, label_set_of
 from common.trust.image_sets import ImageSet
@@ -409,7 +409,7 @@ def meaning(array: np.ndarray, name: object, hu_offset: float | None = None) -> 
 
 
 def _of_file(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[Loaded]:
-    with explained(file):
+    with read_errors(file):
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]  # (N, 1, H, W) -> (N, H, W)
@@ -432,7 +432,7 @@ def _with_nodules(slices: list[Loaded], folder: Path, settings: ReadingSettings)
     file = next((folder / name for name in LABELS if (folder / name).is_file()), None)
     if file is None:
         return slices
-    with explained(file):
+    with read_errors(file):
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     if len(values) != len(slices):
         raise UserError(f"{file}: {len(values)} entries for {len(slices)} images; make the bank anew")
@@ -470,7 +470,7 @@ def shard_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
     slices: list[Loaded] = []
     for path in shard_files(folder):
         try:
-            with explained(path):
+            with read_errors(path):
                 for key, members in samples(path):
                     name = f"{path.relative_to(folder).as_posix()}#{key}"
                     slices.append(_loaded_sample(name, members, settings, window))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy
 from common.metrics.paired_comparison import TrainingComparison, holm, sentence
-from common.rng import generator
+from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 from common.trust.faithfulness import mean_dice, overlaps, segmented, structure_names, train_segmenter
 from common.trust.image_sets import ImageSet, Sets, TrainingSlices
@@ -266,7 +266,7 @@ def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, 
     Shares that come to the same number of patients are one.
     """
     patients = sorted(set(real.patients))
-    order = [patients[k] for k in generator(seed, "utility", "patients").permutation(len(patients))]
+    order = [patients[k] for k in make_rng(seed, "utility", "patients").permutation(len(patients))]
     numbers = sorted({max(1, round(share * len(order))) for share in shares} | {len(order)})
     parts = {}
     for number in numbers:
@@ -311,9 +311,9 @@ def statement(
 def _comparison(
     task: Task, outcomes: Mapping[str, Sequence[NDArray]], test: ImageSet, count: int, seed: int
 ) -> TrainingComparison:
-    drawn = resample_counts(test.patients, len(test), count, generator(seed, "utility", task.name))
+    drawn = resample_counts(test.patients, len(test), count, make_rng(seed, "utility", task.name))
     number = len(next(iter(outcomes.values())))
-    seeds = resample_counts(None, number, count, generator(seed, "utility", task.name, "seeds"))
+    seeds = resample_counts(None, number, count, make_rng(seed, "utility", task.name, "seeds"))
     return TrainingComparison(outcomes, Resamples(drawn, test.patients), seeds)
 
 

@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
-from common.networks.initialisation import initialise
-from common.rng import generator
+from common.networks.initialisation import init_weights
+from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer, WithLatent
+from common.training.trainer import MultiStepTrainer, WithLatent
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 
 SIZE, LATENT, BATCH, REPEATS = 128, 100, 50, 5
@@ -41,14 +41,14 @@ class Images(Dataset):
         return BATCH
 
     def __getitem__(self, draw: SampleIndex) -> dict[str, Tensor | int]:
-        noise = generator(0, "bench", draw.index).normal(size=(1, SIZE, SIZE))
+        noise = make_rng(0, "bench", draw.index).normal(size=(1, SIZE, SIZE))
         return {"image": torch.from_numpy(noise).float().tanh(), "sample": draw.index}
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
     """Generator (20.4 M) and discriminator (7.0 M), always with the same weights."""
     torch.manual_seed(0)
-    return initialise(DcganGenerator(SIZE, LATENT)), initialise(DcganDiscriminator(SIZE))
+    return init_weights(DcganGenerator(SIZE, LATENT)), init_weights(DcganDiscriminator(SIZE))
 
 
 def optimizer(network: nn.Module, fused: bool) -> torch.optim.Optimizer:
@@ -60,7 +60,7 @@ def trainer_step() -> Work:
     """One iteration of the bundle's trainer, without handlers, on a batch that is there already."""
     net, critic = networks()
     loss = adversarial_loss("bce")
-    engine = AdversarialTrainer(
+    engine = MultiStepTrainer(
         max_epochs=1,
         train_data_loader=DataLoader(Images(), batch_sampler=InfiniteBatchSampler(BATCH, BATCH)),
         networks={"G": net, "D": critic},

@@ -7,7 +7,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from common.metrics.fid import trace_of_root
-from common.rng import generator
+from common.rng import make_rng
 from tests.bench.harness import Result, alternate, benchmark, seconds
 
 DIMENSION, SAMPLES, FACTORS = 2_048, 5_000, 64
@@ -43,7 +43,7 @@ def root_trace(first: np.ndarray, second: np.ndarray) -> float:
 
 def covariance(seed: int) -> np.ndarray:
     """Of features as an extractor gives them: some strong factors, rectified; (D, D) float64."""
-    numbers = generator(seed, "bench", "covariance")
+    numbers = make_rng(seed, "bench", "covariance")
     mixing = numbers.standard_normal((FACTORS, DIMENSION))
     factors = numbers.standard_normal((SAMPLES, FACTORS)) @ mixing
     features = np.maximum(factors + 3 * numbers.standard_normal((SAMPLES, DIMENSION)), 0)

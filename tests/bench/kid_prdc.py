@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common.metrics.prdc import NEIGHBOURS, kid_prdc
-from common.rng import generator
+from common.rng import make_rng
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 from tests.common.metrics.plain_pairs import plain_kid, plain_prdc
 
@@ -50,7 +50,7 @@ def blocks() -> Work:
 
 def features(count: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """Real and generated ones as an extractor gives them: few factors, rectified; (N, D) float32 each."""
-    numbers = generator(0, "bench", "features")
+    numbers = make_rng(0, "bench", "features")
     mixing = numbers.standard_normal((FACTORS, DIMENSION))
 
     def drawn(spread: float, level: float) -> np.ndarray:

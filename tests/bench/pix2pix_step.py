@@ -16,11 +16,11 @@ from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.networks.initialisation import initialise
-from common.rng import generator
+from common.networks.initialisation import init_weights
+from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import MultiStepTrainer
 from tests.bench.harness import NotMeasurable, Result, Work, alternate, benchmark, seconds
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Pairs(Dataset):
         return 16
 
     def __getitem__(self, draw: SampleIndex) -> dict[str, Tensor | int]:
-        noise = generator(0, "bench", draw.index).normal(size=(2, SIZE, SIZE))
+        noise = make_rng(0, "bench", draw.index).normal(size=(2, SIZE, SIZE))
         image, label = torch.from_numpy(noise).float()
         return {"image": image[None].tanh(), "label": (label[None] > 1).float(), "sample": draw.index}
 
@@ -69,7 +69,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
     """The paper's generator (54.4 M) and 70 x 70 discriminator (2.8 M), always with the same weights."""
     torch.manual_seed(0)
     critic = ConditionalPatchDiscriminator(channels=WIDTH)
-    return initialise(UnetGenerator(levels=LEVELS, ngf=WIDTH)), initialise(critic)
+    return init_weights(UnetGenerator(levels=LEVELS, ngf=WIDTH)), init_weights(critic)
 
 
 def optimizers(*nets: nn.Module) -> list[torch.optim.Optimizer]:
@@ -77,12 +77,12 @@ def optimizers(*nets: nn.Module) -> list[torch.optim.Optimizer]:
     return [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in nets]
 
 
-def trainer(amp: bool) -> AdversarialTrainer:
+def trainer(amp: bool) -> MultiStepTrainer:
     """The bundle's trainer without handlers."""
     critic, net = reversed(networks())
     first, second = optimizers(net, critic)
     loss = adversarial_loss("bce")
-    return AdversarialTrainer(
+    return MultiStepTrainer(
         max_epochs=1,
         train_data_loader=DataLoader(Pairs(), batch_sampler=InfiniteBatchSampler(len(Pairs()), BATCH)),
         networks={"G": net, "D": critic},

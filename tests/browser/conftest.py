@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from common.paths import repository_root
-from common.rng import generator
+from common.rng import make_rng
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Error, Page
@@ -99,7 +99,7 @@ def make_pairs(folder: Path) -> None:
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     for patient in range(PATIENTS):
-        random = generator(0, "browser", patient)
+        random = make_rng(0, "browser", patient)
         row, column = random.integers(4, SIDE - 12, 2)
         image = random.integers(0, 100, (SIDE, SIDE)).astype(np.uint8)
         mask = np.zeros((SIDE, SIDE), np.uint8)

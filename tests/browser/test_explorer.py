@@ -16,7 +16,7 @@ from torch import nn
 
 from common.explorer.data import Atlas, Explorer, as_travelled, dense_layers
 from common.explorer.html_page import decode, write_explorer
-from common.rng import generator
+from common.rng import make_rng
 from tests.browser.explorer_page import DESKTOP, PHONE, opened, pixels, place, settle, state, until
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def made_case(folder: Path, dimensions: int) -> Case:
     network = nn.Sequential(
         nn.Linear(dimensions, 32), nn.LeakyReLU(0.2), nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, SIDE**2)
     ).append(nn.Tanh())
-    points = generator(dimensions, "points").normal(size=(POINTS, dimensions)).astype(np.float32)
+    points = make_rng(dimensions, "points").normal(size=(POINTS, dimensions)).astype(np.float32)
     greys = (5 * np.arange(POINTS, dtype=np.uint8) + 20)[:, None, None]
     explorer = Explorer(
         points=points,

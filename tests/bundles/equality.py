@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.rng import generator
+from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.trainer import prepare_batch
 
@@ -35,7 +35,7 @@ class LatentOfSample:
 
     def __call__(self, batch: Any, precision: Precision) -> dict[str, Any]:
         drawn = [
-            generator(0, "latent", sample).standard_normal(self.size) for sample in batch["sample"].tolist()
+            make_rng(0, "latent", sample).standard_normal(self.size) for sample in batch["sample"].tolist()
         ]
         latent = torch.tensor(drawn, dtype=torch.float32, device=precision.device)
         return {**prepare_batch(batch, precision), "latent": latent}

@@ -10,10 +10,10 @@ from common.errors import (
     DEBUG_VARIABLE,
     TrainingDiverged,
     UserError,
+    check_int,
     debug_wanted,
     one_line,
     root_cause,
-    whole_number,
 )
 
 
@@ -82,10 +82,10 @@ def run_failing(error: str, debug: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("value", "number"), [(3, 3), ("12", 12), (" 2 ", 2)])
 def test_numbers_and_their_text_are_taken(value: object, number: int) -> None:
-    assert whole_number("steps", value, least=2) == number
+    assert check_int("steps", value, least=2) == number
 
 
 @pytest.mark.parametrize("value", [1, -3, "-3", "two", 2.5, True, None, "", "2.0", [2]])
 def test_others_are_refused_with_the_settings_name(value: object) -> None:
     with pytest.raises(UserError, match=r"^steps .*: give a whole number of at least 2$"):
-        whole_number("steps", value, least=2)
+        check_int("steps", value, least=2)

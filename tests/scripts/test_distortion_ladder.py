@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 from scripts.distortion_ladder import main, parse
 
 
@@ -19,7 +19,7 @@ def slices(tmp_path: Path) -> Path:
     folder = tmp_path / "real"
     folder.mkdir()
     for number in range(12):
-        values = generator(0, "slices", number).integers(0, 255, (4, 4)).astype(np.uint8)
+        values = make_rng(0, "slices", number).integers(0, 255, (4, 4)).astype(np.uint8)
         Image.fromarray(values).resize((32, 32)).save(folder / f"a{number // 2}-p1-{number % 2}.png")
     return folder
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from common.errors import UserError
 from common.files import write_json
 from common.paths import repository_root
-from common.rng import generator
+from common.rng import make_rng
 from scripts.trust_report import GATE_CLOSED, GATE_UNDECIDED, main
 from tests.common.trust.folders import dicom_series, pictures, textures, volume
 
@@ -26,7 +26,7 @@ def blobs(folder: Path, count: int, seed: int) -> Path:
     """Smooth random slices, each of a patient of its own."""
     folder.mkdir()
     for number in range(count):
-        coarse = generator(seed, "blobs", number).integers(0, 255, (4, 4)).astype(np.uint8)
+        coarse = make_rng(seed, "blobs", number).integers(0, 255, (4, 4)).astype(np.uint8)
         picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         picture.save(folder / f"{folder.name}{number}-p1-1.png")
     return folder

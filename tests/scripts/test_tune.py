@@ -15,7 +15,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import read_json
 from common.paths import repository_root
-from common.rng import generator
+from common.rng import make_rng
 from common.tools.tune import Settings
 from scripts.tune import parse
 
@@ -96,7 +96,7 @@ def make_pairs(folder: Path) -> None:
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     for patient in range(8):
-        image = generator(0, "tune", patient).integers(0, 200, (32, 32)).astype(np.uint8)
+        image = make_rng(0, "tune", patient).integers(0, 200, (32, 32)).astype(np.uint8)
         mask = np.zeros((32, 32), np.uint8)
         mask[8 + patient : 16 + patient, 10:16] = 255
         Image.fromarray(image).save(folder / "images" / f"patient{patient}.png")

@@ -26,7 +26,7 @@ from common.data.splits import SplitData
 from common.data.volume_io import is_volume
 from common.errors import UserError
 from common.metrics.detection import Candidate
-from common.rng import generator
+from common.rng import make_rng
 
 RADII = (2.0, 3.0, 4.5, 6.5, 9.5, 14.0)
 """In mm."""
@@ -242,7 +242,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         self.shape, self.window, self.seed, self.training = shape, window, seed, training
         margin = JITTER if training else 0
         cut = [
-            _labelled(scan, points(scan), shape, margin, training, most, generator(seed, "points", number))
+            _labelled(scan, points(scan), shape, margin, training, most, make_rng(seed, "points", number))
             for number, scan in enumerate(_scans(self.samples, window))
         ]
         self.cubes = np.concatenate([cubes for cubes, _ in cut]) if cut else np.empty((0, 1, 1, 1), np.int16)
@@ -259,7 +259,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         draw = visit if isinstance(visit, SampleIndex) else SampleIndex(int(visit), 0)
         if not self.training:
             return self._item(draw.index, self.cubes[draw.index])
-        random = generator(self.seed, "cube", draw.epoch, draw.index)
+        random = make_rng(self.seed, "cube", draw.epoch, draw.index)
         place = self._place(draw.index, random)
         return self._item(place, _varied(self.cubes[place], self.shape.size, random))
 

@@ -33,7 +33,7 @@ from bundles.lung_two_stage.composition.shards import (
     TarWriter,
 )
 from common.errors import UserError
-from common.files import atomic_write, explained, read_json, remove_leftovers, write_json
+from common.files import atomic_write, read_json, remove_leftovers, write_errors, write_json
 from common.handlers.logging import pace
 from common.training import distributed
 
@@ -52,7 +52,7 @@ def alone_in(settings: Settings) -> Iterator[None]:
         UserError: the folder cannot be made or written.
     """
     folder = settings.folder
-    with explained(folder):
+    with write_errors(folder):
         (folder / PROGRESS).mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a")
     with file:

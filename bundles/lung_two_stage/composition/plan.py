@@ -15,7 +15,7 @@ from bundles.lung_two_stage.composition.patches import NODULE_ALPHA, make_stamp
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.data.samples import ORIENTATIONS
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 NOBODY = -1
 TURNS = tuple(ORIENTATIONS)
@@ -50,7 +50,7 @@ def draw_groups(seed: int, count: int, usable: NDArray[np.int64], most: int) -> 
         most: k, most members of a group; fewer where there are fewer nodules.
     """
     most = min(most, len(usable))
-    drawn = generator(seed, "groups").random((count, 1 + 2 * most))
+    drawn = make_rng(seed, "groups").random((count, 1 + 2 * most))
     sizes = 1 + (drawn[:, :1] * most).astype(np.int64)  # (G, 1)
     members = usable[_different(drawn[:, 1 : 1 + most], len(usable))]
     members[np.arange(most) >= sizes] = NOBODY
@@ -209,7 +209,7 @@ def place_groups(
         for attempt in range(attempts):
             if not len(waiting):
                 break
-            random = generator(seed, "placement", normal, member, attempt).random(len(groups))[waiting]
+            random = make_rng(seed, "placement", normal, member, attempt).random(len(groups))[waiting]
             spots = field.draw(random)
             slack = field.depths[spots] - radii[waiting, member]
             fits = (slack >= 0) & _apart(field, pixels[waiting], radii[waiting], field.pixels[spots], member)
@@ -362,7 +362,7 @@ def make_plan(
     _check_enough(1 if rules.count is None else wanted, account.possible, account)
     chosen = best.best()
     account.kept = len(chosen)
-    return chosen[generator(rules.seed, "order").permutation(len(chosen))], account
+    return chosen[make_rng(rules.seed, "order").permutation(len(chosen))], account
 
 
 def placed_in(

@@ -25,7 +25,7 @@ from bundles.lung_two_stage.composition.settings import Format, made_by
 from bundles.lung_two_stage.composition.shards import Composite, Member
 from common.data.samples import ORIENTATIONS
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 STRETCH = (0.5, 2.0)
 """Bounds of what matching may do to contrast."""
@@ -187,7 +187,7 @@ class Renderer:
         normal, group = divmod(index, len(self.groups))
         image, lung = np.array(self.normals.hu[normal]), np.asarray(self.normals.lung[normal])
         mask = np.zeros(image.shape, np.uint8)
-        random = generator(self.seed, "noise", index)
+        random = make_rng(self.seed, "noise", index)
         spacing = self.normals.records[normal].spacing_mm
         for member, place in self._members(number, group, image.shape[1]):
             nodule, turn = int(self.groups.members[group, member]), int(self.groups.turns[group, member])

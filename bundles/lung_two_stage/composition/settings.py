@@ -22,7 +22,7 @@ from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.composition.plan import Rules
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.data.intensity import Window, window_by_name
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.files import read_json
 from common.provenance import Provenance, png_text
 
@@ -194,9 +194,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+            object.__setattr__(self, name, check_int(name, getattr(self, name), least))
         if self.count is not None:
-            object.__setattr__(self, "count", whole_number("count", self.count, least=1))
+            object.__setattr__(self, "count", check_int("count", self.count, least=1))
         if self.nodules_per_group > MOST_NODULES:
             raise UserError(f"nodules_per_group {self.nodules_per_group}: give at most {MOST_NODULES}")
         if isinstance(self.window, Sequence) and not isinstance(self.window, str):

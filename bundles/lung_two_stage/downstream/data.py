@@ -26,7 +26,7 @@ from common.data.splits import KeptSplit
 from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.errors import UserError
 from common.files import read_json
-from common.rng import generator
+from common.rng import make_rng
 
 NODULE, CATEGORY, JOINT = "nodule", "category", "joint"
 TASKS = (NODULE, CATEGORY, JOINT)
@@ -92,7 +92,7 @@ def of_composites(folder: str | os.PathLike[str], window: Window, most: int, see
         UserError: the shards are not finished.
     """
     composites = Composites(folder)
-    drawn = generator(seed, "diagnosis", "composites").permutation(len(composites))[:most]
+    drawn = make_rng(seed, "diagnosis", "composites").permutation(len(composites))[:most]
     chosen = [composites[int(number)] for number in sorted(drawn)]
     images = to_images(np.stack([composite.image for composite in chosen]), window)
     return Slices(images, np.stack([composite.mask for composite in chosen]), [""] * len(chosen))
@@ -133,7 +133,7 @@ class SliceItems(Dataset[dict[str, Any]]):
             raise IndexError(place)
         image, mask = self.slices.images[place, 0].numpy(), self.slices.nodules[place] > 0
         if isinstance(visit, SampleIndex) and self.augment is not None:
-            drawn = self.augment.draw(generator(self.seed, "diagnosis", visit.epoch, visit.index))
+            drawn = self.augment.draw(make_rng(self.seed, "diagnosis", visit.epoch, visit.index))
             image = apply_to_image((image + 1) / 2, drawn) * 2 - 1
             mask = apply_to_mask(mask, drawn)
         return {
@@ -256,7 +256,7 @@ def read_sources(
     real = _imbalanced(train.beside(of_bank(normals, limits)), positives, seed)
     composites = of_composites(synthetic_dir, limits, synthetic // 2, seed)
     bases = of_bank(SliceBank.load(bases_dir), limits)
-    drawn = generator(seed, "diagnosis", "bases").permutation(len(bases))
+    drawn = make_rng(seed, "diagnosis", "bases").permutation(len(bases))
     size = (bases.images.shape[2], bases.images.shape[3])
     enhancer = None if enhancer_path is None else load_enhancer(enhancer_path, size)
     empty = enhanced_slices(bases.at(drawn[: len(composites)]), enhancer)
@@ -279,7 +279,7 @@ def _by_patient(slices: Slices, held_out: float, seed: int) -> tuple[Slices, Sli
 def _imbalanced(slices: Slices, positives: int, seed: int) -> Slices:
     """All slices without nodules, and ``positives`` drawn ones with."""
     has = np.flatnonzero(slices.has_nodule)
-    drawn = generator(seed, "diagnosis", "positives").permutation(has)[: max(int(positives), 1)]
+    drawn = make_rng(seed, "diagnosis", "positives").permutation(has)[: max(int(positives), 1)]
     return slices.at(np.sort(np.concatenate([np.flatnonzero(~slices.has_nodule), drawn])))
 
 

@@ -28,7 +28,7 @@ from common.data.transforms import Augmentation
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy, macro_area, recalls
 from common.metrics.paired_comparison import Metric, TrainingComparison, holm, sentence
-from common.rng import generator
+from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 
 SEGMENTATION = "segmentation"
@@ -133,10 +133,10 @@ class Utility:
         test = SliceItems(self.sources.test, CATEGORY if task.name == CATEGORY else NODULE).slices
         outcomes = {regime: self._outcomes(task, regime, test) for regime in self.regimes}
         counts = resample_counts(
-            test.patients, len(test), self.count, generator(self.seed, "utility", task.name)
+            test.patients, len(test), self.count, make_rng(self.seed, "utility", task.name)
         )
         drawn = resample_counts(
-            None, len(self.seeds), self.count, generator(self.seed, "utility", task.name, "seeds")
+            None, len(self.seeds), self.count, make_rng(self.seed, "utility", task.name, "seeds")
         )
         judge = TrainingComparison(outcomes, Resamples(counts, test.patients), drawn)
         metrics = {

@@ -22,7 +22,7 @@ from common.data.intensity import Window, from_network, to_network, to_unit, win
 from common.data.splits import KeptSplit
 from common.errors import UserError
 from common.files import read_json
-from common.rng import generator
+from common.rng import make_rng
 
 
 def refuse_shared_patients(
@@ -223,7 +223,7 @@ def split_numbers(
     count = min(total, total if most is None else max(int(most), 2))
     if count < 2:
         raise UserError(f"{folder}: {total} composites; at least 2 are needed, one is held out")
-    chosen = generator(seed, "enhancer", "composites").permutation(total)[:count]
+    chosen = make_rng(seed, "enhancer", "composites").permutation(total)[:count]
     kept = min(max(1, round(held_out * count)), count - 1)
     return {"train": sorted(chosen[kept:].tolist()), "val": sorted(chosen[:kept].tolist())}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bundles.lung_two_stage.composition.patches import make_noise
 from common.data.lung_segmentation import segment_lung_slice
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 BLUR = 1.5
 """Standard deviation in pixels of the Gaussian after which a change counts: mere grain does not."""
@@ -58,6 +58,6 @@ def with_equal_noise(before: Tensor, after: Tensor, seed: int = 0) -> Tensor:
     """
     strength = (after - before).square().mean((1, 2, 3), keepdim=True).sqrt()
     side = max(before.shape[-2:])
-    fields = [make_noise(generator(seed, "equal noise", n), side) for n in range(len(before))]
+    fields = [make_noise(make_rng(seed, "equal noise", n), side) for n in range(len(before))]
     noise = torch.from_numpy(np.stack(fields))[:, None, : before.shape[-2], : before.shape[-1]]
     return (before + strength * noise).clamp(-1, 1)

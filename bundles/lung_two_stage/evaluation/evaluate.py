@@ -34,7 +34,7 @@ from common.metrics.inception_score import class_probabilities, score_with_inter
 from common.metrics.kid import kid_change
 from common.metrics.tables import aligned, number, patients_warning, with_interval
 from common.provenance import SHEET, png_text
-from common.rng import generator
+from common.rng import make_rng
 from common.visualization import sheet, tiled, unit_range
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ HOW_TO_TRAIN = "train_normals.yaml with the rival's overlay, on slices with nodu
 
 def drawn_numbers(total: int, count: int, seed: int) -> list[int]:
     """``count`` numbers of ``total``, sorted; all of fewer. Equal for equal arguments."""
-    return sorted(generator(seed, "evaluation", "composites").permutation(total)[:count].tolist())
+    return sorted(make_rng(seed, "evaluation", "composites").permutation(total)[:count].tolist())
 
 
 def chain_sets(
@@ -268,7 +268,7 @@ def _certainty(
 ) -> dict[str, Value]:
     if classifier is None:
         return {}
-    resamples = Resamples.over(patients, len(images), count, generator(seed, "inception score"))
+    resamples = Resamples.over(patients, len(images), count, make_rng(seed, "inception score"))
     probabilities = class_probabilities(classifier, images)
     return {f"is_{classifier.name}": score_with_interval(probabilities, resamples)}
 
@@ -375,7 +375,7 @@ def effect_of(
         ``kid_change`` by name, below 0 where the composites came nearer, and ``changed_share``, see
         `bundles.lung_two_stage.enhancement.effect.changed_share`.
     """
-    drawn = Resamples.over(bases, len(bases), evaluator.count, generator(evaluator.seed, "effect"))
+    drawn = Resamples.over(bases, len(bases), evaluator.count, make_rng(evaluator.seed, "effect"))
     both, patients = evaluator.resamples.beside(drawn), (evaluator.real.patients, bases)
     before = evaluator.extract(composites)
     moved = {

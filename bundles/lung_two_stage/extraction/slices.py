@@ -26,7 +26,7 @@ from common.data.splits import held_out, split_samples
 from common.data.transforms import resize_image
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 LUNG_SHARE = 0.06, 0.75
 """Of a picture's pixels: less or more is something else than lungs."""
@@ -309,7 +309,7 @@ class Seen:
         places = np.flatnonzero((nodules if with_nodule else lung).any((1, 2)))
         size = window_pixels(rules.part_mm, spacing)
         for z in places[spread(len(places), rules.slices_per_patient)] if len(places) else ():
-            random = generator(0, "windows", self.scan.name, int(z))
+            random = make_rng(0, "windows", self.scan.name, int(z))
             for window in draw_windows(lung[z], nodules[z], size, spacing, random, with_nodule):
                 found.append(self._fitted(int(z), lung, rules, window))
         return found

@@ -23,7 +23,7 @@ from common.data.samples import ORIENTATIONS, Sample
 from common.data.splits import SplitData
 from common.data.transforms import resize_image
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 CATEGORY, DIAMETER, NONE = "category", "diameter", "none"
 FALLBACKS = (NONE, DIAMETER)
@@ -182,7 +182,7 @@ class BankImages(Dataset[dict[str, Any]]):
         index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         image = self.images[index]
         if self.turned and isinstance(visit, SampleIndex):
-            number = generator(self.seed, "turn", visit.epoch, visit.index).integers(len(ORIENTATIONS))
+            number = make_rng(self.seed, "turn", visit.epoch, visit.index).integers(len(ORIENTATIONS))
             image = turn(image, int(number))
         return {"image": torch.from_numpy(image), "class": int(self.classes[index]), "sample": index}
 

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from bundles.lung_two_stage.generation.networks import EMBEDDING, SMALLEST, doublings
 from common.networks.blocks import class_embedding, class_projection
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 ATTENDED = 16
 """Side of the map with self-attention (of smaller images: the half of their side)."""
@@ -153,7 +153,7 @@ class BigGanDiscriminator(nn.Module):
         self.last = spectral_norm(nn.Linear(widths[-1], 1))
         self.projection = class_projection(classes, widths[-1])
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
         features, x = [], self.first(image)
         for level, block in enumerate(self.blocks, 1):
@@ -165,7 +165,7 @@ class BigGanDiscriminator(nn.Module):
         logits = self.last(pooled)
         if condition is not None:
             logits = logits + (self.projection(condition) * pooled).sum(1, keepdim=True)
-        return Critique([logits], [features])
+        return DiscriminatorOutput([logits], [features])
 
 
 def attended_level(levels: int) -> int:

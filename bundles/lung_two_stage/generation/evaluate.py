@@ -31,7 +31,7 @@ from common.metrics.inception_score import Classifier, class_probabilities, scor
 from common.metrics.prdc import NEIGHBOURS
 from common.metrics.tables import aligned, number
 from common.provenance import UNKNOWN, Provenance
-from common.rng import generator
+from common.rng import make_rng
 
 Row = dict[str, list[Value]]
 """Of a method: by metric the values of its models."""
@@ -224,7 +224,7 @@ class Comparison:
         }
 
     def _scores(self, images: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
-        numbers = generator(self.judges.seed, "inception score")
+        numbers = make_rng(self.judges.seed, "inception score")
         resamples = Resamples.over(patients, len(images), self.judges.resamples, numbers)
         return {
             f"is_{classifier.name}": score_with_interval(

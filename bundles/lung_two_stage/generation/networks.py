@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.capsules import PrimaryCapsules, RoutingCapsules, lengths
 from common.errors import UserError
 from common.networks.blocks import NONE, DrawnNoise, class_embedding, class_projection, norm_layer, upsampling
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 SMALLEST = 4
 """Side of the first map of a generator and of the last one of a discriminator."""
@@ -192,7 +192,7 @@ class ConvolutionalDiscriminator(nn.Module):
         self.last = nn.Conv2d(widths[-1], 1, SMALLEST)
         self.projection = class_projection(classes, widths[-1])
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
         features, x = [], image
         for layer in self.hidden:
@@ -201,7 +201,7 @@ class ConvolutionalDiscriminator(nn.Module):
         logits = self.last(x).flatten(1)  # (B, 1)
         if condition is not None:
             logits = logits + (self.projection(condition) * x.mean((2, 3))).sum(1, keepdim=True)
-        return Critique([logits], [features])
+        return DiscriminatorOutput([logits], [features])
 
 
 class DenseGenerator(nn.Module):
@@ -255,13 +255,13 @@ class DenseDiscriminator(nn.Module):
         )
         self.last = nn.Linear(width, 1)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
         x = image.flatten(1)
         if condition is not None:
             x = torch.cat([x, self.embedding(condition).to(x.dtype)], dim=1)
         features = self.hidden(x)
-        return Critique([self.last(features)], [[features]])
+        return DiscriminatorOutput([self.last(features)], [[features]])
 
 
 SCORES = ("linear", "length")
@@ -332,14 +332,14 @@ class CapsuleDiscriminator(nn.Module):
         self.linear = nn.Linear(count * capsule_size, 1) if score == "linear" else None
         self.projection = class_projection(classes if score == "linear" else 0, count * capsule_size)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> scores (B, 1)."""
         features = self.hidden(image)
         capsules = self.routing(self.primary(features))  # (B, J, D)
         scores = (
             self._lengths(capsules, condition) if self.linear is None else self._read(capsules, condition)
         )
-        return Critique([scores], [[features]])
+        return DiscriminatorOutput([scores], [[features]])
 
     def _lengths(self, capsules: Tensor, condition: Tensor | None) -> Tensor:
         every = lengths(capsules)  # (B, J)

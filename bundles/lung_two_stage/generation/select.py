@@ -26,7 +26,7 @@ from bundles.lung_two_stage.generation.bank_data import (
 )
 from common.data.intensity import window_by_name
 from common.data.lung_segmentation import segment_lung_part, segment_lung_slice
-from common.errors import UserError, whole_number
+from common.errors import UserError, check_int
 from common.files import remade_folder, write_json
 from common.handlers.image_logging import save_galleries
 from common.inference.checkpoint import load_weights, model_info, network_for
@@ -34,7 +34,7 @@ from common.inference.sampling import MixtureSamples, class_names_of, draw_image
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors
 from common.metrics.memorization import COPIED, nearest_training
 from common.provenance import UNKNOWN, Provenance
-from common.rng import generator
+from common.rng import make_rng
 from common.training.contexts import preserved_rng
 
 
@@ -235,7 +235,7 @@ def joined(first: Bank, second: Bank) -> Bank:
 
 def some(bank: Bank, most: int, seed: int) -> Bank:
     """At most so many entries, drawn by the seed, in the bank's order."""
-    order = generator(seed, "real entries").permutation(len(bank))
+    order = make_rng(seed, "real entries").permutation(len(bank))
     return taken(bank, sorted(int(place) for place in order[:most]))
 
 
@@ -359,9 +359,9 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for name in ("real", "generated"):
-            whole_number(name, getattr(self, name))
+            check_int(name, getattr(self, name))
         if self.candidates is not None:
-            whole_number("candidates", self.candidates, least=1)
+            check_int("candidates", self.candidates, least=1)
         if self.real + self.generated < 1:
             raise UserError("real 0 and generated 0: nothing is wanted")
 

@@ -32,7 +32,7 @@ from common.metrics.detection import (
     match_candidates,
 )
 from common.metrics.tables import aligned, with_interval
-from common.rng import generator
+from common.rng import make_rng
 from common.visualization import sheet, tiled
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _measured(
     names = list(patients)
     found = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed, excluded)
     detection = found.plain()
-    resamples = Resamples.over(list(patients.values()), len(names), RESAMPLES, generator(seed, "table"))
+    resamples = Resamples.over(list(patients.values()), len(names), RESAMPLES, make_rng(seed, "table"))
     slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
     values = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
     if findings.overlaps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.rng import generator
+from common.rng import make_rng
 
 Array = NDArray[np.float32]
 Points = tuple[Array, Array, Array]  # x (to the patient's left), y (to the back), z (to the head), in mm
@@ -114,7 +114,7 @@ class Anatomy:
 
 def draw_anatomy(seed: int, patient: int) -> Anatomy:
     """Draws the patient's parameters from (``seed``, ``patient``)."""
-    random = generator(seed, "phantom", patient, "anatomy")
+    random = make_rng(seed, "phantom", patient, "anatomy")
 
     def between(low: float, high: float) -> float:
         return float(random.uniform(low, high))

@@ -34,7 +34,7 @@ from common.data.phantoms.shapes import (
 )
 from common.data.phantoms.vessels import Branches, grow_tree, paint_branches
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 BLOOD_HU = (36.0, 52.0)
 """Native blood, by its haematocrit."""
@@ -363,7 +363,7 @@ class _Body:
 
 
 def _build_body(seed: int, patient: int, grid: Grid) -> _Body:
-    random = partial(generator, seed, "phantom", patient)
+    random = partial(make_rng, seed, "phantom", patient)
     anatomy = draw_anatomy(seed, patient)
     points = patient_points(grid, anatomy.pose)
     uneven = draw_noise(random("heart"), HEART_BUMPS), draw_noise(random("wobble"), BODY_BUMPS)

@@ -16,7 +16,7 @@ from bundles.dcgan_covid.networks import (
     spread_of,
 )
 from common.errors import UserError
-from common.networks.initialisation import initialise
+from common.networks.initialisation import init_weights
 
 NOISE = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
 
@@ -71,7 +71,7 @@ def test_shape_range_and_script(upsample: str, classes: int) -> None:
 
 def test_a_latent_gives_one_image_and_another_another() -> None:
     torch.manual_seed(0)
-    network = initialise(DcganGenerator(32, width=4)).eval()
+    network = init_weights(DcganGenerator(32, width=4)).eval()
     with torch.no_grad():
         image = network(NOISE)
         torch.testing.assert_close(network(NOISE[:1]), image[:1])
@@ -175,7 +175,7 @@ def test_the_class_does_not_drown_the_image_at_the_beginning(image_size: int, no
     image, classed = [], []
     for seed in range(8):
         torch.manual_seed(seed)
-        network = initialise(DcganDiscriminator(image_size, width=8, norm=norm, classes=2))
+        network = init_weights(DcganDiscriminator(image_size, width=8, norm=norm, classes=2))
         images = torch.rand(8, 1, image_size, image_size) * 2 - 1
         with torch.no_grad():
             image.append(network(images).logits[0])

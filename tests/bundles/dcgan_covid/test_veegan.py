@@ -15,7 +15,7 @@ from bundles.dcgan_covid.veegan import (
     latent_distance,
     veegan_loss,
 )
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training.precision import Precision
 from common.training.steps import Context
 
@@ -48,8 +48,8 @@ class F(nn.Module):
 class D(nn.Module):
     """logit = x + z1 - 2 z2, so the paper's D(z, x) is its negative."""
 
-    def forward(self, image: Tensor, condition: Tensor) -> Critique:
-        return Critique([(image.flatten() + condition[:, 0] - 2 * condition[:, 1])[:, None]], [[]])
+    def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
+        return DiscriminatorOutput([(image.flatten() + condition[:, 0] - 2 * condition[:, 1])[:, None]], [[]])
 
 
 def sigmoid(x: float) -> float:

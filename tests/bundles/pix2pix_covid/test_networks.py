@@ -7,7 +7,7 @@ from torch import nn
 
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.errors import UserError
-from common.networks.initialisation import initialise
+from common.networks.initialisation import init_weights
 from tests.bundles.pix2pix_covid.case import CONFIGS
 
 MASK = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()
@@ -84,7 +84,7 @@ def test_resize_upsampling_has_no_grid_where_transposed_convolution_has_one() ->
 
     def roughness(upsample: str) -> float:
         torch.manual_seed(0)
-        network = initialise(UnetGenerator(levels=2, ngf=8, norm="none", dropout=0, upsample=upsample), 0.5)
+        network = init_weights(UnetGenerator(levels=2, ngf=8, norm="none", dropout=0, upsample=upsample), 0.5)
         inner = network(torch.ones(1, 1, 64, 64))[0, 0, 24:40, 24:40]
         return float(inner.detach().std())
 

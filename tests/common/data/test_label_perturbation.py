@@ -23,7 +23,7 @@ from common.data.label_perturbation import (
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 
 def disc(radius: float, centre: tuple[float, float] = (32, 32), size: int = 64) -> np.ndarray:
@@ -38,7 +38,7 @@ def ring(inner: float, outer: float) -> np.ndarray:
 
 def heart(seed: int = 0, depth: int = 9) -> np.ndarray:
     """A made volume (D, 64, 64): a wall around a pool that narrows to both ends, an atrium beside it."""
-    shift = generator(seed, "made heart").uniform(-3, 3, 2)
+    shift = make_rng(seed, "made heart").uniform(-3, 3, 2)
     slices = []
     for z in range(depth):
         size = np.sqrt(max(1 - ((z - depth / 2) / (depth / 2)) ** 2, 0.05))
@@ -103,7 +103,7 @@ def test_elastic_keeps_the_classes_and_their_order() -> None:
     label = ring(10, 18)
     changed = 0
     for seed in range(5):
-        draw = Perturbation(elastic=0.05, growth=0.0).draw(generator(seed), label.shape, 2)
+        draw = Perturbation(elastic=0.05, growth=0.0).draw(make_rng(seed), label.shape, 2)
         result = perturb_map(label, draw)
         assert result.dtype == label.dtype and set(np.unique(result)) == {0, 1, 2}
         assert areas(result)[1:3] == pytest.approx(areas(label)[1:3], rel=0.35)
@@ -168,21 +168,21 @@ def test_the_partner_is_brought_to_the_place_and_size() -> None:
 def test_strength_zero_is_identity() -> None:
     still = Perturbation(elastic=0.0, growth=0.0, mix=0.0)
     for label in (heart(), heart()[4]):
-        draw = still.draw(generator(3), label.shape, 3)
+        draw = still.draw(make_rng(3), label.shape, 3)
         assert np.array_equal(perturb_map(label, draw, heart(1)[: len(label)]), label)
 
 
 def test_the_same_draw_gives_the_same_map_and_another_one_another() -> None:
     label = heart()[4]
     settings = Perturbation()
-    first, again, other = (perturb_map(label, settings.draw(generator(s), label.shape, 3)) for s in (0, 0, 1))
+    first, again, other = (perturb_map(label, settings.draw(make_rng(s), label.shape, 3)) for s in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_other_strengths_scale_the_same_draw() -> None:
     shape = (64, 64)
-    weak = Perturbation(elastic=0.01, growth=0.01, mix=0.2).draw(generator(0), shape, 3)
-    strong = Perturbation(elastic=0.02, growth=0.03, mix=0.4).draw(generator(0), shape, 3)
+    weak = Perturbation(elastic=0.01, growth=0.01, mix=0.2).draw(make_rng(0), shape, 3)
+    strong = Perturbation(elastic=0.02, growth=0.03, mix=0.4).draw(make_rng(0), shape, 3)
     assert strong.weight == pytest.approx(2 * weak.weight)
     assert strong.growth == pytest.approx([3 * value for value in weak.growth])
     assert np.allclose(strong.nodes, 2 * weak.nodes)
@@ -191,7 +191,7 @@ def test_other_strengths_scale_the_same_draw() -> None:
 def test_strengths_mean_the_same_at_any_image_size() -> None:
     """The draw for a slice of twice the side moves everything by twice as many pixels."""
     settings = Perturbation(elastic=0.05, growth=0.02)
-    small, large = (settings.draw(generator(2), (n, n), 1) for n in (128, 256))
+    small, large = (settings.draw(make_rng(2), (n, n), 1) for n in (128, 256))
     assert large.growth == pytest.approx([2 * value for value in small.growth])
     assert np.allclose(large.nodes, 2 * small.nodes)
     results = [perturb_map(disc(n / 5, (n / 2, n / 2), n), draw) for n, draw in ((128, small), (256, large))]
@@ -203,10 +203,8 @@ def test_volumes_change_coherently() -> None:
     slices that are perturbed each on its own."""
     label = heart(depth=17)
     settings = Perturbation(elastic=0.05, growth=0.02)
-    whole = perturb_map(label, settings.draw(generator(0), label.shape, 3, aspect=1.0))
-    apart = np.stack(
-        [perturb_map(s, settings.draw(generator(0, z), s.shape, 3)) for z, s in enumerate(label)]
-    )
+    whole = perturb_map(label, settings.draw(make_rng(0), label.shape, 3, aspect=1.0))
+    apart = np.stack([perturb_map(s, settings.draw(make_rng(0, z), s.shape, 3)) for z, s in enumerate(label)])
     jumps = [np.mean(volume[1:] != volume[:-1]) for volume in (label, whole, apart)]
     assert np.mean(whole != label) > 0.02
     assert jumps[1] < 1.3 * jumps[0] and jumps[1] < 0.75 * jumps[2]
@@ -214,7 +212,7 @@ def test_volumes_change_coherently() -> None:
 
 def test_the_partner_of_a_volume_is_mixed_in() -> None:
     label, partner = heart(0), heart(5)
-    draw = Perturbation(elastic=0.0, growth=0.0, mix=1.0).draw(generator(0), label.shape, 3)
+    draw = Perturbation(elastic=0.0, growth=0.0, mix=1.0).draw(make_rng(0), label.shape, 3)
     assert 0.3 < draw.weight < 1
     result = perturb_map(label, draw, partner)
     assert set(np.unique(result)) <= {0, 1, 2, 3} and not np.array_equal(result, label)
@@ -334,7 +332,7 @@ def volume(name: str, depth: int, patient: str = "") -> list[Sample]:
 
 def drawn(samples: list[Sample], place: int, draws: int = 40) -> set[int | None]:
     peers = PartnerSampler(samples)
-    return {peers.draw(place, generator(seed)) for seed in range(draws)}
+    return {peers.draw(place, make_rng(seed)) for seed in range(draws)}
 
 
 def test_the_partner_lies_at_the_same_relative_height() -> None:
@@ -357,7 +355,7 @@ def test_pictures_of_a_patient_belong_together() -> None:
 
 
 def test_a_patient_alone_has_no_partner_but_one_number_is_drawn() -> None:
-    random, other = generator(0), generator(0)
+    random, other = make_rng(0), make_rng(0)
     assert PartnerSampler(volume("a", 3)).draw(1, random) is None
     other.random()
     assert random.random() == pytest.approx(other.random())

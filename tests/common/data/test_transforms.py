@@ -18,7 +18,7 @@ from common.data.transforms import (
     unfit_square,
 )
 from common.errors import UserError
-from common.rng import generator
+from common.rng import make_rng
 
 
 def striped(height: int, width: int) -> np.ndarray:
@@ -128,8 +128,8 @@ def test_gamma_changes_the_image_alone() -> None:
 
 def test_draws_repeat_and_stay_in_range() -> None:
     ranges = Augmentation(flip=0.5, gamma=0.2)
-    draws = [ranges.draw(generator(3, "augmentation", 1, k)) for k in range(200)]
-    assert draws[7] == ranges.draw(generator(3, "augmentation", 1, 7)) != draws[8]
+    draws = [ranges.draw(make_rng(3, "augmentation", 1, k)) for k in range(200)]
+    assert draws[7] == ranges.draw(make_rng(3, "augmentation", 1, 7)) != draws[8]
     assert 60 < sum(draw.flip for draw in draws) < 140
     assert max(abs(draw.rotation) for draw in draws) <= np.deg2rad(6) and max(d.scale for d in draws) <= 1.06
 
@@ -146,7 +146,7 @@ def test_settings_of_configs() -> None:
 
 
 def test_light_augmentation_mirrors_nothing_and_stays_small() -> None:
-    draws = [LIGHT.draw(generator(0, "augmentation", 0, k)) for k in range(500)]
+    draws = [LIGHT.draw(make_rng(0, "augmentation", 0, k)) for k in range(500)]
     assert not any(draw.flip for draw in draws)
     turns = np.rad2deg([draw.rotation for draw in draws])
     assert 5.5 < turns.max() <= 6 and -6 <= turns.min() < -5.5
@@ -162,6 +162,6 @@ def test_gain_scales_the_image_alone_and_within_its_range() -> None:
 
 
 def test_a_seventh_draw_leaves_the_first_six() -> None:
-    drawn = Augmentation(flip=0.5, gamma=0.1).draw(generator(3, "augmentation", 1, 4))
-    first = generator(3, "augmentation", 1, 4).random(6)
+    drawn = Augmentation(flip=0.5, gamma=0.1).draw(make_rng(3, "augmentation", 1, 4))
+    first = make_rng(3, "augmentation", 1, 4).random(6)
     assert drawn.flip == (first[0] < 0.5) and drawn.gamma == pytest.approx(np.exp(0.1 * (2 * first[5] - 1)))

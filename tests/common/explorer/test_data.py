@@ -28,7 +28,7 @@ from common.explorer.data import (
     square_sheet,
 )
 from common.explorer.html_page import decode
-from common.rng import generator
+from common.rng import make_rng
 from tests.common.explorer.made import made_explorer
 
 
@@ -171,7 +171,7 @@ def test_each_row_has_its_own_scale() -> None:
 
 
 def test_error_is_at_most_half_a_step() -> None:
-    weight = generator(0, "weight").normal(size=(256, 80)).astype(np.float32)
+    weight = make_rng(0, "weight").normal(size=(256, 80)).astype(np.float32)
     (layer,) = as_travelled([DenseLayer(weight, np.zeros(256, np.float32))])
     steps = np.abs(weight).max(axis=1) / 127
     assert (np.abs(layer.weight - weight) <= 0.501 * steps[:, None]).all()
@@ -179,7 +179,7 @@ def test_error_is_at_most_half_a_step() -> None:
 
 
 def test_small_layers_stay_exact() -> None:
-    weight = generator(0, "weight").normal(size=(128, 128)).astype(np.float32)
+    weight = make_rng(0, "weight").normal(size=(128, 128)).astype(np.float32)
     packed = pack(DenseLayer(weight, np.zeros(128, np.float32), "leaky_relu", 0.2))
     assert packed.values.dtype == np.float32
     assert np.array_equal(packed.values, weight)

@@ -21,7 +21,7 @@ from common.handlers.image_logging import (
     label_picture,
     save_galleries,
 )
-from common.handlers.logging import ScalarLog
+from common.handlers.logging import TrainingLogger
 from common.visualization import CAPTION, GAP, HEADER, LEGEND, colour
 
 
@@ -48,7 +48,7 @@ def batch() -> dict[str, torch.Tensor]:
 def run(
     trainer: Any, logs: Any, batch: Any, folder: Path, networks: dict[str, nn.Module], **when: Any
 ) -> None:
-    log = ScalarLog(folder)
+    log = TrainingLogger(folder)
     engine = trainer(logs, [log, ImageGrid(log, batch, folder / "samples", **when)])
     engine.networks = networks
     engine.train(12)
@@ -97,7 +97,7 @@ def test_drawn_and_true_maps_stand_before_the_real_images(
     assert {tuple(pixel) for pixel in picture[12:16, :6].reshape(-1, 3)} == {colour(2)}
     assert {tuple(pixel) for pixel in picture[18:22, :6].reshape(-1, 3)} == {colour(1)}
     assert picture[24:, :6].sum() == 0
-    grid = ImageGrid(ScalarLog(tmp_path / "again"), {**batch, "annotation": annotation}, path.parent)
+    grid = ImageGrid(TrainingLogger(tmp_path / "again"), {**batch, "annotation": annotation}, path.parent)
     assert len(grid.tiles(12)) == 5
 
 
@@ -159,7 +159,7 @@ def test_the_untrained_network_is_shown_and_later_pictures_of_a_killed_run_go(
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()
     assert [event.step for event in accumulator.Images("samples")] == [0, 5]
-    log = ScalarLog(tmp_path)
+    log = TrainingLogger(tmp_path)
     images = ImageGrid(log, batch, folder, interval=0, iterations=[0, 5])
     engine = trainer(plain_losses, [log, images], start=4)
     engine.networks = {"G": Generator(-1.0)}
@@ -179,7 +179,7 @@ def test_label_channels_show_as_levels() -> None:
 @pytest.mark.parametrize("iterations", [5, "500"])
 def test_a_number_in_place_of_a_list_is_refused(iterations: Any, batch: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"image_iterations {iterations}: give a list"):
-        ImageGrid(ScalarLog(tmp_path), batch, tmp_path, iterations=iterations)
+        ImageGrid(TrainingLogger(tmp_path), batch, tmp_path, iterations=iterations)
 
 
 class Levels(nn.Module):
@@ -195,7 +195,7 @@ class Levels(nn.Module):
 
 
 def run_samples(trainer: Any, logs: Any, folder: Path, batch: dict[str, torch.Tensor]) -> SampleGrid:
-    log = ScalarLog(folder)
+    log = TrainingLogger(folder)
     grid = SampleGrid(log, batch, folder / "samples", iterations=[8])
     engine = trainer(logs, [log, grid])
     engine.networks = {"G": Levels()}
@@ -256,7 +256,7 @@ def trained(
     **more: Any,
 ) -> None:
     """A run whose generator gets brighter by 0.1 an iteration: at iteration n its level is n / 10 - 1."""
-    log = ScalarLog(folder)
+    log = TrainingLogger(folder)
     images = ImageGrid(log, batch_progression, folder / "samples", interval=0, iterations=[0, 3, 8, 50])
     engine = trainer(logs, [], start)
     engine.networks = {"G": Level()}

@@ -20,7 +20,7 @@ from common.handlers.logging import (
     EventFile,
     IterationTable,
     ProgressBar,
-    ScalarLog,
+    TrainingLogger,
     read_records,
     trim_events,
 )
@@ -57,7 +57,7 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_every_entry_of_every_iteration_is_written(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
-    trainer(plain_losses, [ScalarLog(tmp_path)]).train(8)
+    trainer(plain_losses, [TrainingLogger(tmp_path)]).train(8)
     assert scalars(tmp_path, "train/loss") == [(i, np.float32(1 / i)) for i in range(1, 9)]
     rows = list(csv.DictReader((tmp_path / "losses.csv").read_text().splitlines()))
     assert [float(row["D_loss"]) for row in rows] == [0.1 * i for i in range(1, 9)]
@@ -65,16 +65,16 @@ def test_every_entry_of_every_iteration_is_written(tmp_path: Path, trainer: Any,
 
 
 def test_interval(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
-    trainer(plain_losses, [ScalarLog(tmp_path, interval=3)]).train(8)
+    trainer(plain_losses, [TrainingLogger(tmp_path, interval=3)]).train(8)
     assert [step for step, _ in scalars(tmp_path, "train/loss")] == [3, 6]
 
 
 def test_killed_and_resumed_logs_like_one_run(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    trainer(plain_losses, [ScalarLog(straight)]).train(12)
+    trainer(plain_losses, [TrainingLogger(straight)]).train(12)
     with pytest.raises(KilledError):
-        trainer(plain_losses, [ScalarLog(broken), Kill(9)]).train(12)
-    trainer(plain_losses, [ScalarLog(broken)], start=6).train(12)
+        trainer(plain_losses, [TrainingLogger(broken), Kill(9)]).train(12)
+    trainer(plain_losses, [TrainingLogger(broken)], start=6).train(12)
     assert (broken / "losses.csv").read_bytes() == (straight / "losses.csv").read_bytes()
     assert raw_counts(broken) == raw_counts(straight)
     assert set(raw_counts(broken).values()) == {1}
@@ -91,7 +91,7 @@ def run_until_sigkill(folder: Path, trainer: Any, plain_losses: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return dict(plain_losses(iteration))
 
-    log = ScalarLog(folder)
+    log = TrainingLogger(folder)
     trainer(logs, [log]).train(12)
 
 
@@ -101,7 +101,7 @@ def test_flushed_before_a_sigkill_is_on_disk(tmp_path: Path, trainer: Any, plain
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert {("train/loss", step) for step in range(1, 7)} <= set(raw_counts(tmp_path))
-    trainer(plain_losses, [ScalarLog(tmp_path)], start=6).train(12)
+    trainer(plain_losses, [TrainingLogger(tmp_path)], start=6).train(12)
     assert raw_counts(tmp_path) == Counter(
         (tag, i) for tag in ("train/loss", "train/D_loss") for i in range(1, 13)
     )
@@ -110,14 +110,14 @@ def test_flushed_before_a_sigkill_is_on_disk(tmp_path: Path, trainer: Any, plain
 
 def test_a_text_is_written_once(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     for start in (0, 4):
-        log = ScalarLog(tmp_path)
+        log = TrainingLogger(tmp_path)
         log.add_text("config", "batch size 4")
         trainer(plain_losses, [log], start=start).train(8)
     assert raw_counts(tmp_path)["config/text_summary", 0] == 1
 
 
 def test_pictures_of_other_handlers(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
-    log = ScalarLog(tmp_path)
+    log = TrainingLogger(tmp_path)
     trainer(plain_losses, [log]).train(4)
     log.add_image("samples", np.zeros((5, 7), np.uint8), 4)
     log.add_scalars({"val/ssim": 0.5}, 4)
@@ -131,7 +131,7 @@ def test_pictures_of_other_handlers(tmp_path: Path, trainer: Any, plain_losses: 
 
 def test_an_error_leaves_everything_on_disk(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     with pytest.raises(KilledError):
-        trainer(plain_losses, [ScalarLog(tmp_path), Kill(3)]).train(4)
+        trainer(plain_losses, [TrainingLogger(tmp_path), Kill(3)]).train(4)
     assert set(raw_counts(tmp_path)) == {
         (tag, i) for tag in ("train/loss", "train/D_loss") for i in (1, 2, 3)
     }

@@ -9,10 +9,15 @@ import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
-from common.handlers.monitors import BlackOutput, ModeCollapse, Vanishing, gradient_norm
+from common.handlers.monitors import (
+    ConstantOutputMonitor,
+    GradientNormMonitor,
+    ModeCollapseMonitor,
+    gradient_norm,
+)
 from common.inference.sampling import latents
 from common.metrics.features import RandomVGG
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import MultiStepTrainer
 from tests.common.training.test_family import LATENT, logged, weights, wgan_gp
 
 
@@ -21,7 +26,11 @@ def monitors() -> list[Any]:
         "latent": latents(0, range(6), LATENT),
         "image": torch.linspace(-1, 1, 6 * 256).view(6, 1, 16, 16),
     }
-    return [ModeCollapse(batch, RandomVGG(), interval=2), BlackOutput(), Vanishing(loss_below=None)]
+    return [
+        ModeCollapseMonitor(batch, RandomVGG(), interval=2),
+        ConstantOutputMonitor(),
+        GradientNormMonitor(loss_below=None),
+    ]
 
 
 def test_a_watched_training_is_the_same_to_the_bit() -> None:
@@ -47,14 +56,14 @@ def test_gradients_are_those_of_each_networks_last_update(name: str) -> None:
     last = {"D": 3, "G": 4}[name]  # three updates of the critic, then one of the generator
     calls = 0
 
-    def note(engine: AdversarialTrainer) -> None:
+    def note(engine: MultiStepTrainer) -> None:
         nonlocal calls
         calls += 1
         if (calls - 1) % 4 == last - 1:
             norms.append(gradient_norm(engine.networks[name].parameters()))
 
     trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, note)
-    Vanishing(loss_below=None).attach(trainer)
+    GradientNormMonitor(loss_below=None).attach(trainer)
     found: list[float] = []
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED, lambda: found.append(trainer.state.logs[f"{name}_gradient_norm"])

@@ -6,7 +6,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from common.handlers import stopping as budget
-from common.handlers.stopping import TimeBudget, on_exception, stop_after_iteration
+from common.handlers.stopping import TimeLimit, on_exception, stop_after_iteration
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def ticking(clock: dict[str, float]) -> Any:
     [({"cpu_minutes": 1}, 6), ({"wall_minutes": 1}, 10), ({}, 12), ({"cpu_minutes": 9}, 12)],
 )
 def test_the_run_ends_when_the_budget_is_spent(trainer: Any, clock: Any, limits: Any, last: int) -> None:
-    assert trainer(ticking(clock), [TimeBudget(**limits)]).train(12).state.iteration == last
+    assert trainer(ticking(clock), [TimeLimit(**limits)]).train(12).state.iteration == last
 
 
 def test_time_of_earlier_parts_counts_and_time_between_does_not(trainer: Any, clock: Any) -> None:
-    first, second = TimeBudget(cpu_minutes=1), TimeBudget(cpu_minutes=1)
+    first, second = TimeLimit(cpu_minutes=1), TimeLimit(cpu_minutes=1)
     trainer(ticking(clock), [first]).train(4)
     clock["cpu"] += 500
     assert first.state_dict() == {"cpu_seconds": 40.0, "wall_seconds": 24.0}
@@ -47,7 +47,7 @@ def test_time_of_earlier_parts_counts_and_time_between_does_not(trainer: Any, cl
 
 
 def test_a_spent_budget_trains_nothing(trainer: Any, clock: Any) -> None:
-    spent = TimeBudget(wall_minutes=1)
+    spent = TimeLimit(wall_minutes=1)
     spent.load_state_dict({"cpu_seconds": 0.0, "wall_seconds": 60.0})
     assert trainer(ticking(clock), [spent], start=4).train(12).state.iteration == 4
 

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.handlers.logging import ScalarLog
+from common.handlers.logging import TrainingLogger
 from common.handlers.validation import Validation, scalar_metrics
-from common.training.checkpoint import BestModel
+from common.training.checkpoint import BestModelSaver
 
 
 def evaluator(network: nn.Module) -> SupervisedEvaluator:
@@ -33,14 +33,14 @@ def evaluator(network: nn.Module) -> SupervisedEvaluator:
 
 def run(trainer: Any, folder: Path, interval: int, iterations: int) -> tuple[Validation, list[int]]:
     """A run whose generator's weight (and metric) is ``|iteration - 7|``: of 4, 8 and 12 the best is 8."""
-    network, log = nn.Conv2d(1, 1, 1), ScalarLog(folder)
+    network, log = nn.Conv2d(1, 1, 1), TrainingLogger(folder)
 
     def logs(iteration: int) -> dict[str, float]:
         with torch.no_grad():
             network.weight.fill_(abs(iteration - 7))
         return {"loss": 1.0}
 
-    best = BestModel(folder / "model.pt", score="mae")
+    best = BestModelSaver(folder / "model.pt", score="mae")
     handler = Validation(evaluator(network), log, best, interval)
     engine = trainer(logs, [log, handler])
     engine.networks = {"G": network}

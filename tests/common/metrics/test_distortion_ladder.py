@@ -35,7 +35,7 @@ from common.metrics.features import FeatureExtractor, extractor_by_name
 from common.metrics.kid import Patients, kid
 from common.metrics.pretrained import inception_at_hand
 from common.networks.lite0 import is_installed
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.readers import ReadingSettings, read_set
 
 FAMILIES = ["blur", "brightness", "noise", "blocks"]  # with more than one step
@@ -167,8 +167,8 @@ def test_real_slices_of_other_patients_score_about_0_however_many_a_patient() ->
         def __call__(self, images: Tensor) -> Tensor:
             return images.flatten(1)
 
-    own = torch.from_numpy(generator(0, "patients").standard_normal((40, 1, 4, 4))).float()
-    jitter = torch.from_numpy(generator(0, "slices").standard_normal((160, 1, 4, 4))).float()
+    own = torch.from_numpy(make_rng(0, "patients").standard_normal((40, 1, 4, 4))).float()
+    jitter = torch.from_numpy(make_rng(0, "slices").standard_normal((160, 1, 4, 4))).float()
     images = own.repeat_interleave(4, 0) + 0.05 * jitter
     owners = [f"p{place // 4}" for place in range(160)]
     found = climb(images, owners, Values(), 40, 0, [LADDER[0]])

@@ -22,7 +22,7 @@ from common.metrics.evaluate import (
 )
 from common.metrics.features import RandomVGG
 from common.metrics.kid import KernelDistances, Sample, blurred
-from common.rng import generator
+from common.rng import make_rng
 
 
 def slices(count: int = 14, size: int = 32) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
@@ -154,10 +154,10 @@ def test_flat_images_have_no_excess_kid(caplog: pytest.LogCaptureFixture) -> Non
     """Blurred or not they are the same: no quotient of two rounding errors."""
     patients = [f"p{place // 2}" for place in range(12)]
     for seed in range(8):
-        numbers = generator(seed, "flat")
+        numbers = make_rng(seed, "flat")
         flat = numbers.normal(size=(1, 8))
         parts = [torch.from_numpy(flat + 1e-7 * numbers.random((12, 8))) for _ in range(4)]
-        drawn = [Resamples.over(each, 12, 40, generator(0, "flat")) for each in (patients, None)]
+        drawn = [Resamples.over(each, 12, 40, make_rng(0, "flat")) for each in (patients, None)]
         others = [f"q{name}" for name in patients]
         real, reference, fake = (
             Sample(part, owners, drawn[owners is None])

@@ -17,7 +17,7 @@ from common.networks.blocks import (
     textured,
     upsampling,
 )
-from common.networks.initialisation import initialise
+from common.networks.initialisation import init_weights
 
 NAMES = ("batch", "instance", "layer", "group", "none")
 
@@ -98,7 +98,7 @@ def test_resizing_has_no_grid_where_a_transposed_convolution_has_one() -> None:
 
     def roughness(kind: str) -> float:
         torch.manual_seed(0)
-        layer = initialise(upsampling(kind, 4, 1, bias=False), 0.5)
+        layer = init_weights(upsampling(kind, 4, 1, bias=False), 0.5)
         return float(layer(torch.ones(1, 4, 16, 16))[..., 4:-4, 4:-4].detach().std())
 
     assert roughness("resize") < 1e-6 < 0.1 < roughness("transposed")

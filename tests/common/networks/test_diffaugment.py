@@ -14,7 +14,7 @@ from common.networks.diffaugment import (
     draw_augmentation,
     moved,
 )
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 
 
 def drawn(**changed: object) -> AugmentationDraw:
@@ -80,10 +80,10 @@ class Remembering(nn.Module):
         self.conditions: list[Tensor | None] = []
         self.layer = nn.Conv2d(1, 1, 1)
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         self.seen.append(image)
         self.conditions.append(condition)
-        return Critique([self.layer(image[:, :1])], [[condition]])
+        return DiscriminatorOutput([self.layer(image[:, :1])], [[condition]])
 
 
 def test_only_in_training_and_from_torchs_generator(image: Tensor) -> None:

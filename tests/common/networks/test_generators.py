@@ -16,12 +16,12 @@ from common.networks.generators import (
     blocks_for,
     start_as_identity,
 )
-from common.networks.initialisation import initialise
+from common.networks.initialisation import init_weights
 
 
 def tiny(**settings: object) -> nn.Module:
     torch.manual_seed(0)
-    return initialise(ResnetGenerator(width=4, blocks=2, **settings)).eval()
+    return init_weights(ResnetGenerator(width=4, blocks=2, **settings)).eval()
 
 
 def test_the_published_network_has_the_published_weights() -> None:

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from bundles.dcgan_covid.networks import DcganGenerator
-from common.networks.initialisation import initialise, misfit
+from common.networks.initialisation import describe_mismatch, init_weights
 
 
 def test_initial_weights_are_those_of_dcgan() -> None:
     torch.manual_seed(0)
     layers = [nn.Conv2d(16, 64, 4), nn.BatchNorm2d(64), nn.ConvTranspose2d(64, 16, 4), nn.BatchNorm2d(16)]
-    initialise(nn.Sequential(*layers))
+    init_weights(nn.Sequential(*layers))
     weights = torch.cat([layer.weight.flatten() for layer in layers[::2]])
     scales = torch.cat([layer.weight for layer in layers[1::2]])
     assert float(weights.mean().detach()) == pytest.approx(0, abs=1e-3)
@@ -39,16 +39,17 @@ def generator(image_size: int = 32, latent: int = 10, classes: int = 0) -> Dcgan
     ],
 )
 def test_a_generator_says_which_sizes_differ(saved: dict[str, int], said: str) -> None:
-    assert misfit(generator(), generator(**saved).state_dict()) == said
+    assert describe_mismatch(generator(), generator(**saved).state_dict()) == said
 
 
 def test_other_networks_name_the_first_tensor() -> None:
     assert (
-        misfit(nn.Linear(3, 2), nn.Linear(4, 2).state_dict()) == "its weight is (2, 4), the network's (2, 3)"
+        describe_mismatch(nn.Linear(3, 2), nn.Linear(4, 2).state_dict())
+        == "its weight is (2, 4), the network's (2, 3)"
     )
-    assert misfit(nn.Linear(3, 2), {"other": torch.zeros(2)}) == ""
+    assert describe_mismatch(nn.Linear(3, 2), {"other": torch.zeros(2)}) == ""
 
 
 def test_what_is_no_state_is_not_explained() -> None:
-    assert misfit(generator(), {"weight": 3}) == misfit(generator(), [1]) == ""
-    assert misfit(generator(), nn.Linear(3, 2).state_dict()) == ""
+    assert describe_mismatch(generator(), {"weight": 3}) == describe_mismatch(generator(), [1]) == ""
+    assert describe_mismatch(generator(), nn.Linear(3, 2).state_dict()) == ""

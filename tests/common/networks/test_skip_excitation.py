@@ -6,7 +6,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.initialisation import initialise
+from common.networks.initialisation import init_weights
 from common.networks.skip_excitation import (
     Halving,
     ResidualBlock,
@@ -99,8 +99,8 @@ def test_it_begins_as_enlargement() -> None:
     for doubling in network.doublings.values():
         x = nn.functional.interpolate(doubling.change(x), scale_factor=2.0, mode="bilinear")
     torch.testing.assert_close(network(NOISE), torch.tanh(network.last["64"](x)))
-    assert all(initialise(network).state_dict()[name] is not None for name in network.state_dict())
-    torch.testing.assert_close(network(NOISE), torch.tanh(network.last["64"](x)))  # initialise leaves it
+    assert all(init_weights(network).state_dict()[name] is not None for name in network.state_dict())
+    torch.testing.assert_close(network(NOISE), torch.tanh(network.last["64"](x)))  # init_weights leaves it
 
 
 def test_a_block_is_x_plus_two_convolutions() -> None:
@@ -193,7 +193,7 @@ def test_it_keeps_its_first_weights_within_another_network() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     outer = nn.Sequential(AugmentedDiscriminator(network), nn.Conv2d(1, 1, 4))
     weight = outer[1].weight.clone()
-    initialise(outer)
+    init_weights(outer)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert not torch.equal(outer[1].weight, weight)
 

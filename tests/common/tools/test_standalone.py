@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {
         "_requires_": "@size",
         "levels": "@size",
     },
-    "layer": {"_target_": "torch.nn.Linear", "in_features": "$numbers.whole_number('size', @size, least=1)"},
+    "layer": {"_target_": "torch.nn.Linear", "in_features": "$numbers.check_int('size', @size, least=1)"},
     "text": "paths.bundle_root",
 }
 

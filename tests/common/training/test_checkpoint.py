@@ -16,7 +16,7 @@ from common.training import checkpoint as module
 from common.training.checkpoint import (
     CURRENT,
     PREVIOUS,
-    BestModel,
+    BestModelSaver,
     Resume,
     fid_then_faithfulness,
     flat_state_dict,
@@ -159,7 +159,7 @@ def weight(path: Path) -> float:
     return float(torch.load(path, weights_only=True)["weight"])
 
 
-def validate(best: BestModel, engine: Any, iteration: int, metrics: dict[str, float]) -> bool:
+def validate(best: BestModelSaver, engine: Any, iteration: int, metrics: dict[str, float]) -> bool:
     """One validation at ``iteration``, where the generator's weight is the iteration's number."""
     engine.state.iteration = iteration
     with torch.no_grad():
@@ -169,14 +169,14 @@ def validate(best: BestModel, engine: Any, iteration: int, metrics: dict[str, fl
 
 @pytest.mark.parametrize(("mode", "winner"), [("min", 20), ("max", 30)])
 def test_the_best_by_a_metric_stays(tmp_path: Path, engine: Any, mode: str, winner: int) -> None:
-    best = BestModel(tmp_path / "models" / "model.pt", score="mae", mode=mode)
+    best = BestModelSaver(tmp_path / "models" / "model.pt", score="mae", mode=mode)
     for iteration, value in [(10, 3.0), (20, 1.0), (30, 4.0), (40, 2.0)]:
         validate(best, engine, iteration, {"mae": value})
     assert weight(best.path) == winner == best.best_iteration
 
 
 def test_the_record_beside_the_model(tmp_path: Path, engine: Any) -> None:
-    best = BestModel(tmp_path / "model.pt", metadata={"window": [-1000, 400]})
+    best = BestModelSaver(tmp_path / "model.pt", metadata={"window": [-1000, 400]})
     validate(best, engine, 8, {"fid_gridvgg": 10.0, "lesion_faithfulness": 0.5, "ssim": math.nan})
     assert json.loads((tmp_path / "model.json").read_text()) == {
         "window": [-1000, 400],
@@ -190,15 +190,15 @@ def test_the_record_beside_the_model(tmp_path: Path, engine: Any) -> None:
 
 def test_the_moving_average_is_preferred(tmp_path: Path, engine: Any) -> None:
     engine.networks["G_ema"] = nn.Conv2d(1, 1, 1)
-    best = BestModel(tmp_path / "model.pt", score="mae")
+    best = BestModelSaver(tmp_path / "model.pt", score="mae")
     validate(best, engine, 10, {"mae": 1.0})
     assert weight(best.path) == float(engine.networks["G_ema"].weight.detach())
 
 
 def test_resumed_does_not_overwrite_a_better_model(tmp_path: Path, engine: Any) -> None:
-    first = BestModel(tmp_path / "model.pt", score="mae")
+    first = BestModelSaver(tmp_path / "model.pt", score="mae")
     validate(first, engine, 10, {"mae": 1.0})
-    second = BestModel(tmp_path / "model.pt", score="mae")
+    second = BestModelSaver(tmp_path / "model.pt", score="mae")
     second.load_state_dict(first.state_dict())
     assert not validate(second, engine, 20, {"mae": 1.5})
     assert weight(second.path) == 10
@@ -210,7 +210,7 @@ NOISY = [9.0, 8.0, 2.0, 8.0, 7.0, 6.5, 6.0, 30.0, 7.0]  # lucky at the third, un
 @pytest.mark.parametrize(("smoothing", "winner"), [(1, 3), (3, 7)])
 def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothing: int, winner: int) -> None:
     """Medians of three from the third on: 8, 8, 7, 7, 6.5, 6.5, 7. The weights of the seventh stay."""
-    best = BestModel(tmp_path / "model.pt", score="mae", smoothing=smoothing)
+    best = BestModelSaver(tmp_path / "model.pt", score="mae", smoothing=smoothing)
     for iteration, value in enumerate(NOISY, 1):
         validate(best, engine, iteration, {"mae": value})
     assert weight(best.path) == winner == best.best_iteration
@@ -238,7 +238,7 @@ def test_a_lucky_first_score_does_not_stay(
     tmp_path: Path, engine: Any, mode: str, scores: list[float], winner: int, score: float
 ) -> None:
     sign = 1 if mode == "min" else -1
-    best = BestModel(tmp_path / "model.pt", score="mae", mode=mode, smoothing=3)
+    best = BestModelSaver(tmp_path / "model.pt", score="mae", mode=mode, smoothing=3)
     for iteration, value in enumerate(scores, 1):
         validate(best, engine, iteration, {"mae": sign * value})
     assert weight(best.path) == winner == best.best_iteration and best.best_score == sign * score
@@ -246,8 +246,8 @@ def test_a_lucky_first_score_does_not_stay(
 
 @pytest.mark.parametrize("stop", [1, 2, 6, 7, 8])
 def test_a_resumed_run_smooths_as_if_it_had_not_stopped(tmp_path: Path, engine: Any, stop: int) -> None:
-    def best() -> BestModel:
-        return BestModel(tmp_path / "model.pt", score="mae", smoothing=3)
+    def best() -> BestModelSaver:
+        return BestModelSaver(tmp_path / "model.pt", score="mae", smoothing=3)
 
     first, second = best(), best()
     for iteration, value in enumerate(NOISY[:stop], 1):
@@ -269,11 +269,11 @@ def test_scores_of_another_metric_are_not_compared(
     tmp_path: Path, engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A run begun when models were chosen by another extractor, or before the names were stored."""
-    old = BestModel(tmp_path / "model.pt")
+    old = BestModelSaver(tmp_path / "model.pt")
     validate(old, engine, 10, {"fid_randvgg": 1.0})
     without_names = {name: old.state_dict()[name] for name in ("best_score", "best_iteration")}
     for number, state in enumerate([old.state_dict(), without_names]):
-        best = BestModel(tmp_path / "model.pt")
+        best = BestModelSaver(tmp_path / "model.pt")
         best.load_state_dict(state)
         assert validate(best, engine, 20 + number, {"fid_gridvgg": 50.0, "ssim": 0.1})
         assert weight(best.path) == 20 + number and best.best_score == 100.0
@@ -282,7 +282,7 @@ def test_scores_of_another_metric_are_not_compared(
 
 
 def test_nan_is_kept_only_until_there_is_a_number(tmp_path: Path, engine: Any) -> None:
-    best = BestModel(tmp_path / "model.pt", score="mae")
+    best = BestModelSaver(tmp_path / "model.pt", score="mae")
     kept = [
         validate(best, engine, i, {"mae": v})
         for i, v in [(1, math.nan), (2, math.nan), (3, 9.0), (4, math.nan)]
@@ -292,13 +292,13 @@ def test_nan_is_kept_only_until_there_is_a_number(tmp_path: Path, engine: Any) -
 
 def test_bad_settings_are_named(tmp_path: Path, engine: Any) -> None:
     with pytest.raises(UserError, match="no metric 'fid'; validation gave mae"):
-        BestModel(tmp_path / "model.pt", score="fid").update(engine, {"mae": 1.0})
+        BestModelSaver(tmp_path / "model.pt", score="fid").update(engine, {"mae": 1.0})
     with pytest.raises(UserError, match="network 'generator'; it has G"):
-        BestModel(tmp_path / "model.pt", "generator", score="mae").update(engine, {"mae": 1.0})
+        BestModelSaver(tmp_path / "model.pt", "generator", score="mae").update(engine, {"mae": 1.0})
     with pytest.raises(UserError, match="smoothing 0: give 1 or more"):
-        BestModel(tmp_path / "model.pt", smoothing=0)
+        BestModelSaver(tmp_path / "model.pt", smoothing=0)
     with pytest.raises(UserError, match="'lowest' is neither"):
-        BestModel(tmp_path / "model.pt", mode="lowest")
+        BestModelSaver(tmp_path / "model.pt", mode="lowest")
 
 
 def test_compiled_and_channels_last_networks_give_plain_tensors() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training.cycle import CycleStep, ImagePool, PooledDiscriminatorStep
 from common.training.steps import Context
 
@@ -29,8 +29,8 @@ class Shift(nn.Module):
 class Judge(nn.Module):
     """Takes the mean of an image for its logit."""
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
-        return Critique([image.mean((1, 2, 3), keepdim=True)], [[]])
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
+        return DiscriminatorOutput([image.mean((1, 2, 3), keepdim=True)], [[]])
 
 
 def context(there: float = 0.25, back: float = -0.5) -> Context:

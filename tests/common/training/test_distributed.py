@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 
 from common.data.sampler import InfiniteBatchSampler
 from common.losses.adversarial import adversarial_loss
-from common.networks.discriminators import Critique
+from common.networks.discriminators import DiscriminatorOutput
 from common.training import distributed
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer, WithLatent, average_gradients
+from common.training.trainer import MultiStepTrainer, WithLatent, average_gradients
 from tests.common.training.toy import ToyPairs
 
 
@@ -92,7 +92,7 @@ def trained(rank: int) -> dict[str, Any]:
     generator = nn.Sequential(nn.Linear(3, 256), nn.BatchNorm1d(256), nn.Tanh(), nn.Unflatten(1, (1, 16, 16)))
     networks = {"G": generator, "D": Flat()}
     loss, inputs = adversarial_loss("wasserstein"), ("latent",)
-    trainer = AdversarialTrainer(
+    trainer = MultiStepTrainer(
         max_epochs=2,
         train_data_loader=DataLoader(
             ToyPairs(), batch_sampler=InfiniteBatchSampler(8, 2, rank=rank, ranks=2)
@@ -124,7 +124,7 @@ class Flat(nn.Module):
         self.linear = nn.Linear(256, 1)
 
     def forward(self, image: torch.Tensor, condition: torch.Tensor | None = None) -> Any:
-        return Critique([self.linear(image.flatten(1))], [[]])
+        return DiscriminatorOutput([self.linear(image.flatten(1))], [[]])
 
 
 @pytest.mark.slow

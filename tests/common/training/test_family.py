@@ -19,10 +19,10 @@ from common.training.cycle import CycleStep, ImagePool, PooledDiscriminatorStep
 from common.training.ema import WeightAverage
 from common.training.precision import Precision
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep, Step
-from common.training.trainer import AdversarialTrainer, WithLatent
+from common.training.trainer import MultiStepTrainer, WithLatent
 from tests.common.training.toy import ToyGenerator, ToyPairs, toy_trainer
 
-Build = Callable[[], AdversarialTrainer]
+Build = Callable[[], MultiStepTrainer]
 LATENT = 5
 
 
@@ -31,12 +31,12 @@ def trainer_of(
     networks: dict[str, nn.Module],
     shared: Mapping[str, str] | None = None,
     **settings: Any,
-) -> AdversarialTrainer:
+) -> MultiStepTrainer:
     """Four batches of two an epoch; an optimiser for each first letter, or where ``shared`` leads it."""
     groups: dict[str, list[nn.Parameter]] = {}
     for name, network in networks.items():
         groups.setdefault((shared or {}).get(name[0], name[0]), []).extend(network.parameters())
-    return AdversarialTrainer(
+    return MultiStepTrainer(
         max_epochs=4,
         train_data_loader=DataLoader(ToyPairs(), batch_sampler=InfiniteBatchSampler(8, 2)),
         networks=networks,
@@ -60,7 +60,7 @@ def critic(condition_channels: int) -> ConditionalPatchDiscriminator:
     )
 
 
-def wgan_gp() -> AdversarialTrainer:
+def wgan_gp() -> MultiStepTrainer:
     torch.manual_seed(0)
     networks = {"G": LatentGenerator(), "D": critic(0)}
     loss, inputs = adversarial_loss("wasserstein"), ("latent",)
@@ -72,7 +72,7 @@ def wgan_gp() -> AdversarialTrainer:
     return trainer_of(steps, networks, prepare_batch=WithLatent(LATENT), average=average)
 
 
-def cycle_gan() -> AdversarialTrainer:
+def cycle_gan() -> MultiStepTrainer:
     torch.manual_seed(0)
     networks = {"G": ToyGenerator(), "F": ToyGenerator(), "D_X": critic(0), "D_Y": critic(0)}
     loss = adversarial_loss("least_squares")
@@ -85,18 +85,18 @@ def cycle_gan() -> AdversarialTrainer:
     return trainer_of(steps, networks, {"F": "G"}, average=average)
 
 
-def two_to_one() -> AdversarialTrainer:
+def two_to_one() -> MultiStepTrainer:
     return toy_trainer(max_epochs=4, g_repeat=2)
 
 
 FAMILY = {"wgan_gp": wgan_gp, "cycle_gan": cycle_gan, "two_to_one": two_to_one}
 
 
-def weights(trainer: AdversarialTrainer) -> dict[str, Tensor]:
+def weights(trainer: MultiStepTrainer) -> dict[str, Tensor]:
     return {f"{n}.{k}": v.clone() for n, net in trainer.networks.items() for k, v in net.state_dict().items()}
 
 
-def logged(trainer: AdversarialTrainer) -> list[dict[str, float]]:
+def logged(trainer: MultiStepTrainer) -> list[dict[str, float]]:
     """The list that fills with every iteration's logs."""
     logs: list[dict[str, float]] = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: logs.append(dict(trainer.state.logs)))
@@ -107,7 +107,7 @@ def trained_to(build: Build, iteration: int, path: Any) -> None:
     """Trains with one more handler that saves the state after ``iteration`` and stops."""
     trainer = build()
 
-    def save(engine: AdversarialTrainer) -> None:
+    def save(engine: MultiStepTrainer) -> None:
         torch.save(engine.training_state(), path)
         engine.terminate()
 

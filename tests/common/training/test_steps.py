@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
 from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.discriminators import ConditionalPatchDiscriminator, Critique
+from common.networks.discriminators import ConditionalPatchDiscriminator, DiscriminatorOutput
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep, SupervisedStep, clip_weights
 from tests.common.training.toy import toy_trainer
 
@@ -26,9 +26,9 @@ class Scales(nn.Module):
         super().__init__()
         self.factors = factors
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         score = (image.flatten(1) * WEIGHTS).sum(1, keepdim=True)
-        return Critique([factor * score for factor in self.factors], [[] for _ in self.factors])
+        return DiscriminatorOutput([factor * score for factor in self.factors], [[] for _ in self.factors])
 
 
 @pytest.mark.parametrize(("factors", "slope"), [((1.0,), 5.0), ((1.0, 1.0), 5.0), ((1.0, 0.2, 0.6), 3.0)])
@@ -48,9 +48,9 @@ def test_the_penalty_weighs_scales_as_the_loss_does(factors: tuple[float, ...], 
 class Square(nn.Module):
     """The logit of an image of two values is a^2 + b: its slope at the place is (2 a, 1)."""
 
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Critique:
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
         values = image.flatten(1)
-        return Critique([values[:, :1].square() + values[:, 1:]], [[]])
+        return DiscriminatorOutput([values[:, :1].square() + values[:, 1:]], [[]])
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,10 @@ class Condition(nn.Module):
         super().__init__()
         self.image, self.noise = nn.Linear(4, 3), nn.Linear(2, 3)
 
-    def forward(self, image: Tensor, condition: Tensor) -> Critique:
-        return Critique([(self.image(image.flatten(1)) * self.noise(condition)).sum(1, keepdim=True)], [[]])
+    def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
+        return DiscriminatorOutput(
+            [(self.image(image.flatten(1)) * self.noise(condition)).sum(1, keepdim=True)], [[]]
+        )
 
 
 def test_a_condition_in_half_precision_meets_the_penalty_in_float32() -> None:

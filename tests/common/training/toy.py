@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.rng import generator
+from common.rng import make_rng
 from common.training.ema import WeightAverage
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
-from common.training.trainer import AdversarialTrainer
+from common.training.trainer import MultiStepTrainer
 
 
 class ToyPairs(Dataset):
@@ -25,8 +25,8 @@ class ToyPairs(Dataset):
         return 8
 
     def __getitem__(self, draw: SampleIndex) -> dict[str, Any]:
-        base = generator(0, "pair", draw.index).normal(size=(2, 16, 16))
-        noise = generator(0, "visit", draw.epoch, draw.index).normal(size=(16, 16))
+        base = make_rng(0, "pair", draw.index).normal(size=(2, 16, 16))
+        noise = make_rng(0, "visit", draw.epoch, draw.index).normal(size=(16, 16))
         image, label = base[0] + 0.1 * noise, base[1] > 0
         return {
             "image": torch.tensor(image[None], dtype=torch.float32).tanh(),
@@ -72,7 +72,7 @@ def toy_trainer(
     batch_size: int = 2,
     compile: bool = False,
     **more: Any,
-) -> AdversarialTrainer:
+) -> MultiStepTrainer:
     """A trainer on `ToyPairs` (batch 2: four batches an epoch), the same for the same arguments."""
     torch.manual_seed(0)
     networks = {
@@ -81,7 +81,7 @@ def toy_trainer(
     }
     optimizers = {name: torch.optim.Adam(net.parameters(), 1e-2) for name, net in networks.items()}
     loss = adversarial_loss(kind)
-    return AdversarialTrainer(
+    return MultiStepTrainer(
         max_epochs=max_epochs,
         train_data_loader=DataLoader(
             ToyPairs(), batch_sampler=InfiniteBatchSampler(8, batch_size), num_workers=num_workers

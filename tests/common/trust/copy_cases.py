@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.readers import ReadingSettings, read_set
 from common.trust.registration import blurred, planted_copies, principal_samples
@@ -35,7 +35,7 @@ def split(real: ImageSet, seed: int = 0) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Training, held-out and unseen images, of different patients: of four patients one, but 20 at least, are
     held out, and two thirds of the others are trained on."""
     patients = sorted(set(real.patients))
-    order = [patients[place] for place in generator(seed, "cases").permutation(len(patients))]
+    order = [patients[place] for place in make_rng(seed, "cases").permutation(len(patients))]
     heldout = max(20, len(order) // SPARE)
     trained = (len(order) - heldout) * 2 // 3
     ends = {name: place for place, name in enumerate(order)}
@@ -48,7 +48,7 @@ def split(real: ImageSet, seed: int = 0) -> tuple[ImageSet, ImageSet, ImageSet]:
 
 def cases(training: ImageSet, heldout: ImageSet, unseen: ImageSet, seed: int = 0) -> Mapping[str, Tensor]:
     """Synthetic images (200, 1, S, S) by case: `OPEN` ones must leave the gate open, the others close it."""
-    numbers = generator(seed, "cases", "draws")
+    numbers = make_rng(seed, "cases", "draws")
     others = _filled(unseen.images, IMAGES, numbers)
     chosen = torch.from_numpy(numbers.permutation(len(training))[:COPIED].copy())
     copied = planted_copies(training.images[chosen], numbers)

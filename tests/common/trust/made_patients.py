@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.near_copies import Copies, by_features, evidence
 from common.trust.registration import WHOLE
 
@@ -16,7 +16,7 @@ WITHIN = 0.25
 
 def vectors(patients: int, slices: int, seed: int, key: str) -> np.ndarray:
     """(patients * slices, D): each patient's slices follow one another."""
-    numbers = generator(seed, key)
+    numbers = make_rng(seed, key)
     centres = numbers.normal(size=(patients, 1, DIMENSION))
     return (centres + WITHIN * numbers.normal(size=(patients, slices, DIMENSION))).reshape(-1, DIMENSION)
 
@@ -32,7 +32,7 @@ def made_copies(
 ) -> Copies:
     """Slices of ``unseen`` patients and ``copied`` noisy copies of training slices, looked up in the pool."""
     training, others = (vectors(n, slices, seed, key) for n, key in ((trained, "train"), (heldout, "held")))
-    numbers = generator(seed, "copied")
+    numbers = make_rng(seed, "copied")
     wanted = training[numbers.permutation(len(training))[: copied + 8]]
     copies = wanted + noise * numbers.normal(size=wanted.shape)
     pool = np.concatenate([training, others])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.image_sets import ImageSet, Sets
 
 SIDE = 32
@@ -14,7 +14,7 @@ SIDE = 32
 
 def squares(count: int, seed: int, side: int = 8) -> Tensor:
     """Masks (N, 1, S, S) of one square each, at a drawn place."""
-    random = generator(seed, "squares")
+    random = make_rng(seed, "squares")
     masks = torch.zeros(count, 1, SIDE, SIDE)
     for mask, (row, column) in zip(masks, random.integers(1, SIDE - side - 1, (count, 2)), strict=True):
         mask[0, row : row + side, column : column + side] = 1
@@ -23,7 +23,7 @@ def squares(count: int, seed: int, side: int = 8) -> Tensor:
 
 def drawn(masks: Tensor, seed: int) -> Tensor:
     """Images of masks: bright squares on a dark ground, with noise; [-1, 1]."""
-    noise = generator(seed, "noise").normal(0, 0.1, masks.shape)
+    noise = make_rng(seed, "noise").normal(0, 0.1, masks.shape)
     return (masks - 0.5 + torch.from_numpy(noise)).clamp(-1, 1).float()
 
 

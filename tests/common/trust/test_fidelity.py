@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, resample_counts
 from common.metrics.fid import fid
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.fidelity import fid_infinity, fidelity
 from common.trust.results import Figure, Section
 from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with
@@ -102,11 +102,11 @@ def test_few_images_are_warned_of() -> None:
 
 
 def features(count: int, seed: int, offset: float = 0.0) -> torch.Tensor:
-    return torch.from_numpy(generator(seed, "features").normal(offset, 1, (count, 8))).float()
+    return torch.from_numpy(make_rng(seed, "features").normal(offset, 1, (count, 8))).float()
 
 
 def resamples(count: int) -> Resamples:
-    return Resamples(resample_counts(None, count, 20, generator(0, "test")))
+    return Resamples(resample_counts(None, count, 20, make_rng(0, "test")))
 
 
 def test_the_bias_of_few_images_goes() -> None:
@@ -129,7 +129,7 @@ def test_a_true_distance_stays() -> None:
 
 def clustered(patients: int, slices: int, seed: int, name: str) -> tuple[torch.Tensor, list[str]]:
     """Slices half as far from their patient as patients are from each other: (patients * slices, 4)."""
-    numbers = generator(seed, name)
+    numbers = make_rng(seed, name)
     drawn = numbers.normal(0, 1, (patients, 1, 4)) + numbers.normal(0, 0.5, (patients, slices, 4))
     names = [f"{name}{place // slices}" for place in range(patients * slices)]
     return torch.from_numpy(drawn.reshape(-1, 4)).float(), names
@@ -143,7 +143,7 @@ def test_it_is_patients_that_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         (real, names), (fake, others) = clustered(24, 6, seed, "a"), clustered(32, 6, seed, "b")
         for found, ids in ((by_patient, (names, others)), (by_slice, (None, None))):
             sides = [
-                Resamples.over(each, len(part), 20, generator(0, "test"))
+                Resamples.over(each, len(part), 20, make_rng(0, "test"))
                 for each, part in zip(ids, (real, fake), strict=True)
             ]
             line = fid_infinity(real, fake, sides[0].beside(sides[1]), seed)
@@ -154,10 +154,10 @@ def test_it_is_patients_that_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_few_patients_have_a_value_or_none_and_no_interval() -> None:
     (real, names), (fake, others) = clustered(5, 24, 0, "a"), clustered(14, 24, 0, "b")
-    sides = [Resamples.over(each, len(each), 20, generator(0, "test")) for each in (names, others)]
+    sides = [Resamples.over(each, len(each), 20, make_rng(0, "test")) for each in (names, others)]
     found = fid_infinity(real, fake, sides[0].beside(sides[1]))
     assert found is not None and found.value.mean >= 0 and not found.value.bounded
-    three = Resamples.over(names[:72], 72, 20, generator(0, "test"))
+    three = Resamples.over(names[:72], 72, 20, make_rng(0, "test"))
     assert fid_infinity(real[:72], fake, three.beside(sides[1])) is None
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from common.rng import generator
+from common.rng import make_rng
 from common.trust.privacy import by_patient, domain_shift, membership, membership_auc, recognised, roc
 
 
@@ -16,14 +16,14 @@ def test_the_auc_by_hand() -> None:
 
 
 def test_as_the_rank_sum_has_it() -> None:
-    numbers = generator(0, "auc")
+    numbers = make_rng(0, "auc")
     members, others = (torch.from_numpy(numbers.integers(0, 30, count) / 7) for count in (40, 25))
     farther = mannwhitneyu(others.numpy(), members.numpy()).statistic
     assert membership_auc(members, others) == pytest.approx(float(farther) / (40 * 25))
 
 
 def test_copies_are_recognised_and_chance_is_chance() -> None:
-    numbers = generator(1, "auc")
+    numbers = make_rng(1, "auc")
     far, near, other = (torch.from_numpy(numbers.uniform(low, low + 1, 50)) for low in (1, 0, 1))
     ids = [f"p{place // 5}" for place in range(50)]
     told = membership(near, far, (ids, ids), resamples=50)
@@ -52,7 +52,7 @@ def test_clustered_slices_are_no_evidence() -> None:
     """Patients alike in truth, 25 slices each that hardly differ: the interval covers chance as stated."""
     covered = 0
     for seed in range(100):
-        numbers = generator(seed, "clusters")
+        numbers = make_rng(seed, "clusters")
         sides = [
             torch.from_numpy((numbers.normal(size=12)[:, None] + 0.1 * numbers.normal(size=(12, 25))).ravel())
             for _ in range(2)
@@ -76,7 +76,7 @@ def test_recognised_at_a_share_of_false_alarms() -> None:
 
 def features(patients: int, seed: int, moved: float = 0.0, slices: int = 6) -> tuple[torch.Tensor, list[str]]:
     """Slices of a patient differ by a tenth of what patients do."""
-    numbers = generator(seed, "features")
+    numbers = make_rng(seed, "features")
     means = numbers.normal(moved, 1, (patients, 1, 8)) + 0.1 * numbers.normal(size=(patients, slices, 8))
     return torch.from_numpy(means.reshape(-1, 8)), [f"{seed}-{k // slices}" for k in range(patients * slices)]
 

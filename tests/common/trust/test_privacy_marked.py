@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.rng import generator
+from common.rng import make_rng
 from common.trust import near_copies as copies
 from common.trust import privacy as distances
 from common.trust import privacy as privacy_pictures
@@ -78,7 +78,7 @@ def test_other_real_images_leave_it_open(seed: int) -> None:
 def test_sets_that_are_near_to_all_are_no_copies() -> None:
     """The mean image and samples of a few principal components: a threshold of similarity flags them all."""
     training = pictures(60, 0)
-    near = torch.cat([training.mean(0).expand(20, -1, -1, -1), principal_samples(training, 60, generator(0))])
+    near = torch.cat([training.mean(0).expand(20, -1, -1, -1), principal_samples(training, 60, make_rng(0))])
     found, _, gate = measured(near)
     assert gate.verdict == "open" and found["copies"].value.mean < 0.05
     assert list(found["copies"].baselines) == ["real_real", "mean_image", "pca", "blurred_heldout"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.metrics.features import pattern_vectors
 from common.metrics.nearest_neighbors import nearest
-from common.rng import generator
+from common.rng import make_rng
 from common.trust import registration
 from common.trust.registration import (
     VIEWS,
@@ -191,7 +191,7 @@ def test_moved_by_hand() -> None:
 
 def test_each_kind_of_copy_is_what_its_name_says() -> None:
     images = pictures(6, 0)
-    found = planted_copies(images, generator(0, "planted"))
+    found = planted_copies(images, make_rng(0, "planted"))
     assert list(found) == [
         "exact",
         "noisy",
@@ -213,14 +213,14 @@ def test_each_kind_of_copy_is_what_its_name_says() -> None:
 
 def test_sets_that_are_no_copies() -> None:
     training, heldout = pictures(30, 0), pictures(10, 1)
-    found = harmless(training, heldout, 8, generator(0, "harmless"))
+    found = harmless(training, heldout, 8, make_rng(0, "harmless"))
     assert {name: len(part) for name, part in found.items()} == {
         "mean_image": 1,
         "pca": 8,
         "blurred_heldout": 8,
     }
     assert torch.allclose(found["mean_image"][0], training.mean(0), atol=1e-6)
-    samples = principal_samples(training, 400, generator(0, "pca")).flatten(1)
+    samples = principal_samples(training, 400, make_rng(0, "pca")).flatten(1)
     values = training.flatten(1)
     axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)[2]
     spread = [((part - values.mean(0)) @ axes[:10].T).std(0) for part in (samples, values)]
