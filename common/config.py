@@ -87,7 +87,22 @@ _EXPONENT = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)[eE]([+-]?)(\d+)")
 _ATTRIBUTE = re.compile(r"@[\w#:]+[.(\[].*")
 _SHOWN_AT_MOST = 12
 RENAMED = {
-    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same"
+    "ema_decay": "; it is 'ema_half_life' now, in images: 0.69 * batch_size / (1 - ema_decay) is the same",
+    **{
+        old: f"; it is '{new}' now"
+        for old, new in {
+            "normals_dir": "healthy_slices_dir",
+            "normals_share_for_enhancer": "healthy_share_for_enhancer",
+            "normals_model": "healthy_slices_model",
+            "normals_bank": "healthy_slices_bank",
+            "real_normals": "real_healthy_slices",
+            "generated_normals": "generated_healthy_slices",
+            "normal_candidates": "healthy_slice_candidates",
+            "rivals": "baselines",
+            "rival_stages": "baseline_stages",
+            "purposes": "downstream_tasks",
+        }.items()
+    },
 }
 """What became of keys of earlier versions, where the nearest name would be another setting's."""
 

@@ -1,12 +1,13 @@
-"""Makes lung CT slices with nodules, each with its mask: nodule groups x normal lungs, written to tar shards.
+"""Makes lung CT slices with nodules and their masks: nodule groups x healthy lungs, written to tar shards.
 
 Of all combinations those whose nodules lie farthest from the edge of the lung are kept. The same command goes
 on with a set that was stopped; every file comes out the same. The shards have WebDataset's layout:
 NUMBER.image.npy (int16 HU), NUMBER.mask.npy (uint8), NUMBER.json (what it is made of).
 
-Example (the paper's million: 5000 groups x 500 normals, 2 in 5 kept):
-    python scripts/synthesize.py --nodules work/generated/nodules --normals work/generated/normals \
-        --presence work/extracted/presence.npz --output work/composites --count 1000000 --workers 8
+Example (the paper's million: 5000 groups x 500 healthy slices, 2 in 5 kept):
+    python scripts/synthesize.py --nodules work/generated/nodules \
+        --healthy_slices work/generated/healthy_slices --presence work/extraction/presence.npz \
+        --output work/composites --count 1000000 --workers 8
     python -m torch.distributed.run --standalone --nproc_per_node=2 scripts/synthesize.py ...
 """
 
@@ -26,7 +27,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--nodules", dest="nodules_dir", metavar="DIR", required=True, help="bank of nodules")
-    add("--normals", dest="normals_dir", metavar="DIR", required=True, help="bank of slices without nodules")
+    names = ("--healthy_slices", "--normals")  # the second as before
+    add(
+        *names, dest="healthy_slices_dir", metavar="DIR", required=True, help="bank of slices without nodules"
+    )
     add("--output", "--output_dir", dest="output_dir", metavar="DIR", required=True, help="folder of the set")
     add(
         "--presence", dest="presence_file", metavar="FILE", help="where nodules lie (default: anywhere alike)"

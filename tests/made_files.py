@@ -356,7 +356,7 @@ def make_work(folder: Path) -> None:
     make_scans(folder / "scans")
     lung = {"work_dir": str(folder), "device": "cpu", "image_size": 48, "crop_size": 16}
     run("lung_two_stage", "extract", "extraction", dataset_dir=str(folder / "scans"), **lung)
-    banks = {f"{name}_dir": str(folder / "extraction" / name) for name in ("nodules", "normals")}
+    banks = {f"{name}_dir": str(folder / "extraction" / name) for name in ("nodules", "healthy_slices")}
     run(
         "lung_two_stage",
         "compose",

@@ -178,7 +178,12 @@ CASES = {
     "cubes_3d": Case(LUNG, ["cnn_vgg"], VAL, {**SCANS, "image_size": 8, "depth": 3, "step_mm": 10.0}, most=3),
     "nodules_train": Case(LUNG, ["train_nodules"], TRAIN, WORK, ("image", "class"), 6),
     "normals_train": Case(
-        LUNG, ["train_nodules", "train_normals"], TRAIN, {**WORK, "image_size": SIZE}, ("image", "class"), 4
+        LUNG,
+        ["train_nodules", "train_healthy_slices"],
+        TRAIN,
+        {**WORK, "image_size": SIZE},
+        ("image", "class"),
+        4,
     ),
     "classifier_val": Case(LUNG, ["train_classifier"], VAL, WORK, ("image", "class"), 4),
     "enhancer_train": Case(
@@ -191,7 +196,7 @@ CASES = {
         {
             "work_dir": "{files}/work",
             "synthetic_dir": "{files}/work/composites",
-            "bases_dir": "{files}/work/extraction/normals",
+            "bases_dir": "{files}/work/extraction/healthy_slices",
             "enhancer_path": None,
             "positives": 3,
             "synthetic": 4,

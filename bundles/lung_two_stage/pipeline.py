@@ -66,7 +66,7 @@ def _hash(value: Any) -> str:
 
 
 RESUME = "resume"
-SCANS, BANK = ("dataset_dir", "normals_dir"), "bank_dir"
+SCANS, BANK = ("dataset_dir", "healthy_slices_dir"), "bank_dir"
 FOLDER = "{work_dir}"
 
 
@@ -174,7 +174,7 @@ class Chain:
         stages: as a config describes them, see `bundles.lung_two_stage.pipeline.stages_of`.
         work_dir: the folder of all stages; their logs and records are in its ``pipeline/``.
         shared: settings for every stage whose config has them; None is left out.
-        before: further stages that must have run before, such as those that the rivals are compared with.
+        before: further stages that must have run before, such as those that the baselines are compared with.
     """
 
     def __init__(

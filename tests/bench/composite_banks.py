@@ -26,7 +26,7 @@ def place() -> Path:
     return folder
 
 
-def normals(count: int) -> SliceBank:
+def healthy_slices(count: int) -> SliceBank:
     """Two elliptic lungs, 90 mm wide and 150 mm high, a little elsewhere in every slice; noise of 20 HU."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -62,7 +62,7 @@ def small_banks() -> Path:
     """100 nodules and 20 slices on disk."""
     folder = place() / "banks"
     nodules(100).save(folder / "nodules")
-    normals(20).save(folder / "normals")
+    healthy_slices(20).save(folder / "healthy_slices")
     return folder
 
 
@@ -70,4 +70,4 @@ def small_set(name: str, **more: Any) -> Settings:
     """A set of composites of them, in a folder of its own."""
     banks = small_banks()
     output = str(place() / name)
-    return Settings(str(banks / "nodules"), str(banks / "normals"), output, groups=1000, **more)
+    return Settings(str(banks / "nodules"), str(banks / "healthy_slices"), output, groups=1000, **more)

@@ -146,8 +146,8 @@ def plain_composite(
     """Contrast and noise matched, mixed and masked on the whole slice."""
     renderer = renderer_of(settings)
     normal = record["index"] // settings.groups
-    inside = renderer.normals.lung[normal] > 0
-    image, mask = renderer.normals.hu[normal].astype(np.float32), np.zeros((SIZE, SIZE), np.uint8)
+    inside = renderer.healthy_slices.lung[normal] > 0
+    image, mask = renderer.healthy_slices.hu[normal].astype(np.float32), np.zeros((SIZE, SIZE), np.uint8)
     level = float(np.median(image[inside]))
     noise = noise_of(grain_of(image)[inside])
     names = {known.name: number for number, known in enumerate(renderer.nodules.records)}

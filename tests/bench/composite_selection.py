@@ -9,11 +9,11 @@ from scipy.ndimage import distance_transform_edt
 
 from bundles.lung_two_stage.composition.plan import Rules, draw_groups, make_plan, outlines_of
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
-from tests.bench.composite_banks import SPACING_MM, nodules, normals
+from tests.bench.composite_banks import SPACING_MM, healthy_slices, nodules
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 
-NORMALS, NODULES, RULES = 500, 1200, Rules(count=1_000_000)
-COMBINATIONS, LOOPED = NORMALS * RULES.groups, 300
+HEALTHY_SLICES, NODULES, RULES = 500, 1200, Rules(count=1_000_000)
+COMBINATIONS, LOOPED = HEALTHY_SLICES * RULES.groups, 300
 MOST_SECONDS, MOST_MEGABYTES, REPEATS = 60.0, 2000.0, 5
 PRESENCE = PresenceMap.from_points(())
 
@@ -53,7 +53,7 @@ def times() -> tuple[float, float]:
 
 def planning() -> Work:
     """The plan of the million."""
-    bank, slices = nodules(NODULES), normals(NORMALS)
+    bank, slices = nodules(NODULES), healthy_slices(HEALTHY_SLICES)
 
     def work() -> None:
         plan, account = make_plan(bank, slices, PRESENCE, RULES)
@@ -64,7 +64,7 @@ def planning() -> Work:
 
 def looping() -> Work:
     """As one would write it: for every combination and nodule, draw a place until it fits."""
-    slices, outlines = normals(1), outlines_of(nodules(NODULES))
+    slices, outlines = healthy_slices(1), outlines_of(nodules(NODULES))
     groups = draw_groups(0, LOOPED, outlines.usable, RULES.most_nodules)
     lung = slices.lung[0]
     depth = distance_transform_edt(lung > 0).ravel() * SPACING_MM

@@ -8,7 +8,7 @@ from bundles.lung_two_stage.composition.settings import Settings
 from common.errors import UserError
 from scripts.synthesize import parse
 
-NEEDED = "--nodules A --normals B --output C"
+NEEDED = "--nodules A --healthy_slices B --output C"
 
 
 def test_options_become_settings() -> None:
@@ -23,7 +23,7 @@ def test_options_become_settings() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--nodules A --normals B", "required: --output"),
+        ("--nodules A --healthy_slices B", "required: --output"),
         (f"{NEEDED} --count many", "count many: give a whole number of at least 1"),
         (f"{NEEDED} --format png --window 1 2 3", "--window 1 2 3: give one name or two numbers"),
         (f"{NEEDED} --colour red", "unrecognized arguments: --colour red; see --help"),

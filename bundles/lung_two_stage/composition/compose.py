@@ -69,24 +69,24 @@ def planned(settings: Settings) -> Description:
     Raises:
         UserError: a source is not fit, or the folder holds another set.
     """
-    nodules, normals = settings.banks()
+    nodules, healthy_slices = settings.banks()
     presence, asked = settings.presence(), settings.asked()
     categories = categories_of(nodules, asked["categories"])
     path = settings.folder / DESCRIPTION
     if path.is_file() and (settings.folder / PLAN).is_file():
         return _same(read_json(path), asked, settings)
-    plan, account = make_plan(nodules, normals, presence, settings.rules)
+    plan, account = make_plan(nodules, healthy_slices, presence, settings.rules)
     (settings.folder / MANIFEST).unlink(missing_ok=True)  # shards of a plan that is not there any more
     shutil.rmtree(settings.folder / PROGRESS)
     with atomic_write(settings.folder / PLAN) as temporary:
         np.save(temporary, plan)
     description = {
         "count": len(plan),
-        "image_size": list(normals.hu.shape[1:]),
+        "image_size": list(healthy_slices.hu.shape[1:]),
         "format": settings.file_format,
         "window_hu": asked["window_hu"],
         "categories": categories,
-        "nominal_hu": any(record.nominal_hu for record in normals.records),
+        "nominal_hu": any(record.nominal_hu for record in healthy_slices.records),
         "models": settings.models(),
         "asked": asked,
         "account": vars(account),
@@ -157,11 +157,11 @@ def write_shards(settings: Settings, shards: ShardSet, chosen: Sequence[int], ad
 @lru_cache(maxsize=1)
 def renderer_of(settings: Settings) -> Renderer:
     """This process's renderer of a planned set."""
-    nodules, normals = settings.banks()
+    nodules, healthy_slices = settings.banks()
     outlines, rules = outlines_of(nodules), settings.rules
     groups = draw_groups(rules.seed, rules.groups, outlines.usable, rules.most_nodules)
     plan, categories = read_plan(settings), settings.categories()
-    return Renderer(nodules, normals, groups, outlines, plan, rules.seed, categories)
+    return Renderer(nodules, healthy_slices, groups, outlines, plan, rules.seed, categories)
 
 
 def _members(settings: Settings, numbers: range, advance: Advance) -> Iterator[Member]:
@@ -248,7 +248,7 @@ def check_space(settings: Settings, shards: ShardSet, missing: list[int]) -> Non
         return
     count = sum(len(shards.numbers(shard)) for shard in missing)
     needed, free = bytes_needed(settings, shards, missing), shutil.disk_usage(shards.folder).free
-    height, width = renderer_of(settings).normals.hu.shape[1:]
+    height, width = renderer_of(settings).healthy_slices.hu.shape[1:]
     line = (
         f"{count} composites of {height} x {width} as {settings.file_format} in {len(missing)} shards take "
         f"{needed / 1e9:.3g} GB; {shards.folder} has {free / 1e9:.3g} GB free"

@@ -310,7 +310,7 @@ class Account:
     possible: int = 0
     too_large: int = 0
     no_place: int = 0
-    normals_without_lung: list[str] = field(default_factory=list)
+    slices_without_lung: list[str] = field(default_factory=list)
     nodules_without_mask: list[str] = field(default_factory=list)
 
     def add(self, placed: Placed) -> None:
@@ -325,7 +325,7 @@ class Account:
         parts = [
             (self.too_large, "with a nodule larger than the lung"),
             (self.no_place, f"without a free place in {self.attempts} draws"),
-            (len(self.normals_without_lung), "normal slices without lung"),
+            (len(self.slices_without_lung), "healthy slices without lung"),
             (len(self.nodules_without_mask), "nodules without a mask"),
         ]
         return ", ".join(f"{count} {what}" for count, what in parts if count)
@@ -337,7 +337,7 @@ def plan_kind(groups: Groups) -> np.dtype:
 
 
 def make_plan(
-    nodules: NoduleBank, normals: SliceBank, presence: PresenceMap, rules: Rules
+    nodules: NoduleBank, healthy_slices: SliceBank, presence: PresenceMap, rules: Rules
 ) -> tuple[np.ndarray, Account]:
     """Places every group in every normal and keeps the combinations farthest from the parenchyma's edge.
 
@@ -347,17 +347,17 @@ def make_plan(
     Raises:
         UserError: a bank is not fit, or fewer combinations are possible than wanted.
     """
-    check_normals(normals)
+    check_healthy_slices(healthy_slices)
     outlines = outlines_of(nodules)
     groups = draw_groups(rules.seed, rules.groups, outlines.usable, rules.most_nodules)
-    account = Account(rules.attempts, combinations=len(normals) * len(groups))
+    account = Account(rules.attempts, combinations=len(healthy_slices) * len(groups))
     account.nodules_without_mask = [
         record.name for record, radius in zip(nodules.records, outlines.radii_mm, strict=True) if not radius
     ]
     wanted = round(SHARE * account.combinations) or 1 if rules.count is None else rules.count
     _check_enough(wanted, account.combinations, account)
     best = Farthest(wanted, plan_kind(groups))
-    for candidates in _candidates(normals, presence, groups, outlines, rules, account):
+    for candidates in _candidates(healthy_slices, presence, groups, outlines, rules, account):
         best.add(candidates)
     _check_enough(1 if rules.count is None else wanted, account.possible, account)
     chosen = best.best()
@@ -366,33 +366,38 @@ def make_plan(
 
 
 def placed_in(
-    normals: SliceBank, number: int, presence: PresenceMap, groups: Groups, outlines: Outlines, rules: Rules
+    healthy_slices: SliceBank,
+    number: int,
+    presence: PresenceMap,
+    groups: Groups,
+    outlines: Outlines,
+    rules: Rules,
 ) -> Placed:
     """The groups in one normal, which has a lung."""
-    lung, spacing = np.asarray(normals.lung[number]), normals.records[number].spacing_mm
+    lung, spacing = np.asarray(healthy_slices.lung[number]), healthy_slices.records[number].spacing_mm
     there = LungField.of(lung, presence.on(lung), spacing)
     return place_groups(groups, outlines.radii_mm, there, rules.seed, number, rules.attempts)
 
 
-def check_normals(normals: SliceBank) -> None:
+def check_healthy_slices(healthy_slices: SliceBank) -> None:
     """Refuses slices that hold nodules already, and what is no bank of slices.
 
     Raises:
         UserError: names the first.
     """
-    if not normals.hu.shape == normals.lung.shape == normals.nodules.shape:
-        raise UserError("normal slices: images, lungs and nodules differ in shape; make the bank again")
-    for record, nodules in zip(normals.records, normals.nodules, strict=True):
+    if not healthy_slices.hu.shape == healthy_slices.lung.shape == healthy_slices.nodules.shape:
+        raise UserError("healthy slices: images, lungs and nodules differ in shape; make the bank again")
+    for record, nodules in zip(healthy_slices.records, healthy_slices.nodules, strict=True):
         if nodules.any():
-            raise UserError(f"normal slice {record.name}: holds nodules; give slices without any")
+            raise UserError(f"healthy slice {record.name}: holds nodules; give slices without any")
         if not 0 < record.spacing_mm < np.inf:
             raise UserError(
-                f"normal slice {record.name}: spacing of {record.spacing_mm} mm; give one above 0"
+                f"healthy slice {record.name}: spacing of {record.spacing_mm} mm; give one above 0"
             )
 
 
 def _candidates(
-    normals: SliceBank,
+    healthy_slices: SliceBank,
     presence: PresenceMap,
     groups: Groups,
     outlines: Outlines,
@@ -400,11 +405,13 @@ def _candidates(
     account: Account,
 ) -> Iterator[np.ndarray]:
     """The combinations of each normal in turn, counted."""
-    for number in tqdm(range(len(normals)), "placing nodules", unit="slice", disable=None, leave=False):
-        if not normals.lung[number].any():
-            account.normals_without_lung.append(normals.records[number].name)
+    for number in tqdm(
+        range(len(healthy_slices)), "placing nodules", unit="slice", disable=None, leave=False
+    ):
+        if not healthy_slices.lung[number].any():
+            account.slices_without_lung.append(healthy_slices.records[number].name)
             continue
-        placed = placed_in(normals, number, presence, groups, outlines, rules)
+        placed = placed_in(healthy_slices, number, presence, groups, outlines, rules)
         account.add(placed)
         candidates = np.empty(len(groups), plan_kind(groups))
         candidates["index"] = number * len(groups) + np.arange(len(groups))
@@ -418,5 +425,5 @@ def _check_enough(wanted: int, there: int, account: Account) -> None:
     lost = account.impossible()
     raise UserError(
         f"count {wanted}: only {there} of {account.combinations} combinations can be made"
-        f"{f' ({lost})' if lost else ''}; lower the count, or give more groups or normals"
+        f"{f' ({lost})' if lost else ''}; lower the count, or give more groups or healthy slices"
     )

@@ -158,7 +158,7 @@ class Renderer:
     """Renders composites of a plan; what it holds does not grow with their number.
 
     Args:
-        nodules, normals: the banks of the plan.
+        nodules, healthy_slices: the banks of the plan.
         groups: the plan's.
         outlines: of ``nodules``.
         plan: see `bundles.lung_two_stage.composition.plan.make_plan`.
@@ -169,14 +169,19 @@ class Renderer:
     def __init__(
         self,
         nodules: NoduleBank,
-        normals: SliceBank,
+        healthy_slices: SliceBank,
         groups: Groups,
         outlines: Outlines,
         plan: np.ndarray,
         seed: int,
         categories: Sequence[str] = (),
     ) -> None:
-        self.nodules, self.normals, self.groups, self.outlines = nodules, normals, groups, outlines
+        self.nodules, self.healthy_slices, self.groups, self.outlines = (
+            nodules,
+            healthy_slices,
+            groups,
+            outlines,
+        )
         self.plan, self.seed = np.asarray(plan), seed  # a mapped array's items are slow to get
         self.categories = categories_of(nodules, categories)
         self._stamp = lru_cache(maxsize=STAMPS)(self._make_stamp)
@@ -185,10 +190,10 @@ class Renderer:
         """Composite ``number`` of the plan."""
         index = int(self.plan["index"][number])
         normal, group = divmod(index, len(self.groups))
-        image, lung = np.array(self.normals.hu[normal]), np.asarray(self.normals.lung[normal])
+        image, lung = np.array(self.healthy_slices.hu[normal]), np.asarray(self.healthy_slices.lung[normal])
         mask = np.zeros(image.shape, np.uint8)
         random = make_rng(self.seed, "noise", index)
-        spacing = self.normals.records[normal].spacing_mm
+        spacing = self.healthy_slices.records[normal].spacing_mm
         for member, place in self._members(number, group, image.shape[1]):
             nodule, turn = int(self.groups.members[group, member]), int(self.groups.turns[group, member])
             stamp = self._stamp(nodule, spacing).turned(ORIENTATIONS[TURNS[turn]])
@@ -209,7 +214,7 @@ class Renderer:
         """
         entry = self.plan[number]
         normal, group = divmod(int(entry["index"]), len(self.groups))
-        lung = self.normals.records[normal]
+        lung = self.healthy_slices.records[normal]
         return {
             **made_by().marks,
             "composite": number,
@@ -222,7 +227,7 @@ class Renderer:
             "nominal_hu": lung.nominal_hu,
             "nodules": [
                 self._nodule_record(group, member, place, lung.spacing_mm)
-                for member, place in self._members(number, group, self.normals.hu.shape[2])
+                for member, place in self._members(number, group, self.healthy_slices.hu.shape[2])
             ],
         }
 

@@ -160,7 +160,7 @@ class Settings:
 
     Args:
         nodules_dir: a `NoduleBank`.
-        normals_dir: a `SliceBank` without nodules.
+        healthy_slices_dir: a `SliceBank` without nodules.
         output_dir: gets the shards; the same settings go on with what is there.
         presence_file: a `PresenceMap`; None for places that are all alike.
         categories_file: JSON that lists under ``categories`` what mask values 1, 2, ... stand for, as the
@@ -178,7 +178,7 @@ class Settings:
     """
 
     nodules_dir: str
-    normals_dir: str
+    healthy_slices_dir: str
     output_dir: str
     presence_file: str | None = None
     categories_file: str | None = None
@@ -221,16 +221,21 @@ class Settings:
         return Rules(self.count, self.groups, self.nodules_per_group, self.attempts, self.seed)
 
     def banks(self) -> tuple[NoduleBank, SliceBank]:
-        """Nodules and normals, on disk.
+        """Nodules and healthy slices, on disk.
 
         Raises:
             UserError: one is missing or damaged.
         """
-        return NoduleBank.load(self.nodules_dir, mapped=True), SliceBank.load(self.normals_dir, mapped=True)
+        return NoduleBank.load(self.nodules_dir, mapped=True), SliceBank.load(
+            self.healthy_slices_dir, mapped=True
+        )
 
     def models(self) -> dict[str, str | None]:
-        """SHA-256 of the models that drew nodules and normals, as their banks tell; None where none did."""
-        reports = {"nodules": Path(self.nodules_dir, REPORT), "normals": Path(self.normals_dir, REPORT)}
+        """SHA-256 of the models that drew nodules and healthy slices, by their banks; None where none did."""
+        reports = {
+            "nodules": Path(self.nodules_dir, REPORT),
+            "healthy_slices": Path(self.healthy_slices_dir, REPORT),
+        }
         return {
             layer: read_json(path).get("model_sha256") if path.is_file() else None
             for layer, path in reports.items()
@@ -270,7 +275,7 @@ class Settings:
             "format": self.file_format,
             "window_hu": None if greys is None else [greys.lower, greys.upper],
             "nodules": _content(self.nodules_dir, ("hu.npy", "alpha.npy", "records.json")),
-            "normals": _content(self.normals_dir, ("hu.npy", "lung.npy", "records.json")),
+            "healthy_slices": _content(self.healthy_slices_dir, ("hu.npy", "lung.npy", "records.json")),
             "categories": self.categories(),
             "presence": EVEN if self.presence_file is None else _content(self.presence_file),
         }

@@ -237,7 +237,7 @@ def read_sources(
     """Reads the sets from the stages' results.
 
     Args:
-        extraction_dir: with the banks ``others``, ``normals`` and ``tests``.
+        extraction_dir: with the banks ``others``, ``healthy_slices`` and ``tests``.
         synthetic_dir: enhanced composites.
         bases_dir: bank of the slices without nodules that the composites were made on.
         enhancer_path: the model that made them, for those slices; as they are without one.
@@ -249,11 +249,13 @@ def read_sources(
         UserError: a bank is missing or has no nodules, or a test patient is a training patient too.
     """
     folder, limits = Path(extraction_dir), window_by_name(window)
-    others, normals, tests = (SliceBank.load(folder / name) for name in ("others", "normals", "tests"))
-    used = [folder / "others", folder / "normals", folder / "nodules"]
+    others, healthy_slices, tests = (
+        SliceBank.load(folder / name) for name in ("others", "healthy_slices", "tests")
+    )
+    used = [folder / "others", folder / "healthy_slices", folder / "nodules"]
     refuse_shared_patients(tests.records, folder / "tests", used)
     train, validation = _by_patient(of_bank(others, limits), held_out, seed)
-    real = _imbalanced(train.beside(of_bank(normals, limits)), positives, seed)
+    real = _imbalanced(train.beside(of_bank(healthy_slices, limits)), positives, seed)
     composites = of_composites(synthetic_dir, limits, synthetic // 2, seed)
     bases = of_bank(SliceBank.load(bases_dir), limits)
     drawn = make_rng(seed, "diagnosis", "bases").permutation(len(bases))

@@ -1,4 +1,4 @@
-"""The purpose of it all: does a diagnosis gain from synthetic slices? Measured on real test patients."""
+"""Downstream tasks: what a diagnosis gains from synthetic slices, measured on real test patients."""
 
 from __future__ import annotations
 

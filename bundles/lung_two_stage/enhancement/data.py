@@ -34,7 +34,7 @@ def refuse_shared_patients(
 
     Args:
         slices: real slices, of the bank ``folder``.
-        used: folders of banks that something else was made of: nodules, normal slices.
+        used: folders of banks that something else was made of: nodules, healthy slices.
     Raises:
         UserError: names the patient; or a slice does not tell its patient, or a bank is missing.
     """

@@ -1,4 +1,4 @@
-"""Stage 6: Table III, whether nodules survived, and the purpose: what a diagnosis gains."""
+"""Stage 6: Table III, whether nodules survived, and what a diagnosis gains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 ENHANCED, COMPOSITES = "enhanced", "composites"
-HOW_TO_TRAIN = "train_normals.yaml with the rival's overlay, on slices with nodules"
+HOW_TO_TRAIN = "train_healthy_slices.yaml with the baseline's overlay, on slices with nodules"
 
 
 def drawn_numbers(total: int, count: int, seed: int) -> list[int]:
@@ -74,14 +74,14 @@ def chain_sets(
     return images, torch.from_numpy(masks.astype(np.float32))[:, None]
 
 
-def rival_sets(
+def baseline_sets(
     paths: Mapping[str, str | os.PathLike[str]],
     count: int,
     image_size: tuple[int, int],
     window: Window,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Slices (``count``, 1, H, W) in [-1, 1] of each rival that was trained; the others are said in one line.
+    """Slices (``count``, 1, H, W) in [-1, 1] of each trained baseline; the others are logged in one line.
 
     Args:
         paths: of the models, by name.
@@ -90,21 +90,21 @@ def rival_sets(
     found = {}
     for name, path in paths.items():
         if Path(path).is_file():
-            found[name] = rival_slices(path, count, image_size, window, seed)
+            found[name] = baseline_slices(path, count, image_size, window, seed)
         else:
             logger.info(f"{path}: {name} is not trained, it is left out")
     return found
 
 
 def bases(composites_dir: str | os.PathLike[str], count: int, seed: int = 0) -> list[str]:
-    """The normal slices that the composites of `chain_sets` were laid on: those of one are one patient's."""
+    """The healthy slices that the composites of `chain_sets` were laid on: those of one are one patient's."""
     folder = Composites(composites_dir)
     found = (folder[number].record["normal"] for number in drawn_numbers(len(folder), count, seed))
     return [normal.get("patient") or normal["name"] for normal in found]
 
 
 @torch.inference_mode()
-def rival_slices(
+def baseline_slices(
     path: str | os.PathLike[str], count: int, image_size: tuple[int, int], window: Window, seed: int = 0
 ) -> Tensor:
     """Samples of a generator of noise, brought to the size and the window of the others.
@@ -281,7 +281,7 @@ def evaluate_images(
     extraction_dir: str | os.PathLike[str],
     composites_dir: str | os.PathLike[str],
     enhanced_dir: str | os.PathLike[str],
-    rivals: Mapping[str, str],
+    baselines: Mapping[str, str],
     window: Window,
     extractor: FeatureExtractor,
     classifier: SliceClassifierScores | None,
@@ -293,7 +293,7 @@ def evaluate_images(
 ) -> dict[str, Any]:
     """Table III, the check of the masks and the panel.
 
-    Real slices are the test patients' with nodules; where these have none (crops, and normal slices from
+    Real slices are the test patients' with nodules; where these have none (crops, and healthy slices from
     elsewhere), those without.
 
     Raises:
@@ -302,15 +302,15 @@ def evaluate_images(
     folder = Path(extraction_dir)
     tests = SliceBank.load(folder / "tests")
     refuse_shared_patients(
-        tests.records, folder / "tests", [folder / n for n in ("nodules", "normals", "others")]
+        tests.records, folder / "tests", [folder / n for n in ("nodules", "healthy_slices", "others")]
     )
     found = of_bank(tests, window)
     with_nodules = bool(found.has_nodule.any())
     test = _compared(found, with_nodules)
     sets, masks = chain_sets(composites_dir, enhanced_dir, window, num_samples, seed)
     size = (test.images.shape[2], test.images.shape[3])
-    sets |= rival_sets(rivals, len(masks), size, window, seed)
-    training = of_bank(SliceBank.load(folder / "normals"), window)
+    sets |= baseline_sets(baselines, len(masks), size, window, seed)
+    training = of_bank(SliceBank.load(folder / "healthy_slices"), window)
     others = _compared(of_bank(SliceBank.load(folder / "others"), window), with_nodules)
     seen = others.beside(training)
     real = RealImages(test.images, test.patients, others.images, seen.images, seen.patients)
@@ -405,7 +405,7 @@ def told(survived: Mapping[str, float | None]) -> str:
     )
 
 
-def evaluate_purpose(
+def evaluate_downstream_tasks(
     read: Callable[[], Sources],
     judge: Callable[[Sources], Utility],
     tasks: Sequence[str],

@@ -23,10 +23,10 @@ from bundles.lung_two_stage.extraction.slices import (
     Parts,
     Seen,
     SliceRules,
-    find_normals,
+    find_healthy_slices,
     look,
     parts_of,
-    read_normals,
+    read_healthy_scans,
     slice_bank,
 )
 from bundles.lung_two_stage.segmentation.inference import load_method
@@ -100,7 +100,7 @@ def with_categories(
 logger = logging.getLogger(__name__)
 REPORT = "extraction.json"
 """Written last: what was extracted, of whom, and with which settings."""
-NODULES, NORMALS, PRESENCE = "nodules", "normals", "presence.npz"
+NODULES, HEALTHY_SLICES, PRESENCE = "nodules", "healthy_slices", "presence.npz"
 """Of the patients to generate from: crops, slices without nodules, where the nodules lie."""
 OTHERS = "others"
 """Slices with nodules and without, of the patients that are kept for the enhancer."""
@@ -119,10 +119,11 @@ class Extraction:
         presence: ``cells``, ``bandwidth`` and ``prior`` of `PresenceMap.from_points`.
         share: of the training patients that are kept for the enhancer.
         seed: of that choice.
-        normals_share: the same of the patients in ``normals_dir``; None for ``share``. Crops show no whole
-            slices: where the data are crops, the enhancer learns from ``normals_dir`` alone.
-        normals_dir: further slices without nodules, see `elsewhere.find_normals`; with the data's offset.
-        fractions, split_seed: how ``normals_dir`` is split.
+        healthy_share: the same of the patients in ``healthy_slices_dir``; None for ``share``. Crops show no
+            whole slices: where the data are crops, the enhancer learns from ``healthy_slices_dir`` alone.
+        healthy_slices_dir: further slices without nodules, see
+            `bundles.lung_two_stage.extraction.slices.find_healthy_slices`; with the data's offset.
+        fractions, split_seed: how ``healthy_slices_dir`` is split.
     Raises:
         UserError: a setting is out of range, or too few patients.
     """
@@ -137,35 +138,35 @@ class Extraction:
         presence: Mapping[str, Any] | None = None,
         share: float = 0.3,
         seed: int = 0,
-        normals_dir: str | os.PathLike[str] | None = None,
+        healthy_slices_dir: str | os.PathLike[str] | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
-        normals_share: float | None = None,
+        healthy_share: float | None = None,
     ) -> None:
         self.data, self.mask_of, self.masks = data, mask_of, masks
         self.crops = crops if isinstance(crops, CropRules) else CropRules(**(crops or {}))
         self.slices = slices if isinstance(slices, SliceRules) else SliceRules(**(slices or {}))
         self.presence, self.share, self.seed = dict(presence or {}), share, seed
-        self.normals_share = share if normals_share is None else normals_share
+        self.healthy_share = share if healthy_share is None else healthy_share
         self.parts = parts_of(data.records("train"), data.records("test"), share, seed)
-        self.normals_dir = None if normals_dir is None else Path(normals_dir)
+        self.healthy_slices_dir = None if healthy_slices_dir is None else Path(healthy_slices_dir)
         self.elsewhere: Parts[Sample] = Parts([], [], [])
-        if self.normals_dir is not None:
-            self.elsewhere = find_normals(
-                self.normals_dir,
+        if self.healthy_slices_dir is not None:
+            self.elsewhere = find_healthy_slices(
+                self.healthy_slices_dir,
                 fractions,
                 split_seed,
-                self.normals_share,
+                self.healthy_share,
                 seed,
                 data.hu_offset,
                 data.patient_pattern,
             )
-            self._check_elsewhere(self.normals_dir)
+            self._check_elsewhere(self.healthy_slices_dir)
         self.skipped: Counter[str] = Counter()
         self.categories: list[str] = []
 
     def patients(self) -> dict[str, list[str]]:
-        """The patients of each part, those of ``normals_dir`` included; no patient is in two."""
+        """The patients of each part, those of ``healthy_slices_dir`` included; no patient is in two."""
         own, more = self.parts.patients(), self.elsewhere.patients()
         return {name: sorted({*own[name], *more[name]}) for name in own}
 
@@ -191,25 +192,31 @@ class Extraction:
 
     def _generation(self, folder: Path) -> dict[str, int]:
         crops: list[Crop] = []
-        normals: list[FittedSlice] = []
+        healthy_slices: list[FittedSlice] = []
         points: list[LungPoint] = []
         for record, seen in self._seen(self.parts.generation, self.mask_of, "extracting nodules"):
             found = list(self._crops(record, seen, category_names(seen.scan.categories, self.masks)))
             crops += found
             points += _places(found, seen)
-            normals += seen.normals(self.slices)
-        normals += [one for seen in self._elsewhere("generation") for one in seen.normals(self.slices)]
-        self._check_found(crops, normals)
+            healthy_slices += seen.healthy_slices(self.slices)
+        healthy_slices += [
+            one for seen in self._elsewhere("generation") for one in seen.healthy_slices(self.slices)
+        ]
+        self._check_found(crops, healthy_slices)
         bank_of(crops, self.crops).save(folder / NODULES)
-        slice_bank(normals, self.slices.image_size).save(folder / NORMALS)
+        slice_bank(healthy_slices, self.slices.image_size).save(folder / HEALTHY_SLICES)
         PresenceMap.from_points(points, **self.presence).save(folder / PRESENCE)
-        return {NODULES: len(crops), NORMALS: len(normals), "places in the presence map": len(points)}
+        return {
+            NODULES: len(crops),
+            HEALTHY_SLICES: len(healthy_slices),
+            "places in the presence map": len(points),
+        }
 
     def _enhancer(self, folder: Path) -> dict[str, int]:
         others: list[FittedSlice] = []
         for _, seen in self._seen(self.parts.enhancer, self.mask_of, "extracting other slices"):
-            others += seen.with_nodules(self.slices) + seen.normals(self.slices)
-        others += [one for seen in self._elsewhere("enhancer") for one in seen.normals(self.slices)]
+            others += seen.with_nodules(self.slices) + seen.healthy_slices(self.slices)
+        others += [one for seen in self._elsewhere("enhancer") for one in seen.healthy_slices(self.slices)]
         slice_bank(others, self.slices.image_size).save(folder / OTHERS)
         return {OTHERS: len(others)}
 
@@ -218,8 +225,8 @@ class Extraction:
         tests: list[FittedSlice] = []
         for record, seen in self._seen(self.parts.test, annotated, "extracting tests"):
             crops += self._crops(record, seen, seen.scan.categories)
-            tests += seen.with_nodules(self.slices) + seen.normals(self.slices)
-        tests += [one for seen in self._elsewhere("test") for one in seen.normals(self.slices)]
+            tests += seen.with_nodules(self.slices) + seen.healthy_slices(self.slices)
+        tests += [one for seen in self._elsewhere("test") for one in seen.healthy_slices(self.slices)]
         bank_of(crops, self.crops).save(folder / TEST_NODULES)
         slice_bank(tests, self.slices.image_size).save(folder / TESTS)
         return {TESTS: len(tests), TEST_NODULES: len(crops)}
@@ -235,24 +242,26 @@ class Extraction:
             yield record, look(scan, mask_of(scan), self.slices, self.skipped)
 
     def _elsewhere(self, part: str) -> Iterator[Seen]:
-        """The scans of ``normals_dir`` for a part."""
+        """The scans of ``healthy_slices_dir`` for a part."""
         samples: list[Sample] = getattr(self.elsewhere, part)
-        for scan in _bar(read_normals(samples, self.data.window), f"normals for {part}", len(samples)):
+        for scan in _bar(
+            read_healthy_scans(samples, self.data.window), f"healthy_slices for {part}", len(samples)
+        ):
             yield look(scan, scan.mask, self.slices, self.skipped)
 
     def _crops(self, record: NoduleSample, seen: Seen, categories: Sequence[str]) -> Iterator[Crop]:
         single = record.single and seen.mask is seen.scan.mask
         return crops_of(seen.scan, seen.mask, categories, self.crops, single, seen.lung, self.skipped)
 
-    def _check_found(self, crops: Sequence[Crop], normals: Sequence[FittedSlice]) -> None:
+    def _check_found(self, crops: Sequence[Crop], healthy_slices: Sequence[FittedSlice]) -> None:
         where, lost = self.data.dataset_dir, ", ".join(f"{n} {reason}" for reason, n in self.skipped.items())
         if not crops:
             raise UserError(
                 f"{where}: no nodules to extract from {len(self.parts.generation)} scans "
                 f"({lost or f'none {self.masks}'}); bring scans with nodules, or change the crop's settings"
             )
-        if not normals:
-            logger.warning("%s: no slices without nodules; give some by --normals_dir", where)
+        if not healthy_slices:
+            logger.warning("%s: no slices without nodules; give some by --healthy_slices_dir", where)
 
     def _check_elsewhere(self, folder: Path) -> None:
         strangers = {name for names in self.elsewhere.patients().values() for name in names}
@@ -260,16 +269,16 @@ class Extraction:
         if shared:
             raise UserError(
                 f"{folder}: patient {min(shared)} is in {self.data.dataset_dir} too, whose slices without "
-                "nodules are taken anyway; remove the patient there, or leave normals_dir out"
+                "nodules are taken anyway; remove the patient there, or leave healthy_slices_dir out"
             )
 
     def _report(self, counts: Mapping[str, int]) -> dict[str, Any]:
         settings = {
             "dataset_dir": str(self.data.dataset_dir),
-            "normals_dir": None if self.normals_dir is None else str(self.normals_dir),
+            "healthy_slices_dir": None if self.healthy_slices_dir is None else str(self.healthy_slices_dir),
             "masks": self.masks,
             "share_for_enhancer": self.share,
-            "normals_share_for_enhancer": self.normals_share,
+            "healthy_share_for_enhancer": self.healthy_share,
             "gray": self.data.gray,
             "seed": self.seed,
             "window_hu": [self.data.window.lower, self.data.window.upper],

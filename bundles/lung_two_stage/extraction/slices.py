@@ -68,7 +68,9 @@ def with_lung(lung: NDArray[np.uint8], rules: SliceRules) -> NDArray[np.bool_]:
     return (areas > 0) & (areas >= rules.least_lung * areas.max())
 
 
-def normal_slices(lung: NDArray[np.uint8], nodules: NDArray[np.uint8], rules: SliceRules) -> list[int]:
+def healthy_slice_indices(
+    lung: NDArray[np.uint8], nodules: NDArray[np.uint8], rules: SliceRules
+) -> list[int]:
     """Slices with enough lung that show no nodule and are not next to one that does (it shows through)."""
     shown = np.asarray(nodules.any((1, 2)))
     near = shown.copy()
@@ -277,7 +279,7 @@ class Seen:
     lung: NDArray[np.uint8] | None
     aerated: NDArray[np.uint8] | None = None
 
-    def normals(self, rules: SliceRules) -> list[FittedSlice]:
+    def healthy_slices(self, rules: SliceRules) -> list[FittedSlice]:
         """Slices, or windows of them, without nodules: neither in the mask nor annotated.
 
         Those with an excluded finding are taken only from scans that have no others.
@@ -291,7 +293,7 @@ class Seen:
             return self._windows(rules, shown, with_nodule=False)
         if self.lung is None:
             return []
-        return [self._fitted(z, self.lung, rules) for z in normal_slices(self.lung, shown, rules)]
+        return [self._fitted(z, self.lung, rules) for z in healthy_slice_indices(self.lung, shown, rules)]
 
     def with_nodules(self, rules: SliceRules) -> list[FittedSlice]:
         """Slices, or windows of them, with nodules in the mask."""
@@ -421,7 +423,7 @@ FIELD_MM = 340.0
 """Width of what a picture shows, where nothing says its scale: a chest with little around it."""
 
 
-def find_normals(
+def find_healthy_slices(
     folder: str | os.PathLike[str],
     fractions: Sequence[float],
     split_seed: int,
@@ -450,7 +452,7 @@ def find_normals(
     return parts_of(split["train"], split["test"], share, seed)
 
 
-def read_normals(samples: Sequence[Sample], window: Window) -> Iterator[NoduleScan]:
+def read_healthy_scans(samples: Sequence[Sample], window: Window) -> Iterator[NoduleScan]:
     """The scans, read one after the other; those of `find_images` have empty masks.
 
     Args:

@@ -94,7 +94,7 @@ class Layer:
     """What a layer of the composites is generated as.
 
     Args:
-        name: ``nodules`` or ``normals``.
+        name: ``nodules`` or ``healthy_slices``.
         images: (N, C, S, S) in [-1, 1]: the HU window, of nodules also alpha.
         records: N, of the bank.
     """
@@ -114,7 +114,7 @@ def nodule_layer(bank: NoduleBank, image_size: int, window: Window) -> Layer:
 def slice_layer(bank: SliceBank, image_size: int, window: Window) -> Layer:
     """The slices' HU, stretched to the square where they have another size."""
     units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
-    return Layer("normals", to_network(units[:, None]), bank.records)
+    return Layer("healthy_slices", to_network(units[:, None]), bank.records)
 
 
 def images_to_hu(images: Images, window: Window, height: int, width: int) -> NDArray[np.int16]:
@@ -138,7 +138,7 @@ def _resized(units: Images, height: int, width: int | None = None) -> Images:
 
 EXTRACTION = "python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml"
 """The command that makes the banks."""
-LAYERS = ("nodules", "normals")
+LAYERS = ("nodules", "healthy_slices")
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class BankData(SplitData[BankImages]):
 
     Args:
         bank_dir: of a `NoduleBank` or a `SliceBank`.
-        layer: which of the two: ``nodules`` or ``normals``.
+        layer: which of the two: ``nodules`` or ``healthy_slices``.
         image_size: S of the square images; a bank of other sizes is resized.
         window: HU range of [-1, 1], a preset's name or [lower, upper].
         fallback: classes of a bank without categories, see `bundles.lung_two_stage.generation.bank_data`.

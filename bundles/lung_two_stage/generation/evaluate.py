@@ -105,7 +105,7 @@ class Comparison:
         judges: see there.
         heldout_dir: a bank of other patients; None for the test patients of ``bank_dir``.
         num_samples: of each set; None for as many as there are held-out images.
-        layer: ``nodules`` or ``normals``.
+        layer: ``nodules`` or ``healthy_slices``.
         split_seed: as in the trainings.
     Raises:
         UserError: a model is missing or differs in size or window, or there are too few images.

@@ -63,7 +63,10 @@ class GeneratorModel:
         """
         network = network_for(ckpt_path, otherwise=nn.Identity())
         load_weights(network, ckpt_path, how_to_train)
-        return cls(network.to(device), model_info(ckpt_path), device)
+        info = dict(model_info(ckpt_path))
+        if info.get("layer") == "normals":  # the name of models trained before
+            info["layer"] = LAYERS[1]
+        return cls(network.to(device), info, device)
 
     @property
     def latent(self) -> int:
@@ -466,8 +469,8 @@ def _say(folder: Path, counts: dict[str, int], wanted: Wanted) -> None:
 
 COMMANDS = {
     "nodules": "--config_file bundles/lung_two_stage/configs/train_nodules.yaml",
-    "normals": "--config_file \"['bundles/lung_two_stage/configs/train_nodules.yaml',"
-    "'bundles/lung_two_stage/configs/train_normals.yaml']\"",
+    "healthy_slices": "--config_file \"['bundles/lung_two_stage/configs/train_nodules.yaml',"
+    "'bundles/lung_two_stage/configs/train_healthy_slices.yaml']\"",
 }
 
 
@@ -498,7 +501,7 @@ class GeneratedLayer:
     """One layer: its model, its bank, how many.
 
     Args:
-        name: ``nodules`` or ``normals``.
+        name: ``nodules`` or ``healthy_slices``.
         settings: what all layers share.
         ckpt_path: the trained generator.
         bank_dir: what it learned from.

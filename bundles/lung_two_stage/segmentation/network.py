@@ -1,4 +1,4 @@
-"""The segmentation networks: the paper's U-Net, and two rivals from MONAI."""
+"""The segmentation networks: the paper's U-Net, and two baselines from MONAI."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def made_work(folder: Path) -> Path:
     """A ``work`` folder as the stages before the enhancer leave it."""
     extraction = folder / "extraction"
     nodule_bank(["a", "b", "c", "d"]).save(extraction / "nodules")
-    slice_bank(["a", "b", "c"], 4, [0]).save(extraction / "normals")
+    slice_bank(["a", "b", "c"], 4, [0]).save(extraction / "healthy_slices")
     slice_bank(["m", "n", "o", "p"], 4, [1, 0]).save(extraction / "others")
     slice_bank(["t", "u", "v", "w"], 4, [1, 0], seed=1).save(extraction / "tests")
     write_json(extraction / "extraction.json", {"categories": CATEGORIES})

@@ -70,7 +70,7 @@ def as_network(hu: np.ndarray, size: int) -> Tensor:
     return nn.functional.interpolate(images, size, mode="area")
 
 
-@pytest.mark.parametrize("layer", ["nodules", "normals"])
+@pytest.mark.parametrize("layer", ["nodules", "healthy_slices"])
 def test_generators_beat_their_untrained_copies_and_the_mean_image(work: Path, layer: str) -> None:
     path = work / layer / "models" / "model.pt"
     trained = GeneratorModel.load(path, "the chain")

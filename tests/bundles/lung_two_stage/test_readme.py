@@ -1,4 +1,4 @@
-"""The quick start as printed: the chain, its rivals, samples and composites, with the smallest budgets."""
+"""The quick start as printed: the chain, its baselines, samples and composites, with the smallest budgets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 WORK = "bundles/lung_two_stage/work"
 SMALL: dict[str, dict[str, Any]] = {
     "extraction": {"slices_per_patient": 6},
-    "generation": {"real_nodules": 10, "generated_nodules": 4, "real_normals": 10, "generated_normals": 2},
+    "generation": {
+        "real_nodules": 10,
+        "generated_nodules": 4,
+        "real_healthy_slices": 10,
+        "generated_healthy_slices": 2,
+    },
     "composition": {"groups": 20, "count": 24, "per_shard": 12},
     "enhancer": {"composites": 12},
     "diagnosis": {"synthetic": 12},
     "evaluation": {"num_samples": 12, "resamples": 5, "synthetic": 12, "seeds": 1, "budget#iterations": 2},
-    "rivals_table_3": {"num_samples": 12, "resamples": 5},
+    "baselines_table_3": {"num_samples": 12, "resamples": 5},
 }
 
 
@@ -36,7 +41,7 @@ def smallest_budgets(folder: Path) -> Path:
     """An overlay on ``pipeline.yaml``: an epoch for each training, few images for the others."""
     described = read_config(CASE.configs / "pipeline.yaml")
     overlay: dict[str, Any] = {}
-    for part in ("stages", "rival_stages"):
+    for part in ("stages", "baseline_stages"):
         for name, stage in described[part].items():
             trains = {"max_epochs": 1, "val_interval": 1} if stage["run"] == "training" else {}
             if name.startswith("slices_"):  # there are few
@@ -75,8 +80,8 @@ def test_the_quick_start_works_as_printed(tmp_path: Path) -> None:
             run = finished(command(parts, OMP_NUM_THREADS="1"), timeout=2400)
             assert run.code == 0, f"{shlex.join(words)}\n{run.err}"
         ran.append(words[3] if words[0] == "-m" else words[0])
-    assert ran == ["pipeline", "rivals", "inference", "scripts/synthesize.py"]
-    for table in ("segmentation/eval", "nodules", "rivals_nodules", "rivals_slices"):
+    assert ran == ["pipeline", "baselines", "inference", "scripts/synthesize.py"]
+    for table in ("segmentation/eval", "nodules", "baselines_nodules", "baselines_slices"):
         assert list((work / "tables" / table).glob("*.json")), table
     assert (tmp_path / "samples" / "grid.png").is_file()
     assert len(Composites(tmp_path / "shards")) == 12

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.extraction.slices import find_normals, read_normals
+from bundles.lung_two_stage.extraction.slices import find_healthy_slices, read_healthy_scans
 from common.data.datamodules import ImageData, NoduleData, PairData, StructureData
 from common.data.image_io import read_pixels
 from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
@@ -81,10 +81,10 @@ def nodules(folder: Path, work: Path, **offset: Any) -> np.ndarray:
     return np.stack([scan.hu for scan in data.scans("train")])
 
 
-def normals(folder: Path, work: Path, **offset: Any) -> np.ndarray:
-    parts = find_normals(folder / "flat", (0.7, 0.15, 0.15), 0, 0.3, 0, **offset)
+def healthy_slices(folder: Path, work: Path, **offset: Any) -> np.ndarray:
+    parts = find_healthy_slices(folder / "flat", (0.7, 0.15, 0.15), 0, 0.3, 0, **offset)
     samples = sorted([*parts.generation, *parts.enhancer, *parts.test], key=lambda sample: sample.name)
-    return np.stack([scan.hu for scan in read_normals(samples, WIDE)])
+    return np.stack([scan.hu for scan in read_healthy_scans(samples, WIDE)])
 
 
 def harmonised(folder: Path, work: Path, **offset: Any) -> np.ndarray:
@@ -125,7 +125,7 @@ READERS = [
     images,
     structures,
     nodules,
-    normals,
+    healthy_slices,
     harmonised,
     one_image,
     condition,

@@ -20,7 +20,7 @@ from common.data.intensity import Window
 from common.data.nodules import NoduleScan
 from common.errors import UserError
 from common.metrics.detection import LEAST_SCORE, Candidate, TrueNodule, froc
-from tests.bundles.lung_two_stage.rivals.made import scan_of
+from tests.bundles.lung_two_stage.baselines.made import scan_of
 
 
 class CentreBrightness(nn.Module):

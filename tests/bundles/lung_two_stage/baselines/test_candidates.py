@@ -22,7 +22,7 @@ from common.data.nodules import Nodule, NoduleScan
 from common.data.sampler import SampleIndex
 from common.errors import UserError
 from common.metrics.detection import Candidate
-from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
+from tests.bundles.lung_two_stage.baselines.made import scan_of, write_crops
 
 
 def test_a_disc_is_found_with_its_radius() -> None:

@@ -34,7 +34,7 @@ from bundles.lung_two_stage.baselines.detector import (
 from common.data.intensity import Window
 from common.errors import UserError
 from common.training.steps import Context
-from tests.bundles.lung_two_stage.rivals.made import drawn_squares, scan_of, squares, write_crops
+from tests.bundles.lung_two_stage.baselines.made import drawn_squares, scan_of, squares, write_crops
 
 
 def test_anchors_of_each_level_lie_around_its_places() -> None:

@@ -19,7 +19,7 @@ def disc(side: int, middle: tuple[float, float], radius: float) -> np.ndarray:
     return np.hypot(rows - middle[0], columns - middle[1]) <= radius
 
 
-def normals(count: int = 3, spacing_mm: float = 1.0) -> SliceBank:
+def healthy_slices(count: int = 3, spacing_mm: float = 1.0) -> SliceBank:
     """Two lungs of radius 7 and 6 pixels in each slice, noise of 15 HU."""
     random = np.random.default_rng(1)
     lung = np.zeros((count, SIZE, SIZE), np.uint8)
@@ -43,9 +43,9 @@ def nodules(count: int = 5, spacing_mm: float = 0.8) -> NoduleBank:
 
 def settings(folder: Path, **more: Any) -> Settings:
     """A set of 60 composites in 4 shards; banks in ``folder``, shards in ``folder/out``."""
-    if not (folder / "normals").exists():
+    if not (folder / "healthy_slices").exists():
         nodules().save(folder / "nodules")
-        normals().save(folder / "normals")
-    places = {name: str(folder / name.removesuffix("_dir")) for name in ("nodules_dir", "normals_dir")}
+        healthy_slices().save(folder / "healthy_slices")
+    places = {name: str(folder / name.removesuffix("_dir")) for name in ("nodules_dir", "healthy_slices_dir")}
     asked = {**places, "output_dir": str(folder / "out"), "count": 60, "groups": 40, "per_shard": 17, **more}
     return Settings(**asked)

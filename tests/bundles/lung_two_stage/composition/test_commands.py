@@ -26,7 +26,7 @@ LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 def script(folder: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Starts the script on the banks of ``made.settings``, its output into ``folder/script.log``."""
     line = [sys.executable, *launcher, str(ROOT / "scripts" / "synthesize.py")]
-    line += ["--nodules", str(folder / "nodules"), "--normals", str(folder / "normals")]
+    line += ["--nodules", str(folder / "nodules"), "--healthy_slices", str(folder / "healthy_slices")]
     line += ["--output", str(folder / "by_script"), "--groups", "400", "--count", "480", "--per_shard", "9"]
     log = (folder / "script.log").open("ab")
     return subprocess.Popen([*line, *more], cwd=folder, stdout=log, stderr=log)
@@ -43,7 +43,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_config_makes_the_same_set(straight: Path, tmp_path: Path) -> None:
     given = {
-        **{"nodules_dir": straight / "nodules", "normals_dir": straight / "normals", "presence_file": "null"},
+        **{
+            "nodules_dir": straight / "nodules",
+            "healthy_slices_dir": straight / "healthy_slices",
+            "presence_file": "null",
+        },
         **{"categories_file": "null", "groups": 400, "count": 480, "per_shard": 9},
         "output_dir": tmp_path / "out",
     }
@@ -60,7 +64,7 @@ def test_the_config_makes_the_same_set(straight: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_killed_twice_at_random_times_and_resumed(straight: Path, tmp_path: Path, workers: str) -> None:
-    for name in ("nodules", "normals"):
+    for name in ("nodules", "healthy_slices"):
         (tmp_path / name).symlink_to(straight / name)
     out, draw = tmp_path / "by_script", random.Random()
     for _ in range(2):
@@ -79,7 +83,7 @@ def test_killed_twice_at_random_times_and_resumed(straight: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_two_launched_processes_make_the_files_of_one(straight: Path, tmp_path: Path) -> None:
-    for name in ("nodules", "normals"):
+    for name in ("nodules", "healthy_slices"):
         (tmp_path / name).symlink_to(straight / name)
     assert script(tmp_path, launcher=LAUNCHER).wait(300) == 0, (tmp_path / "script.log").read_text()
     assert files(tmp_path / "by_script") == files(straight / "out")

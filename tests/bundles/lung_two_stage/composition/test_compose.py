@@ -19,7 +19,7 @@ from bundles.lung_two_stage.composition.render import Renderer
 from bundles.lung_two_stage.composition.settings import Settings
 from bundles.lung_two_stage.composition.shards import DESCRIPTION, Composites, Member, ShardSet
 from common.errors import UserError
-from tests.bundles.lung_two_stage.composition.made import nodules, normals, settings
+from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules, settings
 from tests.bundles.runs import fingerprints
 
 
@@ -186,7 +186,7 @@ def test_another_set_in_the_folder_is_refused(straight: Path) -> None:
 
 def test_other_nodules_under_the_same_name_are_noticed(straight: Path, tmp_path: Path) -> None:
     nodules().save(tmp_path / "nodules")
-    normals().save(tmp_path / "normals")
+    healthy_slices().save(tmp_path / "healthy_slices")
     compose(settings(tmp_path, count=5))
     nodules(count=4).save(tmp_path / "nodules")
     with pytest.raises(UserError, match="holds composites with other nodules; choose another"):
@@ -197,7 +197,7 @@ def test_other_nodules_under_the_same_name_are_noticed(straight: Path, tmp_path:
     ("more", "message"),
     [
         ({"nodules_dir": "nowhere"}, "nowhere: no bank of nodules here"),
-        ({"normals_dir": "nowhere"}, "nowhere: no bank of slices here"),
+        ({"healthy_slices_dir": "nowhere"}, "nowhere: no bank of slices here"),
         ({"presence_file": "nowhere.npz"}, r"nowhere\.npz: no presence map here"),
         ({"categories_file": "nowhere.json"}, r"nowhere\.json: cannot be read"),
         ({"count": 121}, "count 121: only 120 of 120 combinations can be made"),

@@ -25,7 +25,7 @@ from bundles.lung_two_stage.composition.plan import (
 )
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.errors import UserError
-from tests.bundles.lung_two_stage.composition.made import disc, nodules, normals
+from tests.bundles.lung_two_stage.composition.made import disc, healthy_slices, nodules
 
 EVEN = PresenceMap.from_points(())
 RULES = Rules(count=30, groups=25, seed=3)
@@ -39,7 +39,7 @@ def large(bank: NoduleBank) -> NoduleBank:
 
 
 def test_the_plan_is_what_brute_force_finds() -> None:
-    bank, slices = nodules(), normals()
+    bank, slices = nodules(), healthy_slices()
     plan, account = make_plan(bank, slices, EVEN, RULES)
     outlines = outlines_of(bank)
     groups = draw_groups(3, 25, outlines.usable, 3)
@@ -57,19 +57,19 @@ def test_the_plan_is_what_brute_force_finds() -> None:
 
 
 def test_the_plan_repeats_itself_and_is_shuffled() -> None:
-    first, again = (make_plan(nodules(), normals(), EVEN, RULES)[0] for _ in range(2))
+    first, again = (make_plan(nodules(), healthy_slices(), EVEN, RULES)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert (np.diff(first["index"]) < 0).any()
-    other = make_plan(nodules(), normals(), EVEN, replace(RULES, seed=4))[0]
+    other = make_plan(nodules(), healthy_slices(), EVEN, replace(RULES, seed=4))[0]
     assert (other["index"] != first["index"]).any()
 
 
 def test_without_a_count_two_in_five_are_kept() -> None:
-    assert len(make_plan(nodules(), normals(), EVEN, replace(RULES, count=None))[0]) == 30
+    assert len(make_plan(nodules(), healthy_slices(), EVEN, replace(RULES, count=None))[0]) == 30
 
 
 def test_what_cannot_be_placed_is_counted() -> None:
-    slices = normals()
+    slices = healthy_slices()
     lung = slices.lung.copy()
     lung[1] = 0
     bank = large(nodules())
@@ -79,24 +79,24 @@ def test_what_cannot_be_placed_is_counted() -> None:
     )
     groups = draw_groups(3, 25, outlines_of(bank).usable, 3)
     assert account.too_large == 2 * int((groups.members == 0).any(axis=1).sum()) > 0
-    assert account.normals_without_lung == ["slice_1"] and account.nodules_without_mask == ["nodule_2"]
+    assert account.slices_without_lung == ["slice_1"] and account.nodules_without_mask == ["nodule_2"]
     assert account.possible + account.too_large + account.no_place == 50
     assert not np.isin(plan["index"] // 25, 1).any()
-    for words in ("with a nodule larger than the lung", "1 normal slices without lung"):
+    for words in ("with a nodule larger than the lung", "1 healthy slices without lung"):
         assert words in account.impossible()
 
 
 def test_more_than_can_be_made_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="count 76: only 75 of 75 combinations can be made; lower the count"):
-        make_plan(nodules(), normals(), EVEN, replace(RULES, count=76))
+        make_plan(nodules(), healthy_slices(), EVEN, replace(RULES, count=76))
     only = large(nodules()).chosen(lambda record: record.name == "nodule_0")
     for count in (5, None):
         with pytest.raises(UserError, match=r"only 0 of 75 .*\(75 with a nodule larger than the lung\)"):
-            make_plan(only, normals(), EVEN, replace(RULES, count=count))
+            make_plan(only, healthy_slices(), EVEN, replace(RULES, count=count))
 
 
 def test_the_number_of_draws_is_told_where_there_is_no_free_place() -> None:
-    slices = normals(1)
+    slices = healthy_slices(1)
     lung = np.zeros_like(slices.lung)
     lung[0, 10:13, 10:13] = 1
     tight = SliceBank(slices.hu, lung, slices.nodules, slices.records)
@@ -107,9 +107,9 @@ def test_the_number_of_draws_is_told_where_there_is_no_free_place() -> None:
 
 
 def test_slices_with_nodules_are_refused() -> None:
-    slices = normals()
+    slices = healthy_slices()
     slices.nodules[2, 15, 8] = 1
-    with pytest.raises(UserError, match="normal slice slice_2: holds nodules"):
+    with pytest.raises(UserError, match="healthy slice slice_2: holds nodules"):
         make_plan(nodules(), slices, EVEN, RULES)
     bad = [replace(record, spacing_mm=-1.0) for record in slices.records]
     with pytest.raises(UserError, match=r"slice_0: spacing of -1\.0 mm"):

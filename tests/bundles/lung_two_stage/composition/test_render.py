@@ -29,13 +29,13 @@ from bundles.lung_two_stage.composition.render import (
 from bundles.lung_two_stage.composition.settings import Format
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.errors import UserError
-from tests.bundles.lung_two_stage.composition.made import nodules, normals
+from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules
 
 EVEN, RULES = PresenceMap.from_points(()), Rules(count=30, groups=25, seed=3)
 
 
 def renderer(bank: NoduleBank | None = None) -> Renderer:
-    bank, slices = bank or nodules(), normals()
+    bank, slices = bank or nodules(), healthy_slices()
     outlines = outlines_of(bank)
     plan, _ = make_plan(bank, slices, EVEN, RULES)
     return Renderer(bank, slices, draw_groups(3, 25, outlines.usable, 3), outlines, plan, seed=3)
@@ -53,10 +53,10 @@ def test_the_mask_is_where_the_nodules_of_the_record_are() -> None:
     seen = set()
     for number in range(30):
         image, mask, record = render.composite(number)
-        normal = render.normals.hu[int(record["normal"]["name"][-1])]
+        normal = render.healthy_slices.hu[int(record["normal"]["name"][-1])]
         assert image.dtype == np.int16 and mask.dtype == np.uint8
         changed = image != normal
-        assert not (changed & (render.normals.lung[0] == 0)).any() and (mask[~changed] == 0).all()
+        assert not (changed & (render.healthy_slices.lung[0] == 0)).any() and (mask[~changed] == 0).all()
         for nodule in record["nodules"]:
             label = ["part_solid", "solid"].index(nodule["category"]) + 1
             assert mask[nodule["row"], nodule["column"]] == label
@@ -75,7 +75,7 @@ def test_the_record_is_enough_to_make_it_again() -> None:
     normal, group = divmod(record["index"], 25)
     assert group == record["group"] and record["normal"]["patient"] == f"patient_{normal}"
     groups = draw_groups(record["seed"], 25, render.outlines.usable, 3)
-    placed = placed_in(render.normals, normal, EVEN, groups.first(group + 1), render.outlines, RULES)
+    placed = placed_in(render.healthy_slices, normal, EVEN, groups.first(group + 1), render.outlines, RULES)
     assert record["distance_mm"] == pytest.approx(float(placed.margins[-1]), abs=1e-3)
     for member, nodule in enumerate(record["nodules"]):
         assert nodule["name"] == f"nodule_{groups.members[group, member]}"
@@ -100,12 +100,12 @@ def test_without_categories_the_mask_is_1() -> None:
     assert render.categories == [] and set(np.unique(render.composite(0).mask)) == {0, 1}
 
 
-def test_the_normals_stay_untouched() -> None:
+def test_the_healthy_slices_stay_untouched() -> None:
     render = renderer()
-    before = render.normals.hu.copy()
+    before = render.healthy_slices.hu.copy()
     for number in range(30):
         render.composite(number)
-    np.testing.assert_array_equal(render.normals.hu, before)
+    np.testing.assert_array_equal(render.healthy_slices.hu, before)
 
 
 def test_the_order_of_the_categories_can_be_given_and_must_be_complete() -> None:

@@ -16,7 +16,7 @@ from common.errors import UserError
 
 
 def settings(**more: Any) -> Settings:
-    return Settings("nodules", "normals", "out", **more)
+    return Settings("nodules", "healthy_slices", "out", **more)
 
 
 def test_digits_are_numbers_and_a_list_is_a_window() -> None:

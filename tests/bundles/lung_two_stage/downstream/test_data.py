@@ -96,7 +96,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(work: Path, **settings: object) -> Sources:
     given = {"positives": 3, "synthetic": 16, "held_out": 0.25, **settings}
-    return read_sources(work / "extraction", work / "composites", work / "extraction" / "normals", **given)
+    return read_sources(
+        work / "extraction", work / "composites", work / "extraction" / "healthy_slices", **given
+    )
 
 
 def shares(sources: Sources, regime: str) -> tuple[int, int]:
@@ -107,7 +109,7 @@ def shares(sources: Sources, regime: str) -> tuple[int, int]:
 
 def test_each_regime_has_its_shares(work: Path) -> None:
     sources = read(work)
-    assert shares(sources, "real") == (3, 19)  # 12 normals, 4 others without and 3 of 4 with
+    assert shares(sources, "real") == (3, 19)  # 12 healthy slices, 4 others without and 3 of 4 with
     assert shares(sources, "oversampled") == (16, 32)
     assert shares(sources, "synthetic") == (8, 16)
     assert shares(sources, "both") == (11, 35)

@@ -34,7 +34,7 @@ def data_of(work: Path, **settings: Any) -> EnhancerData:
     places = {
         "composites_dir": work / "composites",
         "real_dir": extraction / "others",
-        "used_dirs": [extraction / "nodules", extraction / "normals"],
+        "used_dirs": [extraction / "nodules", extraction / "healthy_slices"],
     }
     return EnhancerData(**{**places, **settings})
 

@@ -16,11 +16,11 @@ from bundles.lung_two_stage.evaluation.evaluate import (
     BLURRED,
     REAL,
     SliceClassifierScores,
+    baseline_sets,
     chain_sets,
     compare,
     in_window,
     load_classifier,
-    rival_sets,
     rows,
     survival,
     told,
@@ -37,7 +37,7 @@ CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 
 
 def run(run_id: str, config: str, work: Path, log: Path, **settings: Any) -> Run:
-    given = {"work_dir": work, "bases_dir": work / "extraction" / "normals", **settings}
+    given = {"work_dir": work, "bases_dir": work / "extraction" / "healthy_slices", **settings}
     parts = [part for key, value in given.items() for part in (f"--{key}", str(value))]
     return forked(["run", run_id, "--config_file", str(CONFIGS / f"{config}.yaml"), *parts], log)
 
@@ -69,7 +69,7 @@ def test_a_diagnosis_knows_its_classes(work: Path) -> None:
 
 def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) -> None:
     given = {"num_samples": 8, "resamples": 3, "seeds": 1, "synthetic": 12, "output_dir": tmp_path / "out"}
-    given |= {"budget": "{'iterations':2,'batch_size':4}", "purposes": "['nodule']"}
+    given |= {"budget": "{'iterations':2,'batch_size':4}", "downstream_tasks": "['nodule']"}
     done = run("evaluating", "evaluate", work, tmp_path / "log", **given)
     assert done.code == 0, done.err
     found = read_json(tmp_path / "out" / "metrics.json")
@@ -78,9 +78,9 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
     assert found["effect"]["changed_share"] == 0  # nothing was enhanced, and no noise is as strong as nothing
     changes = found["effect"]["kid_change"]
     assert changes["enhanced"]["mean"] == 0 and changes["composites_noised"]["mean"] == 0
-    purpose = found["purpose"]["nodule"]
-    assert set(purpose["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}
-    assert purpose["sentence"] in done.out and "Table III" in done.out
+    task = found["downstream_tasks"]["nodule"]
+    assert set(task["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}
+    assert task["sentence"] in done.out and "Table III" in done.out
     assert (tmp_path / "out" / "panel.png").is_file()
 
 
@@ -128,7 +128,7 @@ def test_the_same_composites_before_and_after(tmp_path: Path) -> None:
     assert all((mask.numpy()[0] > 0).tobytes() in shown for mask in masks)
 
 
-def test_a_rivals_slices_come_in_size_and_window(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_baselines_slices_come_in_size_and_window(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = {"image_size": 16, "latent": 4, "width": 4, "channels": 1, "classes": 2}
     network = ConvolutionalGenerator(**arguments)
     torch.save(network.state_dict(), tmp_path / "model.pt")
@@ -137,11 +137,11 @@ def test_a_rivals_slices_come_in_size_and_window(tmp_path: Path, caplog: pytest.
     write_json(tmp_path / "model.json", about)
     paths = {"dcgan": tmp_path / "model.pt", "gan": tmp_path / "none.pt"}
     with caplog.at_level("INFO"):
-        sets = rival_sets(paths, 35, (32, 32), LUNG)
+        sets = baseline_sets(paths, 35, (32, 32), LUNG)
     assert set(sets) == {"dcgan"} and "gan is not trained" in caplog.text
     images = sets["dcgan"]
     assert images.shape == (35, 1, 32, 32) and float(images.abs().max()) <= 1
-    assert torch.equal(rival_sets(paths, 35, (32, 32), LUNG)["dcgan"], images)
+    assert torch.equal(baseline_sets(paths, 35, (32, 32), LUNG)["dcgan"], images)
 
 
 def test_windows_are_brought_together() -> None:

@@ -52,7 +52,7 @@ def extracted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_banks_hold_what_the_patients_have(extracted: Path) -> None:
-    """8 patients to train on, of whom 2 are the enhancer's; each with 1 nodule slice and 3 normal ones."""
+    """8 patients to train on, of whom 2 are the enhancer's; each with 1 nodule slice and 3 healthy ones."""
     report = json.loads((extracted / "extraction.json").read_text())
     patients, counts = report["patients"], report["counts"]
     sizes = {part: len(names) for part, names in patients.items()}
@@ -63,23 +63,26 @@ def test_the_banks_hold_what_the_patients_have(extracted: Path) -> None:
     assert {r.category for r in nodules.records} <= {"solid", "spiculated"}
     assert [r.diameter_mm for r in nodules.records] == [pytest.approx(27.36, abs=0.01)] * len(nodules)
     assert (nodules.hu[:, 7:9, 7:9] > -100).all() and (nodules.alpha[:, 7:9, 7:9] == 255).all()
-    normals, others = SliceBank.load(extracted / "normals"), SliceBank.load(extracted / "others")
-    assert len(normals) == 3 * sizes["generation"] and not normals.nodules.any()
+    healthy_slices, others = (
+        SliceBank.load(extracted / "healthy_slices"),
+        SliceBank.load(extracted / "others"),
+    )
+    assert len(healthy_slices) == 3 * sizes["generation"] and not healthy_slices.nodules.any()
     assert len(others) == 4 * sizes["enhancer"] and others.nodules.any((1, 2)).sum() == sizes["enhancer"]
     tests = SliceBank.load(extracted / "tests")
     assert (
         tests.nodules.any((1, 2)).sum() == sizes["test"] == len(NoduleBank.load(extracted / "test_nodules"))
     )
-    for bank in (normals, others, tests):
+    for bank in (healthy_slices, others, tests):
         assert (bank.lung[bank.nodules > 0] == 1).all()  # the right one
         assert all((bank.lung == side).any((1, 2)).all() for side in (1, 2))
         assert {r.spacing_mm for r in bank.records} == {14.0}
 
 
 def test_nobody_is_in_two_parts(extracted: Path) -> None:
-    kinds = {"nodules": NoduleBank, "normals": SliceBank, "others": SliceBank, "tests": SliceBank}
+    kinds = {"nodules": NoduleBank, "healthy_slices": SliceBank, "others": SliceBank, "tests": SliceBank}
     found = {name: {r.patient for r in kind.load(extracted / name).records} for name, kind in kinds.items()}
-    assert found["nodules"] == found["normals"]
+    assert found["nodules"] == found["healthy_slices"]
     assert not found["nodules"] & found["others"] and not found["nodules"] & found["tests"]
     assert not found["others"] & found["tests"]
     report = json.loads((extracted / "extraction.json").read_text())["patients"]
@@ -110,24 +113,27 @@ def test_the_same_settings_give_the_same_bytes_and_replace_the_earlier_run(
     assert list(fingerprints(tmp_path / "out").values()) == list(fingerprints(extracted).values())
 
 
-def in_process(data: Path, crop_mm: float = 56.0, normals_dir: Path | None = None) -> Extraction:
+def in_process(data: Path, crop_mm: float = 56.0, healthy_slices_dir: Path | None = None) -> Extraction:
     crops = {"crop_size": 16, "crop_mm": crop_mm, "slices_per_nodule": 1}
     return Extraction(
-        NoduleData(data, parts=[]), crops=crops, slices={"image_size": 24}, normals_dir=normals_dir
+        NoduleData(data, parts=[]),
+        crops=crops,
+        slices={"image_size": 24},
+        healthy_slices_dir=healthy_slices_dir,
     )
 
 
-def test_normals_come_from_another_folder_too(data: Path, tmp_path: Path) -> None:
+def test_healthy_slices_come_from_another_folder_too(data: Path, tmp_path: Path) -> None:
     write_scans(tmp_path / "more", [f"x{number}" for number in range(6)])
     (tmp_path / "more" / "images").rename(tmp_path / "normal")
-    report = in_process(data, normals_dir=tmp_path / "normal").run(tmp_path / "out")
+    report = in_process(data, healthy_slices_dir=tmp_path / "normal").run(tmp_path / "out")
     strangers = {
         part: {name for name in names if name[0] == "x"} for part, names in report["patients"].items()
     }
     assert all(strangers.values()) and sum(map(len, strangers.values())) == len(
         set.union(*strangers.values())
     )
-    for bank, part in (("normals", "generation"), ("others", "enhancer"), ("tests", "test")):
+    for bank, part in (("healthy_slices", "generation"), ("others", "enhancer"), ("tests", "test")):
         there = {record.patient for record in SliceBank.load(tmp_path / "out" / bank).records}
         assert {name for name in there if name[0] == "x"} == strangers[part]
 
@@ -140,7 +146,7 @@ def test_what_cannot_be_extracted_is_one_line_and_leaves_nothing(data: Path, tmp
     write_scans(tmp_path / "more", ["cta"])
     (tmp_path / "more" / "images").rename(tmp_path / "normal")
     with pytest.raises(UserError, match=r"normal: patient cta is in .* too"):
-        in_process(data, normals_dir=tmp_path / "normal")
+        in_process(data, healthy_slices_dir=tmp_path / "normal")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "normal"]
 
 
@@ -158,21 +164,27 @@ def test_refusals_of_the_command_are_one_line(data: Path, tmp_path: Path) -> Non
 def test_windows_stand_for_slices_where_parts_are_wanted(data: Path, tmp_path: Path) -> None:
     run = extract(data, tmp_path / "out", tmp_path / "log", part_mm=84.0, image_size=16)
     assert run.code == 0, run.err
-    others, normals = (SliceBank.load(tmp_path / "out" / name) for name in ("others", "normals"))
-    for bank in (others, normals):
+    others, healthy_slices = (
+        SliceBank.load(tmp_path / "out" / name) for name in ("others", "healthy_slices")
+    )
+    for bank in (others, healthy_slices):
         assert all(record.part and record.spacing_mm == 5.25 for record in bank.records)
         assert ((bank.lung > 0).mean((1, 2)) > 0.25).all()
-    assert not normals.nodules.any() and others.nodules.any((1, 2)).any()
+    assert not healthy_slices.nodules.any() and others.nodules.any((1, 2)).any()
     assert json.loads((tmp_path / "out" / "extraction.json").read_text())["settings"]["part_mm"] == 84.0
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_real_nodules_are_extracted_with_normals_from_elsewhere(shared_data: Path, tmp_path: Path) -> None:
+def test_real_nodules_are_extracted_with_healthy_slices_from_elsewhere(
+    shared_data: Path, tmp_path: Path
+) -> None:
     """Crops of LIDC; the only whole scan is that of LUNA16, whose slices without the nodule are normal."""
     data = NoduleData(shared_data / "nodule_volumes", parts=[])
-    report = Extraction(data, crops={"crop_mm": 30.0}, normals_dir=shared_data / "luna").run(tmp_path / "out")
-    assert report["counts"]["nodules"] > 300 and report["counts"]["normals"] == 16
+    report = Extraction(data, crops={"crop_mm": 30.0}, healthy_slices_dir=shared_data / "luna").run(
+        tmp_path / "out"
+    )
+    assert report["counts"]["nodules"] > 300 and report["counts"]["healthy_slices"] == 16
     bank = NoduleBank.load(tmp_path / "out" / "nodules")
     assert 5 < np.median([record.diameter_mm for record in bank.records]) < 15
     inside = np.array([np.median(hu[alpha > 200]) for hu, alpha in zip(bank.hu, bank.alpha, strict=True)])

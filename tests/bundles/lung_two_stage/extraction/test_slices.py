@@ -16,10 +16,10 @@ from bundles.lung_two_stage.extraction.slices import (
     SliceRules,
     draw_windows,
     fit_slice,
+    healthy_slice_indices,
     holding,
     look,
     nodule_slices,
-    normal_slices,
     parts_of,
     plausible,
     resize_labels,
@@ -40,22 +40,22 @@ def stack(areas: list[int]) -> np.ndarray:
     return lung
 
 
-def test_normals_have_lung_and_no_nodule_beside_them() -> None:
+def test_healthy_slices_have_lung_and_no_nodule_beside_them() -> None:
     lung = stack([0, 20, 50, 90, 100, 100, 90, 60, 50, 40])
     nodules = np.zeros_like(lung)
     nodules[4, 0, 0] = 2
-    assert normal_slices(lung, nodules, RULES) == [2, 7, 8]  # 3 and 5 are next to the nodule
+    assert healthy_slice_indices(lung, nodules, RULES) == [2, 7, 8]  # 3 and 5 are next to the nodule
     assert nodule_slices(lung, nodules, RULES) == [4]
 
 
 def test_no_more_than_wanted_and_spread() -> None:
     lung = stack([100] * 9)
-    assert normal_slices(lung, np.zeros_like(lung), RULES) == [0, 4, 8]
+    assert healthy_slice_indices(lung, np.zeros_like(lung), RULES) == [0, 4, 8]
 
 
 def test_without_lung_there_are_none() -> None:
     lung = stack([0, 0])
-    assert normal_slices(lung, lung, RULES) == nodule_slices(lung, lung + 1, RULES) == []
+    assert healthy_slice_indices(lung, lung, RULES) == nodule_slices(lung, lung + 1, RULES) == []
 
 
 def test_what_looks_like_lungs_in_a_picture() -> None:
@@ -187,19 +187,19 @@ def test_a_part_of_the_chest_gives_windows_where_they_are_wanted() -> None:
     scan, skipped = crop(), Counter[str]()
     rules = SliceRules(16, part_mm=24.0)
     seen = look(scan, scan.mask, rules, skipped)
-    (held,), empty = seen.with_nodules(rules), seen.normals(rules)
+    (held,), empty = seen.with_nodules(rules), seen.healthy_slices(rules)
     assert held.hu.shape == (16, 16) and held.record.part and held.record.spacing_mm == 1.5
     assert held.record.name.startswith("p_1-at0") and held.record.patient == "p"
     assert 8 <= (held.nodules > 0).sum() <= 16 and held.lung[held.nodules > 0].all()  # of 25 / 2.25
     assert empty and not any(each.nodules.any() for each in empty)
     assert {each.record.part for each in empty} == {True} and not skipped
-    assert look(scan, scan.mask, rules, skipped).normals(rules)[0].record.name == empty[0].record.name
+    assert look(scan, scan.mask, rules, skipped).healthy_slices(rules)[0].record.name == empty[0].record.name
 
 
 def test_whole_slices_of_a_part_are_left_out_and_counted() -> None:
     scan, skipped = crop(), Counter[str]()
     seen = look(scan, scan.mask, SliceRules(16), skipped)
-    assert seen.normals(SliceRules(16)) == seen.with_nodules(SliceRules(16)) == []
+    assert seen.healthy_slices(SliceRules(16)) == seen.with_nodules(SliceRules(16)) == []
     assert skipped == {PARTIAL: 1}
     with pytest.raises(UserError, match="part_mm -1"):
         SliceRules(part_mm=-1)
@@ -211,7 +211,7 @@ def test_windows_with_an_excluded_finding_are_not_normal_where_there_are_others(
 
     def corners(*findings: Nodule) -> list[tuple[int, int]]:
         seen = look(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
-        names = [normal.record.name for normal in seen.normals(rules)]  # p_1-at000-000
+        names = [normal.record.name for normal in seen.healthy_slices(rules)]  # p_1-at000-000
         return [(int(name[6:9]), int(name[10:13])) for name in names]
 
     def meets(row: int, column: int) -> bool:
@@ -233,7 +233,9 @@ def test_slices_with_an_excluded_finding_are_not_normal_where_there_are_others()
 
     def normal(*slices: int) -> list[str]:
         found = tuple(Nodule((z, 9.0, 9.0), (z * 5.0, 72.0, 72.0), 6.0) for z in map(float, slices))
-        return [s.record.name[-1] for s in Seen(replace(scan, excluded=found), mask, lung).normals(rules)]
+        return [
+            s.record.name[-1] for s in Seen(replace(scan, excluded=found), mask, lung).healthy_slices(rules)
+        ]
 
     assert normal() == list("345678")
     assert normal(6) == list("348")

@@ -38,7 +38,7 @@ def made_nodules(
 
 
 def made_banks(folder: Path) -> Path:
-    """The ``extraction`` of a ``work`` folder: banks of nodules and of normals."""
+    """The ``extraction`` of a ``work`` folder: banks of nodules and of healthy slices."""
     made_nodules().save(folder / "extraction" / "nodules")
-    slice_bank(PATIENTS, 3, [0]).save(folder / "extraction" / "normals")
+    slice_bank(PATIENTS, 3, [0]).save(folder / "extraction" / "healthy_slices")
     return folder

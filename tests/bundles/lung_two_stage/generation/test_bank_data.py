@@ -61,7 +61,7 @@ def test_visits_are_turned_the_same_way_every_time(work: Path) -> None:
 
 
 def test_slices_have_one_channel_and_are_resized(work: Path) -> None:
-    data = BankData(work / "extraction" / "normals", "normals", 16)
+    data = BankData(work / "extraction" / "healthy_slices", "healthy_slices", 16)
     item = data.train[0]
     assert item["image"].shape == (1, 16, 16) and item["class"] == 0 and data.class_names == []
     assert torch.equal(data.train.first_channel()[0]["image"], item["image"])
@@ -99,5 +99,5 @@ def test_classes() -> None:
 
 
 def test_an_unknown_layer_is_refused(work: Path) -> None:
-    with pytest.raises(UserError, match="choose nodules or normals"):
+    with pytest.raises(UserError, match="choose nodules or healthy_slices"):
         BankData(work / "extraction" / "nodules", "nodule", SIZE)

@@ -62,16 +62,24 @@ def test_without_a_model_sampling_names_the_training(tmp_path: Path) -> None:
 def test_both_layers_are_generated(work: Path, tmp_path: Path) -> None:
     settings = {
         "nodules_model": make_model(tmp_path / "a"),
-        "normals_model": make_model(tmp_path / "b", "normals", 0, spacing_mm=5.0),
+        "healthy_slices_model": make_model(tmp_path / "b", "healthy_slices", 0, spacing_mm=5.0),
         "output_dir": tmp_path / "out",
         "work_dir": work,
-        **{"real_nodules": 5, "generated_nodules": 4, "real_normals": 6, "generated_normals": 3},
+        **{
+            "real_nodules": 5,
+            "generated_nodules": 4,
+            "real_healthy_slices": 6,
+            "generated_healthy_slices": 3,
+        },
     }
     done = run("generation", "generate", tmp_path / "log", **settings)
     assert done.code == 0, done.err
-    nodules, normals = NoduleBank.load(tmp_path / "out/nodules"), SliceBank.load(tmp_path / "out/normals")
+    nodules, healthy_slices = (
+        NoduleBank.load(tmp_path / "out/nodules"),
+        SliceBank.load(tmp_path / "out/healthy_slices"),
+    )
     assert sum(r.origin == "real" for r in nodules.records) == 5
-    assert sum(r.origin == "real" for r in normals.records) == 6
+    assert sum(r.origin == "real" for r in healthy_slices.records) == 6
     assert read_json(tmp_path / "out/nodules/generation.json")["counts"]["drawn"] == 16
 
 

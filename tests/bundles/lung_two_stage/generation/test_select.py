@@ -216,7 +216,7 @@ def test_nothing_left_is_refused_and_nothing_written(
 
 
 def test_slices_get_lungs_and_those_without_are_left_out(work: Path) -> None:
-    real = SliceBank.load(work / "extraction" / "normals")
+    real = SliceBank.load(work / "extraction" / "healthy_slices")
     fresh = slice_bank(["x", "y", "z"], 1, [0], seed=4)
     images = slice_layer(fresh, 32, WINDOWS["lung"]).images
     images[1] = -1
@@ -244,12 +244,12 @@ def test_a_model_draws_the_same_samples_in_any_company(tmp_path: Path) -> None:
 
 def test_layers_are_refused_before_any_work(work: Path, tmp_path: Path) -> None:
     settings = LayerSettings(Pixels(), tmp_path / "out")
-    path = make_model(tmp_path / "model", "normals", 0)
+    path = make_model(tmp_path / "model", "healthy_slices", 0)
     bank = work / "extraction" / "nodules"
     nodules = GeneratedLayer("nodules", settings, path, bank, Wanted(1, 1))
-    with pytest.raises(UserError, match="a model of normals, not of nodules"):
+    with pytest.raises(UserError, match="a model of healthy_slices, not of nodules"):
         run_layers([nodules], ["nodules"])
-    with pytest.raises(UserError, match="layers lungs: choose of nodules, normals"):
+    with pytest.raises(UserError, match="layers lungs: choose of nodules, healthy_slices"):
         run_layers([nodules], "nodules,lungs")
     missing = GeneratedLayer("nodules", settings, tmp_path / "no.pt", bank, Wanted(1, 1))
     with pytest.raises(UserError, match=r"no\.pt: no trained model yet; train first: python -m"):

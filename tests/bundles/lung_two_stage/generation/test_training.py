@@ -11,17 +11,17 @@ import torch
 from common.files import read_json
 from tests.bundles.lung_two_stage.generation.case import train
 
-# Iterations of an epoch of 32 nodules (24 normals) in batches of 4, and what is logged beside the usual.
+# Iterations of an epoch of 32 nodules (24 healthy slices) in batches of 4, and what else is logged.
 RECIPES = {
     (): (8, {"D_penalty"}),
-    ("train_normals",): (6, {"D_penalty"}),
+    ("train_healthy_slices",): (6, {"D_penalty"}),
     ("gan",): (8, set()),
     ("dcgan",): (8, set()),
     ("wgan",): (1, set()),
     ("capsule_gan",): (8, set()),
     ("biggan",): (8, set()),
     ("relativistic",): (8, {"D_penalty", "D_accuracy_pairs"}),
-    ("train_normals", "relativistic"): (6, {"D_penalty", "D_accuracy_pairs"}),
+    ("train_healthy_slices", "relativistic"): (6, {"D_penalty", "D_accuracy_pairs"}),
 }
 NAMES = ["+".join(recipe) if recipe else "w_capsule_gan" for recipe in RECIPES]
 QUICK = ((), ("relativistic",))  # of WGAN there is a quick test below
@@ -46,8 +46,8 @@ def test_it_trains(recipe: tuple[str, ...], work: Path, tmp_path: Path) -> None:
     state = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(bool(value.isfinite().all()) for value in state.values())
     info = read_json(tmp_path / "run" / "models" / "model.json")
-    nodules = "train_normals" not in recipe
-    assert info["layer"] == ("nodules" if nodules else "normals")
+    nodules = "train_healthy_slices" not in recipe
+    assert info["layer"] == ("nodules" if nodules else "healthy_slices")
     assert info["classes"] == (["part_solid", "solid"] if nodules else [])
     assert info["network"]["arguments"]["channels"] == 1 + nodules
     assert set(info["metrics"]) == {"fid_gridvgg", "alpha_fid_gridvgg"}

@@ -28,7 +28,7 @@ def chains(overlays: Sequence[str], work_dir: Path, **settings: object) -> dict[
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("pipeline", *overlays)])
     parser.update({"work_dir": str(work_dir), **settings})
-    return {name: parser.get_parsed_content(name) for name in ("chain", "rival_chain")}
+    return {name: parser.get_parsed_content(name) for name in ("chain", "baseline_chain")}
 
 
 def unknown(stage: Stage) -> list[str]:
@@ -40,7 +40,7 @@ def unknown(stage: Stage) -> list[str]:
 
 @pytest.mark.parametrize("overlays", [(), EQUAL, PARTS], ids=lambda names: "+".join(names) or "alone")
 def test_stages_are_given_settings_that_their_configs_have(overlays: Sequence[str], tmp_path: Path) -> None:
-    stages = chains(overlays, tmp_path)["rival_chain"].stages
+    stages = chains(overlays, tmp_path)["baseline_chain"].stages
     assert {stage.name: unknown(stage) for stage in stages} == {stage.name: [] for stage in stages}
 
 
@@ -52,8 +52,8 @@ def test_parts_bring_back_what_needs_real_slices_with_nodules(tmp_path: Path) ->
     settings = {stage.name: stage.settings for stage in whole.stages}
     assert settings["extraction"]["part_mm"] == settings["extraction"]["image_size"]  # pixels of 1 mm
     assert settings["generation"]["real_nodules"] == 0
-    assert settings["normals"]["cpu_minutes"] == settings["enhancer"]["cpu_minutes"] == 0.75
-    assert settings["evaluation"]["purposes"] == "['nodule','segmentation']"
+    assert settings["healthy_slices"]["cpu_minutes"] == settings["enhancer"]["cpu_minutes"] == 0.75
+    assert settings["evaluation"]["downstream_tasks"] == "['nodule','segmentation']"
 
 
 @pytest.mark.parametrize("overlays", [(), EQUAL, PARTS], ids=lambda names: "+".join(names) or "alone")

@@ -126,8 +126,8 @@ def test_a_trained_model_is_loaded_and_its_untrained_copy_is_seeded(tmp_path: Pa
 
 def test_baselines_come_last() -> None:
     mine = SegmentationMethod("mine", Brightness(), Window(-1000, 400))
-    names = [method.name for method in with_baselines([Told("rival", {}), mine, mine])]
-    assert names == ["rival", "mine", "mine", "untrained mine", "empty mask"]
+    names = [method.name for method in with_baselines([Told("baseline", {}), mine, mine])]
+    assert names == ["baseline", "mine", "mine", "untrained mine", "empty mask"]
     scan = scan_of(ball_mask((2, 4, 4), np.s_[0:1, 1:3, 1:3]))
     assert EmptyMask().candidates(scan) == [] and not EmptyMask().masks(scan).any()
 

@@ -85,7 +85,7 @@ def test_a_resumed_run_is_the_unbroken_one(trained: Path, data: Path, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("overlay", "kind"), [("unet", UNet), ("unet_plus_plus", UNetPlusPlus)])
-def test_the_rivals_are_overlays(overlay: str, kind: type, data: Path, tmp_path: Path) -> None:
+def test_the_baselines_are_overlays(overlay: str, kind: type, data: Path, tmp_path: Path) -> None:
     run = train(tmp_path / overlay, data, [overlay], **{**TINY, "max_epochs": 1})
     assert run.code == 0, run.err
     assert isinstance(network_for(tmp_path / overlay / "models" / "model.pt", torch.nn.Identity()), kind)

@@ -1,4 +1,4 @@
-"""The rivals' configs: trained, resumed and loaded as methods of Table I."""
+"""The baselines' configs: trained, resumed and loaded as methods of Table I."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bundles.lung_two_stage.baselines.candidate_classifier import BlobProposer, 
 from bundles.lung_two_stage.baselines.detector import DetectedNodules
 from bundles.lung_two_stage.segmentation.inference import load_method
 from common.metrics.detection import LEAST_SCORE
-from tests.bundles.lung_two_stage.rivals.made import scan_of, write_crops
+from tests.bundles.lung_two_stage.baselines.made import scan_of, write_crops
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 
 CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
