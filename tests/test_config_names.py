@@ -1,4 +1,4 @@
-"""Every name that a configuration takes from a module exists, also where the settings of other tests bypass it."""
+"""Every name that a configuration takes from a module exists, also where other tests bypass it."""
 
 from __future__ import annotations
 
