@@ -8,7 +8,7 @@ import subprocess
 from common.paths import repository_root
 
 ROOT = repository_root()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_files_that_are_named_are_there() -> None:
@@ -23,8 +23,25 @@ def test_files_that_are_named_are_there() -> None:
 
 
 def test_the_jobs_are_shell_scripts() -> None:
-    jobs = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    jobs = re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs" / "multi_gpu.md").read_text(), re.M | re.S)
     assert jobs and all(job.startswith("#!/bin/bash\n#SBATCH") for job in jobs)
     for job in jobs:
         done = subprocess.run(["bash", "-n"], input=job, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_links_within_the_pages_lead_somewhere() -> None:
+    dead = []
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+            file, _, heading = link.partition("#")
+            target = page.parent / file if file else page
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if heading else []
+            anchors = [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings]
+            if not target.exists() or (heading and heading not in anchors):
+                dead.append(f"{page.name}: {link}")
+    assert dead == []
