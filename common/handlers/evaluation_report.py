@@ -30,7 +30,7 @@ from common.metrics.evaluate import (
     evaluate_with_baselines,
 )
 from common.metrics.features import FeatureExtractor
-from common.metrics.kid import blurred
+from common.metrics.kid import gaussian_blur
 from common.metrics.memorization import save_nearest
 from common.metrics.prdc import NEIGHBOURS
 from common.metrics.structure_metrics import StructureEvaluator, structures_with_baselines
@@ -175,7 +175,7 @@ class EvaluationReport(CollectedReport):
         sources = baseline_sources(train[1], train_patients, labels, patients, self.seed)
         baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed, sources)
         owners = {name: [train_patients[place] for place in places] for name, places in sources.items()}
-        baselines[BLURRED] = blurred(real)
+        baselines[BLURRED] = gaussian_blur(real)
         masks = not is_condition_image(labels)
         lesions = labels if masks and not self.structures else None
         settings = (patients, self.seed, self.resamples)

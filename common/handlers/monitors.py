@@ -25,7 +25,7 @@ from common.handlers.engine_state import (
 )
 from common.handlers.image_logging import SEED, sample
 from common.handlers.stopping import stop_after_iteration
-from common.metrics.diversity import Spread, spread
+from common.metrics.diversity import Diversity, measure_diversity
 from common.metrics.features import FeatureExtractor
 from common.training import distributed
 from common.training.distributed import any_rank, is_main
@@ -162,7 +162,7 @@ class ModeCollapseMonitor:
     """Measures every ``interval`` epochs how different the images of fixed noise are, against real images.
 
     ``diversity_images``, ``diversity_features`` and ``diversity_modes`` (see
-    `common.metrics.diversity.Spread`) appear in ``engine.state.logs``: 1 where the generated images are as
+    `common.metrics.diversity.Diversity`) appear in ``engine.state.logs``: 1 where the generated images are as
     different from each other as the real ones, 0 where they are all the same. ``modes`` is the number of
     modes itself.
 
@@ -203,7 +203,7 @@ class ModeCollapseMonitor:
     ) -> None:
         extractor = extractor.to(device) if isinstance(extractor, nn.Module) else extractor
         self.inputs, self.real = [batch[name] for name in inputs], batch["image"]
-        self.measure = partial(spread, extractor=extractor, seed=seed, device=device)
+        self.measure = partial(measure_diversity, extractor=extractor, seed=seed, device=device)
         self.interval, self.patience, self.grace = interval, patience, grace
         self.network_name = network_name
         self.bounds = {**BOUNDS, **(bounds or {})}
@@ -212,7 +212,7 @@ class ModeCollapseMonitor:
             raise UserError(f"ModeCollapseMonitor: no measure {unknown[0]!r}; there is {', '.join(BOUNDS)}")
         self.alarm = Alarm("mode collapse", stop)
         self.fresh, self.looks = True, 0  # no look without fault yet; collapsed looks in a row
-        self._reference: Spread | None = None  # of the real images, measured once
+        self._reference: Diversity | None = None  # of the real images, measured once
 
     def attach(self, engine: Engine) -> None:
         """Attach before `common.handlers.logging.TrainingLogger`, which writes the measures."""

@@ -72,7 +72,7 @@ class Value:
         mean = float(self.mean) if math.isfinite(self.mean) else None
         return {"mean": mean, "interval": interval, "n": self.n, "patients": self.patients}
 
-    def said(self, form: str = ".3g") -> str:
+    def text(self, form: str = ".3g") -> str:
         """For a sentence: ``0.5 [0.4, 0.6]``, without the brackets where there is no interval."""
         ends = f" [{self.low:{form}}, {self.high:{form}}]" if self.bounded else ""
         return f"{self.mean:{form}}{ends}"
@@ -117,15 +117,15 @@ class Resamples:
         self.parts, self.stratum_of_part = _parts(self.groups, strata, MOST_PARTS)
 
     @classmethod
-    def over(
+    def draw(
         cls, patients: Sequence[str] | None, length: int, resamples: int, numbers: np.random.Generator
     ) -> Resamples:
         """Of ``length`` images, each its own patient without ``patients``; see `resample_counts`."""
         counts = resample_counts(patients, length, resamples, numbers)
-        return cls.apart(counts) if patients is None else cls(counts, patients)
+        return cls.independent(counts) if patients is None else cls(counts, patients)
 
     @classmethod
-    def apart(cls, counts: Tensor) -> Resamples:
+    def independent(cls, counts: Tensor) -> Resamples:
         """Of images that each stand for themselves, drawn so often (R, N)."""
         length = counts.shape[1]
         return cls._made(counts, [f"\0{index}" for index in range(length)], np.zeros(length, np.int64), None)
@@ -138,14 +138,14 @@ class Resamples:
         made._set(counts, keys, strata, patients)
         return made
 
-    def of(self, usable: Tensor) -> Resamples:
+    def subset(self, usable: Tensor) -> Resamples:
         """The same, of the images where ``usable`` (N,) bool holds."""
         places = usable.nonzero()[:, 0].tolist()
         keys = [self.keys[place] for place in places]
         known = None if self.patients is None else len(set(keys))
         return self._made(self.counts[:, usable], keys, self.strata[places], known)
 
-    def beside(self, others: Resamples) -> Resamples:
+    def join(self, others: Resamples) -> Resamples:
         """This set's images (N) and then the others' (M), as one set.
 
         Sets without a patient in common were drawn apart: their errors add up. Where they share patients, a

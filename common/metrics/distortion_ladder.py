@@ -25,7 +25,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic_write
 from common.metrics.features import FeatureExtractor, extract
-from common.metrics.kid import Patients, blurred, kid
+from common.metrics.kid import Patients, gaussian_blur, kid
 from common.rng import make_rng
 
 REPEATS = 20
@@ -115,7 +115,10 @@ LAYOUT = (UPSIDE_DOWN, SHUFFLED, MEAN_IMAGE)
 """What an extractor that sees layout scores above real against real."""
 
 LADDER = (
-    *(Distortion(f"blurred, σ {sigma} px", "blur", partial(blurred, sigma=sigma)) for sigma in (1, 2, 4)),
+    *(
+        Distortion(f"blurred, σ {sigma} px", "blur", partial(gaussian_blur, sigma=sigma))
+        for sigma in (1, 2, 4)
+    ),
     *(
         Distortion(f"brighter by {share:.0%}", "brightness", partial(brightened, share=share))
         for share in (0.05, 0.1, 0.2)

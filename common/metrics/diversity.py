@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.image_quality import MS_SSIM_SMALLEST, SSIM_SMALLEST, ms_ssim, ssim
-from common.metrics.nearest_neighbors import Pairs, nearest, squared_distances
+from common.metrics.nearest_neighbors import PairBlocks, find_nearest, squared_distances
 from common.rng import make_rng
 
 PAIRS = 500  # compared at most
@@ -189,7 +189,7 @@ def duplicate_threshold(real: Tensor, quantile: float = QUANTILE) -> float:
     Args:
         real: features (N, D), at least two rows.
     """
-    return float(nearest(real)[0].flatten().quantile(quantile))
+    return float(find_nearest(real)[0].flatten().quantile(quantile))
 
 
 def birthday(features: Tensor, threshold: float, numbers: np.random.Generator) -> Birthday:
@@ -212,7 +212,7 @@ def birthday(features: Tensor, threshold: float, numbers: np.random.Generator) -
 
 def alike_pairs(features: Tensor, threshold: float) -> Tensor:
     """Pairs of rows (N, D) at most ``threshold`` apart: indices (P, 2), the smaller one first."""
-    pairs, found = Pairs(features), []
+    pairs, found = PairBlocks(features), []
     for block in pairs:
         near = pairs.lower(block) <= threshold**2 * (1 + ROUNDING)
         rows, columns = near.nonzero(as_tuple=True)
@@ -242,7 +242,7 @@ SMALLEST_SPREAD = 1e-12  # differences of images that are all alike do not divid
 
 
 @dataclass(frozen=True)
-class Spread:
+class Diversity:
     """How different images are from each other.
 
     Attributes:
@@ -257,19 +257,19 @@ class Spread:
     modes: float
     threshold: float
 
-    def against(self, real: Spread) -> dict[str, float]:
+    def against(self, real: Diversity) -> dict[str, float]:
         """``images``, ``features`` and ``modes`` as multiples of a real set's: 1 for a set as diverse."""
         names = "images", "features", "modes"
         return {name: getattr(self, name) / max(getattr(real, name), SMALLEST_SPREAD) for name in names}
 
 
-def spread(
+def measure_diversity(
     images: Tensor,
     extractor: FeatureExtractor,
     threshold: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Spread:
+) -> Diversity:
     """Measures a set of images.
 
     Args:
@@ -283,7 +283,7 @@ def spread(
     pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), SPREAD_PAIRS)
     features = extract(extractor, images, device=device)
     alike = duplicate_threshold(features) if threshold is None else threshold
-    return Spread(
+    return Diversity(
         images=1 - similarities(images, pairs).mean(),
         features=feature_distances(features, pairs).mean(),
         modes=birthday(features, alike, make_rng(seed, "spread", "orders")).modes,

@@ -30,7 +30,7 @@ from common.metrics.diversity import (
 from common.metrics.faithfulness import contrast_error, contrast_parts, faithfulness, lesion_contrast
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors, pixel_vectors
 from common.metrics.fid import fid
-from common.metrics.kid import KernelDistances, Patients, Sample, blurred
+from common.metrics.kid import FeatureSet, KernelDistances, Patients, gaussian_blur
 from common.metrics.memorization import Nearest, nearest_training
 from common.metrics.prdc import NEIGHBOURS, prdc, too_few_others
 from common.rng import make_rng
@@ -86,12 +86,12 @@ class Evaluator:
         self.lonely = too_few_others(self.patients, NEIGHBOURS)
         if self.lonely:
             logger.warning(self.lonely)
-        here = Sample(self.features, self.patients, self.resamples)
+        here = FeatureSet(self.features, self.patients, self.resamples)
         if stand_in is None:
             self.kernels = KernelDistances(here)
         else:
-            others = Sample(self._extracted(stand_in[0]), stand_in[1], self._resamples(stand_in[1]))
-            self.kernels = KernelDistances(here, others, self._extracted(blurred(images)))
+            others = FeatureSet(self._extracted(stand_in[0]), stand_in[1], self._resamples(stand_in[1]))
+            self.kernels = KernelDistances(here, others, self._extracted(gaussian_blur(images)))
 
     def __call__(self, predictions: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
         """Every metric of predictions (N, 1, H, W) in [-1, 1], leading ones first: name -> value.
@@ -104,16 +104,16 @@ class Evaluator:
         drawn = self.resamples if patients is None else self._resamples(patients)
         names = self.patients if patients is None else patients
         return {
-            **self._distances(Sample(features, names, drawn)),
+            **self._distances(FeatureSet(features, names, drawn)),
             **self._lesion_values(predictions),
             **self._diversities(features, names, drawn),
             TEXTURE: texture_correlation(predictions, names, drawn),
             **self._image_values(predictions),
         }
 
-    def _distances(self, fake: Sample) -> dict[str, Value]:
+    def _distances(self, fake: FeatureSet) -> dict[str, Value]:
         """FID, KID and excess KID."""
-        both, split = self.resamples.beside(fake.resamples), len(self.features)
+        both, split = self.resamples.join(fake.resamples), len(self.features)
         frechet = both.distance(lambda w: fid(self.features, fake.features, w[:split], w[split:])).at_least(0)
         found = {"fid": frechet, **self.kernels(fake)}
         return {f"{name}_{self.extractor.name}": replace(value, n=split) for name, value in found.items()}
@@ -130,14 +130,14 @@ class Evaluator:
         return extract(self.extractor, images, self.batch_size, self.device)
 
     def _resamples(self, patients: Sequence[str]) -> Resamples:
-        return Resamples.over(patients, len(patients), self.count, make_rng(self.seed, "bootstrap"))
+        return Resamples.draw(patients, len(patients), self.count, make_rng(self.seed, "bootstrap"))
 
     def _lesion_values(self, predictions: Tensor) -> dict[str, Value]:
         if self.labels is None or self.contrasts is None:
             return {}
         usable = ~self.contrasts.isnan()
         parts = contrast_parts(lesion_contrast(predictions, self.labels), self.contrasts)[usable]
-        here = self.resamples.of(usable)
+        here = self.resamples.subset(usable)
         return {f"lesion_{name}": here.ratio(parts, metric) for name, metric in CONTRAST_METRICS.items()}
 
     def _image_values(self, predictions: Tensor) -> dict[str, Value]:
@@ -221,7 +221,7 @@ class RealImages:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SetMetrics:
     """What an evaluation found of one set.
 
     Attributes:
@@ -273,7 +273,7 @@ class SetEvaluator:
 
     def __call__(
         self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
-    ) -> Measured:
+    ) -> SetMetrics:
         """Every metric of a set.
 
         Args:
@@ -293,7 +293,7 @@ class SetEvaluator:
             "log_likelihood": self.resamples.mean(likelihood.values),
             **self._copies(self.nearest(images, features), drawn),
         }
-        return Measured(values, {"modes_reached": modes.reached, "bandwidth": likelihood.bandwidth})
+        return SetMetrics(values, {"modes_reached": modes.reached, "bandwidth": likelihood.bandwidth})
 
     def likeness(
         self, images: Tensor, features: Tensor, patients: Sequence[str] | None = None
@@ -307,7 +307,7 @@ class SetEvaluator:
         real = pattern_vectors(self.real.training), pattern_vectors(self.real.test)
         return {"features": by_features, "pixels": nearest_training(pattern_vectors(images), *real)}
 
-    def baselines(self, count: int) -> dict[str, Measured]:
+    def baselines(self, count: int) -> dict[str, SetMetrics]:
         """The training images' ``mean_image``; ``real_real``: training images in the place of others;
         ``blurred_real``: the test images themselves, blurred.
 
@@ -341,7 +341,7 @@ class SetEvaluator:
     @cached_property
     def blurred(self) -> tuple[Tensor, Tensor]:
         """The test images (N, 1, H, W), blurred, and their features (N, D)."""
-        images = blurred(self.real.test)
+        images = gaussian_blur(self.real.test)
         return images, self.extract(images)
 
     def _likeness(
@@ -358,8 +358,8 @@ class SetEvaluator:
         self, features: Tensor, patients: Sequence[str] | None, drawn: Resamples
     ) -> dict[str, Value]:
         """FID, KID and excess KID; the patients of both sets count."""
-        both, split, total = self.resamples.beside(drawn), len(self.features), len(features)
-        found = self._kernels_of(total)(Sample(features, patients, drawn))
+        both, split, total = self.resamples.join(drawn), len(self.features), len(features)
+        found = self._kernels_of(total)(FeatureSet(features, patients, drawn))
         frechet = both.distance(lambda w: fid(self.features, features, w[:split], w[split:])).at_least(0)
         found = {"fid": frechet, **found}
         return {f"{name}_{self.extractor.name}": replace(value, n=total) for name, value in found.items()}
@@ -369,8 +369,8 @@ class SetEvaluator:
         if count not in self._kernels:
             order = self.stand_in(count)
             patients = [self.real.training_patients[place] for place in order]
-            others = Sample(self.training[order], patients, self._resamples(patients, len(order)))
-            real = Sample(self.features, self.real.patients, self.resamples)
+            others = FeatureSet(self.training[order], patients, self._resamples(patients, len(order)))
+            real = FeatureSet(self.features, self.real.patients, self.resamples)
             self._kernels[count] = KernelDistances(real, others, self.blurred[1])
         return self._kernels[count]
 
@@ -387,7 +387,7 @@ class SetEvaluator:
         return {f"copies_by_{space}": each.share(drawn) for space, each in found.items()}
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
-        return Resamples.over(patients, length, self.count, self._numbers("bootstrap", length))
+        return Resamples.draw(patients, length, self.count, self._numbers("bootstrap", length))
 
     def _numbers(self, *keys: int | str) -> np.random.Generator:
         return make_rng(self.seed, "set evaluation", *keys)

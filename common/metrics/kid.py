@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.nearest_neighbors import Block, Pairs, left_out, owners_of
+from common.metrics.nearest_neighbors import Block, PairBlocks, left_out, owners_of
 
 Patients = Sequence[str] | None
 
@@ -104,7 +104,7 @@ class KernelSum:
         own = counts[0].diag() if self.same else torch.zeros(parts, parts, dtype=torch.float64)
         self.pairs = torch.outer(*counts) - (own if owners is None else self._owned(owners))
 
-    def add(self, pairs: Pairs, block: Block) -> None:
+    def add(self, pairs: PairBlocks, block: Block) -> None:
         """Adds a block of pairs."""
         values = kernel_values(pairs, block)  # (R, C)
         sums = self.first[block.rows].T @ (values @ self.second[block.columns].to(values)).double()  # (P, P)
@@ -181,13 +181,13 @@ def kernel_sum(
 ) -> KernelSum:
     """`KernelSum` of all pairs, in float64."""
     total = KernelSum(first_parts, second_parts, parts, owners)
-    pairs = Pairs(first, second, torch.float64, owners)
+    pairs = PairBlocks(first, second, torch.float64, owners)
     for block in pairs:
         total.add(pairs, block)
     return total
 
 
-def kernel_values(pairs: Pairs, block: Block) -> Tensor:
+def kernel_values(pairs: PairBlocks, block: Block) -> Tensor:
     """The kernel values (R, C) of the current block, 0 for pairs that are left out; gone with the next."""
     values = pairs.originals(block).div_(pairs.dimension).add_(1)
     cubes = torch.mul(values, values, out=pairs.scratch("kernel", block)).mul_(values)
@@ -208,7 +208,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sample:
+class FeatureSet:
     """Images as features.
 
     Attributes:
@@ -235,18 +235,20 @@ class KernelDistances:
         blurred: features (N, D) of the held-out images, `blurred`.
     """
 
-    def __init__(self, real: Sample, reference: Sample | None = None, blurred: Tensor | None = None) -> None:
+    def __init__(
+        self, real: FeatureSet, reference: FeatureSet | None = None, blurred: Tensor | None = None
+    ) -> None:
         self.real, self.reference = real, reference
         self.blurred = None if blurred is None else replace(real, features=blurred)
         self._warned = False
 
-    def __call__(self, fake: Sample) -> dict[str, Value]:
+    def __call__(self, fake: FeatureSet) -> dict[str, Value]:
         """``kid`` and, where there is a reference, ``excess_kid`` of generated images."""
-        both = self.real.resamples.beside(fake.resamples)
+        both = self.real.resamples.join(fake.resamples)
         if self.reference is None or self.blurred is None:
             patients = (self.real.patients, fake.patients)
             return {"kid": kid_with_interval(self.real.features, fake.features, patients, both)}
-        joined = self._base.beside(fake.resamples)
+        joined = self._base.join(fake.resamples)
         split = len(self.real) + len(self.reference)
         known = self._known(joined.parts[:split])
         count, parts = len(joined.stratum_of_part), joined.parts[split:]
@@ -272,9 +274,9 @@ class KernelDistances:
     @cached_property
     def _base(self) -> Resamples:
         assert self.reference is not None
-        return self.real.resamples.beside(self.reference.resamples)
+        return self.real.resamples.join(self.reference.resamples)
 
-    def _kid(self, both: Resamples, joined: Resamples, here: Discrepancy, fake: Sample) -> Value:
+    def _kid(self, both: Resamples, joined: Resamples, here: Discrepancy, fake: FeatureSet) -> Value:
         """From the sums of all three sets, as far as their parts are those of the two."""
         split = len(self.real) + len(self.reference or ())
         parts = torch.cat([joined.parts[: len(self.real)], joined.parts[split:]])
@@ -319,7 +321,7 @@ class _RealSums:
     blurred: Discrepancy
 
     @classmethod
-    def of(cls, real: Sample, reference: Sample, blurred: Sample, parts: Tensor) -> _RealSums:
+    def of(cls, real: FeatureSet, reference: FeatureSet, blurred: FeatureSet, parts: Tensor) -> _RealSums:
         count, split = int(parts.max()) + 1, len(real)
         owners = owners_of(real.patients, reference.patients, (split, len(reference)))
         own = (owners[0], owners[0])
@@ -349,7 +351,7 @@ class _RealSums:
         return real, Discrepancy(real, *others[:2]), Discrepancy(real, *others[2:])
 
 
-def blurred(images: Tensor, sigma: float = BLUR) -> Tensor:
+def gaussian_blur(images: Tensor, sigma: float = BLUR) -> Tensor:
     """Images (N, 1, H, W) filtered with a Gaussian of ``sigma`` pixels; the rim is continued."""
     found = ndimage.gaussian_filter(images.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(np.ascontiguousarray(found))

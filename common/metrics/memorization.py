@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.files import atomic_write
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.nearest_neighbors import nearest
+from common.metrics.nearest_neighbors import find_nearest
 from common.provenance import SHEET, png_text
 from common.visualization import sheet, tiled
 
@@ -64,8 +64,8 @@ def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None 
             usual. Without them, training images' distances among each other do; slices of one patient make
             those smaller and hide copies.
     """
-    distances, indices = (found[:, 0] for found in nearest(samples, training))
-    reference = nearest(training)[0] if held_out is None else nearest(held_out, training)[0]
+    distances, indices = (found[:, 0] for found in find_nearest(samples, training))
+    reference = find_nearest(training)[0] if held_out is None else find_nearest(held_out, training)[0]
     usual = reference.flatten().sort().values
     ranks = torch.searchsorted(usual, distances.contiguous()).double() / len(usual)
     return Nearest(indices, distances, ranks, float(usual.median()))

@@ -51,7 +51,7 @@ class Scratch:
         return self.held[name][: rows * columns].view(rows, columns)
 
 
-class Pairs:
+class PairBlocks:
     """The pairs of two sets of vectors, or of one set with itself (blocks on and above the diagonal only).
 
     Vectors are centred on the mean of all: distances stay, and float32 keeps more of them. Pairs of one
@@ -150,7 +150,7 @@ class Pairs:
         return each[0][block.rows, None].to(dtype), each[1][block.columns].to(dtype)
 
 
-Visit = Callable[[Pairs, Block], None]
+Visit = Callable[[PairBlocks, Block], None]
 
 
 def left_out(values: Tensor, block: Block, value: float) -> Tensor:
@@ -184,7 +184,7 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _centred(vectors: Tensor, centre: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred vectors (N, D), their squared lengths and what `Pairs.originals` adds (N,) float64."""
+    """Centred vectors (N, D), their squared lengths and what `PairBlocks.originals` adds (N,) float64."""
     centred = torch.empty(vectors.shape, dtype=dtype)
     squares, offsets = torch.empty(2, len(vectors), dtype=torch.float64)
     for start in range(0, len(vectors), BLOCK):  # no float64 copy of all
@@ -200,7 +200,7 @@ SEARCHED = 64  # rows that are searched in float64 at once: matrices of 50 MB fo
 CONVERTED = 256  # references that are converted to float64 at once
 
 
-def nearest(queries: Tensor, references: Tensor | None = None, k: int = 1) -> tuple[Tensor, Tensor]:
+def find_nearest(queries: Tensor, references: Tensor | None = None, k: int = 1) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest references of each query, nearest first.
 
     Args:
@@ -212,27 +212,27 @@ def nearest(queries: Tensor, references: Tensor | None = None, k: int = 1) -> tu
     Raises:
         UserError: fewer than ``k`` references.
     """
-    squared, indices = nearest_squared(queries, references, k)
+    squared, indices = find_nearest_squared(queries, references, k)
     return squared.sqrt(), indices
 
 
-def nearest_squared(
+def find_nearest_squared(
     queries: Tensor,
     references: Tensor | None = None,
     k: int = 1,
     also: Visit | None = None,
     owners: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `nearest`, with squared distances: those of one pair are equal wherever it comes up.
+    """As `find_nearest`, with squared distances: those of one pair are equal wherever it comes up.
 
     Candidates are found in float32; the distances among them and their order are those of float64.
 
     Args:
-        queries, references, k: as `nearest`.
+        queries, references, k: as `find_nearest`.
         also: called with every block of pairs, for whoever needs the same pairs.
-        owners: of queries and references, see `Pairs`: neighbours of one owner do not count.
+        owners: of queries and references, see `PairBlocks`: neighbours of one owner do not count.
     """
-    pairs = Pairs(queries, references, owners=owners)
+    pairs = PairBlocks(queries, references, owners=owners)
     there = pairs.partners()
     if there < k:
         raise UserError(f"{k} nearest images wanted, but there are {there}; bring more images or lower k")
@@ -260,7 +260,7 @@ class _Candidates:
         self.lower = torch.full((queries, count), torch.inf)
         self.indices = torch.zeros((queries, count), dtype=torch.int64)
 
-    def add(self, pairs: Pairs, block: Block) -> None:
+    def add(self, pairs: PairBlocks, block: Block) -> None:
         lower = pairs.lower(block)
         self._add(block.rows, block.columns.start, lower)
         if block.mirrored:
@@ -277,14 +277,14 @@ class _Candidates:
         self.indices[hit] = indices.gather(1, kept)
 
 
-def _ordered(pairs: Pairs, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _ordered(pairs: PairBlocks, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of the candidates (R, C) of ``rows`` (R,) the ``k`` nearest: squared distances and indices (R, k)."""
     squared = pairs.exact(rows.repeat_interleave(candidates.shape[1]), candidates.flatten())
     squared, order = squared.view(candidates.shape).sort(dim=1, stable=True)  # (R * C,) -> (R, C)
     return squared[:, :k], candidates.gather(1, order)[:, :k]
 
 
-def _searched(pairs: Pairs, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _searched(pairs: PairBlocks, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest of ``rows`` (R,) among all, in float64: where float32 cannot tell."""
     queries = pairs.first[rows].double() - pairs.centre
     parts = [queries @ (part.double() - pairs.centre).T for part in pairs.second.split(CONVERTED)]

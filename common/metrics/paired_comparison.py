@@ -60,7 +60,7 @@ class TrainingComparison:
         images, trainings = self.resamples.counts.shape[1], len(next(iter(self.outcomes.values())))
         if self.seeds is None or trainings == 1:
             return self.resamples.distance(lambda counts: statistic(counts.numpy(), np.ones(trainings)))
-        both = self.resamples.beside(Resamples.apart(self.seeds))
+        both = self.resamples.join(Resamples.independent(self.seeds))
         value = both.distance(lambda counts: statistic(counts[:images].numpy(), counts[images:].numpy()))
         return replace(value, n=images)
 
@@ -84,7 +84,7 @@ def holm(differences: Mapping[str, Value]) -> dict[str, float]:
     return adjusted
 
 
-def sentence(
+def describe_differences(
     task: str,
     metric: str,
     differences: Mapping[str, Value],
@@ -120,4 +120,4 @@ def _verdict(value: Value, p: float) -> str:
 
 
 def _shown(value: Value) -> str:
-    return value.said("+.3f")
+    return value.text("+.3f")

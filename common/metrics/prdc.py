@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.kid import Discrepancy, KernelSum, Patients
-from common.metrics.nearest_neighbors import Block, Pairs, Visit, nearest_squared, owners_of
+from common.metrics.nearest_neighbors import Block, PairBlocks, Visit, find_nearest_squared, owners_of
 
 NEIGHBOURS = 5  # Naeem et al. 2020; Kynkaanniemi et al. 2019 take 3 with many more images
 
@@ -93,10 +93,10 @@ def prdc(
     if not finite or any(_alone(owner, k) for owner in owners):
         return Manifolds(*(torch.full((len(of),), torch.nan).double() for of in (fake, real, fake, real)))
     within_real, within_fake, between = also or (None, None, None)
-    real_radii = nearest_squared(real, None, k, within_real, _alike(owners[0]))[0][:, -1]
-    fake_radii = nearest_squared(fake, None, k, within_fake, _alike(owners[1]))[0][:, -1]
+    real_radii = find_nearest_squared(real, None, k, within_real, _alike(owners[0]))[0][:, -1]
+    fake_radii = find_nearest_squared(fake, None, k, within_fake, _alike(owners[1]))[0][:, -1]
     balls = _Balls(real_radii, fake_radii)
-    pairs = Pairs(real, fake, owners=owners)
+    pairs = PairBlocks(real, fake, owners=owners)
     for block in pairs:
         balls.add(pairs, block)
         if between is not None:
@@ -158,7 +158,7 @@ class _Balls:
         self.precision, self.recall = torch.zeros(len(fake)).bool(), torch.zeros(len(real)).bool()
         self.density, self.coverage = torch.zeros(len(fake)), torch.zeros(len(real)).bool()
 
-    def add(self, pairs: Pairs, block: Block) -> None:
+    def add(self, pairs: PairBlocks, block: Block) -> None:
         rows, columns, squared = block.rows, block.columns, pairs.lower(block)
         margins = _margins(pairs, block, squared, self.real[rows, None])
         self.precision[columns] |= margins.amin(0) <= 0
@@ -172,11 +172,11 @@ class _Balls:
         return Manifolds(precision, recall, self.density.double() / k, coverage)
 
 
-def _margins(pairs: Pairs, block: Block, lower: Tensor, radii: Tensor) -> Tensor:
+def _margins(pairs: PairBlocks, block: Block, lower: Tensor, radii: Tensor) -> Tensor:
     """Squared distances less squared radii, of the right sign: below 0 inside a ball, 0 on its rim.
 
     Args:
-        lower: what `Pairs.lower` gave (R, C).
+        lower: what `PairBlocks.lower` gave (R, C).
         radii: squared (R, 1) or (C,) float64.
     """
     margins = torch.sub(lower, radii.to(lower), out=pairs.scratch("margins", block))

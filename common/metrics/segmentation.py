@@ -81,7 +81,7 @@ NEIGHBOURS = np.ones((3, 3), bool)  # parts touch at corners too
 
 
 @dataclass(frozen=True)
-class Parts:
+class ComponentCounts:
     """Of each image and structure (N, K): how many connected parts there are, and have no counterpart.
 
     Attributes:
@@ -106,14 +106,14 @@ class Parts:
         ]
 
 
-def smallest_part(side: int) -> int:
+def smallest_component(side: int) -> int:
     """The fewest pixels of a part that counts, in images of ``side`` pixels."""
     return max(FEWEST_PIXELS, round(SMALLEST_SHARE * side**2))
 
 
-def compare_parts(found: Tensor, conditions: Tensor, classes: int) -> Parts:
+def compare_components(found: Tensor, conditions: Tensor, classes: int) -> ComponentCounts:
     """Counts the parts of two label maps, class indices (N, 1, S, S)."""
-    smallest = smallest_part(found.shape[-1])
+    smallest = smallest_component(found.shape[-1])
     counts = np.zeros((3, len(found), classes), np.int64)
     drawn, wanted = (labels[:, 0].round().numpy() for labels in (found, conditions))
     for place in range(len(found)):
@@ -121,7 +121,7 @@ def compare_parts(found: Tensor, conditions: Tensor, classes: int) -> Parts:
             a, b = (each[place] == index + 1 for each in (drawn, wanted))
             total, lost = _unmatched(b, a, smallest)
             counts[:, place, index] = total, lost, _unmatched(a, b, smallest)[1]
-    return Parts(*counts)
+    return ComponentCounts(*counts)
 
 
 def _unmatched(mask: NDArray, other: NDArray, smallest: int) -> tuple[int, int]:

@@ -91,7 +91,7 @@ class StructureEvaluator:
     ) -> None:
         self.images, self.labels, self.structures = images, labels, list(structures)
         self.extractor, self.batch_size, self.device = extractor, batch_size, device
-        self.resamples = Resamples.over(patients, len(images), resamples, make_rng(seed, "bootstrap"))
+        self.resamples = Resamples.draw(patients, len(images), resamples, make_rng(seed, "bootstrap"))
         self.present = torch.cat([masks.flatten(2).any(2) for masks, _ in self._batches(images)])  # (N, K)
         self.features = self._features(images)
 
@@ -110,7 +110,7 @@ class StructureEvaluator:
     def _mean_faithfulness(self, drawn: Tensor, real: Tensor) -> Value:
         """Of contrasts (N, K), over the slices with any structure."""
         used = ~real.isnan().all(1)
-        return self.resamples.of(used).ratio(contrast_parts(drawn, real)[used], mean_faithfulness)
+        return self.resamples.subset(used).ratio(contrast_parts(drawn, real)[used], mean_faithfulness)
 
     def _values(self, images: Tensor, drawn: Tensor, real: Tensor) -> dict[str, dict[str, Value]]:
         """Every metric of one set in each structure."""
@@ -120,18 +120,20 @@ class StructureEvaluator:
             has = self.present[:, index]
             found[structure] = {
                 f"fid_{self.extractor.name}": self._frechet(has, self.features[index], features[index]),
-                **{name: self.resamples.of(has).mean(means[has, index]) for name, means in pixels.items()},
+                **{
+                    name: self.resamples.subset(has).mean(means[has, index]) for name, means in pixels.items()
+                },
                 **self._contrast_values(drawn[:, index], real[:, index]),
             }
         return found
 
     def _frechet(self, has: Tensor, real: Tensor, drawn: Tensor) -> Value:
         statistic = partial(_weighted_fid, real, drawn)
-        return self.resamples.of(has).distance(statistic).at_least(0)
+        return self.resamples.subset(has).distance(statistic).at_least(0)
 
     def _contrast_values(self, drawn: Tensor, real: Tensor) -> dict[str, Value]:
         used = ~real.isnan()
-        parts, here = contrast_parts(drawn, real)[used], self.resamples.of(used)
+        parts, here = contrast_parts(drawn, real)[used], self.resamples.subset(used)
         return {name: here.ratio(parts, metric) for name, metric in CONTRAST_METRICS.items()}
 
     def _features(self, images: Tensor) -> list[Tensor]:

@@ -21,7 +21,7 @@ def metrics_table(result: Mapping[str, Any]) -> str:
     titles = [name.replace("_", "-") for name in baselines]
     head = ["metric", "model [95 % interval]", *titles, "n", "patients", ""]
     rows = [head, *(_row(name, metrics[name], baselines, result["leading"]) for name in metrics)]
-    return "\n".join([aligned(rows), *patients_warning(metrics)])
+    return "\n".join([format_table(rows), *patients_warning(metrics)])
 
 
 def patients_warning(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -44,29 +44,29 @@ def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [_with_baselines(metrics[name], beside) for name in names]
         rows.append([structure, *cells, str(metrics["mse"]["n"])])
     note = ", ".join(name.replace("_", "-") for name in beside)
-    return f"{aligned(rows)}\nmodel ({note}); n slices; higher or lower is better"
+    return f"{format_table(rows)}\nmodel ({note}); n slices; higher or lower is better"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number with four significant digits at most, or ``-`` where there is none."""
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def with_interval(metric: Mapping[str, Any]) -> str:
+def format_interval(metric: Mapping[str, Any]) -> str:
     """A plain value as ``0.500 [0.400, 0.600]``, with a dash for an interval that there is none of."""
     if metric["interval"] is None:
-        return f"{number(metric['mean'])} [-]"
+        return f"{format_number(metric['mean'])} [-]"
     low, high = metric["interval"]
-    return f"{number(metric['mean'])} [{number(low)}, {number(high)}]"
+    return f"{format_number(metric['mean'])} [{format_number(low)}, {format_number(high)}]"
 
 
 def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading: Sequence[str]) -> list[str]:
     return [
         name + (" *" if name in leading else ""),
-        with_interval(metric),
-        *(number(metric["baselines"][baseline]["mean"]) for baseline in baselines),
+        format_interval(metric),
+        *(format_number(metric["baselines"][baseline]["mean"]) for baseline in baselines),
         str(metric["n"]),
         "-" if metric.get("patients") is None else str(metric["patients"]),
         ARROWS[metric["better"]],
@@ -74,11 +74,11 @@ def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading
 
 
 def _with_baselines(metric: Mapping[str, Any], baselines: Sequence[str]) -> str:
-    beside = ", ".join(number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
-    return f"{number(metric['mean'])} ({beside})"
+    beside = ", ".join(format_number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
+    return f"{format_number(metric['mean'])} ({beside})"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as lines of text, the first a head above a rule; outer columns left, the rest right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import locked, read_json, write_json
-from common.metrics.tables import aligned, number
+from common.metrics.tables import format_number, format_table
 from common.paths import bundle_root
 from common.tools.process import LOG, bundle_command, failure, run_logged, tidy
 
@@ -102,14 +102,14 @@ def sweep_table(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [[key, *names]]
     for row in rows:
         lines.append([str(row["value"]), *(_cell(row["metrics"].get(name)) for name in names)])
-    return f"model (baselines: {', '.join(baselines)})\n{aligned(lines)}"
+    return f"model (baselines: {', '.join(baselines)})\n{format_table(lines)}"
 
 
 def _cell(metric: Mapping[str, Any] | None) -> str:
     if metric is None:
         return "-"
-    beside = ", ".join(number(value["mean"]) for value in metric["baselines"].values())
-    return f"{number(metric['mean'])} ({beside})"
+    beside = ", ".join(format_number(value["mean"]) for value in metric["baselines"].values())
+    return f"{format_number(metric['mean'])} ({beside})"
 
 
 def _run(sweep: Sweep, value: str, descriptor: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.segmentation import Parts, compare_parts, smallest_part
+from common.metrics.segmentation import ComponentCounts, compare_components, smallest_component
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 from common.trust.figures import mistakes_picture
@@ -116,12 +116,12 @@ class Seen:
 
     Attributes:
         counts: (N, K, 3) of `overlaps`, float64.
-        parts: of `compare_parts`.
+        parts: of `compare_components`.
         resamples: of the N images.
     """
 
     counts: Tensor
-    parts: Parts
+    parts: ComponentCounts
     resamples: Resamples
 
     def dice(self, index: int | None = None) -> Value:
@@ -146,7 +146,9 @@ class Seen:
 
 def seen(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples) -> Seen:
     """Class indices found and wanted, (N, 1, S, S) each."""
-    return Seen(overlaps(found, conditions, classes), compare_parts(found, conditions, classes), resamples)
+    return Seen(
+        overlaps(found, conditions, classes), compare_components(found, conditions, classes), resamples
+    )
 
 
 def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int) -> Seen:
@@ -157,7 +159,7 @@ def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resampl
     if not others:
         return seen(found, torch.zeros_like(conditions), classes, resamples)
     parts = [np.mean([getattr(each.parts, name) for each in others], axis=0) for name in PART_NAMES]
-    return Seen(torch.stack([each.counts for each in others]).sum(0), Parts(*parts), resamples)
+    return Seen(torch.stack([each.counts for each in others]).sum(0), ComponentCounts(*parts), resamples)
 
 
 def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
@@ -170,7 +172,7 @@ def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
     first, second = len(own.counts), len(good.counts)
     parts = torch.zeros(first + second, 3, *own.counts.shape[1:], dtype=torch.float64)  # (N + M, 3, K, 3)
     parts[:first, 0], parts[:first, 1], parts[first:, 2] = own.counts, bad.counts, good.counts
-    value = own.resamples.beside(good.resamples).ratio(parts, _index)
+    value = own.resamples.join(good.resamples).ratio(parts, _index)
     return replace(value, n=first)
 
 
@@ -335,7 +337,12 @@ def _plot(own: Seen, good: Seen, bad: Seen) -> Plot:
 
 
 def _facts(
-    parts: Parts, names: Sequence[str], structures: Sequence[str], budget: Budget, side: int, trained: int
+    parts: ComponentCounts,
+    names: Sequence[str],
+    structures: Sequence[str],
+    budget: Budget,
+    side: int,
+    trained: int,
 ) -> dict[str, Any]:
     def listed(counts: np.ndarray) -> dict[str, dict[str, int]]:
         return {names[place]: found for place, found in parts.listed(counts, structures)}
@@ -343,7 +350,7 @@ def _facts(
     lost, invented = listed(parts.lost), listed(parts.invented)
     return {
         "structures": list(structures),
-        "smallest_structure_pixels": smallest_part(side),
+        "smallest_structure_pixels": smallest_component(side),
         "segmenter": {"network": NAME, "trained_on": trained, "budget": asdict(budget)},
         "images_that_lose_structures": lost,
         "images_that_invent_structures": invented,
@@ -378,8 +385,8 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
 def _resamples(patients: Sequence[str], count: int, seed: int, name: str) -> Resamples:
     random = make_rng(seed, "faithfulness", name)
     single = len(set(patients)) == len(patients)  # each image its own: no patients to count
-    return Resamples.over(None if single else patients, len(patients), count, random)
+    return Resamples.draw(None if single else patients, len(patients), count, random)
 
 
 def _shown(value: Value) -> str:
-    return value.said(".2f")
+    return value.text(".2f")

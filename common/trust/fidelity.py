@@ -172,7 +172,7 @@ class SetMeasures:
         real ones, volumes of generated slices."""
         features = self.evaluator.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
-        both = self.evaluator.resamples.beside(drawn)
+        both = self.evaluator.resamples.join(drawn)
         line = fid_infinity(self.evaluator.features, features, both, self.seed)
         name = self.evaluator.extractor.name
         found = self.evaluator.likeness(images, features, patients)
@@ -212,7 +212,7 @@ class SetMeasures:
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
         numbers = make_rng(self.seed, "trust", "fidelity", length)
-        return Resamples.over(patients, length, self.count, numbers)
+        return Resamples.draw(patients, length, self.count, numbers)
 
 
 def others(patients: Sequence[str]) -> int:
@@ -240,12 +240,12 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     if min(synthetic, heldout) < features:
         said.append(
             f"{synthetic} synthetic and {heldout} held-out images for {features} features: FID is biased "
-            f"upward (real against real: {fid.baselines[REAL_REAL].said()}) and its extrapolation a guess; "
+            f"upward (real against real: {fid.baselines[REAL_REAL].text()}) and its extrapolation a guess; "
             "trust KID, which has no such bias"
         )
     if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:
         said.append(
-            f"FID is {fid.value.said()} for {synthetic} images but {infinite.value.said()} extrapolated to "
+            f"FID is {fid.value.text()} for {synthetic} images but {infinite.value.text()} extrapolated to "
             "infinitely many patients: compare it only with values of as many images"
         )
     taken = fid.baselines[REAL_REAL].n
@@ -274,7 +274,7 @@ def _distance(fid: Figure, extractor: str) -> str:
 
 def _told_apart(kid: Figure) -> str:
     real = kid.baselines[REAL_REAL]
-    figures = f"{kid.value.said()} against {real.said()}"
+    figures = f"{kid.value.text()} against {real.text()}"
     if not (kid.value.bounded and real.bounded):
         return f"Whether KID tells them from real images cannot be said with so few patients ({figures})."
     if kid.value.low > real.high:
@@ -284,7 +284,7 @@ def _told_apart(kid: Figure) -> str:
 
 def _lack(precision: Figure, recall: Figure) -> str:
     words = [
-        f"{name} {figure.value.said()}, of real images {figure.baselines[REAL_REAL].said()}"
+        f"{name} {figure.value.text()}, of real images {figure.baselines[REAL_REAL].text()}"
         for name, figure in (("precision", precision), ("recall", recall))
     ]
     known = [each for figure in (precision, recall) for each in (figure.value, figure.baselines[REAL_REAL])]

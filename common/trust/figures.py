@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from common.metrics.segmentation import Parts
+from common.metrics.segmentation import ComponentCounts
 from common.provenance import SHEET, png_text
 from common.trust.image_sets import ImageSet
 from common.trust.results import Line, Picture, Plot
@@ -107,7 +107,7 @@ def sheet_png(
 
 
 def mistakes_picture(
-    synthetic: ImageSet, found: Tensor, parts: Parts, structures: Sequence[str], shown: int
+    synthetic: ImageSet, found: Tensor, parts: ComponentCounts, structures: Sequence[str], shown: int
 ) -> list[Picture]:
     """The images that lose or invent most, their conditions and what was found; nothing where none does.
 
@@ -147,5 +147,5 @@ def examples_picture(sets: Sequence[tuple[str, ImageSet]], count: int = 8) -> Pi
     return Picture("Examples", caption, png)
 
 
-def _caption(name: str, parts: Parts, row: int) -> str:
+def _caption(name: str, parts: ComponentCounts, row: int) -> str:
     return f"{name}: {int(parts.lost[row].sum())} lost, {int(parts.invented[row].sum())} invented"

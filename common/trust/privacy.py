@@ -153,7 +153,7 @@ def membership(
 
     near, far = by_patient(members, patients[0]), by_patient(others, patients[1])
     drawn = [
-        Resamples.over(
+        Resamples.draw(
             [f"{side} {k}" for k in range(len(part))],
             len(part),
             resamples,
@@ -161,7 +161,7 @@ def membership(
         )
         for side, part in enumerate((near, far))
     ]
-    both = drawn[0].beside(drawn[1])
+    both = drawn[0].join(drawn[1])
     if rate is not None:  # it has jumps
         return both.percentile(lambda weights: statistic(near, far, weights))
     return both.distance(lambda weights: statistic(near, far, weights)).within(0, 1)
@@ -348,7 +348,7 @@ def statement(gate: Gate, figures: Sequence[Figure]) -> str:
     strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
     space = strongest.name.removeprefix("membership_auc_")
     value = strongest.value
-    figure = f"AUC {value.said('.2f')} by {space}"
+    figure = f"AUC {value.text('.2f')} by {space}"
     if not value.bounded:
         told = f"With so few patients it cannot be said whether training patients can be told ({figure})."
     elif value.low > CHANCE:
@@ -482,7 +482,7 @@ def _copies(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples:
     """The share of flagged images; beside it that of held-out images and of the sets that are no copies."""
 
     def share(flagged: Tensor, patients: Sequence[str] | None, key: str) -> Value:
-        drawn = Resamples.over(patients, len(flagged), resamples, make_rng(seed, "copies", key))
+        drawn = Resamples.draw(patients, len(flagged), resamples, make_rng(seed, "copies", key))
         return drawn.share(flagged.double())
 
     held = ~copies.trained[copies.owners]
@@ -495,13 +495,13 @@ def _copies(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples:
 
 def _figures(space: str, found: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
     drawn = [
-        Resamples.over(ids, length, resamples, make_rng(seed, "privacy", side))
+        Resamples.draw(ids, length, resamples, make_rng(seed, "privacy", side))
         for side, (ids, length) in enumerate(
             ((sets.synthetic.volumes, len(sets.synthetic)), (sets.heldout.patients, len(sets.heldout)))
         )
     ]
     synthetic, heldout = found.synthetic.distances, found.heldout.distances
-    ratio, one = _ratio(synthetic, heldout, drawn[0].beside(drawn[1])), Value(1.0, 1.0, 1.0, len(heldout))
+    ratio, one = _ratio(synthetic, heldout, drawn[0].join(drawn[1])), Value(1.0, 1.0, 1.0, len(heldout))
     extractor = "" if space == PIXELS else space
     figures = [
         Figure(f"distance_{space}", ratio, AS_REAL, {REAL_REAL: one}, extractor, seed, NOTES["distance"])

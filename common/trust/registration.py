@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from common.data.samples import ORIENTATIONS
 from common.metrics.baselines import mean_image
 from common.metrics.features import small_images
-from common.metrics.nearest_neighbors import nearest
+from common.metrics.nearest_neighbors import find_nearest
 
 Vectors = Callable[[Tensor], Tensor]
 """Turns images (N, 1, S, S) into vectors (N, D)."""
@@ -94,7 +94,7 @@ class NearestOfAll:
 
     def add(self, queries: Tensor, references: Tensor, way: int) -> None:
         """Vectors (N, D) and (M, D), one side of them turned that one of the `WAYS`."""
-        distances, indices = (part[:, 0] for part in nearest(queries, references))
+        distances, indices = (part[:, 0] for part in find_nearest(queries, references))
         ways = torch.full_like(indices, way)
         if self._found is None:
             self._found = Found(distances, indices, ways)

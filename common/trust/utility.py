@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy
-from common.metrics.paired_comparison import TrainingComparison, holm, sentence
+from common.metrics.paired_comparison import TrainingComparison, describe_differences, holm
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 from common.trust.faithfulness import mean_dice, overlaps, segmented, structure_names, train_segmenter
@@ -298,11 +298,15 @@ def statement(
     adjusted = holm({**differences, **{str(percent): gain for percent, gain in gains.items()}})
     named = {name.replace("_", " "): value for name, value in differences.items()}
     own = {name.replace("_", " "): adjusted[name] for name in differences}
-    words = [sentence(f"{task.name.capitalize()} of held-out real patients", task.metric, named, own)]
+    words = [
+        describe_differences(f"{task.name.capitalize()} of held-out real patients", task.metric, named, own)
+    ]
     if gains:
         few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
         own = {f"with {percent} % of the real patients": adjusted[str(percent)] for percent in gains}
-        said = sentence("adding synthetic images", task.metric, few, own, "as many real ones alone")
+        said = describe_differences(
+            "adding synthetic images", task.metric, few, own, "as many real ones alone"
+        )
         words += [said[0].upper() + said[1:], WHOLE_GENERATOR]
     doubt = "" if learns else "Cannot be judged: real images alone teach the network hardly anything. "
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."

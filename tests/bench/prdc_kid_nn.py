@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import torch
 
-from common.metrics.nearest_neighbors import nearest
+from common.metrics.nearest_neighbors import find_nearest
 from common.metrics.prdc import NEIGHBOURS, kid_prdc
 from tests.bench.harness import Result, Work, benchmark, extra_megabytes, seconds
 from tests.bench.kid_prdc import DIMENSION, features
@@ -52,7 +52,7 @@ def walk() -> Work:
 def measures(real: torch.Tensor, fake: torch.Tensor) -> None:
     """Everything that a trust report asks of two sets of features."""
     kid_prdc(real, fake)
-    nearest(fake, real)
+    find_nearest(fake, real)
 
 
 def plain_measures(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:

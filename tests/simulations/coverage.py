@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.fid import fid
-from common.metrics.kid import KernelDistances, Sample, kid, kid_with_interval
+from common.metrics.kid import FeatureSet, KernelDistances, kid, kid_with_interval
 from common.metrics.prdc import prdc
 
 PATIENTS = (3, 5, 10, 20, 50)
@@ -30,7 +30,7 @@ Trial = Callable[[int, np.random.Generator], tuple[Value, float]]
 
 def over(patients: Sequence[str] | None, length: int, numbers: np.random.Generator) -> Resamples:
     """With as many resamples as evaluations take by default."""
-    return Resamples.over(patients, length, 1000, numbers)
+    return Resamples.draw(patients, length, 1000, numbers)
 
 
 def names(patients: int, prefix: str) -> list[str]:
@@ -95,11 +95,11 @@ def excess_kid(patients: int, numbers: np.random.Generator) -> tuple[Value, floa
     owners, strangers = names(patients, "p"), names(patients, "q")
     fake = features(GENERATED, numbers, 0.4, 1)
     distances = KernelDistances(
-        Sample(real, owners, over(owners, len(real), numbers)),
-        Sample(others, strangers, over(strangers, len(others), numbers)),
+        FeatureSet(real, owners, over(owners, len(real), numbers)),
+        FeatureSet(others, strangers, over(strangers, len(others), numbers)),
         real + 0.8,
     )
-    found = distances(Sample(fake, None, over(None, len(fake), numbers)))["excess_kid"]
+    found = distances(FeatureSet(fake, None, over(None, len(fake), numbers)))["excess_kid"]
     return found, true_kid(0.4) / true_kid(0.8)
 
 

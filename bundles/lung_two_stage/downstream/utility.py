@@ -27,7 +27,7 @@ from bundles.lung_two_stage.downstream.data import (
 from common.data.transforms import Augmentation
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy, macro_area, recalls
-from common.metrics.paired_comparison import Metric, TrainingComparison, holm, sentence
+from common.metrics.paired_comparison import Metric, TrainingComparison, describe_differences, holm
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 
@@ -191,7 +191,9 @@ def _sentence(task: str, metric: str, differences: Mapping[str, Mapping[str, Val
     adjusted = holm(family)
     names = {REAL: "real slices alone", OVERSAMPLED: "real slices with their nodules repeated"}
     parts = [
-        sentence(task, metric, part, {regime: adjusted[f"{regime}, {base}"] for regime in part}, names[base])
+        describe_differences(
+            task, metric, part, {regime: adjusted[f"{regime}, {base}"] for regime in part}, names[base]
+        )
         for base, part in differences.items()
         if part or base == REAL
     ]

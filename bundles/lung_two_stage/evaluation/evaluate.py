@@ -32,7 +32,7 @@ from common.metrics.faithfulness import contrast_parts, faithfulness, lesion_con
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import class_probabilities, score_with_interval
 from common.metrics.kid import kid_change
-from common.metrics.tables import aligned, number, patients_warning, with_interval
+from common.metrics.tables import format_interval, format_number, format_table, patients_warning
 from common.provenance import SHEET, png_text
 from common.rng import make_rng
 from common.visualization import sheet, tiled, unit_range
@@ -248,9 +248,9 @@ def rows(table: Mapping[str, Mapping[str, Any]]) -> str:
     methods = [name for name in next(iter(table.values())) if name != "better"]
     lines = [["metric", *methods, "better"]]
     for name, found in table.items():
-        lines.append([name, *(with_interval(found[method]) for method in methods), found["better"]])
+        lines.append([name, *(format_interval(found[method]) for method in methods), found["better"]])
     plain = {f"{name} {method}": found[method] for name, found in table.items() for method in methods}
-    return "\n".join([aligned(lines), *patients_warning(plain)])
+    return "\n".join([format_table(lines), *patients_warning(plain)])
 
 
 def _measured(
@@ -268,7 +268,7 @@ def _certainty(
 ) -> dict[str, Value]:
     if classifier is None:
         return {}
-    resamples = Resamples.over(patients, len(images), count, make_rng(seed, "inception score"))
+    resamples = Resamples.draw(patients, len(images), count, make_rng(seed, "inception score"))
     probabilities = class_probabilities(classifier, images)
     return {f"is_{classifier.name}": score_with_interval(probabilities, resamples)}
 
@@ -375,8 +375,8 @@ def effect_of(
         ``kid_change`` by name, below 0 where the composites came nearer, and ``changed_share``, see
         `bundles.lung_two_stage.enhancement.effect.changed_share`.
     """
-    drawn = Resamples.over(bases, len(bases), evaluator.count, make_rng(evaluator.seed, "effect"))
-    both, patients = evaluator.resamples.beside(drawn), (evaluator.real.patients, bases)
+    drawn = Resamples.draw(bases, len(bases), evaluator.count, make_rng(evaluator.seed, "effect"))
+    both, patients = evaluator.resamples.join(drawn), (evaluator.real.patients, bases)
     before = evaluator.extract(composites)
     moved = {
         name: kid_change(evaluator.features, before, evaluator.extract(images), patients, both).plain()
@@ -391,14 +391,14 @@ def effect_of(
 
 def told_effect(effect: Mapping[str, Any]) -> str:
     """One line about the enhancer."""
-    cells = ", ".join(f"{name} {with_interval(found)}" for name, found in effect["kid_change"].items())
-    share = number(effect["changed_share"])
+    cells = ", ".join(f"{name} {format_interval(found)}" for name, found in effect["kid_change"].items())
+    share = format_number(effect["changed_share"])
     return f"change of KID ({effect['extractor']}): {cells}; {share} of the lung changed"
 
 
 def told(survived: Mapping[str, float | None]) -> str:
     """One line about the masks."""
-    cells = {name: number(value) for name, value in survived.items()}
+    cells = {name: format_number(value) for name, value in survived.items()}
     return (
         f"nodules after the enhancement: {cells['contrast_kept']} of their contrast (1 = all), Dice of the "
         f"segmenter {cells['dice_before']} before and {cells['dice_after']} after"

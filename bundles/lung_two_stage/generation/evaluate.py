@@ -29,7 +29,7 @@ from common.metrics.evaluate import RealImages, SetEvaluator
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
-from common.metrics.tables import aligned, number
+from common.metrics.tables import format_number, format_table
 from common.provenance import UNKNOWN, Provenance
 from common.rng import make_rng
 
@@ -45,7 +45,7 @@ def table_of(rows: Mapping[str, Row]) -> str:
         [name, *(_cell(row[metric]) for metric in metrics), str(len(row[metrics[0]]))]
         for name, row in rows.items()
     ]
-    return aligned([head, *lines])
+    return format_table([head, *lines])
 
 
 def _shown(metric: str) -> bool:
@@ -55,8 +55,8 @@ def _shown(metric: str) -> bool:
 
 def _cell(values: Sequence[Value]) -> str:
     means = np.array([value.mean for value in values])
-    spread = f" ± {number(float(means.std(ddof=1)))}" if len(means) > 1 else ""
-    return number(float(means.mean())) + spread
+    spread = f" ± {format_number(float(means.std(ddof=1)))}" if len(means) > 1 else ""
+    return format_number(float(means.mean())) + spread
 
 
 def gathered(measured: Sequence[Mapping[str, Value]]) -> Row:
@@ -225,7 +225,7 @@ class Comparison:
 
     def _scores(self, images: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
         numbers = make_rng(self.judges.seed, "inception score")
-        resamples = Resamples.over(patients, len(images), self.judges.resamples, numbers)
+        resamples = Resamples.draw(patients, len(images), self.judges.resamples, numbers)
         return {
             f"is_{classifier.name}": score_with_interval(
                 class_probabilities(classifier, images, device=self.judges.device), resamples

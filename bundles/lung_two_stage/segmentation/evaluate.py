@@ -31,7 +31,7 @@ from common.metrics.detection import (
     froc,
     match_candidates,
 )
-from common.metrics.tables import aligned, with_interval
+from common.metrics.tables import format_interval, format_table
 from common.rng import make_rng
 from common.visualization import sheet, tiled
 
@@ -187,7 +187,7 @@ def _measured(
     names = list(patients)
     found = froc(findings.candidates, truth, names, rates, patients, RESAMPLES, seed, excluded)
     detection = found.plain()
-    resamples = Resamples.over(list(patients.values()), len(names), RESAMPLES, make_rng(seed, "table"))
+    resamples = Resamples.draw(list(patients.values()), len(names), RESAMPLES, make_rng(seed, "table"))
     slices = torch.tensor(findings.slices, dtype=torch.float64)  # (scans, 4)
     values = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
     if findings.overlaps:
@@ -218,7 +218,7 @@ def _mean_dice(resamples: Resamples, overlaps: Tensor) -> Value:
     """The mean over the scans with a nodule."""
     usable = overlaps[:, 2] > 0
     both, found, true, _ = overlaps[usable].T
-    return resamples.of(usable).mean(2 * both / (found + true))
+    return resamples.subset(usable).mean(2 * both / (found + true))
 
 
 def _counted(facts: Sequence[_Facts], truth: Sequence[TrueNodule]) -> dict[str, int]:
@@ -285,7 +285,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"positives a scan, {result['cut']}.\nAccuracy: {result['accuracy']}."
     )
     few = few_patients(data["patients"])
-    return "\n".join([aligned(rows), note, *([] if few is None else [f"warning: {few}"])])
+    return "\n".join([format_table(rows), note, *([] if few is None else [f"warning: {few}"])])
 
 
 def save_panel(path: str | os.PathLike[str], examples: Sequence[Example], window: Window) -> None:
@@ -341,4 +341,4 @@ def _picture(
 def _cell(value: Mapping[str, Any] | None) -> str:
     if value is None or value["mean"] is None:
         return "-"
-    return with_interval(value)
+    return format_interval(value)

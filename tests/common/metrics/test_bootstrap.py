@@ -61,25 +61,25 @@ def test_fewer_than_three_patients_have_no_interval(count: int) -> None:
     """One patient's slices were once drawn as if they were patients: the interval held the truth in 23 %."""
     values = torch.linspace(0, 1, 40, dtype=torch.float64)
     patients = [str(index * count // 40) for index in range(40)]
-    value = Resamples.over(patients, 40, 200, numbers()).mean(values)
+    value = Resamples.draw(patients, 40, 200, numbers()).mean(values)
     assert value.mean == pytest.approx(0.5) and not value.bounded
     assert value.plain() == {"mean": pytest.approx(0.5), "interval": None, "n": 40, "patients": count}
-    assert value.said(".1f") == "0.5"
+    assert value.text(".1f") == "0.5"
 
 
 def test_three_patients_by_hand() -> None:
     """Student's with two degrees of freedom: 4.303 standard errors of the three patients' means."""
     values = torch.tensor([1.0, 1.0, 2.0, 2.0, 6.0, 6.0], dtype=torch.float64)
-    value = Resamples.over(list("aabbcc"), 6, 200, numbers()).mean(values)
+    value = Resamples.draw(list("aabbcc"), 6, 200, numbers()).mean(values)
     reach = 4.302653 * math.sqrt(7 / 3)
     assert (value.mean, value.low, value.high) == pytest.approx((3, 3 - reach, 3 + reach), rel=1e-6)
-    assert value.plain()["patients"] == 3 and value.said(".1f") == "3.0 [-3.6, 9.6]"
+    assert value.plain()["patients"] == 3 and value.text(".1f") == "3.0 [-3.6, 9.6]"
 
 
 def test_a_ratio_weighs_patients_by_their_slices() -> None:
     """Of one patient of three slices and two of one: leaving one out leaves 1, 0.75 and 0.75."""
     parts = torch.tensor([[1.0, 1], [0, 1], [1, 1], [1, 1], [1, 1]], dtype=torch.float64)
-    found = Resamples.over(list("aaabc"), 5, 200, numbers()).ratio(
+    found = Resamples.draw(list("aaabc"), 5, 200, numbers()).ratio(
         parts, lambda sums: float(sums[0] / sums[1])
     )
     without = np.array([1.0, 0.75, 0.75])
@@ -89,13 +89,13 @@ def test_a_ratio_weighs_patients_by_their_slices() -> None:
 
 def test_skewed_values_widen_the_side_of_their_tail() -> None:
     values = torch.tensor([1.0, 1.1, 1.2, 1.3, 1.4, 9.0], dtype=torch.float64)
-    value = Resamples.over(None, 6, 1000, numbers()).mean(values)
+    value = Resamples.draw(None, 6, 1000, numbers()).mean(values)
     assert value.high - value.mean > 2 * (value.mean - value.low) and value.patients is None
 
 
 def test_many_patients_are_left_out_in_parts() -> None:
     values = torch.from_numpy(numbers().normal(0, 1, 400))
-    drawn = Resamples.over([str(index) for index in range(400)], 400, 1000, numbers())
+    drawn = Resamples.draw([str(index) for index in range(400)], 400, 1000, numbers())
     assert len(drawn.stratum_of_part) == 50 and drawn.parts.bincount().tolist() == [8] * 50
     value = drawn.mean(values)
     half = 1.96 * float(values.std()) / math.sqrt(400)
@@ -106,8 +106,8 @@ def test_patients_in_both_sets_are_left_out_of_both() -> None:
     """The same patients beside themselves: what they share takes no part in the difference."""
     patients = [str(index // 2) for index in range(12)]
     values = torch.from_numpy(numbers().normal(0, 5, 12))
-    drawn = Resamples.over(patients, 12, 200, numbers())
-    both = drawn.beside(drawn)
+    drawn = Resamples.draw(patients, 12, 200, numbers())
+    both = drawn.join(drawn)
     assert both.patients == 6 and len(both.stratum_of_part) == 6
 
     def apart(weights: torch.Tensor) -> float:
@@ -116,7 +116,7 @@ def test_patients_in_both_sets_are_left_out_of_both() -> None:
 
     same = both.distance(apart)
     assert (same.low, same.high) == (pytest.approx(1), pytest.approx(1))
-    strangers = drawn.beside(Resamples.over([f"other {name}" for name in patients], 12, 200, numbers()))
+    strangers = drawn.join(Resamples.draw([f"other {name}" for name in patients], 12, 200, numbers()))
     assert len(strangers.stratum_of_part) == 12
     other = strangers.distance(apart)
     assert other.high - other.low > 1
@@ -132,10 +132,10 @@ def test_images_that_are_drawn_alike_are_one_patient() -> None:
 def test_a_share_on_which_all_patients_agree_is_not_certain() -> None:
     """Five patients of ten images, all 1: as five of five independent ones, (1 - 0.95) / 2 = low ** 5."""
     patients = [str(index // 10) for index in range(50)]
-    drawn = Resamples.over(patients, 50, 200, numbers())
+    drawn = Resamples.draw(patients, 50, 200, numbers())
     sure = drawn.share(torch.ones(50, dtype=torch.float64))
     assert (sure.mean, sure.low, sure.high) == pytest.approx((1, 0.025 ** (1 / 5), 1))
-    single = Resamples.over(None, 50, 200, numbers()).share(torch.tensor([1.0] * 20 + [0.0] * 30).double())
+    single = Resamples.draw(None, 50, 200, numbers()).share(torch.tensor([1.0] * 20 + [0.0] * 30).double())
     assert (single.low, single.high) == pytest.approx((0.264, 0.548), abs=0.005)  # of 20 of 50
     apart = drawn.share(torch.tensor([1.0] * 20 + [0.0] * 30, dtype=torch.float64))
     assert apart.low < 0.1 and apart.high > 0.85  # whole patients: as two of five
@@ -144,7 +144,7 @@ def test_a_share_on_which_all_patients_agree_is_not_certain() -> None:
 def test_a_quotient_has_fieller_s_interval() -> None:
     """Of two means: the ratio's error by the delta method where the denominator is certain."""
     above, below = (torch.from_numpy(numbers().normal(level, 0.3, 200)) for level in (3.0, 6.0))
-    drawn = Resamples.over(None, 200, 200, numbers())
+    drawn = Resamples.draw(None, 200, 200, numbers())
     parts = torch.zeros(50, 2, dtype=torch.float64).index_add_(0, drawn.parts, torch.stack([above, below], 1))
 
     def means(weights: torch.Tensor) -> tuple[float, float]:
@@ -183,7 +183,7 @@ def test_few_patients_are_said(patients: int | None, said: str | None) -> None:
 def test_a_distance_of_two_sets_drawn_apart() -> None:
     first, second = (torch.from_numpy(numbers().normal(level, 1, 40)) for level in (0.0, 3.0))
     counts = [resample_counts(None, 40, 300, np.random.default_rng(seed)) for seed in (0, 1)]
-    both = Resamples(counts[0]).beside(Resamples(counts[1]))
+    both = Resamples(counts[0]).join(Resamples(counts[1]))
 
     def apart(weights: torch.Tensor) -> torch.Tensor:
         weights = weights.reshape(-1, 80)

@@ -20,10 +20,10 @@ from common.metrics.distortion_ladder import (
     Climb,
     Distortion,
     blocks_shuffled,
-    blurred,
     brightened,
     climb,
     evenly,
+    gaussian_blur,
     ladder_picture,
     mean_image,
     noisy,
@@ -76,7 +76,7 @@ def test_blur_has_its_width_and_keeps_the_mean() -> None:
     point = torch.zeros(1, 1, 33, 33)
     point[0, 0, 16, 16] = 1
     for sigma in (1, 2, 4):
-        row = blurred(point, sigma)[0, 0].sum(0)
+        row = gaussian_blur(point, sigma)[0, 0].sum(0)
         place = torch.arange(33.0) - 16
         assert float(row.sum()) == pytest.approx(1, abs=1e-3)
         assert float((row * place**2).sum()) ** 0.5 == pytest.approx(sigma, rel=0.05)

@@ -15,15 +15,15 @@ from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.diversity import (
     Birthday,
+    Diversity,
     PairValues,
-    Spread,
     drawn_pairs,
     feature_distances,
     log_densities,
     log_likelihood,
+    measure_diversity,
     similarities,
     similarity_name,
-    spread,
     texture_correlation,
     textures,
     usual_bandwidths,
@@ -91,7 +91,7 @@ def of_patients(patients: int, slices: int = 3) -> list[str]:
 
 
 def measured(images: Tensor, patients: list[str]) -> Value:
-    return texture_correlation(images, patients, Resamples.over(patients, len(patients), 200, numbers()))
+    return texture_correlation(images, patients, Resamples.draw(patients, len(patients), 200, numbers()))
 
 
 def test_pairs_of_one_patient_are_left_out() -> None:
@@ -167,7 +167,7 @@ def ramps(*levels: float) -> Tensor:
 
 
 def test_three_images_by_hand() -> None:
-    found = spread(ramps(0.0, 0.1, 0.5), Means())
+    found = measure_diversity(ramps(0.0, 0.1, 0.5), Means())
     assert found.features == pytest.approx((0.1 + 0.5 + 0.4) / 3, abs=1e-5)
     assert found.threshold == pytest.approx(0.1, abs=1e-5)  # nearest: 0.1, 0.1, 0.4
     assert found.modes == Birthday(3, True).modes  # the one alike pair of the three is complete at the third
@@ -176,8 +176,8 @@ def test_three_images_by_hand() -> None:
 
 def test_a_set_is_as_diverse_as_itself_and_equal_images_are_not_at_all() -> None:
     levels = np.random.default_rng(0).uniform(-0.7, 0.7, 60)
-    real = spread(ramps(*levels), Means())
-    same = spread(ramps(*[levels[3]] * 60), Means(), real.threshold)
+    real = measure_diversity(ramps(*levels), Means())
+    same = measure_diversity(ramps(*[levels[3]] * 60), Means(), real.threshold)
     assert real.against(real) == {"images": 1, "features": 1, "modes": 1}
     measures = same.against(real)
     assert measures["images"] == pytest.approx(0, abs=1e-5) and measures["features"] == 0
@@ -186,13 +186,13 @@ def test_a_set_is_as_diverse_as_itself_and_equal_images_are_not_at_all() -> None
 
 def test_a_few_modes_far_apart_are_found_by_their_repetitions_alone() -> None:
     levels = np.random.default_rng(0).uniform(-0.7, 0.7, 60)
-    real = spread(ramps(*levels), Means())
-    measures = spread(ramps(*[-0.7, -0.2, 0.3, 0.7] * 15), Means(), real.threshold).against(real)
+    real = measure_diversity(ramps(*levels), Means())
+    measures = measure_diversity(ramps(*[-0.7, -0.2, 0.3, 0.7] * 15), Means(), real.threshold).against(real)
     assert measures["features"] > 0.8 and measures["images"] > 0.7 and measures["modes"] < 0.05
 
 
 def test_real_images_that_are_all_alike_do_not_divide() -> None:
-    nothing = Spread(0.0, 0.0, 1.0, 0.0)
+    nothing = Diversity(0.0, 0.0, 1.0, 0.0)
     assert nothing.against(nothing) == {"images": 0, "features": 0, "modes": 1}
 
 

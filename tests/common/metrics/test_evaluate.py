@@ -21,7 +21,7 @@ from common.metrics.evaluate import (
     evaluate_with_baselines,
 )
 from common.metrics.features import RandomVGG
-from common.metrics.kid import KernelDistances, Sample, blurred
+from common.metrics.kid import FeatureSet, KernelDistances, gaussian_blur
 from common.rng import make_rng
 
 
@@ -157,10 +157,10 @@ def test_flat_images_have_no_excess_kid(caplog: pytest.LogCaptureFixture) -> Non
         numbers = make_rng(seed, "flat")
         flat = numbers.normal(size=(1, 8))
         parts = [torch.from_numpy(flat + 1e-7 * numbers.random((12, 8))) for _ in range(4)]
-        drawn = [Resamples.over(each, 12, 40, make_rng(0, "flat")) for each in (patients, None)]
+        drawn = [Resamples.draw(each, 12, 40, make_rng(0, "flat")) for each in (patients, None)]
         others = [f"q{name}" for name in patients]
         real, reference, fake = (
-            Sample(part, owners, drawn[owners is None])
+            FeatureSet(part, owners, drawn[owners is None])
             for part, owners in zip(parts, (patients, others, None), strict=False)
         )
         caplog.clear()
@@ -174,7 +174,10 @@ def test_excess_kid_is_0_for_the_stand_in_and_1_for_blurred_images() -> None:
     owners = [f"other {index // 2}" for index in range(24)]
     found = Evaluator(images, labels, Steps(), patients, resamples=60, stand_in=(others, owners))
     result = evaluate_with_baselines(
-        found, blurred(images, 2.0), {"real_real": others, BLURRED: blurred(images)}, {"real_real": owners}
+        found,
+        gaussian_blur(images, 2.0),
+        {"real_real": others, BLURRED: gaussian_blur(images)},
+        {"real_real": owners},
     )
     excess = result["metrics"]["excess_kid_steps"]
     beside = {name: value["mean"] for name, value in excess["baselines"].items()}

@@ -87,8 +87,8 @@ def test_blocks_give_what_whole_matrices_give(monkeypatch: pytest.MonkeyPatch, s
 
 def test_leaving_a_patient_out_is_kid_without_him() -> None:
     (real, names), (fake, others) = clustered(4, 3, 0, "a"), clustered(5, 2, 1, "b")
-    sets = [Resamples.over(each, len(each), 50, np.random.default_rng(0)) for each in (names, others)]
-    both = sets[0].beside(sets[1])
+    sets = [Resamples.draw(each, len(each), 50, np.random.default_rng(0)) for each in (names, others)]
+    both = sets[0].join(sets[1])
     sums = Discrepancy.of(real, fake, owners_of(names, others, (12, 10)), both.parts[:12], both.parts[12:], 9)
     weights = torch.ones(9)
     weights[both.parts[12]] = 0
@@ -103,8 +103,8 @@ def test_a_change_of_kid_is_surer_than_both_kids() -> None:
     numbers = np.random.default_rng(5)
     (real, names), (fake, owners) = clustered(12, 4, 1, "a"), clustered(12, 4, 2, "b")
     before, after = fake + 0.6, fake + 0.5
-    apart = Resamples.over(names, 48, 50, numbers), Resamples.over(owners, 48, 50, numbers)
-    both = apart[0].beside(apart[1])
+    apart = Resamples.draw(names, 48, 50, numbers), Resamples.draw(owners, 48, 50, numbers)
+    both = apart[0].join(apart[1])
     found = kid_change(real, before, after, (names, owners), both)
     expected = kid(real, after, names, owners) - kid(real, before, names, owners)
     assert found.mean == pytest.approx(expected) and found.high < 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.paired_comparison import TrainingComparison, holm, sentence
+from common.metrics.paired_comparison import TrainingComparison, describe_differences, holm
 
 
 def mean(outcome: np.ndarray, counts: np.ndarray) -> float:
@@ -48,14 +48,14 @@ def test_the_sentence_follows_the_numbers() -> None:
         "none": Value(math.nan, math.nan, math.nan, 9),
         "few": Value(0.3, math.nan, math.nan, 9, 2),
     }
-    assert sentence("nodule", "auc", found) == (
+    assert describe_differences("nodule", "auc", found) == (
         "nodule, against real slices alone: synthetic is worse (auc -0.200 [-0.300, -0.100]); "
         "both is better (auc +0.100 [+0.050, +0.200]); "
         "oversampled is not clearly different (auc +0.100 [-0.050, +0.200]); "
         "none cannot be judged (auc +nan); "
         "few cannot be judged with so few patients (auc +0.300)"
     )
-    assert sentence("nodule", "auc", {}).endswith("nothing was compared")
+    assert describe_differences("nodule", "auc", {}).endswith("nothing was compared")
 
 
 def test_many_differences_are_judged_together() -> None:
@@ -65,9 +65,9 @@ def test_many_differences_are_judged_together() -> None:
     more = {**values, "d": Value(0.1, 0.01, 0.2, 9, 9, 0.03), "e": Value(0.2, math.nan, math.nan, 9, 2)}
     assert holm(more)["b"] == pytest.approx(0.044) and holm(more)["a"] == pytest.approx(0.06)
     assert math.isnan(holm(more)["e"])
-    said = sentence("nodule", "auc", {"a": more["a"]}, holm(more), "others")
+    said = describe_differences("nodule", "auc", {"a": more["a"]}, holm(more), "others")
     assert said == "nodule, against others: a is not clearly different (auc +0.100 [+0.010, +0.200])"
-    assert "a is better" in sentence("nodule", "auc", {"a": more["a"]})
+    assert "a is better" in describe_differences("nodule", "auc", {"a": more["a"]})
 
 
 def test_a_difference_has_students_p_value() -> None:
@@ -81,7 +81,7 @@ def test_seeds_are_drawn_too() -> None:
     seeds = resample_counts(None, 3, 200, np.random.default_rng(0))
     levels = {"real": (0.2, 0.4, 0.6), "both": (0.3, 0.5, 0.7)}
     outcomes = {regime: [np.full(4, level) for level in each] for regime, each in levels.items()}
-    resamples = Resamples.over(list("abcd"), 4, 200, np.random.default_rng(1))
+    resamples = Resamples.draw(list("abcd"), 4, 200, np.random.default_rng(1))
     comparison = TrainingComparison(outcomes, resamples, seeds)
     value, difference = comparison.value("real", mean), comparison.difference("both", "real", mean)
     reach = 4.302653 * 0.2 / math.sqrt(3)
@@ -93,7 +93,7 @@ def test_seeds_are_drawn_too() -> None:
 
 def test_a_class_of_one_patient_alone_has_no_interval() -> None:
     """Without that patient there is no value: nothing is known of how it would vary."""
-    resamples = Resamples.over(list("abcd"), 4, 50, np.random.default_rng(0))
+    resamples = Resamples.draw(list("abcd"), 4, 50, np.random.default_rng(0))
     comparison = TrainingComparison({"real": [np.arange(4.0)]}, resamples)
     value = comparison.value("real", lambda row, counts: row[0] if counts[0] else math.nan)
     assert value.mean == 0 and not value.bounded

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common.metrics import nearest_neighbors as pairs_module
-from common.metrics.nearest_neighbors import Pairs, squared_distances
+from common.metrics.nearest_neighbors import PairBlocks, squared_distances
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def vectors(count: int, seed: int, level: float = 40.0) -> Tensor:
 
 def test_blocks_cover_every_pair_of_two_sets_once() -> None:
     first, second = vectors(19, 0), vectors(11, 1)
-    pairs, seen = Pairs(first, second), torch.zeros(19, 11)
+    pairs, seen = PairBlocks(first, second), torch.zeros(19, 11)
     for block in pairs:
         seen[block.rows, block.columns] += 1
         expected = first[block.rows].double() @ second[block.columns].double().T
@@ -30,7 +30,7 @@ def test_blocks_cover_every_pair_of_two_sets_once() -> None:
 
 
 def test_blocks_within_a_set_stand_for_their_mirror_images() -> None:
-    pairs, seen = Pairs(vectors(19, 0)), torch.zeros(19, 19)
+    pairs, seen = PairBlocks(vectors(19, 0)), torch.zeros(19, 19)
     for block in pairs:
         seen[block.rows, block.columns] += 1
         if block.mirrored:
@@ -44,7 +44,7 @@ def test_bounds_hold_the_exact_distances(outlier: float) -> None:
     second[3] += outlier
     first[5] = second[2]
     exact = (first.double()[:, None] - second.double()).square().sum(2)  # (19, 11)
-    pairs = Pairs(first, second)
+    pairs = PairBlocks(first, second)
     for block in pairs:
         inside = exact[block.rows, block.columns]
         lower = pairs.lower(block).double()
@@ -53,7 +53,7 @@ def test_bounds_hold_the_exact_distances(outlier: float) -> None:
 
 
 def test_a_vector_is_infinitely_far_from_itself() -> None:
-    pairs = Pairs(vectors(9, 0))
+    pairs = PairBlocks(vectors(9, 0))
     diagonal = torch.cat([pairs.lower(block).diagonal().clone() for block in pairs if block.diagonal])
     assert len(diagonal) == 9 and diagonal.isinf().all()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.metrics.tables import metrics_table, number, structures_table
+from common.metrics.tables import format_number, metrics_table, structures_table
 
 
 def result() -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_few_patients_have_a_line_and_no_interval_a_dash() -> None:
 
 
 def test_numbers() -> None:
-    assert [number(v) for v in (None, 0.0, -0.01234, 12.3456, -1234.56)] == [
+    assert [format_number(v) for v in (None, 0.0, -0.01234, 12.3456, -1234.56)] == [
         "-",
         "0.000",
         "-0.012",

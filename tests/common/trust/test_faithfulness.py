@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from common.metrics.features import extract, extractor_by_name
 from common.metrics.fid import fid
-from common.metrics.segmentation import compare_parts
+from common.metrics.segmentation import compare_components
 from common.training.fit_supervised import Budget
 from common.trust.faithfulness import faithfulness, known_conditions
 from common.trust.image_sets import ImageSet, Sets
@@ -83,7 +83,7 @@ def test_parts_are_lost_and_invented_one_by_one() -> None:
     wanted[0, 0, 20:24, 20:24] = 2  # found as another structure: one lost, one invented
     found[0, 0, 20:24, 20:24] = 1
     found[1, 0, 3, 3] = 1  # a speck
-    parts = compare_parts(found, wanted, 2)
+    parts = compare_components(found, wanted, 2)
     assert parts.wanted.tolist() == [[2, 1], [0, 0]]
     assert parts.lost.tolist() == [[1, 1], [0, 0]]
     assert parts.invented.tolist() == [[1, 0], [0, 0]]

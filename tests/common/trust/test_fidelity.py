@@ -143,10 +143,10 @@ def test_it_is_patients_that_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         (real, names), (fake, others) = clustered(24, 6, seed, "a"), clustered(32, 6, seed, "b")
         for found, ids in ((by_patient, (names, others)), (by_slice, (None, None))):
             sides = [
-                Resamples.over(each, len(part), 20, make_rng(0, "test"))
+                Resamples.draw(each, len(part), 20, make_rng(0, "test"))
                 for each, part in zip(ids, (real, fake), strict=True)
             ]
-            line = fid_infinity(real, fake, sides[0].beside(sides[1]), seed)
+            line = fid_infinity(real, fake, sides[0].join(sides[1]), seed)
             assert line is not None
             found.append(line.value.mean)
     assert sum(by_slice) / 6 > 0.2 and sum(by_patient) < 0.4 * sum(by_slice)
@@ -154,11 +154,11 @@ def test_it_is_patients_that_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_few_patients_have_a_value_or_none_and_no_interval() -> None:
     (real, names), (fake, others) = clustered(5, 24, 0, "a"), clustered(14, 24, 0, "b")
-    sides = [Resamples.over(each, len(each), 20, make_rng(0, "test")) for each in (names, others)]
-    found = fid_infinity(real, fake, sides[0].beside(sides[1]))
+    sides = [Resamples.draw(each, len(each), 20, make_rng(0, "test")) for each in (names, others)]
+    found = fid_infinity(real, fake, sides[0].join(sides[1]))
     assert found is not None and found.value.mean >= 0 and not found.value.bounded
-    three = Resamples.over(names[:72], 72, 20, make_rng(0, "test"))
-    assert fid_infinity(real[:72], fake, three.beside(sides[1])) is None
+    three = Resamples.draw(names[:72], 72, 20, make_rng(0, "test"))
+    assert fid_infinity(real[:72], fake, three.join(sides[1])) is None
 
 
 def test_none_for_very_few() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.metrics.features import pattern_vectors
-from common.metrics.nearest_neighbors import nearest
+from common.metrics.nearest_neighbors import find_nearest
 from common.rng import make_rng
 from common.trust import registration
 from common.trust.registration import (
@@ -141,7 +141,7 @@ def test_the_nearest_over_all_ways_as_by_brute_force() -> None:
         gathered.add(part, vectors, way)
     found = gathered.found
     moved = [part for _, part in all_moved(queries, pattern_vectors)]
-    every = torch.stack([nearest(part, vectors)[0][:, 0] for part in moved])
+    every = torch.stack([find_nearest(part, vectors)[0][:, 0] for part in moved])
     assert torch.equal(found.distances, every.amin(0))
     assert found.distances[2] == pytest.approx(0, abs=1e-6) and found.indices[2] == 4
     assert WAYS[int(found.ways[2])] == "rot90"
