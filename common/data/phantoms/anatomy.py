@@ -1,4 +1,4 @@
-"""What differs between patients: all parameters of one phantom, drawn before anything is painted."""
+"""The grid, the pose and the drawn parameters of one phantom patient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELD_OF_VIEW = (360.0, 360.0, 240.0)
 
 @dataclass(frozen=True)
 class Grid:
-    """Axis 0 runs to the patient's left, axis 1 to the back, axis 2 to the head (NIfTI code ``LPS``)."""
+    """Voxels: axis 0 runs to the patient's left, axis 1 to the back, axis 2 to the head (NIfTI ``LPS``)."""
 
     shape: tuple[int, int, int]
 
@@ -45,7 +45,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a patient lies: size relative to the standard body, turn about x, y, z (degrees), shift (mm)."""
+    """Size relative to the standard body, rotation about x, y, z (degrees) and shift (mm)."""
 
     scale: Vector
     turn: Vector
@@ -61,18 +61,18 @@ class Pose:
         return np.asarray(about_z @ about_y @ about_x @ np.diag(self.scale))
 
     def to_grid(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Patient mm ``(N, 3)`` to grid mm ``(N, 3)``. The body turns about the middle of the chest."""
+        """Converts patient mm (N, 3) to grid mm (N, 3); the body rotates about the middle of the chest."""
         middle = np.array([0.0, 0.0, FIELD_OF_VIEW[2] / 2])
         return (points - middle) @ self.matrix.T + middle + np.array(self.shift)
 
 
 def patient_points(grid: Grid, pose: Pose) -> Points:
-    """The patient coordinates in mm of every voxel, as three float32 arrays of the grid's shape."""
+    """Returns the patient coordinates in mm of every voxel: three float32 arrays of the grid's shape."""
     middle = np.array([0.0, 0.0, FIELD_OF_VIEW[2] / 2])
     origin = middle + np.array(pose.shift)
     steps = [grid.axis(n) - np.float32(origin[n]) for n in range(3)]
     gx, gy, gz = steps[0][None, None, :], steps[1][None, :, None], steps[2][:, None, None]
-    # Slices lie together in memory (Fortran order, as in NIfTI files): work on few slices is then quick.
+    # Fortran order, as in NIfTI files: a slice is contiguous, so work on few slices is fast.
     x, y, z = (
         (row[0] * gx + row[1] * gy + row[2] * gz + np.float32(m)).T
         for row, m in zip(np.linalg.inv(pose.matrix).astype(np.float32), middle, strict=True)
@@ -82,18 +82,18 @@ def patient_points(grid: Grid, pose: Pose) -> Points:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient. Lengths in mm, densities in HU; positions in the standard body before ``pose``."""
+    """The parameters of one patient: lengths in mm, densities in HU, positions in the standard body."""
 
     pose: Pose
     offset: Vector
-    """Where the scanner's table put the volume: LPS world mm of the grid's zero."""
+    """Position of the grid's zero in the scanner, LPS world mm."""
     fat: float
     """Thickness of the fat under the skin."""
     diaphragm: float
     """Height of the right dome above the lower end of the volume."""
     heart_size: float
     heart_turn: float
-    """Turn of the heart's long axis about the head-foot axis, degrees."""
+    """Rotation of the heart's long axis about the head-foot axis, degrees."""
     heart_shift: Vector
     lung_hu: float
     lung_gradient: float
@@ -113,7 +113,7 @@ class Anatomy:
 
 
 def draw_anatomy(seed: int, patient: int) -> Anatomy:
-    """Draws the patient's parameters from (``seed``, ``patient``)."""
+    """Draws the parameters of a patient; they depend on ``seed`` and ``patient`` alone."""
     random = make_rng(seed, "phantom", patient, "anatomy")
 
     def between(low: float, high: float) -> float:

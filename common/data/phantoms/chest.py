@@ -1,4 +1,4 @@
-"""The chest's large shapes: body, thoracic cavity, diaphragm, mediastinum and the lungs between them."""
+"""The chest as signed distances: body, thoracic cavity, diaphragm, mediastinum, lungs, skeleton."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LEFT_BRONCHI: list[Course] = [
 
 
 def central_airways(points: Points) -> Array:
-    """Signed distance in mm to the trachea and the two main bronchi (outside the lungs)."""
+    """Returns the signed distance in mm to the trachea and the two main bronchi (outside the lungs)."""
     main = (tube(points, course, radii) for course, radii in (RIGHT_BRONCHI[0], LEFT_BRONCHI[0]))
     return union(tube(points, TRACHEA, [8.5, 8.5, 9]), *main)
 
 
 def lobar_bronchi(points: Points) -> Array:
-    """Signed distance in mm to the bronchi inside the lungs."""
+    """Returns the signed distance in mm to the bronchi inside the lungs."""
     return union(*(tube(points, course, radii) for course, radii in RIGHT_BRONCHI[1:] + LEFT_BRONCHI[1:]))
 
 
@@ -50,7 +50,7 @@ BODY_DEPTH = (110, 112, 112, 110, 107, 103, 99, 96)
 
 @dataclass(frozen=True)
 class Thorax:
-    """Signed distances in mm, negative inside."""
+    """The large shapes of the chest as signed distances in mm, negative inside."""
 
     body: Array
     cavity: Array
@@ -60,7 +60,7 @@ class Thorax:
 
 
 def build_thorax(points: Points, anatomy: Anatomy, heart: Heart, wobble: Array) -> Thorax:
-    """The large shapes. ``wobble`` is a smooth unit-variance field that makes borders irregular."""
+    """Builds the large shapes; ``wobble`` is a smooth field of unit variance that makes borders irregular."""
     cavity = _cavity(points) + wobble
     diaphragm = _diaphragm(points, anatomy) + np.float32(3) * wobble
     mediastinum = _mediastinum(points, heart) + np.float32(0.8) * wobble
@@ -72,7 +72,7 @@ def build_thorax(points: Points, anatomy: Anatomy, heart: Heart, wobble: Array) 
 
 
 def _oval(u: Array, v: Array, power: float) -> Array:
-    """Level of a superellipse: 0 at the centre, 1 on the border."""
+    """Returns the level of a superellipse: 0 at the centre, 1 on the border."""
     return np.asarray(
         (np.abs(u) ** power + np.abs(v) ** power + np.float32(1e-6)) ** (1 / power), dtype=np.float32
     )
@@ -88,12 +88,12 @@ def _body(points: Points, anatomy: Anatomy) -> Array:
 
 
 def body_back(anatomy: Anatomy) -> float:
-    """Where the back touches the table: y in patient mm at the middle of the chest."""
+    """Returns where the back touches the table: y in patient mm at the middle of the chest."""
     return 6 + 112 + 0.6 * (anatomy.fat - 14)
 
 
 def _cavity(points: Points) -> Array:
-    """Inside of the rib cage: two halves side by side, joined in front of the spine."""
+    """Returns the inside of the rib cage: two halves side by side, joined in front of the spine."""
     x, y, z = points
     width, depth = profile(z, HEIGHTS, CAVITY_WIDTH), profile(z, HEIGHTS, CAVITY_DEPTH)
     side, back = profile(z, HEIGHTS, CAVITY_SIDE), profile(z, HEIGHTS, CAVITY_BACK)
@@ -104,7 +104,7 @@ def _cavity(points: Points) -> Array:
 
 
 def _diaphragm(points: Points, anatomy: Anatomy) -> Array:
-    """Two domes, the right one higher; they fall steeply to the side and to the back (costophrenic angle)."""
+    """Returns two domes, the right one higher, that fall steeply to the side and the back."""
     x, y, z = points
     right = anatomy.diaphragm - 60 * ((x + 58) / 78) ** 2 - 62 * ((y + 22) / 80) ** 2
     left = anatomy.diaphragm - 14 - 60 * ((x - 58) / 78) ** 2 - 62 * ((y + 20) / 80) ** 2
@@ -117,7 +117,7 @@ def _mediastinum(points: Points, heart: Heart) -> Array:
     x, y, z = points
     inflated = heart.outline - np.float32(3.5)
     spine = tube(points, [(0, 56, -40), (0, 55, 300)], [21, 20])
-    # From the oesophagus to the thymus: a plate, wide behind, thin where the lungs meet in front.
+    # A plate from the oesophagus to the thymus, wide behind, thin where the lungs meet in front.
     half_width = profile(y, (-95, -70, -45, -5, 20, 45), (16, 3, 7, 19, 17, 14))
     half_width = half_width + profile(z, (150, 200, 236), (0, 3, 10))
     right_hilum, left_hilum = (ellipsoid(points, (s * 30, 12, 150), (17, 17, 24)) for s in (-1, 1))
@@ -129,7 +129,7 @@ def _mediastinum(points: Points, heart: Heart) -> Array:
 
 RIB_SPACING = 24.0
 RIB_SLOPE, RIB_FALL = 0.42, 0.34
-"""Ribs fall by so many mm for each mm to the front, and to the side."""
+"""Slope of the ribs: mm down for each mm to the front, and to the side."""
 TOP_RIB = 220.0
 """No rib above this height in mm."""
 VERTEBRA_HEIGHT = 24.0
@@ -138,7 +138,7 @@ CARTILAGE_FRONT = -66.0
 
 
 def ribs(points: Points, thorax: Thorax) -> Array:
-    """Signed distance in mm to the ribs: slanted rings in the wall of the cavity."""
+    """Returns the signed distance in mm to the ribs: slanted rings in the wall of the cavity."""
     x, y, z = points
     height = z - np.float32(RIB_SLOPE) * y + np.float32(RIB_FALL) * np.abs(x)
     across = (np.mod(height, RIB_SPACING) - RIB_SPACING / 2) * 0.9
@@ -149,19 +149,19 @@ def ribs(points: Points, thorax: Thorax) -> Array:
 
 
 def within(shape: Array, *limits: Array) -> Array:
-    """The shape where every limit is negative."""
+    """Returns the shape cut to where every limit is negative."""
     for limit in limits:
         shape = np.maximum(shape, limit)
     return np.asarray(shape, dtype=np.float32)
 
 
 def cartilage(points: Points) -> Array:
-    """Share 0 to 1 by which a rib is cartilage rather than bone."""
+    """Returns the share 0 to 1 by which a rib is cartilage rather than bone."""
     return np.clip((np.float32(CARTILAGE_FRONT) - points[1]) / 6, 0, 1)
 
 
 def spine(points: Points) -> tuple[Array, Array]:
-    """Signed distances in mm to the vertebrae (discs included) and to the spinal canal."""
+    """Returns the signed distances in mm to the vertebrae (discs included) and to the spinal canal."""
     x, y, z = points
     body = ellipsoid((x, y, np.zeros_like(x)), (0, 56, 0), (19, 15.5, 1e3))
     canal = ellipsoid((x, y, np.zeros_like(x)), (0, 78, 0), (10, 8.5, 1e3))
@@ -177,14 +177,14 @@ def spine(points: Points) -> tuple[Array, Array]:
 
 
 def disc(points: Points) -> Array:
-    """Share 0 to 1 by which the spine is disc rather than vertebra at this height."""
+    """Returns the share 0 to 1 by which the spine is disc rather than vertebra at this height."""
     level = np.abs(np.mod(points[2], VERTEBRA_HEIGHT) - VERTEBRA_HEIGHT / 2)
     share = np.clip((level - np.float32(VERTEBRA_HEIGHT / 2 - 3)) / 2, 0, 1) * (points[1] < 72)
     return np.asarray(share, dtype=np.float32)
 
 
 def sternum(points: Points) -> Array:
-    """Signed distance in mm to the breast bone, which leans back towards the neck."""
+    """Returns the signed distance in mm to the sternum, which leans back towards the neck."""
     x, y, z = points
     front = profile(z, (0, 60, 140, 200, 225), (-88, -88, -84, -71, -60))
     half = profile(z, (60, 100, 170, 195, 215), (8, 14, 13, 24, 26))
@@ -195,7 +195,7 @@ def sternum(points: Points) -> Array:
 
 
 def shoulder(points: Points, thorax: Thorax) -> Array:
-    """Signed distance in mm to the shoulder blades and collar bones."""
+    """Returns the signed distance in mm to the shoulder blades and collar bones."""
     x, y, z = points
     side = (np.abs(x), y, z)
     plate = np.abs(thorax.cavity - profile(z, (120, 190, 240), (22, 26, 34))) - np.float32(3.2)

@@ -11,8 +11,8 @@ from common.data.phantoms.anatomy import Anatomy, Array, Points
 from common.data.phantoms.shapes import ellipsoid, sum_of_products, tube, union
 
 MYO, LA, LV, RA, RV, AO, PA = 205, 420, 500, 550, 600, 820, 850
-"""Label values of MM-WHS 2017: left ventricle's myocardium, left atrium, left ventricle, right atrium,
-right ventricle, ascending aorta (here with the arch), pulmonary artery (here to the first branches)."""
+"""Label values of MM-WHS 2017: myocardium of the left ventricle, left atrium, left ventricle, right atrium,
+right ventricle, ascending aorta (here with the arch), pulmonary artery (here up to the first branches)."""
 HEART_LABELS = (MYO, LA, LV, RA, RV, AO, PA)
 
 WALL = 2.5
@@ -50,15 +50,15 @@ PULMONARY_VEINS = [
 
 @dataclass(frozen=True)
 class Heart:
-    """Signed distances in mm. ``chambers`` maps the MM-WHS value to a shape; no two of them overlap."""
+    """The heart as signed distances in mm; ``chambers`` maps MM-WHS values to shapes that do not overlap."""
 
     chambers: dict[int, Array]
     left_vessels: Array
-    """Descending aorta, neck arteries and pulmonary veins: blood of the left side, without a label."""
+    """Descending aorta, neck arteries and pulmonary veins: blood of the left heart, without a label."""
     right_vessels: Array
     """Superior and inferior vena cava."""
     outline: Array
-    """Everything above: what the lungs have to give way to."""
+    """Union of all of these: it displaces the lungs."""
 
     @property
     def labels(self) -> NDArray[np.uint16]:
@@ -70,9 +70,11 @@ class Heart:
 
 
 def build_heart(points: Points, anatomy: Anatomy, wobble: Array) -> Heart:
-    """Places the heart; ``points`` are patient coordinates in mm (three arrays of one shape).
+    """Builds the heart.
 
-    ``wobble`` is a smooth field in mm that makes the chambers' borders irregular.
+    Args:
+        points: patient coordinates in mm, three arrays of one shape.
+        wobble: smooth field in mm that makes the borders of the chambers irregular.
     """
     own = _heart_points(points, anatomy)
     chambers = _separated({value: shape + wobble for value, shape in _chambers(own).items()})
@@ -86,11 +88,11 @@ def build_heart(points: Points, anatomy: Anatomy, wobble: Array) -> Heart:
 
 
 def _heart_points(points: Points, anatomy: Anatomy) -> Points:
-    """Coordinates in the standard heart: turned, scaled and moved about its middle."""
+    """Returns coordinates in the standard heart: rotated, scaled and shifted about its middle."""
     centre = np.array([10.0, -12.0, 115.0])
     angle, size = np.deg2rad(anatomy.heart_turn), anatomy.heart_size
     turn = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) / size
-    # The great vessels above the heart keep their place beside the trachea: the change fades with height.
+    # The great vessels above the heart stay beside the trachea: the transform fades out with height.
     fade = np.clip((np.float32(185) - points[2]) / np.float32(60), 0, 1)
     fade = fade * np.clip((np.float32(32) - points[1]) / np.float32(20), 0, 1)
     moved = [p - np.float32(c + s) for p, c, s in zip(points, centre, anatomy.heart_shift, strict=True)]
@@ -103,7 +105,7 @@ def _heart_points(points: Points, anatomy: Anatomy) -> Points:
 
 
 def _axes(direction: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Three orthogonal directions as rows, the first along ``direction``, the second level."""
+    """Returns three orthogonal unit vectors as rows, the first along ``direction``, the second horizontal."""
     first = np.array(direction) / np.linalg.norm(direction)
     second = np.cross([0.0, 0.0, 1.0], first)
     second /= np.linalg.norm(second)
@@ -111,7 +113,7 @@ def _axes(direction: tuple[float, float, float]) -> NDArray[np.float64]:
 
 
 def _chambers(points: Points) -> dict[int, Array]:
-    """The seven shapes as they would be alone, without walls between them."""
+    """Returns the seven shapes, each as if it were alone, without walls between them."""
     long = _axes((0.72, -0.58, -0.38))
     middle = (34.0, -20.0, 101.0)
     along = sum_of_products(
@@ -144,7 +146,7 @@ def _chambers(points: Points) -> dict[int, Array]:
 
 
 def _separated(alone: dict[int, Array]) -> dict[int, Array]:
-    """Earlier structures keep their room; later ones stop a wall's thickness before them."""
+    """Makes the shapes disjoint: later ones end a wall's thickness before earlier ones."""
     result = {LV: alone[LV], MYO: np.maximum(alone[MYO], -alone[LV])}
     occupied = alone[MYO]
     for value in (AO, PA, RV, LA, RA):

@@ -15,34 +15,36 @@ LOW, HIGH = np.array([-140.0, -100.0, 0.0]), np.array([140.0, 110.0, FIELD_OF_VI
 
 
 @dataclass(frozen=True)
-class Places:
-    """Points inside the lungs with what is known of each; all arrays have N rows."""
+class LungPoints:
+    """Points inside the lungs with their distances; all arrays have N rows."""
 
     patient: NDArray[np.float64]  # (N, 3) mm in the standard body
     depth: NDArray[np.float64]  # (N,) mm to the lung's border
     wall: NDArray[np.float64]  # (N,) mm to the chest wall or the diaphragm
 
 
-def draw_candidates(random: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Points ``(count, 3)`` in patient mm, even in a box around the lungs."""
+def draw_points(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Draws points (count, 3) in patient mm, uniform in a box around the lungs."""
     return random.uniform(LOW, HIGH, size=(count, 3))
 
 
-def keep_inside(candidates: NDArray[np.float64], thorax: Thorax) -> Places:
-    """Keeps the candidates inside the lungs; ``thorax`` was built at the candidates, ``(N,)`` arrays."""
+def keep_inside_lung(candidates: NDArray[np.float64], thorax: Thorax) -> LungPoints:
+    """Keeps the points inside the lungs; ``thorax`` was built at these points, arrays (N,)."""
     inside = thorax.lung < 0
     wall = np.maximum(thorax.cavity, thorax.diaphragm)[inside]
-    return Places(candidates[inside], -thorax.lung[inside].astype(float), -wall.astype(float))
+    return LungPoints(candidates[inside], -thorax.lung[inside].astype(float), -wall.astype(float))
 
 
-def choose(random: np.random.Generator, weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Indices of ``count`` different places, drawn in proportion to ``weights`` (Efraimidis 2006)."""
+def choose_weighted(
+    random: np.random.Generator, weights: NDArray[np.float64], count: int
+) -> NDArray[np.int64]:
+    """Draws ``count`` different indices in proportion to ``weights`` (Efraimidis and Spirakis 2006)."""
     keys = np.log(random.random(len(weights))) / np.maximum(weights, 1e-12)
     return np.argsort(-keys)[:count].astype(np.int64)
 
 
-def moved(points: Points, centre: NDArray[np.float64], box: tuple[slice, slice, slice]) -> Points:
-    """Coordinates about ``centre`` within ``box``."""
+def points_around(points: Points, centre: NDArray[np.float64], box: tuple[slice, slice, slice]) -> Points:
+    """Returns the coordinates relative to ``centre`` within ``box``."""
     x, y, z = (p[box] - np.float32(c) for p, c in zip(points, centre, strict=True))
     return x, y, z
 
@@ -50,7 +52,7 @@ def moved(points: Points, centre: NDArray[np.float64], box: tuple[slice, slice, 
 def box_around(
     grid: Grid, pose: Pose, centre: NDArray[np.float64], reach: float
 ) -> tuple[slice, slice, slice]:
-    """The part of the grid within ``reach`` mm (along the axes) of a point in patient mm; may be empty."""
+    """Returns the part of the grid within ``reach`` mm of a point in patient mm; it may be empty."""
     middle = pose.to_grid(centre[None])[0]
     parts = []
     for number in range(3):
@@ -60,7 +62,7 @@ def box_around(
 
 
 GROUND_GLASS, CONSOLIDATION = 1, 2
-"""Label values, as in COVID-SemiSeg's class maps."""
+"""Label values, as in the class maps of COVID-SemiSeg."""
 GROUND_GLASS_HU = (-680.0, -470.0)
 CONSOLIDATION_HU = (-90.0, 40.0)
 MOST_LESIONS = 16
@@ -68,18 +70,18 @@ MOST_LESIONS = 16
 
 @dataclass(frozen=True)
 class Lesion:
-    """A cluster of ellipsoids. ``centres`` (B, 3) and ``radii`` (B, 3) in patient mm."""
+    """A lesion as a cluster of ellipsoids; ``centres`` (B, 3) and ``radii`` (B, 3) in patient mm."""
 
     centres: NDArray[np.float64]
     radii: NDArray[np.float64]
     core: float
-    """Level (0 border, 1 centre) above which the lesion is consolidated; above 1: nowhere."""
+    """Level (0 border, 1 centre) above which the lesion is consolidated; nowhere where this is above 1."""
     ground_glass_hu: float
     consolidation_hu: float
 
 
-def draw_lesions(random: np.random.Generator, anatomy: Anatomy, places: Places) -> list[Lesion]:
-    """Draws the patient's lesions; none where the load is 0."""
+def draw_lesions(random: np.random.Generator, anatomy: Anatomy, places: LungPoints) -> list[Lesion]:
+    """Draws the lesions of a patient; none where the load is 0."""
     load = anatomy.lesion_load
     count = round(MOST_LESIONS * load) if load > 0 else 0
     _, y, z = places.patient.T
@@ -88,7 +90,7 @@ def draw_lesions(random: np.random.Generator, anatomy: Anatomy, places: Places) 
     weights = (near_wall + 0.04) * (behind + 0.12) * (below + 0.15)
     return [
         _draw(random, anatomy, places.patient[index])
-        for index in choose(random, weights, max(count, load > 0))
+        for index in choose_weighted(random, weights, max(count, load > 0))
     ]
 
 
@@ -110,7 +112,7 @@ def _draw(random: np.random.Generator, anatomy: Anatomy, centre: NDArray[np.floa
 
 @dataclass(frozen=True)
 class LesionFields:
-    """``opacity`` and ``core`` 0 to 1: how much of a voxel is lesion, and consolidated; densities in HU."""
+    """Shares 0 to 1 of voxels that are lesion (``opacity``) and consolidated (``core``); densities in HU."""
 
     opacity: Array
     core: Array
@@ -118,16 +120,16 @@ class LesionFields:
     consolidation_hu: Array
 
     def labels(self, lung: NDArray[np.bool_]) -> NDArray[np.uint16]:
-        """0, 1 (ground glass) or 2 (consolidation), inside ``lung`` only."""
+        """Returns the label map: 0, 1 (ground glass) or 2 (consolidation), inside ``lung`` only."""
         result = np.where(self.opacity > 0.5, GROUND_GLASS, 0)
         result[(self.core > 0.5) & (result > 0)] = CONSOLIDATION
         return (result * lung).astype(np.uint16)
 
 
-def build_lesions(
+def paint_lesions(
     random: np.random.Generator, lesions: list[Lesion], grid: Grid, pose: Pose, points: Points
 ) -> LesionFields:
-    """Turns drawn lesions into fields on the grid, with ragged borders and a patchy inside."""
+    """Paints the lesions on the grid, with ragged borders and a patchy inside."""
     level = np.full(grid.shape, -1, np.float32, order="F")
     core = np.full(grid.shape, -1, np.float32, order="F")
     glass = np.full(grid.shape, np.mean(GROUND_GLASS_HU), np.float32, order="F")
@@ -135,7 +137,7 @@ def build_lesions(
     for lesion in lesions:
         for centre, radii in zip(lesion.centres, lesion.radii, strict=True):
             box = box_around(grid, pose, centre, 1.35 * float(radii.max()))
-            own = _blob(moved(points, centre, box), radii)
+            own = _blob(points_around(points, centre, box), radii)
             stronger = own > level[box]
             glass[box] = np.where(stronger, lesion.ground_glass_hu, glass[box])
             solid[box] = np.where(stronger, lesion.consolidation_hu, solid[box])
@@ -154,5 +156,5 @@ def _blob(points: Points, radii: NDArray[np.float64]) -> Array:
 
 
 def lesion_share(labels: NDArray[np.generic]) -> float:
-    """Share 0 to 1 of the axial slices (axis 2) of a lesion label map that hold a lesion."""
+    """Returns the share 0 to 1 of the axial slices (axis 2) of a label map that hold a lesion."""
     return float((np.asarray(labels) > 0).any(axis=(0, 1)).mean())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.phantoms.anatomy import Array, Grid, Points, Pose
-from common.data.phantoms.lesions import Places, box_around, choose, moved
+from common.data.phantoms.lesions import LungPoints, box_around, choose_weighted, points_around
 from common.data.phantoms.shapes import capsule, union
 
 SOLID, PART_SOLID, SPICULATED = 1, 2, 3
@@ -19,7 +19,7 @@ RADII = (3.5, 13.0)
 
 @dataclass(frozen=True)
 class Nodule:
-    """One nodule; ``centre`` (3,) and lengths in patient mm."""
+    """One nodule of a phantom; ``centre`` (3,) and lengths in patient mm."""
 
     kind: int
     centre: NDArray[np.float64]
@@ -31,8 +31,8 @@ class Nodule:
     halo_hu: float
 
 
-def draw_nodules(random: np.random.Generator, count: int, places: Places) -> list[Nodule]:
-    """Draws ``count`` nodules that lie wholly inside the lung; kinds take turns from a random start."""
+def draw_nodules(random: np.random.Generator, count: int, places: LungPoints) -> list[Nodule]:
+    """Draws at most ``count`` nodules wholly inside the lung; kinds alternate from a random first one."""
     first = int(random.integers(3))
     chosen: list[Nodule] = []
     for number in range(count):
@@ -41,7 +41,7 @@ def draw_nodules(random: np.random.Generator, count: int, places: Places) -> lis
         for other in chosen:
             apart *= np.linalg.norm(places.patient - other.centre, axis=1) > 2.5 * (radius + other.radius)
         weights = (places.depth > 1.3 * radius) * apart
-        index = choose(random, weights.astype(float), 1)
+        index = choose_weighted(random, weights.astype(float), 1)
         nodule = _draw(
             random, (first + number) % 3 + 1, places.patient[index[0]] if len(index) else None, radius
         )
@@ -66,14 +66,14 @@ def _draw(
 
 @dataclass(frozen=True)
 class NoduleFields:
-    """``share`` 0 to 1 of a voxel that is nodule, its density in HU and the label map."""
+    """The share 0 to 1 of each voxel that is nodule, its density in HU and the label map."""
 
     share: Array
     hu: Array
     labels: NDArray[np.uint16]
 
 
-def build_nodules(
+def paint_nodules(
     nodules: list[Nodule], grid: Grid, pose: Pose, points: Points, lung: NDArray[np.bool_]
 ) -> NoduleFields:
     """Paints the nodules on the grid, inside ``lung`` only."""
@@ -82,7 +82,7 @@ def build_nodules(
     width = float(min(grid.spacing[:2]))
     for nodule in nodules:
         box = box_around(grid, pose, nodule.centre, 2.2 * nodule.radius + 2 * width)
-        near = moved(points, nodule.centre, box)
+        near = points_around(points, nodule.centre, box)
         shape = _shape(nodule, near)
         own = np.clip(0.5 - shape / width, 0, 1) * lung[box]
         hu[box] = np.where(own > 0, _density(nodule, shape), hu[box])
@@ -92,7 +92,7 @@ def build_nodules(
 
 
 def _shape(nodule: Nodule, near: Points) -> Array:
-    """Signed distance in mm: an ellipsoid with a bumpy surface, and thin spikes where it has any."""
+    """Returns the signed distance in mm to an ellipsoid with a bumpy surface, with spikes if it has any."""
     scaled = [p / np.float32(nodule.radius * s) for p, s in zip(near, nodule.stretch, strict=True)]
     bumps = sum(
         (

@@ -1,4 +1,4 @@
-"""One anatomical chest phantom: an image in HU and its label maps."""
+"""An anatomical chest phantom: a CT image in HU and its label maps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from common.data.phantoms.chest import Thorax, body_back, build_thorax, central_
 from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV, Heart, build_heart
 from common.data.phantoms.lesions import (
     LesionFields,
-    Places,
-    build_lesions,
-    draw_candidates,
+    LungPoints,
     draw_lesions,
-    keep_inside,
+    draw_points,
+    keep_inside_lung,
+    paint_lesions,
 )
-from common.data.phantoms.nodules import NoduleFields, build_nodules, draw_nodules
+from common.data.phantoms.nodules import NoduleFields, draw_nodules, paint_nodules
 from common.data.phantoms.shapes import (
     SmoothNoise,
     coverage,
@@ -37,30 +37,30 @@ from common.errors import UserError
 from common.rng import make_rng
 
 BLOOD_HU = (36.0, 52.0)
-"""Native blood, by its haematocrit."""
+"""Range of blood without contrast agent; it depends on the haematocrit."""
 
 
 @dataclass(frozen=True)
-class Enhancement:
-    """Densities in HU of all that takes up contrast agent; everything else looks alike with and without."""
+class Densities:
+    """Densities in HU of the tissues that take up contrast agent."""
 
     left_blood: float
     """Left heart, aorta, neck arteries and pulmonary veins."""
     right_blood: float
     right_atrium: float
-    """Mixes enhanced and plain blood."""
+    """Enhanced and plain blood mix here."""
     great_veins: float
     lung_vessels: float
-    """Thinner than a voxel or two: partial volume leaves less of the blood's density."""
+    """Lower than blood, for the partial volume of thin vessels."""
     myocardium: float
     liver: float
     spleen: float
 
 
-def enhanced(anatomy: Anatomy) -> Enhancement:
-    """The patient's CT angiography."""
+def enhanced_densities(anatomy: Anatomy) -> Densities:
+    """Returns the densities of the patient's CT angiography."""
     left, right = anatomy.blood_left_hu, anatomy.blood_right_hu
-    return Enhancement(
+    return Densities(
         left_blood=left,
         right_blood=right,
         right_atrium=0.9 * right,
@@ -72,10 +72,10 @@ def enhanced(anatomy: Anatomy) -> Enhancement:
     )
 
 
-def native(random: np.random.Generator) -> Enhancement:
-    """A scan without contrast agent: blood and muscle nearly alike, the wall brighter in anaemia."""
+def native_densities(random: np.random.Generator) -> Densities:
+    """Draws the densities of a scan without contrast agent; blood and muscle nearly equal."""
     blood = float(random.uniform(*BLOOD_HU))
-    return Enhancement(
+    return Densities(
         left_blood=blood,
         right_blood=blood,
         right_atrium=blood,
@@ -95,7 +95,7 @@ CANAL_HU = 35.0
 DISC_HU = 85.0
 CARTILAGE_HU = 110.0
 MARROW_SHARE = 0.38
-"""Density of marrow relative to the bone's hard shell."""
+"""Density of marrow relative to cortical bone."""
 
 
 def paint(image: Array, share: Array, hu: float | Array) -> None:
@@ -103,10 +103,10 @@ def paint(image: Array, share: Array, hu: float | Array) -> None:
     image += share * (hu - image)
 
 
-def soft_tissue(
-    points: Points, thorax: Thorax, enhancement: Enhancement, texture: Array, width: float
+def paint_soft_tissue(
+    points: Points, thorax: Thorax, densities: Densities, texture: Array, width: float
 ) -> Array:
-    """Air, fat, muscles and the organs below the diaphragm; HU."""
+    """Paints air, fat, muscles and the organs below the diaphragm; returns HU."""
     image = np.full_like(points[0], AIR_HU)
     paint(image, coverage(thorax.body, width), MUSCLE_HU - 10)  # skin
     paint(image, coverage(thorax.body + np.float32(2.2), width), FAT_HU + 10 * texture)
@@ -115,7 +115,7 @@ def soft_tissue(
     )
     paint(image, coverage(thorax.cavity - 1, width), FAT_HU + 14 + 16 * texture)
     belly = np.maximum(thorax.cavity, -thorax.diaphragm + 2)
-    for shape, hu in _organs(points, enhancement):
+    for shape, hu in _organs(points, densities):
         paint(image, coverage(np.maximum(shape, belly), width), hu + 6 * texture)
     return image
 
@@ -134,8 +134,8 @@ def _muscles(points: Points, thorax: Thorax) -> Array:
     return union(wall, back, chest, flank, blade, neck, trapezius, deltoid)
 
 
-def _organs(points: Points, enhancement: Enhancement) -> list[tuple[Array, float]]:
-    """Liver, spleen and stomach with its gas bubble in front (the patient lies on the back)."""
+def _organs(points: Points, densities: Densities) -> list[tuple[Array, float]]:
+    """Returns shapes and HU of liver, spleen and stomach with its gas bubble in front (supine patient)."""
     _, y, _ = points
     liver = union(
         ellipsoid(points, (-55, -8, 22), (86, 88, 80)), ellipsoid(points, (20, -52, 42), (62, 34, 30))
@@ -144,24 +144,24 @@ def _organs(points: Points, enhancement: Enhancement) -> list[tuple[Array, float
     stomach = ellipsoid(points, (66, -30, 24), (44, 44, 44))
     gas = np.maximum(stomach + 4, y + np.float32(46))
     return [
-        (spleen, enhancement.spleen),
+        (spleen, densities.spleen),
         (stomach, 45.0),
         (np.maximum(stomach + 4, -y - 46), 15.0),
         (gas, -960.0),
-        (liver, enhancement.liver),
+        (liver, densities.liver),
     ]
 
 
-def bones(
+def paint_bones(
     image: Array, points: Points, anatomy: Anatomy, thorax: Thorax, texture: Array, width: float
 ) -> None:
-    """Paints the skeleton: a hard shell around marrow, discs and cartilage softer."""
+    """Paints the skeleton: cortical bone around marrow, softer discs and cartilage."""
     vertebrae, canal = skeleton.spine(points)
     vertebrae = np.maximum(vertebrae, thorax.body + np.float32(5))
     soft = skeleton.disc(points)
-    _bone(image, vertebrae, soft, DISC_HU, anatomy, texture, width)
+    _paint_bone(image, vertebrae, soft, DISC_HU, anatomy, texture, width)
     paint(image, coverage(canal + 0.5, width), CANAL_HU)
-    _bone(
+    _paint_bone(
         image,
         skeleton.ribs(points, thorax),
         skeleton.cartilage(points),
@@ -172,43 +172,43 @@ def bones(
     )
     rest = union(skeleton.sternum(points), skeleton.shoulder(points, thorax))
     inside = np.maximum(rest, thorax.body + np.float32(5))
-    _bone(image, inside, np.zeros_like(soft), DISC_HU, anatomy, texture, width)
+    _paint_bone(image, inside, np.zeros_like(soft), DISC_HU, anatomy, texture, width)
 
 
-def _bone(
+def _paint_bone(
     image: Array, shape: Array, soft: Array, soft_hu: float, anatomy: Anatomy, texture: Array, width: float
 ) -> None:
-    shell = np.exp(-(((shape + 1.2) / 2.0) ** 2))  # 1 in the hard shell, 0 deep inside
+    shell = np.exp(-(((shape + 1.2) / 2.0) ** 2))  # 1 in cortical bone, 0 deep inside
     hard = anatomy.bone_hu * (MARROW_SHARE + (1 - MARROW_SHARE) * shell) + 30 * texture
     paint(image, coverage(shape, width), hard + soft * (soft_hu - hard))
 
 
-def middle(image: Array, points: Points, blood: Enhancement, heart: Heart, width: float) -> None:
-    """Paints heart, vessels, gullet and windpipe."""
+def paint_mediastinum(image: Array, points: Points, densities: Densities, heart: Heart, width: float) -> None:
+    """Paints heart, great vessels, oesophagus and trachea."""
     pericardium = np.minimum(
         union(*(heart.chambers[value] for value in HEART_LABELS)) - 2, heart.left_vessels - 1.2
     )
     paint(image, coverage(np.minimum(pericardium, heart.right_vessels - 1), width), MUSCLE_HU)
     gullet = tube(points, [(4, 32, 270), (6, 33, 150), (10, 30, 60), (30, 10, 20)], [7, 7, 8, 8])
     paint(image, coverage(gullet, width), MUSCLE_HU - 8)
-    densities = {
-        **dict.fromkeys((LV, LA, AO), blood.left_blood),
-        RV: blood.right_blood,
-        RA: blood.right_atrium,
-        PA: blood.right_blood,
-        MYO: blood.myocardium,
+    chambers = {
+        **dict.fromkeys((LV, LA, AO), densities.left_blood),
+        RV: densities.right_blood,
+        RA: densities.right_atrium,
+        PA: densities.right_blood,
+        MYO: densities.myocardium,
     }
-    for value, hu in densities.items():
+    for value, hu in chambers.items():
         paint(image, coverage(heart.chambers[value], width), hu)
-    paint(image, coverage(heart.left_vessels, width), blood.left_blood)
-    paint(image, coverage(heart.right_vessels, width), blood.great_veins)
+    paint(image, coverage(heart.left_vessels, width), densities.left_blood)
+    paint(image, coverage(heart.right_vessels, width), densities.great_veins)
     airways = central_airways(points)
     paint(image, coverage(airways - 1.5, width), MUSCLE_HU - 10)
     paint(image, coverage(airways, width), AIR_HU)
 
 
-def table(image: Array, x: Array, y: Array, back: float, thorax: Thorax, width: float) -> None:
-    """Paints the scanner's table, a thin curved shell under the ``back``; grid coordinates in mm."""
+def paint_table(image: Array, x: Array, y: Array, back: float, thorax: Thorax, width: float) -> None:
+    """Paints the scanner table, a thin curved shell under ``back``; grid coordinates in mm."""
     surface = np.float32(back + 12) - (x / 32) ** 2
     shell = np.maximum(np.abs(y - surface) - np.float32(1.2), np.float32(1) - thorax.body)
     paint(image, coverage(np.maximum(shell, np.abs(x) - 150), width), TABLE_HU)
@@ -218,17 +218,17 @@ LOWEST_HU, HIGHEST_HU = -1024, 3071
 """Range of a 12-bit scanner."""
 
 
-def scan(
+def simulate_scan(
     random: np.random.Generator, ideal: Array, inside: Array, anatomy: Anatomy, grid: Grid
 ) -> NDArray[np.int16]:
-    """The image a scanner makes of ``ideal`` HU.
+    """Simulates the scanner: blur in the slice and noise, clipped to 12 bits.
 
     Args:
-        random: draws the noise; it is white before the reconstruction filter, so it belongs to the voxels.
+        random: draws the noise, white before a reconstruction filter in voxels.
         ideal: densities in HU.
-        inside: signed distance to the body's surface, mm; noise grows with depth.
-        anatomy: gives the noise's standard deviation (HU) and the blur (mm).
-        grid: gives the voxel size.
+        inside: signed distance to the skin, mm; noise grows with depth.
+        anatomy: has the standard deviation of the noise (HU) and the blur (mm).
+        grid: has the voxel size.
     """
     widths = [max(anatomy.blur / step, 0.35) for step in grid.spacing[:2]]
     blurred = ndimage.gaussian_filter(ideal, (*widths, 0.0))
@@ -249,25 +249,24 @@ TREES = ((-34.0, 8.0, 150.0), (-36.0, 22.0, 126.0), (38.0, 14.0, 154.0), (38.0, 
 """Where artery and vein enter the right, then the left lung; patient mm."""
 TREE_ENDS = 420
 HEART_BUMPS, BODY_BUMPS = 22.0, 40.0
-"""Size in mm of the irregularities of their borders."""
-PLACES = 9000
-"""Points drawn around the lungs; about a quarter lies inside."""
+"""Size in mm of the irregularities of the borders."""
+POINTS = 9000
+"""Points drawn around the lungs; about a quarter of them lie inside."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A made patient.
+    """The images and label maps of one phantom patient.
 
     All arrays have one shape; axis 0 runs to the patient's left, axis 1 to the back, axis 2 to the head
-    (nibabel's axis codes ``LPS``, which ``affine`` states).
+    (nibabel's axis codes ``LPS``).
 
     Attributes:
         image: int16 HU.
         labels: uint16 maps. ``lung``: 1 right, 2 left (vessels, lesions and nodules within included);
             ``lesion``: 1 ground glass, 2 consolidation; ``nodule``: 1 solid, 2 part-solid, 3 spiculated;
             ``heart``: MM-WHS values 205, 420, 500, 550, 600, 820, 850.
-        native: the same patient without contrast agent, int16 HU with a scanner noise of its own;
-            None where it was not asked for.
+        native: the same patient without contrast agent, int16 HU with its own noise; None if not requested.
         spacing: voxel size in mm.
         affine: (4, 4) voxel index to RAS world in mm.
         anatomy: the parameters drawn for this patient.
@@ -289,7 +288,7 @@ def make_phantom(
     with_nodules: bool = True,
     contrasts: bool = False,
 ) -> Phantom:
-    """Makes a patient's phantom; the same arguments give the same bytes.
+    """Makes the phantom of one patient; the same arguments give the same bytes.
 
     The patient's anatomy depends on ``seed`` and ``patient`` only: another ``shape`` samples the same
     body (360 x 360 x 240 mm) at another voxel size.
@@ -304,48 +303,55 @@ def make_phantom(
 
     Raises:
         UserError: ``shape`` is not three numbers of at least 8.
+
+    Example:
+        >>> phantom = make_phantom(seed=0, patient=1, shape=(16, 16, 8))
+        >>> phantom.image.dtype, phantom.image.shape, phantom.spacing
+        (dtype('int16'), (16, 16, 8), (22.5, 22.5, 30.0))
+        >>> sorted(phantom.labels)
+        ['heart', 'lesion', 'lung', 'nodule']
     """
-    body = _build_body(seed, patient, Grid(_checked(shape)))
+    body = _build_patient(seed, patient, Grid(_check_shape(shape)))
     inside = body.thorax.lung < 0
-    lesions = _lesions(body, with_lesions)
+    lesions = _draw_lesions(body, with_lesions)
     lesion_labels = lesions.labels(inside)
-    nodules = _nodules(body, with_nodules, inside & (lesion_labels == 0))
+    nodules = _draw_nodules(body, with_nodules, inside & (lesion_labels == 0))
     labels = {
         "lung": np.where(inside, np.where(body.points[0] < 0, 1, 2), 0).astype(np.uint16),
         "lesion": lesion_labels,
         "nodule": nodules.labels,
         "heart": body.heart.labels,
     }
-    painted = partial(_scanned, body, lesions, nodules, paint_branches(body.grid, _branches(body), SLAB))
-    plain = painted(native(body.random("native")), "native noise") if contrasts else None
-    image = painted(enhanced(body.anatomy), "noise")
+    painted = partial(_render, body, lesions, nodules, paint_branches(body.grid, _grow_vessels(body), SLAB))
+    plain = painted(native_densities(body.random("native")), "native noise") if contrasts else None
+    image = painted(enhanced_densities(body.anatomy), "noise")
     affine = body.grid.affine(body.anatomy.offset)
     return Phantom(image, labels, body.grid.spacing, affine, body.anatomy, plain)
 
 
-def _scanned(
-    body: _Body,
+def _render(
+    patient: _Patient,
     lesions: LesionFields,
     nodules: NoduleFields,
     vessels: Array,
-    enhancement: Enhancement,
+    densities: Densities,
     noise: str,
 ) -> NDArray[np.int16]:
-    """One scan of the patient; ``noise`` names the random numbers of the scanner's noise."""
-    ideal = _ideal(body, enhancement)
-    _fill_lungs(ideal, body, lesions, nodules, vessels, enhancement.lung_vessels)
-    return scan(body.random(noise), ideal, body.thorax.body, body.anatomy, body.grid)
+    """Renders one scan of the patient; ``noise`` is the key of its random numbers."""
+    ideal = _paint_body(patient, densities)
+    _paint_lungs(ideal, patient, lesions, nodules, vessels, densities.lung_vessels)
+    return simulate_scan(patient.random(noise), ideal, patient.thorax.body, patient.anatomy, patient.grid)
 
 
-def _checked(shape: Sequence[int]) -> tuple[int, int, int]:
+def _check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3 or any(int(n) != n or n < SMALLEST for n in shape):
         raise UserError(f"phantom shape {tuple(shape)}: give three whole numbers of at least {SMALLEST}")
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
 @dataclass(frozen=True)
-class _Body:
-    """A patient's shapes on a grid, before anything has a density."""
+class _Patient:
+    """The shapes of a patient on a grid, before anything has a density."""
 
     random: Callable[[str], np.random.Generator]  # by purpose
     anatomy: Anatomy
@@ -353,49 +359,53 @@ class _Body:
     points: Points
     heart: Heart
     thorax: Thorax
-    places: Places
+    places: LungPoints
     texture: Array
 
     @property
     def width(self) -> float:
-        """Size of a voxel in the slice, mm."""
+        """Voxel size in the slice, mm."""
         return float(min(self.grid.spacing[:2]))
 
 
-def _build_body(seed: int, patient: int, grid: Grid) -> _Body:
+def _build_patient(seed: int, patient: int, grid: Grid) -> _Patient:
     random = partial(make_rng, seed, "phantom", patient)
     anatomy = draw_anatomy(seed, patient)
     points = patient_points(grid, anatomy.pose)
     uneven = draw_noise(random("heart"), HEART_BUMPS), draw_noise(random("wobble"), BODY_BUMPS)
-    heart = build_heart(points, anatomy, uneven[0].on(grid))
-    thorax = build_thorax(points, anatomy, heart, uneven[1].on(grid))
-    places = _places(random("places"), anatomy, uneven)
+    heart = build_heart(points, anatomy, uneven[0].on_grid(grid))
+    thorax = build_thorax(points, anatomy, heart, uneven[1].on_grid(grid))
+    places = _draw_lung_points(random("places"), anatomy, uneven)
     texture = smooth_noise(random("texture"), grid, 9)
-    return _Body(random, anatomy, grid, points, heart, thorax, places, texture)
+    return _Patient(random, anatomy, grid, points, heart, thorax, places, texture)
 
 
-def _places(random: np.random.Generator, anatomy: Anatomy, uneven: tuple[SmoothNoise, SmoothNoise]) -> Places:
-    """Points inside the lungs, found on the shapes themselves: the same at any voxel size."""
-    candidates = draw_candidates(random, PLACES)
+def _draw_lung_points(
+    random: np.random.Generator, anatomy: Anatomy, uneven: tuple[SmoothNoise, SmoothNoise]
+) -> LungPoints:
+    """Draws points inside the lungs from the shapes themselves: the same at any voxel size."""
+    candidates = draw_points(random, POINTS)
     x, y, z = candidates.T.astype(np.float32)
     on_grid = anatomy.pose.to_grid(candidates)
-    heart = build_heart((x, y, z), anatomy, uneven[0].at(on_grid))
-    return keep_inside(candidates, build_thorax((x, y, z), anatomy, heart, uneven[1].at(on_grid)))
+    heart = build_heart((x, y, z), anatomy, uneven[0].at_points(on_grid))
+    return keep_inside_lung(candidates, build_thorax((x, y, z), anatomy, heart, uneven[1].at_points(on_grid)))
 
 
-def _lesions(body: _Body, wanted: bool) -> LesionFields:
-    drawn = draw_lesions(body.random("lesions"), body.anatomy, body.places) if wanted else []
-    return build_lesions(body.random("lesion texture"), drawn, body.grid, body.anatomy.pose, body.points)
+def _draw_lesions(patient: _Patient, wanted: bool) -> LesionFields:
+    drawn = draw_lesions(patient.random("lesions"), patient.anatomy, patient.places) if wanted else []
+    return paint_lesions(
+        patient.random("lesion texture"), drawn, patient.grid, patient.anatomy.pose, patient.points
+    )
 
 
-def _nodules(body: _Body, wanted: bool, free: NDArray[np.bool_]) -> NoduleFields:
-    drawn = draw_nodules(body.random("nodules"), body.anatomy.nodules, body.places) if wanted else []
-    return build_nodules(drawn, body.grid, body.anatomy.pose, body.points, free)
+def _draw_nodules(patient: _Patient, wanted: bool, free: NDArray[np.bool_]) -> NoduleFields:
+    drawn = draw_nodules(patient.random("nodules"), patient.anatomy.nodules, patient.places) if wanted else []
+    return paint_nodules(drawn, patient.grid, patient.anatomy.pose, patient.points, free)
 
 
-def _branches(body: _Body) -> Branches:
-    """Arteries and veins of both lungs in grid mm. Even places feed arteries, odd ones veins."""
-    places, pose = body.places, body.anatomy.pose
+def _grow_vessels(patient: _Patient) -> Branches:
+    """Grows arteries (from even points) and veins (from odd ones) of both lungs, in grid mm."""
+    places, pose = patient.places, patient.anatomy.pose
     trees = []
     for number, root in enumerate(TREES):
         own = places.patient[(places.patient[:, 0] * root[0] > 0) & (places.depth > 3)]
@@ -405,35 +415,35 @@ def _branches(body: _Body) -> Branches:
     return Branches(pose.to_grid(starts), pose.to_grid(ends), np.concatenate([tree.radii for tree in trees]))
 
 
-def _ideal(body: _Body, enhancement: Enhancement) -> Array:
-    """Densities in HU of everything but the lungs' inside."""
-    points, anatomy, thorax, width = body.points, body.anatomy, body.thorax, body.width
-    image = soft_tissue(points, thorax, enhancement, body.texture, width)
-    bones(image, points, anatomy, thorax, body.texture, width)
-    middle(image, points, enhancement, body.heart, width)
+def _paint_body(patient: _Patient, densities: Densities) -> Array:
+    """Paints everything but the inside of the lungs; returns HU."""
+    points, anatomy, thorax, width = patient.points, patient.anatomy, patient.thorax, patient.width
+    image = paint_soft_tissue(points, thorax, densities, patient.texture, width)
+    paint_bones(image, points, anatomy, thorax, patient.texture, width)
+    paint_mediastinum(image, points, densities, patient.heart, width)
     back = float(anatomy.pose.to_grid(np.array([[0.0, body_back(anatomy), 120.0]]))[0, 1])
-    x, y = body.grid.axis(0)[:, None, None], body.grid.axis(1)[None, :, None]
-    table(image, x, y, back, thorax, width)
+    x, y = patient.grid.axis(0)[:, None, None], patient.grid.axis(1)[None, :, None]
+    paint_table(image, x, y, back, thorax, width)
     return image
 
 
-def _fill_lungs(
+def _paint_lungs(
     image: Array,
-    body: _Body,
+    patient: _Patient,
     lesions: LesionFields,
     nodules: NoduleFields,
     vessels: Array,
     vessel_hu: float,
 ) -> None:
-    """Paints air, lesions, vessels, bronchi and nodules into the lungs, in place."""
-    anatomy, width = body.anatomy, body.width
+    """Paints air, lesions, vessels, bronchi and nodules into the lungs of ``image``."""
+    anatomy, width = patient.anatomy, patient.width
     slope = np.float32(anatomy.lung_gradient / 180)
-    content = anatomy.lung_hu + slope * body.points[1] + 14 * body.texture
+    content = anatomy.lung_hu + slope * patient.points[1] + 14 * patient.texture
     paint(content, lesions.opacity, lesions.ground_glass_hu)
     paint(content, lesions.core, lesions.consolidation_hu)
     paint(content, vessels, vessel_hu)
-    bronchi = lobar_bronchi(body.points)
+    bronchi = lobar_bronchi(patient.points)
     paint(content, 0.6 * coverage(bronchi - 1, width), -150.0)
     paint(content, coverage(bronchi, width), BRONCHUS_HU)
     paint(content, nodules.share, nodules.hu)
-    paint(image, coverage(body.thorax.lung, width), content)
+    paint(image, coverage(patient.thorax.lung, width), content)

@@ -1,4 +1,4 @@
-"""Shapes as signed distances in mm (negative inside) and smooth random fields. All float32."""
+"""Shapes as signed distances in mm (negative inside) and smooth random fields, all float32."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from scipy import ndimage
 from common.data.phantoms.anatomy import FIELD_OF_VIEW, Array, Grid, Points, Vector
 
 NOISE_GAIN = 3.0
-"""Brings a cubic B-spline of unit normal numbers to about unit variance."""
+"""Scales a cubic B-spline of standard normal coefficients to about unit variance."""
 
 REACH = 36.0
-"""Distances to tubes are exact up to this many mm, which is more than any use of them asks for."""
+"""Distances to tubes are cut off at this many mm; nothing needs larger ones."""
 
 
 def ellipsoid(
     points: Points, centre: Vector, radii: Vector, axes: NDArray[np.float64] | None = None
 ) -> Array:
-    """Signed distance (first-order estimate) to an ellipsoid; ``axes`` (3, 3) has its directions as rows."""
+    """Returns the signed distance (first order) to an ellipsoid; rows of ``axes`` (3, 3) are its axes."""
     moved: Sequence[Array] = [p - np.float32(c) for p, c in zip(points, centre, strict=True)]
     if axes is not None:
         moved = [sum_of_products(moved, row) for row in axes.astype(np.float32)]
@@ -32,12 +32,12 @@ def ellipsoid(
 
 
 def sum_of_products(parts: Sequence[Array], weights: NDArray[np.float32]) -> Array:
-    """``w0 * p0 + w1 * p1 + w2 * p2``."""
+    """Returns ``w0 * p0 + w1 * p1 + w2 * p2``."""
     return np.asarray(parts[0] * weights[0] + parts[1] * weights[1] + parts[2] * weights[2])
 
 
 def capsule(points: Points, start: Vector, end: Vector, radii: tuple[float, float]) -> Array:
-    """Signed distance to a straight piece of tube whose radius goes from ``radii[0]`` to ``radii[1]`` mm."""
+    """Returns the signed distance to a straight tube with ``radii`` in mm at its start and its end."""
     a, ab = np.asarray(start, np.float32), np.subtract(end, start).astype(np.float32)
     px, py, pz = points[0] - a[0], points[1] - a[1], points[2] - a[2]
     length = max(float(ab @ ab), 1e-6)
@@ -47,9 +47,9 @@ def capsule(points: Points, start: Vector, end: Vector, radii: tuple[float, floa
 
 
 def tube(points: Points, course: Sequence[Vector], radii: Sequence[float]) -> Array:
-    """Signed distance to a tube through the points of ``course`` with a radius in mm at each.
+    """Returns the signed distance to a tube through the points of ``course`` with a radius in mm at each.
 
-    Distances are cut off at `REACH`: only the slices near a piece are worked on.
+    Distances are cut off at `REACH`, so that only the slices near a piece are computed.
     """
     result = np.full_like(points[0], REACH)
     for a, b, ra, rb in zip(course[:-1], course[1:], radii[:-1], radii[1:], strict=True):
@@ -60,7 +60,7 @@ def tube(points: Points, course: Sequence[Vector], radii: Sequence[float]) -> Ar
 
 
 def _slices_near(z: Array, low: float, high: float) -> slice:
-    """The slices of a volume that reach into ``low`` to ``high`` mm; everything for a list of points."""
+    """Returns the slices of a volume between ``low`` and ``high`` mm; all of a list of points."""
     if z.ndim < 3:
         return slice(None)
     corners = z[[0, 0, -1, -1], [0, -1, 0, -1], :]  # (4, slices): the extremes, as z is linear in the index
@@ -69,7 +69,7 @@ def _slices_near(z: Array, low: float, high: float) -> slice:
 
 
 def union(*shapes: Array) -> Array:
-    """Inside any of the shapes."""
+    """Returns the union of the shapes."""
     result = shapes[0]
     for shape in shapes[1:]:
         result = np.minimum(result, shape)
@@ -77,42 +77,42 @@ def union(*shapes: Array) -> Array:
 
 
 def blend(first: Array, second: Array, width: float) -> Array:
-    """Union with a fillet of about ``width`` mm between the two shapes (polynomial smooth minimum)."""
+    """Returns the union with a fillet of about ``width`` mm (polynomial smooth minimum)."""
     overlap = np.maximum(np.float32(width) - np.abs(first - second), 0) / np.float32(width)
     return np.asarray(np.minimum(first, second) - overlap * overlap * np.float32(width / 4), dtype=np.float32)
 
 
 def coverage(shape: Array, width: float) -> Array:
-    """Share of a voxel inside ``shape``, 0 to 1: the edge is a ramp of ``width`` mm (partial volume)."""
+    """Returns the share of a voxel inside ``shape``, 0 to 1, with a ramp of ``width`` mm at the edge."""
     return np.clip(np.float32(0.5) - shape / np.float32(width), 0, 1)
 
 
 def profile(z: Array, heights: Sequence[float], values: Sequence[float]) -> Array:
-    """A quantity that changes with height ``z`` mm, linear between the given heights."""
+    """Interpolates a quantity linearly between the given heights; ``z`` in mm."""
     return np.interp(z, heights, values).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class SmoothNoise:
-    """Smooth random field of about unit variance whose features are about ``scale`` mm wide.
+    """A smooth random field of about unit variance with features about ``scale`` mm wide.
 
-    Normal numbers on a lattice fixed in mm are joined by cubic B-splines, so that the field is
-    the same at any voxel size.
+    Cubic B-splines of standard normal coefficients on a lattice fixed in mm: the field is the same at any
+    voxel size.
     """
 
     lattice: Array
     scale: float
 
-    def on(self, grid: Grid) -> Array:
-        """The field at every voxel."""
+    def on_grid(self, grid: Grid) -> Array:
+        """Evaluates the field at every voxel."""
         field = self.lattice
         for number in range(3):
             weights = _spline_weights(grid.axis(number), number, self.scale, field.shape[number])
             field = np.moveaxis(np.tensordot(weights, field, axes=(1, number)), 0, number)
         return np.asfortranarray(field) * np.float32(NOISE_GAIN)
 
-    def at(self, points: NDArray[np.float64]) -> Array:
-        """The field at points ``(N, 3)`` in grid mm."""
+    def at_points(self, points: NDArray[np.float64]) -> Array:
+        """Evaluates the field at points (N, 3) in grid mm."""
         start = np.array([_start(number) for number in range(3)])
         places = (points - start) / self.scale + 1.5
         field = ndimage.map_coordinates(self.lattice, places.T, order=3, prefilter=False, mode="nearest")
@@ -126,8 +126,8 @@ def draw_noise(random: np.random.Generator, scale: float) -> SmoothNoise:
 
 
 def smooth_noise(random: np.random.Generator, grid: Grid, scale: float) -> Array:
-    """A drawn `SmoothNoise` at every voxel of ``grid``."""
-    return draw_noise(random, scale).on(grid)
+    """Draws a smooth field and evaluates it at every voxel of ``grid``."""
+    return draw_noise(random, scale).on_grid(grid)
 
 
 def _start(number: int) -> float:

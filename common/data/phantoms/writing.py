@@ -1,4 +1,4 @@
-"""Folders of phantoms: NIfTI images, lesion masks and label maps, whole or absent."""
+"""Data sets of phantoms: NIfTI images, lesion masks and label maps in a folder that is whole or absent."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ from common.files import atomic_write, read_json, write_json
 from common.provenance import mark_header
 
 VERSION = 1
-"""Goes up whenever the same settings give other voxels: older folders are then made anew elsewhere."""
+"""To be increased whenever the same settings give other voxels: older folders are then not used."""
 RECORD = "phantom.json"
-"""Written last: a folder that holds it is complete."""
+"""Written last: a folder with this file is complete."""
 NATIVE_FOLDER = "native"
-"""Where the scans without contrast agent lie, under the names of ``images/``."""
+"""Folder of the scans without contrast agent, under the file names of ``images/``."""
 DESCRIP = "synthetic, drawn phantom"
 LABEL_FOLDERS = {"lesion": "masks", "lung": "labels/lung", "nodule": "labels/nodule", "heart": "labels/heart"}
-WARNING = "PHANTOM DATA: %d made patients in %s; drawn shapes, not patients; they prove nothing about real CT"
+WARNING = (
+    "PHANTOM DATA: %d phantom patients in %s; drawn shapes, not patients; they prove nothing about real CT"
+)
 
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """What decides every voxel of a folder of phantoms."""
+    """All settings that determine the voxels of a folder of phantoms."""
 
     patients: int = 16
     seed: int = 0
@@ -48,14 +50,14 @@ class PhantomSettings:
     version: int = VERSION
 
     def record(self) -> dict[str, Any]:
-        """As JSON stores it. ``contrasts`` came later: without it a record stays what it was."""
+        """Returns the settings as stored in JSON; ``contrasts`` only if on, as in older folders."""
         settings = {**asdict(self), "shape": [int(n) for n in self.shape]}
         if not self.contrasts:
             del settings["contrasts"]
         return settings
 
     def short_hash(self) -> str:
-        """Eight hexadecimal digits that stand for these settings."""
+        """Returns eight hexadecimal digits of a hash of the settings."""
         return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -68,17 +70,26 @@ def ensure_phantoms(
     with_nodules: bool = True,
     contrasts: bool = False,
 ) -> Path:
-    """Returns a complete folder of phantoms with these settings; makes it where there is none.
+    """Returns a complete folder of phantoms with these settings and makes it if there is none.
 
-    Nothing that exists is overwritten: where ``folder`` holds anything else (phantoms of other settings, a
-    user's files), the sibling ``<folder>-<8 digits of the settings' hash>`` is used instead. Warns in
-    the log, each time, that this is phantom data.
+    Nothing is overwritten: if ``folder`` holds anything else (phantoms of other settings, other files), the
+    sibling ``<folder>-<8 digits of the settings' hash>`` is used. Each call logs a warning that this is
+    phantom data.
 
+    Args:
+        folder: where the phantoms should lie.
+        patients, seed, shape, with_lesions, with_nodules, contrasts: see `make_phantom`.
     Returns:
-        the folder: ``folder`` itself or that sibling.
-
+        ``folder`` or that sibling.
     Raises:
         UserError: both places are taken by something else, or a setting is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     phantoms = ensure_phantoms(Path(folder) / "phantoms", patients=1, shape=(16, 16, 8))
+        ...     sorted(path.name for path in phantoms.iterdir())
+        ['images', 'labels', 'masks', 'phantom.json']
     """
     x, y, z = _three(shape)
     settings = PhantomSettings(patients, seed, (x, y, z), with_lesions, with_nodules, contrasts)
@@ -90,20 +101,18 @@ def ensure_phantoms(
             write_phantoms(place, settings)
         logging.getLogger(__name__).warning(WARNING, patients, place)
         return place
-    raise UserError(
-        f"{place}: holds something other than these phantoms; move it away or choose another folder"
-    )
+    raise UserError(f"{place}: holds something other than these phantoms; move it or choose another folder")
 
 
 def is_complete(folder: Path, settings: PhantomSettings) -> bool:
-    """True where ``folder`` holds finished phantoms of exactly these settings."""
+    """Returns whether ``folder`` holds finished phantoms of exactly these settings."""
     path = folder / RECORD
     record = read_json(path) if path.is_file() else None
     return isinstance(record, dict) and record.get("settings") == settings.record()
 
 
 def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) -> None:
-    """Makes all patients in a temporary folder beside ``folder``, then renames it.
+    """Makes all patients in a temporary folder next to ``folder``, then renames it.
 
     Files: ``images/phantom_000.nii.gz`` (int16 HU), ``masks/`` (lesions), ``labels/{lung,nodule,heart}/``
     under the same names, with ``contrasts`` also ``native/`` (the same patients without contrast agent), and
@@ -113,7 +122,7 @@ def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) ->
         UserError: ``folder`` is not empty, cannot be written, or a setting is out of range.
     """
     if settings.patients < 1:
-        raise UserError(f"{folder}: {settings.patients} phantom patients asked for; give at least 1")
+        raise UserError(f"{folder}: {settings.patients} phantom patients requested; give at least 1")
     target = Path(folder)
     with _built_beside(target, settings) as temporary:
         patients = []
@@ -136,7 +145,7 @@ def write_phantoms(folder: str | os.PathLike[str], settings: PhantomSettings) ->
 
 
 def save_phantom(phantom: Phantom, folder: Path, name: str) -> None:
-    """Writes one patient's images and label maps as ``NAME.nii.gz`` into the folders of the set."""
+    """Writes the images and label maps of one patient as ``NAME.nii.gz`` into the folders of the data set."""
     save_volume(folder / "images" / f"{name}.nii.gz", phantom.image, phantom.affine)
     if phantom.native is not None:
         save_volume(folder / NATIVE_FOLDER / f"{name}.nii.gz", phantom.native, phantom.affine)

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from common.data.phantoms.anatomy import draw_anatomy
 from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV
-from common.data.phantoms.render import BLOOD_HU, Phantom, enhanced, make_phantom, native
+from common.data.phantoms.render import BLOOD_HU, Phantom, enhanced_densities, make_phantom, native_densities
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -215,8 +215,8 @@ def test_all_else_is_alike_but_for_the_noise(phantom: Phantom) -> None:
 
 
 def test_native_blood_is_drawn_for_each_patient() -> None:
-    first, second = (native(make_rng(0, "phantom", patient, "native")) for patient in (0, 1))
+    first, second = (native_densities(make_rng(0, "phantom", patient, "native")) for patient in (0, 1))
     assert first != second
     assert first.left_blood == first.right_blood == first.great_veins
-    agent = enhanced(draw_anatomy(0, 0))
+    agent = enhanced_densities(draw_anatomy(0, 0))
     assert agent.left_blood > 3 * first.left_blood and agent.liver > first.liver

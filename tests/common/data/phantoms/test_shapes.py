@@ -42,11 +42,11 @@ def test_coverage_is_a_ramp() -> None:
 
 def test_noise_is_the_same_field_at_another_voxel_size() -> None:
     noise, grids = draw_noise(np.random.default_rng(3), 30), (Grid((24, 24, 12)), Grid((72, 72, 36)))
-    coarse, fine = (noise.on(grid) for grid in grids)
+    coarse, fine = (noise.on_grid(grid) for grid in grids)
     assert np.allclose(coarse, fine[1::3, 1::3, 1::3], atol=1e-4)
     assert 0.5 < fine.std() < 1.5
     place = np.array([[grids[0].axis(n)[i] for n, i in enumerate((5, 17, 9))]], float)
-    assert noise.at(place)[0] == pytest.approx(coarse[5, 17, 9], abs=1e-4)
+    assert noise.at_points(place)[0] == pytest.approx(coarse[5, 17, 9], abs=1e-4)
 
 
 def test_points_and_pose_are_inverse() -> None:
