@@ -1,4 +1,4 @@
-"""Packs a bundle, or all of them, as zips that `python -m monai.bundle download` takes.
+"""Packs one bundle or all of them as zips for `python -m monai.bundle download`.
 
 Each NAME_vVERSION.zip holds configs (YAML and JSON), documents, licence, trained weights and the code it
 needs; the same commit and weights give the same bytes. Beside them: SHA256SUMS, models/model_info.json, and
@@ -7,12 +7,10 @@ NAME_vVERSION/ with files above 25 MB, which the zip only lists.
 Example:
     python scripts/build_bundle.py all --output dist
     python scripts/build_bundle.py pix2pix_covid --output dist --url https://example.org/bundles
-    python scripts/build_bundle.py pix2pix_covid --output dist --push_to_hub OWNER/pix2pix_covid
 """
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from common.cli import Parser
@@ -32,15 +30,12 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--output", type=Path, default=Path("dist"), metavar="DIR", help="folder of the zips (default dist)")
     add("--models", type=Path, metavar="DIR", help="trained weights (default bundles/NAME/models)")
     add("--url", help="where others will find DIR, e.g. https://example.org/bundles")
-    add("--push_to_hub", metavar="OWNER/REPO", help="also send it to the Hugging Face Hub, as a private one")
     return Settings(**vars(parser.parse_args(arguments)))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; raises `UserError` for what the user can put right."""
-    settings = parse(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    for path in build(settings):
+    for path in build(parse(arguments)):
         print(path)
 
 

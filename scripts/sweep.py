@@ -1,6 +1,6 @@
 """Trains and evaluates a bundle once for every value of a setting, and tabulates the metrics.
 
-The same command goes on with a sweep that was stopped: finished runs are kept, a begun one is resumed.
+The same command continues a stopped sweep: finished runs are kept, an interrupted one is resumed.
 
 Example (the eight conditions of patchgan_cardiac's paper):
     python scripts/sweep.py patchgan_cardiac labels LV RV LA RA Myo Ao PA all --output_dir conditions

@@ -2,7 +2,7 @@
 
 Each trial trains with bundles/NAME/configs/train.yaml and is scored by its best checkpoint:
 FID * (2 - lesion faithfulness) on the validation patients, lower is better. What is varied stands in
-bundles/NAME/search.yaml. The same command goes on with a search that was stopped or killed.
+bundles/NAME/search.yaml. The same command continues a search that was stopped or killed.
 
 Example:
     python scripts/tune.py pix2pix_covid --trials 12 --max_epochs 4

@@ -1,63 +1,180 @@
-"""One zip, the same bytes for the same contents, whenever and wherever it is written."""
+"""Builds a bundle's zip for the model zoo: the same bytes for the same contents, wherever it is built.
+
+The zip can be sent to the Hugging Face Hub with MONAI's own command, once it is unpacked:
+``python -m monai.bundle push_to_hf_hub --repo OWNER/NAME --name NAME --bundle_dir FOLDER --version VERSION``.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigParser, push_to_hf_hub
-from monai.utils import OptionalImportError
+from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from common.data.public_datasets import REGISTRY_FILE
 from common.errors import UserError
 from common.files import atomic_write, read_json, shown_files, write_json
-from common.paths import repository_root
+from common.paths import METADATA, repository_root
+from common.provenance import sha256_of
 from common.tools.standalone import code_files, fingerprint, imported_modules, standalone
 
-MOMENT = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
+Contents = dict[str, bytes]
+"""Files of a zip: path inside the bundle's folder -> bytes."""
+ALL = "all"
+LARGEST = 25_000_000
+"""Bytes: MONAI's model zoo takes no larger files."""
+LARGE_FILES = "large_files.yml"
+SUMS, INFO = "SHA256SUMS", Path("models", "model_info.json")
+MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 PERMISSIONS = 0o100644 << 16  # a plain file, rw-r--r--
 UNIX = 3
-
-
-def write_archive(path: Path, folder: str, contents: Mapping[str, bytes]) -> None:
-    """Writes ``contents`` (path in the folder -> bytes) below one top folder, sorted, atomically.
-
-    Files are stored, not compressed: weights do not shrink, and another zlib would give other bytes.
-
-    Raises:
-        UserError: the disk is full or the place cannot be written.
-    """
-    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(contents):
-            entry = zipfile.ZipInfo(f"{folder}/{name}", MOMENT)
-            entry.create_system, entry.external_attr = UNIX, PERMISSIONS
-            archive.writestr(entry, contents[name])
-
-
+NOT_SHARED = ("resume.pt", "resume_previous.pt", "split.json")
+"""Files of a ``models`` folder that only a resumed training needs."""
 REFERENCE = re.compile(r"@(\w+)")
 
 
-def as_json(config: Mapping[str, Any], file: Path) -> str:
-    """A config as JSON, expressions and references as they are.
+@dataclass(frozen=True)
+class Settings:
+    """A build as requested on the command line."""
 
-    JSON's keys are texts: a mapping with others, such as label values, becomes an expression that gives it.
+    name: str  # of a bundle, or `ALL`
+    output: Path
+    models: Path | None = None  # default bundles/NAME/models
+    url: str | None = None  # where others will find `output`
+
+
+def build(settings: Settings) -> list[Path]:
+    """Writes ``OUTPUT/NAME_vVERSION.zip`` of one or all bundles, lists them, and returns the zips' paths.
 
     Raises:
-        UserError: it holds something that JSON cannot say (a date, infinity, a reference beside such keys).
+        UserError: no such bundle, or it violates the model zoo's rules.
+    """
+    names = bundle_names() if settings.name == ALL else [settings.name]
+    if settings.name == ALL and settings.models:
+        raise UserError(f"--models: takes one bundle, not {ALL}; name it")
+    url = settings.url.rstrip("/") if settings.url else None
+    built = [
+        build_one(name, settings.output, settings.models, url)
+        for name in tqdm(names, desc="building", unit="bundle", disable=None)
+    ]
+    update_listing(settings.output, url)
+    return built
+
+
+def build_one(name: str, output: Path, models: Path | None = None, url: str | None = None) -> Path:
+    """Writes one bundle's zip; files that are too large for it go to ``OUTPUT/NAME_vVERSION/models``.
+
+    Raises:
+        UserError: no such bundle, it violates the model zoo's rules, or a large file has no address.
+    """
+    bundle = repository_root() / "bundles" / name
+    if name not in bundle_names():
+        raise UserError(f"{bundle}: no such bundle; choose one of {', '.join(bundle_names())}")
+    errors = violations(bundle)
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}; the model zoo requires it")
+    title = f"{name}_v{read_json(bundle / METADATA)['version']}"
+    files = trained_models(models or bundle / "models")
+    large = {path: file for path, file in files.items() if file.stat().st_size > LARGEST}
+    contents = bundle_contents(repository_root(), name, {k: v for k, v in files.items() if k not in large})
+    if large:
+        contents[LARGE_FILES] = list_large_files(large, f"{url}/{title}" if url else None)
+        for path, file in large.items():
+            with atomic_write(output / title / path) as temporary:
+                shutil.copyfile(file, temporary)
+    write_archive(output / f"{title}.zip", name, contents)
+    return output / f"{title}.zip"
+
+
+def bundle_names() -> list[str]:
+    """Returns the names of the repository's bundles, those with ``configs/inference.yaml``."""
+    return sorted(p.parents[1].name for p in repository_root().glob("bundles/*/configs/inference.yaml"))
+
+
+def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Contents:
+    """Collects configs, documents, licence, the bundle's code, all of ``common`` and the trained models.
+
+    Args:
+        root: of the repository.
+        name: of the bundle.
+        models: path in the bundle -> file, see `trained_models`.
+    Raises:
+        UserError: a config cannot be written as JSON.
+    """
+    bundle, code = root / "bundles" / name, code_files(root / "common")
+    facts = read_json(models["models/model.json"]) if "models/model.json" in models else {}
+    contents = _configs(bundle / "configs", name, facts.get("network"), fingerprint(code))
+    for file in [*shown_files(bundle / "docs"), bundle / "LICENSE"]:
+        data = file.read_bytes()
+        text = file.suffix == ".md" or file.name == "LICENSE"
+        path = file.relative_to(bundle).as_posix()
+        contents[path] = in_the_download(data.decode(), name).encode() if text else data
+    sources = [*(path for path in shown_files(bundle) if path.suffix == ".py"), root / REGISTRY_FILE]
+    contents |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources} | code
+    return contents | {path: shared_bytes(file) for path, file in models.items()}
+
+
+def _configs(folder: Path, name: str, network: Mapping[str, Any] | None, build: str) -> Contents:
+    """Returns all files of ``configs``, and for each YAML a JSON that finds its code from anywhere."""
+    contents: Contents = {}
+    configs = {file: read_config(file) for file in shown_files(folder) if file.suffix == ".yaml"}
+    modules = {module for config in configs.values() for module in imported_modules(config)}
+    for file in shown_files(folder):
+        path, text = f"configs/{file.relative_to(folder).as_posix()}", file.read_text(encoding="utf-8")
+        if file in configs:
+            if file.with_suffix(".json").exists():
+                raise UserError(f"{file.with_suffix('.json')}: is generated from {file.name}; delete it")
+            config = configs[file]
+            if file.stem == "train" and network:
+                config = with_network(config, network)
+            json_path, json_text = Path(path).with_suffix(".json"), standalone(config, modules, build)
+            contents[json_path.as_posix()] = as_json(json_text, file).encode()
+            lines = text.splitlines(keepends=True)  # paths change in comments only
+            text = "".join(in_the_download(x, name) if x.lstrip().startswith("#") else x for x in lines)
+        contents[path] = text.encode()
+    return contents
+
+
+def in_the_download(text: str, name: str) -> str:
+    """Rewrites paths in commands for the download's own folder; ``.py`` files keep theirs.
+
+    Example:
+        >>> in_the_download("bundles/mine/configs/train.yaml, bundles/mine/networks.py", "mine")
+        'configs/train.yaml, bundles/mine/networks.py'
+    """
+    return re.sub(rf"\bbundles/{re.escape(name)}/(?![\w/]*\.py\b)", "", text)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Reads a YAML or JSON config without evaluating it."""
+    return dict(ConfigParser.load_config_file(str(file)))
+
+
+def as_json(config: Mapping[str, Any], file: Path) -> str:
+    """Returns a config as JSON text, with expressions and references as they are.
+
+    JSON's keys are strings: a mapping with other keys, such as label values, becomes an expression.
+
+    Raises:
+        UserError: JSON cannot hold a value (a date, infinity, a reference in a mapping with such keys).
+
+    Example:
+        >>> print(as_json({"label_map": {500: "LV"}}, Path("train.yaml")), end="")
+        {
+            "label_map": "${500: 'LV'}"
+        }
     """
     try:
-        writable = _with_text_keys(dict(config))
+        writable = _with_string_keys(dict(config))
         text = json.dumps(writable, indent=4, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: cannot be written as JSON ({error}); write the value in quotes") from error
@@ -66,34 +183,29 @@ def as_json(config: Mapping[str, Any], file: Path) -> str:
     return text + "\n"
 
 
-def _with_text_keys(value: Any) -> Any:
+def _with_string_keys(value: Any) -> Any:
     if isinstance(value, list):
-        return [_with_text_keys(item) for item in value]
+        return [_with_string_keys(item) for item in value]
     if not isinstance(value, dict):
         return value
     if all(isinstance(key, str) for key in value):
-        return {key: _with_text_keys(item) for key, item in value.items()}
+        return {key: _with_string_keys(item) for key, item in value.items()}
     if any(sign in repr(value) for sign in "@$%"):
-        raise ValueError(f"{value} has keys that are no texts, and expressions")
+        raise ValueError(f"{value} has expressions, and keys that are not strings")
     return f"${value!r}"
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """A YAML or JSON config, nothing in it evaluated."""
-    return dict(ConfigParser.load_config_file(str(file)))
-
-
 def with_network(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """A training config whose network is the one that the shipped weights belong to.
+    """Returns a training config whose network is the one that the shipped weights belong to.
 
-    `monai.bundle.load` builds the network of ``train.json`` and copies the weights that fit, the others it
-    leaves at random without an error: a recipe for another size would give a wrong network.
+    `monai.bundle.load` builds the network of ``train.json`` and copies the weights that fit; it leaves the
+    others random without an error, so a recipe for another size would give a wrong network.
 
     Args:
         config: with ``network_def``.
         network: ``{"target", "arguments"}`` as in ``models/model.json``.
     Returns:
-        The config with the arguments of the weights; where an argument is ``@KEY``, KEY is set instead, so
+        The config with the arguments of the weights. Where an argument is ``@KEY``, KEY is set instead, so
         that everything else that reads it follows.
     """
     changed = dict(config)
@@ -111,186 +223,74 @@ def with_network(config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[
     return changed
 
 
-def in_the_download(text: str, name: str) -> str:
-    """Commands for the download's own folder: ``bundles/NAME/configs/x.yaml`` becomes ``configs/x.yaml``.
-
-    Code below ``bundles/NAME/`` keeps its place in the download, and so do the names of ``.py`` files.
-    """
-    return re.sub(rf"\bbundles/{re.escape(name)}/(?![\w/]*\.py\b)", "", text)
-
-
-def comments_in_the_download(text: str, name: str) -> str:
-    """The same for a config: in its comments alone."""
-    lines = text.splitlines(keepends=True)
-    return "".join(in_the_download(line, name) if line.lstrip().startswith("#") else line for line in lines)
-
-
-LARGEST = 25_000_000
-"""Bytes: MONAI's model zoo takes no larger files."""
-KEPT_BACK = ("resume.pt", "resume_previous.pt", "split.json")
-PATIENTS = "splits"
-"""Of the facts beside a model: the names of its patients, which are not shared."""
-LISTED = "large_files.yml"
-
-
 def trained_models(folder: Path) -> dict[str, Path]:
-    """What a download holds of a ``models`` folder: path in the bundle -> file; no state of trainings."""
+    """Returns the files of a ``models`` folder to share, by path in the bundle, without resume files."""
     if not folder.is_dir():
         return {}
-    files = (path for path in shown_files(folder) if path.name not in KEPT_BACK)
+    files = (path for path in shown_files(folder) if path.name not in NOT_SHARED)
     return {f"models/{path.relative_to(folder).as_posix()}": path for path in files}
 
 
 def shared_bytes(model: Path) -> bytes:
-    """A model's file as it is shared: the facts beside it without its patients' names.
+    """Returns a model's file as it is shared: its JSON without the patients' names.
 
-    Their number in each part and the rule that split them stay, by which the same data are split alike.
+    The number of patients in each part and the rule of the split stay, so the same data are split alike.
     """
     facts = read_json(model) if model.suffix == ".json" else None
-    if not isinstance(facts, dict) or PATIENTS not in facts:
+    if not isinstance(facts, dict) or "splits" not in facts:
         return model.read_bytes()
-    counts = {name: len(part) for name, part in facts.pop(PATIENTS).items()}
+    counts = {name: len(part) for name, part in facts.pop("splits").items()}
     return json.dumps({**facts, "patients": counts}, indent=2).encode() + b"\n"
 
 
-def parted(models: Mapping[str, Path], largest: int = LARGEST) -> tuple[dict[str, Path], dict[str, Path]]:
-    """The models that go into the zip, and those that are too large for it."""
-    large = {name: path for name, path in models.items() if path.stat().st_size > largest}
-    return {name: path for name, path in models.items() if name not in large}, large
-
-
-def listed(large: Mapping[str, Path], url: str | None) -> bytes:
-    """``large_files.yml`` as `monai.bundle.download_large_files` reads it.
+def list_large_files(large: Mapping[str, Path], url: str | None) -> bytes:
+    """Returns ``large_files.yml`` as `monai.bundle.download_large_files` reads it.
 
     Args:
         large: path in the bundle -> file.
-        url: of the folder that they will lie in.
+        url: of the folder that the files will be uploaded to.
     Raises:
-        UserError: no address for them.
+        UserError: there is no URL.
     """
     if not url:
         name, path = next(iter(large.items()))
         raise UserError(
-            f"{path}: {path.stat().st_size / 1e6:.0f} MB are too many for the zip, it is listed instead; "
-            f"say with --url where others will find the folder that {name} is copied to"
+            f"{path}: {path.stat().st_size / 1e6:.0f} MB are too large for the zip, which lists it instead; "
+            f"give --url, the address of the folder that {name} will be copied to"
         )
     entries = [
-        {"path": name, "url": f"{url}/{name}", "hash_val": sha256(path), "hash_type": "sha256"}
+        {"path": name, "url": f"{url}/{name}", "hash_val": sha256_of(path), "hash_type": "sha256"}
         for name, path in sorted(large.items())
     ]
     return yaml.safe_dump({"large_files": entries}, sort_keys=False).encode()
 
 
-def copy_large(large: Mapping[str, Path], folder: Path) -> None:
-    """Puts them where ``large_files.yml`` says that they are: ``FOLDER/models/...``."""
-    for name, path in large.items():
-        with atomic_write(folder / name) as temporary:
-            shutil.copyfile(path, temporary)
+def write_archive(path: Path, folder: str, contents: Contents) -> None:
+    """Writes ``contents`` below one top folder of a zip, sorted, atomically.
 
+    Files are stored, not compressed: weights do not shrink, and another zlib would give other bytes.
 
-def sha256(path: Path) -> str:
-    """The hash of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-Contents = dict[str, bytes]
-
-
-def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Contents:
-    """Configs, documents, licence, the bundle's code, all of ``common`` and the trained models of a bundle.
-
-    Args:
-        root: of the repository.
-        models: path in the bundle -> file, see `common.tools.package.trained_models`.
     Raises:
-        UserError: a config cannot be shared.
+        UserError: the disk is full or the folder cannot be written.
     """
-    bundle = root / "bundles" / name
-    facts = {path: read_json(file) for path, file in models.items() if file.suffix == ".json"}
-    code = code_files(root / "common")
-    network = facts.get("models/model.json", {}).get("network")
-    texts = {**_configs(bundle / "configs", name, network, fingerprint(code)), **_documents(bundle, name)}
-    found: Contents = {path: text.encode() for path, text in texts.items()}
-    found |= {
-        path.relative_to(bundle).as_posix(): path.read_bytes()
-        for path in shown_files(bundle / "docs")
-        if path.suffix != ".md"
-    }
-    sources = [*(path for path in shown_files(bundle) if path.suffix == ".py"), root / REGISTRY_FILE]
-    found |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources} | code
-    return found | {path: shared_bytes(file) for path, file in models.items()}
-
-
-def _configs(folder: Path, name: str, network: Mapping[str, Any] | None, build: str) -> dict[str, str]:
-    """Every file of ``configs``, and each YAML as JSON beside it, which finds its code from anywhere."""
-    found: dict[str, str] = {}
-    configs = {file: read_config(file) for file in shown_files(folder) if file.suffix == ".yaml"}
-    modules = {module for config in configs.values() for module in imported_modules(config)}
-    for file in shown_files(folder):
-        path, text = f"configs/{file.relative_to(folder).as_posix()}", file.read_text(encoding="utf-8")
-        if file.suffix != ".yaml":
-            found[path] = text
-            continue
-        if file.with_suffix(".json").exists():
-            raise UserError(f"{file.with_suffix('.json')}: the JSON is made of {file.name}; delete it")
-        config = configs[file]
-        if file.stem == "train" and network:
-            config = with_network(config, network)
-        found[path] = comments_in_the_download(text, name)
-        found[path.removesuffix(".yaml") + ".json"] = as_json(standalone(config, modules, build), file)
-    return found
-
-
-def _documents(bundle: Path, name: str) -> dict[str, str]:
-    files = [*(path for path in shown_files(bundle / "docs") if path.suffix == ".md"), bundle / "LICENSE"]
-    texts = {file.relative_to(bundle).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return {path: in_the_download(text, name) for path, text in texts.items()}
-
-
-def push(repository: str, name: str, archive: Path) -> str:
-    """Sends what ``archive`` holds, and the files that were too large for it, as a private repository.
-
-    The version becomes a tag. The client takes the token of ``huggingface-cli login`` or of ``HF_TOKEN``.
-
-    Args:
-        repository: ``OWNER/NAME`` on the hub.
-    Returns:
-        The address.
-    Raises:
-        UserError: no such form of repository, or the client is not installed.
-    """
-    if repository.count("/") != 1:
-        raise UserError(f"--push_to_hub {repository}: write OWNER/NAME")
-    with TemporaryDirectory() as folder:
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder)
-        unpacked = Path(folder, name)
-        large = archive.with_suffix("")
-        if large.is_dir():  # the hub takes files of any size
-            shutil.copytree(large, unpacked, dirs_exist_ok=True)
-            (unpacked / LISTED).unlink(missing_ok=True)
-        version = archive.stem.rpartition("_v")[2]
-        try:
-            return str(push_to_hf_hub(repo=repository, name=name, bundle_dir=folder, version=version))
-        except OptionalImportError as error:
-            raise UserError("--push_to_hub needs the hub's client: pip install huggingface_hub") from error
-
-
-SUMS, INFO = "SHA256SUMS", Path("models", "model_info.json")
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(f"{folder}/{name}", MOMENT)
+            entry.create_system, entry.external_attr = UNIX, PERMISSIONS
+            archive.writestr(entry, contents[name])
 
 
 def update_listing(folder: Path, url: str | None) -> None:
-    """Lists every zip of ``folder``.
+    """Lists every zip of ``folder`` in ``SHA256SUMS`` and ``models/model_info.json``.
 
-    ``model_info.json`` is what `monai.bundle.get_all_bundles_list` and its kin read: ``NAME_vVERSION`` ->
-    ``source`` (the address) and ``checksum`` (here SHA-256). ``SHA256SUMS`` is for ``sha256sum --check``.
+    The latter is what `monai.bundle.get_all_bundles_list` and its relatives read: ``NAME_vVERSION`` ->
+    ``source`` (the URL) and ``checksum`` (SHA-256).
 
     Args:
-        url: of the folder; earlier entries keep theirs without one, new ones get the file's name alone.
+        url: of the folder; without it earlier entries keep their URL and new ones get the file's name.
     """
     zips = sorted(folder.glob("*_v*.zip"))
-    sums = {path.name: sha256(path) for path in zips}
+    sums = {path.name: sha256_of(path) for path in zips}
     with atomic_write(folder / SUMS) as temporary:
         temporary.write_text("".join(f"{value}  {name}\n" for name, value in sums.items()))
     earlier = read_json(folder / INFO) if (folder / INFO).is_file() else {}
@@ -302,13 +302,7 @@ def update_listing(folder: Path, url: str | None) -> None:
     write_json(folder / INFO, entries)
 
 
-FILES = (
-    "LICENSE",
-    "configs/metadata.json",
-    "configs/logging.conf",
-    "docs/README.md",
-    "docs/data_license.txt",
-)
+FILES = ("LICENSE", str(METADATA), "configs/logging.conf", "docs/README.md", "docs/data_license.txt")
 KEYS = (
     *("schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "name", "task"),
     *("required_packages_version", "description", "authors", "copyright", "network_data_format"),
@@ -318,104 +312,37 @@ SECTIONS = (
     *("Model overview", "Data", "Preprocessing", "Configuration", "Performance", "Commands"),
     *("System requirements", "Limitations and intended use", "Citation"),
 )
-SAID = {"split": "how the data are split", "not for diagnosis": "what it is not for"}
-VERSION = re.compile(r"\d+\.\d+\.\d+")
+STATEMENTS = {"split": "how the data are split", "not for diagnosis": "what it is not for"}
 
 
 def violations(bundle: Path) -> list[str]:
-    """All that is missing in the bundle's folder, one line each; empty where it keeps the rules."""
-    missing = [f"{bundle / file}: missing" for file in FILES if not (bundle / file).is_file()]
+    """Returns the model zoo's rules that a bundle's folder violates, one line each."""
+    errors = [f"{bundle / file}: missing" for file in FILES if not (bundle / file).is_file()]
     if not any((bundle / "configs" / f"inference.{kind}").is_file() for kind in ("yaml", "json")):
-        missing.append(f"{bundle / 'configs' / 'inference.yaml'}: missing")
-    if (bundle / "configs" / "metadata.json").is_file():
-        missing += _of_metadata(bundle / "configs" / "metadata.json")
+        errors.append(f"{bundle / 'configs' / 'inference.yaml'}: missing")
+    if (bundle / METADATA).is_file():
+        errors += _metadata_violations(bundle / METADATA)
     if (bundle / "docs" / "README.md").is_file():
-        missing += _of_readme(bundle / "docs" / "README.md")
-    return missing
+        errors += _readme_violations(bundle / "docs" / "README.md")
+    return errors
 
 
-def _of_metadata(file: Path) -> Iterator[str]:
+def _metadata_violations(file: Path) -> Iterator[str]:
     metadata: dict[str, Any] = read_json(file)
     yield from (f"{file}: no '{key}'" for key in KEYS if key not in metadata)
     version = str(metadata.get("version"))
-    if not VERSION.fullmatch(version):
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         yield f"{file}: version '{version}' is not of the form 1.2.3"
     if version not in metadata.get("changelog", {}):
-        yield f"{file}: changelog does not speak of version {version}"
+        yield f"{file}: the changelog lacks version {version}"
 
 
-def _of_readme(file: Path) -> Iterator[str]:
+def _readme_violations(file: Path) -> Iterator[str]:
     text = file.read_text(encoding="utf-8")
     headings = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("## ")]
     yield from (f"{file}: no section '{section}'" for section in SECTIONS if section not in headings)
-    yield from (
-        f"{file}: does not say {what} ('{word}')" for word, what in SAID.items() if word not in text.lower()
-    )
+    for word, meaning in STATEMENTS.items():
+        if word not in text.lower():
+            yield f"{file}: does not say {meaning} ('{word}')"
     if not text.startswith("# "):
         yield f"{file}: does not begin with a title"
-
-
-ALL = "all"
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A build as asked for on the command line."""
-
-    name: str  # of a bundle, or `ALL`
-    output: Path
-    models: Path | None = None  # default bundles/NAME/models
-    url: str | None = None  # where others will find `output`
-    push_to_hub: str | None = None  # OWNER/REPOSITORY
-
-
-def build(settings: Settings) -> list[Path]:
-    """Writes ``OUTPUT/NAME_vVERSION.zip`` of one or all bundles and lists them; the zips' paths.
-
-    Raises:
-        UserError: no such bundle, or one that the model zoo would not take.
-    """
-    names = bundle_names() if settings.name == ALL else [settings.name]
-    if settings.name == ALL and (settings.models or settings.push_to_hub):
-        option = "--models" if settings.models else "--push_to_hub"
-        raise UserError(f"{option}: takes one bundle, not {ALL}; name it")
-    url = settings.url.rstrip("/") if settings.url else None
-    built = [
-        build_one(name, settings.output, settings.models, url)
-        for name in tqdm(names, desc="building", unit="bundle", disable=None)
-    ]
-    update_listing(settings.output, url)
-    if settings.push_to_hub:
-        logger.info(f"pushed: {push(settings.push_to_hub, settings.name, built[0])}")
-    return built
-
-
-def build_one(name: str, output: Path, models: Path | None = None, url: str | None = None) -> Path:
-    """One bundle's zip; files that are too large for it go to ``OUTPUT/NAME_vVERSION/models``.
-
-    Raises:
-        UserError: no such bundle, or one that the model zoo would not take.
-    """
-    root = repository_root()
-    bundle = root / "bundles" / name
-    if name not in bundle_names():
-        raise UserError(f"{bundle}: no bundle; there are {', '.join(bundle_names())}")
-    against = violations(bundle)
-    if against:
-        more = f" (and {len(against) - 1} more)" if len(against) > 1 else ""
-        raise UserError(f"{against[0]}{more}; the model zoo wants it")
-    titled = f"{name}_v{read_json(bundle / 'configs' / 'metadata.json')['version']}"
-    small, large = parted(trained_models(models or bundle / "models"))
-    contents = bundle_contents(root, name, small)
-    if large:
-        contents[LISTED] = listed(large, f"{url}/{titled}" if url else None)
-        copy_large(large, output / titled)
-    write_archive(output / f"{titled}.zip", name, contents)
-    return output / f"{titled}.zip"
-
-
-def bundle_names() -> list[str]:
-    """The bundles of the repository that can be used: those with ``configs/inference.yaml``."""
-    return sorted(p.parents[1].name for p in repository_root().glob("bundles/*/configs/inference.yaml"))

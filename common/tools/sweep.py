@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import locked, read_json, write_json
 from common.metrics.tables import format_number, format_table
 from common.paths import bundle_root
-from common.tools.process import LOG, bundle_command, failure, run_logged, tidy
+from common.tools.process import LOG, bundle_command, failure, remove_resume_files, run_logged
 
 RECORD = "sweep.json"
 METRICS = "metrics.json"
@@ -77,7 +77,7 @@ class Sweep:
 def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     """Trains and evaluates every value, prints the table and writes ``sweep.json``.
 
-    The same command goes on with a sweep that was stopped: finished runs are kept, a begun one is resumed.
+    The same command continues a stopped sweep: finished runs are kept, an interrupted one is resumed.
 
     Raises:
         UserError: a run failed (its last line, and where its log is), or the folder holds another sweep.
@@ -118,7 +118,7 @@ def _run(sweep: Sweep, value: str, descriptor: int) -> None:
         code = run_logged(command, log, [descriptor])
         if code:
             raise UserError(f"{sweep.key} {value}: {failure(log, code).reason} (log: {log})")
-    tidy(sweep.folder(value))
+    remove_resume_files(sweep.folder(value))
 
 
 def _evaluation(sweep: Sweep, value: str) -> Path:

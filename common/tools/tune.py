@@ -1,4 +1,4 @@
-"""What ``scripts/tune.py`` does once its arguments are read."""
+"""Hyperparameter search with Optuna: short trainings of a bundle, scored by their best checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,186 +17,30 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import atomic_write, locked
+from common.files import atomic_write, locked, read_json, write_json
+from common.metrics.tables import format_table
 from common.paths import bundle_root
 from common.rng import make_rng
-from common.tools.process import (
-    LOG,
-    Outcome,
-    TrainingProcess,
-    tidy,
-)
+from common.tools.process import LOG, Outcome, remove_resume_files, train
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 logger = logging.getLogger(__name__)
 
-
 Value = float | int | str | bool
-DIGITS = 3  # significant ones of a drawn number: enough for a setting, and people can read it
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from ``low`` to ``high``, drawn evenly or evenly in their logarithm; whole where both are."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether the numbers are integers."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    def holds(self, value: Any) -> bool:
-        """Whether ``value`` could be drawn."""
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class Choices:
-    """One of some values."""
-
-    values: tuple[Value, ...]
-
-    def holds(self, value: Any) -> bool:
-        """Whether ``value`` could be drawn."""
-        return any(value == choice and type(value) is type(choice) for choice in self.values)
-
-
-Parameter = Range | Choices
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """The searched config keys, and the settings that all trials share."""
-
-    parameters: Mapping[str, Parameter]
-    trial: Mapping[str, Value]
-
-    def fixed(self, overrides: Mapping[str, Any]) -> SearchSpace:
-        """The space without the keys that the user has set.
-
-        Raises:
-            UserError: nothing is left to search.
-        """
-        left = {key: value for key, value in self.parameters.items() if key not in overrides}
-        if not left:
-            raise UserError(
-                f"nothing to search: {', '.join(self.parameters)} are all set on the command line"
-            )
-        return SearchSpace(left, self.trial)
-
-    def start(self, config: Mapping[str, Any]) -> dict[str, Value]:
-        """The config's own values of the searched keys, as far as they lie in the space: the first trial."""
-        return {key: config[key] for key, found in self.parameters.items() if found.holds(config.get(key))}
-
-
-def read_space(path: Path) -> SearchSpace:
-    """Reads ``search.yaml``: ``parameters`` (``{low, high, log}`` or ``{choices}`` by config key), ``trial``.
-
-    Raises:
-        UserError: no such file, or something in it is not as it has to be.
-    """
-    content = _load(path)
-    unknown = sorted(set(content) - {"parameters", "trial"})
-    if unknown:
-        raise UserError(f"{path}: unknown key '{unknown[0]}'; there are parameters and trial")
-    found, trial = content.get("parameters"), content.get("trial") or {}
-    if not isinstance(found, dict) or not found or not isinstance(trial, dict):
-        raise UserError(
-            f"{path}: needs parameters, a mapping of config keys to ranges (and trial, a mapping)"
-        )
-    return SearchSpace({str(key): _parameter(path, key, item) for key, item in found.items()}, trial)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); the bundle has no search space"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: needs a mapping with parameters")
-    return content
-
-
-def _parameter(path: Path, key: str, item: Any) -> Parameter:
-    where = f"{path}: parameter '{key}'"
-    keys = set(item) if isinstance(item, dict) else set()
-    if keys == {"choices"}:
-        values = item["choices"]
-        if not isinstance(values, list) or not values or not all(isinstance(v, Value) for v in values):
-            raise UserError(f"{where}: choices must be a list of numbers or words")
-        return Choices(tuple(values))
-    if not {"low", "high"} <= keys <= {"low", "high", "log"}:
-        raise UserError(f"{where}: give low and high (and log), or choices")
-    low, high, log = item["low"], item["high"], item.get("log", False)
-    if not all(_is_number(end) for end in (low, high)):
-        raise UserError(f"{where}: low and high must be numbers (1.0e-4 in YAML; 1e-4 is text)")
-    if low > high or (log is True and low <= 0) or not isinstance(log, bool):
-        raise UserError(f"{where}: needs low <= high, and low above 0 where log is true")
-    return Range(low, high, log)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def rounded(value: Value) -> Value:
-    """A drawn float at three significant digits; other values as they are."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-Row = tuple[int, str, float | None, Mapping[str, Value]]  # number, state, score, values
-
-
-def table(rows: list[Row], best: int | None = None) -> str:
-    """Trials as lines of text, the best marked with ``*``."""
-    names = list(rows[0][3]) if rows else []
-    lines = [["trial", "score", *names, ""]]
-    for number, state, score, values in rows:
-        shown = "-" if score is None else f"{score:.4g}"
-        mark = "* best" if number == best else state
-        lines.append([str(number), shown, *(str(values[name]) for name in names), mark])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_line(line, widths) for line in lines)
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    numbers = [cell.rjust(width) for cell, width in zip(cells[:-1], widths, strict=False)]
-    return "  ".join([*numbers, cells[-1]]).rstrip()
-
-
-def write_overlay(path: Path, values: Mapping[str, Value], notes: list[str]) -> None:
-    """Writes an overlay on the training config, atomically; ``notes`` become comment lines above.
-
-    Floats get a point and a signed exponent (``1.0e-05``): YAML 1.1 takes ``1e-5`` for text.
-    """
-    comments = "".join(f"# {note}\n" for note in notes)
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    with atomic_write(path) as temporary:
-        temporary.write_text(comments + text, encoding="utf-8")
-
-
 Train = Callable[[Path, Mapping[str, Any]], Outcome]
-RECORD = "search.db"
-STUDY = "search"
-SETTING = "setting"
-OTHER_FOLDER = "use another --output_dir"
-STARTUP_TRIALS = 5  # drawn evenly before the estimator has anything to learn from
+RECORD, OVERLAY = "search.json", "tuned.yaml"
+RUNNING, COMPLETE, DIVERGED, FAILED = "running", "complete", "diverged", "failed"
+DIGITS = 3
+"""Significant digits of drawn numbers."""
+STARTUP_TRIALS = 5
+"""Trials drawn at random before the estimator takes over."""
 
 
-def optuna_module() -> ModuleType:
-    """Optuna, which only searching needs.
+def load_optuna() -> ModuleType:
+    """Imports Optuna, an optional dependency.
 
     Raises:
         UserError: it is not installed.
@@ -209,23 +53,122 @@ def optuna_module() -> ModuleType:
     return optuna
 
 
-class Search:
-    """A search in a folder: ``search.db`` and a training per trial in ``trial_000``, ``trial_001`` ...
+@dataclass(frozen=True)
+class SearchSpace:
+    """Config keys with the distributions they are drawn from, and settings that all trials share."""
 
-    The values of trial ``n`` depend on the seed, on ``n`` and on the trials before it alone, so a search that
-    was killed and goes on is the search that was not. A tree-structured Parzen estimator draws them (Bergstra
-    et al. 2011, "Algorithms for Hyper-Parameter Optimization"); the first trial takes the config's values.
+    parameters: Mapping[str, BaseDistribution]
+    trial: Mapping[str, Value]
+
+    def without(self, keys: Mapping[str, Any]) -> SearchSpace:
+        """Returns the space without the keys that the user has set.
+
+        Raises:
+            UserError: nothing is left to search.
+        """
+        left = {key: item for key, item in self.parameters.items() if key not in keys}
+        if not left:
+            raise UserError(f"nothing to search: {', '.join(self.parameters)} are set on the command line")
+        return SearchSpace(left, self.trial)
+
+    def values_of(self, config: Mapping[str, Any]) -> dict[str, Value]:
+        """Returns the config's own values of the searched keys, as far as they lie in the space."""
+        return {key: config[key] for key, item in self.parameters.items() if _contains(item, config.get(key))}
+
+
+def read_space(path: Path) -> SearchSpace:
+    """Reads ``search.yaml``: ``parameters`` (``{low, high, log}`` or ``{choices}`` by config key), ``trial``.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or describes no search space.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); the bundle has no search space"
+        raise UserError(f"{path}: {reason}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    match content:
+        case {"parameters": {**parameters}, "trial": {**trial}, **rest} if parameters:
+            pass
+        case {"parameters": {**parameters}, **rest} if parameters and "trial" not in rest:
+            trial = {}
+        case _:
+            raise UserError(f"{path}: needs parameters, a mapping of config keys to ranges (and trial)")
+    if rest:
+        raise UserError(f"{path}: unknown key '{next(iter(rest))}'; use parameters and trial")
+    distributions = {
+        str(key): _distribution(f"{path}: parameter '{key}'", item) for key, item in parameters.items()
+    }
+    return SearchSpace(distributions, trial)
+
+
+def _distribution(where: str, item: Any) -> BaseDistribution:
+    kinds = load_optuna().distributions
+    match item:
+        case {"choices": choices, **rest} if not rest:
+            if not isinstance(choices, list) or not choices or not all(isinstance(v, Value) for v in choices):
+                raise UserError(f"{where}: choices must be a list of numbers or words")
+            return kinds.CategoricalDistribution(choices)
+        case {"low": low, "high": high, **rest} if set(rest) <= {"log"}:
+            if not (_is_number(low) and _is_number(high)):
+                raise UserError(f"{where}: low and high must be numbers (1.0e-4 in YAML; 1e-4 is text)")
+            whole = isinstance(low, int) and isinstance(high, int)
+            try:
+                return (kinds.IntDistribution if whole else kinds.FloatDistribution)(low, high, **rest)
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from error
+    raise UserError(f"{where}: give low and high (and log), or choices")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    item: Any = distribution
+    if hasattr(item, "choices"):
+        return any(value == choice and type(value) is type(choice) for choice in item.choices)
+    return _is_number(value) and item.low <= value <= item.high
+
+
+def rounded(value: Value, distribution: BaseDistribution) -> Value:
+    """Rounds a float drawn from a range to three significant digits, within the range."""
+    item: Any = distribution
+    if not isinstance(value, float) or hasattr(item, "choices"):
+        return value
+    return min(max(float(f"{value:.{DIGITS}g}"), item.low), item.high)
+
+
+@dataclass
+class Trial:
+    """One training of a search: its number, settings, state and, once complete, its score."""
+
+    number: int
+    values: dict[str, Value]
+    state: str = RUNNING
+    score: float | None = None
+
+
+class Search:
+    """A search in a folder: ``search.json``, and a training per trial in ``trial_000``, ``trial_001`` ...
+
+    Optuna's study is built from the record for every draw. The values of trial ``n`` depend on the seed, on
+    ``n`` and on the trials before it only, so that a search that was killed and continued equals one that was
+    not. Values are drawn by a tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for
+    Hyper-Parameter Optimization"); the first trial takes the config's own.
 
     Args:
-        folder: of the search; an existing one is gone on with.
+        folder: of the search; an existing search is continued.
         space: what is varied.
         train: runs a trial in a folder with overrides.
-        start: values of the first trial, the rest is drawn.
+        start: values of the first trial; missing ones are drawn.
         overrides: settings of every trial, from the command line.
-        seed: of the draws.
-        recipe: names the config that the trials train with.
+        seed: seed of the draws.
+        recipe: names of the config files that the trials train with.
     Raises:
-        UserError: Optuna is missing, or the folder holds a search with other settings or an unreadable file.
+        UserError: Optuna is missing, or the folder holds another search or an unreadable record.
     """
 
     def __init__(
@@ -238,139 +181,151 @@ class Search:
         seed: int = 0,
         recipe: str = "",
     ) -> None:
-        self.folder, self.space, self.train = folder, space, train
+        self.optuna = load_optuna()
+        self.folder, self.space, self.train, self.start = folder, space, train, dict(start)
         self.seed, self.recipe = seed, recipe
         self.overrides = {**space.trial, **overrides}
-        self.optuna = optuna_module()
-        self.study = self._open()
-        if not self.study.get_trials(deepcopy=False):
-            self.study.enqueue_trial(dict(start))
+        self.trials = self._load()
 
-    def run(self, trials: int, done: Callable[[FrozenTrial], None] = lambda trial: None) -> None:
-        """Runs trials until ``trials`` have ended, those of earlier calls included.
+    def run(self, trials: int, done: Callable[[Trial], None] = lambda trial: None) -> None:
+        """Runs trials until ``trials`` have ended, also counting earlier calls; calls ``done`` after each.
 
-        Args:
-            trials: how many.
-            done: called after each.
         Raises:
-            UserError: the first trial ended with an error that is not divergence: the others would too.
+            UserError: the first trial failed other than by divergence, so all others would fail too.
         """
-        with tqdm(
-            total=trials, initial=len(self.ended()), desc="searching", unit="trial", disable=None
-        ) as bar:
+        start = len(self.ended())
+        with tqdm(total=trials, initial=start, desc="searching", unit="trial", disable=None) as bar:
             while len(self.ended()) < trials:
-                number, values = self._next()
-                shown = ", ".join(f"{key} {value}" for key, value in values.items())
-                logger.info(f"trial {number}: {shown}")
-                outcome = self.train(self.trial_folder(number), {**self.overrides, **values})
-                self._record(number, outcome)
-                done(self.study.get_trials(deepcopy=False)[number])
+                trial = self._next()
+                logger.info(f"trial {trial.number}: {', '.join(f'{k} {v}' for k, v in trial.values.items())}")
+                self._record(trial, self.train(self.trial_folder(trial), {**self.overrides, **trial.values}))
+                done(trial)
                 bar.update()
 
-    def trial_folder(self, number: int) -> Path:
-        """Where trial ``number`` trains."""
-        return self.folder / f"trial_{number:03d}"
+    def trial_folder(self, trial: Trial) -> Path:
+        """Returns the folder that a trial trains in."""
+        return self.folder / f"trial_{trial.number:03d}"
 
-    def ended(self) -> list[FrozenTrial]:
-        """All trials that have a score or failed, by number."""
-        return [trial for trial in self._trials() if trial.state.is_finished() and self._complete(trial)]
+    def ended(self) -> list[Trial]:
+        """Returns the trials that have a score or failed."""
+        return [trial for trial in self.trials if trial.state != RUNNING]
 
-    def best(self) -> FrozenTrial | None:
-        """The trial with the lowest score."""
-        scored = {trial.value: trial for trial in reversed(self.ended()) if trial.value is not None}
-        return scored[min(scored)] if scored else None
+    def best(self) -> Trial | None:
+        """Returns the trial with the lowest score."""
+        scored = [(trial.score, trial.number) for trial in self.trials if trial.score is not None]
+        return self.trials[min(scored)[1]] if scored else None
 
-    def values(self, trial: FrozenTrial) -> dict[str, Value]:
-        """What the trial trained with, in the space's order."""
-        return {key: rounded(trial.params[key]) for key in self.space.parameters}
+    def table(self) -> str:
+        """Returns the trials as lines of text, the best one marked with ``*``."""
+        best, marks = self.best(), {COMPLETE: ""}
+        lines = [["trial", "score", *self.space.parameters, ""]]
+        for trial in self.ended():
+            score = "-" if trial.score is None else f"{trial.score:.4g}"
+            mark = "* best" if trial is best else marks.get(trial.state, trial.state)
+            lines.append([str(trial.number), score, *map(str, trial.values.values()), mark])
+        return format_table(lines)
 
-    def _next(self) -> tuple[int, dict[str, Value]]:
-        """The trial a killed search was at, else a new one."""
-        for trial in self._trials():
-            if trial.state == self.optuna.trial.TrialState.RUNNING:
-                if self._complete(trial):
-                    return trial.number, self.values(trial)
-                self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-        draws = make_rng(self.seed, "search", len(self.ended())).integers(2**31)
-        sampler = self.optuna.samplers.TPESampler
-        self.study.sampler = sampler(seed=int(draws), n_startup_trials=STARTUP_TRIALS)
-        distributions = {key: self._distribution(found) for key, found in self.space.parameters.items()}
-        number = self.study.ask(distributions).number
-        return number, self.values(self.study.get_trials(deepcopy=False)[number])
-
-    def _record(self, number: int, outcome: Outcome) -> None:
-        states = self.optuna.trial.TrialState
-        if outcome.score is not None:
-            self.study.tell(number, outcome.score)
+    def write_overlay(self, config_files: Sequence[Path]) -> None:
+        """Writes the best values as ``tuned.yaml``, an overlay on the training config."""
+        best = self.best()
+        if best is None:
             return
-        if not outcome.diverged and not self.ended():
-            log = self.trial_folder(number) / LOG
-            raise UserError(f"the first trial failed: {outcome.reason} (log: {log})")
-        logger.warning(f"trial {number} {'diverged' if outcome.diverged else 'failed'}: {outcome.reason}")
-        # The estimator learns from pruned trials (as the worst), not from failed ones.
-        self.study.tell(number, state=states.PRUNED if outcome.diverged else states.FAIL)
+        path = self.folder / OVERLAY
+        files = ",".join(f"'{file}'" for file in [*config_files, path])
+        notes = [
+            f"The best of {len(self.ended())} trials: trial {best.number}, score {best.score:.4g}.",
+            "Every trial: " + " ".join(f"--{key} {value}" for key, value in self.overrides.items()),
+            f'Use: --config_file "[{files}]"',
+        ]
+        write_overlay(path, best.values, notes)
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+    def _next(self) -> Trial:
+        """Returns the trial at which an earlier call stopped, or else a new one."""
+        if self.trials and self.trials[-1].state == RUNNING:
+            return self.trials[-1]
+        study, parameters = self._study(), self.space.parameters
+        if not self.trials:
+            study.enqueue_trial(self.start)
+        drawn = study.ask(dict(parameters)).params
+        values = {key: rounded(drawn[key], item) for key, item in parameters.items()}
+        self.trials.append(Trial(len(self.trials), values))
+        self._save()
+        return self.trials[-1]
 
-    def _complete(self, trial: FrozenTrial) -> bool:
-        return set(trial.params) == set(self.space.parameters)
-
-    def _distribution(self, parameter: Parameter) -> BaseDistribution:
-        kinds = self.optuna.distributions
-        if isinstance(parameter, Choices):
-            return kinds.CategoricalDistribution(parameter.values)
-        kind = kinds.IntDistribution if parameter.whole else kinds.FloatDistribution
-        return kind(parameter.low, parameter.high, log=parameter.log)
-
-    def _open(self) -> Study:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / RECORD
-        try:
-            return self._study_for(f"sqlite:///{path}")
-        except (SQLAlchemyError, self.optuna.exceptions.StorageInternalError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"{path}: not a readable search ({reason}); {OTHER_FOLDER}") from error
-
-    def _study_for(self, storage: str) -> Study:
-        """The study with these settings; one with others is replaced as long as it has trained nothing."""
-        options = {"storage": storage, "study_name": STUDY}
-        study = self.optuna.create_study(**options, direction="minimize", load_if_exists=True)
-        saved, setting = study.user_attrs.get(SETTING), self._setting()
-        if saved not in (None, setting):
-            if any(self.folder.glob("trial_*/models")):
-                raise UserError(
-                    f"{self.folder}: another search is there ({_changes(saved, setting)}); {OTHER_FOLDER}"
-                )
-            self.optuna.delete_study(**options)
-            study = self.optuna.create_study(**options, direction="minimize")
-        study.set_user_attr(SETTING, setting)
+    def _study(self) -> Study:
+        """Builds Optuna's study of the trials that have ended, with a sampler seeded for the next one."""
+        seed = int(make_rng(self.seed, "search", len(self.trials)).integers(2**31))
+        sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        study: Study = self.optuna.create_study(sampler=sampler, direction="minimize")
+        kinds = self.optuna.trial.TrialState
+        # The estimator learns from pruned trials (as from the worst), not from failed ones.
+        states = {COMPLETE: kinds.COMPLETE, DIVERGED: kinds.PRUNED, FAILED: kinds.FAIL}
+        for trial in self.trials:
+            known = {"params": trial.values, "distributions": dict(self.space.parameters)}
+            state = states[trial.state]
+            study.add_trial(self.optuna.trial.create_trial(state=state, value=trial.score, **known))
         return study
 
+    def _record(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.score is None:
+            if not outcome.diverged and not self.ended():
+                log = self.trial_folder(trial) / LOG
+                raise UserError(f"the first trial failed: {outcome.reason} (log: {log})")
+            trial.state = DIVERGED if outcome.diverged else FAILED
+            logger.warning(f"trial {trial.number} {trial.state}: {outcome.reason}")
+        else:
+            trial.state, trial.score = COMPLETE, outcome.score
+        self._save()
+
+    def _load(self) -> list[Trial]:
+        """Reads the trials of the record; one with other settings is dropped if nothing was trained yet."""
+        path, trained = self.folder / RECORD, any(self.folder.glob("trial_*/models"))
+        if not path.is_file():
+            if trained:
+                raise UserError(f"{path}: missing, but the folder holds trials; use another --output_dir")
+            return []
+        record = read_json(path)
+        try:
+            saved, trials = record["setting"], [Trial(**trial) for trial in record["trials"]]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: not the record of a search; use another --output_dir") from error
+        setting = self._setting()
+        if saved == setting:
+            return trials
+        if trained:
+            changes = "; ".join(
+                f"{key} was {saved.get(key, 'unset')}, is {setting.get(key, 'unset')}"
+                for key in {**saved, **setting}
+                if saved.get(key) != setting.get(key)
+            )
+            raise UserError(f"{self.folder}: another search is there ({changes}); use another --output_dir")
+        return []
+
+    def _save(self) -> None:
+        trials = [asdict(trial) for trial in self.trials]
+        write_json(self.folder / RECORD, {"setting": self._setting(), "trials": trials})
+
     def _setting(self) -> dict[str, str]:
-        """What makes scores comparable."""
-        ranges = {f"range of {key}": str(found) for key, found in self.space.parameters.items()}
-        return {
-            **{key: str(value) for key, value in self.overrides.items()},
-            "seed": str(self.seed),
-            "config": self.recipe,
-            **ranges,
-        }
+        """Returns the settings that scores must share to be comparable."""
+        ranges = {f"range of {key}": str(item) for key, item in self.space.parameters.items()}
+        overrides = {key: str(value) for key, value in self.overrides.items()}
+        return {**overrides, "seed": str(self.seed), "config": self.recipe, **ranges}
 
 
-def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key, 'unset')}, is {new.get(key, 'unset')}" for key in changed)
+def write_overlay(path: Path, values: Mapping[str, Value], notes: Sequence[str]) -> None:
+    """Writes an overlay on the training config, atomically, with ``notes`` as comment lines above it.
 
-
-OVERLAY = "tuned.yaml"
+    PyYAML writes floats as ``1.0e-05``: YAML 1.1 reads ``1e-5`` as text.
+    """
+    comments = "".join(f"# {note}\n" for note in notes)
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(comments + text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A search as asked for on the command line."""
+    """A search as requested on the command line."""
 
     name: str  # of the bundle
     trials: int
@@ -381,7 +336,7 @@ class Settings:
 
 
 def tune(settings: Settings) -> None:
-    """Runs the search, prints its table and leaves the best values in ``tuned.yaml``.
+    """Runs the search, prints its table and writes the best values to ``tuned.yaml``.
 
     Raises:
         UserError: no such bundle, config or search space, or no trial gave a score.
@@ -389,62 +344,39 @@ def tune(settings: Settings) -> None:
     bundle = Path(bundle_root(settings.name))
     folder = (settings.output_dir or bundle / "tuning").resolve()
     files = [path.resolve() for path in settings.config_file or [bundle / "configs" / "train.yaml"]]
-    space = read_space(bundle / "search.yaml").fixed(settings.overrides)
-    start = space.start(_config(files))
-    overrides = {"seed": settings.seed, **settings.overrides}
-    with locked(folder) as descriptor, terminable():
-        train = TrainingProcess(files, [descriptor])
-        recipe = ", ".join(map(str, files))
-        search = Search(folder, space, train, start, overrides, settings.seed, recipe)
-        try:
-            search.run(settings.trials, lambda trial: _tell(search, trial, files))
-        except KeyboardInterrupt:
-            raise UserError(f"stopped; the same command goes on with the search in {folder}") from None
-    best = search.best()
-    print(table(_rows(search), best.number if best else None))
-    if best is None:
-        raise UserError(f"no trial gave a score; see {folder}/trial_*/training.log")
-    _write(search, files)
-    print(f"best values: {folder / OVERLAY}")
-
-
-def _config(files: Sequence[Path]) -> dict[str, Any]:
-    """The top level of the config files, merged as a run does."""
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: no such config; --config_file takes the training config, then overlays")
-    return dict(ConfigParser.load_config_files([str(path) for path in files]))
+    space = read_space(bundle / "search.yaml").without(settings.overrides)
+    start = space.values_of(ConfigParser.load_config_files([str(path) for path in files]))
+    overrides = {"seed": settings.seed, **settings.overrides}
 
+    with locked(folder) as lock, terminable():
 
-def _tell(search: Search, trial: FrozenTrial, files: Sequence[Path]) -> None:
-    tidy(search.trial_folder(trial.number))
-    if trial.value is not None:
-        logger.info(f"trial {trial.number}: score {trial.value:.4g}")
-        _write(search, files)
+        def run(trial_folder: Path, values: Mapping[str, Any]) -> Outcome:
+            return train(trial_folder, files, values, lock)
 
+        def done(trial: Trial) -> None:
+            remove_resume_files(search.trial_folder(trial))
+            if trial.score is not None:
+                logger.info(f"trial {trial.number}: score {trial.score:.4g}")
+                search.write_overlay(files)
 
-def _write(search: Search, files: Sequence[Path]) -> None:
-    best = search.best()
-    if best is None:
-        return
-    path = search.folder / OVERLAY
-    configs = ",".join(f"'{file}'" for file in [*files, path])
-    notes = [
-        f"The best of {len(search.ended())} trials: trial {best.number}, score {best.value:.4g}.",
-        "Every trial: " + " ".join(f"--{key} {value}" for key, value in search.overrides.items()),
-        f'Use: --config_file "[{configs}]"',
-    ]
-    write_overlay(path, search.values(best), notes)
-
-
-def _rows(search: Search) -> list[Row]:
-    names = {"COMPLETE": "", "PRUNED": "diverged", "FAIL": "failed"}
-    return [(t.number, names[t.state.name], t.value, search.values(t)) for t in search.ended()]
+        search = Search(folder, space, run, start, overrides, settings.seed, ", ".join(map(str, files)))
+        try:
+            search.run(settings.trials, done)
+        except KeyboardInterrupt:
+            raise UserError(f"stopped; the same command continues the search in {folder}") from None
+    print(search.table())
+    if search.best() is None:
+        raise UserError(f"no trial gave a score; see {folder}/trial_*/training.log")
+    search.write_overlay(files)
+    print(f"best values: {folder / OVERLAY}")
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C does: the trial's process ends with the search."""
+    """Makes SIGTERM act as Ctrl-C does, so that the trial's process ends with the search."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

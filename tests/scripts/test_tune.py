@@ -78,11 +78,11 @@ def test_real_trial_then_another(tmp_path: Path) -> None:
     first = run(tmp_path, *words, "1")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split()[:5] == ["trial", "score", "learning_rate", "lambda_l1", "weight_decay"]
-    assert first.stdout.splitlines()[1].split()[2:] == ["0.0002", "10.0", "0.0", "*", "best"]
+    assert first.stdout.splitlines()[2].split()[2:] == ["0.0002", "10.0", "0.0", "*", "best"]
     second = run(tmp_path, *words, "2")
     assert second.returncode == 0, second.stderr
     table = [line.split() for line in second.stdout.splitlines()]
-    assert table[1][:5] == first.stdout.splitlines()[1].split()[:5]
+    assert table[2][:5] == first.stdout.splitlines()[2].split()[:5]
     folders = sorted((tmp_path / "out").glob("trial_*"))
     records = [read_json(folder / "models" / "model.json") for folder in folders]
     assert [record["epoch"] for record in records] == [1, 1]

@@ -29,12 +29,8 @@ from common.tools.package import (
     build,
     bundle_contents,
     bundle_names,
-    comments_in_the_download,
-    copy_large,
     in_the_download,
-    listed,
-    parted,
-    push,
+    list_large_files,
     read_config,
     shared_bytes,
     trained_models,
@@ -82,11 +78,6 @@ def test_all_bundles_twice_are_equal_files(tmp_path: Path) -> None:
     first = hashes(tmp_path / "first")
     assert {"SHA256SUMS", "models/model_info.json"} < set(first) and len(bundle_names()) == 4
     assert first == hashes(tmp_path / "second")
-
-
-def test_one_repository_holds_one_bundle(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--push_to_hub: takes one bundle, not all"):
-        build(Settings(ALL, tmp_path, push_to_hub="OWNER/NAME"))
 
 
 FILE = Path("configs/train.yaml")
@@ -256,77 +247,6 @@ def test_code_keeps_its_place_and_other_bundles_are_others() -> None:
     assert in_the_download(text, "mine") == text
 
 
-def test_only_comments_of_a_config_change() -> None:
-    text = "# bundles/mine/configs/a.yaml\nkey: bundles/mine/configs/a.yaml\n  # bundles/mine/logs\n"
-    assert (
-        comments_in_the_download(text, "mine")
-        == "# configs/a.yaml\nkey: bundles/mine/configs/a.yaml\n  # logs\n"
-    )
-
-
-class StubClient:
-    """Stands for ``huggingface_hub.HfApi``: keeps what it is asked for."""
-
-    def __init__(self) -> None:
-        self.calls: dict[str, Any] = {}
-        self.files: dict[str, bytes] = {}
-
-    def create_repo(self, **given: Any) -> None:
-        self.calls["repository"] = given
-
-    def create_tag(self, **given: Any) -> None:
-        self.calls["tag"] = given["tag"]
-
-    def upload_folder(self, repo_id: str, folder_path: str) -> str:
-        folder = Path(folder_path)
-        self.files = {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-        return f"https://hub/{repo_id}"
-
-
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> StubClient:
-    """The hub's client, without a hub."""
-    stub = StubClient()
-    monkeypatch.setattr(scripts, "huggingface_hub", SimpleNamespace(HfApi=lambda token: stub))
-    return stub
-
-
-def archive(folder: Path) -> Path:
-    contents = {
-        "LICENSE": b"Apache License, Version 2.0",
-        "docs/README.md": b"# title",
-        "large_files.yml": b"x",
-    }
-    write_archive(folder / "mine_v1.2.0.zip", "mine", contents)
-    return folder / "mine_v1.2.0.zip"
-
-
-def test_the_hub_gets_what_the_zip_holds(client: StubClient, tmp_path: Path) -> None:
-    assert push("owner/mine", "mine", archive(tmp_path)) == "https://hub/owner/mine"
-    assert client.calls["repository"] == {"repo_id": "owner/mine", "private": True, "exist_ok": True}
-    assert client.calls["tag"] == "1.2.0"
-    assert set(client.files) == {"LICENSE", "docs/README.md", "README.md", "large_files.yml"}
-    assert b"license: apache-2.0" in client.files["README.md"]  # the model card
-
-
-def test_large_files_go_there_themselves(client: StubClient, tmp_path: Path) -> None:
-    packed = archive(tmp_path)
-    (tmp_path / "mine_v1.2.0" / "models").mkdir(parents=True)
-    (tmp_path / "mine_v1.2.0" / "models" / "model.pt").write_bytes(b"large")
-    push("owner/mine", "mine", packed)
-    assert client.files["models/model.pt"] == b"large" and "large_files.yml" not in client.files
-
-
-def test_a_wrong_repository_is_one_line(client: StubClient, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="write OWNER/NAME"):
-        push("mine", "mine", archive(tmp_path))
-    assert not client.calls
-
-
 @pytest.fixture
 def dist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of zips whose listing MONAI reads as if it were on GitHub."""
@@ -416,7 +336,7 @@ def test_each_lack_is_one_line(tmp_path: Path) -> None:
         "LICENSE: missing",
         "configs/inference.yaml: missing",
         "configs/metadata.json: no 'intended_use'",
-        "configs/metadata.json: changelog does not speak of version 0.9.0",
+        "configs/metadata.json: the changelog lacks version 0.9.0",
         "docs/README.md: no section 'Data'",
         "docs/README.md: does not say what it is not for ('not for diagnosis')",
     ]
@@ -455,19 +375,26 @@ def test_patients_names_are_not_shared(tmp_path: Path) -> None:
 
 
 def test_large_files_are_listed_as_monai_downloads_them(models: Path, tmp_path: Path) -> None:
-    small, large = parted(trained_models(models), largest=50)
-    assert list(small) == ["models/model.json"] and list(large) == ["models/model.pt"]
-    copy_large(large, tmp_path / "dist" / "mine_v1.0.0")
     unpacked = tmp_path / "mine"
     unpacked.mkdir()
-    address = (tmp_path / "dist" / "mine_v1.0.0").as_uri()
-    (unpacked / "large_files.yml").write_bytes(listed(large, address))
-    assert hashlib.sha256(b"x" * 100).hexdigest() in (unpacked / "large_files.yml").read_text()
+    listing = list_large_files({"models/model.pt": models / "model.pt"}, tmp_path.as_uri())
+    (unpacked / "large_files.yml").write_bytes(listing)
+    assert hashlib.sha256(b"x" * 100).hexdigest() in listing.decode()
     download_large_files(str(unpacked))
     assert (unpacked / "models" / "model.pt").read_bytes() == b"x" * 100
 
 
-def test_a_large_file_needs_an_address(models: Path) -> None:
-    _, large = parted(trained_models(models), largest=50)
+def test_large_files_lie_beside_the_zip_and_need_an_address(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.tools.package.LARGEST", 50)
+    (models / "model.json").write_text("{}")
     with pytest.raises(UserError, match=r"model.pt: .*--url"):
-        listed(large, None)
+        build(Settings("pix2pix_covid", tmp_path / "dist", models))
+    [path] = build(Settings("pix2pix_covid", tmp_path / "dist", models, "https://example.org/"))
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        listing = archive.read("pix2pix_covid/large_files.yml").decode()
+    assert "pix2pix_covid/models/model.json" in names and "pix2pix_covid/models/model.pt" not in names
+    assert f"https://example.org/{path.stem}/models/model.pt" in listing
+    assert (path.with_suffix("") / "models" / "model.pt").read_bytes() == b"x" * 100

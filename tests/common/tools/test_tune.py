@@ -22,72 +22,63 @@ from common.paths import repository_root
 from common.tools import tune as command
 from common.tools.process import (
     Outcome,
-    TrainingProcess,
     bundle_command,
     failure,
+    read_score,
+    remove_resume_files,
     run_logged,
-    score,
-    tidy,
+    train,
 )
 from common.tools.tune import (
     RECORD,
-    Choices,
-    Range,
     Search,
     SearchSpace,
     Settings,
     read_space,
     rounded,
-    table,
     tune,
     write_overlay,
 )
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
+Float, Int = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
+Choices = optuna.distributions.CategoricalDistribution
 
 
-class Training:
-    """Stands in for `TrainingProcess`: the score is the learning rate; it leaves what a training leaves."""
-
-    def __init__(self, config_files: list[Path], inherited: list[int]) -> None:
-        assert all(path.is_absolute() and path.is_file() for path in config_files)
-        os.fstat(inherited[0])
-
-    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
-        (folder / "models").mkdir(parents=True)
-        for name in ("resume.pt", "model.pt"):
-            (folder / "models" / name).touch()
-        return Outcome(float(overrides["learning_rate"]))
+def pretend(folder: Path, config_files: list[Path], overrides: Mapping[str, Any], lock: int) -> Outcome:
+    """Stands in for a training: the score is the learning rate; it leaves the files of a training."""
+    assert all(path.is_absolute() and path.is_file() for path in config_files)
+    os.fstat(lock)
+    (folder / "models").mkdir(parents=True)
+    for name in ("resume.pt", "model.pt"):
+        (folder / "models" / name).touch()
+    return Outcome(float(overrides["learning_rate"]))
 
 
-class Failing(Training):
-    """Diverges, always."""
-
-    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
-        return Outcome(None, "iteration 3: loss is nan", diverged=True)
+def diverge(*_: Any) -> Outcome:
+    """A training that always diverges."""
+    return Outcome(None, "iteration 3: loss is nan", diverged=True)
 
 
-class Terminated(Training):
-    """Gets a SIGTERM while it trains."""
-
-    def __call__(self, folder: Path, overrides: Mapping[str, Any]) -> Outcome:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the signal should have ended the trial")
+def terminate(*_: Any) -> Outcome:
+    """A training during which the search gets a SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("the signal should have ended the trial")
 
 
 def test_search_leaves_an_overlay_and_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "TrainingProcess", Training)
+    monkeypatch.setattr(command, "train", pretend)
     tune(Settings("pix2pix_covid", 3, output_dir=tmp_path, overrides={"batch_size": "4"}))
     tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert list(tuned) == ["learning_rate", "lambda_l1", "weight_decay"]  # the batch size was given
     assert "--batch_size 4" in (tmp_path / "tuned.yaml").read_text()
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["trial", "score", *tuned]
-    assert len(shown) == 5 and shown[4] == f"best values: {tmp_path / 'tuned.yaml'}"
+    assert len(shown) == 6 and shown[5] == f"best values: {tmp_path / 'tuned.yaml'}"
     best = next(line.split() for line in shown if line.endswith("* best"))
-    assert float(best[2]) == tuned["learning_rate"] == min(float(line.split()[2]) for line in shown[1:4])
+    assert float(best[2]) == tuned["learning_rate"] == min(float(line.split()[2]) for line in shown[2:5])
     assert not list(tmp_path.glob("trial_*/models/resume.pt"))
     assert len(list(tmp_path.glob("trial_*/models/model.pt"))) == 3
 
@@ -95,20 +86,20 @@ def test_search_leaves_an_overlay_and_a_table(
 def test_without_any_score_there_is_no_overlay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "TrainingProcess", Failing)
+    monkeypatch.setattr(command, "train", diverge)
     with pytest.raises(UserError, match="no trial gave a score"):
         tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
-    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == ["diverged"] * 2
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:]] == ["diverged"] * 2
     assert not (tmp_path / "tuned.yaml").exists()
 
 
 def test_terminated_search_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command, "TrainingProcess", Terminated)
-    with pytest.raises(UserError, match="stopped; the same command goes on"):
+    monkeypatch.setattr(command, "train", terminate)
+    with pytest.raises(UserError, match="stopped; the same command continues"):
         tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
     assert signal.getsignal(signal.SIGTERM) is earlier
-    monkeypatch.setattr(command, "TrainingProcess", Training)
+    monkeypatch.setattr(command, "train", pretend)
     tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
     assert sorted(path.name for path in tmp_path.glob("trial_*")) == ["trial_000", "trial_001"]
 
@@ -121,8 +112,7 @@ def test_missing_bundle_and_config_are_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-optuna = pytest.importorskip("optuna")
-SPACE = SearchSpace({"rate": Range(1e-5, 1e-1, log=True), "size": Choices((1, 2, 4))}, {"max_epochs": 3})
+SPACE = SearchSpace({"rate": Float(1e-5, 1e-1, log=True), "size": Choices((1, 2, 4))}, {"max_epochs": 3})
 START = {"rate": 0.01, "size": 4}
 
 
@@ -154,8 +144,8 @@ def test_first_trial_is_the_configs_own_and_the_search_improves_on_it(tmp_path: 
     assert train.calls[0] == ("trial_000", {"max_epochs": 3, "image_size": "64", "rate": 0.01, "size": 4})
     assert [name for name, _ in train.calls] == [f"trial_{number:03d}" for number in range(10)]
     best = found.best()
-    assert best is not None and best.value is not None
-    assert best.value < 0.5 < found.ended()[0].value == pytest.approx(1.4)
+    assert best is not None and best.score is not None
+    assert best.score < 0.5 < (found.ended()[0].score or 0) == pytest.approx(1.4)
     assert all(value == float(f"{value:.3g}") for value in (call["rate"] for _, call in train.calls))
 
 
@@ -181,31 +171,20 @@ def test_finished_search_runs_nothing_and_more_trials_go_on(tmp_path: Path) -> N
     assert [name for name, _ in again.calls] == ["trial_002"]
 
 
-def test_trial_killed_while_its_values_were_drawn_is_drawn_again(tmp_path: Path) -> None:
-    straight, resumed = Bowl(), Bowl()
-    search(tmp_path / "straight", straight).run(2)
-    found = search(tmp_path / "killed", resumed)
-    found.run(1)
-    found.study.ask()
-    search(tmp_path / "killed", resumed).run(2)
-    assert [values for _, values in resumed.calls] == [values for _, values in straight.calls]
-    assert [name for name, _ in resumed.calls] == ["trial_000", "trial_002"]
-
-
 def test_diverged_and_failed_trials_are_recorded_and_passed_over(tmp_path: Path) -> None:
     bad = {0: Outcome(None, "NaN", diverged=True), 2: Outcome(None, "killed")}
     found = search(tmp_path, Bowl(bad=bad))
-    told: list[int] = []
-    found.run(4, lambda trial: told.append(trial.number))
-    assert [trial.state.name for trial in found.ended()] == ["PRUNED", "COMPLETE", "FAIL", "COMPLETE"]
-    assert told == [0, 1, 2, 3]
+    done: list[int] = []
+    found.run(4, lambda trial: done.append(trial.number))
+    assert [trial.state for trial in found.ended()] == ["diverged", "complete", "failed", "complete"]
+    assert done == [0, 1, 2, 3]
     best = found.best()
     assert best is not None and best.number in (1, 3)
 
 
 def test_error_in_the_first_trial_ends_the_search_and_a_mended_one_starts_again(tmp_path: Path) -> None:
-    typo = Bowl(bad={0: Outcome(None, "config key 'lamda' is read by nothing")})
-    with pytest.raises(UserError, match="the first trial failed: config key 'lamda'"):
+    typo = Bowl(bad={0: Outcome(None, "unknown config key 'lamda'")})
+    with pytest.raises(UserError, match="the first trial failed: unknown config key 'lamda'"):
         search(tmp_path, typo, overrides={"lamda": "3"}).run(2)
     (tmp_path / "trial_000" / "models").rmdir()  # refused before anything was trained
     mended = Bowl()
@@ -219,7 +198,7 @@ def test_error_in_the_first_trial_ends_the_search_and_a_mended_one_starts_again(
         ({"overrides": {"image_size": "64"}}, "image_size was unset, is 64"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"recipe": "other.yaml"}, "config was , is other.yaml"),
-        ({"space": SPACE.fixed({"size": 2})}, "range of size was"),
+        ({"space": SPACE.without({"size": 2})}, "range of size was"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
@@ -230,12 +209,17 @@ def test_other_settings_in_the_same_folder_are_refused(
         search(tmp_path, Bowl(), **changes)
 
 
-def test_unreadable_record_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / RECORD).write_bytes(b"no database " * 1000)
-    with pytest.raises(UserError, match="not a readable search") as raised:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("no JSON", "not valid JSON"), ("[1]", "not the record of a search"), (None, "missing")],
+)
+def test_unusable_record_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    (tmp_path / "trial_000" / "models").mkdir(parents=True)
+    if text is not None:
+        (tmp_path / RECORD).write_text(text)
+    with pytest.raises(UserError, match=rf"search\.json: {message}"):
         search(tmp_path, Bowl())
-    assert "\n" not in str(raised.value)
-    assert (tmp_path / RECORD).stat().st_size == 12_000
+    assert not (tmp_path / RECORD).exists() or (tmp_path / RECORD).read_text() == text
 
 
 def test_without_optuna_the_message_says_what_to_install(
@@ -259,26 +243,27 @@ def written(folder: Path, text: str) -> Path:
 def test_ranges_choices_and_shared_settings_are_read(tmp_path: Path) -> None:
     text = "parameters:\n  rate: {low: 1.0e-4, high: 1.0e-2, log: true}\n  size: {choices: [1, 4]}\n"
     space = read_space(written(tmp_path, text + "  depth: {low: 2, high: 5}\ntrial: {max_epochs: 3}\n"))
-    rate, depth = Range(1e-4, 1e-2, log=True), Range(2, 5)
-    assert space == SearchSpace({"rate": rate, "size": Choices((1, 4)), "depth": depth}, {"max_epochs": 3})
-    assert depth.whole and not rate.whole
+    parameters = {"rate": Float(1e-4, 1e-2, log=True), "size": Choices((1, 4)), "depth": Int(2, 5)}
+    assert space == SearchSpace(parameters, {"max_epochs": 3})
 
 
 def test_first_trial_takes_the_configs_values_inside_the_space() -> None:
-    one = Range(0.1, 1.0)
-    space = SearchSpace({"a": one, "b": one, "c": Choices((1, 2)), "d": Range(0, 9)}, {})
-    assert space.start({"a": 0.2, "b": 3.0, "c": 2, "d": True, "e": 5}) == {"a": 0.2, "c": 2}
+    one = Float(0.1, 1.0)
+    space = SearchSpace({"a": one, "b": one, "c": Choices((1, 2)), "d": Int(0, 9)}, {})
+    assert space.values_of({"a": 0.2, "b": 3.0, "c": 2, "d": True, "e": 5}) == {"a": 0.2, "c": 2}
 
 
 def test_keys_set_by_the_user_are_not_searched() -> None:
-    space = SearchSpace({"a": Range(0, 1), "b": Range(0, 1)}, {"max_epochs": 3})
-    assert list(space.fixed({"a": "0.5"}).parameters) == ["b"]
-    with pytest.raises(UserError, match="a, b are all set on the command line"):
-        space.fixed({"a": "0.5", "b": "0.1"})
+    space = SearchSpace({"a": Float(0, 1), "b": Float(0, 1)}, {"max_epochs": 3})
+    assert list(space.without({"a": "0.5"}).parameters) == ["b"]
+    with pytest.raises(UserError, match="a, b are set on the command line"):
+        space.without({"a": "0.5", "b": "0.1"})
 
 
-def test_numbers_are_rounded_to_three_digits() -> None:
-    assert [rounded(value) for value in (0.00012345, 98.7654, 7, "word")] == [0.000123, 98.8, 7, "word"]
+def test_numbers_are_rounded_to_three_digits_within_their_range() -> None:
+    distribution = Float(0, 98.76)
+    values = [rounded(value, distribution) for value in (0.00012345, 12.3456, 98.7599, 7, "word")]
+    assert values == [0.000123, 12.3, 98.76, 7, "word"]
 
 
 @pytest.mark.parametrize(
@@ -286,11 +271,11 @@ def test_numbers_are_rounded_to_three_digits() -> None:
     [
         ("parameters: {a: {low: 1, high: 2}}\nextra: 1", "unknown key 'extra'"),
         ("trial: {a: 1}", "needs parameters"),
-        ("- a", "needs a mapping"),
+        ("- a", "needs parameters"),
         ("parameters: [", "not valid YAML"),
         ("parameters: {a: {low: 1e-4, high: 1.0}}", "1e-4 is text"),
         ("parameters: {a: {low: 2, high: 1}}", "low <= high"),
-        ("parameters: {a: {low: 0.0, high: 1.0, log: true}}", "above 0"),
+        ("parameters: {a: {low: 0.0, high: 1.0, log: true}}", "low > 0"),
         ("parameters: {a: {low: 1, hihg: 2}}", "give low and high"),
         ("parameters: {a: {choices: []}}", "choices must be a list"),
     ],
@@ -308,25 +293,26 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
 def test_shipped_spaces_hold_their_configs_values(path: Path) -> None:
-    from monai.bundle import ConfigParser
-
     space = read_space(path)
     config = ConfigParser.load_config_file(path.parent / "configs" / "train.yaml")
-    assert list(space.start(config)) == list(space.parameters)
+    assert list(space.values_of(config)) == list(space.parameters)
     assert set(space.trial) <= set(config)
 
 
-def test_command_names_configs_folder_and_overrides() -> None:
-    one, two = Path("/a/train.yaml"), Path("/a/best.yaml")
-    command = TrainingProcess([one, two]).command(
-        Path("/out/trial_003"), {"learning_rate": 2e-05, "n#k": "4"}
-    )
-    tail = command[command.index("training") + 1 :]
-    assert tail[:2] == ["--config_file", "['/a/train.yaml', '/a/best.yaml']"]
-    assert tail[2:6] == ["--output_dir", "/out/trial_003", "--resume", "true"]
-    assert tail[6:] == ["--learning_rate", "2e-05", "--n#k", "4"]
-    alone = TrainingProcess([one]).command(Path("/out"), {})
-    assert alone[alone.index("--config_file") + 1] == "/a/train.yaml"
+def test_training_gets_configs_folder_and_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], log: Path, inherited: list[int]) -> int:
+        commands.append(command)
+        log.write_text("error: D: no such folder\n")
+        return len(inherited)
+
+    monkeypatch.setattr("common.tools.process.run_logged", run)
+    files = [Path("/a/train.yaml"), Path("/a/best.yaml")]
+    outcome = train(tmp_path, files, {"learning_rate": 2e-05, "n#k": "4"}, 7)
+    assert outcome == Outcome(None, "D: no such folder")
+    settings = ["--output_dir", str(tmp_path), "--resume", "true", "--learning_rate", "2e-05", "--n#k", "4"]
+    assert commands[0][-8:] == settings
 
 
 @pytest.mark.parametrize(
@@ -348,15 +334,15 @@ def test_failures_give_the_last_error_line(tmp_path: Path, log: str, reason: str
     assert outcome.score is None and outcome.reason.startswith(reason) and outcome.diverged == bool(diverged)
 
 
-def test_score_stands_beside_the_best_checkpoint(tmp_path: Path) -> None:
+def test_score_is_read_beside_the_best_checkpoint(tmp_path: Path) -> None:
     record = tmp_path / "model.json"
-    assert "before its first validation" in score(record).reason
+    assert "before its first validation" in read_score(record).reason
     record.write_text(json.dumps({"score": 12.5}))
-    assert score(record).score == 12.5
+    assert read_score(record).score == 12.5
     record.write_text(json.dumps({"score": None}))
-    assert score(record).score is None and score(record).diverged
+    assert read_score(record).score is None and read_score(record).diverged
     record.write_text("{")
-    assert "no score can be read" in score(record).reason and not score(record).diverged
+    assert "cannot read the score" in read_score(record).reason and not read_score(record).diverged
 
 
 def test_resume_files_of_an_ended_trial_go(tmp_path: Path) -> None:
@@ -364,28 +350,13 @@ def test_resume_files_of_an_ended_trial_go(tmp_path: Path) -> None:
     models.mkdir()
     for name in ("resume.pt", "resume_previous.pt", "model.pt", "model.json"):
         (models / name).touch()
-    tidy(tmp_path)
-    tidy(tmp_path / "absent")
+    remove_resume_files(tmp_path)
+    remove_resume_files(tmp_path / "absent")
     assert sorted(path.name for path in models.iterdir()) == ["model.json", "model.pt"]
 
 
 TRAIN = repository_root() / "bundles" / "pix2pix_covid" / "configs" / "train.yaml"
 VALUES = {"learning_rate": 0.0001, "batch_size": 4, "lambda_l1": 1e2, "weight_decay": 1e-05}
-
-
-def test_table_marks_the_best_and_names_what_failed() -> None:
-    rows = [
-        (0, "", 41.25, {"rate": 0.1}),
-        (1, "diverged", None, {"rate": 0.25}),
-        (12, "", 9.0, {"rate": 1e-5}),
-    ]
-    assert table(rows, best=12).splitlines() == [
-        "trial  score   rate",
-        "    0  41.25    0.1",
-        "    1      -   0.25  diverged",
-        "   12      9  1e-05  * best",
-    ]
-    assert table([]) == "trial  score"
 
 
 def test_overlay_holds_numbers_that_yaml_reads_as_numbers(tmp_path: Path) -> None:
