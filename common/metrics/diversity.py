@@ -214,7 +214,7 @@ def alike_pairs(features: Tensor, threshold: float) -> Tensor:
     """Pairs of rows (N, D) at most ``threshold`` apart: indices (P, 2), the smaller one first."""
     pairs, found = PairBlocks(features), []
     for block in pairs:
-        near = pairs.lower(block) <= threshold**2 * (1 + ROUNDING)
+        near = pairs.lower_bounds(block) <= threshold**2 * (1 + ROUNDING)
         rows, columns = near.nonzero(as_tuple=True)
         indices = torch.stack([rows + block.rows.start, columns + block.columns.start], dim=1)
         found.append(indices[indices[:, 0] < indices[:, 1]])

@@ -1,16 +1,15 @@
-"""Kernel distance of features (KID; Binkowski et al. 2018): without bias however few the patients.
+"""Kernel distance of features (KID; Binkowski et al. 2018), unbiased for few patients, and excess KID.
 
-Two slices of one patient are more alike than two patients are: pairs within a patient would make both sets
-look tight, and a distance of 0 large. Such pairs, and those of an image with its own flip, are left out
-within both sets and between them.
+Slices of one patient are more alike than slices of different patients. Pairs within a patient would make both
+sets look tight and KID large, so they are left out within both sets and between them, as is the pair of an
+image and its flip.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,29 +20,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.nearest_neighbors import Block, PairBlocks, left_out, owners_of
+from common.metrics.nearest_neighbors import Block, PairBlocks, number_owners
 
 Patients = Sequence[str] | None
+Owners = tuple[Tensor, Tensor]
+BLUR = 1.0
+"""Standard deviation in pixels of the blur that has an excess KID of 1."""
+ROUNDING = 1e-9
+"""Relative to the kernel's means; smaller differences between them count as 0."""
 
-
-def polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
-    """(x . y / D + 1)^3 for all pairs of rows (Binkowski et al. 2018, section 4): (N, M) float64."""
-    return (first.double() @ second.double().T / first.shape[1] + 1) ** 3
+logger = logging.getLogger(__name__)
 
 
 def kid(real: Tensor, fake: Tensor, real_patients: Patients = None, fake_patients: Patients = None) -> float:
-    """The squared maximum mean discrepancy (Gretton et al. 2012, equation 3) over different patients' pairs.
+    """Computes the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) of different patients'
+    images.
+
+    The kernel is (x . y / D + 1)^3, computed in float64.
 
     Args:
         real, fake: features (N, D) and (M, D).
-        real_patients, fake_patients: one id an image, the same in both sets where it is the same patient (of
-            generated images the patient of the mask, or the generated volume); None for independent images.
+        real_patients, fake_patients: one id per image, the same in both sets for the same patient (a
+            generated image has the patient of its mask or the id of its generated volume); None for
+            independent images.
     Returns:
-        May be below 0; NaN where a set has no two patients.
+        KID, which may be below 0; NaN where a set has fewer than two patients.
+
+    Example:
+        >>> real, fake = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0]])
+        >>> kid(real, fake)  # (1 * 2 + 1)^3 + (0 * 1 + 1)^3 - 2 * (1 + 8 + 1 + 27) / 4
+        9.5
     """
-    owners = owners_of(real_patients, fake_patients, (len(real), len(fake)))
-    parts = [torch.zeros(len(features), dtype=torch.int64) for features in (real, fake)]
-    return float(Discrepancy.of(real, fake, owners, parts[0], parts[1], 1)(torch.ones(1)))
+    owners = number_owners(real_patients, fake_patients, (len(real), len(fake)))
+    parts = torch.zeros(len(real), dtype=torch.int64), torch.zeros(len(fake), dtype=torch.int64)
+    return squared_discrepancy(real, fake, owners, parts, 1)(torch.ones(1))
 
 
 def kid_with_interval(
@@ -53,168 +63,126 @@ def kid_with_interval(
 
     Args:
         patients: of the real and of the fake images.
-        resamples: of both sets as one (N + M), or of N images that the real and the fake ones share.
+        resamples: of both sets joined (N + M), or of N images that the real and the fake ones share.
     """
-    owners = owners_of(*patients, (len(real), len(fake)))
+    owners = number_owners(*patients, (len(real), len(fake)))
     parts = resamples.parts[: len(real)], resamples.parts[-len(fake) :]
-    return resamples.by_parts(Discrepancy.of(real, fake, owners, *parts, len(resamples.stratum_of_part)))
+    return resamples.by_parts(squared_discrepancy(real, fake, owners, parts, len(resamples.stratum_of_part)))
 
 
 def kid_change(
     real: Tensor, before: Tensor, after: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
 ) -> Value:
-    """KID of ``after`` less KID of ``before``, below 0 where the images came nearer, with its interval.
+    """KID of ``after`` minus KID of ``before`` with its interval; below 0 where the images came nearer.
 
-    The two sets are one set of images, before and after something was done to each: the interval is that of
-    the difference, in which most of what varies between images falls out.
+    ``before`` and ``after`` are the same images before and after some processing. Most of what varies between
+    images cancels in the difference, so its interval is shorter than those of the two KIDs.
 
     Args:
         real, before, after: features (N, D), (M, D) and (M, D).
         patients: of the real images and of the M.
-        resamples: of the real images and the M as one (N + M).
+        resamples: of the real images and the M joined (N + M).
     """
-    owners = owners_of(*patients, (len(real), len(before)))
+    owners = number_owners(*patients, (len(real), len(before)))
     parts = resamples.parts[: len(real)], resamples.parts[len(real) :]
     count = len(resamples.stratum_of_part)
-    first, second = (Discrepancy.of(real, fake, owners, *parts, count) for fake in (before, after))
+    first, second = (FakeTerms.of(real, fake, owners, parts, count) for fake in (before, after))
     return resamples.by_parts(lambda weights: second(weights) - first(weights))
 
 
 class KernelSum:
-    """The sums of kernel values over pairs of different patients, by the parts of the sets, block by block.
+    """Sums of kernel values over pairs of different patients, by the parts (of `Resamples`) of both sets.
 
     Args:
-        first, second: the part of each row (N,) and (M,), 0..P-1; one only for the pairs within a set.
+        first: the part of each row (N,), 0..P-1.
+        second: the part of each column (M,); None for the pairs within one set.
         parts: P.
-        owners: of the rows, see `common.metrics.nearest_neighbors.owners_of`; None for each its own.
+        owners: of rows and columns, see `common.metrics.nearest_neighbors.number_owners`.
     """
 
-    def __init__(
-        self,
-        first: Tensor,
-        second: Tensor | None,
-        parts: int,
-        owners: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.same = second is None
-        self.first = _members(first, parts)  # (N, P)
-        self.second = self.first if second is None else _members(second, parts)
+    def __init__(self, first: Tensor, second: Tensor | None, parts: int, owners: Owners) -> None:
+        self.first = functional.one_hot(first, parts).double()  # (N, P)
+        self.second = self.first if second is None else functional.one_hot(second, parts).double()
         self.total = torch.zeros(parts, parts, dtype=torch.float64)
-        counts = self.first.sum(0), self.second.sum(0)
-        own = counts[0].diag() if self.same else torch.zeros(parts, parts, dtype=torch.float64)
-        self.pairs = torch.outer(*counts) - (own if owners is None else self._owned(owners))
-
-    def add(self, pairs: PairBlocks, block: Block) -> None:
-        """Adds a block of pairs."""
-        values = kernel_values(pairs, block)  # (R, C)
-        sums = self.first[block.rows].T @ (values @ self.second[block.columns].to(values)).double()  # (P, P)
-        self.total += sums + sums.T if block.mirrored else sums
-
-    def mean(self, weights: Tensor) -> float:
-        """The mean over the pairs where parts count ``weights`` (P,) times; NaN of no pairs."""
-        weights = weights.double()
-        pairs = float(weights @ self.pairs @ weights)
-        return float(weights @ self.total @ weights) / pairs if pairs > 0 else math.nan
-
-    def padded(self, parts: int) -> KernelSum:
-        """The sums alone, with room for further parts; nothing can be added."""
-        made = copy(self)
-        room = (0, parts - len(self.total)) * 2
-        made.total, made.pairs = (functional.pad(each, room) for each in (self.total, self.pairs))
-        return made
-
-    def _owned(self, owners: tuple[Tensor, Tensor]) -> Tensor:
-        """How many pairs of one owner there are (P, P)."""
         count = max(int(each.max()) + 1 if len(each) else 0 for each in owners)
-        sums = [
-            torch.zeros(count, members.shape[1], dtype=torch.float64).index_add_(0, owner, members)
+        by_owner = [
+            torch.zeros(count, parts, dtype=torch.float64).index_add_(0, owner, members)
             for owner, members in zip(owners, (self.first, self.second), strict=True)
         ]
-        return sums[0].T @ sums[1]
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """The discrepancy of two sets as a function of how often each of their parts counts."""
-
-    within_real: KernelSum
-    within_fake: KernelSum
-    between: KernelSum
-
-    def __call__(self, weights: Tensor) -> float:
-        """Of weights (P,); see `kid`."""
-        return self.within_real.mean(weights) + self.apart(weights)
-
-    def apart(self, weights: Tensor) -> float:
-        """Without what the real images have among themselves: two sets' difference does not need it."""
-        return self.within_fake.mean(weights) - 2 * self.between.mean(weights)
-
-    def size(self, weights: Tensor) -> float:
-        """Of what `apart` is the difference of."""
-        return abs(self.within_fake.mean(weights)) + 2 * abs(self.between.mean(weights))
+        own = by_owner[0].T @ by_owner[1]  # pairs of one owner (P, P)
+        self.pairs = torch.outer(self.first.sum(0), self.second.sum(0)) - own
 
     @classmethod
     def of(
         cls,
-        real: Tensor,
-        fake: Tensor,
-        owners: tuple[Tensor, Tensor],
-        real_parts: Tensor,
-        fake_parts: Tensor,
-        parts: int,
-    ) -> Discrepancy:
-        """From features (N, D) and (M, D), their owners and parts (N,) and (M,)."""
-        return cls(
-            kernel_sum(real, None, (owners[0], owners[0]), real_parts, None, parts),
-            kernel_sum(fake, None, (owners[1], owners[1]), fake_parts, None, parts),
-            kernel_sum(real, fake, owners, real_parts, fake_parts, parts),
-        )
+        first: Tensor,
+        second: Tensor | None,
+        owners: Owners,
+        parts: tuple[Tensor, Tensor | None],
+        count: int,
+    ) -> KernelSum:
+        """The sums over all pairs of features (N, D) and (M, D), in float64."""
+        result = cls(parts[0], parts[1], count, owners)
+        pairs = PairBlocks(first, second, torch.float64, owners)
+        for block in pairs:
+            result.add(pairs, block)
+        return result
+
+    def add(self, pairs: PairBlocks, block: Block) -> None:
+        """Adds the pairs of a block."""
+        base = pairs.products(block).div_(pairs.dimension).add_(1)
+        values = torch.mul(base, base, out=pairs.buffer("kernel", block)).mul_(base)
+        block.fill_excluded(values, 0)
+        sums = self.first[block.rows].T @ (values @ self.second[block.columns].to(values)).double()  # (P, P)
+        self.total += sums + sums.T if block.mirrored else sums
+
+    def mean(self, weights: Tensor) -> float:
+        """The mean over pairs, parts counting ``weights`` (P or more,) times; NaN without pairs."""
+        weights = weights[: len(self.total)].double()
+        pairs = float(weights @ self.pairs @ weights)
+        return float(weights @ self.total @ weights) / pairs if pairs > 0 else math.nan
 
 
-def kernel_sum(
-    first: Tensor,
-    second: Tensor | None,
-    owners: tuple[Tensor, Tensor],
-    first_parts: Tensor,
-    second_parts: Tensor | None,
-    parts: int,
-) -> KernelSum:
-    """`KernelSum` of all pairs, in float64."""
-    total = KernelSum(first_parts, second_parts, parts, owners)
-    pairs = PairBlocks(first, second, torch.float64, owners)
-    for block in pairs:
-        total.add(pairs, block)
-    return total
+@dataclass(frozen=True)
+class FakeTerms:
+    """The terms of the discrepancy that depend on the fake images, as a function of the parts' weights."""
+
+    within: KernelSum
+    between: KernelSum
+
+    @classmethod
+    def of(
+        cls, real: Tensor, fake: Tensor, owners: Owners, parts: tuple[Tensor, Tensor], count: int
+    ) -> FakeTerms:
+        """From features (N, D) and (M, D), their owners and their parts (N,) and (M,), ``count`` in all."""
+        within = KernelSum.of(fake, None, (owners[1], owners[1]), (parts[1], None), count)
+        return cls(within, KernelSum.of(real, fake, owners, parts, count))
+
+    def __call__(self, weights: Tensor) -> float:
+        """The mean within the fake images minus twice the mean between both sets."""
+        return self.within.mean(weights) - 2 * self.between.mean(weights)
+
+    def size(self, weights: Tensor) -> float:
+        """The sum of the terms' absolute values, to which rounding errors are relative."""
+        return abs(self.within.mean(weights)) + 2 * abs(self.between.mean(weights))
 
 
-def kernel_values(pairs: PairBlocks, block: Block) -> Tensor:
-    """The kernel values (R, C) of the current block, 0 for pairs that are left out; gone with the next."""
-    values = pairs.originals(block).div_(pairs.dimension).add_(1)
-    cubes = torch.mul(values, values, out=pairs.scratch("kernel", block)).mul_(values)
-    return left_out(cubes, block, 0)
-
-
-def _members(parts: Tensor, count: int) -> Tensor:
-    """1 where a row (N,) belongs to a part: (N, P) float64."""
-    return functional.one_hot(parts, count).double()
-
-
-BLUR = 1.0
-"""Standard deviation of the Gaussian, in pixels."""
-ROUNDING = 1e-9
-"""Of the kernel's values; the blurred images are no farther off where their distance is below it."""
-
-logger = logging.getLogger(__name__)
+def squared_discrepancy(
+    real: Tensor, fake: Tensor, owners: Owners, parts: tuple[Tensor, Tensor], count: int
+) -> Callable[[Tensor], float]:
+    """`kid` as a function of how often each of the ``count`` parts counts; arguments as of `FakeTerms.of`."""
+    within = KernelSum.of(real, None, (owners[0], owners[0]), (parts[0], None), count)
+    terms = FakeTerms.of(real, fake, owners, parts, count)
+    return lambda weights: within.mean(weights) + terms(weights)
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Images as features.
+    """A set of images as features.
 
     Attributes:
         features: (N, D).
-        patients: one id an image, the same in two samples where it is the same patient; None for independent
-            images.
+        patients: one id per image, the same in two sets for the same patient; None for independent images.
         resamples: of the images.
     """
 
@@ -227,80 +195,69 @@ class FeatureSet:
 
 
 class KernelDistances:
-    """KID and excess KID against held-out images; what concerns real images alone is computed once.
+    """KID and excess KID of generated images against held-out real images.
+
+    Excess KID puts KID on a scale that does not depend on the extractor: 0 is the KID of other patients' real
+    images (the reference), 1 that of the held-out images blurred by a pixel.
 
     Args:
         real: held-out images.
-        reference: other patients' real images; None to leave out excess KID.
-        blurred: features (N, D) of the held-out images, `blurred`.
+        reference: real images of other patients; None to leave out excess KID.
+        blurred: features (N, D) of the held-out images after `gaussian_blur`.
     """
 
     def __init__(
         self, real: FeatureSet, reference: FeatureSet | None = None, blurred: Tensor | None = None
     ) -> None:
-        self.real, self.reference = real, reference
-        self.blurred = None if blurred is None else replace(real, features=blurred)
+        self.real, self.reference, self.blurred = real, reference, blurred
+        self._known: tuple[Tensor, FakeTerms, FakeTerms] | None = None
         self._warned = False
 
     def __call__(self, fake: FeatureSet) -> dict[str, Value]:
-        """``kid`` and, where there is a reference, ``excess_kid`` of generated images."""
+        """``kid`` and, with a reference, ``excess_kid`` of generated images."""
+        patients = self.real.patients, fake.patients
         both = self.real.resamples.join(fake.resamples)
-        if self.reference is None or self.blurred is None:
-            patients = (self.real.patients, fake.patients)
-            return {"kid": kid_with_interval(self.real.features, fake.features, patients, both)}
-        joined = self._base.join(fake.resamples)
-        split = len(self.real) + len(self.reference)
-        known = self._known(joined.parts[:split])
-        count, parts = len(joined.stratum_of_part), joined.parts[split:]
-        owners = owners_of(self.real.patients, fake.patients, (len(self.real), len(fake)))
-        own = kernel_sum(fake.features, None, (owners[1], owners[1]), parts, None, count)
-        between = kernel_sum(
-            self.real.features, fake.features, owners, joined.parts[: len(self.real)], parts, count
-        )
-        real, reference, blur = known.padded(count)
-        here = Discrepancy(real, own, between)
-        kid = self._kid(both, joined, here, fake)
+        result = {"kid": kid_with_interval(self.real.features, fake.features, patients, both)}
+        if self.reference is not None and self.blurred is not None:
+            result["excess_kid"] = self._excess(fake)
+        return result
+
+    def _excess(self, fake: FeatureSet) -> Value:
+        """(KID - the reference's KID) / (the blurred images' KID - the reference's KID), with interval."""
+        joined, split = self._real_resamples.join(fake.resamples), len(fake)
+        count, parts = len(joined.stratum_of_part), joined.parts[:-split]
+        reference, blurred = self._real_terms(parts)
+        owners = number_owners(self.real.patients, fake.patients, (len(self.real), split))
+        two = parts[: len(self.real)], joined.parts[-split:]
+        terms = FakeTerms.of(self.real.features, fake.features, owners, two, count)
 
         def both_ends(weights: Tensor) -> tuple[float, float]:
-            usual = reference.apart(weights)
-            step = blur.apart(weights) - usual
-            least = ROUNDING * (blur.size(weights) + reference.size(weights))
-            return here.apart(weights) - usual, 0.0 if abs(step) <= least else step
+            usual = reference(weights)
+            step = blurred(weights) - usual
+            least = ROUNDING * (blurred.size(weights) + reference.size(weights))
+            return terms(weights) - usual, 0.0 if abs(step) <= least else step
 
-        excess = joined.quotient(both_ends)
-        self._tell(both_ends(torch.ones(count, dtype=torch.float64))[1])
-        return {"kid": kid, "excess_kid": replace(excess, n=len(fake))}
+        self._warn(both_ends(torch.ones(count, dtype=torch.float64))[1])
+        return replace(joined.quotient(both_ends), n=split)
 
     @cached_property
-    def _base(self) -> Resamples:
+    def _real_resamples(self) -> Resamples:
         assert self.reference is not None
         return self.real.resamples.join(self.reference.resamples)
 
-    def _kid(self, both: Resamples, joined: Resamples, here: Discrepancy, fake: FeatureSet) -> Value:
-        """From the sums of all three sets, as far as their parts are those of the two."""
-        split = len(self.real) + len(self.reference or ())
-        parts = torch.cat([joined.parts[: len(self.real)], joined.parts[split:]])
-        places = torch.zeros(len(both.stratum_of_part), dtype=torch.int64)
-        places[both.parts] = parts
-        if not torch.equal(places[both.parts], parts):  # the reference's patients are in the fake set, too
-            patients = (self.real.patients, fake.patients)
-            return kid_with_interval(self.real.features, fake.features, patients, both)
-        count = len(joined.stratum_of_part)
-
-        def statistic(weights: Tensor) -> float:
-            return here(torch.ones(count, dtype=torch.float64).index_copy_(0, places, weights))
-
-        return both.by_parts(statistic)
-
-    def _known(self, parts: Tensor) -> _RealSums:
-        """Sums over real images alone, made anew only where the patients are parted differently."""
-        found: _RealSums | None = getattr(self, "_held", None)
-        if found is None or not torch.equal(found.parts, parts):
+    def _real_terms(self, parts: Tensor) -> tuple[FakeTerms, FakeTerms]:
+        """The terms of the reference and of the blurred images; computed again only for other parts."""
+        if self._known is None or not torch.equal(self._known[0], parts):
             assert self.reference is not None and self.blurred is not None
-            found = self._held = _RealSums.of(self.real, self.reference, self.blurred, parts)
-        return found
+            real, reference, count = self.real, self.reference, int(parts.max()) + 1
+            here, there = parts[: len(real)], parts[len(real) :]
+            owners = number_owners(real.patients, reference.patients, (len(real), len(reference)))
+            usual = FakeTerms.of(real.features, reference.features, owners, (here, there), count)
+            own = owners[0], owners[0]
+            self._known = (parts, usual, FakeTerms.of(real.features, self.blurred, own, (here, here), count))
+        return self._known[1:]
 
-    def _tell(self, denominator: float) -> None:
+    def _warn(self, denominator: float) -> None:
         if denominator > 0 or self._warned or math.isnan(denominator):
             return
         self._warned = True
@@ -311,47 +268,7 @@ class KernelDistances:
         )
 
 
-@dataclass(frozen=True)
-class _RealSums:
-    """Of held-out images with themselves, of the reference and of the blurred images with them."""
-
-    parts: Tensor
-    real: KernelSum
-    reference: Discrepancy
-    blurred: Discrepancy
-
-    @classmethod
-    def of(cls, real: FeatureSet, reference: FeatureSet, blurred: FeatureSet, parts: Tensor) -> _RealSums:
-        count, split = int(parts.max()) + 1, len(real)
-        owners = owners_of(real.patients, reference.patients, (split, len(reference)))
-        own = (owners[0], owners[0])
-        features = real.features, reference.features, blurred.features
-        here, there = parts[:split], parts[split:]
-        within = kernel_sum(features[0], None, own, here, None, count)
-        return cls(
-            parts,
-            within,
-            Discrepancy(
-                within,
-                kernel_sum(features[1], None, (owners[1], owners[1]), there, None, count),
-                kernel_sum(features[0], features[1], owners, here, there, count),
-            ),
-            Discrepancy(
-                within,
-                kernel_sum(features[2], None, own, here, None, count),
-                kernel_sum(features[0], features[2], own, here, here, count),
-            ),
-        )
-
-    def padded(self, count: int) -> tuple[KernelSum, Discrepancy, Discrepancy]:
-        """With room for further parts."""
-        sums = [self.real, self.reference.within_fake, self.reference.between]
-        sums += [self.blurred.within_fake, self.blurred.between]
-        real, *others = (each.padded(count) for each in sums)
-        return real, Discrepancy(real, *others[:2]), Discrepancy(real, *others[2:])
-
-
 def gaussian_blur(images: Tensor, sigma: float = BLUR) -> Tensor:
-    """Images (N, 1, H, W) filtered with a Gaussian of ``sigma`` pixels; the rim is continued."""
-    found = ndimage.gaussian_filter(images.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
-    return torch.from_numpy(np.ascontiguousarray(found))
+    """Blurs images (N, 1, H, W) with a Gaussian of ``sigma`` pixels; edge values are repeated outside."""
+    result = ndimage.gaussian_filter(images.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
+    return torch.from_numpy(np.ascontiguousarray(result))

@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from common.metrics.bootstrap import Resamples
-from common.metrics.kid import Discrepancy, kid, kid_change, kid_with_interval, polynomial_kernel
-from common.metrics.nearest_neighbors import owners_of
+from common.metrics.kid import kid, kid_change, kid_with_interval, squared_discrepancy
+from common.metrics.nearest_neighbors import number_owners
 from tests.common.metrics.plain_pairs import plain_kid
-
-
-def test_kernel_of_known_vectors() -> None:
-    first, second = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 4.0], [0.0, -2.0]])
-    assert polynomial_kernel(first, second).tolist() == [[8.0**3, (-2.0) ** 3]]
 
 
 def test_two_points_a_side_by_hand() -> None:
@@ -89,7 +84,8 @@ def test_leaving_a_patient_out_is_kid_without_him() -> None:
     (real, names), (fake, others) = clustered(4, 3, 0, "a"), clustered(5, 2, 1, "b")
     sets = [Resamples.draw(each, len(each), 50, np.random.default_rng(0)) for each in (names, others)]
     both = sets[0].join(sets[1])
-    sums = Discrepancy.of(real, fake, owners_of(names, others, (12, 10)), both.parts[:12], both.parts[12:], 9)
+    owners, parts = number_owners(names, others, (12, 10)), (both.parts[:12], both.parts[12:])
+    sums = squared_discrepancy(real, fake, owners, parts, 9)
     weights = torch.ones(9)
     weights[both.parts[12]] = 0
     assert sums(weights) == pytest.approx(kid(real, fake[2:], names, others[2:]))

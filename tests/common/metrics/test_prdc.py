@@ -83,7 +83,7 @@ def test_slices_of_a_patient_are_no_neighbours(shared: bool) -> None:
     distance, manifolds = kid_prdc(real, fake, 5, names)
     assert manifolds.means() == pytest.approx(plain_prdc(*plain, 5, *names))
     assert distance == pytest.approx(plain_kid(*plain, *names), rel=1e-3)
-    assert prdc(real, fake, 5, None, (names[0], None)).means() == pytest.approx(
+    assert prdc(real, fake, 5, patients=(names[0], None)).means() == pytest.approx(
         plain_prdc(*plain, 5, names[0])
     )
     assert manifolds.means()["recall"] > prdc(real, fake).means()["recall"]

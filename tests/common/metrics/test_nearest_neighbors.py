@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import nearest_neighbors as pairs_module
-from common.metrics.nearest_neighbors import find_nearest, find_nearest_squared, squared_distances
+from common.metrics import nearest_neighbors
+from common.metrics.nearest_neighbors import (
+    PairBlocks,
+    find_nearest,
+    find_nearest_squared,
+    squared_distances,
+)
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs_module, "BLOCK", 16)
+    monkeypatch.setattr(nearest_neighbors, "BLOCK", 16)
 
 
 def normal(count: int, seed: int, spread: float = 1.0, level: float = 0.0) -> Tensor:
@@ -75,3 +80,51 @@ def test_copies_are_at_distance_zero() -> None:
 def test_too_few_images_are_named() -> None:
     with pytest.raises(UserError, match="3 nearest images wanted, but there are 2"):
         find_nearest(normal(3, 0), k=3)
+
+
+def vectors(count: int, seed: int, level: float = 40.0) -> Tensor:
+    """Far from the origin: what float32 bears badly."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(level, 1, (count, 30))).float()
+
+
+def test_blocks_cover_every_pair_of_two_sets_once() -> None:
+    first, second = vectors(19, 0), vectors(11, 1)
+    pairs, seen = PairBlocks(first, second), torch.zeros(19, 11)
+    for block in pairs:
+        seen[block.rows, block.columns] += 1
+        expected = first[block.rows].double() @ second[block.columns].double().T
+        assert pairs.products(block).double().numpy() == pytest.approx(expected.numpy(), rel=1e-6)
+    assert (seen == 1).all()
+
+
+def test_blocks_within_a_set_stand_for_their_mirror_images() -> None:
+    pairs, seen = PairBlocks(vectors(19, 0)), torch.zeros(19, 19)
+    for block in pairs:
+        seen[block.rows, block.columns] += 1
+        if block.mirrored:
+            seen[block.columns, block.rows] += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("outlier", [0.0, 1e4])
+def test_bounds_hold_the_exact_distances(outlier: float) -> None:
+    first, second = vectors(19, 0), vectors(11, 1)
+    second[3] += outlier
+    first[5] = second[2]
+    exact = (first.double()[:, None] - second.double()).square().sum(2)  # (19, 11)
+    pairs = PairBlocks(first, second)
+    for block in pairs:
+        inside = exact[block.rows, block.columns]
+        lower = pairs.lower_bounds(block).double()
+        assert (lower <= inside).all() and (inside <= lower + pairs.slack(block)).all()
+    assert pairs.exact(torch.tensor([5, 0]), torch.tensor([2, 10])).tolist() == [0, float(exact[0, 10])]
+
+
+def test_a_vector_is_infinitely_far_from_itself() -> None:
+    pairs = PairBlocks(vectors(9, 0))
+    diagonal = torch.cat([pairs.lower_bounds(block).diagonal().clone() for block in pairs if block.diagonal])
+    assert len(diagonal) == 9 and diagonal.isinf().all()
+
+
+def test_squared_distance_by_hand() -> None:
+    assert squared_distances(torch.tensor([[1.0, 5.0]]), torch.tensor([[4.0, 1.0]])).tolist() == [25]
