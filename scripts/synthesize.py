@@ -13,12 +13,12 @@ Example (the paper's million: 5000 groups x 500 healthy slices, 2 in 5 kept):
 
 from __future__ import annotations
 
-from bundles.lung_two_stage.composition.settings import FORMATS, Settings
+from bundles.lung_two_stage.composition.settings import FORMATS, ComposeSettings
 from common.cli import Parser
 from common.errors import UserError, install_hook
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> ComposeSettings:
     """The command line.
 
     Raises:
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--seed", default=0, help="of all draws (default 0)")
     options = parser.parse_args(arguments)
     options.window = _window(options.window)
-    return Settings(**vars(options))
+    return ComposeSettings(**vars(options))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings
 
 SIZE, SPACING_MM = 256, 1.4
 CROP, CROP_MM = 44, 0.75
@@ -66,8 +66,8 @@ def small_banks() -> Path:
     return folder
 
 
-def small_set(name: str, **more: Any) -> Settings:
+def small_set(name: str, **more: Any) -> ComposeSettings:
     """A set of composites of them, in a folder of its own."""
     banks = small_banks()
     output = str(place() / name)
-    return Settings(str(banks / "nodules"), str(banks / "healthy_slices"), output, groups=1000, **more)
+    return ComposeSettings(str(banks / "nodules"), str(banks / "healthy_slices"), output, groups=1000, **more)

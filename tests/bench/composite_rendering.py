@@ -17,18 +17,23 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, shift, zoom
 
-from bundles.lung_two_stage.composition.compose import alone_in, planned, renderer_of, write_shards
+from bundles.lung_two_stage.composition.compose import (
+    exclusive_folder,
+    read_or_make_plan,
+    renderer_of,
+    write_shards,
+)
 from bundles.lung_two_stage.composition.patches import (
     FADE,
     MIXED_MM,
     NODULE_ALPHA,
     SOFT_TISSUE,
-    grain_of,
+    estimate_noise,
+    high_pass,
     make_noise,
-    noise_of,
 )
 from bundles.lung_two_stage.composition.render import RANGE
-from bundles.lung_two_stage.composition.settings import Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings
 from bundles.lung_two_stage.composition.shards import ShardSet
 from tests.bench.composite_banks import CROP_MM, SIZE, SPACING_MM, place, small_set
 from tests.bench.harness import NotMeasurable, Result, Work, alternate, benchmark, extra_megabytes, seconds
@@ -93,11 +98,11 @@ def render_composites_ranks() -> Result:
 
 
 @cache
-def prepared(kind: str) -> tuple[Settings, ShardSet]:
-    """A planned set, nothing of it rendered."""
+def prepared(kind: str) -> tuple[ComposeSettings, ShardSet]:
+    """A read_or_make_plan set, nothing of it rendered."""
     settings = small_set(f"{kind}_{os.getpid()}", count=COUNT, per_shard=PER_SHARD, file_format=kind)
-    with alone_in(settings):
-        planned(settings)
+    with exclusive_folder(settings):
+        read_or_make_plan(settings)
     return settings, ShardSet(settings.folder, COUNT, PER_SHARD)
 
 
@@ -112,7 +117,7 @@ def writing(kind: str, count: int) -> Work:
     return work
 
 
-def _write(settings: Settings, chosen: list[int]) -> None:
+def _write(settings: ComposeSettings, chosen: list[int]) -> None:
     write_shards(settings, ShardSet(settings.folder, COUNT, PER_SHARD), chosen, lambda _: None)
 
 
@@ -141,15 +146,15 @@ def plain_writing() -> Work:
 
 
 def plain_composite(
-    settings: Settings, record: dict[str, Any], random: np.random.Generator
+    settings: ComposeSettings, record: dict[str, Any], random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Contrast and noise matched, mixed and masked on the whole slice."""
+    """Contrast and noise match_contrast, mixed and masked on the whole slice."""
     renderer = renderer_of(settings)
     normal = record["index"] // settings.groups
     inside = renderer.healthy_slices.lung[normal] > 0
     image, mask = renderer.healthy_slices.hu[normal].astype(np.float32), np.zeros((SIZE, SIZE), np.uint8)
     level = float(np.median(image[inside]))
-    noise = noise_of(grain_of(image)[inside])
+    noise = estimate_noise(high_pass(image)[inside])
     names = {known.name: number for number, known in enumerate(renderer.nodules.records)}
     for nodule in record["nodules"]:
         number = names[nodule["name"]]

@@ -7,13 +7,13 @@ from functools import cache
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from bundles.lung_two_stage.composition.plan import Rules, draw_groups, make_plan, outlines_of
+from bundles.lung_two_stage.composition.plan import PlanSettings, draw_groups, make_plan, measure_nodules
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from tests.bench.composite_banks import SPACING_MM, healthy_slices, nodules
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds
 
-HEALTHY_SLICES, NODULES, RULES = 500, 1200, Rules(count=1_000_000)
-COMBINATIONS, LOOPED = HEALTHY_SLICES * RULES.groups, 300
+NORMALS, NODULES, RULES = 500, 1200, PlanSettings(count=1_000_000)
+COMBINATIONS, LOOPED = NORMALS * RULES.groups, 300
 MOST_SECONDS, MOST_MEGABYTES, REPEATS = 60.0, 2000.0, 5
 PRESENCE = PresenceMap.from_points(())
 
@@ -53,19 +53,19 @@ def times() -> tuple[float, float]:
 
 def planning() -> Work:
     """The plan of the million."""
-    bank, slices = nodules(NODULES), healthy_slices(HEALTHY_SLICES)
+    bank, slices = nodules(NODULES), healthy_slices(NORMALS)
 
     def work() -> None:
-        plan, account = make_plan(bank, slices, PRESENCE, RULES)
-        assert len(plan) == RULES.count and account.combinations == COMBINATIONS
+        plan, stats = make_plan(bank, slices, PRESENCE, RULES)
+        assert len(plan) == RULES.count and stats.combinations == COMBINATIONS
 
     return work
 
 
 def looping() -> Work:
     """As one would write it: for every combination and nodule, draw a place until it fits."""
-    slices, outlines = healthy_slices(1), outlines_of(nodules(NODULES))
-    groups = draw_groups(0, LOOPED, outlines.usable, RULES.most_nodules)
+    slices, geometry = healthy_slices(1), measure_nodules(nodules(NODULES))
+    groups = draw_groups(0, LOOPED, geometry.usable, RULES.most_nodules)
     lung = slices.lung[0]
     depth = distance_transform_edt(lung > 0).ravel() * SPACING_MM
     pixels = np.flatnonzero(lung)
@@ -78,7 +78,7 @@ def looping() -> Work:
         for members in groups.members:
             placed: list[tuple[int, float]] = []
             for member in members[members >= 0]:
-                radius = float(outlines.radii_mm[member])
+                radius = float(geometry.radii_mm[member])
                 while True:
                     spot = int(random.choice(pixels, p=chances))
                     apart = all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundles.lung_two_stage.composition.settings import Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings
 from common.errors import UserError
 from scripts.synthesize import parse
 
@@ -13,11 +13,11 @@ NEEDED = "--nodules A --healthy_slices B --output C"
 
 def test_options_become_settings() -> None:
     words = f"{NEEDED} --count 1000000 --format png --window -1000 200 --workers 2 --seed 5 --presence P"
-    expected = Settings(
+    expected = ComposeSettings(
         *("A", "B", "C", "P"), count=1_000_000, file_format="png", window=(-1000, 200), seed=5, num_workers=2
     )
     assert parse(words.split()) == expected
-    assert parse(NEEDED.split()) == Settings("A", "B", "C")
+    assert parse(NEEDED.split()) == ComposeSettings("A", "B", "C")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""A nodule crop brought to a slice's pixel size, centred on a pixel, with what surrounds it measured.
+"""Nodule patches: crops resampled to a slice's pixel size, with noise, outline and surrounding lung measured.
 
-A crop's HU at a nodule's rim are mixtures of nodule and lung already. Weighed by a soft alpha once more the
-nodule would lose half of its rim, so alpha is 1 over the whole zone of mixed pixels and falls to 0 beyond it,
-where the crop shows lung alone.
+A crop's HU at a nodule's rim are mixtures of nodule and lung already. Weighted by a soft alpha once more, the
+nodule would lose half of its rim. Alpha is therefore 1 over the whole zone of mixed pixels and falls to 0
+beyond it, where the crop shows lung alone.
 """
 
 from __future__ import annotations
@@ -27,61 +27,65 @@ from scipy.ndimage import (
 )
 
 NEIGHBOUR = 0.2
-"""Weight of the neighbours in made noise, the pixel itself has 1: as after a soft reconstruction filter."""
+"""Weight of the neighbours in synthetic noise, where the pixel itself has 1: a soft reconstruction filter."""
 _ROW = np.array([NEIGHBOUR, 1.0, NEIGHBOUR]) / np.sqrt(1 + 2 * NEIGHBOUR**2)
 MAD_TO_DEVIATION = 1.4826
-"""Of a normal distribution."""
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 AERATED = -500
 """HU below which a pixel is lung."""
-FEWEST = 16
-"""Pixels of lung that it takes to measure it."""
-TRIMMINGS, TRIMMED, BELOW = 3, 2.0, 0.16
-"""Rounds in which what is more than so many standard deviations above the median is left out; the share of a
-normal distribution that is more than one below."""
-GRAIN_EDGE = 4.0
-"""Standard deviations above the level from which a pixel is part of something else."""
+MIN_LUNG_PIXELS = 16
+"""Fewer pixels of lung are not measured."""
+TRIM_ROUNDS, TRIM_AT, BELOW = 3, 2.0, 0.16
+"""In each round, pixels more than 2 standard deviations above the median are left out; 16 % of a normal
+distribution lie more than one standard deviation below its mean."""
+EDGE_AT = 4.0
+"""Standard deviations above the lung's level from which a pixel belongs to something else."""
 
 
-def grain_of(hu: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The finest texture: every pixel less the mean of its 3 x 3 neighbourhood."""
+def high_pass(hu: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The grain of an image: every pixel less the mean of its 3 x 3 neighbourhood."""
     return hu - uniform_filter(hu, 3, mode="nearest")
 
 
-def noise_of(grain: NDArray[np.float32]) -> float:
-    """Standard deviation in HU of the noise that left this grain; few edges among it do not count.
+def estimate_noise(grain: NDArray[np.float32]) -> float:
+    """Standard deviation in HU of the noise that an image's grain comes from; a few edges do not matter.
+
+    Example:
+        >>> noise = 25 * make_noise(np.random.default_rng(0), 64)
+        >>> round(estimate_noise(high_pass(noise)))
+        25
 
     Args:
-        grain: any shape, from `grain_of`, of a place without much structure.
+        grain: any shape, from `high_pass`, of a region without much structure.
     """
-    return float(np.median(np.abs(grain))) * MAD_TO_DEVIATION / _LEFT
+    return float(np.median(np.abs(grain))) * MAD_TO_DEVIATION / _GRAIN_OF_NOISE
 
 
-def lung_of(
-    hu: NDArray[np.float32], grain: NDArray[np.float32], there: NDArray[np.bool_]
+def measure_lung(
+    hu: NDArray[np.float32], grain: NDArray[np.float32], region: NDArray[np.bool_]
 ) -> tuple[float, float] | None:
-    """Level and noise in HU of the lung ``there``; None where too few pixels show lung alone.
+    """Level and noise in HU of the lung in a region; None where too few pixels show lung alone.
 
-    Vessels, and the wall beside a nodule that touches it, do not count.
+    Vessels and the chest wall are left out.
 
     Args:
-        hu, grain: the picture and its finest texture.
-        there: where to look; any shape, as the two.
+        hu, grain: the image and its grain.
+        region: of the same shape.
     """
-    lung = hu[there & (hu < AERATED)]
-    if lung.size < FEWEST:
-        lung = hu[there]
-    if lung.size < FEWEST:
+    lung = hu[region & (hu < AERATED)]
+    if lung.size < MIN_LUNG_PIXELS:
+        lung = hu[region]
+    if lung.size < MIN_LUNG_PIXELS:
         return None
     ordered = np.sort(lung)
-    for _ in range(TRIMMINGS):  # some vessel or wall makes pixels brighter: the lower half tells the spread
+    for _ in range(TRIM_ROUNDS):  # vessels and wall are brighter: the lower half gives the deviation
         middle = ordered[len(ordered) // 2]
-        spread = middle - ordered[int(len(ordered) * BELOW)]
-        ordered = ordered[: np.searchsorted(ordered, middle + TRIMMED * spread, side="right")]
+        deviation = middle - ordered[int(len(ordered) * BELOW)]
+        ordered = ordered[: np.searchsorted(ordered, middle + TRIM_AT * deviation, side="right")]
     level = float(np.median(ordered))
-    plain = there & (
-        maximum_filter(hu, 3) <= level + GRAIN_EDGE * max(float(spread), 1.0)
-    )  # no edge in its grain
-    return (level, noise_of(grain[plain])) if plain.sum() >= FEWEST else None
+    without_edges = maximum_filter(hu, 3) <= level + EDGE_AT * max(float(deviation), 1.0)
+    plain = region & without_edges
+    return (level, estimate_noise(grain[plain])) if plain.sum() >= MIN_LUNG_PIXELS else None
 
 
 def make_noise(random: np.random.Generator, side: int) -> NDArray[np.float32]:
@@ -92,26 +96,20 @@ def make_noise(random: np.random.Generator, side: int) -> NDArray[np.float32]:
     return a * rows[:, :-2] + b * rows[:, 1:-1] + c * rows[:, 2:]
 
 
-def _left() -> float:
-    """Standard deviation of the grain of `make_noise`: its filter, less the mean over 3 x 3 of it."""
-    kernel = np.zeros((7, 7), np.float32)
-    kernel[2:5, 2:5] = np.outer(_ROW, _ROW)
-    return float(np.sqrt((grain_of(kernel) ** 2).sum()))
-
-
-_LEFT = _left()
+_GRAIN_OF_NOISE = float(np.sqrt((high_pass(np.pad(np.outer(_ROW, _ROW).astype(np.float32), 2)) ** 2).sum()))
+"""Standard deviation of the grain of `make_noise`."""
 
 
 FINE_MM = 0.5
-"""Side of the points on which the outline runs, about; at most half of a pixel's."""
+"""Side of the grid on which outlines are found, about; at most half of a pixel's side."""
 REACH_MM = 2.0
-"""What surrounds a pixel: farther than blur reaches from an edge."""
-LEAST = 80.0
-"""HU of contrast that can be told from lung."""
+"""Neighbourhood whose maximum counts: wider than the blur of an edge."""
+MIN_CONTRAST = 80.0
+"""Least contrast in HU that is told from lung."""
 OVER_NOISE = 3.0
-"""And that in standard deviations of the noise."""
-SEEN = 0.2
-"""Share of the mask that an outline has at least (specks have less); 0.25 where the mask is twice as wide."""
+"""The same in standard deviations of the noise."""
+MIN_SHARE = 0.2
+"""Least share of the mask that an outline covers; specks of noise cover less."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,9 @@ class Outline:
     """The outline of a nodule.
 
     Args:
-        points: (P, 2) row and column, in pixels of the picture, of what lies within.
-        diameter_mm: of the disc with the area that the contour holds; pixels that it cuts count in part.
-        point_mm: side of what a point stands for.
+        points: (P, 2) rows and columns of the grid points inside, in pixels of the image.
+        diameter_mm: of the disc with the same area; pixels on the contour count in part.
+        point_mm: spacing of the grid points.
     """
 
     points: NDArray[np.float64]
@@ -129,23 +127,23 @@ class Outline:
     point_mm: float
 
 
-def outline_of(
+def find_outline(
     contrast: NDArray[np.float32],
     near: NDArray[np.bool_],
     drawn: NDArray[np.bool_],
     pixel_mm: float,
     noise: float,
 ) -> Outline:
-    """The outline at the half-maximum.
+    """Finds a nodule's outline at half of its maximum.
 
-    A point belongs to the nodule where it has at least half of the contrast that there is within 2 mm of it:
-    of a uniform nodule that is half of its maximum; a part-solid one ends where its ground glass is half of
-    itself, as readers measure it. Holes within belong to it.
+    A point belongs to the nodule if it has at least half of the largest contrast within 2 mm. A part-solid
+    nodule therefore ends where its ground glass has half of its own contrast, as readers measure it. Holes
+    are filled.
 
     Args:
         contrast: (H, W) HU above the lung.
         near: (H, W) where the nodule may be.
-        drawn: (H, W) its mask, of some pixels at least: taken where less than `SEEN` of it can be seen.
+        drawn: (H, W) its mask, not empty; returned as it is if less than `MIN_SHARE` of it is visible.
         pixel_mm: side of a pixel.
         noise: standard deviation, HU.
     """
@@ -156,9 +154,9 @@ def outline_of(
     around = maximum_filter(
         np.where(near, values, 0), 2 * max(1, round(max(REACH_MM, pixel_mm) / point_mm)) + 1
     )
-    limit = np.maximum(around / 2, max(LEAST, OVER_NOISE * noise))
-    inside = binary_fill_holes(_largest((values >= limit) & near, drawn))
-    if (inside & drawn).sum() < SEEN * drawn.sum():
+    limit = np.maximum(around / 2, max(MIN_CONTRAST, OVER_NOISE * noise))
+    inside = binary_fill_holes(_component_at((values >= limit) & near, drawn))
+    if (inside & drawn).sum() < MIN_SHARE * drawn.sum():
         inside, limit = drawn, np.where(drawn, -np.inf, np.inf)  # whole pixels
     down, right = np.gradient(values)
     share = np.clip(0.5 + (values - limit) / np.maximum(np.hypot(down, right), 1), 0, 1)
@@ -169,50 +167,50 @@ def outline_of(
 
 
 def _box(near: NDArray[np.bool_], border: int = 2) -> tuple[slice, slice]:
-    """What holds all of it, and a border."""
+    """Bounding box with a border."""
     rows, columns = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
     first, second = (slice(max(int(p[0]) - border, 0), int(p[-1]) + border + 1) for p in (rows, columns))
     return first, second
 
 
-def _largest(found: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The piece that has most of ``drawn``; nothing where none has any of it."""
-    pieces, count = label(found)
-    share = np.bincount(pieces[drawn], minlength=count + 1)[1:]
-    if not share.any():
-        return np.zeros_like(found)
-    return pieces == 1 + int(share.argmax())
+def _component_at(visible: NDArray[np.bool_], drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected component that overlaps most with ``drawn``; empty if none does."""
+    components, count = label(visible)
+    overlap = np.bincount(components[drawn], minlength=count + 1)[1:]
+    if not overlap.any():
+        return np.zeros_like(visible)
+    return components == 1 + int(overlap.argmax())
 
 
 NODULE_ALPHA = 128
 """Alpha of a crop (of 255) from which a pixel counts as nodule: half of it is."""
 SOFT_TISSUE = 50.0
-"""HU that are the same in every scan; what is less dense is a mixture of this and the lung."""
+"""HU of soft tissue, the same in every scan; less dense pixels are mixtures of it with lung."""
 MIXED_MM = 1.5
-"""Beyond the mask's border a nodule shows through this far, and a pixel farther: blur of scanner and crop."""
+"""Width of the blur beyond the mask's border, to which a pixel's side is added."""
 OWN_MM = 0.75
-"""Beyond the mask's border all is the nodule's this far; masks are no more exact than that."""
+"""Up to this far from the mask everything belongs to the nodule; masks are no more exact."""
 FADE = 0.5
-"""Share of that width in which alpha then falls to 0."""
+"""Alpha falls to 0 over this share of the blur's width, beyond it."""
 BORDER = 4
-"""Pixels around all of this that come along: there the lung beside it is measured."""
+"""Further pixels around the patch, where its lung is measured."""
 NOISY = 2.0
-"""Standard deviations of the noise above the lung's level that are lung still, in the mean over 3 x 3."""
+"""Standard deviations above the lung's level that still count as lung, in the mean over 3 x 3."""
 EDGE = 3.0
-"""Standard deviations of the noise from which grain is rather an edge; at twice that it is one."""
+"""Standard deviations of the noise from which grain counts as an edge in part; at twice that fully."""
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """A nodule ready to be laid on a slice with its middle pixel on the wanted place.
+class NodulePatch:
+    """A nodule at a slice's pixel size, its centre on the middle pixel.
 
     Args:
         hu: (n, n) float32, n odd.
         alpha: (n, n) float32 in [0, 1]: 1 wherever a pixel holds some of the nodule, 0 at the border.
-        grain: (n, n) float32, the finest texture of ``hu`` without edges, see `grain_of`.
+        grain: (n, n) float32, `high_pass` of ``hu`` without edges.
         background: HU of the lung around it in its own scan.
         noise: standard deviation there, HU.
-        inside: (n, n) bool, the crop's mask, of at least one pixel: what readers, or the generator, drew.
+        inside: (n, n) bool, the crop's mask as readers or the generator drew it; not empty.
         outline: what a reader would measure in ``hu``.
     """
 
@@ -224,32 +222,27 @@ class Stamp:
     inside: NDArray[np.bool_]
     outline: Outline
 
-    def turned(self, turn: Callable[[np.ndarray], np.ndarray]) -> Stamp:
-        """Flipped or rotated about the middle pixel."""
-        return replace(
-            self,
-            hu=turn(self.hu),
-            alpha=turn(self.alpha),
-            grain=turn(self.grain),
-            inside=turn(self.inside),
-        )
+    def flip_rot(self, transform: Callable[[np.ndarray], np.ndarray]) -> NodulePatch:
+        """The patch flipped or rotated about its middle pixel."""
+        hu, alpha, grain, inside = map(transform, (self.hu, self.alpha, self.grain, self.inside))
+        return replace(self, hu=hu, alpha=alpha, grain=grain, inside=inside)
 
 
-def make_stamp(
+def make_patch(
     hu: NDArray[np.int16],
     alpha: NDArray[np.uint8],
     centre: NDArray[np.float64],
     crop_mm: float,
     spacing_mm: float,
-) -> Stamp:
+) -> NodulePatch:
     """Resamples a crop linearly, after smoothing where it gets coarser.
 
-    What touches the nodule in the crop, a vessel or the wall, ends with the zone of mixed pixels.
+    Vessels and the chest wall that touch the nodule in the crop end with the zone of mixed pixels.
 
     Args:
         hu, alpha: (S, S) of the crop.
-        centre: (2,) row and column, in the crop, that the middle pixel of the stamp shows.
-        crop_mm, spacing_mm: side of a pixel in the crop and in the stamp.
+        centre: (2,) row and column in the crop that become the middle pixel of the patch.
+        crop_mm, spacing_mm: side of a pixel in the crop and in the patch.
     """
     step, mixed = spacing_mm / crop_mm, MIXED_MM + spacing_mm
     mask, frame = alpha >= NODULE_ALPHA, int(np.ceil((1 + FADE) * mixed / crop_mm)) + 1
@@ -266,43 +259,43 @@ def make_stamp(
     values = resampled(np.pad(hu, frame, "edge"), smoothing)
     outside = distance_transform_edt(~np.pad(mask, frame), crop_mm) - crop_mm / 2
     beyond = resampled(outside)  # mm from the mask's border
-    grain = grain_of(values)
-    whole = resampled(np.pad(np.ones(hu.shape), frame)) > 0.999  # the crop shows it
-    lung = lung_of(values, grain, whole & (beyond > (1 + FADE) * mixed))
+    grain = high_pass(values)
+    whole = resampled(np.pad(np.ones(hu.shape), frame)) > 0.999  # inside the crop
+    lung = measure_lung(values, grain, whole & (beyond > (1 + FADE) * mixed))
     background, noise = (float(np.percentile(values, 10)), 0.0) if lung is None else lung
     grain = _without_edges(grain, noise)
-    values = _alone(values, grain, beyond, mixed, background + NOISY * noise)
+    values = _without_neighbours(values, grain, beyond, mixed, background + NOISY * noise)
     share = 1 - smoothstep((beyond / np.float32(mixed) - 1) / np.float32(FADE))
     drawn = resampled(np.pad(alpha, frame), smoothing)
     inside = drawn >= min(NODULE_ALPHA - 0.5, float(drawn.max()))
     near = inside | (whole & (beyond < mixed))
-    outline = outline_of(values - np.float32(background), near, inside, spacing_mm, noise)
-    return Stamp(values, share, grain, background, noise, inside, outline)
+    outline = find_outline(values - np.float32(background), near, inside, spacing_mm, noise)
+    return NodulePatch(values, share, grain, background, noise, inside, outline)
 
 
 def smoothstep(share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """0 up to 0, 1 from 1 on, smooth between."""
+    """The smoothstep function: 0 below 0, 1 above 1, a cubic between."""
     within = share.clip(0, 1)
     return within**2 * (3 - 2 * within)
 
 
-def _alone(
+def _without_neighbours(
     values: NDArray[np.float32],
     grain: NDArray[np.float32],
     beyond: NDArray[np.float32],
     mixed: float,
     lung: float,
 ) -> NDArray[np.float32]:
-    """The crop without what touches the nodule: at the end of the zone of mixed pixels only lung is left.
+    """Removes what touches the nodule: beyond the zone of mixed pixels only lung is left.
 
-    A nodule's own blur stays below the limit everywhere, and gets less from half the way on; its HU do not
-    change.
+    A limit falls from the nodule's HU at its border to lung at the zone's end, and along the way to the
+    border too; what is above it is cut. The nodule's own blur stays below the limit and does not change.
 
     Args:
-        values, grain: (n, n) HU, and the finest texture of it.
+        values, grain: (n, n) HU, and their grain.
         beyond: (n, n) mm from the mask's border.
         mixed: width of the zone in mm.
-        lung: HU up to which it is lung.
+        lung: largest HU that count as lung.
     """
     outside = beyond > OWN_MM
     if not outside.any() or outside.all():
@@ -318,7 +311,7 @@ def _alone(
 
 
 def _without_edges(grain: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
-    """Only what noise of this strength explains: a nodule's edge must not be calmed away."""
+    """The grain that noise of this strength explains, so that reducing it leaves a nodule's edge alone."""
     if noise <= 0:
         return np.zeros_like(grain)
     return grain * (2 - np.abs(grain) / np.float32(EDGE * noise)).clip(0, 1)

@@ -1,8 +1,7 @@
-"""The plan of all composites: which normal, which group, which places, chosen on geometry alone."""
+"""The plan of all composites: which slice, which nodules, and where, chosen by geometry alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,15 +10,18 @@ from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
-from bundles.lung_two_stage.composition.patches import NODULE_ALPHA, make_stamp
+from bundles.lung_two_stage.composition.patches import NODULE_ALPHA, make_patch
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.data.samples import ORIENTATIONS
 from common.errors import UserError
 from common.rng import make_rng
 
-NOBODY = -1
-TURNS = tuple(ORIENTATIONS)
+NONE = -1
+"""Number of a nodule or of a pixel where a group has fewer members than others."""
+FLIP_ROTS = tuple(ORIENTATIONS)
 """Names of the eight flips and rotations, by number."""
+SHARE = 0.4
+"""Share of all combinations that the paper keeps: 1 000 000 of 2 500 000."""
 
 
 @dataclass(frozen=True)
@@ -27,56 +29,58 @@ class Groups:
     """G groups of 1 to k different nodules.
 
     Args:
-        members: (G, k) int32 numbers of nodules, `NOBODY` in the places of smaller groups.
-        turns: (G, k) uint8, each member's flip or rotation: a place in `TURNS`.
+        members: (G, k) int32 numbers of nodules; `NONE` beyond a group's size.
+        flip_rots: (G, k) uint8, each member's flip or rotation as an index of `FLIP_ROTS`.
     """
 
     members: NDArray[np.int32]
-    turns: NDArray[np.uint8]
+    flip_rots: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.members)
 
     def first(self, count: int) -> Groups:
-        """The first groups alone."""
-        return Groups(self.members[:count], self.turns[:count])
+        """The first ``count`` groups."""
+        return Groups(self.members[:count], self.flip_rots[:count])
 
 
 def draw_groups(seed: int, count: int, usable: NDArray[np.int64], most: int) -> Groups:
-    """Draws ``count`` groups; the first ones are the same whatever their number.
+    """Draws groups of nodules. The first ones do not depend on ``count``.
 
     Args:
+        seed: of the draw.
+        count: G, number of groups.
         usable: numbers of the nodules to choose from.
-        most: k, most members of a group; fewer where there are fewer nodules.
+        most: k, largest size of a group; fewer where there are fewer nodules.
     """
     most = min(most, len(usable))
-    drawn = make_rng(seed, "groups").random((count, 1 + 2 * most))
-    sizes = 1 + (drawn[:, :1] * most).astype(np.int64)  # (G, 1)
-    members = usable[_different(drawn[:, 1 : 1 + most], len(usable))]
-    members[np.arange(most) >= sizes] = NOBODY
-    turns = (drawn[:, 1 + most :] * len(TURNS)).astype(np.uint8)
-    return Groups(members.astype(np.int32), turns)
+    random = make_rng(seed, "groups").random((count, 1 + 2 * most))
+    sizes = 1 + (random[:, :1] * most).astype(np.int64)  # (G, 1)
+    members = usable[_distinct(random[:, 1 : 1 + most], len(usable))]
+    members[np.arange(most) >= sizes] = NONE
+    flip_rots = (random[:, 1 + most :] * len(FLIP_ROTS)).astype(np.uint8)
+    return Groups(members.astype(np.int32), flip_rots)
 
 
-def _different(drawn: NDArray[np.float64], among: int) -> NDArray[np.int64]:
-    """(G, k) numbers in [0, 1) to k different whole numbers below ``among`` in each row."""
-    chosen = np.empty(drawn.shape, np.int64)
-    for place in range(drawn.shape[1]):
-        value = (drawn[:, place] * (among - place)).astype(np.int64)
-        for earlier in np.sort(chosen[:, :place], axis=1).T:  # makes room for each number taken
+def _distinct(random: NDArray[np.float64], upper: int) -> NDArray[np.int64]:
+    """Maps (G, k) numbers in [0, 1) to k different integers below ``upper`` in each row."""
+    chosen = np.empty(random.shape, np.int64)
+    for column in range(random.shape[1]):
+        value = (random[:, column] * (upper - column)).astype(np.int64)
+        for earlier in np.sort(chosen[:, :column], axis=1).T:  # skips each number already taken
             value += value >= earlier
-        chosen[:, place] = value
+        chosen[:, column] = value
     return chosen
 
 
 @dataclass(frozen=True)
-class Outlines:
-    """The circles that hold the nodules of a bank.
+class NoduleGeometry:
+    """The smallest circles around the nodules of a bank, centred on their centres of gravity.
 
     Args:
-        centres: (N, 2) float64, row and column of the centre of gravity of what is seen of the nodule, see
-            `bundles.lung_two_stage.composition.patches`, in pixels of the crop.
-        radii_mm: (N,) float32, from there to the far end of its farthest point; 0 of an empty mask.
+        centres: (N, 2) float64, row and column in pixels of the crop, of the visible nodule (see
+            `bundles.lung_two_stage.composition.patches.find_outline`).
+        radii_mm: (N,) float32, from there to the outer edge of the farthest point; 0 for an empty mask.
     """
 
     centres: NDArray[np.float64]
@@ -84,48 +88,45 @@ class Outlines:
 
     @property
     def usable(self) -> NDArray[np.int64]:
-        """The nodules that have a mask."""
+        """Numbers of the nodules that have a mask."""
         return np.flatnonzero(self.radii_mm > 0)
 
 
-def outlines_of(bank: NoduleBank) -> Outlines:
+def measure_nodules(bank: NoduleBank) -> NoduleGeometry:
     """Measures every nodule of a bank.
 
     Raises:
-        UserError: none has a mask, a spacing makes no sense, or images and alphas differ in shape.
+        UserError: no nodule has a mask, a spacing is not positive, or images and alphas differ in shape.
     """
     if bank.hu.shape != bank.alpha.shape:
         raise UserError("nodules: crops and alphas differ in shape; make the bank again")
     centres, radii = np.zeros((len(bank), 2)), np.zeros(len(bank), np.float32)
-    for place, record in enumerate(bank.records):
+    for index, record in enumerate(bank.records):
         if not 0 < record.spacing_mm < np.inf:
             raise UserError(f"nodule {record.name}: spacing of {record.spacing_mm} mm; give one above 0")
-        hu, alpha, mm = np.asarray(bank.hu[place]), np.asarray(bank.alpha[place]), record.spacing_mm
+        hu, alpha, mm = np.asarray(bank.hu[index]), np.asarray(bank.alpha[index]), record.spacing_mm
         drawn = np.argwhere(alpha >= NODULE_ALPHA)  # (P, 2)
         if not len(drawn):
             continue
-        middle = np.rint(drawn.mean(axis=0))  # on a pixel: the stamp is the crop as it is
-        stamp = make_stamp(hu, alpha, middle, mm, mm)
-        points, half = stamp.outline.points + middle - stamp.hu.shape[0] // 2, stamp.outline.point_mm / 2
-        centres[place] = points.mean(axis=0)
-        radii[place] = np.hypot(*(points - centres[place]).T).max() * mm + half
+        middle = np.rint(drawn.mean(axis=0))  # a whole pixel: nothing is resampled
+        patch = make_patch(hu, alpha, middle, mm, mm)
+        points, half = patch.outline.points + middle - patch.hu.shape[0] // 2, patch.outline.point_mm / 2
+        centres[index] = points.mean(axis=0)
+        radii[index] = np.hypot(*(points - centres[index]).T).max() * mm + half
     if not radii.any():
         raise UserError("nodules: none of the bank has a mask (alpha of at least a half); make it again")
-    return Outlines(centres, radii)
-
-
-NOWHERE = -1
+    return NoduleGeometry(centres, radii)
 
 
 @dataclass(frozen=True)
 class LungField:
-    """The places of a lung, how likely each is, and how deep it lies.
+    """The pixels of a lung, the probability of a nodule at each, and their depth.
 
     Args:
         width: of the slice in pixels.
         spacing_mm: side of a pixel.
-        pixels: (P,) int32, places in the flattened slice.
-        cumulative: (P,) float64, the running sum of their probabilities.
+        pixels: (P,) int32, indices into the flattened slice.
+        cumulative: (P,) float64, running sum of the probabilities.
         depths: (P,) float32, mm from the pixel's centre to the edge of the parenchyma.
     """
 
@@ -136,12 +137,15 @@ class LungField:
     depths: NDArray[np.float32]
 
     @classmethod
-    def of(cls, lung: NDArray[np.uint8], presence: NDArray[np.float32], spacing_mm: float) -> LungField:
-        """The field of a slice; its border counts as edge.
+    def from_slice(
+        cls, lung: NDArray[np.uint8], presence: NDArray[np.float32], spacing_mm: float
+    ) -> LungField:
+        """The field of a slice, whose border counts as an edge of the lung.
 
         Args:
-            lung: (H, W), 0 outside; at least one pixel is not.
+            lung: (H, W), 0 outside; not empty.
             presence: (H, W) probability of a nodule's centre.
+            spacing_mm: side of a pixel.
         """
         depth = np.zeros(lung.shape, np.float32)
         rows, columns = (np.flatnonzero((lung > 0).any(axis=axis)) for axis in (1, 0))
@@ -153,25 +157,25 @@ class LungField:
         return cls(lung.shape[1], spacing_mm, pixels, cumulative, depth.ravel()[pixels])
 
     def draw(self, random: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Numbers in [0, 1) to places among ``pixels``, by their probability."""
+        """Maps numbers in [0, 1) to indices of ``pixels``, drawn by their probability."""
         found = np.searchsorted(self.cumulative, random * self.cumulative[-1], side="right")
         return np.minimum(found, len(self.pixels) - 1)
 
-    def apart_mm(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Distances between pixels, mm."""
+    def distance_mm(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Distances between pixels in mm."""
         rows = first // self.width - second // self.width
         columns = first % self.width - second % self.width
         return np.hypot(rows, columns) * self.spacing_mm
 
 
 @dataclass(frozen=True)
-class Placed:
-    """The groups in a lung.
+class Placement:
+    """The positions of all groups in one lung.
 
     Args:
-        pixels: (G, k) int32, the members' places in the flattened slice; `NOWHERE` where there is none.
-        margins: (G,) float32, mm from the group's outermost nodule to the edge of the parenchyma: the least
-            of depth - radius; -inf where not all members found a place.
+        pixels: (G, k) int32, the members' positions in the flattened slice; `NONE` where there is none.
+        margins: (G,) float32, least mm from a member's circle to the edge of the parenchyma; -inf where not
+            all members could be placed.
         too_large: (G,) bool, a member is larger than the lung.
     """
 
@@ -185,112 +189,92 @@ def place_groups(
     radii_mm: NDArray[np.float32],
     field: LungField,
     seed: int,
-    normal: int,
+    number: int,
     attempts: int,
-) -> Placed:
-    """Gives every member a place drawn from the presence probability: inside the lung, apart from the others.
+) -> Placement:
+    """Draws a position for every member by presence probability: inside the lung, not touching the others.
 
-    A draw depends on seed, normal, member, attempt and the group's number alone, so that a group's places are
-    the same in any order and whatever groups follow.
+    A draw depends on seed, slice, member, attempt and the group's number alone, so that a group's positions
+    are the same in any order and whatever groups follow.
 
     Args:
+        groups: to be placed.
         radii_mm: (N,) of all nodules of the bank.
-        normal: the slice's number.
+        field: of the slice.
+        seed: of the draws.
+        number: of the slice.
         attempts: draws for a member before the group is given up.
     """
-    there = groups.members >= 0
-    radii = np.where(there, radii_mm[groups.members], 0)  # (G, k)
-    pixels = np.full(there.shape, NOWHERE, np.int32)
-    margins = np.full(there.shape, np.inf, np.float32)
+    present = groups.members >= 0
+    radii = np.where(present, radii_mm[groups.members], 0)  # (G, k)
+    pixels = np.full(present.shape, NONE, np.int32)
+    margins = np.full(present.shape, np.inf, np.float32)
     too_large = radii.max(axis=1) > field.depths.max()
     possible = ~too_large
-    for member in range(there.shape[1]):
-        waiting = np.flatnonzero(there[:, member] & possible)
+    for member in range(present.shape[1]):
+        waiting = np.flatnonzero(present[:, member] & possible)
         for attempt in range(attempts):
             if not len(waiting):
                 break
-            random = make_rng(seed, "placement", normal, member, attempt).random(len(groups))[waiting]
-            spots = field.draw(random)
-            slack = field.depths[spots] - radii[waiting, member]
-            fits = (slack >= 0) & _apart(field, pixels[waiting], radii[waiting], field.pixels[spots], member)
-            pixels[waiting[fits], member] = field.pixels[spots[fits]]
+            random = make_rng(seed, "placement", number, member, attempt).random(len(groups))[waiting]
+            drawn = field.draw(random)
+            position, slack = field.pixels[drawn], field.depths[drawn] - radii[waiting, member]
+            fits = slack >= 0
+            for earlier in range(member):
+                away = field.distance_mm(pixels[waiting, earlier], position)
+                fits &= away >= radii[waiting, earlier] + radii[waiting, member]
+            pixels[waiting[fits], member] = position[fits]
             margins[waiting[fits], member] = slack[fits]
             waiting = waiting[~fits]
         possible[waiting] = False
-    return Placed(pixels, np.where(possible, margins.min(axis=1), -np.inf).astype(np.float32), too_large)
-
-
-def _apart(
-    field: LungField,
-    pixels: NDArray[np.int32],
-    radii: NDArray[np.float32],
-    spots: NDArray[np.int32],
-    member: int,
-) -> NDArray[np.bool_]:
-    """Whether ``member`` at ``spots`` touches none of the members placed before it; (g,) for (g, k)."""
-    apart = np.ones(len(spots), bool)
-    for earlier in range(member):
-        apart &= field.apart_mm(pixels[:, earlier], spots) >= radii[:, earlier] + radii[:, member]
-    return apart
-
-
-def farthest(margins: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The places of the ``count`` largest margins, ascending; of equal margins the first ones.
-
-    Args:
-        margins: (M,) in mm.
-        count: 0 to M.
-    """
-    if count >= len(margins):
-        return np.arange(len(margins))
-    if count == 0:
-        return np.empty(0, np.int64)
-    limit = np.partition(margins, len(margins) - count)[len(margins) - count]
-    above = np.flatnonzero(margins > limit)
-    equal = np.flatnonzero(margins == limit)[: count - len(above)]
-    return np.sort(np.concatenate([above, equal]))
+    return Placement(pixels, np.where(possible, margins.min(axis=1), -np.inf).astype(np.float32), too_large)
 
 
 class Farthest:
-    """Takes candidates piece by piece, in order, and keeps the ``count`` best.
+    """Keeps the ``count`` candidates with the largest margins; of equal ones the first.
 
-    Holds at most twice as many as wanted (and one piece).
+    Candidates come in pieces, and no more than twice as many as wanted (and one piece) are held.
+
+    Example:
+        >>> dtype = np.dtype([("index", int), ("margin", float)])
+        >>> candidates = np.array([(0, 1.0), (1, 3.0), (2, -np.inf), (3, 2.0)], dtype)
+        >>> best = Farthest(2, dtype)
+        >>> best.add(candidates)
+        >>> best.best()["index"].tolist()
+        [1, 3]
 
     Args:
         count: how many to keep.
-        kind: numpy type of a candidate, with a field ``margin``.
+        dtype: of a candidate, with a field ``margin``; -inf is never kept.
     """
 
-    def __init__(self, count: int, kind: np.dtype) -> None:
+    def __init__(self, count: int, dtype: np.dtype) -> None:
         self.count = count
-        self._pieces = [np.empty(0, kind)]
+        self._pieces = [np.empty(0, dtype)]
 
     def add(self, candidates: np.ndarray) -> None:
-        """Takes the next piece; impossible ones (margin -inf) are passed over."""
+        """Takes the next piece."""
         self._pieces.append(candidates[np.isfinite(candidates["margin"])])
         if sum(map(len, self._pieces)) > 2 * self.count:
             self._pieces = [self.best()]
 
     def best(self) -> np.ndarray:
-        """The best so far, in the order they came; fewer than ``count`` where there were no more."""
-        everything = np.concatenate(self._pieces)
-        return everything[farthest(everything["margin"], self.count)]
-
-
-SHARE = 0.4
-"""Of all combinations that the paper keeps: 1 000 000 of 2 500 000."""
+        """The best so far in the order in which they came; fewer than ``count`` if there were no more."""
+        candidates = np.concatenate(self._pieces)
+        order = np.argsort(-candidates["margin"], kind="stable")
+        return candidates[np.sort(order[: self.count])]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How composites are drawn and chosen.
+class PlanSettings:
+    """What the plan depends on besides the banks.
 
     Args:
-        count: how many are kept; None for `SHARE` of the combinations, or of what is possible.
-        groups: nodule groups; each meets each normal.
-        most_nodules: of a group.
-        attempts: draws for a nodule's place before the combination is given up.
-        seed: of groups, places and order.
+        count: composites to keep; None for `SHARE` of the combinations, or of what is possible.
+        groups: nodule groups; each is combined with each healthy slice.
+        most_nodules: largest size of a group.
+        attempts: draws of a nodule's position before the combination is given up.
+        seed: of groups, positions and order.
     """
 
     count: int | None = None
@@ -301,8 +285,18 @@ class Rules:
 
 
 @dataclass
-class Account:
-    """What became of the combinations, plain JSON by `vars`."""
+class PlacementStats:
+    """Counts of combinations; `vars` makes plain JSON of it.
+
+    Args:
+        attempts: of `PlanSettings`.
+        combinations: healthy slices times groups.
+        kept: in the plan.
+        possible: all members could be placed.
+        too_large: a nodule is larger than the lung.
+        no_place: no free position was drawn.
+        slices_without_lung, nodules_without_mask: names in the banks.
+    """
 
     attempts: int
     combinations: int
@@ -313,117 +307,93 @@ class Account:
     slices_without_lung: list[str] = field(default_factory=list)
     nodules_without_mask: list[str] = field(default_factory=list)
 
-    def add(self, placed: Placed) -> None:
-        """Counts one normal's combinations."""
-        possible = np.isfinite(placed.margins)
+    def add(self, placement: Placement) -> None:
+        """Counts the combinations of one slice."""
+        possible = np.isfinite(placement.margins)
         self.possible += int(possible.sum())
-        self.too_large += int(placed.too_large.sum())
-        self.no_place += int((~possible & ~placed.too_large).sum())
+        self.too_large += int(placement.too_large.sum())
+        self.no_place += int((~possible & ~placement.too_large).sum())
 
-    def impossible(self) -> str:
-        """What could not be placed, in words; empty where all could."""
+    def failures(self) -> str:
+        """What could not be placed and why; empty if everything could."""
         parts = [
             (self.too_large, "with a nodule larger than the lung"),
-            (self.no_place, f"without a free place in {self.attempts} draws"),
+            (self.no_place, f"without a free position in {self.attempts} draws"),
             (len(self.slices_without_lung), "healthy slices without lung"),
             (len(self.nodules_without_mask), "nodules without a mask"),
         ]
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
-
-def plan_kind(groups: Groups) -> np.dtype:
-    """Of an entry of the plan: ``index`` = normal x groups + group, ``margin`` in mm, ``pixels`` (k,)."""
-    return np.dtype([("index", "<i8"), ("margin", "<f4"), ("pixels", "<i4", (groups.members.shape[1],))])
+    def check_enough(self, wanted: int, available: int) -> None:
+        """Raises `UserError` if fewer combinations are available than wanted."""
+        if wanted > available:
+            failures = self.failures()
+            raise UserError(
+                f"count {wanted}: only {available} of {self.combinations} combinations can be made"
+                f"{f' ({failures})' if failures else ''}; lower the count, or give more groups or slices"
+            )
 
 
 def make_plan(
-    nodules: NoduleBank, healthy_slices: SliceBank, presence: PresenceMap, rules: Rules
-) -> tuple[np.ndarray, Account]:
-    """Places every group in every normal and keeps the combinations farthest from the parenchyma's edge.
+    nodules: NoduleBank, slices: SliceBank, presence: PresenceMap, settings: PlanSettings
+) -> tuple[np.ndarray, PlacementStats]:
+    """Places every group in every healthy slice and keeps the combinations farthest from the lung's edge.
 
     Returns:
-        The plan, composite k at place k, in an order drawn by the seed (neighbours differ in everything); and
-        what became of all combinations.
+        The plan in an order drawn by the seed, a structured array with ``index`` = slice x groups + group,
+        ``margin`` in mm and ``pixels`` (k,); and the counts of all combinations.
     Raises:
-        UserError: a bank is not fit, or fewer combinations are possible than wanted.
+        UserError: a bank is not valid, or fewer combinations are possible than wanted.
     """
-    check_healthy_slices(healthy_slices)
-    outlines = outlines_of(nodules)
-    groups = draw_groups(rules.seed, rules.groups, outlines.usable, rules.most_nodules)
-    account = Account(rules.attempts, combinations=len(healthy_slices) * len(groups))
-    account.nodules_without_mask = [
-        record.name for record, radius in zip(nodules.records, outlines.radii_mm, strict=True) if not radius
+    _check_healthy_slices(slices)
+    geometry = measure_nodules(nodules)
+    groups = draw_groups(settings.seed, settings.groups, geometry.usable, settings.most_nodules)
+    stats = PlacementStats(settings.attempts, combinations=len(slices) * len(groups))
+    stats.nodules_without_mask = [
+        record.name for record, radius in zip(nodules.records, geometry.radii_mm, strict=True) if not radius
     ]
-    wanted = round(SHARE * account.combinations) or 1 if rules.count is None else rules.count
-    _check_enough(wanted, account.combinations, account)
-    best = Farthest(wanted, plan_kind(groups))
-    for candidates in _candidates(healthy_slices, presence, groups, outlines, rules, account):
+    wanted = round(SHARE * stats.combinations) or 1 if settings.count is None else settings.count
+    stats.check_enough(wanted, stats.combinations)
+    entry = [("index", "<i8"), ("margin", "<f4"), ("pixels", "<i4", (groups.members.shape[1],))]
+    best = Farthest(wanted, np.dtype(entry))
+    for number in tqdm(range(len(slices)), "placing nodules", unit="slice", disable=None, leave=False):
+        if not slices.lung[number].any():
+            stats.slices_without_lung.append(slices.records[number].name)
+            continue
+        placement = place_in_slice(slices, number, presence, groups, geometry, settings)
+        stats.add(placement)
+        candidates = np.empty(len(groups), entry)
+        candidates["index"] = number * len(groups) + np.arange(len(groups))
+        candidates["margin"], candidates["pixels"] = placement.margins, placement.pixels
         best.add(candidates)
-    _check_enough(1 if rules.count is None else wanted, account.possible, account)
+    stats.check_enough(1 if settings.count is None else wanted, stats.possible)
     chosen = best.best()
-    account.kept = len(chosen)
-    return chosen[make_rng(rules.seed, "order").permutation(len(chosen))], account
+    stats.kept = len(chosen)
+    return chosen[make_rng(settings.seed, "order").permutation(len(chosen))], stats
 
 
-def placed_in(
-    healthy_slices: SliceBank,
+def place_in_slice(
+    slices: SliceBank,
     number: int,
     presence: PresenceMap,
     groups: Groups,
-    outlines: Outlines,
-    rules: Rules,
-) -> Placed:
-    """The groups in one normal, which has a lung."""
-    lung, spacing = np.asarray(healthy_slices.lung[number]), healthy_slices.records[number].spacing_mm
-    there = LungField.of(lung, presence.on(lung), spacing)
-    return place_groups(groups, outlines.radii_mm, there, rules.seed, number, rules.attempts)
+    geometry: NoduleGeometry,
+    settings: PlanSettings,
+) -> Placement:
+    """Places the groups in one healthy slice, which must show a lung."""
+    lung, spacing = np.asarray(slices.lung[number]), slices.records[number].spacing_mm
+    lung_field = LungField.from_slice(lung, presence.on(lung), spacing)
+    return place_groups(groups, geometry.radii_mm, lung_field, settings.seed, number, settings.attempts)
 
 
-def check_healthy_slices(healthy_slices: SliceBank) -> None:
-    """Refuses slices that hold nodules already, and what is no bank of slices.
-
-    Raises:
-        UserError: names the first.
-    """
-    if not healthy_slices.hu.shape == healthy_slices.lung.shape == healthy_slices.nodules.shape:
+def _check_healthy_slices(slices: SliceBank) -> None:
+    """Raises `UserError` for slices with nodules, without spacing, or arrays of different shapes."""
+    if not slices.hu.shape == slices.lung.shape == slices.nodules.shape:
         raise UserError("healthy slices: images, lungs and nodules differ in shape; make the bank again")
-    for record, nodules in zip(healthy_slices.records, healthy_slices.nodules, strict=True):
+    for record, nodules in zip(slices.records, slices.nodules, strict=True):
         if nodules.any():
             raise UserError(f"healthy slice {record.name}: holds nodules; give slices without any")
         if not 0 < record.spacing_mm < np.inf:
             raise UserError(
                 f"healthy slice {record.name}: spacing of {record.spacing_mm} mm; give one above 0"
             )
-
-
-def _candidates(
-    healthy_slices: SliceBank,
-    presence: PresenceMap,
-    groups: Groups,
-    outlines: Outlines,
-    rules: Rules,
-    account: Account,
-) -> Iterator[np.ndarray]:
-    """The combinations of each normal in turn, counted."""
-    for number in tqdm(
-        range(len(healthy_slices)), "placing nodules", unit="slice", disable=None, leave=False
-    ):
-        if not healthy_slices.lung[number].any():
-            account.slices_without_lung.append(healthy_slices.records[number].name)
-            continue
-        placed = placed_in(healthy_slices, number, presence, groups, outlines, rules)
-        account.add(placed)
-        candidates = np.empty(len(groups), plan_kind(groups))
-        candidates["index"] = number * len(groups) + np.arange(len(groups))
-        candidates["margin"], candidates["pixels"] = placed.margins, placed.pixels
-        yield candidates
-
-
-def _check_enough(wanted: int, there: int, account: Account) -> None:
-    if wanted <= there:
-        return
-    lost = account.impossible()
-    raise UserError(
-        f"count {wanted}: only {there} of {account.combinations} combinations can be made"
-        f"{f' ({lost})' if lost else ''}; lower the count, or give more groups or healthy slices"
-    )

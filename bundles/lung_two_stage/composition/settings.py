@@ -1,4 +1,4 @@
-"""What a set of composites is asked to be."""
+"""Settings of a set of composites, and the file formats that it can be written in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
-from bundles.lung_two_stage.composition.plan import Rules
+from bundles.lung_two_stage.composition.plan import PlanSettings
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.data.intensity import Window, window_by_name
 from common.errors import UserError, check_int
@@ -27,25 +26,31 @@ from common.files import read_json
 from common.provenance import Provenance, png_text
 
 FORMATS = {"npy": "npy", "png": "png", "png16": "png", "nifti": "nii.gz"}
-"""By name, the file suffix."""
+"""File suffix of each format."""
 WINDOWS = {"png": "lung", "png16": "wide"}
-"""What black and white stand for where no window was given; ``wide`` in 16 bits loses nothing."""
-GREYS = {"png": 255, "png16": 65535}
-FASTEST = 1
-"""Compression level: higher ones take three times as long and save a twentieth."""
+"""HU window of the PNGs by default; ``wide`` in 16 bits loses nothing."""
+WHITE = {"png": 255, "png16": 65535}
+COMPRESSION = 1
+"""Of PNG and gzip; higher levels take three times as long and save 5 %."""
 
 
 @dataclass(frozen=True)
-class Format:
-    """A file format for images and masks.
+class FileFormat:
+    """Encodes images and masks as files, and decodes them. The same array gives the same bytes.
+
+    Example:
+        >>> png = FileFormat("png", window=(-1000, 400))
+        >>> content = png.encode_image(np.array([[-1000, -300], [400, 400]], np.int16), spacing_mm=0.7)
+        >>> png.decode_image(content).tolist()  # to the nearest of 256 gray values
+        [[-1000, -297], [400, 400]]
 
     Args:
-        name: a key of `FORMATS`: ``npy`` int16 HU; ``png`` 8 bits and ``png16`` 16 bits of a HU window, grey
-            values 0 at its lower and 255 or 65535 at its upper end; ``nifti`` int16 HU with the spacing.
+        name: a key of `FORMATS`. ``npy``: int16 HU. ``png``, ``png16``: 8 or 16 bits, 0 at the lower and the
+            largest value at the upper end of a HU window. ``nifti``: int16 HU with the pixel spacing.
             Masks are uint8 in all of them.
-        window: of the PNGs: a preset's name or [lower, upper] in HU; None for `WINDOWS`.
+        window: of the PNGs, a preset's name or (lower, upper) in HU; None for `WINDOWS`.
     Raises:
-        UserError: an unknown name, or a window for a format that has none.
+        UserError: an unknown name, or a window for a format that keeps HU.
     """
 
     name: str = "npy"
@@ -59,47 +64,51 @@ class Format:
 
     @property
     def suffix(self) -> str:
-        """Of the files, without its first dot."""
+        """File suffix, without its first dot."""
         return FORMATS[self.name]
 
     @property
-    def greys(self) -> Window | None:
-        """The HU window of a PNG; None where HU are kept."""
+    def hu_window(self) -> Window | None:
+        """HU window of a PNG; None where HU are kept."""
         if self.name not in WINDOWS:
             return None
         return window_by_name(WINDOWS[self.name] if self.window is None else self.window)
 
-    def image(self, hu: NDArray[np.int16], spacing_mm: float) -> bytes:
-        """The image (H, W) in HU as a file's bytes, always the same; PNG and NIfTI say it is synthetic."""
-        window = self.greys
+    def encode_image(self, hu: NDArray[np.int16], spacing_mm: float) -> bytes:
+        """A file's content for an image (H, W) in HU. PNG and NIfTI are marked as synthetic."""
+        window = self.hu_window
         if window is None:
-            return self._plain(hu, spacing_mm)
+            return self._encode_array(hu, spacing_mm)
         unit = np.clip((hu - np.float32(window.lower)) / np.float32(window.width), 0, 1)
-        kind = np.uint8 if self.name == "png" else np.uint16
-        return _png(np.rint(unit * np.float32(GREYS[self.name])).astype(kind))
+        dtype = np.uint8 if self.name == "png" else np.uint16
+        return _png(np.rint(unit * np.float32(WHITE[self.name])).astype(dtype))
 
-    def mask(self, labels: NDArray[np.uint8], spacing_mm: float) -> bytes:
-        """The mask (H, W) as a file's bytes."""
-        return self._plain(labels, spacing_mm) if self.greys is None else _png(labels)
+    def encode_mask(self, labels: NDArray[np.uint8], spacing_mm: float) -> bytes:
+        """A file's content for a mask (H, W)."""
+        return self._encode_array(labels, spacing_mm) if self.hu_window is None else _png(labels)
 
-    def read_image(self, content: bytes) -> NDArray[np.int16]:
-        """HU (H, W) of what `image` gave; of a PNG to the nearest, within its window."""
-        array, window = self._read(content), self.greys
+    def decode_image(self, content: bytes) -> NDArray[np.int16]:
+        """HU (H, W) of what `encode_image` gave; of a PNG rounded, and clipped to its window."""
+        array, window = self._decode(content), self.hu_window
         if window is None:
             return array
-        unit = array.astype(np.float64) / GREYS[self.name]
+        unit = array.astype(np.float64) / WHITE[self.name]
         return np.rint(unit * window.width + window.lower).astype(np.int16)
 
-    def read_mask(self, content: bytes) -> NDArray[np.uint8]:
-        """The mask (H, W) of what `mask` gave."""
-        return self._read(content)
+    def decode_mask(self, content: bytes) -> NDArray[np.uint8]:
+        """The mask (H, W) of what `encode_mask` gave."""
+        return self._decode(content)
 
-    def _plain(self, array: np.ndarray, spacing_mm: float) -> bytes:
-        return _npy(array) if self.name == "npy" else _nifti(array, spacing_mm)
+    def _encode_array(self, array: np.ndarray, spacing_mm: float) -> bytes:
+        if self.name == "nifti":
+            return _nifti(array, spacing_mm)
+        file = io.BytesIO()
+        np.save(file, array)
+        return file.getvalue()
 
-    def _read(self, content: bytes) -> np.ndarray:
+    def _decode(self, content: bytes) -> np.ndarray:
         if self.name == "npy":
-            return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+            return np.load(io.BytesIO(content), allow_pickle=False)
         if self.name == "nifti":
             image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
             return np.ascontiguousarray(np.asarray(image.dataobj)[..., 0].T)
@@ -109,30 +118,13 @@ class Format:
 
 @lru_cache(maxsize=1)
 def made_by() -> Provenance:
-    """What composites are made by: this bundle in its version; of no single model."""
+    """The provenance of composites: this bundle and its version, no single model."""
     return Provenance.of("lung_two_stage")
 
 
-@lru_cache(maxsize=1)
-def _png_text() -> PngInfo:
-    return png_text(made_by().text, made_by().maker)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    return _npy_header(array.shape, array.dtype.str) + array.tobytes()
-
-
-@lru_cache
-def _npy_header(shape: tuple[int, ...], kind: str) -> bytes:
-    file = io.BytesIO()
-    description = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, description)
-    return file.getvalue()
-
-
 def _png(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "png", compress_level=FASTEST, pnginfo=_png_text())
+    file, text = io.BytesIO(), png_text(made_by().text, made_by().maker)
+    Image.fromarray(array).save(file, "png", compress_level=COMPRESSION, pnginfo=text)
     return file.getvalue()
 
 
@@ -141,40 +133,39 @@ def _nifti(array: np.ndarray, spacing_mm: float) -> bytes:
     affine = np.diag([-spacing_mm, -spacing_mm, 1.0, 1.0])
     image = nib.Nifti1Image(array.T[..., None], affine, dtype=array.dtype)
     made_by().mark(image.header)
-    return gzip.compress(image.to_bytes(), compresslevel=FASTEST, mtime=0)
+    return gzip.compress(image.to_bytes(), compresslevel=COMPRESSION, mtime=0)
 
 
-REPORT = "generation.json"
-"""Beside a bank that a model drew from."""
+GENERATION_REPORT = "generation.json"
+"""Lies in the folder of generated banks and names the models."""
 EVEN = "even"
-"""Stands for the presence map that knows no place better than another."""
 MOST_NODULES = 16
 BLENDING = "opaque rims"
-"""How nodules are laid on slices: a set that was begun another way is not gone on with."""
+"""How nodules are blended; sets that were begun with another blending are not continued."""
 _LEAST = {"groups": 1, "nodules_per_group": 1, "attempts": 1, "per_shard": 1, "seed": 0, "num_workers": 0}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Sources, rules and form of a set of composites.
+class ComposeSettings:
+    """Sources, plan and file format of a set of composites.
 
     Args:
         nodules_dir: a `NoduleBank`.
         healthy_slices_dir: a `SliceBank` without nodules.
-        output_dir: gets the shards; the same settings go on with what is there.
-        presence_file: a `PresenceMap`; None for places that are all alike.
+        output_dir: gets the shards; the same settings continue an unfinished set.
+        presence_file: a `PresenceMap`; None for a uniform one.
         categories_file: JSON that lists under ``categories`` what mask values 1, 2, ... stand for, as the
-            extraction leaves it; None for the nodules' own categories in alphabetical order.
-        count: composites kept of all combinations, those farthest from the parenchyma's edge; None for 40 %.
-        groups: nodule groups; each meets each normal.
+            extraction writes it; None for the nodules' own categories in alphabetical order.
+        count: composites kept of all combinations, those farthest from the lung's edge; None for 40 %.
+        groups: nodule groups; each is combined with each healthy slice.
         nodules_per_group: at most.
-        attempts: draws for a nodule's place before the combination is given up.
+        attempts: draws of a nodule's position before the combination is given up.
         per_shard: composites in a tar file.
-        file_format, window: see `bundles.lung_two_stage.composition.settings.Format`.
-        seed: of all draws.
-        num_workers: processes that render; 0 for this one.
+        file_format, window: see `FileFormat`.
+        seed: of all random draws.
+        num_workers: processes that render; 0 for this one alone.
     Raises:
-        UserError: a number is none.
+        UserError: a number or the format is not valid.
     """
 
     nodules_dir: str
@@ -201,7 +192,7 @@ class Settings:
             raise UserError(f"nodules_per_group {self.nodules_per_group}: give at most {MOST_NODULES}")
         if isinstance(self.window, Sequence) and not isinstance(self.window, str):
             object.__setattr__(self, "window", tuple(self.window))  # hashable
-        _ = self.form
+        _ = self.format.hu_window  # refuses an unknown format or window now
 
     @property
     def folder(self) -> Path:
@@ -209,19 +200,17 @@ class Settings:
         return Path(self.output_dir)
 
     @property
-    def form(self) -> Format:
-        """Of the files in the shards."""
-        form = Format(self.file_format, self.window)
-        _ = form.greys  # a bad window is refused here
-        return form
+    def format(self) -> FileFormat:
+        """Format of the files in the shards."""
+        return FileFormat(self.file_format, self.window)
 
     @property
-    def rules(self) -> Rules:
-        """How composites are drawn and chosen."""
-        return Rules(self.count, self.groups, self.nodules_per_group, self.attempts, self.seed)
+    def plan(self) -> PlanSettings:
+        """The settings that the plan depends on."""
+        return PlanSettings(self.count, self.groups, self.nodules_per_group, self.attempts, self.seed)
 
     def banks(self) -> tuple[NoduleBank, SliceBank]:
-        """Nodules and healthy slices, on disk.
+        """Nodules and healthy slices, memory-mapped.
 
         Raises:
             UserError: one is missing or damaged.
@@ -231,30 +220,28 @@ class Settings:
         )
 
     def models(self) -> dict[str, str | None]:
-        """SHA-256 of the models that drew nodules and healthy slices, by their banks; None where none did."""
+        """SHA-256 of the models that drew nodules and healthy slices; None for banks of real images."""
         reports = {
-            "nodules": Path(self.nodules_dir, REPORT),
-            "healthy_slices": Path(self.healthy_slices_dir, REPORT),
+            name: Path(folder, GENERATION_REPORT)
+            for name, folder in (("nodules", self.nodules_dir), ("healthy_slices", self.healthy_slices_dir))
         }
         return {
-            layer: read_json(path).get("model_sha256") if path.is_file() else None
-            for layer, path in reports.items()
+            name: read_json(path).get("model_sha256") if path.is_file() else None
+            for name, path in reports.items()
         }
 
     def presence(self) -> PresenceMap:
-        """The probability of a nodule at each place of a lung.
+        """The probability of a nodule at each position in a lung.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        return (
-            PresenceMap.from_points(())
-            if self.presence_file is None
-            else PresenceMap.load(self.presence_file)
-        )
+        if self.presence_file is None:
+            return PresenceMap.from_points(())
+        return PresenceMap.load(self.presence_file)
 
     def categories(self) -> list[str]:
-        """Names of the mask values in their order, where they are given.
+        """Names of the mask values in their order; empty where ``categories_file`` is None.
 
         Raises:
             UserError: the file is missing, or lists no names.
@@ -265,26 +252,26 @@ class Settings:
             raise UserError(f"{self.categories_file}: lists no names under categories; give extraction.json")
         return names
 
-    def asked(self) -> dict[str, Any]:
-        """All that the bytes of the result depend on, as plain JSON; the sources by their content."""
-        greys = self.form.greys
+    def identity(self) -> dict[str, Any]:
+        """Everything that the bytes of the result depend on, as plain JSON; sources by their SHA-256."""
+        window = self.format.hu_window
         return {
-            **asdict(self.rules),
+            **asdict(self.plan),
             "blending": BLENDING,
             "per_shard": self.per_shard,
             "format": self.file_format,
-            "window_hu": None if greys is None else [greys.lower, greys.upper],
-            "nodules": _content(self.nodules_dir, ("hu.npy", "alpha.npy", "records.json")),
-            "healthy_slices": _content(self.healthy_slices_dir, ("hu.npy", "lung.npy", "records.json")),
+            "window_hu": None if window is None else [window.lower, window.upper],
+            "nodules": _sha256(self.nodules_dir, ("hu.npy", "alpha.npy", "records.json")),
+            "healthy_slices": _sha256(self.healthy_slices_dir, ("hu.npy", "lung.npy", "records.json")),
             "categories": self.categories(),
-            "presence": EVEN if self.presence_file is None else _content(self.presence_file),
+            "presence": EVEN if self.presence_file is None else _sha256(self.presence_file),
         }
 
 
-def _content(place: str | os.PathLike[str], names: Sequence[str] = ("",)) -> str:
-    """SHA-256 of the files' own ones."""
+def _sha256(path: str | os.PathLike[str], names: Sequence[str] = ("",)) -> str:
+    """SHA-256 of the SHA-256s of a file, or of files in a folder."""
     whole = hashlib.sha256()
     for name in names:
-        with Path(place, name).open("rb") as file:
+        with Path(path, name).open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

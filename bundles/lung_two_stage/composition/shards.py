@@ -1,77 +1,36 @@
-"""Samples in tar files of equal counts (WebDataset's layout), each written once, and their manifest."""
+"""Tar shards of equal counts in WebDataset's layout, each written once, and their manifest."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.settings import FileFormat
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 
-
-class TarWriter:
-    """Writes members one after the other, counts and hashes what it writes.
-
-    Plain POSIX headers (ustar) without times and owners, as `tarfile` makes them. The blocks are written
-    here, so that the hash costs no second reading and a member no copies.
-
-    Args:
-        file: open for writing, empty.
-
-    Attributes:
-        size: bytes written.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.size = 0
-        self._file, self._hash = file, hashlib.sha256()
-
-    def add(self, name: str, content: bytes) -> None:
-        """A regular file ``name`` (at most 100 bytes) that anyone may read."""
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        self._write(content)
-        self._pad(tarfile.BLOCKSIZE)
-
-    def close(self) -> None:
-        """The end of the archive: two empty blocks, filled up to a record. Leaves the file open."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._pad(tarfile.RECORDSIZE)
-
-    @property
-    def sha256(self) -> str:
-        """Of all that was written."""
-        return self._hash.hexdigest()
-
-    def _write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._hash.update(content)
-        self.size += len(content)
-
-    def _pad(self, unit: int) -> None:
-        self._write(bytes(-self.size % unit))
-
-
 MANIFEST, PROGRESS = "manifest.jsonl", "progress"
+DESCRIPTION = "composites.json"
+"""Lies in the shards' folder and says what they hold and what they were made of."""
+CACHED_INDEXES = 64
+"""Shards whose members' offsets are remembered; some 300 kB each for 1 000 samples."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the manifest: a shard's file name, the number of its first sample, how many, its bytes."""
+    """A line of the manifest: a shard's file name, its first sample, sample count, SHA-256 and size."""
 
     name: str
     first: int
@@ -81,15 +40,28 @@ class Entry:
 
 
 class Member(NamedTuple):
-    """What a shard holds of one sample: files by suffix, e.g. ``image.npy``."""
+    """A sample of a shard: its files by suffix, e.g. ``image.npy``."""
 
     number: int
     files: Mapping[str, bytes]
 
     @property
-    def key(self) -> str:
-        """What the names of the sample's files begin with."""
-        return f"{self.number:09d}"
+    def size(self) -> int:
+        """Bytes that it takes in a tar file."""
+        block = tarfile.BLOCKSIZE
+        return sum(block + -(-len(content) // block) * block for content in self.files.values())
+
+    def add_to(self, tar: tarfile.TarFile) -> None:
+        """Appends the files, without times and owners, so that equal samples give equal bytes."""
+        for suffix, content in self.files.items():
+            info = tarfile.TarInfo(f"{_key(self.number)}.{suffix}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def _key(number: int) -> str:
+    """What the names of a sample's files begin with."""
+    return f"{number:09d}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +69,18 @@ class ShardSet:
     """``count`` samples, ``per_shard`` in a file: ``000000.tar`` holds samples 0 to ``per_shard`` - 1.
 
     A shard is whole or absent. Each one leaves its entry in ``progress/``; when all are there, they become
-    ``manifest.jsonl``. Processes that write different shards share nothing else, so one that is killed at
-    any point costs no more than the shards it was at.
+    ``manifest.jsonl``. Processes that write different shards share nothing else, so that a killed one costs
+    no more than the shards that it was writing.
+
+    Example:
+        >>> shards = ShardSet(Path("out"), count=2500, per_shard=1000)
+        >>> len(shards), shards.numbers(2)
+        (3, range(2000, 2500))
+
+    Args:
+        folder: of the shards.
+        count: number of samples.
+        per_shard: samples in a file.
     """
 
     folder: Path
@@ -106,7 +88,6 @@ class ShardSet:
     per_shard: int
 
     def __len__(self) -> int:
-        """The number of shards."""
         return -(-self.count // self.per_shard)
 
     def numbers(self, shard: int) -> range:
@@ -122,25 +103,23 @@ class ShardSet:
         """Writes one shard; ``samples`` are those of its `numbers`, in order.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; what is there stays whole.
+            UserError: the disk is full or the folder cannot be written; existing files stay whole.
         """
-        name = self._name(shard)
-        with atomic_write(self.folder / name) as temporary, temporary.open("wb") as file:
-            tar = TarWriter(file)
-            for sample in samples:
-                for suffix, content in sample.files.items():
-                    tar.add(f"{sample.key}.{suffix}", content)
-            tar.close()
-            file.flush()
-        numbers = self.numbers(shard)
-        entry = Entry(name, numbers.start, len(numbers), tar.sha256, tar.size)
+        name, numbers = self._name(shard), self.numbers(shard)
+        with atomic_write(self.folder / name) as temporary:
+            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for sample in samples:
+                    sample.add_to(tar)
+            with temporary.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                entry = Entry(name, numbers.start, len(numbers), digest, file.tell())
         write_json(self._mark(shard), asdict(entry))
         return entry
 
     def finish(self) -> bool:
-        """Writes the manifest where no shard is missing, and says whether it is there.
+        """Writes the manifest if no shard is missing, and says whether it is complete.
 
-        Of several processes whichever ends last does it; should two do it, they write the same.
+        Of several processes the last one writes it; if two do, they write the same.
         """
         entries = [self._entry(shard) for shard in range(len(self))]
         if None in entries:
@@ -154,17 +133,17 @@ class ShardSet:
         return True
 
     def _entry(self, shard: int) -> Entry | None:
-        """What is known of a shard that is there."""
+        """The entry of a shard whose file exists in its full size."""
         mark = self._mark(shard)
-        found = Entry(**read_json(mark)) if mark.is_file() else self._earlier.get(shard)
+        entry = Entry(**read_json(mark)) if mark.is_file() else self._finished.get(shard)
         path = self.folder / self._name(shard)
-        if found is None or not path.is_file() or path.stat().st_size != found.bytes:
+        if entry is None or not path.is_file() or path.stat().st_size != entry.bytes:
             return None
-        return found
+        return entry
 
     @cached_property
-    def _earlier(self) -> dict[int, Entry]:
-        """The entries of a manifest that an earlier run finished."""
+    def _finished(self) -> dict[int, Entry]:
+        """The entries of an earlier run's manifest."""
         if not (self.folder / MANIFEST).is_file():
             return {}
         return {entry.first // self.per_shard: entry for entry in read_manifest(self.folder)}
@@ -186,16 +165,9 @@ def read_manifest(folder: Path) -> list[Entry]:
     if not path.is_file():
         raise UserError(f"{path}: not there; the shards are not finished, run the same command again")
     try:
-        entries = [Entry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Entry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from error
-    return entries
-
-
-DESCRIPTION = "composites.json"
-"""Beside the shards: what they hold and what they were made of."""
-OPEN_INDEXES = 64
-"""Shards whose members' places are remembered; some 300 kB each of 1 000 samples."""
 
 
 class Composite(NamedTuple):
@@ -203,8 +175,8 @@ class Composite(NamedTuple):
 
     Args:
         image: (H, W) int16 HU.
-        mask: (H, W) uint8: 0 none, else the category's place in ``Composites.categories`` + 1; 1 where there
-            are no categories.
+        mask: (H, W) uint8: 0 background, else the category's index in ``Composites.categories`` + 1, or 1 if
+            there are no categories.
         record: where it comes from, see `bundles.lung_two_stage.composition.render.Renderer.record`.
     """
 
@@ -214,7 +186,7 @@ class Composite(NamedTuple):
 
 
 class Composites:
-    """A folder of finished shards; a map-style data set, and an iterable.
+    """A folder of finished shards as a map-style and iterable data set of `Composite`.
 
     Args:
         folder: holds ``manifest.jsonl``, ``composites.json`` and the shards.
@@ -235,33 +207,36 @@ class Composites:
         self.description: dict[str, Any] = read_json(self.folder / DESCRIPTION)
         self.categories: list[str] = self.description["categories"]
         self.image_size: tuple[int, int] = tuple(self.description["image_size"])
-        self.format = Format(self.description["format"], self.description["window_hu"])
-        self._per_shard = self.entries[0].count
+        self.format = FileFormat(self.description["format"], self.description["window_hu"])
 
     def __len__(self) -> int:
         return sum(entry.count for entry in self.entries)
 
     def __getitem__(self, number: int) -> Composite:
-        """The composite of that number, without reading others.
+        """Reads one composite without reading others.
 
         Raises:
             UserError: its shard is missing or damaged.
         """
         if not 0 <= number < len(self):
             raise IndexError(number)
-        entry = self.entries[int(number) // self._per_shard]
-        path = self.folder / entry.name
-        with _explained(path), path.open("rb") as file:
-            places = _places(path, path.stat().st_mtime_ns)[f"{number:09d}"]
-            return self._composite({suffix: _bytes_at(file, *place) for suffix, place in places.items()})
+        path = self.folder / self.entries[int(number) // self.entries[0].count].name
+        suffix = self.format.suffix
+        try:
+            offsets = _offsets(path, path.stat().st_mtime_ns)
+            with path.open("rb") as file:
+                image, mask, record = (
+                    _read_at(file, *offsets[f"{_key(number)}.{name}"])
+                    for name in (f"image.{suffix}", f"mask.{suffix}", "json")
+                )
+        except (OSError, tarfile.TarError, KeyError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); run the command that made it again"
+            ) from error
+        return Composite(self.format.decode_image(image), self.format.decode_mask(mask), json.loads(record))
 
     def __iter__(self) -> Iterator[Composite]:
-        return self.part(0, 1)
-
-    def part(self, part: int, parts: int) -> Iterator[Composite]:
-        """The composites of every ``parts``-th shard from shard ``part`` on: for processes and workers."""
-        for entry in self.entries[part::parts]:
-            yield from self.shard(entry)
+        return (self[number] for number in range(len(self)))
 
     def shard(self, entry: Entry) -> Iterator[Composite]:
         """The composites of one shard, in order.
@@ -269,53 +244,16 @@ class Composites:
         Raises:
             UserError: the file is missing or damaged.
         """
-        path = self.folder / entry.name
-        try:
-            with tarfile.open(path, "r|") as tar:
-                files: dict[str, bytes] = {}
-                for member in tar:
-                    files[member.name.partition(".")[2]] = _content(tar, member)
-                    if len(files) == len(self._suffixes):
-                        yield self._composite(files)
-                        files = {}
-        except (OSError, tarfile.TarError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error}); run the command that made it again"
-            ) from error
-
-    @property
-    def _suffixes(self) -> tuple[str, str, str]:
-        return f"image.{self.format.suffix}", f"mask.{self.format.suffix}", "json"
-
-    def _composite(self, files: dict[str, bytes]) -> Composite:
-        image, mask, record = (files[suffix] for suffix in self._suffixes)
-        return Composite(self.format.read_image(image), self.format.read_mask(mask), json.loads(record))
+        return (self[number] for number in range(entry.first, entry.first + entry.count))
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run the command that made it again") from error
-
-
-@lru_cache(maxsize=OPEN_INDEXES)
-def _places(path: Path, _changed: int) -> dict[str, dict[str, tuple[int, int]]]:
-    """For each sample's key and each of its files where it begins and how long it is."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+@lru_cache(maxsize=CACHED_INDEXES)
+def _offsets(path: Path, _changed: int) -> dict[str, tuple[int, int]]:
+    """Start and size of each file in a tar, by name."""
     with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            key, _, suffix = member.name.partition(".")
-            found.setdefault(key, {})[suffix] = member.offset_data, member.size
-    return found
+        return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def _bytes_at(file: Any, start: int, size: int) -> bytes:
+def _read_at(file: io.BufferedReader, start: int, size: int) -> bytes:
     file.seek(start)
-    return bytes(file.read(size))
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return b"" if file is None else file.read()
+    return file.read(size)

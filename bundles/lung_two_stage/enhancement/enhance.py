@@ -115,8 +115,8 @@ class Enhancement:
         form, spacing = self.composites.format, float(composite.record["spacing_mm"])
         record = {**composite.record, **made_by().marks, "enhancer": self.brief}
         return {
-            f"image.{form.suffix}": form.image(hu, spacing),
-            f"mask.{form.suffix}": form.mask(composite.mask, spacing),
+            f"image.{form.suffix}": form.encode_image(hu, spacing),
+            f"mask.{form.suffix}": form.encode_mask(composite.mask, spacing),
             "json": json.dumps(record, separators=(",", ":")).encode(),
         }
 

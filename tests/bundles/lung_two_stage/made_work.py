@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.settings import FileFormat
 from bundles.lung_two_stage.composition.shards import DESCRIPTION, Member, ShardSet
 from common.files import write_json
 
@@ -61,13 +61,13 @@ def nodule_bank(patients: Sequence[str]) -> NoduleBank:
 
 def write_composites(folder: Path, count: int = 20, per_shard: int = 6, **description: Any) -> Path:
     """Finished shards of made composites."""
-    shards, form = ShardSet(folder, count, per_shard), Format()
+    shards, form = ShardSet(folder, count, per_shard), FileFormat()
     for shard in range(len(shards)):
         members = []
         for number in shards.numbers(shard):
             hu, _, mask = made_slice(np.random.default_rng([7, number]), 2, sharp=True)
             record = json.dumps({"number": number, "spacing_mm": 5.0, "normal": {"name": f"a_{number % 3}"}})
-            files = {"image.npy": form.image(hu, 5.0), "mask.npy": form.mask(mask, 5.0)}
+            files = {"image.npy": form.encode_image(hu, 5.0), "mask.npy": form.encode_mask(mask, 5.0)}
             members.append(Member(number, {**files, "json": record.encode()}))
         shards.write(shard, members)
     facts = {"categories": CATEGORIES, "image_size": [SIZE, SIZE], "format": "npy", "window_hu": None}

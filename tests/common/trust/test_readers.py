@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.settings import FileFormat
 from bundles.lung_two_stage.composition.shards import Member, ShardSet
 from common.data.image_io import Pixels
 from common.data.intensity import Window
@@ -202,22 +202,22 @@ SETTINGS_SHARDS = ReadingSettings(32, Window(-1000, 275))
 @pytest.mark.parametrize("name", ["npy", "png", "png16", "nifti"])
 def test_what_the_two_stage_bundle_writes(tmp_path: Path, name: str) -> None:
     """In each of its formats, in Hounsfield units, the right way up."""
-    hu, form = textures(2, 0).astype(np.int16) * 5 - 1000, Format(name)
+    hu, form = textures(2, 0).astype(np.int16) * 5 - 1000, FileFormat(name)
     mask = np.zeros((32, 32), np.uint8)
     mask[3, 5:9] = 1
     members = [
         Member(
             number,
             {
-                f"image.{form.suffix}": form.image(plane, 0.7),
-                f"mask.{form.suffix}": form.mask(mask, 0.7),
+                f"image.{form.suffix}": form.encode_image(plane, 0.7),
+                f"mask.{form.suffix}": form.encode_mask(mask, 0.7),
                 "json": b'{"normal": {"patient": "p%d"}}' % number,
             },
         )
         for number, plane in enumerate(hu)
     ]
     ShardSet(tmp_path, 2, 2).write(0, members)
-    greys = form.greys
+    greys = form.hu_window
     limits = None if greys is None else [greys.lower, greys.upper]
     write_json(tmp_path / "composites.json", {"window_hu": limits})
     found = shard_slices(tmp_path, SETTINGS_SHARDS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings
 
 SIZE, CROP = 32, 9
 LUNG_HU, BODY_HU = -850, 40
@@ -41,11 +41,11 @@ def nodules(count: int = 5, spacing_mm: float = 0.8) -> NoduleBank:
     return NoduleBank(hu.astype(np.int16), masks.astype(np.uint8) * 255, records)
 
 
-def settings(folder: Path, **more: Any) -> Settings:
+def settings(folder: Path, **more: Any) -> ComposeSettings:
     """A set of 60 composites in 4 shards; banks in ``folder``, shards in ``folder/out``."""
     if not (folder / "healthy_slices").exists():
         nodules().save(folder / "nodules")
         healthy_slices().save(folder / "healthy_slices")
     places = {name: str(folder / name.removesuffix("_dir")) for name in ("nodules_dir", "healthy_slices_dir")}
     asked = {**places, "output_dir": str(folder / "out"), "count": 60, "groups": 40, "per_shard": 17, **more}
-    return Settings(**asked)
+    return ComposeSettings(**asked)

@@ -16,7 +16,7 @@ import pytest
 from bundles.lung_two_stage.composition import compose as composing
 from bundles.lung_two_stage.composition.compose import bytes_needed, compose
 from bundles.lung_two_stage.composition.render import Renderer
-from bundles.lung_two_stage.composition.settings import Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings
 from bundles.lung_two_stage.composition.shards import DESCRIPTION, Composites, Member, ShardSet
 from common.errors import UserError
 from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules, settings
@@ -36,12 +36,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def again(straight: Path, tmp_path: Path) -> Settings:
+def again(straight: Path, tmp_path: Path) -> ComposeSettings:
     """The same set in another place."""
     return settings(straight, output_dir=str(tmp_path / "out"))
 
 
-def _killed_after(asked: Settings, images: int) -> None:
+def _killed_after(asked: ComposeSettings, images: int) -> None:
     """In a child: composes until it has rendered that many images, then gets SIGKILL."""
     rendered = Renderer.member
     left = iter(range(images))
@@ -55,7 +55,7 @@ def _killed_after(asked: Settings, images: int) -> None:
     compose(asked)
 
 
-def _one_of_two(asked: Settings, rank: int, port: int) -> None:
+def _one_of_two(asked: ComposeSettings, rank: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     compose(asked)
 

@@ -11,7 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, label, zoom
 
-from bundles.lung_two_stage.composition.patches import Stamp, grain_of, make_noise, make_stamp, noise_of
+from bundles.lung_two_stage.composition.patches import (
+    NodulePatch,
+    estimate_noise,
+    high_pass,
+    make_noise,
+    make_patch,
+)
 from bundles.lung_two_stage.composition.render import blend
 from bundles.lung_two_stage.extraction.crops import CropRules, cut
 
@@ -20,12 +26,12 @@ BOXES = Path(__file__).parents[5] / "shared" / "data" / "nodule_volumes"
 
 
 class Laid(NamedTuple):
-    """A composite (N, N) on plain lung, the crop at its pixel size, mm beyond the mask, and the stamp."""
+    """A composite (N, N) on plain lung, the crop at its pixel size, mm beyond the mask, and the patch."""
 
     image: NDArray[np.float64]
     crop: NDArray[np.float32]
     beyond: NDArray[np.float64]
-    stamp: Stamp
+    patch: NodulePatch
 
 
 def disc_slice(diameter_mm: float, pixel_mm: float, psf: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -43,10 +49,10 @@ def laid(
     """Cut out, stamped and laid on lung of the level of its own."""
     crop, alpha = cut(hu, mask, spacing, rules)
     centre, step = np.argwhere(alpha >= 128).mean(axis=0), to_mm / rules.pixel_mm
-    stamp = make_stamp(crop, alpha, centre, rules.pixel_mm, to_mm)
-    half = stamp.hu.shape[0] // 2 + 8
-    image = np.full((2 * half + 1,) * 2, round(stamp.background), np.int16)
-    blend(image, np.ones_like(image, np.uint8), stamp, (half, half), np.random.default_rng(0))
+    patch = make_patch(crop, alpha, centre, rules.pixel_mm, to_mm)
+    half = patch.hu.shape[0] // 2 + 8
+    image = np.full((2 * half + 1,) * 2, round(patch.background), np.int16)
+    blend(image, np.ones_like(image, np.uint8), patch, (half, half), np.random.default_rng(0))
 
     def resampled(array: np.ndarray) -> NDArray[np.float32]:
         smooth = gaussian_filter(array.astype(np.float32), 0.5 * max(step**2 - 1, 0) ** 0.5)
@@ -55,7 +61,7 @@ def laid(
 
     share = resampled(alpha >= 128)
     beyond = distance_transform_edt(share < min(0.5, share.max())) * to_mm
-    return Laid(image.astype(np.float64), resampled(crop), beyond, stamp)
+    return Laid(image.astype(np.float64), resampled(crop), beyond, patch)
 
 
 def width_mm(image: np.ndarray, lung: float, near: np.ndarray, pixel_mm: float) -> float:
@@ -69,7 +75,7 @@ def width_mm(image: np.ndarray, lung: float, near: np.ndarray, pixel_mm: float) 
 
 def kept(found: Laid, pixel_mm: float, reach_mm: float) -> tuple[float, float]:
     """Diameter and integrated contrast as shares of the crop's, up to so far from the mask."""
-    lung, near = found.stamp.background, found.beyond <= max(reach_mm, 1.01 * pixel_mm)
+    lung, near = found.patch.background, found.beyond <= max(reach_mm, 1.01 * pixel_mm)
     widths = [width_mm(image, lung, near, pixel_mm) for image in (found.image, found.crop)]
     sums = [float((image - lung)[near].sum()) for image in (found.image, found.crop)]
     return widths[0] / widths[1], sums[0] / sums[1]
@@ -93,8 +99,8 @@ def test_discs_keep_their_width_and_contrast_and_the_record_says_it(
     found = laid(*disc_slice(diameter_mm, pixel_mm), (pixel_mm, pixel_mm), to_mm, rules)
     assert kept(found, to_mm, 2.0) == pytest.approx((1, 1), abs=0.01)
     near = found.beyond <= max(2.0, 1.01 * to_mm)
-    width = width_mm(found.image, found.stamp.background, near, to_mm)
-    assert found.stamp.outline.diameter_mm == pytest.approx(width, rel=0.03 if to_mm < 2 else 0.05)
+    width = width_mm(found.image, found.patch.background, near, to_mm)
+    assert found.patch.outline.diameter_mm == pytest.approx(width, rel=0.03 if to_mm < 2 else 0.05)
 
 
 @pytest.mark.parametrize("diameter_mm", [5, 12])
@@ -103,12 +109,12 @@ def test_a_drawn_alpha_is_a_label_however_soft(diameter_mm: float) -> None:
     hu, mask = disc_slice(diameter_mm, 1.25)
     crop, drawn = hu[24:57, 24:57], gaussian_filter(mask[24:57, 24:57].astype(float), 1)
     alpha = np.rint(230 * drawn / drawn.max()).astype(np.uint8)
-    stamp = make_stamp(crop, alpha, np.array([16.0, 16.0]), 1.25, 1.25)
+    patch = make_patch(crop, alpha, np.array([16.0, 16.0]), 1.25, 1.25)
     image = np.full((61, 61), LUNG, np.int16)
-    _, inside = blend(image, np.ones_like(image, np.uint8), stamp, (30, 30), np.random.default_rng(0))
+    _, inside = blend(image, np.ones_like(image, np.uint8), patch, (30, 30), np.random.default_rng(0))
     np.testing.assert_array_equal(image[14:47, 14:47], crop)
-    assert stamp.outline.diameter_mm == pytest.approx(diameter_mm, rel=0.06)
-    half = stamp.hu.shape[0] // 2
+    assert patch.outline.diameter_mm == pytest.approx(diameter_mm, rel=0.06)
+    half = patch.hu.shape[0] // 2
     np.testing.assert_array_equal(
         inside[half - 9 : half + 10, half - 9 : half + 10], alpha[7:26, 7:26] >= 128
     )
@@ -120,13 +126,13 @@ def test_a_disc_laid_back_where_it_came_from_changes_nothing_beyond_noise(noise:
     hu, mask = disc_slice(8, 0.7)
     rough = noise * make_noise(np.random.default_rng(0), SIDE)
     image, lung = (np.rint(values + rough).astype(np.int16) for values in (hu, np.float32(LUNG)))
-    stamp = make_stamp(image, mask.astype(np.uint8) * 255, np.array([40.0, 40.0]), 0.7, 0.7)
+    patch = make_patch(image, mask.astype(np.uint8) * 255, np.array([40.0, 40.0]), 0.7, 0.7)
     result = (image if over == "itself" else lung).copy()
-    blend(result, np.ones_like(result, np.uint8), stamp, (40, 40), np.random.default_rng(1))
+    blend(result, np.ones_like(result, np.uint8), patch, (40, 40), np.random.default_rng(1))
     change = np.abs(result.astype(int) - image)
     opaque = np.zeros(image.shape, bool)
-    half = stamp.hu.shape[0] // 2
-    opaque[40 - half : 41 + half, 40 - half : 41 + half] = stamp.alpha == 1
+    half = patch.hu.shape[0] // 2
+    opaque[40 - half : 41 + half, 40 - half : 41 + half] = patch.alpha == 1
     assert change[opaque].max() == 0 and change.max() <= 2 * noise
 
 
@@ -137,11 +143,11 @@ def test_the_grain_is_what_is_missing_and_the_nodule_keeps_its_size(own: float, 
     clean = np.where(mask, hu - 300, hu)  # ground glass: its HU follow the lung
     random = np.random.default_rng(3)
     rough = np.rint(clean + own * make_noise(random, SIDE)).astype(np.int16)
-    stamp = make_stamp(rough, mask.astype(np.uint8) * 255, np.array([40.0, 40.0]), 0.7, 0.7)
+    patch = make_patch(rough, mask.astype(np.uint8) * 255, np.array([40.0, 40.0]), 0.7, 0.7)
     image = np.rint(-700 + wanted * make_noise(random, 101)).astype(np.int16)
-    blend(image, np.ones_like(image, np.uint8), stamp, (50, 50), random)
-    inside = grain_of(image.astype(np.float32))[41:60, 41:60]
-    assert noise_of(inside) == pytest.approx(wanted, rel=0.2)
+    blend(image, np.ones_like(image, np.uint8), patch, (50, 50), random)
+    inside = high_pass(image.astype(np.float32))[41:60, 41:60]
+    assert estimate_noise(inside) == pytest.approx(wanted, rel=0.2)
     level = (-260 - 50) * (50 + 700) / (50 + 850) + 50
     assert image[41:60, 41:60].mean() == pytest.approx(level, abs=12)
 

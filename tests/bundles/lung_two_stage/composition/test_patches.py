@@ -11,12 +11,12 @@ from bundles.lung_two_stage.composition.patches import (
     MIXED_MM,
     NEIGHBOUR,
     Outline,
-    _largest,
-    grain_of,
+    _component_at,
+    estimate_noise,
+    find_outline,
+    high_pass,
     make_noise,
-    make_stamp,
-    noise_of,
-    outline_of,
+    make_patch,
 )
 from common.data.samples import ORIENTATIONS
 from tests.bundles.lung_two_stage.composition.made import disc
@@ -33,18 +33,18 @@ def crop(radius: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_at_its_own_spacing_a_crop_stays_and_its_centre_is_the_middle() -> None:
     hu, alpha = crop()
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
-    half = stamp.hu.shape[0] // 2
+    patch = make_patch(hu, alpha, CENTRE, 0.7, 0.7)
+    half = patch.hu.shape[0] // 2
     mixed = np.s_[half - 8 : half + 9, half - 8 : half + 9]  # 6 pixels of nodule, 2 of blur
-    np.testing.assert_allclose(stamp.hu[mixed], hu[12:29, 10:27], atol=1e-3)
-    np.testing.assert_array_equal(stamp.inside[mixed], alpha[12:29, 10:27] > 0)
-    assert stamp.background == pytest.approx(-800, abs=4) and stamp.noise == pytest.approx(20, rel=0.25)
+    np.testing.assert_allclose(patch.hu[mixed], hu[12:29, 10:27], atol=1e-3)
+    np.testing.assert_array_equal(patch.inside[mixed], alpha[12:29, 10:27] > 0)
+    assert patch.background == pytest.approx(-800, abs=4) and patch.noise == pytest.approx(20, rel=0.25)
 
 
 def test_alpha_is_1_wherever_there_is_nodule_and_falls_to_0_beyond() -> None:
-    stamp = make_stamp(*crop(), CENTRE, 0.7, 0.7)
-    half = stamp.hu.shape[0] // 2
-    profile = stamp.alpha[half, half:]  # the mask ends with pixel 6
+    patch = make_patch(*crop(), CENTRE, 0.7, 0.7)
+    half = patch.hu.shape[0] // 2
+    profile = patch.alpha[half, half:]  # the mask ends with pixel 6
     mixed = (MIXED_MM + 0.7) / 0.7  # pixels
     np.testing.assert_array_equal(profile[: int(6.5 + mixed) + 1], 1)
     np.testing.assert_array_equal(profile[int(np.ceil(6.5 + (1 + FADE) * mixed)) :], 0)
@@ -54,58 +54,58 @@ def test_alpha_is_1_wherever_there_is_nodule_and_falls_to_0_beyond() -> None:
 @pytest.mark.parametrize("spacing_mm", [0.35, 0.5, 1.4, 2.1])
 def test_the_area_in_mm_stays(spacing_mm: float) -> None:
     hu, alpha = crop()
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, spacing_mm)
-    assert stamp.hu.shape == stamp.alpha.shape == stamp.inside.shape and stamp.hu.shape[0] % 2 == 1
+    patch = make_patch(hu, alpha, CENTRE, 0.7, spacing_mm)
+    assert patch.hu.shape == patch.alpha.shape == patch.inside.shape and patch.hu.shape[0] % 2 == 1
     area = (alpha > 0).sum() * 0.7**2
-    assert stamp.inside.sum() * spacing_mm**2 == pytest.approx(area, rel=0.3)  # whole pixels
-    assert stamp.outline.diameter_mm == pytest.approx(2 * np.sqrt(area / np.pi), rel=0.06)
-    middle = stamp.hu.shape[0] // 2
-    rows, columns = np.nonzero(stamp.inside)
+    assert patch.inside.sum() * spacing_mm**2 == pytest.approx(area, rel=0.3)  # whole pixels
+    assert patch.outline.diameter_mm == pytest.approx(2 * np.sqrt(area / np.pi), rel=0.06)
+    middle = patch.hu.shape[0] // 2
+    rows, columns = np.nonzero(patch.inside)
     assert rows.mean() == pytest.approx(middle, abs=0.1) and columns.mean() == pytest.approx(middle, abs=0.1)
-    assert stamp.alpha[0].max() == stamp.alpha[:, -1].max() == 0
+    assert patch.alpha[0].max() == patch.alpha[:, -1].max() == 0
 
 
 def test_a_nodule_smaller_than_a_pixel_keeps_one_in_its_mask() -> None:
     hu, alpha = crop(radius=1)
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 3.5)
-    assert np.argwhere(stamp.inside).tolist() == [[stamp.hu.shape[0] // 2] * 2]
+    patch = make_patch(hu, alpha, CENTRE, 0.7, 3.5)
+    assert np.argwhere(patch.inside).tolist() == [[patch.hu.shape[0] // 2] * 2]
 
 
 def test_what_touches_the_nodule_ends_beside_it_and_does_not_count_as_lung() -> None:
     """A wall along the nodule: what lies farther from the mask than its blur is lung, of the lung's level."""
     hu, alpha = crop()
     hu[:, :12] = 60  # the mask begins with column 12
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
-    half = stamp.hu.shape[0] // 2
-    assert stamp.hu[half, half - 7] == 60 and stamp.background == pytest.approx(-800, abs=5)
-    assert stamp.hu[half, half - 10] == pytest.approx(-800, abs=60)
-    np.testing.assert_allclose(stamp.hu[half, half : half + 8], hu[20, 18:26], atol=1e-3)
+    patch = make_patch(hu, alpha, CENTRE, 0.7, 0.7)
+    half = patch.hu.shape[0] // 2
+    assert patch.hu[half, half - 7] == 60 and patch.background == pytest.approx(-800, abs=5)
+    assert patch.hu[half, half - 10] == pytest.approx(-800, abs=60)
+    np.testing.assert_allclose(patch.hu[half, half : half + 8], hu[20, 18:26], atol=1e-3)
 
 
 def test_an_edge_is_no_grain() -> None:
     """What calming takes away must be noise: the grain of a sharp edge is ten times stronger."""
-    stamp = make_stamp(*crop(), CENTRE, 0.7, 0.7)
-    assert np.abs(stamp.grain).max() < 6 * stamp.noise < np.abs(grain_of(stamp.hu)).max() / 2
-    half = stamp.hu.shape[0] // 2
-    assert stamp.grain[half - 3 : half + 4, half - 3 : half + 4].std() > 0.5 * stamp.noise
+    patch = make_patch(*crop(), CENTRE, 0.7, 0.7)
+    assert np.abs(patch.grain).max() < 6 * patch.noise < np.abs(high_pass(patch.hu)).max() / 2
+    half = patch.hu.shape[0] // 2
+    assert patch.grain[half - 3 : half + 4, half - 3 : half + 4].std() > 0.5 * patch.noise
 
 
 def test_a_nodule_that_fills_its_crop_still_has_a_background() -> None:
     hu, alpha = crop(radius=60)
     hu[:8] = -700
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
-    assert stamp.background == pytest.approx(-700, abs=60) and stamp.noise == 0
+    patch = make_patch(hu, alpha, CENTRE, 0.7, 0.7)
+    assert patch.background == pytest.approx(-700, abs=60) and patch.noise == 0
 
 
 def test_turning_turns_everything() -> None:
     hu, alpha = crop()
     hu[16, 18] = 1000
-    stamp = make_stamp(hu, alpha, CENTRE, 0.7, 0.7)
-    turned = stamp.turned(ORIENTATIONS["rot90"])  # counter-clockwise: the top becomes the left
-    middle = stamp.hu.shape[0] // 2
-    assert stamp.hu[middle - 4, middle] == turned.hu[middle, middle - 4] == 1000
+    patch = make_patch(hu, alpha, CENTRE, 0.7, 0.7)
+    turned = patch.flip_rot(ORIENTATIONS["rot90"])  # counter-clockwise: the top becomes the left
+    middle = patch.hu.shape[0] // 2
+    assert patch.hu[middle - 4, middle] == turned.hu[middle, middle - 4] == 1000
     for name in ("alpha", "grain", "inside"):
-        np.testing.assert_array_equal(getattr(turned, name), np.rot90(getattr(stamp, name)))
+        np.testing.assert_array_equal(getattr(turned, name), np.rot90(getattr(patch, name)))
 
 
 SIDE = 61
@@ -119,7 +119,7 @@ def blurred(radius: float, pixels: float = 1.0, middle: float = 30.0) -> np.ndar
 
 def seen(contrast: np.ndarray, drawn: np.ndarray, pixel_mm: float = 0.7, noise: float = 0.0) -> Outline:
     near = disc(SIDE, (30, 30), 25)
-    return outline_of(contrast.astype(np.float32), near, drawn, pixel_mm, noise)
+    return find_outline(contrast.astype(np.float32), near, drawn, pixel_mm, noise)
 
 
 @pytest.mark.parametrize("radius", [2.5, 4.3, 8.0, 14.2])
@@ -168,7 +168,7 @@ def test_what_lies_beside_the_mask_is_not_the_nodule() -> None:
     drawn = disc(SIDE, (20, 30), 4)
     found = seen(850 * blurred(7, middle=42), drawn)
     np.testing.assert_allclose(found.points.mean(axis=0), [20, 30], atol=1e-9)
-    assert not _largest(disc(SIDE, (42, 30), 7) | disc(SIDE, (8, 30), 2), drawn).any()
+    assert not _component_at(disc(SIDE, (42, 30), 7) | disc(SIDE, (8, 30), 2), drawn).any()
 
 
 def test_made_noise_has_deviation_1_and_correlated_neighbours() -> None:
@@ -183,8 +183,8 @@ def test_measuring_finds_what_was_made_in_spite_of_a_slope_and_a_vessel() -> Non
     noise = 25 * make_noise(np.random.default_rng(1), 60)
     image = noise - 850 + 0.5 * np.arange(60, dtype=np.float32)
     image[:, 20:22] += 700
-    assert noise_of(grain_of(image)) == pytest.approx(25, rel=0.15)
+    assert estimate_noise(high_pass(image)) == pytest.approx(25, rel=0.15)
 
 
 def test_a_flat_image_has_no_grain() -> None:
-    assert noise_of(grain_of(np.full((9, 9), -800, np.float32))) == 0
+    assert estimate_noise(high_pass(np.full((9, 9), -800, np.float32))) == 0

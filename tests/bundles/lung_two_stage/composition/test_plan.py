@@ -9,26 +9,24 @@ import pytest
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank
 from bundles.lung_two_stage.composition.plan import (
-    NOBODY,
-    NOWHERE,
-    TURNS,
+    FLIP_ROTS,
+    NONE,
     Farthest,
     Groups,
     LungField,
-    Rules,
+    PlanSettings,
     draw_groups,
-    farthest,
     make_plan,
-    outlines_of,
+    measure_nodules,
     place_groups,
-    placed_in,
+    place_in_slice,
 )
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.errors import UserError
 from tests.bundles.lung_two_stage.composition.made import disc, healthy_slices, nodules
 
 EVEN = PresenceMap.from_points(())
-RULES = Rules(count=30, groups=25, seed=3)
+RULES = PlanSettings(count=30, groups=25, seed=3)
 
 
 def large(bank: NoduleBank) -> NoduleBank:
@@ -40,20 +38,20 @@ def large(bank: NoduleBank) -> NoduleBank:
 
 def test_the_plan_is_what_brute_force_finds() -> None:
     bank, slices = nodules(), healthy_slices()
-    plan, account = make_plan(bank, slices, EVEN, RULES)
-    outlines = outlines_of(bank)
-    groups = draw_groups(3, 25, outlines.usable, 3)
+    plan, stats = make_plan(bank, slices, EVEN, RULES)
+    geometry = measure_nodules(bank)
+    groups = draw_groups(3, 25, geometry.usable, 3)
     every = {}
     for normal in range(len(slices)):
         for group in range(25):  # each combination on its own: the last of those up to it
-            placed = placed_in(slices, normal, EVEN, groups.first(group + 1), outlines, RULES)
+            placed = place_in_slice(slices, normal, EVEN, groups.first(group + 1), geometry, RULES)
             every[normal * 25 + group] = float(placed.margins[-1]), placed.pixels[-1].tolist()
     best = sorted(every, key=lambda index: (-every[index][0], index))[:30]
     assert sorted(plan["index"].tolist()) == sorted(best)
     for entry in plan:
         margin, pixels = every[int(entry["index"])]
         assert entry["margin"] == np.float32(margin) and entry["pixels"].tolist() == pixels
-    assert (account.combinations, account.kept) == (75, 30)
+    assert (stats.combinations, stats.kept) == (75, 30)
 
 
 def test_the_plan_repeats_itself_and_is_shuffled() -> None:
@@ -74,16 +72,16 @@ def test_what_cannot_be_placed_is_counted() -> None:
     lung[1] = 0
     bank = large(nodules())
     bank.alpha[2] = 0
-    plan, account = make_plan(
+    plan, stats = make_plan(
         bank, SliceBank(slices.hu, lung, slices.nodules, slices.records), EVEN, replace(RULES, count=9)
     )
-    groups = draw_groups(3, 25, outlines_of(bank).usable, 3)
-    assert account.too_large == 2 * int((groups.members == 0).any(axis=1).sum()) > 0
-    assert account.slices_without_lung == ["slice_1"] and account.nodules_without_mask == ["nodule_2"]
-    assert account.possible + account.too_large + account.no_place == 50
+    groups = draw_groups(3, 25, measure_nodules(bank).usable, 3)
+    assert stats.too_large == 2 * int((groups.members == 0).any(axis=1).sum()) > 0
+    assert stats.slices_without_lung == ["slice_1"] and stats.nodules_without_mask == ["nodule_2"]
+    assert stats.possible + stats.too_large + stats.no_place == 50
     assert not np.isin(plan["index"] // 25, 1).any()
     for words in ("with a nodule larger than the lung", "1 healthy slices without lung"):
-        assert words in account.impossible()
+        assert words in stats.failures()
 
 
 def test_more_than_can_be_made_is_refused_in_one_line() -> None:
@@ -100,10 +98,8 @@ def test_the_number_of_draws_is_told_where_there_is_no_free_place() -> None:
     lung = np.zeros_like(slices.lung)
     lung[0, 10:13, 10:13] = 1
     tight = SliceBank(slices.hu, lung, slices.nodules, slices.records)
-    _, account = make_plan(nodules(), tight, EVEN, replace(RULES, count=1, attempts=7))
-    assert (
-        account.no_place > 0 and f"{account.no_place} without a free place in 7 draws" in account.impossible()
-    )
+    _, stats = make_plan(nodules(), tight, EVEN, replace(RULES, count=1, attempts=7))
+    assert stats.no_place > 0 and f"{stats.no_place} without a free position in 7 draws" in stats.failures()
 
 
 def test_slices_with_nodules_are_refused() -> None:
@@ -124,7 +120,7 @@ def even(lung: np.ndarray) -> np.ndarray:
 
 
 def field(lung: np.ndarray, spacing_mm: float = 1.0) -> LungField:
-    return LungField.of(lung, even(lung), spacing_mm)
+    return LungField.from_slice(lung, even(lung), spacing_mm)
 
 
 def group(*members: int) -> Groups:
@@ -145,7 +141,7 @@ def test_places_follow_the_presence() -> None:
     lung = np.ones((4, 4), np.uint8)
     presence = np.zeros((4, 4), np.float32)
     presence[1, 2], presence[3, 0] = 0.75, 0.25
-    there = LungField.of(lung, presence, 1.0)
+    there = LungField.from_slice(lung, presence, 1.0)
     drawn = there.pixels[there.draw(np.random.default_rng(0).random(4000))]
     assert set(drawn.tolist()) == {6, 12} and np.mean(drawn == 6) == pytest.approx(0.75, abs=0.03)
 
@@ -154,7 +150,7 @@ def test_nodules_lie_inside_and_apart_and_the_margin_is_the_least() -> None:
     lung = np.zeros((40, 40), np.uint8)
     lung[3:37, 5:30] = 1
     there, groups = field(lung), draw_groups(0, 200, np.arange(3), 3)
-    placed = place_groups(groups, RADII, there, seed=0, normal=4, attempts=100)
+    placed = place_groups(groups, RADII, there, seed=0, number=4, attempts=100)
     depth = dict(zip(there.pixels.tolist(), there.depths.tolist(), strict=True))
     assert np.isfinite(placed.margins).all() and not placed.too_large.any()
     for members, pixels, margin in zip(groups.members, placed.pixels, placed.margins, strict=True):
@@ -163,7 +159,7 @@ def test_nodules_lie_inside_and_apart_and_the_margin_is_the_least() -> None:
         for n, (p, r) in enumerate(chosen):
             for q, s in chosen[:n]:
                 assert np.hypot(p // 40 - q // 40, p % 40 - q % 40) >= r + s
-        assert (pixels[members < 0] == NOWHERE).all()
+        assert (pixels[members < 0] == NONE).all()
 
 
 def test_a_group_is_placed_alike_whatever_follows_it() -> None:
@@ -198,8 +194,12 @@ def brute_force(margins: np.ndarray, count: int) -> list[int]:
 
 @pytest.mark.parametrize("count", [0, 1, 17, 99, 100, 120])
 def test_ties_go_to_the_first(count: int) -> None:
-    margins = np.random.default_rng(0).integers(0, 6, 100).astype(np.float32)
-    assert farthest(margins, count).tolist() == brute_force(margins, count)
+    candidates = np.empty(100, KIND)
+    candidates["index"], margins = np.arange(100), np.random.default_rng(0).integers(0, 6, 100)
+    candidates["margin"] = margins
+    best = Farthest(count, KIND)
+    best.add(candidates)
+    assert best.best()["index"].tolist() == brute_force(margins, count)
 
 
 def test_piece_by_piece_is_all_at_once_in_bounded_memory() -> None:
@@ -227,21 +227,21 @@ USABLE = np.array([1, 4, 5, 9])
 
 def test_members_differ_and_all_sizes_nodules_and_turns_occur() -> None:
     groups = draw_groups(0, 600, USABLE, 3)
-    assert groups.members.shape == groups.turns.shape == (600, 3) and len(groups) == 600
-    sizes = (groups.members != NOBODY).sum(axis=1)
+    assert groups.members.shape == groups.flip_rots.shape == (600, 3) and len(groups) == 600
+    sizes = (groups.members != NONE).sum(axis=1)
     assert np.bincount(sizes, minlength=4)[1:].min() > 150  # a third each
     for members, size in zip(groups.members, sizes, strict=True):
         assert set(members[:size]) <= set(USABLE) and len(set(members[:size])) == size
-        assert (members[size:] == NOBODY).all()
+        assert (members[size:] == NONE).all()
     first = np.bincount(groups.members[:, 0], minlength=10)
     assert first[USABLE].min() > 100 and first.sum() == first[USABLE].sum()
-    assert np.bincount(groups.turns[:, 0]).min() > 40 and groups.turns.max() == len(TURNS) - 1
+    assert np.bincount(groups.flip_rots[:, 0]).min() > 40 and groups.flip_rots.max() == len(FLIP_ROTS) - 1
 
 
 def test_the_first_groups_do_not_depend_on_the_others() -> None:
     few, many = draw_groups(3, 10, USABLE, 3), draw_groups(3, 600, USABLE, 3)
     np.testing.assert_array_equal(few.members, many.first(10).members)
-    np.testing.assert_array_equal(few.turns, many.first(10).turns)
+    np.testing.assert_array_equal(few.flip_rots, many.first(10).flip_rots)
     assert (draw_groups(4, 10, USABLE, 3).members != few.members).any()
 
 
@@ -258,7 +258,7 @@ def test_centre_and_farthest_pixel() -> None:
     alpha = np.zeros((2, 6, 8), np.uint8)
     alpha[0, 2, 1:6] = 128  # a row of five pixels, and
     alpha[0, 4, 4] = 127  # less than half a nodule
-    found = outlines_of(bank(alpha))
+    found = measure_nodules(bank(alpha))
     np.testing.assert_array_equal(found.centres[0], [2, 3])
     np.testing.assert_allclose(found.radii_mm, [2.5 * 0.5, 0], rtol=0.01)
     assert found.usable.tolist() == [0]
@@ -269,16 +269,16 @@ def test_a_nodule_reaches_as_far_as_it_is_seen_and_not_as_its_mask() -> None:
     mask, nodule = disc(33, (16, 15), 7), disc(33, (17, 15), 5)
     hu = np.where(nodule, 40, -850).astype(np.int16)[None]
     made = NoduleBank(hu, mask[None].astype(np.uint8) * 255, [NoduleRecord("n", "", "", 10.5, 0.7)])
-    found = outlines_of(made)
+    found = measure_nodules(made)
     np.testing.assert_allclose(found.centres[0], [17, 15], atol=0.05)
     assert found.radii_mm[0] == pytest.approx(5.5 * 0.7, rel=0.05)
 
 
 def test_banks_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UserError, match="none of the bank has a mask"):
-        outlines_of(bank(np.zeros((2, 4, 4), np.uint8)))
+        measure_nodules(bank(np.zeros((2, 4, 4), np.uint8)))
     with pytest.raises(UserError, match=r"nodule n0: spacing of 0\.0 mm"):
-        outlines_of(bank(np.full((1, 4, 4), 255, np.uint8), spacing_mm=0.0))
+        measure_nodules(bank(np.full((1, 4, 4), 255, np.uint8), spacing_mm=0.0))
     broken = bank(np.full((1, 4, 4), 255, np.uint8))
     with pytest.raises(UserError, match="differ in shape"):
-        outlines_of(NoduleBank(broken.hu[:, 1:], broken.alpha, broken.records))
+        measure_nodules(NoduleBank(broken.hu[:, 1:], broken.alpha, broken.records))

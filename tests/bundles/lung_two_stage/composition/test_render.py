@@ -11,41 +11,47 @@ import pytest
 from bundles.lung_two_stage.banks import NoduleBank
 from bundles.lung_two_stage.composition.patches import (
     SOFT_TISSUE,
+    NodulePatch,
     Outline,
-    Stamp,
-    grain_of,
+    estimate_noise,
+    high_pass,
     make_noise,
-    noise_of,
 )
-from bundles.lung_two_stage.composition.plan import Rules, draw_groups, make_plan, outlines_of, placed_in
+from bundles.lung_two_stage.composition.plan import (
+    PlanSettings,
+    draw_groups,
+    make_plan,
+    measure_nodules,
+    place_in_slice,
+)
 from bundles.lung_two_stage.composition.render import (
     Renderer,
     blend,
-    categories_of,
-    denser,
-    matched,
+    category_order,
+    match_contrast,
     missing_noise,
+    weight_of_denser,
 )
-from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.settings import FileFormat
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.errors import UserError
 from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules
 
-EVEN, RULES = PresenceMap.from_points(()), Rules(count=30, groups=25, seed=3)
+EVEN, RULES = PresenceMap.from_points(()), PlanSettings(count=30, groups=25, seed=3)
 
 
 def renderer(bank: NoduleBank | None = None) -> Renderer:
     bank, slices = bank or nodules(), healthy_slices()
-    outlines = outlines_of(bank)
+    geometry = measure_nodules(bank)
     plan, _ = make_plan(bank, slices, EVEN, RULES)
-    return Renderer(bank, slices, draw_groups(3, 25, outlines.usable, 3), outlines, plan, seed=3)
+    return Renderer(bank, slices, draw_groups(3, 25, geometry.usable, 3), geometry, plan, seed=3)
 
 
 def test_a_composite_is_the_same_in_any_order() -> None:
     forth, back = renderer(), renderer()
-    first = [forth.member(number, Format()).files for number in range(30)]
+    first = [forth.member(number, FileFormat()).files for number in range(30)]
     for number in reversed(range(30)):
-        assert back.member(number, Format()).files == first[number]
+        assert back.member(number, FileFormat()).files == first[number]
 
 
 def test_the_mask_is_where_the_nodules_of_the_record_are() -> None:
@@ -71,11 +77,13 @@ def test_the_mask_is_where_the_nodules_of_the_record_are() -> None:
 
 def test_the_record_is_enough_to_make_it_again() -> None:
     render = renderer()
-    record = json.loads(render.member(7, Format()).files["json"])
+    record = json.loads(render.member(7, FileFormat()).files["json"])
     normal, group = divmod(record["index"], 25)
     assert group == record["group"] and record["normal"]["patient"] == f"patient_{normal}"
-    groups = draw_groups(record["seed"], 25, render.outlines.usable, 3)
-    placed = placed_in(render.healthy_slices, normal, EVEN, groups.first(group + 1), render.outlines, RULES)
+    groups = draw_groups(record["seed"], 25, render.geometry.usable, 3)
+    placed = place_in_slice(
+        render.healthy_slices, normal, EVEN, groups.first(group + 1), render.geometry, RULES
+    )
     assert record["distance_mm"] == pytest.approx(float(placed.margins[-1]), abs=1e-3)
     for member, nodule in enumerate(record["nodules"]):
         assert nodule["name"] == f"nodule_{groups.members[group, member]}"
@@ -109,28 +117,32 @@ def test_the_healthy_slices_stay_untouched() -> None:
 
 
 def test_the_order_of_the_categories_can_be_given_and_must_be_complete() -> None:
-    assert categories_of(nodules()) == ["part_solid", "solid"]
-    assert categories_of(nodules(), ["solid", "spiculated", "part_solid"])[0] == "solid"
+    assert category_order(nodules()) == ["part_solid", "solid"]
+    assert category_order(nodules(), ["solid", "spiculated", "part_solid"])[0] == "solid"
     with pytest.raises(UserError, match="nodule nodule_0: category 'part_solid' is none of solid, benign"):
-        categories_of(nodules(), ["solid", "benign"])
+        category_order(nodules(), ["solid", "benign"])
 
 
 LUNG_HU = -850
 
 
-def stamp_of(hu: np.ndarray, alpha: np.ndarray, background: float = LUNG_HU, noise: float = 0.0) -> Stamp:
+def patch_of(
+    hu: np.ndarray, alpha: np.ndarray, background: float = LUNG_HU, noise: float = 0.0
+) -> NodulePatch:
     values = hu.astype(np.float32)
     inside = alpha >= 0.5
     outline = Outline(np.argwhere(inside).astype(float), 1.0, 1.0)
-    return Stamp(values, alpha.astype(np.float32), grain_of(values), background, noise, inside, outline)
+    return NodulePatch(
+        values, alpha.astype(np.float32), high_pass(values), background, noise, inside, outline
+    )
 
 
 def blended(
-    image: np.ndarray, stamp: Stamp, place: tuple[int, int] = (10, 12), lung: np.ndarray | None = None
+    image: np.ndarray, patch: NodulePatch, place: tuple[int, int] = (10, 12), lung: np.ndarray | None = None
 ) -> np.ndarray:
     result = image.copy()
     inside = np.ones(image.shape, np.uint8) if lung is None else lung
-    blend(result, inside, stamp, place, np.random.default_rng(0))
+    blend(result, inside, patch, place, np.random.default_rng(0))
     return result
 
 
@@ -144,13 +156,13 @@ def rough(side: int = 24, deviation: float = 30) -> np.ndarray:
 
 def test_alpha_0_leaves_the_slice_as_it_is() -> None:
     image = rough()
-    nothing = stamp_of(np.full((7, 7), 60), np.zeros((7, 7)))
+    nothing = patch_of(np.full((7, 7), 60), np.zeros((7, 7)))
     np.testing.assert_array_equal(blended(image, nothing), image)
 
 
 def test_alpha_1_replaces_it() -> None:
     hu = np.random.default_rng(0).integers(-700, 300, (7, 7))  # denser than the lung everywhere
-    result = blended(flat(), stamp_of(hu, np.ones((7, 7))))
+    result = blended(flat(), patch_of(hu, np.ones((7, 7))))
     np.testing.assert_array_equal(result[7:14, 9:16], hu)
     result[7:14, 9:16] = LUNG_HU
     np.testing.assert_array_equal(result, flat())
@@ -159,7 +171,7 @@ def test_alpha_1_replaces_it() -> None:
 def test_between_it_is_the_weighted_mean() -> None:
     alpha = np.zeros((3, 3))
     alpha[1, 2] = 0.25
-    result = blended(flat(), stamp_of(np.full((3, 3), 50), alpha))
+    result = blended(flat(), patch_of(np.full((3, 3), 50), alpha))
     assert result[10, 13] == round(0.75 * LUNG_HU + 0.25 * 50) and (result != LUNG_HU).sum() == 1
 
 
@@ -168,14 +180,14 @@ def test_nothing_outside_alpha_or_outside_the_lung_changes() -> None:
     alpha[2:6, 3:8] = 0.7
     lung = np.ones(image.shape, np.uint8)
     lung[:, 13:] = 0
-    result = blended(image, stamp_of(np.full((9, 9), 40), alpha), lung=lung)
+    result = blended(image, patch_of(np.full((9, 9), 40), alpha), lung=lung)
     changed = np.zeros(image.shape, bool)
     changed[8:12, 11:13] = True
     np.testing.assert_array_equal(result != image, changed)
 
 
 def test_a_stamp_across_the_border_is_cut() -> None:
-    result = blended(flat(), stamp_of(np.arange(49).reshape(7, 7), np.ones((7, 7))), place=(1, 23))
+    result = blended(flat(), patch_of(np.arange(49).reshape(7, 7), np.ones((7, 7))), place=(1, 23))
     np.testing.assert_array_equal(result[:5, 20:], np.arange(49).reshape(7, 7)[2:, :4])
     assert (result != LUNG_HU).sum() == 20
 
@@ -183,24 +195,24 @@ def test_a_stamp_across_the_border_is_cut() -> None:
 def test_ground_glass_follows_the_lung_and_solid_tissue_stays() -> None:
     half = round((SOFT_TISSUE - 800) / 2)  # half soft tissue, half its own lung of -800
     hu = np.array([[-800, SOFT_TISSUE, half, -800, -800]] * 5)
-    result = blended(flat(-900), stamp_of(hu, np.ones((5, 5)), background=-800))
+    result = blended(flat(-900), patch_of(hu, np.ones((5, 5)), background=-800))
     assert result[10, 11:14].tolist() == [50, (50 - 900) / 2, -900]
 
 
 def test_a_smooth_nodule_gets_the_noise_of_the_slice() -> None:
     image = rough(80)
-    smooth = stamp_of(np.full((61, 61), -300), np.full((61, 61), 1.0))
-    mixed = stamp_of(np.full((61, 61), -300), np.full((61, 61), 0.4))
-    for stamp in (smooth, mixed):
-        inside = blended(image, stamp, place=(40, 40))[15:65, 15:65].astype(np.float32)
-        assert noise_of(grain_of(inside)) == pytest.approx(30, rel=0.1)
+    smooth = patch_of(np.full((61, 61), -300), np.full((61, 61), 1.0))
+    mixed = patch_of(np.full((61, 61), -300), np.full((61, 61), 0.4))
+    for patch in (smooth, mixed):
+        inside = blended(image, patch, place=(40, 40))[15:65, 15:65].astype(np.float32)
+        assert estimate_noise(high_pass(inside)) == pytest.approx(30, rel=0.1)
 
 
 def test_a_noisy_nodule_is_calmed() -> None:
     noisy = -300 + 60 * make_noise(np.random.default_rng(1), 61)
-    stamp = stamp_of(noisy, np.ones((61, 61)), noise=60)
-    inside = blended(rough(80), stamp, place=(40, 40))[15:65, 15:65].astype(np.float32)
-    assert 25 < noise_of(grain_of(inside)) < 40
+    patch = patch_of(noisy, np.ones((61, 61)), noise=60)
+    inside = blended(rough(80), patch, place=(40, 40))[15:65, 15:65].astype(np.float32)
+    assert 25 < estimate_noise(high_pass(inside)) < 40
 
 
 def test_the_noise_that_mixing_takes_away_is_what_is_missing() -> None:
@@ -210,12 +222,12 @@ def test_the_noise_that_mixing_takes_away_is_what_is_missing() -> None:
 
 
 def test_vessels_and_walls_of_the_slice_run_up_to_the_nodule_and_not_through_it() -> None:
-    """Lung in the stamp does not cover them, soft tissue does, and ground glass half."""
+    """Lung in the patch does not cover them, soft tissue does, and ground glass half."""
     image = flat()
     image[:, 10:15] = 200  # a vessel as wide as the 3 x 3 pixels that decide, and more
     hu = np.full((15, 15), LUNG_HU)
     hu[6:9], hu[11:] = 40, (SOFT_TISSUE + LUNG_HU) / 2
-    result = blended(image, stamp_of(hu, np.ones((15, 15))), place=(11, 12))
+    result = blended(image, patch_of(hu, np.ones((15, 15))), place=(11, 12))
     column = result[4:19, 12]
     assert column[:5].tolist() == [200] * 5 and column[7] == pytest.approx(
         40, abs=5
@@ -226,15 +238,14 @@ def test_vessels_and_walls_of_the_slice_run_up_to_the_nodule_and_not_through_it(
 
 def test_what_is_a_little_denser_is_noise() -> None:
     values = np.full((3, 3), -850, np.float32)
-    assert (
-        denser(values + 50, values, -850, 0).max() == 0 and denser(values + 100, values, -850, 0).min() == 1
-    )
-    assert denser(values + 75, values, -850, 40).max() == 0  # 2.5 x 40 HU
+    assert weight_of_denser(values + 50, values, -850, 0).max() == 0
+    assert weight_of_denser(values + 100, values, -850, 0).min() == 1
+    assert weight_of_denser(values + 75, values, -850, 40).max() == 0  # 2.5 x 40 HU
 
 
 def test_calming_knows_of_the_stretch() -> None:
     """Grain of 20 HU is 40 after a stretch of 2: to have the slice's 30 it is calmed to 3/4."""
     grain = np.float32([[20.0, -20.0]])
-    stamp = stamp_of(np.full((1, 2), -300) + grain, np.ones((1, 2)), background=-400, noise=20)
-    values, own = matched(stamp.hu, grain, stamp, -850, 30)
+    patch = patch_of(np.full((1, 2), -300) + grain, np.ones((1, 2)), background=-400, noise=20)
+    values, own = match_contrast(patch.hu, grain, patch, -850, 30)
     assert own == pytest.approx(30) and np.ptp(values) == pytest.approx(2 * 2 * 20 * 0.75)

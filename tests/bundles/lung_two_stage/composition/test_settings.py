@@ -1,4 +1,4 @@
-"""Settings as they come from configs and command lines."""
+"""ComposeSettings as they come from configs and command lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundles.lung_two_stage.composition.settings import Format, Settings
+from bundles.lung_two_stage.composition.settings import ComposeSettings, FileFormat
 from common.errors import UserError
 
 
-def settings(**more: Any) -> Settings:
-    return Settings("nodules", "healthy_slices", "out", **more)
+def settings(**more: Any) -> ComposeSettings:
+    return ComposeSettings("nodules", "healthy_slices", "out", **more)
 
 
 def test_digits_are_numbers_and_a_list_is_a_window() -> None:
@@ -47,20 +47,20 @@ HU = np.array([[-1000, -650], [-300, 400], [3000, -2000]], np.int16)
 def test_npy_is_what_numpy_writes() -> None:
     file = io.BytesIO()
     np.save(file, HU)
-    assert Format().image(HU, 1.0) == file.getvalue()
+    assert FileFormat().encode_image(HU, 1.0) == file.getvalue()
 
 
 def test_png_greys_are_the_windows() -> None:
-    grey = np.asarray(Image.open(io.BytesIO(Format("png").image(HU, 1.0))))
+    grey = np.asarray(Image.open(io.BytesIO(FileFormat("png").encode_image(HU, 1.0))))
     np.testing.assert_array_equal(grey, [[0, 64], [128, 255], [255, 0]])  # -650 is a quarter of -1000..400
-    wide = Format("png16")
-    assert np.asarray(Image.open(io.BytesIO(wide.image(HU, 1.0)))).dtype == np.uint16
+    wide = FileFormat("png16")
+    assert np.asarray(Image.open(io.BytesIO(wide.encode_image(HU, 1.0)))).dtype == np.uint16
     everything = np.arange(-1024, 3072, dtype=np.int16)[None]
-    np.testing.assert_array_equal(wide.read_image(wide.image(everything, 1.0)), everything)
+    np.testing.assert_array_equal(wide.decode_image(wide.encode_image(everything, 1.0)), everything)
 
 
 def test_nifti_has_the_spacing_and_the_patients_axes() -> None:
-    image = nib.Nifti1Image.from_bytes(gzip.decompress(Format("nifti").image(HU, 0.7)))
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(FileFormat("nifti").encode_image(HU, 0.7)))
     assert image.shape == (2, 3, 1) and image.get_data_dtype() == np.int16
     assert image.header.get_zooms()[:2] == pytest.approx((0.7, 0.7))
     assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
@@ -69,11 +69,11 @@ def test_nifti_has_the_spacing_and_the_patients_axes() -> None:
 
 def test_files_say_that_they_are_synthetic() -> None:
     labels = np.array([[0, 1], [2, 255]], np.uint8)
-    png, wide = Format("png"), Format("png16")
-    for content in (png.image(HU, 1.0), wide.image(HU, 1.0), png.mask(labels, 1.0)):
+    png, wide = FileFormat("png"), FileFormat("png16")
+    for content in (png.encode_image(HU, 1.0), wide.encode_image(HU, 1.0), png.encode_mask(labels, 1.0)):
         text = Image.open(io.BytesIO(content)).info
         assert text == {"Description": "synthetic, lung_two_stage 0.1.0", "Software": "lung_two_stage 0.1.0"}
-    for content in (Format("nifti").image(HU, 0.7), Format("nifti").mask(labels, 0.7)):
+    for content in (FileFormat("nifti").encode_image(HU, 0.7), FileFormat("nifti").encode_mask(labels, 0.7)):
         header = nib.Nifti1Image.from_bytes(gzip.decompress(content)).header
         assert header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
 
@@ -81,14 +81,14 @@ def test_files_say_that_they_are_synthetic() -> None:
 def test_masks_keep_their_values() -> None:
     labels = np.array([[0, 1], [2, 255]], np.uint8)
     for name in ("npy", "png", "png16", "nifti"):
-        kind = Format(name)
-        np.testing.assert_array_equal(kind.read_mask(kind.mask(labels, 1.0)), labels)
+        kind = FileFormat(name)
+        np.testing.assert_array_equal(kind.decode_mask(kind.encode_mask(labels, 1.0)), labels)
 
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(UserError, match="format 'jpg' is unknown; choose npy"):
-        Format("jpg")
+        FileFormat("jpg")
     with pytest.raises(UserError, match="leave the window out"):
-        Format("npy", "lung")
+        FileFormat("npy", "lung")
     with pytest.raises(UserError, match="window 'lnug' is unknown"):
-        Format("png", "lnug").image(HU, 1.0)
+        FileFormat("png", "lnug").encode_image(HU, 1.0)

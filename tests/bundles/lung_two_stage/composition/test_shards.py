@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundles.lung_two_stage.composition.settings import Format
+from bundles.lung_two_stage.composition.settings import FileFormat
 from bundles.lung_two_stage.composition.shards import (
     DESCRIPTION,
     MANIFEST,
@@ -108,15 +108,15 @@ HU = np.arange(-400, -400 + 30, dtype=np.int16).reshape(5, 6)
 MASK = (np.arange(30).reshape(5, 6) % 4).astype(np.uint8)
 
 
-def composites(folder: Path, kind: Format) -> Composites:
+def composites(folder: Path, kind: FileFormat) -> Composites:
     shards = ShardSet(folder, count=5, per_shard=2)
     for shard in range(len(shards)):
         members = [
             Member(
                 number,
                 {
-                    f"image.{kind.suffix}": kind.image((HU + number).astype(np.int16), 0.7),
-                    f"mask.{kind.suffix}": kind.mask(MASK, 0.7),
+                    f"image.{kind.suffix}": kind.encode_image((HU + number).astype(np.int16), 0.7),
+                    f"mask.{kind.suffix}": kind.encode_mask(MASK, 0.7),
                     "json": json.dumps({"composite": number}).encode(),
                 },
             )
@@ -124,7 +124,7 @@ def composites(folder: Path, kind: Format) -> Composites:
         ]
         shards.write(shard, members)
     shards.finish()
-    window = None if kind.greys is None else [kind.greys.lower, kind.greys.upper]
+    window = None if kind.hu_window is None else [kind.hu_window.lower, kind.hu_window.upper]
     description = {"format": kind.name, "window_hu": window, "categories": ["solid"], "image_size": [5, 6]}
     write_json(folder / DESCRIPTION, description)
     return Composites(folder)
@@ -133,14 +133,14 @@ def composites(folder: Path, kind: Format) -> Composites:
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
-        (Format(), 0),
-        (Format("nifti"), 0),
-        (Format("png16"), 0),
-        (Format("png"), 3),
-        (Format("png", [-400, -300]), 0),
+        (FileFormat(), 0),
+        (FileFormat("nifti"), 0),
+        (FileFormat("png16"), 0),
+        (FileFormat("png"), 3),
+        (FileFormat("png", [-400, -300]), 0),
     ],
 )
-def test_they_come_back(tmp_path: Path, kind: Format, error: int) -> None:
+def test_they_come_back(tmp_path: Path, kind: FileFormat, error: int) -> None:
     read = composites(tmp_path, kind)
     assert len(read) == 5 and read.categories == ["solid"] and read.image_size == (5, 6)
     everything = list(read)
@@ -153,21 +153,15 @@ def test_they_come_back(tmp_path: Path, kind: Format, error: int) -> None:
             assert one.record == {"composite": number}
 
 
-def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
-    read = composites(tmp_path, Format())
-    numbers = [[one.record["composite"] for one in read.part(part, 2)] for part in (0, 1)]
-    assert numbers == [[0, 1, 4], [2, 3]]
-
-
 def test_beyond_the_end(tmp_path: Path) -> None:
-    read = composites(tmp_path, Format())
+    read = composites(tmp_path, FileFormat())
     for number in (5, -1):
         with pytest.raises(IndexError):
             read[number]
 
 
 def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:
-    read = composites(tmp_path, Format())
+    read = composites(tmp_path, FileFormat())
     (tmp_path / "000001.tar").write_bytes(b"no tar")
     with pytest.raises(UserError, match=r"000001\.tar: cannot be read"):
         list(read)
