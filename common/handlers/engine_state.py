@@ -24,16 +24,10 @@ def networks(engine: Engine) -> Mapping[str, nn.Module]:
     return trainer.networks
 
 
-def network(engine: Engine, name: str) -> nn.Module:
-    """The trainer's network called ``name``.
-
-    Raises:
-        UserError: the trainer has no such network.
-    """
-    known = networks(engine)
-    if name not in known:
-        raise UserError(f"handlers: the trainer has no network {name!r}; it has {', '.join(known)}")
-    return known[name]
+def batches_per_epoch(engine: Engine) -> int:
+    """Batches that the trainer's sampler gives in an epoch."""
+    trainer: Any = engine
+    return trainer.stream.batches_per_epoch
 
 
 def logged(engine: Engine, name: str) -> float:
@@ -65,16 +59,6 @@ def contrasts(engine: Engine) -> torch.Tensor:
     predicted = prediction(engine).detach().float()
     shown = predicted if predicted.ndim == 2 else predicted[:, 0]
     return shown.flatten(1).std(dim=1)
-
-
-def sampling_network(engine: Engine, name: str) -> nn.Module:
-    """The network to sample with: the moving average ``name_ema`` where the trainer keeps one, else ``name``.
-
-    Raises:
-        UserError: the trainer has no such network.
-    """
-    plain = network(engine, name)
-    return networks(engine).get(f"{name}_ema", plain)
 
 
 def epoch_due(engine: Engine, interval: int) -> bool:

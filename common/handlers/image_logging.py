@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.handlers.engine_state import epoch_due, sampling_network
+from common.handlers.engine_state import epoch_due, networks
 from common.handlers.logging import TrainingLogger
 from common.provenance import SHEET, png_text
 from common.training.contexts import evaluating, preserved_rng
 from common.training.distributed import is_main
+from common.training.ema import sampling_network
 from common.visualization import class_picture, label_picture, sheet, tiled, unit_range
 
 TAG = "samples"
@@ -97,7 +98,7 @@ class ImageGrid:
     def show(self, engine: Engine) -> None:
         """Writes the grid of this iteration."""
         step = engine.state.iteration
-        grid = image_grid(self._rows(sampling_network(engine, self.network_name)))
+        grid = image_grid(self._rows(sampling_network(networks(engine), self.network_name)))
         self.log.add_image(TAG, grid, step)
         with atomic_write(self.path(step)) as temporary:
             Image.fromarray(grid).save(temporary, pnginfo=png_text(SHEET))

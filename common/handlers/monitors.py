@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from common.errors import TrainingDiverged, UserError
 from common.handlers.engine_state import (
+    batches_per_epoch,
     contrasts,
     epoch_due,
     logged,
     logs,
-    network,
+    networks,
     prediction,
-    sampling_network,
 )
 from common.handlers.image_logging import SEED, sample
 from common.handlers.stopping import stop_after_iteration
@@ -29,6 +29,7 @@ from common.metrics.diversity import Diversity, measure_diversity
 from common.metrics.features import FeatureExtractor
 from common.training import distributed
 from common.training.distributed import any_rank, is_main
+from common.training.ema import sampling_network
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class ModeCollapseMonitor:
 
     def _look(self, engine: Engine) -> str:
         """Logs the measures and counts; says which of them are below their bounds."""
-        images = sample(sampling_network(engine, self.network_name), self.inputs, SEED)[:, :1]
+        images = sample(sampling_network(networks(engine), self.network_name), self.inputs, SEED)[:, :1]
         if self._reference is None:
             self._reference = self.measure(self.real)
         found = self.measure(images, threshold=self._reference.threshold)
@@ -288,12 +289,17 @@ class GradientNormMonitor:
 
     def attach(self, engine: Engine) -> None:
         """Attach before `common.handlers.logging.TrainingLogger`, which writes the measures."""
+        missing = [name for name in self.names if name not in networks(engine)]
+        if missing:
+            raise UserError(
+                f"GradientNormMonitor: no network {missing[0]!r}; there is {', '.join(networks(engine))}"
+            )
         for alarm in self.alarms.values():
             alarm.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self, engine: Engine) -> None:
-        measures = {name + SUFFIX: gradient_norm(network(engine, name).parameters()) for name in self.names}
+        measures = {name + SUFFIX: gradient_norm(networks(engine)[name].parameters()) for name in self.names}
         logs(engine).update({name: value for name, value in measures.items() if math.isfinite(value)})
         measures[self.loss] = logged(engine, self.loss)
         for name in self.bounds:
@@ -394,6 +400,7 @@ class DivergenceGuard:
 
 
 LOG_NAME = "convergence"
+SHORTEST_WINDOW = 20  # iterations
 SMALLEST = 1e-8  # medians of exactly 0 do not divide
 
 
@@ -409,7 +416,7 @@ class Convergence:
 
     Args:
         names: losses in ``engine.state.logs``, e.g. ``("G_loss", "D_loss")``.
-        window: iterations per window.
+        window: iterations per window; None for the batches of an epoch, at least 20.
         tolerance: largest relative change that counts as stable, e.g. 0.02.
         patience: stable windows in a row that mean convergence.
         stop: end the run (cleanly, after this iteration) when it has converged.
@@ -418,12 +425,12 @@ class Convergence:
     def __init__(
         self,
         names: Sequence[str] = ("G_loss", "D_loss"),
-        window: int = 500,
+        window: int | None = None,
         tolerance: float = 0.02,
         patience: int = 3,
         stop: bool = False,
     ) -> None:
-        self.names, self.window = list(names), window
+        self.names, self.window = list(names), window or 0
         self.tolerance, self.patience, self.stop = tolerance, patience, stop
         self.values: list[list[float]] = []  # of the present window: iterations x names
         self.medians: list[float] = []  # of the window before, by name; empty in the first window
@@ -432,6 +439,7 @@ class Convergence:
 
     def attach(self, engine: Engine) -> None:
         """Attach before `common.handlers.logging.TrainingLogger`, which writes the measure."""
+        self.window = self.window or max(SHORTEST_WINDOW, batches_per_epoch(engine))
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 

@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
 from common.files import atomic_write, remove_leftovers, write_json
-from common.handlers.engine_state import sampling_network
 from common.training import distributed
 from common.training.distributed import is_main
+from common.training.ema import sampling_network
 from common.training.trainer import STATE_FORMAT, MultiStepTrainer
 
 logger = logging.getLogger(__name__)
@@ -107,17 +107,16 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 class Resume:
-    """Saves the run while it trains and brings it back.
+    """Saves the run while it trains and brings it back, with every handler of the trainer that has a state.
 
-    Attach it last: what it saves must include what the other handlers did at the same event. At the end of
-    an epoch it saves after validation and schedules, else at every ``interval`` iterations.
+    Attach it after the handlers whose work at the same event it is to save. At the end of an epoch it saves
+    after validation and schedules, else at every ``interval`` iterations.
 
     Args:
         folder: where the resume files lie, usually ``OUTPUT_DIR/models``.
         resume: bring back the run found there.
-        interval: iterations between saves beside those at the end of epochs; 0 for none.
+        interval: iterations between saves within an epoch; 0 for none.
         epochs: epochs between saves.
-        handlers: stateful handlers by name.
         flush: called before each save, so that logs on disk reach at least as far as the resume file.
     """
 
@@ -127,12 +126,10 @@ class Resume:
         resume: bool = False,
         interval: int = 0,
         epochs: int = 1,
-        handlers: Mapping[str, Stateful] | None = None,
         flush: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.folder, self.resume = Path(folder), resume
-        self.interval, self.epochs = interval, epochs
-        self.handlers, self.flush = dict(handlers or {}), list(flush)
+        self.interval, self.epochs, self.flush = interval, epochs, list(flush)
 
     def attach(self, engine: MultiStepTrainer) -> None:
         """Restores the run where asked, then saves at the chosen events and when the run ends."""
@@ -146,13 +143,13 @@ class Resume:
         engine.add_event_handler(Events.COMPLETED, self.save)
 
     def restore(self, engine: MultiStepTrainer) -> None:
-        """Loads the newest readable state into trainer and handlers; says so, or that there is none."""
+        """Loads the newest readable state into trainer and handlers; logs it, or that there is none."""
         state = read_state(self.folder)
         if state is None:
             logger.info(f"{self.folder}: nothing to resume, starting a new run")
             return
         engine.load_training_state(state)
-        for name, handler in self.handlers.items():
+        for name, handler in stateful_handlers(engine.train_handlers).items():
             if name in state["handlers"]:
                 handler.load_state_dict(state["handlers"][name])
         logger.info(f"{self.folder}: resumed after iteration {state['iteration']}")
@@ -164,12 +161,31 @@ class Resume:
             return
         for flush in self.flush:
             flush()
-        state["handlers"] = {name: handler.state_dict() for name, handler in self.handlers.items()}
+        handlers = stateful_handlers(engine.train_handlers)
+        state["handlers"] = {name: handler.state_dict() for name, handler in handlers.items()}
         write_state(self.folder, state)
 
     def _save_within_epoch(self, engine: MultiStepTrainer) -> None:
         if engine.state.iteration % engine.state.epoch_length:
             self.save(engine)
+
+
+def stateful_handlers(handlers: Iterable[Any]) -> dict[str, Stateful]:
+    """The handlers with a state: members of a group by their names there, others by their class's name.
+
+    Raises:
+        UserError: two have one name.
+    """
+    named: list[tuple[str, Any]] = []
+    for handler in handlers:
+        members = getattr(handler, "handlers", None)  # of a `common.handlers.HandlerGroup`
+        named += members.items() if isinstance(members, Mapping) else [(type(handler).__name__, handler)]
+    named = [(name, handler) for name, handler in named if hasattr(handler, "load_state_dict")]
+    names = [name for name, _ in named]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"train#handlers: two are called {double!r}; name them apart under `monitors`")
+    return dict(named)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -308,7 +324,8 @@ class BestModelSaver:
         return score < self.best_score if self.mode == "min" else score > self.best_score
 
     def _write(self, engine: Engine, metrics: Mapping[str, float]) -> None:
-        state = flat_state_dict(sampling_network(engine, self.network_name))
+        trainer: Any = engine
+        state = flat_state_dict(sampling_network(trainer.networks, self.network_name))
         with atomic_write(self.path) as temporary:
             save_tensors(state, temporary)
         record = {

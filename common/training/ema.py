@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from ignite.engine import Engine, Events
@@ -62,3 +63,14 @@ class WeightAverage:
         if self.ramp:
             engine.add_event_handler(Events.ITERATION_COMPLETED, set_rate)
         self._handler.attach(engine, name=attribute, warn_if_exists=False)
+
+
+def sampling_network(networks: Mapping[str, nn.Module], name: str) -> nn.Module:
+    """The network to sample with: the moving average ``name_ema`` where there is one, else ``name``.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    if name not in networks:
+        raise UserError(f"the trainer has no network {name!r}; it has {', '.join(networks)}")
+    return networks.get(f"{name}_ema", networks[name])

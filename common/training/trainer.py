@@ -218,7 +218,8 @@ class MultiStepTrainer(Trainer):
         self.state.logs = {}
         self._average(dict(average or {}))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedulers)
-        self._register_handlers(train_handlers or [])
+        self.train_handlers = list(train_handlers or [])
+        self._register_handlers(self.train_handlers)
 
     def run(self) -> None:  # type: ignore[override]
         """Trains up to ``max_epochs``; a run that is already there says so and does nothing."""

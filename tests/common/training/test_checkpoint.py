@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.handlers import HandlerGroup
 from common.training import checkpoint as module
 from common.training.checkpoint import (
     CURRENT,
@@ -23,6 +24,7 @@ from common.training.checkpoint import (
     read_state,
     refuse_existing,
     save_tensors,
+    stateful_handlers,
     write_state,
 )
 from tests.common.training.toy import toy_trainer
@@ -108,6 +110,9 @@ class Counter:
     def __init__(self):
         self.value = 0
 
+    def attach(self, engine):
+        """Nothing to do."""
+
     def state_dict(self):
         return {"value": self.value}
 
@@ -115,15 +120,24 @@ class Counter:
         self.value = state["value"]
 
 
+def test_no_handler_with_a_state_is_forgotten():
+    inside, appended = Counter(), Counter()
+    group = HandlerGroup(saver=Resume("models"), inside=inside, absent=None)
+    assert stateful_handlers([group, appended, object()]) == {"inside": inside, "Counter": appended}
+    with pytest.raises(UserError, match="two are called 'Counter'"):
+        stateful_handlers([group, appended, Counter()])
+
+
 def test_handler_restores_trainer_and_handlers(tmp_path):
     counter, flushed = Counter(), []
     counter.value = 7
-    saver = Resume(tmp_path, interval=3, handlers={"counter": counter}, flush=[lambda: flushed.append(1)])
-    first = toy_trainer(max_epochs=1, handlers=[saver])
+    saver = Resume(tmp_path, interval=3, flush=[lambda: flushed.append(1)])
+    first = toy_trainer(max_epochs=1, handlers=[HandlerGroup(counter=counter, resume=saver)])
     first.run()
     assert len(flushed) == 3  # iteration 3, the epoch's end, the run's end
     fresh = Counter()
-    second = toy_trainer(max_epochs=2, handlers=[Resume(tmp_path, resume=True, handlers={"counter": fresh})])
+    group = HandlerGroup(counter=fresh, resume=Resume(tmp_path, resume=True))
+    second = toy_trainer(max_epochs=2, handlers=[group])
     assert second.state.iteration == 4
     assert fresh.value == 7
     for name, tensor in first.networks["G"].state_dict().items():
