@@ -29,8 +29,6 @@ from common.data.intensity import Window
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.checkpoint import load_weights, network_for
-from common.inference.memory import keep_freed_memory
-from common.networks.fast_resnet import fast
 from common.networks.generators import ResnetGenerator
 from common.provenance import sha256_of
 from common.training import distributed
@@ -57,7 +55,6 @@ class Enhancement:
         window: HU range of [-1, 1].
         facts: of the model, for the description: plain JSON; records hold its ``sha256`` and ``iteration``.
         device: of the network.
-        plain: apply the network as it is, not in its fast form (see `common.networks.fast_resnet`).
     Raises:
         UserError: the shards are not finished, or ``output_dir`` holds those of another model.
     """
@@ -71,12 +68,11 @@ class Enhancement:
         window: Window,
         facts: Mapping[str, Any],
         device: torch.device | str = "cpu",
-        plain: bool = False,
     ) -> None:
         self.composites, self.folder = Composites(composites_dir), Path(output_dir)
         if self.folder.resolve() == Path(composites_dir).resolve():
             raise UserError(f"{output_dir}: holds the composites themselves; choose another --output_dir")
-        self.network, self.apply, self.window, self.plain = network, apply, window, plain
+        self.network, self.apply, self.window = network, apply, window
         self.facts, self.device = dict(facts), device
         self.brief = {name: self.facts.get(name) for name in ("sha256", "iteration")}
         entries = self.composites.entries
@@ -87,9 +83,6 @@ class Enhancement:
         if distributed.is_main():
             self._describe()
         distributed.barrier()
-        if not self.plain:
-            keep_freed_memory()
-            self.network = fast(self.network, self.composites.image_size)
         wanted = [
             shard for shard in self.shards.missing() if shard % distributed.ranks() == distributed.rank()
         ]
@@ -164,9 +157,7 @@ def model_facts(ckpt_path: str | os.PathLike[str], info: Mapping[str, Any]) -> d
 logger = logging.getLogger(__name__)
 
 
-def load_enhancer(
-    ckpt_path: str | os.PathLike[str], image_size: tuple[int, int]
-) -> Callable[[Tensor], Tensor] | None:
+def load_enhancer(ckpt_path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor] | None:
     """The enhancer, (B, 1, H, W) in [-1, 1] to the same, on the CPU; None, said in one line, without a file.
 
     Raises:
@@ -177,4 +168,4 @@ def load_enhancer(
         return None
     network = network_for(ckpt_path, ResnetGenerator(residual=True))
     load_weights(network, ckpt_path, "run training of train_enhancer.yaml")
-    return fast(network.requires_grad_(False), image_size)
+    return network.requires_grad_(False).eval()

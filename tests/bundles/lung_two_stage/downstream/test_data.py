@@ -127,7 +127,7 @@ def test_patients_are_in_one_part_only(work: Path) -> None:
 
 def test_what_composites_lie_on_goes_their_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = "bundles.lung_two_stage.downstream.data.load_enhancer"
-    monkeypatch.setattr(place, lambda path, size: lambda images: images.flip(-1))
+    monkeypatch.setattr(place, lambda path: lambda images: images.flip(-1))
     plain, changed = read(work), read(work, enhancer_path="model.pt")
     has = plain.synthetic.has_nodule
     np.testing.assert_array_equal(plain.synthetic.images[has], changed.synthetic.images[has])
