@@ -7,46 +7,50 @@ import io
 import itertools
 import os
 import socket
-import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from ignite.engine import Engine, Events
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 from tqdm import tqdm
 
-from common.files import atomic_write, remove_leftovers, sync, write_errors
+from common.files import atomic_write, sync, write_errors
 from common.handlers.engine_state import logs
 from common.handlers.stopping import on_exception
 from common.training.distributed import is_main
 
 VERSION = "brain.Event:2"  # of the format; readers ask for it in the first event
+PATTERN = "events.out.tfevents.*"
 _NUMBERS = itertools.count()
 
 
 class EventFile:
     """A new ``events.out.tfevents.*`` in ``folder``; each event is with the system when `add` returns.
 
-    TensorBoard's own writer leaves that to a thread: up to two minutes late, and a full disk is a traceback
-    beside a run that goes on.
+    ``SummaryWriter`` leaves that to a thread: up to two minutes late, and a full disk is a traceback from
+    there while the run goes on.
 
+    Args:
+        folder: holds the files of earlier parts of the run, too.
+        purge_step: readers drop events of earlier files from this step on, as with
+            ``SummaryWriter(purge_step=...)``.
     Raises:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
-        self.path = folder / f"events.out.tfevents.{place}"
+    def __init__(self, folder: Path, purge_step: int = 0) -> None:
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS):03d}"
+        self.path = folder / f"events.out.tfevents.{name}"
         self._write(Event(wall_time=time.time(), file_version=VERSION))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def add(self, summary: Summary, step: int) -> None:
         """Adds one event."""
@@ -136,77 +140,16 @@ def _line(cells: list[str]) -> str:
     return buffer.getvalue()
 
 
-PATTERN = "events.out.tfevents.*"
-LENGTH = struct.Struct("<Q")  # a record is: length, checksum of the length, data, checksum of the data
-CHECKSUM = struct.Struct("<I")
-HEADER = LENGTH.size + CHECKSUM.size
-
-
-def trim_events(folder: Path, iteration: int) -> set[tuple[str, int]]:
-    """Takes every event later than ``iteration`` out of the event files in ``folder``.
-
-    Files are rewritten atomically, in whole records; a file left without values is removed.
-
-    Returns:
-        the (tag, step) pairs that stay.
-    """
-    remove_leftovers(folder)  # TensorBoard would read them as well
-    kept: set[tuple[str, int]] = set()
-    for path in sorted(folder.glob(PATTERN)):
-        records = [(record, event) for record, event in read_records(path) if event.step <= iteration]
-        pairs = {(value.tag, event.step) for _, event in records for value in event.summary.value}
-        if pairs:
-            _rewrite(path, b"".join(record for record, _ in records))
-        else:
-            path.unlink()
-        kept |= pairs
-    return kept
-
-
-def read_records(path: Path) -> Iterator[tuple[bytes, Event]]:
-    """The records of one file as they stand and the event in each. One cut off by a kill ends the file.
-
-    TensorBoard's own reader checks the sum of all data in Python: a minute for the events of a long run.
-    """
-    content = path.read_bytes()
-    start = 0
-    while start + HEADER <= len(content):
-        (length,) = LENGTH.unpack_from(content, start)
-        end = start + HEADER + length + CHECKSUM.size
-        if end > len(content) or not _length_is_sound(content, start):
-            return
-        try:
-            event = Event.FromString(content[start + HEADER : end - CHECKSUM.size])
-        except DecodeError:
-            return
-        yield content[start:end], event
-        start = end
-
-
-def _length_is_sound(content: bytes, start: int) -> bool:
-    middle = start + LENGTH.size
-    (checksum,) = CHECKSUM.unpack_from(content, middle)
-    return bool(masked_crc32c(content[start:middle]) == checksum)
-
-
-def _rewrite(path: Path, content: bytes) -> None:
-    if path.stat().st_size == len(content):
-        return
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-
-
 LOSSES = "losses.csv"
-FRESH = -1  # a fresh run keeps nothing, not even the untrained network's pictures of iteration 0
 PREFIX = "train/"  # TensorBoard shows tags with the same prefix on one page
 
 
 class TrainingLogger:
     """Writes ``engine.state.logs`` to TensorBoard (``train/<name>``) and to ``losses.csv``; others add to it.
 
-    When a run starts at iteration ``n``, everything later than ``n`` (all of it for a fresh run) is taken out
-    of the folder: an earlier, killed run wrote it after its last resume file, and this run will write it
-    again. What is added before the run starts waits until then. Only the main process writes.
+    A run that starts at iteration ``n`` drops everything later than ``n`` (all of it for a fresh run): an
+    earlier, killed run wrote it after its last resume file, and this run writes it again. Only the main
+    process writes.
 
     Args:
         folder: for the event files and ``losses.csv``.
@@ -217,8 +160,6 @@ class TrainingLogger:
         self.folder, self.interval = Path(folder), interval
         self.table = IterationTable(self.folder / LOSSES)
         self._events: EventFile | None = None
-        self._kept: set[tuple[str, int]] = set()
-        self._waiting: list[tuple[str, str, int]] = []  # texts (tag, text, step) from before the start
 
     def attach(self, engine: Engine) -> None:
         """Attach after what adds to ``engine.state.logs``, before what adds images and metrics."""
@@ -237,20 +178,12 @@ class TrainingLogger:
         layout = "HW" if image.ndim == 2 else "HWC"
         self._add(summary.image(tag, image, dataformats=layout), step)
 
-    def add_text(self, tag: str, text: str, step: int = 0) -> None:
-        """Adds a text (Markdown) unless an earlier part of the run has; may be called before the start."""
-        if self._events is None:
-            self._waiting.append((tag, text, step))
-        elif (f"{tag}/text_summary", step) not in self._kept:
-            self._add(summary.text(tag, text), step)
-
     def flush(self) -> None:
         """Puts everything on the disk. To be called before a resume file is written."""
         if self._events is not None:
             with write_errors(self.folder):
                 self.table.flush()
-                for path in self.folder.glob(PATTERN):
-                    sync(path)
+                sync(self._events.path)
 
     def close(self) -> None:
         """Puts everything on the disk and closes the table; nothing is logged from here on."""
@@ -265,14 +198,11 @@ class TrainingLogger:
         self.close()
         if not is_main():
             return
+        iteration = engine.state.iteration
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._kept = trim_events(self.folder, engine.state.iteration or FRESH)
-            self.table.open(engine.state.iteration)
-            self._events = EventFile(self.folder)
-        for entry in self._waiting:
-            self.add_text(*entry)
-        self._waiting = []
+            self.table.open(iteration)
+            self._events = EventFile(self.folder, purge_step=iteration + 1 if iteration else 0)
 
     def _finish(self, engine: Engine) -> None:
         """The event file stays open: a validation at the end of the run comes after this."""

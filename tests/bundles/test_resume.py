@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.handlers.logging import PATTERN, read_records
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Forked, forked
+from tests.common.handlers.events import shown_events
 
 EPOCHS, ITERATIONS = 4, 40
 KILLS = 2
@@ -63,16 +62,6 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def logged(folder: Path) -> Counter[tuple[str, int, bytes]]:
-    """What TensorBoard holds: (tag, step, value), counted over all event files."""
-    records = [event for path in sorted((folder / "logs").glob(PATTERN)) for _, event in read_records(path)]
-    return Counter(
-        (value.tag, event.step, value.SerializeToString())
-        for event in records
-        for value in event.summary.value
-    )
-
-
 def assert_same(one: Path, other: Path) -> None:
     for name in ("logs/losses.csv", "models/model.pt", "models/model.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -80,8 +69,8 @@ def assert_same(one: Path, other: Path) -> None:
     for state in states:
         state["handlers"].pop("budget")  # the time spent, which is measured
     assert [key for key in states[0] if not equal(states[0][key], states[1][key])] == []
-    assert set(logged(one).values()) == {1}
-    assert logged(one) == logged(other)
+    shown = shown_events(one / "logs")
+    assert set(shown.values()) == {1} and shown == shown_events(other / "logs")
     pictures = [
         sorted(path.name for path in (folder / "logs" / "samples").iterdir()) for folder in (one, other)
     ]

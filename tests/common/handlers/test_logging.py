@@ -13,17 +13,14 @@ import pytest
 from ignite.engine import Engine, Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import FileWriter
 
 from common.handlers.logging import (
-    PATTERN,
     EventFile,
     IterationTable,
     ProgressBar,
     TrainingLogger,
-    read_records,
-    trim_events,
 )
+from tests.common.handlers.events import shown_events
 
 
 class KilledError(Exception):
@@ -44,10 +41,9 @@ class Kill:
             raise KilledError
 
 
-def raw_counts(folder: Path) -> Counter[tuple[str, int]]:
-    """How often each (tag, step) stands in the event files."""
-    records = [event for path in folder.glob(PATTERN) for _, event in read_records(path)]
-    return Counter((value.tag, event.step) for event in records for value in event.summary.value)
+def counts(folder: Path) -> Counter[tuple[str, int]]:
+    """How often each (tag, step) is shown."""
+    return Counter((tag, step) for tag, step, _ in shown_events(folder).elements())
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -76,8 +72,8 @@ def test_killed_and_resumed_logs_like_one_run(tmp_path: Path, trainer: Any, plai
         trainer(plain_losses, [TrainingLogger(broken), Kill(9)]).train(12)
     trainer(plain_losses, [TrainingLogger(broken)], start=6).train(12)
     assert (broken / "losses.csv").read_bytes() == (straight / "losses.csv").read_bytes()
-    assert raw_counts(broken) == raw_counts(straight)
-    assert set(raw_counts(broken).values()) == {1}
+    assert counts(broken) == counts(straight)
+    assert set(counts(broken).values()) == {1}
     assert scalars(broken, "train/loss") == scalars(straight, "train/loss")
 
 
@@ -100,20 +96,12 @@ def test_flushed_before_a_sigkill_is_on_disk(tmp_path: Path, trainer: Any, plain
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert {("train/loss", step) for step in range(1, 7)} <= set(raw_counts(tmp_path))
+    assert {("train/loss", step) for step in range(1, 7)} <= set(counts(tmp_path))
     trainer(plain_losses, [TrainingLogger(tmp_path)], start=6).train(12)
-    assert raw_counts(tmp_path) == Counter(
+    assert counts(tmp_path) == Counter(
         (tag, i) for tag in ("train/loss", "train/D_loss") for i in range(1, 13)
     )
     assert sorted(step for step, _ in scalars(tmp_path, "train/D_loss")) == list(range(1, 13))
-
-
-def test_a_text_is_written_once(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
-    for start in (0, 4):
-        log = TrainingLogger(tmp_path)
-        log.add_text("config", "batch size 4")
-        trainer(plain_losses, [log], start=start).train(8)
-    assert raw_counts(tmp_path)["config/text_summary", 0] == 1
 
 
 def test_pictures_of_other_handlers(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
@@ -132,9 +120,7 @@ def test_pictures_of_other_handlers(tmp_path: Path, trainer: Any, plain_losses: 
 def test_an_error_leaves_everything_on_disk(tmp_path: Path, trainer: Any, plain_losses: Any) -> None:
     with pytest.raises(KilledError):
         trainer(plain_losses, [TrainingLogger(tmp_path), Kill(3)]).train(4)
-    assert set(raw_counts(tmp_path)) == {
-        (tag, i) for tag in ("train/loss", "train/D_loss") for i in (1, 2, 3)
-    }
+    assert set(counts(tmp_path)) == {(tag, i) for tag in ("train/loss", "train/D_loss") for i in (1, 2, 3)}
 
 
 def test_tensorboard_reads_what_is_just_written(tmp_path: Path) -> None:
@@ -207,60 +193,16 @@ def test_nothing_is_written_before_the_first_row(path: Path) -> None:
     assert not path.exists()
 
 
-def write(folder: Path, steps: range, tag: str = "loss") -> Path:
-    writer = FileWriter(str(folder))
-    for step in steps:
-        writer.add_summary(Summary(value=[Summary.Value(tag=tag, simple_value=step / 3)]), step)
-    writer.close()
-    return max(folder.glob(PATTERN), key=lambda path: path.stat().st_mtime_ns)
-
-
-def steps_in(path: Path) -> list[int]:
-    return [event.step for _, event in read_records(path) if event.summary.value]
-
-
-def test_later_events_are_taken_out_and_the_pairs_that_stay_returned(tmp_path: Path) -> None:
-    path = write(tmp_path, range(1, 8))
-    assert trim_events(tmp_path, 3) == {("loss", 1), ("loss", 2), ("loss", 3)}
-    assert steps_in(path) == [1, 2, 3]
-
-
-def test_a_file_without_later_events_is_not_touched(tmp_path: Path) -> None:
-    path = write(tmp_path, range(1, 4))
-    before = path.stat().st_mtime_ns, path.read_bytes()
-    trim_events(tmp_path, 3)
-    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
-
-
-def test_a_file_with_later_events_only_goes(tmp_path: Path) -> None:
-    first, second = write(tmp_path, range(1, 4)), write(tmp_path, range(4, 6))
-    trim_events(tmp_path, 3)
-    assert first.exists() and not second.exists()
-
-
-@pytest.mark.parametrize("cut", [1, 5, 13, 20])
-def test_a_record_cut_off_by_a_kill_ends_the_file(tmp_path: Path, cut: int) -> None:
-    path = write(tmp_path, range(1, 6))
-    path.write_bytes(path.read_bytes()[:-cut])
-    assert steps_in(path) == [1, 2, 3, 4]
-    trim_events(tmp_path, 9)
-    assert steps_in(path) == [1, 2, 3, 4]
-    assert sum(len(record) for record, _ in read_records(path)) == path.stat().st_size
-
-
-def test_zeros_at_the_end_are_cut_off(tmp_path: Path) -> None:
-    path = write(tmp_path, range(1, 3))
-    path.write_bytes(path.read_bytes() + bytes(100))
-    trim_events(tmp_path, 9)
-    assert steps_in(path) == [1, 2]
-
-
-def test_the_temporary_file_of_a_killed_rewrite_is_removed(tmp_path: Path) -> None:
-    path = write(tmp_path, range(1, 3))
-    leftover = path.with_name(f".4711.{path.name}")
-    leftover.write_bytes(path.read_bytes())
-    trim_events(tmp_path, 2)
-    assert list(tmp_path.iterdir()) == [path]
+def test_steps_of_a_killed_run_are_shown_once_with_the_new_values(tmp_path: Path) -> None:
+    """A record cut off by the kill ends the old file; a fresh run hides iteration 0 of the one before."""
+    for purge_step, steps, factor in ((0, range(6), 1.0), (4, range(4, 6), 2.0), (0, range(2), 3.0)):
+        events = EventFile(tmp_path, purge_step)
+        for step in steps:
+            events.add(Summary(value=[Summary.Value(tag="loss", simple_value=factor * step)]), step)
+        if purge_step:
+            assert scalars(tmp_path, "loss") == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 8), (5, 10)]
+        events.path.write_bytes(events.path.read_bytes()[:-3] + bytes(3 * (factor == 1)))
+    assert scalars(tmp_path, "loss") == [(0, 0.0)]
 
 
 def test_the_whole_run_is_shown_with_losses(trainer: Any, plain_losses: Any, capsys: Any) -> None:
