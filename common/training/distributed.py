@@ -1,4 +1,7 @@
-"""One process or many: the few questions and collective calls that training needs."""
+"""One process or many: what training asks of `ignite.distributed`, and the calls that it does not have.
+
+``rank()``, ``ranks()`` and ``barrier()`` are ignite's: 0, 1 and nothing in a single process.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,13 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import ignite.distributed as idist
 import torch
+from ignite.distributed import barrier as barrier
+from ignite.distributed import get_rank as rank
+from ignite.distributed import get_world_size as ranks
 from torch import Tensor, nn
 from torch import distributed as dist
-
-
-def initialised() -> bool:
-    """True inside a started process group."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    """This process's number, 0 outside a process group."""
-    return dist.get_rank() if initialised() else 0
-
-
-def ranks() -> int:
-    """The number of processes, 1 outside a process group."""
-    return dist.get_world_size() if initialised() else 1
 
 
 def local_device(device: str | torch.device | None = None) -> torch.device:
@@ -38,14 +30,15 @@ def local_device(device: str | torch.device | None = None) -> torch.device:
 def start(device: str | torch.device) -> None:
     """Joins the process group that ``torchrun`` announced in the environment: nccl on GPUs, gloo on CPUs."""
     device = torch.device(device)
-    if "WORLD_SIZE" not in os.environ or initialised():
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **_place_of_restart())
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **_store_of_restart())
+    barrier()  # ignite learns of the group
 
 
-def _place_of_restart() -> dict[str, Any]:
+def _store_of_restart() -> dict[str, Any]:
     """A part of the launcher's store for workers that it has started again; nothing for the first ones.
 
     The launcher keeps one store for all its attempts, and in it the addresses of dead workers, which the new
@@ -61,8 +54,7 @@ def _place_of_restart() -> dict[str, Any]:
 
 def stop() -> None:
     """Leaves the process group, if one was joined."""
-    if initialised():
-        dist.destroy_process_group()
+    idist.finalize()
 
 
 def is_main() -> bool:
@@ -75,19 +67,12 @@ def any_rank(flag: bool) -> bool:
 
     A process that stops alone would leave the others waiting for its gradients.
     """
-    if ranks() == 1:
-        return flag
-    found = torch.tensor(int(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return bool(found)
+    return bool(idist.all_reduce(int(flag), "MAX"))
 
 
 def average(tensor: Tensor) -> Tensor:
-    """The mean over all processes, in place (`tensor` itself in one process)."""
-    if ranks() > 1:
-        dist.all_reduce(tensor)
-        tensor /= ranks()
-    return tensor
+    """The mean over all processes, in place (``tensor`` itself in one process)."""
+    return tensor.copy_(idist.all_reduce(tensor)).div_(ranks()) if ranks() > 1 else tensor
 
 
 def average_all(tensors: Iterable[Tensor]) -> None:
@@ -106,7 +91,7 @@ def share_weights(networks: Iterable[nn.Module]) -> None:
         return
     for network in networks:
         for tensor in network.state_dict().values():
-            dist.broadcast(tensor, src=0)
+            tensor.copy_(idist.broadcast(tensor, src=0))
 
 
 def part_random_numbers() -> None:
@@ -123,11 +108,5 @@ def gather(value: Any) -> list[Any]:
     if ranks() == 1:
         return [value]
     values: list[Any] = [None] * ranks()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value)  # ignite's makes tensors of numbers
     return values
-
-
-def barrier() -> None:
-    """Waits until every process has come here."""
-    if initialised():
-        dist.barrier()

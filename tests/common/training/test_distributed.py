@@ -24,7 +24,7 @@ from tests.common.training.toy import ToyPairs
 def test_alone_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     distributed.start("cpu")
-    assert not distributed.initialised() and distributed.is_main()
+    assert not torch.distributed.is_initialized() and distributed.is_main()
     assert (distributed.rank(), distributed.ranks()) == (0, 1)
     assert distributed.any_rank(True) is True and distributed.any_rank(False) is False
     tensor = torch.tensor([1.0, 2.0])
