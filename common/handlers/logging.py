@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import os
 import socket
 import sys
@@ -28,7 +27,6 @@ from common.training.distributed import is_main
 
 VERSION = "brain.Event:2"  # of the format; readers ask for it in the first event
 PATTERN = "events.out.tfevents.*"
-_NUMBERS = itertools.count()
 
 
 class EventFile:
@@ -46,8 +44,8 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS):03d}"
-        self.path = folder / f"events.out.tfevents.{name}"
+        # Readers take the files in the order of their names; TensorBoard's own count whole seconds.
+        self.path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self._write(Event(wall_time=time.time(), file_version=VERSION))
         start = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
