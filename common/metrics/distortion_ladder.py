@@ -1,8 +1,8 @@
-"""The distortion ladder: does a metric score what a radiologist would call worse as worse?
+"""The distortion ladder: does a metric call images worse that a radiologist would call worse?
 
-Held-out real slices are compared with real slices of other patients, once as they are and once distorted. An
-extractor sees layout where anatomy in the wrong place scores above what real slices score against real ones.
-One that does not is blind to layout: its numbers say nothing about anatomy, and it chooses no checkpoint.
+Held-out real slices are compared with real slices of other patients, as they are and distorted. A feature
+extractor sees layout if anatomy in the wrong place scores above what real slices score against real ones.
+An extractor that is blind to layout says nothing about anatomy and may not choose a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from skimage.util import montage
 from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.metrics.baselines import mean_image
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.kid import Patients, gaussian_blur, kid
 from common.rng import make_rng
 
-REPEATS = 20
 Distance = Callable[[Tensor, Tensor, Patients, Patients], float]
-UPPER = 0.975  # quantile of real against real over the splits
-LEAST = 4  # patients: two a half, whose slices are compared with each other's alone
-SEED = 0  # of shuffled blocks and noise: part of the ladder's definition
+REPEATS = 20
+UPPER = 0.975  # quantile over the splits of real against real
+FEWEST_PATIENTS = 4  # two in each half, since slices of one patient form no pair
+SEED = 0  # of shuffled blocks and noise; part of the ladder's definition
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Distortion:
     """One step of the ladder.
 
     Attributes:
-        name: for tables and pictures.
+        name: for tables and figures.
         family: distortions of one family become stronger in the order of `LADDER`, and so must their scores.
         apply: images (N, 1, H, W) in [-1, 1] -> the same shape and range.
     """
@@ -50,69 +51,58 @@ class Distortion:
     apply: Callable[[Tensor], Tensor]
 
 
-def brightened(images: Tensor, share: float) -> Tensor:
-    """By ``share`` of the range from black to white, cut at white."""
+def brighten(images: Tensor, share: float) -> Tensor:
+    """Adds ``share`` of the range from black to white, clipped at white."""
     return (images + 2 * share).clamp(-1, 1)
 
 
-def noisy(images: Tensor, share: float) -> Tensor:
-    """With white Gaussian noise, its standard deviation a ``share`` of the range; cut at black and white."""
+def add_noise(images: Tensor, share: float) -> Tensor:
+    """Adds white Gaussian noise with a standard deviation of ``share`` of the range, clipped."""
     drawn = make_rng(SEED, "ladder", "noise").standard_normal(tuple(images.shape))
     return (images + 2 * share * torch.from_numpy(drawn).to(images)).clamp(-1, 1)
 
 
-def blocks_shuffled(images: Tensor, count: int) -> Tensor:
-    """Cut into ``count`` x ``count`` blocks that change places, in each image otherwise; 2 are quadrants.
+def shuffle_blocks(images: Tensor, count: int) -> Tensor:
+    """Shuffles ``count`` x ``count`` blocks of each image so that more than half of them move.
 
-    A remainder of pixels at the lower and right border stays where it is.
+    Remaining pixels at the lower and right border stay where they are.
     """
     height, width = images.shape[2] // count, images.shape[3] // count
-    numbers = make_rng(SEED, "ladder", "blocks", count)
+    rng = make_rng(SEED, "ladder", "blocks", count)
     shuffled = images.clone()
     for image, source in zip(shuffled, images, strict=True):
-        order = _moving(count**2, numbers)
-        for place, origin in enumerate(order):
-            (y, x), (v, u) = divmod(place, count), divmod(int(origin), count)
+        order = rng.permutation(count**2)
+        while (order != np.arange(count**2)).sum() <= count**2 / 2:
+            order = rng.permutation(count**2)
+        for index, origin in enumerate(order):
+            (y, x), (v, u) = divmod(index, count), divmod(int(origin), count)
             block = source[:, v * height : (v + 1) * height, u * width : (u + 1) * width]
             image[:, y * height : (y + 1) * height, x * width : (x + 1) * width] = block
     return shuffled
 
 
-def _moving(count: int, numbers: np.random.Generator) -> np.ndarray:
-    """An order of 0 .. count - 1 in which more than half are not in their place."""
-    while True:
-        order = numbers.permutation(count)
-        if (order != np.arange(count)).sum() > count / 2:
-            return order
-
-
-def upside_down(images: Tensor) -> Tensor:
-    """The spine in front."""
+def flip_upside_down(images: Tensor) -> Tensor:
+    """Puts the spine in front."""
     return images.flip(-2)
 
 
-def two_right_lungs(images: Tensor) -> Tensor:
-    """The image's left half, which shows the patient's right side, mirrored onto the other half."""
+def mirror_right_lung(images: Tensor) -> Tensor:
+    """Replaces the right half of the image by the left half (the patient's right side), mirrored."""
     half = images.shape[-1] // 2
     mirrored = images.clone()
     mirrored[..., -half:] = images[..., :half].flip(-1)
     return mirrored
 
 
-def other_window(images: Tensor, lower: float = 0.1, upper: float = 0.7) -> Tensor:
-    """As a narrower window would show them: these shares of the range become black and white."""
+def narrow_window(images: Tensor, lower: float = 0.1, upper: float = 0.7) -> Tensor:
+    """Shows images in a narrower window: these shares of the range become black and white."""
     unit = (images + 1) / 2
     return ((unit - lower) / (upper - lower)).clamp(0, 1) * 2 - 1
 
 
-def mean_image(images: Tensor) -> Tensor:
-    """Each image is the mean of all."""
-    return images.mean(0, keepdim=True).expand_as(images)
-
-
 UPSIDE_DOWN, SHUFFLED, MEAN_IMAGE = "upside down", "quadrants shuffled", "mean image"
 LAYOUT = (UPSIDE_DOWN, SHUFFLED, MEAN_IMAGE)
-"""What an extractor that sees layout scores above real against real."""
+"""The distortions that an extractor which sees layout scores above real against real."""
 
 LADDER = (
     *(
@@ -120,28 +110,28 @@ LADDER = (
         for sigma in (1, 2, 4)
     ),
     *(
-        Distortion(f"brighter by {share:.0%}", "brightness", partial(brightened, share=share))
+        Distortion(f"brighter by {share:.0%}", "brightness", partial(brighten, share=share))
         for share in (0.05, 0.1, 0.2)
     ),
-    *(Distortion(f"noise of {share:.0%}", "noise", partial(noisy, share=share)) for share in (0.05, 0.1)),
-    Distortion("other window", "window", other_window),
-    Distortion("two right lungs", "mirror", two_right_lungs),
-    Distortion(UPSIDE_DOWN, "flip", upside_down),
-    Distortion(SHUFFLED, "blocks", partial(blocks_shuffled, count=2)),
-    Distortion("8 × 8 blocks shuffled", "blocks", partial(blocks_shuffled, count=8)),
-    Distortion(MEAN_IMAGE, "mean", mean_image),
+    *(Distortion(f"noise of {share:.0%}", "noise", partial(add_noise, share=share)) for share in (0.05, 0.1)),
+    Distortion("other window", "window", narrow_window),
+    Distortion("two right lungs", "mirror", mirror_right_lung),
+    Distortion(UPSIDE_DOWN, "flip", flip_upside_down),
+    Distortion(SHUFFLED, "blocks", partial(shuffle_blocks, count=2)),
+    Distortion("8 × 8 blocks shuffled", "blocks", partial(shuffle_blocks, count=8)),
+    Distortion(MEAN_IMAGE, "mean", lambda images: mean_image(images, len(images))),
 )
 
 
 @dataclass(frozen=True)
-class Climb:
-    """What one extractor made of the ladder: KID, which is 0 between sets of one distribution.
+class LadderScores:
+    """The scores of one extractor: KID, which is 0 between sets of one distribution.
 
     Attributes:
         extractor: its name.
         real: real slices against real slices of other patients, the mean over the splits.
-        bound: the upper bound of that, see `UPPER`.
-        scores: real against distorted, the mean over the splits, by the distortion's name.
+        bound: the upper bound of that, the quantile `UPPER` over the splits.
+        scores: real against distorted by the distortion's name, the mean over the splits.
     """
 
     extractor: str
@@ -150,26 +140,21 @@ class Climb:
     scores: dict[str, float]
 
     @property
-    def unseen(self) -> list[str]:
-        """The distortions that score as real slices do."""
-        return [name for name, score in self.scores.items() if not score > self.bound]
-
-    @property
     def sees_layout(self) -> bool:
         """Whether all of `LAYOUT` score above the bound."""
         return all(self.scores[name] > self.bound for name in LAYOUT)
 
     def disordered(self, ladder: Sequence[Distortion] = LADDER) -> list[str]:
         """The families in which a stronger distortion does not score above a weaker one."""
-        found = []
+        result = []
         for family in dict.fromkeys(step.family for step in ladder):
             scores = [self.scores[step.name] for step in ladder if step.family == family]
             if any(not later > earlier for earlier, later in pairwise(scores)):
-                found.append(family)
-        return found
+                result.append(family)
+        return result
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for a file."""
+        """The scores as plain data."""
         return {
             "extractor": self.extractor,
             "sees_layout": self.sees_layout,
@@ -179,7 +164,7 @@ class Climb:
         }
 
 
-def climb(
+def score_ladder(
     images: Tensor,
     patients: Sequence[str],
     extractor: FeatureExtractor,
@@ -187,145 +172,136 @@ def climb(
     seed: int = 0,
     ladder: Sequence[Distortion] = LADDER,
     distance: Distance = kid,
-) -> Climb:
-    """Scores every distortion, and real slices, against real slices of other patients.
+) -> LadderScores:
+    """Scores every distortion, and undistorted slices, against real slices of other patients.
 
     The patients are split into halves ``repeats`` times; one half stays as it is, the other is distorted.
-    Features are computed once a distortion.
 
     Args:
         images: real ones (N, 1, H, W) in [-1, 1].
-        patients: whose each image is.
+        patients: one id per image.
         extractor: on the CPU.
-        distance: of two sets of features (n, D) and (m, D) whose images are of these patients, as `kid`.
+        distance: of two sets of features (n, D) and (m, D) and their patients, like `kid`.
     Raises:
         UserError: fewer than four patients.
     """
     halves = list(_halves(patients, repeats, seed))
     real = extract(extractor, images)
 
-    def apart(features: Tensor) -> list[float]:
+    def score(features: Tensor) -> list[float]:
         return [
             distance(
-                real[first],
-                features[second],
-                [patients[place] for place in first],
-                [patients[place] for place in second],
+                real[one], features[other], *([patients[index] for index in half] for half in (one, other))
             )
-            for first, second in halves
+            for one, other in halves
         ]
 
-    within = apart(real)
-    scores = {}
+    within, scores = score(real), {}
     for step in ladder:
         distorted = step.apply(images)
-        constant = distorted.stride(0) == 0  # one image, expanded: it needs to be looked at only once
+        constant = distorted.stride(0) == 0  # one image, expanded: its features are computed once
         features = extract(extractor, distorted[:1] if constant else distorted).expand_as(real)
-        scores[step.name] = float(np.mean(apart(features)))
-    return Climb(extractor.name, float(np.mean(within)), float(np.quantile(within, UPPER)), scores)
+        scores[step.name] = float(np.mean(score(features)))
+    return LadderScores(extractor.name, float(np.mean(within)), float(np.quantile(within, UPPER)), scores)
 
 
-def evenly(patients: Sequence[str], at_most: int) -> list[int]:
-    """The places of up to ``at_most`` images: the first of each patient, then the second of each ..."""
-    seen: Counter[str] = Counter()
+def choose_evenly(patients: Sequence[str], at_most: int) -> list[int]:
+    """The indices of up to ``at_most`` images: first the first of each patient, then the second, and so on.
+
+    Example:
+        >>> choose_evenly(["a", "a", "a", "b"], 2)
+        [0, 3]
+    """
+    counts: Counter[str] = Counter()
     rounds = []
-    for place, name in enumerate(patients):
-        rounds.append((seen[name], place))
-        seen[name] += 1
-    return sorted(place for _, place in sorted(rounds)[:at_most])
+    for index, name in enumerate(patients):
+        rounds.append((counts[name], index))
+        counts[name] += 1
+    return sorted(index for _, index in sorted(rounds)[:at_most])
 
 
 def _halves(patients: Sequence[str], repeats: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
-    """The places of the images of one half of the patients and of the other, ``repeats`` times."""
+    """Yields the indices of the images of one half of the patients and of the other."""
     names = sorted(set(patients))
-    if len(names) < LEAST:
+    if len(names) < FEWEST_PATIENTS:
         raise UserError(
-            f"the distortion ladder needs images of at least {LEAST} patients, not {len(names)}; "
+            f"the distortion ladder needs images of at least {FEWEST_PATIENTS} patients, not {len(names)}; "
             "give more, or say whose a file is with --patient_pattern"
         )
     for repeat in range(repeats):
-        drawn = make_rng(seed, "ladder", "halves", repeat).permutation(len(names))
-        chosen = {names[place] for place in drawn[: len(names) // 2]}
-        first = [place for place, name in enumerate(patients) if name in chosen]
-        second = [place for place, name in enumerate(patients) if name not in chosen]
-        yield first, second
+        order = make_rng(seed, "ladder", "halves", repeat).permutation(len(names))
+        chosen = {names[index] for index in order[: len(names) // 2]}
+        first = [index for index, name in enumerate(patients) if name in chosen]
+        yield first, [index for index, name in enumerate(patients) if name not in chosen]
 
 
 SEEN, UNSEEN, REAL = "#0072b2", "#b34700", "#4d4d4d"  # Okabe & Ito 2008, the darker ones
-ROW, COLUMN, NAMES = 0.72, 3.0, 3.2  # inches
+ROW, COLUMN, NAMES, TOP, FOOT = 0.72, 3.0, 2.2, 1.1, 0.9  # inches
 LOWEST = 0.05  # of the axis, in units of the upper bound
 SMALLEST = 1e-4  # bound that is a unit; few splits may give one below 0
 
 
-def ladder_picture(
+def save_ladder_figure(
     path: str | os.PathLike[str],
     images: Tensor,
-    climbs: Sequence[Climb],
+    results: Sequence[LadderScores],
     example: int = 0,
     ladder: Sequence[Distortion] = LADDER,
     source: str = "",
 ) -> None:
-    """Draws what each distortion looks like and what each extractor says of it.
+    """Draws what each distortion looks like and how each extractor scores it.
 
-    A bar is the score in units of the upper bound of real against real (the line at 1), on a logarithmic
-    axis; the number beside it is the KID itself. Bars that do not pass the line are marked "as real".
+    A bar is the score in units of the upper bound of real against real (the line at 1) on a logarithmic axis;
+    the number beside it is the KID itself. Bars that do not pass the line are marked "as real".
 
     Args:
-        path: the PNG, written atomically.
+        path: the PNG file, written atomically.
         images: what was distorted, (N, 1, H, W) in [-1, 1].
-        climbs: one an extractor, at least one.
-        example: which image is shown.
-        source: where the images are from, for the foot of the picture.
+        results: at least one extractor's.
+        example: index of the image that is shown.
+        source: where the images are from, for the foot of the figure.
     """
     rows = len(ladder) + 1
-    size = (NAMES + COLUMN * len(climbs), ROW * rows + 1.5)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        rows, 2 + len(climbs), width_ratios=[1, 2.2, *[COLUMN / (NAMES / 3.2)] * len(climbs)]
-    )
-    shown = [("real", images[example])]
-    shown += [(step.name, step.apply(images)[example]) for step in ladder]
-    for row, (name, image) in enumerate(shown):
-        _example(figure.add_subplot(grid[row, 0]), image[0].numpy())
-        words = figure.add_subplot(grid[row, 1])
-        words.axis("off")
-        words.text(0, 0.5, name, va="center", fontsize=12)
-    top = max(max(climb.scores.values()) / _unit(climb) for climb in climbs)
-    for column, climb in enumerate(climbs):
-        _bars(figure.add_subplot(grid[:, column + 2]), climb, ladder, top)
+    width, height = ROW + NAMES + COLUMN * len(results), TOP + ROW * rows + FOOT
+    figure = Figure(figsize=(width, height))
+
+    def add_axes(left: float, size: float) -> Axes:
+        return figure.add_axes((left / width, FOOT / height, size / width, ROW * rows / height))
+
+    shown = torch.stack([images[example, 0], *(step.apply(images)[example, 0] for step in ladder)])
+    column = montage(shown.numpy(), fill=1.0, grid_shape=(rows, 1), padding_width=1)
+    axes = add_axes(0.0, ROW)
+    axes.imshow(column, cmap="gray", vmin=-1, vmax=1, aspect="auto", extent=(0, 1, rows - 0.5, -0.5))
+    axes.set(xticks=[], yticks=range(rows), yticklabels=["real", *(step.name for step in ladder)])
+    axes.yaxis.tick_right()
+    axes.tick_params(length=0, labelsize=12)
+    axes.set_frame_on(False)
+    top = max(max(scores.scores.values()) / _unit(scores) for scores in results)
+    for number, scores in enumerate(results):
+        _draw_bars(add_axes(ROW + NAMES + COLUMN * number, COLUMN - 0.2), scores, ladder, top)
     figure.suptitle("The distortion ladder: KID of real slices against distorted ones of other patients")
-    if source:
-        figure.supxlabel(source, fontsize=9)
+    figure.supxlabel(source, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def _example(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
-    axes.axis("off")
-
-
-def _bars(axes: Axes, climb: Climb, ladder: Sequence[Distortion], top: float) -> None:
-    """One bar a row, aligned with the example images."""
-    scores = [climb.real, *(climb.scores[step.name] for step in ladder)]
+def _draw_bars(axes: Axes, result: LadderScores, ladder: Sequence[Distortion], top: float) -> None:
+    scores = [result.real, *(result.scores[step.name] for step in ladder)]
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for row, score in enumerate(scores):
-        length, seen = score / _unit(climb), score > climb.bound
+        length, seen = max(score / _unit(result), LOWEST), score > result.bound
         colour = REAL if row == 0 else SEEN if seen else UNSEEN
-        axes.barh(row, max(length, LOWEST), height=0.55, color=colour)
-        words = f"{score:.3f}" if row == 0 or seen else f"{score:.3f}  as real"
-        background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.text(
-            max(length, LOWEST) * 1.2, row, words, va="center", fontsize=11, color=colour, bbox=background
-        )
+        axes.barh(row, length, height=0.55, color=colour)
+        text = f"{score:.3f}" if row == 0 or seen else f"{score:.3f}  as real"
+        axes.text(length * 1.2, row, text, va="center", fontsize=11, color=colour, bbox=box)
     axes.axvline(1, color=REAL, linewidth=1, zorder=0.5)
-    label = "sees layout" if climb.sees_layout else "blind to layout"
-    axes.set_title(f"{climb.extractor}\n{label}", fontsize=13, color=SEEN if climb.sees_layout else UNSEEN)
+    label = "sees layout" if result.sees_layout else "blind to layout"
+    axes.set_title(f"{result.extractor}\n{label}", fontsize=13, color=SEEN if result.sees_layout else UNSEEN)
     axes.set_xscale("log")
     axes.set(xlim=(LOWEST, max(top, 1) * 12), ylim=(len(scores) - 0.5, -0.5), yticks=[])
-    axes.set_xlabel(f"in units of the bound, {climb.bound:.3f}")
+    axes.set_xlabel(f"in units of the bound, {result.bound:.3f}")
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _unit(climb: Climb) -> float:
-    return max(climb.bound, SMALLEST)
+def _unit(result: LadderScores) -> float:
+    return max(result.bound, SMALLEST)
