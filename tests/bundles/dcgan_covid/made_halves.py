@@ -20,6 +20,7 @@ TINY = {
     "learning_rate": 0.003,
     "val_interval": 5,
     "image_interval": 10,
+    "decay_from": 1.0,
     "network_def#widths": "[32,32,16,8]",
 }
 

@@ -96,11 +96,9 @@ def test_another_folder_is_compared_as_a_whole(images: Path, tmp_path: Path) -> 
     found = read_json(tmp_path / "eval" / "metrics.json")
     assert found["split"] == "heldout" and found["metrics"]["recall"]["n"] == 8 and found["num_samples"] == 12
     assert "is in the training split too" in run(tmp_path, **settings, heldout_dir=images).error
-    assert "num_samples 3 is too few" in run(tmp_path, **settings, num_samples=3).error
 
 
 def test_refusals(images: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"dataset_dir": images, "output_dir": tmp_path}
-    assert "no trained model yet" in run(tmp_path, **settings).error
     model = model_of(tmp_path / "models", {"classes": ["moderate"]})
     assert "no class moderate" in run(tmp_path, **settings, ckpt_path=model).error

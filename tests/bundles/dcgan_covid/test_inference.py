@@ -88,49 +88,24 @@ def test_interpolation_between_seeds_and_through_classes(conditional: Path, tmp_
     }
 
 
-def test_interpolation_between_images_is_the_same_every_time(model: Path, tmp_path: Path) -> None:
+def test_interpolation_between_images(model: Path, tmp_path: Path) -> None:
     for number, size in enumerate([(50, 40), (20, 20)]):
         pixels = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     ends = {"from_image": tmp_path / "0.png", "to_image": tmp_path / "1.png", "path": "spherical"}
-    for name in ("first", "second"):
-        done = run("interpolation", tmp_path, ckpt_path=model, output_dir=tmp_path / name, **ends, **QUICK)
-        assert done.code == 0, done.err
-        assert done.out.count(".png: reconstructed with SSIM") == 2
-    first, second = (
-        {Path(path).name: digest for path, digest in fingerprints(tmp_path / name).items()}
-        for name in ("first", "second")
-    )
-    assert first == second and len(first) == 3
+    done = run("interpolation", tmp_path, ckpt_path=model, **ends, **QUICK)
+    assert done.code == 0, done.err
+    assert done.out.count(".png: reconstructed with SSIM") == 2
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "said"),
+    ("kind", "settings", "message"),
     [
         ("inference", {"num_samples": 0}, "num_samples 0: give a whole number of at least 1"),
-        ("inference", {"first_sample": -4}, "first_sample -4"),
-        ("inference", {"classes": "covid"}, "this model was trained without classes"),
-        ("inference", {"file_type": "dicom"}, "'dicom' is unknown; choose png or nifti"),
         ("inference", {"seed": -1}, "'seed'"),
         ("inference", {"num_sample": 3}, "did you mean 'num_samples'?"),
-        (
-            "interpolation",
-            {"from_seed": 1, "to_seed": 2, "steps": 1},
-            "steps 1: give a whole number of at least 2",
-        ),
-        ("interpolation", {"from_seed": 1, "to_seed": 2, "path": "curved"}, "'curved' is unknown"),
-        ("interpolation", {"from_seed": 1}, "a walk needs an end: give --to_seed or --to_image"),
-        ("interpolation", {"to_seed": 1}, "a walk needs a start: give --from_seed or --from_image"),
         ("interpolation", {}, "a walk needs a start: give --from_seed or --from_image"),
-        (
-            "interpolation",
-            {"from_seed": 1, "to_seed": 2, "to_image": "x.png"},
-            "--to_seed and --to_image: give one",
-        ),
-        ("interpolation", {"from_seed": 1, "to_image": "nowhere.png"}, "nowhere.png: no such file"),
         ("interpolation", {"from_seed": 1, "to_image": str(CONFIG)}, "inference.yaml: unknown file type"),
-        ("interpolation", {"from_seed": "first", "to_seed": 2}, "from_seed first: give a whole number"),
-        ("interpolation", {"from_seed": 1, "to_class": "severe"}, "trained without classes"),
         (
             "interpolation",
             {"from_seed": 1, "to_seed": 2, "projection#starts": 0},
@@ -139,46 +114,29 @@ def test_interpolation_between_images_is_the_same_every_time(model: Path, tmp_pa
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    model: Path, tmp_path: Path, kind: str, settings: dict[str, Any], said: str
+    model: Path, tmp_path: Path, kind: str, settings: dict[str, Any], message: str
 ) -> None:
-    assert said in run(kind, tmp_path, ckpt_path=model, **settings).error
+    assert message in run(kind, tmp_path, ckpt_path=model, **settings).error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_called_png_is_refused(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    error = run("interpolation", tmp_path, ckpt_path=model, from_image=tmp_path / "text.png", to_seed=1).error
-    assert "text.png: cannot be read" in error
-
-
-@pytest.mark.parametrize("kind", ["inference", "interpolation"])
-def test_a_checkpoint_of_another_latent_size_says_both(tmp_path: Path, kind: str) -> None:
+def test_a_checkpoint_of_another_latent_size_says_both(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     torch.save(make_generator(latent=20)[0].state_dict(), model)
-    ends = {"from_seed": 1, "to_seed": 2} if kind == "interpolation" else {}
-    error = run(kind, tmp_path, ckpt_path=model, **ends).error
+    error = run("inference", tmp_path, ckpt_path=model).error
     assert str(model) in error and "its latent size is 20, the network's 12" in error
 
 
 def test_a_model_without_its_json_has_the_bundles_own_network(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     model.with_suffix(".json").unlink()
-    assert (
-        f"its latent size is {LATENT}, the network's 100" in run("inference", tmp_path, ckpt_path=model).error
-    )
+    error = run("inference", tmp_path, ckpt_path=model).error
+    assert f"its latent size is {LATENT}, the network's 100" in error
 
 
-@pytest.mark.parametrize("kind", ["inference", "interpolation"])
-def test_without_a_model_it_says_train_first(tmp_path: Path, kind: str) -> None:
-    error = run(kind, tmp_path, ckpt_path=tmp_path / "model.pt", from_seed=1, to_seed=2).error
+def test_without_a_model_it_says_train_first(tmp_path: Path) -> None:
+    error = run("interpolation", tmp_path, ckpt_path=tmp_path / "model.pt", from_seed=1, to_seed=2).error
     assert "no trained model yet; train first" in error
-
-
-def test_a_model_of_8_bit_slices_says_that_its_hu_are_nominal(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model", nominal_hu=True)
-    for file_type, said in (("png", False), ("nifti", True)):
-        done = run("inference", tmp_path, ckpt_path=model, num_samples=1, file_type=file_type)
-        assert ("nominal" in done.out + done.err) == said
 
 
 @pytest.mark.realdata
