@@ -1,1 +1,1 @@
-"""From a folder of masks to a folder of CT, in the masks' own names and geometry."""
+"""Use of trained generators: loading models, data sets of conditions, sampling and writing of images."""

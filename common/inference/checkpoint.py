@@ -1,4 +1,4 @@
-"""A trained generator: its weights, the facts beside them, and the network they belong to."""
+"""Trained models: their weights, the facts in the JSON beside them, and the network they belong to."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ MOVED = {
     "bundles.lung_two_stage.rivals.detector_network": "bundles.lung_two_stage.baselines.detector",
     "bundles.lung_two_stage.rivals.detector": "bundles.lung_two_stage.baselines.detector",
 }
-"""Modules by the names that models trained before have in their JSON."""
-# Twelve bits, as scanners write them: what 0 and 1 become where a model knows no HU.
+"""Old module -> present module: the names that models trained earlier have in their JSON."""
 PLAIN_UNITS = Window(0, 4095)
+"""Twelve bits, as scanners write them: what 0 and 1 become if a model knows no HU."""
+IMAGE = "image"
 
 
 class Scale(NamedTuple):
-    """What a model's 0 and 1 are in the files it writes, the unit, and what is to be said of it."""
+    """The values that a model's 0 and 1 become in the files it writes, their unit, and a remark."""
 
     window: Window
     unit: str
@@ -52,20 +53,28 @@ class Scale(NamedTuple):
 
 
 def model_info(ckpt_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON beside the model (``model.json`` for ``model.pt``); empty where there is none.
+    """Returns the JSON beside a model (``model.json`` for ``model.pt``); empty if there is none.
 
     Raises:
-        UserError: the file is there but unreadable.
+        UserError: the file is not valid JSON.
     """
     path = Path(ckpt_path).with_suffix(".json")
     return dict(read_json(path)) if path.is_file() else {}
 
 
 def locate_by_name(target: str) -> object:
-    """What a model's JSON names by its dotted name, under its present name; None for anything foreign.
+    """Finds the class or function that a model's JSON names, also under its name before it moved.
 
     Args:
-        target: a class or function of this project or of MONAI's networks; see `MOVED`.
+        target: dotted name of a class or function of this project or of MONAI's networks; see `MOVED`.
+    Returns:
+        The object, or None for a name of any other package.
+
+    Example:
+        >>> locate_by_name("common.networks.spade.SpadeGenerator").__module__
+        'common.networks.generators'
+        >>> locate_by_name("os.system") is None
+        True
     """
     for old, new in MOVED.items():
         if target.startswith(f"{old}."):
@@ -74,13 +83,16 @@ def locate_by_name(target: str) -> object:
 
 
 def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.Module:
-    """The untrained network that the model at ``ckpt_path`` belongs to; ``otherwise`` where nothing says so.
+    """Builds the network that a model belongs to, with random weights.
 
-    So a model trained with an overlay is evaluated and used without naming the overlay again.
+    A model trained with an overlay can so be used without naming the overlay again.
+
+    Args:
+        ckpt_path: weights file; the JSON beside it names the network.
+        otherwise: the network to return if there is no such JSON.
 
     Raises:
-        UserError: the model names a class outside of this project and MONAI's networks, none that exists, or
-            arguments that it does not take.
+        UserError: the JSON names no network of this project or MONAI, or arguments that it does not take.
     """
     network = model_info(ckpt_path).get("network")
     if not network:
@@ -102,14 +114,19 @@ def network_for(ckpt_path: str | os.PathLike[str], otherwise: nn.Module) -> nn.M
 
 
 def model_window(info: Mapping[str, Any], fallback: str = "lung") -> Window:
-    """The HU window of a model's [-1, 1]; says in one line where that is nominal only."""
+    """Returns the HU window of a model's [-1, 1]; warns if its HU are nominal only.
+
+    Example:
+        >>> model_window({"window_hu": [-160.0, 240.0]})
+        Window(lower=-160.0, upper=240.0)
+    """
     if info.get("nominal_hu", False):
         logger.warning("this model learned from 8-bit slices: HU in its output are nominal, not measured")
     return window_by_name(info.get("window_hu", fallback))
 
 
 def model_scale(info: Mapping[str, Any], fallback: str = "angiography") -> Scale:
-    """HU in the model's window, or `PLAIN_UNITS` where it learned from percentiles, as of MR."""
+    """Returns HU in the model's window, or `PLAIN_UNITS` if it learned from percentiles, as of MR."""
     if info.get("is_hu", True):
         return Scale(model_window(info, fallback), "HU")
     ends = f"{info['intensity']['lower']:g} and {info['intensity']['upper']:g}"
@@ -117,10 +134,10 @@ def model_scale(info: Mapping[str, Any], fallback: str = "angiography") -> Scale
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train: str) -> nn.Module:
-    """Loads the flat state_dict at ``path`` into ``network`` (same object, eval mode, its own device).
+    """Loads the state_dict at ``path`` into ``network``; returns it in evaluation mode, on its own device.
 
     Args:
-        how_to_train: the command that makes the file, told to whoever lacks it.
+        how_to_train: the command that makes the file, for the message if it is missing.
     Raises:
         UserError: the file is missing, unreadable, or belongs to another network.
     """
@@ -142,9 +159,6 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
     return network.eval()
 
 
-IMAGE = "image"
-
-
 def image_as_in_training(
     path: str | os.PathLike[str],
     info: Mapping[str, Any],
@@ -152,16 +166,16 @@ def image_as_in_training(
     slice_index: int | None = None,
     hu_offset: float | None = None,
 ) -> Tensor:
-    """One picture, or one slice of a volume, of any size: (1, 1, S, S) in [-1, 1].
+    """Reads a picture, or one slice of a volume, as the model's training did: (1, 1, S, S) in [-1, 1].
 
     Args:
         path: the file, or the folder of a DICOM series.
-        info: what stands beside the model (`common.inference.checkpoint.model_info`): window, fit,
-        standardiser. image_size: S.
+        info: the facts beside the model (`model_info`): window, fit and standardiser.
+        image_size: S.
         slice_index: axial slice, counted from the feet; None for the middle one.
-        hu_offset: what to add to a volume that is no HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset: added to a volume that is not in HU, see `common.data.intensity.offset_to_hu`.
     Raises:
-        UserError: no such file, no image, or no such slice.
+        UserError: the file is missing or not an image, or has no such slice.
     """
     file = Path(path)
     if not file.exists():

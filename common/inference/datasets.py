@@ -1,4 +1,4 @@
-"""A folder of masks (PNG slices, NIfTI slices or volumes) as a dataset of single slices."""
+"""Data sets of conditions, slice by slice: masks, label maps, images, and perturbed label maps."""
 
 from __future__ import annotations
 
@@ -39,25 +39,27 @@ from common.errors import UserError
 from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
+PathLike = str | os.PathLike[str]
 
 
 class MaskSlices(Dataset):
-    """One item a slice: ``label`` (1, S, S) float32 {0, 1} and ``sample``, its place in ``samples``.
+    """A folder of masks (PNG, NIfTI slices or volumes) as single slices.
 
-    All masks are read and checked here, before anything is generated.
+    Items hold ``label`` (1, S, S) float32 {0, 1} and ``sample``, the index in ``samples``. All masks are read
+    and checked at construction, before anything is generated.
 
     Args:
-        input_dir: folder of masks; every volume becomes its axial slices.
+        input_dir: folder of masks; every volume is taken as its axial slices.
         image_size: S, the size that the generator was trained at.
-        orientation: ``auto`` knows COVID-SemiSeg's folders and takes other pictures as upright; else a key
+        orientation: ``auto`` recognises COVID-SemiSeg's folders and takes other pictures as upright; or a key
             of `common.data.samples.ORIENTATIONS`.
-        threshold: for soft masks: values of at least this are lesion; None for what the folder's layout says,
-            which for plain masks is any non-zero value.
+        threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
+            layout, which for plain masks is any non-zero value.
         fit: how the generator's slices became square, see `common.data.transforms.fit_square`.
-        empty_masks: what its training did with masks without lesion; where it was ``drop``, one line says
-            which of these are such: what the generator draws there it never learned.
+        empty_masks: what its training did with masks without lesion; after ``drop`` a warning counts such
+            masks, for which the generator was never trained.
     Raises:
-        UserError: no such folder, no masks in it, two of one name, or one that cannot be read.
+        UserError: the folder is missing or holds no masks, two have one name, or one cannot be read.
     """
 
     def __init__(
@@ -79,7 +81,10 @@ class MaskSlices(Dataset):
         files = files_by_stem(Path(input_dir)).values()
         if not files:
             raise UserError(f"{input_dir}: holds no masks; put PNG or NIfTI masks there")
-        records = [_with(mask_file(file), orientation, threshold) for file in files]
+        changes: dict[str, Any] = {} if orientation == "auto" else {"orientation": orientation}
+        if threshold is not None:
+            changes["mask_threshold"] = threshold
+        records = [replace(mask_file(file), **changes) for file in files]
         self.samples: list[Sample] = [sample for record in records for sample in expand(record)]
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each mask, upright
         self.labels = self._read(image_size)  # (N, 1, S, S)
@@ -90,10 +95,10 @@ class MaskSlices(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"label": self.labels[index], "sample": index, **self._place(self.samples[index])}
+        return {"label": self.labels[index], "sample": index, **self._noise_position(self.samples[index])}
 
     @staticmethod
-    def _place(sample: Sample) -> dict[str, Any]:
+    def _noise_position(sample: Sample) -> dict[str, Any]:
         name = stem(sample.image)
         if sample.index is None:
             return noise_coordinates(name)
@@ -111,33 +116,24 @@ class MaskSlices(Dataset):
         empty = [position for position, label in enumerate(self.labels) if not label.any()]
         if empty:
             logger.warning(
-                "%d of %d masks are empty, the first %s: the model was trained without such slices, what it "
-                "draws there is not to be relied on; train with --empty_masks keep for them",
+                "%d of %d masks are empty, the first %s: the model was trained without such slices, so its "
+                "images of them are unreliable; train with --empty_masks keep for them",
                 len(empty),
                 len(self),
                 self.samples[empty[0]].name,
             )
 
 
-def _with(sample: Sample, orientation: str, threshold: int | None) -> Sample:
-    if orientation != "auto":
-        sample = replace(sample, orientation=orientation)
-    return sample if threshold is None else replace(sample, mask_threshold=threshold)
-
-
 def files_of(samples: Sequence[Sample]) -> dict[Path, list[int]]:
-    """The positions of each file's slices, in order."""
+    """Returns the positions of each file's slices, in order."""
     positions: dict[Path, list[int]] = {}
     for position, sample in enumerate(samples):
         positions.setdefault(sample.image, []).append(position)
     return positions
 
 
-PathLike = str | os.PathLike[str]
-
-
 class Source(NamedTuple):
-    """A condition (a label map, or an image where that is a model's condition), and the real image of it."""
+    """A condition file (label map, or image for models conditioned on images) and its real image."""
 
     condition: Path
     real: Path | None = None
@@ -150,18 +146,18 @@ def find_sources(
     ct_file: PathLike | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> list[Source]:
-    """The files to work on, by name. Of the first three one is given.
+    """Finds the condition files of an inference, sorted by name; exactly one of the first three is given.
 
     Args:
         label_file: a volume, a DICOM series folder or a picture.
-        input_dir: a folder of these, and of nothing else.
+        input_dir: a folder of label files only.
         dataset_dir: a data set in one of the layouts of `common.data.layouts.find_volumes`: its labels, each
             with its real image.
         ct_file: the real image of ``label_file``, to compare with.
-        info: what stands beside the model: where its condition is an image, ``dataset_dir`` stands for the
-            images in the folder that it was trained on.
+        info: the facts beside the model; if its condition is an image, the images of ``dataset_dir`` are
+            taken from the folder that it was trained on.
     Raises:
-        UserError: none or several are given, nothing is found, or two results would have one name.
+        UserError: none or several are given, no file is found, or two results would have one name.
     """
     given = {"label_file": label_file, "input_dir": input_dir, "dataset_dir": dataset_dir}
     names = [f"--{name}" for name, value in given.items() if value is not None]
@@ -175,8 +171,14 @@ def find_sources(
     if label_file is not None:
         return [Source(_existing(label_file), None if ct_file is None else _existing(ct_file))]
     if dataset_dir is not None:
-        return _apart(_in_data_set(Path(dataset_dir), info or {}))
-    return _in_folder(Path(str(input_dir)))
+        sources = _in_data_set(Path(dataset_dir), info or {})
+        _check_names(sources)
+        return sources
+    folder = Path(str(input_dir))
+    files = files_by_stem(folder)
+    if not files:
+        raise UserError(f"{folder}: holds no label files; put NIfTI, MHD or PNG label maps there")
+    return [Source(files[name]) for name in sorted(files)]
 
 
 def _in_data_set(folder: Path, info: Mapping[str, Any]) -> list[Source]:
@@ -187,21 +189,13 @@ def _in_data_set(folder: Path, info: Mapping[str, Any]) -> list[Source]:
     return [Source(record.mask, record.image) for record in records if record.mask is not None]
 
 
-def _in_folder(folder: Path) -> list[Source]:
-    files = files_by_stem(folder)
-    if not files:
-        raise UserError(f"{folder}: holds no label files; put NIfTI, MHD or PNG label maps there")
-    return [Source(files[name]) for name in sorted(files)]
-
-
 def _existing(path: PathLike) -> Path:
     if not Path(path).exists():
         raise UserError(f"{path}: no such file; check the path")
     return Path(path)
 
 
-def _apart(sources: list[Source]) -> list[Source]:
-    """The same, if all results will have names of their own."""
+def _check_names(sources: Sequence[Source]) -> None:
     known: dict[str, Path] = {}
     for source in sources:
         name = stem(source.condition)
@@ -211,7 +205,6 @@ def _apart(sources: list[Source]) -> list[Source]:
                 "with --label_file"
             )
         known[name] = source.condition
-    return sources
 
 
 DEFAULT_SIZE = 128
@@ -220,12 +213,12 @@ DEFAULT_MAP = "default"
 
 @dataclass(frozen=True)
 class Converted:
-    """A source in the slice store.
+    """A source in the slice cache.
 
     Attributes:
-        condition: its label map, or image.
-        table: uint8, the class of each of the label's codes; None where the condition is an image.
-        real: the real image, where there is one.
+        condition: its label map or image.
+        table: uint8, the class of each code of the label; None if the condition is an image.
+        real: the real image, if there is one.
     """
 
     condition: CachedVolume
@@ -239,27 +232,27 @@ class Converted:
 
 
 class LabelSlices(Dataset[dict[str, Any]]):
-    """One item a slice: ``label`` float32 (1, S, S) and its place ``sample``.
+    """Label files, or condition images, as single slices.
 
-    ``label`` holds class indices 0..K, or [-1, 1] where the model's condition is an image. Files go through
-    the slice store that training takes them from, with the geometry that the model learned: what the network
-    sees cannot differ. All files are read and checked here, before anything is generated; in memory stays
-    nothing of them.
+    Items hold ``label`` float32 (1, S, S), class indices 0..K or an image in [-1, 1], and the position
+    ``sample``. Files go through the same slice cache as in training, with the model's geometry, so the
+    network sees the same input. All files are read and checked at construction, before anything is generated;
+    none of them stays in memory.
 
     Args:
         sources: the files.
-        info: what stands beside the model (`common.inference.checkpoint.model_info`).
-        label_map: what the files' values mean, see `LabelSet`; None for the map that the model was trained
+        info: the facts beside the model (`common.inference.checkpoint.model_info`).
+        label_map: meaning of the files' values, see `LabelSet`; None for the map that the model was trained
             with, ``default`` for `LabelSet`'s own.
         store_dir: where converted slices are kept; None for a temporary folder.
-        hu_offset: of images that are no HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset: of images that are not in HU, see `common.data.intensity.offset_to_hu`.
 
     Attributes:
-        classes: the model's structures; () where the condition is an image.
+        classes: the model's structures; () if the condition is an image.
         converted: the sources, in order.
         files: each file's positions.
     Raises:
-        UserError: a file that cannot be read, is no label map, or has values that mean nothing to the model.
+        UserError: a file cannot be read, is not a label map, or has values without a meaning for the model.
     """
 
     def __init__(
@@ -296,21 +289,21 @@ class LabelSlices(Dataset[dict[str, Any]]):
             label = to_network(self._reader.image(file.condition, index))
         else:
             label = file.table[self._reader.label(file.condition, index)].astype(np.float32)
-        place = place_in(file.condition, index, stem(file.path))
+        place = noise_position(file.condition, index, stem(file.path))
         return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
 
     def _warn_of_empty(self, least: int) -> None:
-        """One line where slices hold less than the model's training asked for."""
-        found = {
+        """Warns of slices that hold fewer pixels than the model's training asked for."""
+        counts = {
             file.path: int((np.asarray(file.condition.counts)[:, file.table > 0].sum(axis=1) < least).sum())
             for file in self.converted
-            if file.table is not None and file.table.any()  # else that was said
+            if file.table is not None and file.table.any()  # else `_checked` has warned
         }
-        few = {path: count for path, count in found.items() if count}
+        few = {path: count for path, count in counts.items() if count}
         if few:
             logger.warning(
                 "%d of %d slices hold fewer than %d pixels of the model's structures, the first in %s: it "
-                "was trained without such slices, what it draws there is not to be relied on; train with "
+                "was trained without such slices, so its images of them are unreliable; train with "
                 "--min_pixels 0 for them",
                 sum(few.values()),
                 len(self),
@@ -319,35 +312,36 @@ class LabelSlices(Dataset[dict[str, Any]]):
             )
 
     def _temporary(self) -> Path:
-        """A folder that goes with this object, or at the latest with this process."""
+        """Makes a folder that is removed with this object, or at the latest with this process."""
         folder = Path(tempfile.mkdtemp(prefix="slices-"))
         weakref.finalize(self, _remove, folder, os.getpid())
         return folder
 
 
-def place_in(volume: CachedVolume, index: int, name: str) -> dict[str, Any]:
-    """The place of a stored slice in the noise that goes by ``name``, see `common.data.slice_noise`."""
-    return (
-        noise_coordinates(name, index * volume.slice_mm)
-        if is_volume(volume.source)
-        else noise_coordinates(name)
-    )
+def noise_position(volume: CachedVolume, index: int, name: str) -> dict[str, Any]:
+    """Returns a stored slice's coordinates in the noise of a name, see `common.data.slice_noise`."""
+    return noise_coordinates(name, *([index * volume.slice_mm] if is_volume(volume.source) else []))
 
 
 def geometry_of(info: Mapping[str, Any]) -> Geometry:
-    """How a model's slices are cut."""
+    """Returns how a model's slices are cut.
+
+    Example:
+        >>> geometry_of({"image_size": 96, "axis": "coronal"}).axis
+        'coronal'
+    """
     names = ("axis", "spacing", "interpolation", "fit")
     size = int(info.get("image_size", DEFAULT_SIZE))
     return Geometry(size, **{name: info[name] for name in names if name in info})
 
 
 def intensity_of(info: Mapping[str, Any]) -> Intensity:
-    """What a model's 0 and 1 are made of."""
+    """Returns the intensity scaling that a model was trained with."""
     return Intensity(**info["intensity"]) if "intensity" in info else Intensity()
 
 
 def label_set_of(info: Mapping[str, Any], label_map: LabelMap | None = None) -> LabelSet | None:
-    """A model's classes with the map that is to be used; None where its condition is an image."""
+    """Returns a model's classes with the label map to use; None if its condition is an image."""
     if info.get("condition", "label") == "image":
         return None
     label_set = LabelSet.from_state(info["label_set"]) if info.get("label_set") else LabelSet()
@@ -396,18 +390,22 @@ def _checked(condition: CachedVolume, label_set: LabelSet | None, real: CachedVo
 
 
 def _remove(folder: Path, owner: int) -> None:
-    """Not by a process forked from the owner."""
+    """Removes the folder, unless this process was forked from its owner."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) -> dict[str, Any]:
-    """Arguments of `common.data.datamodules.StructureData`, the same as in the model's training.
+    """Returns arguments of `common.data.datamodules.StructureData` as in the model's training.
 
     Args:
-        info: what stands beside the model (`common.inference.checkpoint.model_info`); empty for the defaults.
-        label_map: what the files' values mean, where they differ from the training set's; ``default`` for
-            the map that is used where none is given.
+        info: the facts beside the model (`common.inference.checkpoint.model_info`); empty for the defaults.
+        label_map: meaning of the files' values if it differs from the training set's; ``default`` for
+            `LabelSet`'s own.
+
+    Example:
+        >>> data_settings({"image_size": 96})["image_size"]
+        96
     """
     geometry, intensity = geometry_of(info), intensity_of(info)
     limits = [intensity.lower, intensity.upper]
@@ -430,13 +428,13 @@ def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) ->
 
 @dataclass(frozen=True)
 class Variant:
-    """One perturbed version of a file.
+    """One perturbed version of a label file.
 
     Attributes:
-        name: of what is made from it, without suffix; no two are alike.
+        name: unique name of its results, without suffix.
         file: the label it starts from.
         draw: the parameters of the perturbation.
-        partner: the file of another patient that is mixed in; None where there is none.
+        partner: the file of another patient that is mixed in, if any.
     """
 
     name: str
@@ -446,23 +444,23 @@ class Variant:
 
 
 class LabelVariants(Dataset[dict[str, Any]]):
-    """One item a slice: ``label`` float32 (1, S, S), class indices 0..K, and its place ``sample``.
+    """Perturbed variants of label files as single slices, laid out as `LabelSlices`.
 
-    A volume is perturbed as a whole, so that its slices go on fitting each other. What a variant looks like
-    depends on ``seed``, the file's name and the variant's number, and through its partner on the other files.
+    A volume is perturbed as a whole, so its slices stay consistent. A variant depends on ``seed``, the file's
+    name and the variant's number, and through its partner on the other files.
 
     Args:
         originals: the label files.
         perturb: the strengths: a dict of `Perturbation` settings or the object.
-        variants: how many of each file.
-        seed: of all that is drawn.
+        variants: number of variants of each file.
+        seed: seed of all draws.
 
     Attributes:
         classes: the model's structures.
-        variants: all of them, in order.
-        files: each variant's positions, by a path that is its name.
+        variants: all variants, in order.
+        files: each variant's positions, by its name as a path.
     Raises:
-        UserError: no variants asked for, or the model's condition is an image.
+        UserError: ``variants`` is below 1, or the model's condition is an image.
     """
 
     def __init__(
@@ -479,10 +477,10 @@ class LabelVariants(Dataset[dict[str, Any]]):
         self.classes, self.size, self.seed = originals.classes, originals.size, seed
         self.perturb = make_perturbation(perturb) or Perturbation()
         self._originals, self._converted = originals, originals.converted
-        self._peers = PartnerSampler([_record(file) for file in self._converted])
+        self._partners = PartnerSampler([_sample(file.path) for file in self._converted])
         self.variants = [
-            self._drawn(place, number)
-            for place in range(len(self._converted))
+            self._drawn(index, number)
+            for index in range(len(self._converted))
             for number in range(1, variants + 1)
         ]
         self.files: dict[Path, list[int]] = {}
@@ -492,7 +490,7 @@ class LabelVariants(Dataset[dict[str, Any]]):
             self._places += [(number, index) for index in range(variant.file.condition.depth)]
             self.files[Path(variant.name)] = list(range(start, len(self._places)))
         self._reader = SliceReader()
-        self._made: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self._perturbed_map: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the variant read last
 
     def __len__(self) -> int:
         return len(self._places)
@@ -501,29 +499,29 @@ class LabelVariants(Dataset[dict[str, Any]]):
         label = self.condition(position).astype(np.float32)
         number, index = self._places[position]
         variant = self.variants[number]
-        place = place_in(variant.file.condition, index, variant.name)
+        place = noise_position(variant.file.condition, index, variant.name)
         return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
 
     def condition(self, position: int) -> np.ndarray:
-        """The perturbed slice at ``position``, uint8 (S, S)."""
+        """Returns the perturbed slice at ``position``, uint8 (S, S)."""
         number, index = self._places[position]
-        if self._made[0] != number:
-            self._made = number, self._perturbed(self.variants[number])
-        return np.asarray(self._made[1][index])
+        if self._perturbed_map[0] != number:
+            self._perturbed_map = number, self._perturbed(self.variants[number])
+        return np.asarray(self._perturbed_map[1][index])
 
     def original(self, file: Converted) -> np.ndarray:
-        """A file's own class map, uint8 (N, S, S)."""
+        """Returns a file's own class map, uint8 (N, S, S)."""
         stack = np.empty((file.condition.depth, self.size, self.size), np.uint8)
         for index, plane in enumerate(stack):
             plane[:] = np.asarray(file.table)[self._reader.label(file.condition, index)]
         return stack
 
-    def _drawn(self, place: int, number: int) -> Variant:
-        file = self._converted[place]
+    def _drawn(self, index: int, number: int) -> Variant:
+        file = self._converted[index]
         name = without_ending(stem(file.path))
         random = make_rng(self.seed, "variant", name, number)
         draw = self.perturb.draw(random, self._shape(file), len(self.classes), aspect(file.condition))
-        partner = self._peers.draw(place, random)
+        partner = self._partners.draw(index, random)
         other = None if partner is None or draw.weight == 0 else self._converted[partner]
         alike = other is not None and (other.condition.depth > 1) == (file.condition.depth > 1)
         return Variant(f"{name}_variant{number:02d}", file, draw, other if alike else None)
@@ -533,7 +531,7 @@ class LabelVariants(Dataset[dict[str, Any]]):
         return (file.condition.depth, *square) if file.condition.depth > 1 else square
 
     def _perturbed(self, variant: Variant) -> np.ndarray:
-        """The class map (N, S, S) of a variant; a single slice is perturbed in its plane."""
+        """Returns the class map (N, S, S) of a variant; a single slice is perturbed in its plane."""
         stack = self.original(variant.file)
         other = None if variant.partner is None else self.original(variant.partner)
         if len(stack) > 1:
@@ -542,7 +540,7 @@ class LabelVariants(Dataset[dict[str, Any]]):
 
 
 def aspect(volume: CachedVolume) -> float:
-    """The distance of two stored slices in pixels of theirs."""
+    """Returns the distance of neighbouring stored slices in units of their pixels."""
     if volume.geometry.spacing is not None:
         return volume.slice_mm / volume.geometry.spacing
     extents = planes_shape(volume.shape, volume.geometry.axis)[1:]
@@ -552,6 +550,5 @@ def aspect(volume: CachedVolume) -> float:
     return volume.slice_mm * volume.geometry.size / mean_side
 
 
-def _record(file: Converted) -> Sample:
-    path = file.path
+def _sample(path: Path) -> Sample:
     return Sample(path, None, patient_of(path, None, without_ending(stem(path))))

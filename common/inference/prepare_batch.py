@@ -1,4 +1,4 @@
-"""What MONAI's evaluators feed a generator: a mask or noise as input, the real CT as target."""
+"""Adapters for MONAI's evaluators: ``prepare_batch``, output transforms, an inferer with mixed precision."""
 
 from __future__ import annotations
 
@@ -22,23 +22,29 @@ def mask_to_image(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """A ``prepare_batch``: label (B, C, H, W) in, image (B, 1, H, W) in [-1, 1] as target (None without)."""
+    """A ``prepare_batch``: label (B, C, H, W) as input, image (B, 1, H, W) in [-1, 1] or None as target.
+
+    Example:
+        >>> condition, target = mask_to_image({"label": torch.zeros(2, 1, 8, 8)})
+        >>> condition.shape, target
+        (torch.Size([2, 1, 8, 8]), None)
+    """
     image = batch.get("image")
     target = None if image is None else image.to(device, non_blocking=non_blocking)
     return batch["label"].to(device, non_blocking=non_blocking), target
 
 
 class ConditionToImage:
-    """`mask_to_image` for generators that take noise beside the condition, which follows from file names.
+    """`mask_to_image` for generators that also take noise, which is drawn from the slice's file name.
 
-    The noise belongs to the name of a slice's file, and in a volume to its place in mm, see
+    The noise depends on the name of a slice's file and, in a volume, on its position in mm, see
     `common.data.slice_noise`: it is the same in every run, order and batch size, and coherent from slice to
-    slice. Batches without these entries, and networks without noise, are passed on without any.
+    slice. Batches without these entries and networks without noise get none.
 
     Args:
-        network: the generator, to know how many channels of noise it takes.
-        seed: of the noise: another one gives other images of the same conditions.
-        prepare: what brings the batch to (inputs, targets).
+        network: the generator, whose number of noise channels is used.
+        seed: seed of the noise: another one gives other images of the same conditions.
+        prepare: makes (inputs, targets) of a batch.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class ConditionToImage:
         non_blocking: bool = False,
         **options: Any,
     ) -> tuple[Any, ...]:
-        """(condition, target), and where there is noise ``(noise,)`` and ``{}``: further arguments."""
+        """Returns (condition, target) and, if there is noise, further arguments: ``(noise,)`` and ``{}``."""
         condition, target = self.prepare(batch, device, non_blocking, **options)
         if not self.channels or "noise_key" not in batch:
             return condition, target
@@ -64,16 +70,21 @@ class ConditionToImage:
 
 
 class LatentToImage:
-    """A ``prepare_batch`` for unconditional nets: noise (B, size) in, the batch's real images as target.
+    """A ``prepare_batch`` for generators that draw from noise: noise (B, size) in, real images as target.
 
-    The noise belongs to the batch's ``sample`` numbers, see `common.inference.sampling.latents`: it is the
-    same in every pass, so that two validations differ by the network alone. The real images are company, not
+    The noise depends on the batch's ``sample`` numbers, see `common.inference.sampling.latents`: it is the
+    same in every pass, so that two validations differ by the network only. The real images are not a paired
     truth: metrics may compare the sets, never image by image.
 
     Args:
-        size: of a latent.
-        seed: of the noise.
-        classes: feed the batch's ``class`` too.
+        size: number of values of a latent.
+        seed: seed of the noise.
+        classes: also pass on the batch's ``class``.
+
+    Example:
+        >>> noise, target = LatentToImage(5)({"sample": [0, 1], "image": torch.zeros(2, 1, 8, 8)})
+        >>> noise.shape
+        torch.Size([2, 5])
     """
 
     def __init__(self, size: int, seed: int = 0, classes: bool = False) -> None:
@@ -97,12 +108,12 @@ class LatentToImage:
 def prediction_target_condition(
     output: Mapping[str, Any] | Sequence[Mapping[str, Any]],
 ) -> tuple[Tensor, ...]:
-    """An ``output_transform`` for evaluators fed by `common.inference.prepare_batch.mask_to_image`.
+    """An ``output_transform`` for evaluators with `mask_to_image`, for batched and decollated outputs.
 
-    Their output names the network's input "image" and its target "label".
+    MONAI's evaluators call the network's input "image" and its target "label".
 
     Returns:
-        pred (B, 1, H, W), real image (B, 1, H, W), condition (B, C, H, W): batched, decollated or not.
+        Prediction (B, 1, H, W), real image (B, 1, H, W), condition (B, C, H, W).
     """
     keys = ("pred", "label", "image")
     if isinstance(output, Mapping):
@@ -115,19 +126,19 @@ def condition_as_prediction(
 ) -> tuple[Tensor, ...]:
     """As `prediction_target_condition`, with the condition in the prediction's place.
 
-    For conditions that are images: what a metric of the model's has to be held against.
+    The baseline for models whose condition is an image.
     """
     _, target, condition = prediction_target_condition(output)
     return condition, target, condition
 
 
 class PrecisionInferer(Inferer):
-    """Applies the network in the arithmetic of ``precision``, without any record of it for gradients.
+    """Runs the network in mixed precision and inference mode, on CPUs too.
 
     MONAI's evaluators have mixed precision on GPUs only.
 
     Args:
-        precision: has prepared the network; its layout and type are used.
+        precision: the precision that the network was prepared for.
     """
 
     def __init__(self, precision: Precision) -> None:
@@ -136,7 +147,7 @@ class PrecisionInferer(Inferer):
 
     @torch.inference_mode()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """The network's output in float32."""
+        """Returns the network's output in float32."""
         with self.precision.autocast():
             output: Tensor = network(inputs, *args, **kwargs)
         return output.float()

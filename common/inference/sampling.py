@@ -1,4 +1,4 @@
-"""Noise for generators: sample k of a seed always has the same, however the work is cut."""
+"""Noise for generators: sample k of a seed always has the same noise, however a job is split."""
 
 from __future__ import annotations
 
@@ -20,79 +20,90 @@ COLUMNS = 8
 
 
 def latents(seed: int, samples: Iterable[int], size: int) -> Tensor:
-    """The latents of samples number k of ``seed``: (B, size) float32 from N(0, I), each drawn from (seed, k).
+    """Draws the latents of samples k of a seed: (B, size) float32 from N(0, I), each from (seed, k) only.
 
     Args:
+        seed: of all samples.
         samples: the numbers k.
-        size: of a latent.
+        size: number of values of a latent.
+
+    Example:
+        >>> torch.equal(latents(0, [7, 2], 100)[1], latents(0, [2], 100)[0])
+        True
     """
     drawn = [make_rng(seed, "latent", int(k)).standard_normal(size, dtype=np.float32) for k in samples]
     return torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, size)
 
 
 def example_noise(dataset: ImageDataset, size: int, rows: int = 4, seed: int = 0) -> dict[str, Tensor]:
-    """``latent`` for a grid of ``rows``, and a row of real ``image`` (of fewer: all), always the same."""
-    places = np.linspace(0, len(dataset) - 1, min(COLUMNS, len(dataset))).round().astype(int)
+    """Returns ``latent`` for a grid of ``rows`` and a row of real ``image``, the same at every call."""
+    indices = np.linspace(0, len(dataset) - 1, min(COLUMNS, len(dataset))).round().astype(int)
     return {
         "latent": latents(seed, range(rows * COLUMNS), size),
-        "image": torch.from_numpy(dataset.images[places]),
+        "image": torch.from_numpy(dataset.images[indices]),
     }
 
 
 def class_noise(dataset: ImageDataset, size: int, seed: int = 0) -> dict[str, Tensor]:
-    """``latent``, ``class`` and ``image`` for a grid of a row for each class, the same noise in each column.
+    """Returns ``latent``, ``class`` and ``image`` for a grid: a row per class, the same noise in each column.
 
-    Real images repeat where a class has fewer than a row's; a class without any is left out.
+    Real images repeat if a class has fewer than a row holds; a class without images is left out.
     """
     present = [index for index in range(len(dataset.class_names)) if (dataset.classes == index).any()]
-    places = [np.resize(np.flatnonzero(dataset.classes == index), COLUMNS) for index in present]
+    indices = [np.resize(np.flatnonzero(dataset.classes == index), COLUMNS) for index in present]
     return {
         "latent": latents(seed, range(COLUMNS), size).repeat(len(present), 1),
         "class": torch.tensor(present).repeat_interleave(COLUMNS),
-        "image": torch.from_numpy(dataset.images[np.concatenate(places)]),
+        "image": torch.from_numpy(dataset.images[np.concatenate(indices)]),
     }
 
 
 def noise_beside(dataset: ImageDataset, size: int, count: int = 64, seed: int = 0) -> dict[str, Tensor]:
-    """``latent`` for ``count`` samples, and ``image`` and ``class`` of as many real images (of fewer: all).
+    """Returns ``latent`` for ``count`` samples, and ``image`` and ``class`` of as many real images.
 
-    These are spread evenly over the dataset: what the samples are compared with as a set, in its own mixture
-    of classes.
+    The real images are spread evenly over the data set, so they have its mixture of classes; if there are
+    fewer than ``count``, all are taken.
     """
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return {
-        "latent": latents(seed, range(len(places)), size),
-        "class": torch.from_numpy(dataset.classes[places]),
-        "image": torch.from_numpy(dataset.images[places]),
+        "latent": latents(seed, range(len(indices)), size),
+        "class": torch.from_numpy(dataset.classes[indices]),
+        "image": torch.from_numpy(dataset.images[indices]),
     }
 
 
 BLOCK = 32
-"""Samples that go through the network together, always from a multiple of `BLOCK` on.
+"""Samples that go through the network together, always starting at a multiple of `BLOCK`.
 
-The last bits of an image depend on what is computed beside it. So a sample always has the same company, and
-its file the same bytes, wherever a job begins and ends.
+The last bits of an image depend on the batch it is computed in. In fixed blocks a sample's file has the same
+bytes wherever a job begins and ends.
 """
 ALL = "all"
 
 
 class SampleNumbers(Dataset[dict[str, int]]):
-    """The samples ``first_sample`` to ``first_sample + num_samples - 1``, and those that fill their blocks.
+    """Data set of the samples ``first_sample`` to ``first_sample + num_samples - 1``, in whole blocks.
 
-    Items are ``{"sample": k}``, with ``class`` of a conditional model: the chosen classes take turns, by the
-    number, so that a sample's class is the same however a job is cut. A loader must take the items in order,
-    `BLOCK` at a time.
+    Items are ``{"sample": k}``, with ``class`` for a conditional model: the chosen classes alternate by k, so
+    a sample's class is the same however a job is split. A loader must take the items in order, `BLOCK` at a
+    time.
 
     Args:
-        num_samples: how many.
-        first_sample: number of the first.
-        classes: names of the model's classes to draw, as a list or with commas between, or ``all``.
+        num_samples: number of samples.
+        first_sample: number of the first sample.
+        classes: names of the classes to draw, as a list or separated by commas, or ``all``.
         class_names: the model's classes; empty for an unconditional model.
 
     Attributes:
-        wanted: the numbers asked for.
+        wanted: the requested numbers, without those that only fill a block.
     Raises:
-        UserError: no samples, a negative number, an unknown class, or a class for a model that knows none.
+        UserError: no samples, a negative number, an unknown class, or a class for an unconditional model.
+
+    Example:
+        >>> names = ["none", "mild", "severe"]
+        >>> numbers = SampleNumbers(2, first_sample=33, classes="mild,severe", class_names=names)
+        >>> numbers.wanted, len(numbers), numbers.class_name(33)
+        (range(33, 35), 32, 'severe')
     """
 
     def __init__(
@@ -118,53 +129,57 @@ class SampleNumbers(Dataset[dict[str, int]]):
         return {"sample": number, "class": self.classes[number % len(self.classes)]}
 
     def class_name(self, number: int) -> str:
-        """The name of a sample's class; empty of an unconditional model."""
+        """Returns the name of a sample's class; empty for an unconditional model."""
         return self.class_names[self.classes[number % len(self.classes)]] if self.classes else ""
 
 
 def class_names_of(count: int, info: Mapping[str, Any]) -> list[str]:
-    """The classes that a network is conditioned on.
+    """Returns the names of the classes that a network is conditioned on.
 
     Args:
-        count: of the network's classes; 0 for an unconditional one, whose training set may have had some.
-        info: what stands beside the model; without names there, the classes are called by their numbers.
+        count: number of the network's classes; 0 for an unconditional one, even if its training set had some.
+        info: the facts beside the model; without names there, classes are called by their numbers.
     """
     names = [str(name) for name in info.get("classes", [])]
     return names if len(names) == count else [str(number) for number in range(count)]
 
 
 def chosen_classes(classes: str | Sequence[str], names: Sequence[str]) -> list[int]:
-    """The places of the chosen classes among ``names``, in the order chosen.
+    """Returns the indices of the chosen classes among ``names``, in the order chosen.
 
     Args:
-        classes: names, as a list or with commas between, or ``all``.
+        classes: names, as a list or separated by commas, or ``all``.
         names: the model's classes.
     Raises:
-        UserError: an unknown class, none, or a class for a model that knows none.
+        UserError: an unknown class, no class, or a class for an unconditional model.
+
+    Example:
+        >>> chosen_classes("severe,none", ["none", "mild", "severe"])
+        [2, 0]
     """
     if classes == ALL:
         return list(range(len(names)))
     listed = classes if isinstance(classes, (list, tuple)) else str(classes).split(",")
-    wanted = [str(name).strip() for name in listed]
+    chosen = [str(name).strip() for name in listed]
     if not names:
-        raise UserError(f"class {', '.join(wanted)}: this model was trained without classes; leave it out")
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not wanted:
+        raise UserError(f"class {', '.join(chosen)}: this model was trained without classes; leave it out")
+    unknown = [name for name in chosen if name not in names]
+    if unknown or not chosen:
         raise UserError(f"no class {', '.join(unknown) or 'chosen'}; the model has {', '.join(names)}")
-    return [list(names).index(name) for name in wanted]
+    return [list(names).index(name) for name in chosen]
 
 
 class MixtureSamples(Dataset[dict[str, int]]):
-    """Items ``{"sample": k}``, with ``class`` where there are classes, mixed as in a given set of images.
+    """Data set of items ``{"sample": k}``, with a ``class`` in the proportions of a given set of images.
 
-    The noise follows from the number, see `common.inference.prepare_batch.LatentToImage`; so does the class.
+    Noise (`common.inference.prepare_batch.LatentToImage`) and class depend on k only.
 
     Args:
-        count: how many.
-        classes: of the images whose mixture is wanted, in any order: they are shuffled, always alike, and
-            repeated as often as it takes. None for unconditional nets.
+        count: number of samples.
+        classes: classes of the images whose proportions are wanted, in any order; they are shuffled in a
+            fixed way and repeated. None for unconditional networks.
     Raises:
-        UserError: ``count`` is no whole number from 1 up.
+        UserError: ``count`` is not a whole number of at least 1.
     """
 
     def __init__(self, count: int, classes: Sequence[int] | None = None) -> None:
@@ -183,15 +198,15 @@ class MixtureSamples(Dataset[dict[str, int]]):
         return {"sample": sample, "class": self.classes[sample % len(self.classes)]}
 
     def drawn_classes(self) -> list[int]:
-        """The classes of all samples, in order; empty of an unconditional net."""
+        """Returns the classes of all samples, in order; empty for an unconditional network."""
         return [self[number]["class"] for number in range(self.count)] if self.classes else []
 
 
 @torch.no_grad()
 def draw_images(network: nn.Module, latents: Tensor, classes: Tensor | None = None) -> Tensor:
-    """The network's images for latents (N, L) and, of conditional models, classes (N,): (N, 1, S, S).
+    """Draws images (N, 1, S, S) from latents (N, L) and, for conditional models, classes (N,).
 
-    In evaluation mode, a block at a time, without gradients; the modes of the network stay as they were.
+    Runs in evaluation mode, block by block, without gradients; the network's modes are restored afterwards.
     """
     kinds = [latents] if classes is None else [latents, classes]
     with evaluating(network):

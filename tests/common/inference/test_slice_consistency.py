@@ -73,7 +73,7 @@ def test_structures_and_background_are_told_apart() -> None:
 def test_too_few_slices_are_said_and_json_able(slices: int) -> None:
     found = flicker(np.zeros((slices, 6, 5)), np.ones((slices, 6, 5), np.uint8), CLASSES)["structures"]
     assert str(found) == "none to measure"
-    assert found.plain() == {
+    assert found.as_json() == {
         "across": None,
         "within": 0.0,
         "ratio": None,
@@ -111,7 +111,7 @@ def test_columns_are_looked_for_ten_millimetres_apart() -> None:
         found = flicker(volume, labels, CLASSES, slice_mm)["structures"]
         assert found.columns == pytest.approx(expected, abs=0.06)
     few = flicker(volume, labels, CLASSES, slice_mm=0.2)["structures"]
-    assert math.isnan(few.columns) and few.plain()["columns"] is None
+    assert math.isnan(few.columns) and few.as_json()["columns"] is None
 
 
 def test_borders_of_structures_are_no_columns() -> None:

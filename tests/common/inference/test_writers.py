@@ -29,11 +29,11 @@ from common.inference.writers import (
     PairWriter,
     SampleWriter,
     VolumeWriter,
-    assembled,
     condition_planes,
-    kept,
-    map_plane,
-    plane_of,
+    drawn_label_plane,
+    image_plane,
+    image_planes,
+    quantized,
     real_planes,
     values_of_classes,
 )
@@ -110,6 +110,19 @@ def test_nifti_is_in_hu_and_lies_as_the_picture(tmp_path: Path) -> None:
     assert voxels.shape == (8, 8, 1) and voxels.dtype == np.int16
     assert nib.aff2axcodes(file.affine) == ("L", "P", "S")
     assert voxels[0, 0, 0] == -1000 and voxels[1, 0, 0] == 50  # 0.5 is three quarters of the window
+
+
+def test_further_channels_have_folders_of_their_own(tmp_path: Path) -> None:
+    numbers, info = SampleNumbers(1), {**INFO, "spacing_mm": 0.5}
+    prediction = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), -torch.ones(4, 4)])
+    for file_type in ("png", "nifti"):
+        writer = SampleWriter(numbers, 0, tmp_path, info, file_type, 0, channel_folders=["alpha"])
+        writer.add(0, prediction)
+        assert writer.written[0].parent.name == "samples"
+    assert (np.asarray(Image.open(tmp_path / "alpha" / "seed0_sample000000.png")) == 255).all()
+    alpha, image = (nib.load(tmp_path / n / "seed0_sample000000.nii.gz") for n in ("alpha", "samples"))
+    assert (np.asanyarray(alpha.dataobj) == 255).all() and (np.asanyarray(image.dataobj) == -300).all()
+    assert np.allclose(np.abs(np.diag(alpha.affine)), [0.5, 0.5, 1, 1])
 
 
 def test_an_unknown_type_is_refused(tmp_path: Path) -> None:
@@ -477,7 +490,7 @@ def test_a_finer_file_gets_smooth_borders() -> None:
 
         geometry, shape, spacing = Geometry(SIZE), (4 * SIZE, 4 * SIZE, 1), (1.0, 1.0, 1.0)
 
-    plane = map_plane(logits, Stored())  # type: ignore[arg-type]
+    plane = drawn_label_plane(logits, Stored())  # type: ignore[arg-type]
     assert plane.shape == (128, 128) and set(np.unique(plane)) == {0, 1}
     assert 42 <= np.count_nonzero(plane[64]) <= 46
 
@@ -511,7 +524,7 @@ def stored(path: Path, kind: str, geometry: Geometry) -> CachedVolume:
 
 def test_a_prediction_is_kept_in_sixteen_bits() -> None:
     prediction = torch.tensor([[[-1.0, 0.0], [1.0, 1.5]], [[7.0, 7.0], [7.0, 7.0]]])  # 2 channels
-    squares = kept(prediction)
+    squares = quantized(prediction)
     assert squares.dtype == np.uint16 and squares.tolist() == [[0, 32768], [65535, 65535]]
 
 
@@ -519,7 +532,7 @@ def test_a_prediction_is_kept_in_sixteen_bits() -> None:
 def test_squares_return_to_their_planes(tmp_path: Path, axis: str) -> None:
     label = stored(save(tmp_path / "a.nii.gz", heart(9, 8, 7)), "label", Geometry(24, axis))
     squares = [np.full((24, 24), 1000 * n, np.uint16) for n in range(label.depth)]
-    planes = assembled(squares, label, SCALE)
+    planes = image_planes(squares, label, SCALE)
     assert planes.dtype == np.int16
     expected = np.rint(-200 + 800 * 1000 * np.arange(label.depth) / 65535)
     assert (planes == expected[:, None, None]).all()
@@ -528,7 +541,7 @@ def test_squares_return_to_their_planes(tmp_path: Path, axis: str) -> None:
 
 def test_beyond_the_crop_is_the_lower_end(tmp_path: Path) -> None:
     label = stored(save(tmp_path / "a.nii.gz", heart(12, 12, 2)), "label", Geometry(8, spacing=1.5))
-    planes = assembled([np.full((8, 8), 65535, np.uint16)] * 2, label, SCALE)
+    planes = image_planes([np.full((8, 8), 65535, np.uint16)] * 2, label, SCALE)
     assert planes.shape == (2, 12, 12) and (planes[:, 2:10, 2:10] == 600).all()
     assert (planes[:, :2] == -200).all() and (planes[:, :, 10:] == -200).all()
 
@@ -561,6 +574,6 @@ def test_a_real_image_takes_the_way_of_a_generated_one(tmp_path: Path) -> None:
 
 def test_a_picture_is_one_plane(tmp_path: Path) -> None:
     label = stored(save(tmp_path / "a.nii.gz", heart(9, 8, 1)), "label", Geometry(8))
-    plane = plane_of(np.full((8, 8), 32768, np.uint16), label)
+    plane = image_plane(np.full((8, 8), 32768, np.uint16), label)
     assert plane.dtype == np.float32 and plane.shape == (8, 9)  # LPS: the file's first axis is the columns
     assert np.allclose(plane, 0.5, atol=1e-4)
