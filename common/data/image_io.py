@@ -175,6 +175,7 @@ def _listed(values: np.ndarray) -> str:
     return shown + (", ..." if values.size > 5 else "")
 
 
+S = TypeVar("S")
 T = TypeVar("T")
 # After this many bad files the rest is not worth the wait.
 MOST_PROBLEMS = 5
@@ -205,7 +206,7 @@ def read_pair(sample: Sample) -> Pair:
     return Pair(pixels, mask)
 
 
-def for_each(samples: Sequence[Sample], action: Callable[[Sample], T], title: str) -> list[T]:
+def for_each(samples: Sequence[S], action: Callable[[S], T], title: str) -> list[T]:
     """``action`` of every sample, with a progress bar; goes on after a bad file to tell how many there are.
 
     Raises:

@@ -1,4 +1,8 @@
-"""Planes of a volume, and the square that each is stored in, there and back."""
+"""Cuts volumes into square slices and converts them to integers, and back.
+
+A `Request` names a file and its intensity range, a `Geometry` the planes and the square that they are stored
+in; `image_slices` and `label_slices` convert, `Frame` holds the way there and back.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +15,44 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.samples import ORIENTATIONS
+from common.data.image_io import PICTURE_SUFFIXES, read_label_picture, read_picture
+from common.data.intensity import Window, to_unit
+from common.data.samples import ORIENTATIONS, orient
 from common.data.transforms import FITS, resize_image
+from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume
 from common.errors import UserError
 
 AXES = ("axial", "coronal", "sagittal")
 INTERPOLATIONS = ("area", "linear")
 INTENSITIES = ("window", "percentile")
 KINDS = ("image", "label")
+MOST_PIXELS_A_SIDE = 16384
+"""A plane larger than this comes from a wrong spacing."""
+MOST_LABELS = 255
+MR_HINT = "; for MR set percentiles instead of a window"
+_WHITE = np.float32(65535)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What decides the shape of the slices.
+    """The shape of the slices and how planes are brought to it.
 
     Args:
         size: S, slices are stored S x S.
-        axis: ``axial``, ``coronal`` or ``sagittal``: the planes that are cut.
+        axis: the planes to cut: ``axial``, ``coronal`` or ``sagittal``.
         spacing: a number of mm resamples each plane to that pixel size, then crops or pads it, centred, to
-            the square; None takes ``fit``.
+            the square; None for ``fit``.
         interpolation: of images, ``area`` (averages where it shrinks, linear where it enlarges) or ``linear``
             (a triangle as wide as a pixel of the result where it shrinks). Labels always take the nearest.
         fit: of planes without ``spacing``. ``stretch``: to the square, whatever their shape; ``pad``: whole,
             with square pixels (in mm), centred in the square; ``crop``: the middle of them, likewise.
     Raises:
-        UserError: unknown names, or sizes that are none.
+        UserError: an unknown name, or a size below 1 or not above 0 mm.
+
+    Example:
+        >>> geometry = Geometry(size=4, fit="pad")
+        >>> Frame.of(geometry, shape=(8, 4, 1), spacing=(1.0, 1.0, 5.0)).label(np.ones((8, 4), np.uint8))[0]
+        array([0, 1, 1, 0], dtype=uint8)
     """
 
     size: int
@@ -56,7 +73,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Intensity:
-    """What becomes 0 and 1.
+    """The values that become 0 and 1.
 
     Args:
         kind: ``window``: ``lower`` and ``upper`` in HU (files of 8 bits keep their own range, their HU are
@@ -87,8 +104,8 @@ class Request:
         kind: ``image`` or ``label``.
         intensity: of images; None for labels.
         orientation: key of `ORIENTATIONS` that brings a 2-D picture upright.
-        hu_offset: of images for a window: what to add to a volume's values to get HU, see
-            `common.data.intensity.offset_to_hu`.
+        hu_offset: to be added to the values of a volume to get HU, see `common.data.intensity.offset_to_hu`;
+            for images with a window.
     Raises:
         UserError: unknown names, an image without intensity.
     """
@@ -107,7 +124,7 @@ class Request:
 
     @property
     def in_hu(self) -> bool:
-        """Whether the values are wanted in HU."""
+        """Whether the values should be in HU."""
         return self.kind == "image" and self.intensity is not None and self.intensity.kind == "window"
 
 
@@ -116,12 +133,8 @@ def _known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise UserError(f"{what} {value!r} is unknown; choose {', '.join(known)}")
 
 
-# A plane larger than this comes from a wrong spacing.
-MOST_PIXELS_A_SIDE = 16384
-
-
 def to_planes(array: np.ndarray, axis: str) -> np.ndarray:
-    """A (H, W, D) volume in display order as a view (N, h, w) of the planes cut across ``axis``.
+    """Returns a volume (H, W, D) in display order as a view (N, h, w) of its planes.
 
     Coronal planes run from anterior to posterior and sagittal ones from the patient's right to the left, the
     head up in both; axial planes run from the feet up.
@@ -134,7 +147,7 @@ def to_planes(array: np.ndarray, axis: str) -> np.ndarray:
 
 
 def from_planes(planes: np.ndarray, axis: str) -> np.ndarray:
-    """The inverse of `to_planes`: (N, h, w) to (H, W, D)."""
+    """Inverts `to_planes`: (N, h, w) to (H, W, D)."""
     if axis == "coronal":
         return planes[:, ::-1].transpose(0, 2, 1)
     if axis == "sagittal":
@@ -143,7 +156,7 @@ def from_planes(planes: np.ndarray, axis: str) -> np.ndarray:
 
 
 def planes_shape(shape: tuple[int, int, int], axis: str) -> tuple[int, int, int]:
-    """(N, h, w) for a volume of ``shape`` (H, W, D)."""
+    """Returns (N, h, w) for a volume of ``shape`` (H, W, D)."""
     height, width, depth = shape
     return {
         "axial": (depth, height, width),
@@ -153,7 +166,7 @@ def planes_shape(shape: tuple[int, int, int], axis: str) -> tuple[int, int, int]
 
 
 def plane_spacing(spacing: tuple[float, float, float], axis: str) -> tuple[float, float]:
-    """mm along the rows and columns of a plane, from those along (H, W, D)."""
+    """Returns mm along the rows and columns of a plane, from those along (H, W, D)."""
     along_rows, along_columns, along_slices = spacing
     return {
         "axial": (along_rows, along_columns),
@@ -164,7 +177,7 @@ def plane_spacing(spacing: tuple[float, float, float], axis: str) -> tuple[float
 
 @dataclass(frozen=True)
 class Frame:
-    """How a plane (h, w) lies in the stored square: resized first, then centred, cropped or padded.
+    """The position of a plane (h, w) in the stored square: resized, then centred, cropped or padded.
 
     Args:
         plane: (h, w) pixels of the source's plane.
@@ -180,10 +193,10 @@ class Frame:
     def of(
         cls, geometry: Geometry, shape: tuple[int, int, int], spacing: tuple[float, float, float]
     ) -> Frame:
-        """The frame of all planes of a volume; ``shape`` and ``spacing`` along (H, W, D).
+        """Returns the frame of all planes of a volume; ``shape`` and ``spacing`` along (H, W, D).
 
         Raises:
-            UserError: the spacing asks for planes beyond any use.
+            UserError: the spacing gives planes larger than `MOST_PIXELS_A_SIDE`.
         """
         _, height, width = planes_shape(shape, geometry.axis)
         if geometry.spacing is None and geometry.fit == "stretch":
@@ -199,7 +212,7 @@ class Frame:
         return cls((height, width), (rows, columns), geometry.size)
 
     def image(self, plane: np.ndarray, interpolation: str) -> np.ndarray:
-        """A float (h, w) plane as float32 (S, S); padding is 0."""
+        """Converts a float plane (h, w) to float32 (S, S); padding is 0."""
         resized = resample(np.asarray(plane, np.float32), *self.resized, interpolation)
         if self.resized == (self.size, self.size):
             return resized
@@ -208,19 +221,19 @@ class Frame:
         return square
 
     def label(self, plane: np.ndarray) -> np.ndarray:
-        """A (h, w) plane of labels as (S, S): the nearest pixel's, 0 in the padding."""
+        """Converts a plane of labels (h, w) to (S, S) by the nearest pixel; padding is 0."""
         square = np.zeros((self.size, self.size), plane.dtype)
         square[self._inside[0]] = plane[self._taken]
         return square
 
     def image_back(self, square: np.ndarray, fill: float) -> np.ndarray:
-        """A float (S, S) square as float32 (h, w), linearly; ``fill`` where the plane was cropped away."""
+        """Converts a float square (S, S) back to float32 (h, w), linearly; ``fill`` where it was cropped."""
         canvas = np.full(self.resized, fill, np.float32)
         canvas[self._inside[1]] = square[self._inside[0]]
         return resize_image(canvas, *self.plane)
 
     def label_back(self, square: np.ndarray, fill: float) -> np.ndarray:
-        """A (S, S) square of labels as (h, w) of the same type, by the nearest pixel."""
+        """Converts a square of labels (S, S) back to (h, w) of the same type by the nearest pixel."""
         canvas = np.full(self.resized, fill, square.dtype)
         canvas[self._inside[1]] = square[self._inside[0]]
         rows, columns = (nearest(*pair) for pair in zip(self.resized, self.plane, strict=True))
@@ -228,31 +241,31 @@ class Frame:
 
     @cached_property
     def _inside(self) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The common part of square and resized plane, in the indices of each."""
+        """The intersection of square and resized plane, in the indices of each."""
         pairs = [_overlap(self.size, extent) for extent in self.resized]
         return (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1])
 
     @cached_property
     def _taken(self) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column indices of the plane's pixels that the common part takes."""
+        """Row and column indices of the plane's pixels in that intersection."""
         rows, columns = (nearest(*pair) for pair in zip(self.plane, self.resized, strict=True))
         return rows[self._inside[1][0]][:, None], columns[self._inside[1][1]]
 
 
 def _overlap(size: int, extent: int) -> tuple[slice, slice]:
-    """Where a centred line of ``extent`` pixels meets one of ``size``: in the latter, in the former."""
+    """Returns the overlap of centred lines of ``size`` and ``extent`` pixels, in the indices of each."""
     first = (size - extent) // 2  # negative where the extent is cropped
     start, stop = max(first, 0), min(first + extent, size)
     return slice(start, stop), slice(start - first, stop - first)
 
 
 def nearest(source: int, target: int) -> np.ndarray:
-    """For each of ``target`` pixels, the one of ``source`` whose centre is nearest."""
+    """Returns for each of ``target`` pixels the index of the nearest of ``source`` pixels."""
     return np.minimum(((np.arange(target) + 0.5) * source / target).astype(np.intp), source - 1)
 
 
 def resample(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    """A float32 (h, w) image at (height, width); each side is averaged or interpolated as it needs."""
+    """Resizes a float32 image (h, w) to (height, width); each side is averaged or interpolated."""
     rows, columns = image.shape
     if interpolation == "area" and rows % height == 0 and columns % width == 0:
         return block_means(image, rows // height, columns // width)
@@ -266,7 +279,126 @@ def resample(image: np.ndarray, height: int, width: int, interpolation: str) -> 
 
 
 def block_means(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Means over blocks of rows x columns pixels: what PIL's box filter gives, in less than half its time."""
+    """Returns means over blocks of rows x columns pixels: as PIL's box filter, in less than half its time."""
     image = functools.reduce(np.add, (image[start::rows] for start in range(rows)))
     image = functools.reduce(np.add, (image[:, start::columns] for start in range(columns)))
     return image * np.float32(1 / (rows * columns))
+
+
+@dataclass(frozen=True)
+class ConvertedSlices:
+    """Slices (N, S, S), uint16 or uint8, with the fields of `CachedVolume` that conversion finds out."""
+
+    array: np.ndarray
+    lower: float
+    upper: float
+    is_hu: bool
+    values: tuple[int, ...]
+    counts: np.ndarray
+
+
+def read_source(request: Request, geometry: Geometry) -> Volume:
+    """Reads the voxels of a volume, or of a 2-D picture as one slice.
+
+    Raises:
+        UserError: unreadable, of an unknown type, a single slice that should be cut along its depth, or no
+            voxel size where ``geometry`` has a spacing in mm.
+    """
+    path = request.path
+    source = _read_volume(request)
+    if source.array.shape[2] == 1 and geometry.axis != "axial":
+        raise UserError(f"{path}: holds one slice, which cannot be cut {geometry.axis}; use axis axial")
+    if geometry.spacing is not None and not source.has_spacing:
+        raise UserError(
+            f"{path}: has no voxel size, so it cannot be resampled to {geometry.spacing:g} mm; "
+            "leave spacing out, or write the voxel size into its header"
+        )
+    return source
+
+
+def _read_volume(request: Request) -> Volume:
+    path = request.path
+    if is_volume(path):
+        if request.orientation != "identity":
+            raise UserError(f"{path}: orientation {request.orientation} is for pictures; leave it out")
+        return Volume.from_file(path)
+    if not path.name.lower().endswith(PICTURE_SUFFIXES):
+        known = ", ".join((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES))
+        raise UserError(f"{path}: unknown file type; use one of {known} or a folder with a DICOM series")
+    pixels, source_range = (
+        read_picture(path) if request.kind == "image" else (read_label_picture(path), (0.0, 255.0))
+    )
+    upright = orient(pixels, request.orientation)[:, :, None]  # (H, W, 1)
+    return Volume(upright, np.eye(4), (1.0, 1.0, 1.0), False, source_range, upright.shape, has_spacing=False)
+
+
+def image_slices(source: Volume, geometry: Geometry, request: Request) -> ConvertedSlices:
+    """Converts an image to uint16 slices: 0..65535 stands for 0..1 of the window or percentiles.
+
+    Raises:
+        UserError: a constant image, equal percentiles, or CT values that need an unknown offset to be HU.
+    """
+    path, intensity = request.path, request.intensity
+    assert intensity is not None  # as `Request` makes sure of images
+    planes = to_planes(source.array, geometry.axis)
+    if all((plane == planes[0, 0, 0]).all() for plane in planes):  # ends at the first plane of most volumes
+        raise UserError(f"{path}: every pixel has the same value; replace or remove the image")
+    if intensity.kind == "window":
+        is_hu = source.is_hu
+        lower, upper = (intensity.lower, intensity.upper) if is_hu else source.source_range
+    else:
+        is_hu = False
+        lower, upper = np.percentile(source.array, (intensity.lower, intensity.upper))
+        if not lower < upper:
+            raise UserError(
+                f"{path}: its percentiles {intensity.lower:g} and {intensity.upper:g} are both {lower:g}; "
+                "widen them or give a window"
+            )
+    offset = source.offset(request.hu_offset, path, MR_HINT) if request.in_hu else 0.0
+    window = Window(float(lower) - offset, float(upper) - offset)  # of the values in the file
+    frame = _frame_of(source, geometry)
+    array = np.empty((len(planes), geometry.size, geometry.size), np.uint16)
+    for plane, stored in zip(planes, array, strict=True):
+        unit = frame.image(to_unit(plane, window, is_hu=True), geometry.interpolation)
+        np.rint(unit * _WHITE, out=stored, casting="unsafe")
+    return ConvertedSlices(array, float(lower), float(upper), is_hu, (), np.empty(0, np.int32))
+
+
+def label_slices(source: Volume, geometry: Geometry, path: Path) -> ConvertedSlices:
+    """Converts labels to uint8 codes into the sorted values of the file; code 0 is always value 0.
+
+    Raises:
+        UserError: values that are no labels.
+    """
+    values = _label_values(source.array, path)
+    frame, planes = _frame_of(source, geometry), to_planes(source.array, geometry.axis)
+    array = np.empty((len(planes), geometry.size, geometry.size), np.uint8)
+    counts = np.empty((len(planes), len(values)), np.int32)
+    for index, plane in enumerate(planes):
+        array[index] = np.searchsorted(values, frame.label(plane))
+        counts[index] = np.bincount(array[index].ravel(), minlength=len(values))
+    codes = tuple(int(value) for value in values)
+    return ConvertedSlices(array, float(values[0]), float(values[-1]), False, codes, counts)
+
+
+def _frame_of(source: Volume, geometry: Geometry) -> Frame:
+    height, width, depth = source.array.shape
+    return Frame.of(geometry, (height, width, depth), source.spacing)
+
+
+def _label_values(array: np.ndarray, path: Path) -> np.ndarray:
+    """Returns the sorted values of a label volume (H, W, D), always with 0."""
+    values = np.zeros(1, array.dtype)
+    for index in range(array.shape[2]):
+        values = np.union1d(values, array[:, :, index])
+        if values.size > MOST_LABELS + 1:
+            raise UserError(
+                f"{path}: holds more than {MOST_LABELS} different values, so it is no label file; "
+                "save labels losslessly, one whole number for each structure"
+            )
+    wrong = values[(values < 0) | (values != np.rint(values))]
+    if wrong.size:
+        raise UserError(
+            f"{path}: value {wrong[0]:g} is no label; save whole numbers from 0 (background) upwards"
+        )
+    return values

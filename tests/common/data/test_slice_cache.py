@@ -28,20 +28,23 @@ from common.data.slice_cache import (
     Job,
     SliceCache,
     SliceReader,
-    array_bytes,
     cached_pair,
     content_hash,
-    converting_alone,
     display_affine,
-    image_slices,
+    exclusive,
     in_parallel,
-    label_slices,
-    read_source,
     selected_slices,
     stamps,
-    usable_folder,
 )
-from common.data.slice_geometry import AXES, Geometry, Intensity, Request
+from common.data.slice_geometry import (
+    AXES,
+    Geometry,
+    Intensity,
+    Request,
+    image_slices,
+    label_slices,
+    read_source,
+)
 from common.errors import UserError
 from tests.common.data.store.made import hounsfield, image, label, labels, save
 from tests.common.data.test_bad_input import write_dicom, write_mhd
@@ -90,7 +93,7 @@ def test_a_second_run_converts_and_writes_nothing(
     first = SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     converted.clear()
     monkeypatch.setattr(store_module, "content_hash", None)  # nor does it read the sources
-    monkeypatch.setattr(store_module, "usable_folder", None)  # a read-only store does
+    monkeypatch.setattr(store_module, "_make_folder", None)  # a read-only store does
     second = SliceCache(tmp_path / "store", Geometry(5)).convert(requests)
     assert second == first and not converted
     assert all(np.array_equal(a.counts, b.counts) for a, b in zip(first, second, strict=True))
@@ -253,8 +256,7 @@ def test_nothing_is_written_where_nothing_is_asked_for(tmp_path: Path) -> None:
 
 def image_of(path: Path, geometry: Geometry, intensity: Intensity | None = None):  # type: ignore[no-untyped-def]
     request = image(path) if intensity is None else image(path, intensity)
-    assert request.intensity is not None
-    return image_slices(read_source(request, geometry), geometry, request.intensity, path)
+    return image_slices(read_source(request, geometry), geometry, request)
 
 
 def label_of(path: Path, geometry: Geometry):  # type: ignore[no-untyped-def]
@@ -317,8 +319,8 @@ def test_pictures_are_single_slices_brought_upright(tmp_path: Path) -> None:
     Image.fromarray(gray).save(tmp_path / "a.png")
     request = Request(tmp_path / "a.png", "image", Intensity(), "rot90")
     source = read_source(request, Geometry(2))
-    slices = image_slices(source, Geometry(2), Intensity(), request.path)
-    assert source.shape == (2, 2, 1)
+    slices = image_slices(source, Geometry(2), request)
+    assert source.array.shape == (2, 2, 1)
     assert slices.array[0].tolist() == [[51 * 257, 255 * 257], [0, 102 * 257]]
     assert (slices.lower, slices.upper, slices.is_hu) == (0, 255, False)
 
@@ -487,7 +489,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_read_only_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match=r"cannot be written; choose another --store_dir"):
-        usable_folder(tmp_path)
+        SliceCache(tmp_path, Geometry(5)).convert([image(save(tmp_path / "a.nii", hounsfield()))])
 
 
 def test_the_second_waits_for_the_first_and_leftovers_go(tmp_path: Path) -> None:
@@ -495,10 +497,10 @@ def test_the_second_waits_for_the_first_and_leftovers_go(tmp_path: Path) -> None
     (tmp_path / ".123.a.npy").write_bytes(b"half")
 
     def second() -> None:
-        with converting_alone(tmp_path):
+        with exclusive(tmp_path):
             order.append("second")
 
-    with converting_alone(tmp_path):
+    with exclusive(tmp_path):
         assert not (tmp_path / ".123.a.npy").exists()
         thread = threading.Thread(target=second)
         thread.start()
@@ -514,7 +516,7 @@ def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     (tmp_path / ".123.a.npy").write_bytes(b"half")  # perhaps another process is writing it
-    with converting_alone(tmp_path):
+    with exclusive(tmp_path):
         assert sorted(file.name for file in tmp_path.iterdir()) == [".123.a.npy", LOCK]
 
 
@@ -580,17 +582,17 @@ def test_headers_tell_the_size_of_the_arrays(tmp_path: Path, kind: str) -> None:
         write_dicom(path, hounsfield())
     else:
         write_mhd(path, hounsfield())
-    sizes = [array_bytes(Job(image(path), Geometry(16, axis))) for axis in ("axial", "coronal", "sagittal")]
+    sizes = [Job(image(path), Geometry(16, axis)).array_bytes for axis in ("axial", "coronal", "sagittal")]
     assert sizes == [8 * 512, 10 * 512, 12 * 512]
 
 
 def test_labels_take_half_and_what_cannot_be_read_nothing(tmp_path: Path) -> None:
     path = save(tmp_path / "heart.nii", labels())
-    assert array_bytes(Job(label(path), Geometry(16))) == 8 * 256
-    assert array_bytes(Job(Request(tmp_path / "a.png", "label"), Geometry(16))) == 256
+    assert Job(label(path), Geometry(16)).array_bytes == 8 * 256
+    assert Job(Request(tmp_path / "a.png", "label"), Geometry(16)).array_bytes == 256
     path.write_bytes(b"broken")
-    assert array_bytes(Job(label(path), Geometry(16))) == 0
-    assert array_bytes(Job(label(tmp_path / "missing.nii"), Geometry(16))) == 0
+    assert Job(label(path), Geometry(16)).array_bytes == 0
+    assert Job(label(tmp_path / "missing.nii"), Geometry(16)).array_bytes == 0
 
 
 def test_a_full_disk_is_told_before_anything_is_written(
