@@ -160,7 +160,7 @@ def froc(
     units = None if patients is None else [patients[scan] for scan in scans]
     counts = resample_counts(units, len(scans), resamples, make_rng(seed, "froc"))
     once, drawn = curve.plain(rates), torch.cat([curve(part, rates) for part in counts.split(64)])
-    drawn_with = Resamples.independent(counts) if units is None else Resamples(counts, units)
+    drawn_with = Resamples(counts, units)
     per_scan = partial(_per_scan, drawn_with)
     clusters = len(set(units or scans))
     value = partial(_value, scans=len(scans), clusters=clusters, patients=drawn_with.patients)

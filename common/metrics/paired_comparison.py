@@ -60,7 +60,7 @@ class TrainingComparison:
         images, trainings = self.resamples.counts.shape[1], len(next(iter(self.outcomes.values())))
         if self.seeds is None or trainings == 1:
             return self.resamples.distance(lambda counts: statistic(counts.numpy(), np.ones(trainings)))
-        both = self.resamples.join(Resamples.independent(self.seeds))
+        both = self.resamples.join(Resamples(self.seeds))
         value = both.distance(lambda counts: statistic(counts[:images].numpy(), counts[images:].numpy()))
         return replace(value, n=images)
 

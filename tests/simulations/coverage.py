@@ -83,7 +83,7 @@ def kernel_distance(shift: float) -> Trial:
     def trial(patients: int, numbers: np.random.Generator) -> tuple[Value, float]:
         real, fake = features(patients, numbers), features(GENERATED, numbers, shift, 1)
         owners = names(patients, "p")
-        both = over(owners, len(real), numbers).beside(over(None, len(fake), numbers))
+        both = over(owners, len(real), numbers).join(over(None, len(fake), numbers))
         return kid_with_interval(real, fake, (owners, None), both), true_kid(shift)
 
     return trial
@@ -106,7 +106,7 @@ def excess_kid(patients: int, numbers: np.random.Generator) -> tuple[Value, floa
 def frechet(patients: int, numbers: np.random.Generator) -> tuple[Value, float]:
     """FID's expectation at this number of patients: its bias is a property of the number."""
     real, fake = features(patients, numbers), features(GENERATED, numbers, 0.4, 1)
-    both = over(names(patients, "p"), len(real), numbers).beside(over(None, len(fake), numbers))
+    both = over(names(patients, "p"), len(real), numbers).join(over(None, len(fake), numbers))
     split = len(real)
     found = both.distance(lambda w: fid(real, fake, w[:split], w[split:]))
     return found, expected_fid(patients)
