@@ -1,4 +1,4 @@
-"""The chain of stages: each runs in a process of its own, and only where its output is not current."""
+"""The pipeline of stages. Each runs in a process of its own, and only if its output is not current."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +20,13 @@ from common.files import locked, read_json, write_json
 from common.paths import bundle_root
 from common.tools.process import bundle_command, failure, run_logged
 
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a stage's last run.
-
-    Args:
-        fingerprint: stands for command, configs and inputs.
-        written: stamp of its folder at the end; empty while it runs.
-        seconds: it took.
-    """
-
-    fingerprint: str
-    written: str = ""
-    seconds: float = 0.0
-
-    def save(self, path: Path) -> None:
-        """Writes the record as JSON, atomically."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Record | None:
-        """The record at ``path``; None where there is none."""
-        return cls(**read_json(path)) if path.is_file() else None
-
-
-def fingerprint(settings: Mapping[str, Any], configs: Sequence[Path], inputs: Sequence[Path]) -> str:
-    """Stands for what decides a stage's output: its settings, its configs' text, the files that it reads."""
-    parts = {
-        "settings": {name: str(value) for name, value in settings.items()},
-        "configs": [hashlib.sha256(path.read_bytes()).hexdigest() for path in configs],
-        "inputs": [stamp(folder) for folder in inputs],
-    }
-    return _hash(parts)
-
-
-def stamp(folder: Path) -> str:
-    """Stands for the files below a folder: names, sizes and times of change; their content is not read."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    facts = [(str(path.relative_to(folder)), path.stat()) for path in files]
-    return _hash([[name, found.st_size, found.st_mtime_ns] for name, found in facts])
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-RESUME = "resume"
+BUNDLE = "lung_two_stage"
+RECORDS = "pipeline"
 SCANS, BANK = ("dataset_dir", "healthy_slices_dir"), "bank_dir"
-FOLDER = "{work_dir}"
+WORK_DIR = "{work_dir}"
+
+logger = logging.getLogger(__name__)
+Described = Mapping[str, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -75,17 +34,17 @@ class Stage:
     """A command ``python -m monai.bundle run RUN`` with a config, its overlays and settings.
 
     Args:
-        name: of the stage, unique in the chain.
-        run: the config's list to run, e.g. ``training``.
+        name: of the stage, unique in the pipeline.
         config: names of files in ``configs/`` without suffix: one, then its overlays.
-        writes: the folder below the chain's that belongs to this stage alone.
+        run: the config's list to run.
+        writes: the folder below the work folder that only this stage writes; its ``output_dir``.
         after: names of the stages whose folders it reads.
-        settings: overrides of its own; ``{work_dir}`` in them stands for the chain's folder.
+        settings: overrides of the config; ``{work_dir}`` in them stands for the work folder.
     """
 
     name: str
-    run: str
     config: Sequence[str]
+    run: str
     writes: str
     after: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -94,7 +53,7 @@ class Stage:
         """The config and its overlays.
 
         Raises:
-            UserError: one of them is not there.
+            UserError: a file is missing.
         """
         files = [configs / f"{name}.yaml" for name in self.config]
         missing = [path for path in files if not path.is_file()]
@@ -102,155 +61,197 @@ class Stage:
             raise UserError(f"{missing[0]}: stage {self.name} needs this config; correct its name")
         return files
 
-    def overrides(self, configs: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of all stages that this one's config knows, then its own."""
-        known: set[str] = set()
-        for path in self.files(configs):
-            known |= set(ConfigParser.load_config_file(str(path)))
-        if BANK in known or SCANS[0] not in known:  # it reads another stage's banks, not the scans
-            shared = {key: value for key, value in shared.items() if key not in SCANS}
-        own = {key: value for key, value in shared.items() if key in known and value is not None}
-        goes_on = {RESUME: "true"} if RESUME in known else {}
-        return {**own, **goes_on, **{key: _filled(value, shared) for key, value in self.settings.items()}}
-
-    def command(self, configs: Path, shared: Mapping[str, Any]) -> list[str]:
-        """The command line; a begun training goes on."""
-        return bundle_command(self.run, self.files(configs), self.overrides(configs, shared))
+    def overrides(self, configs: Path, work_dir: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+        """The stage's settings, and before them the shared ones that its config has."""
+        known = set().union(*(config_keys(path) for path in self.files(configs)))
+        defaults = {"work_dir": work_dir, **shared, "output_dir": work_dir / self.writes, "resume": "true"}
+        if BANK in known or SCANS[0] not in known:  # the stage reads another stage's banks, not the scans
+            defaults = {key: value for key, value in defaults.items() if key not in SCANS}
+        own = {key: _fill(value, work_dir) for key, value in self.settings.items()}
+        return {key: value for key, value in defaults.items() if key in known and value is not None} | own
 
 
-def stages_of(described: Mapping[str, Mapping[str, Any] | None]) -> list[Stage]:
-    """Stages as a config describes them, by name, in their order.
+@cache
+def config_keys(path: Path) -> frozenset[str]:
+    """Top-level keys of a config file."""
+    return frozenset(ConfigParser.load_config_file(str(path)))
 
-    A stage that an overlay has set to null is left out, and no other one reads it.
 
+def _fill(value: Any, work_dir: Path) -> Any:
+    """The value with the work folder in the place of ``{work_dir}``."""
+    if isinstance(value, Mapping):
+        return {key: _fill(entry, work_dir) for key, entry in value.items()}
+    return value.replace(WORK_DIR, str(work_dir)) if isinstance(value, str) else value
+
+
+def parse_stages(described: Described) -> list[Stage]:
+    """Stages in their order, as a config describes them.
+
+    Example:
+        >>> described = {"nodules": {"config": "train_nodules", "settings": [{"seed": 1}, {"max_epochs": 9}]}}
+        >>> parse_stages(described)[0].settings
+        {'seed': 1, 'max_epochs': 9}
+
+    Args:
+        described: the arguments of `Stage` by the stage's name. ``config`` and ``after`` may be single names,
+            ``run`` is ``training`` and ``writes`` the stage's name by default, and ``settings`` may be a list
+            of mappings, of which later ones win. A stage that an overlay has set to null is left out, and
+            from every ``after`` too.
     Raises:
         UserError: a stage comes before one that it reads, or two write to one folder.
     """
-    stages = [
-        Stage(
-            name,
-            str(entry["run"]),
-            _listed(entry["config"]),
-            str(entry["writes"]),
-            [other for other in _listed(entry.get("after", ())) if described.get(other, entry) is not None],
-            dict(entry.get("settings", {})),
-        )
-        for name, entry in described.items()
-        if entry is not None
-    ]
-    for number, stage in enumerate(stages):
-        earlier = stages[:number]
-        unknown = sorted(set(stage.after) - {other.name for other in earlier})
+    stages: list[Stage] = []
+    for name, entry in described.items():
+        if entry is None:
+            continue
+        after = [
+            other for other in _as_list(entry.get("after", ())) if described.get(other, entry) is not None
+        ]
+        settings: dict[str, Any] = {}
+        for part in _as_list(entry.get("settings", ())):
+            settings |= part
+        run, writes = str(entry.get("run", "training")), str(entry.get("writes", name))
+        unknown = sorted(set(after) - {other.name for other in stages})
         if unknown:
-            raise UserError(f"stage {stage.name}: there is no stage {unknown[0]} before it")
-        if stage.writes in {other.writes for other in earlier}:
-            raise UserError(f"stage {stage.name}: another one writes to {stage.writes} too")
+            raise UserError(f"stage {name}: there is no stage {unknown[0]} before it")
+        if writes in {other.writes for other in stages}:
+            raise UserError(f"stage {name}: another one writes to {writes} too")
+        stages.append(Stage(name, _as_list(entry["config"]), run, writes, after, settings))
     return stages
 
 
-def _filled(value: Any, shared: Mapping[str, Any]) -> Any:
-    """The value with the chain's folder in its place."""
-    return value.replace(FOLDER, str(shared["work_dir"])) if isinstance(value, str) else value
+def _as_list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | Mapping) else list(value)
 
 
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-RECORDS = "pipeline"
-BUNDLE = "lung_two_stage"
-
-logger = logging.getLogger(__name__)
-
-
-class Chain:
-    """Runs stages in order; a stage whose command, configs and inputs are those of its last run is skipped.
-
-    The same command goes on with a chain that was stopped: finished stages stay, a begun training is
-    resumed. A stage that is out of date begins anew, and what it had written is removed first. Folders that
-    the chain did not write are never touched.
+@dataclass(frozen=True)
+class StageRecord:
+    """What is known of a stage's last run.
 
     Args:
-        stages: as a config describes them, see `bundles.lung_two_stage.pipeline.stages_of`.
+        fingerprint: of its settings, configs and inputs.
+        written: stamp of its folder at the end; empty while it runs.
+        seconds: how long it took.
+    """
+
+    fingerprint: str
+    written: str = ""
+    seconds: float = 0.0
+
+
+def stamp_folder(folder: Path) -> str:
+    """Hash of the names, sizes and modification times of the files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
+    return _hash([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class Pipeline:
+    """Runs stages in order; a stage whose settings, configs and inputs are those of its last run is skipped.
+
+    The same command continues a pipeline that was stopped: finished stages stay, an unfinished training is
+    resumed. A stage that is out of date starts again, and its earlier output is removed first. Folders that
+    the pipeline did not write are never touched.
+
+    Args:
+        stages: described as for `parse_stages`.
         work_dir: the folder of all stages; their logs and records are in its ``pipeline/``.
         shared: settings for every stage whose config has them; None is left out.
-        before: further stages that must have run before, such as those that the baselines are compared with.
+        before: stages that must run before, such as those that baselines are compared with.
     """
 
     def __init__(
         self,
-        stages: Mapping[str, Mapping[str, Any] | None],
+        stages: Described,
         work_dir: str | Path,
         shared: Mapping[str, Any] | None = None,
-        before: Mapping[str, Mapping[str, Any] | None] | None = None,
+        before: Described | None = None,
     ) -> None:
-        self.stages = stages_of({**(before or {}), **stages})
-        self.work_dir = Path(work_dir).resolve()
-        self.shared = {**(shared or {}), "work_dir": self.work_dir}
+        self.stages = parse_stages({**(before or {}), **stages})
+        self.work_dir, self.shared = Path(work_dir).resolve(), dict(shared or {})
         self.configs = Path(bundle_root(BUNDLE)) / "configs"
 
     def run(self) -> list[str]:
         """Runs what is not current; returns the names of the stages that ran.
 
         Raises:
-            UserError: a stage failed (its last line, and where its log is), or its folder is not the chain's.
+            UserError: a stage failed (its last line, and where its log is), or its folder is not the
+                pipeline's.
         """
         ran = []
         with locked(self.work_dir) as descriptor:
             for number, stage in enumerate(self.stages, 1):
-                place = f"stage {number} of {len(self.stages)}, {stage.name}"
-                mark = self._fingerprint(stage)
-                if self._current(stage, mark):
-                    logger.info(f"{place}: current")
+                title = f"stage {number} of {len(self.stages)}, {stage.name}"
+                fingerprint, record = self._fingerprint(stage), self.record(stage)
+                folder = self.work_dir / stage.writes
+                if record == StageRecord(fingerprint, stamp_folder(folder), record.seconds if record else 0):
+                    logger.info(f"{title}: current")
                     continue
-                logger.info(f"{place}: {stage.run} of {', '.join(stage.config)}")
-                self._run(stage, mark, descriptor)
+                logger.info(f"{title}: {stage.run} of {', '.join(stage.config)}")
+                self._remove_outdated(stage, folder, fingerprint)
+                self._run(stage, folder, fingerprint, descriptor)
                 ran.append(stage.name)
-        logger.info(self.summary())
+        records = [(stage.name, self.record(stage)) for stage in self.stages]
+        times = ", ".join(f"{name} {record.seconds:.0f} s" for name, record in records if record)
+        logger.info(f"{self.work_dir}: {times}")
         return ran
 
-    def summary(self) -> str:
-        """One line: how long the stages took."""
-        taken = [(stage.name, Record.load(self._record(stage))) for stage in self.stages]
-        listed = ", ".join(f"{name} {record.seconds:.0f} s" for name, record in taken if record)
-        return f"{self.work_dir}: {listed}"
+    def overrides(self, stage: Stage) -> dict[str, Any]:
+        """Everything that the stage's command overrides."""
+        return stage.overrides(self.configs, self.work_dir, self.shared)
 
-    def _run(self, stage: Stage, mark: str, descriptor: int) -> None:
-        self._make_way(stage, mark)
-        Record(mark).save(self._record(stage))
-        begin = time.monotonic()
-        log = self._record(stage).with_suffix(".log")
-        code = run_logged(stage.command(self.configs, self.shared), log, [descriptor])
+    def record(self, stage: Stage) -> StageRecord | None:
+        """The record of the stage's last run; None if there was none."""
+        path = self._record_file(stage)
+        return StageRecord(**read_json(path)) if path.is_file() else None
+
+    def _run(self, stage: Stage, folder: Path, fingerprint: str, descriptor: int) -> None:
+        file = self._record_file(stage)
+        write_json(file, asdict(StageRecord(fingerprint)))
+        start, log = time.monotonic(), file.with_suffix(".log")
+        command = bundle_command(stage.run, stage.files(self.configs), self.overrides(stage))
+        code = run_logged(command, log, [descriptor])
         if code:
             raise UserError(f"stage {stage.name}: {failure(log, code).reason} (log: {log})")
-        Record(mark, stamp(self._folder(stage)), time.monotonic() - begin).save(self._record(stage))
+        seconds = time.monotonic() - start
+        write_json(file, asdict(StageRecord(fingerprint, stamp_folder(folder), seconds)))
 
-    def _current(self, stage: Stage, mark: str) -> bool:
-        record = Record.load(self._record(stage))
-        return (
-            record is not None and record.fingerprint == mark and record.written == stamp(self._folder(stage))
-        )
+    def _remove_outdated(self, stage: Stage, folder: Path, fingerprint: str) -> None:
+        """Removes the output of other settings or inputs; an unfinished run of the same ones stays.
 
-    def _make_way(self, stage: Stage, mark: str) -> None:
-        """Removes what an earlier run of other settings or inputs has left, but for a begun run of these."""
-        folder, record = self._folder(stage), Record.load(self._record(stage))
-        if not folder.exists() or (record is not None and record.fingerprint == mark and not record.written):
+        Raises:
+            UserError: the pipeline did not write the folder.
+        """
+        record = self.record(stage)
+        unfinished = record is not None and record.fingerprint == fingerprint and not record.written
+        if not folder.exists() or unfinished:
             return
         if record is None:
             raise UserError(
-                f"{folder}: was not written by the chain; move it away or choose another --work_dir"
+                f"{folder}: was not written by the pipeline; move it away or choose another --work_dir"
             )
         shutil.rmtree(folder)
 
     def _fingerprint(self, stage: Stage) -> str:
-        named: dict[str, Stage] = {other.name: other for other in self.stages}
-        inputs: Sequence[Path] = [self._folder(named[name]) for name in stage.after]
-        overrides = stage.overrides(self.configs, self.shared)
-        data = [Path(overrides["dataset_dir"])] if "dataset_dir" in overrides else []
-        return fingerprint(overrides, stage.files(self.configs), [*inputs, *data])
+        """Hash of the stage's settings, its configs' text, and the files that it reads."""
+        folders = {other.name: self.work_dir / other.writes for other in self.stages}
+        overrides = self.overrides(stage)
+        inputs = [folders[name] for name in stage.after]
+        if "dataset_dir" in overrides:
+            inputs.append(Path(overrides["dataset_dir"]))
+        return _hash(
+            {
+                "settings": {name: str(value) for name, value in overrides.items()},
+                "configs": [
+                    hashlib.sha256(path.read_bytes()).hexdigest() for path in stage.files(self.configs)
+                ],
+                "inputs": [stamp_folder(folder) for folder in inputs],
+            }
+        )
 
-    def _folder(self, stage: Stage) -> Path:
-        return self.work_dir / stage.writes
-
-    def _record(self, stage: Stage) -> Path:
+    def _record_file(self, stage: Stage) -> Path:
         return self.work_dir / RECORDS / f"{stage.name}.json"

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.composition.shards import Composites
 from bundles.lung_two_stage.phantoms import chest_scans
-from common.tools.package import read_config
+from bundles.lung_two_stage.pipeline import parse_stages
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, command, finished
@@ -39,16 +40,18 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def smallest_budgets(folder: Path) -> Path:
     """An overlay on ``pipeline.yaml``: an epoch for each training, few images for the others."""
-    described = read_config(CASE.configs / "pipeline.yaml")
+    parser = ConfigParser()
+    parser.read_config(str(CASE.configs / "pipeline.yaml"))
     overlay: dict[str, Any] = {}
     for part in ("stages", "baseline_stages"):
-        for name, stage in described[part].items():
-            trains = {"max_epochs": 1, "val_interval": 1} if stage["run"] == "training" else {}
+        described = parser.get_parsed_content(part)
+        before = {} if part == "stages" else parser.get_parsed_content("stages")
+        stages = {stage.name: stage for stage in parse_stages({**before, **described})}
+        for name in described:
+            trains = {"max_epochs": 1, "val_interval": 1} if stages[name].run == "training" else {}
             if name.startswith("slices_"):  # there are few
                 trains["batch_size"] = 4
-            settings = {**stage.get("settings", {}), **trains, **SMALL.get(name, {})}
-            if settings:
-                overlay[f"{part}#{name}#settings"] = settings
+            overlay[f"{part}#{name}#settings"] = {**stages[name].settings, **trains, **SMALL.get(name, {})}
     file = folder / "smallest.yaml"
     file.write_text(yaml.safe_dump(overlay))
     return file
