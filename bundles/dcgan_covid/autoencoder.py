@@ -1,4 +1,4 @@
-"""The autoencoder of the latent explorer: CT slice to two or three values, and back."""
+"""The autoencoder of the latent explorer: a CT slice to two or three values, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.baselines import mean_image
 
 SHOWN = (2, 3)
-"""Sizes of a latent that can be looked at."""
+"""Latent sizes that a map can show."""
 WIDTHS = (256, 128, 64, 32)
 SLOPE = 0.2
 
@@ -27,8 +27,8 @@ SLOPE = 0.2
 class DenseAutoencoder(nn.Module):
     """Five dense layers down to a latent of two or three values, and five up again.
 
-    (B, 1, S, S) in [-1, 1] -> the same, as well as so few values can say it. LeakyReLU follows every layer
-    but the last ones; the latent has no activation, the image a tanh. At S = 128 and a latent of 3:
+    (B, 1, S, S) in [-1, 1] -> their reconstructions. LeakyReLU follows every layer but the last ones; the
+    latent has no activation, the image a tanh. At S = 128 and a latent of 3:
 
     =======  ===============================  ==========
     part     values from layer to layer       parameters
@@ -37,16 +37,21 @@ class DenseAutoencoder(nn.Module):
     decoder  3, 32, 64, 128, 256, 16 384       4 254 272
     =======  ===============================  ==========
 
-    8 492 163 in all at 128, 2 188 419 at 64. Nearly all lie between 256 values and the image. That width
-    is for the decoder's sake: with 8-bit weights it takes 5 MB of a web page, where plain JavaScript runs
-    through it in a few milliseconds.
+    8 492 163 parameters at 128, 2 188 419 at 64; nearly all lie between 256 values and the image. That width
+    keeps the decoder small: with 8-bit weights it takes 5 MB of a web page, and plain JavaScript evaluates it
+    in a few milliseconds.
 
     Args:
         image_size: S in pixels.
         latent: 2 or 3.
-        widths: values behind each layer of the encoder but the last; the decoder mirrors them.
+        widths: outputs of each encoder layer but the last; the decoder mirrors them.
     Raises:
         UserError: another latent size.
+
+    Example:
+        >>> network = DenseAutoencoder(image_size=16, latent=2, widths=[8, 4])
+        >>> network.encode(torch.zeros(5, 1, 16, 16)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(self, image_size: int = 128, latent: int = 3, widths: Sequence[int] = WIDTHS) -> None:
@@ -71,14 +76,14 @@ class DenseAutoencoder(nn.Module):
         return self.decoder(latent).float().reshape(-1, 1, self.image_size, self.image_size)
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """What a state_dict of such a network says of its sizes, for messages."""
+        """Reads the sizes of the network that a state_dict belongs to, for error messages."""
         first = state["encoder.0.weight"]  # (512, S S)
         deepest = state["decoder.0.weight"]  # (64, latent)
         return {"latent size": deepest.shape[1], "image size": math.isqrt(first.shape[1])}
 
 
 def dense_stack(sizes: Sequence[int]) -> nn.Sequential:
-    """Dense layers from ``sizes[0]`` values to ``sizes[-1]``, LeakyReLU between them: (B, n) -> (B, m)."""
+    """Returns dense layers from ``sizes[0]`` to ``sizes[-1]`` values, with LeakyReLU in between."""
     layers: list[nn.Module] = []
     for source, target in pairwise(sizes):
         layers += [nn.Linear(source, target), nn.LeakyReLU(SLOPE)]
@@ -95,7 +100,7 @@ def image_to_image(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch`` of MONAI's evaluators: image (B, 1, S, S) in [-1, 1] in, the same as target."""
+    """A ``prepare_batch`` of MONAI's evaluators: image (B, 1, S, S) in [-1, 1] as input and as target."""
     image = batch["image"].to(device, non_blocking=non_blocking)
     return image, image
 
@@ -103,7 +108,7 @@ def image_to_image(
 def mean_image_and_target(
     train: ImageDataset,
 ) -> Callable[[Mapping[str, Any] | Sequence[Mapping[str, Any]]], tuple[Tensor, ...]]:
-    """An ``output_transform`` for the baseline: the training set's mean image in the prediction's place."""
+    """Returns an ``output_transform`` for the baseline, with the mean training image as prediction."""
     mean = mean_image(torch.from_numpy(train.images), 1)  # (1, 1, S, S)
 
     def transform(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
@@ -114,13 +119,13 @@ def mean_image_and_target(
 
 
 def examples(dataset: ImageDataset) -> dict[str, Tensor]:
-    """Images spread over the set: input and truth of a `common.handlers.image_logging.ImageGrid`."""
-    places = np.linspace(0, len(dataset) - 1, min(RECONSTRUCTED_IMAGES, len(dataset))).round().astype(int)
-    images = torch.from_numpy(dataset.images[places])  # (B, 1, S, S)
+    """Returns images spread over the set: input and truth of a `common.handlers.image_logging.ImageGrid`."""
+    indices = np.linspace(0, len(dataset) - 1, min(RECONSTRUCTED_IMAGES, len(dataset))).round().astype(int)
+    images = torch.from_numpy(dataset.images[indices])  # (B, 1, S, S)
     return {"latent": images, "image": images}
 
 
 def report(path: str | os.PathLike[str]) -> None:
-    """Says how good the kept model is beside the baseline, in one line."""
+    """Prints the error of the saved model and of the baseline, in one line."""
     metrics = model_info(path)["metrics"]
     print(f"{path}: validation MSE {metrics[MSE]:.4f}, of the mean training image {metrics[MEAN_IMAGE]:.4f}")

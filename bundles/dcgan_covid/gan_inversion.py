@@ -1,4 +1,4 @@
-"""From an image back to its noise: the latent whose image comes closest, found by optimisation."""
+"""GAN inversion: finds the latent whose generated image comes closest to a given image, by optimisation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from common.training.trainer import frozen
 
 @dataclass(frozen=True)
 class ProjectionSettings:
-    """How to look for a latent.
+    """Settings of the search for a latent.
 
     Attributes:
-        drawn: candidates to begin with.
-        starts: how many of the best candidates are optimised, side by side.
-        iterations: of Adam, whose rate falls to 0 along a cosine.
+        drawn: number of candidates to begin with.
+        starts: number of the best candidates that are optimised, side by side.
+        iterations: iterations of Adam, whose learning rate falls to 0 along a cosine.
         learning_rate: in standard deviations of the latents.
-        structure: weight of 1 - SSIM beside the mean absolute error.
+        structure: weight of 1 - SSIM relative to the mean absolute error.
         prior: weight of the distance from the shell that N(0, I) fills, see `objective`.
     Raises:
-        UserError: settings that leave nothing to do.
+        UserError: a number below 1, or a negative weight.
     """
 
     drawn: int = 256
@@ -49,13 +49,13 @@ class ProjectionSettings:
 
 
 class Projection(NamedTuple):
-    """What was found, and the best candidate that the search began with.
+    """Result of a search.
 
     Attributes:
         latent: (L,).
-        condition: its class, a scalar; None where there are no classes.
-        image: (1, 1, S, S) in [-1, 1].
-        drawn: the best candidate's image (1, 1, S, S).
+        condition: its class, a scalar; None for unconditional models.
+        image: its image, (1, 1, S, S) in [-1, 1].
+        drawn: image of the best candidate before the optimisation, (1, 1, S, S).
     """
 
     latent: Tensor
@@ -65,10 +65,10 @@ class Projection(NamedTuple):
 
 
 def objective(images: Tensor, target: Tensor, latents: Tensor, settings: ProjectionSettings) -> Tensor:
-    """Mean absolute error, structure, and the prior of N(0, I): (N,).
+    """Computes mean absolute error, structural dissimilarity and the prior of N(0, I), weighted: (N,).
 
     The prior is the squared difference of z's mean square from 1: in L dimensions draws from N(0, I) lie
-    close to a shell of radius sqrt(L); far inside or outside of it the generator has seen nothing.
+    close to a shell of radius sqrt(L); far inside or outside of it the generator has not been trained.
 
     Args:
         images: (N, 1, S, S) in [-1, 1].
@@ -90,22 +90,22 @@ def project(
     conditions: Tensor | None = None,
     settings: ProjectionSettings | None = None,
 ) -> Projection:
-    """The latent whose image is closest to ``target``.
+    """Finds the latent whose image is closest to ``target``.
 
     Args:
         network: the generator; its weights and modes stay as they are.
         target: (1, 1, S, S) in [-1, 1].
-        candidates: (N, L), where to look first: draws from N(0, I).
-        conditions: (N,) class of each candidate, which it keeps; so the best class is found too.
-        settings: the defaults where None.
+        candidates: (N, L), draws from N(0, I) to begin with.
+        conditions: (N,) class of each candidate, which it keeps, so that the best class is found too.
+        settings: None for the defaults.
     Raises:
         UserError: the network draws without gradients, as a diffusion model does.
     """
     settings = settings or ProjectionSettings()
     if isinstance(network, DiffusionGenerator):
         raise UserError(
-            "a diffusion model draws with no gradient, so real images cannot be projected; walk between "
-            "draws (--from_seed, --from_sample) or use a GAN's model"
+            "a diffusion model draws without gradients, so real images cannot be projected; interpolate "
+            "between draws (--from_seed, --from_sample) or use a GAN's model"
         )
     images = draw_images(network, candidates, conditions)
     with torch.no_grad():
@@ -113,17 +113,17 @@ def project(
     best = losses.argsort()[: settings.starts]
     classes = None if conditions is None else conditions[best]
     latents = _descend(network, target, candidates[best], classes, settings)
-    found = draw_images(network, latents, classes)
+    results = draw_images(network, latents, classes)
     with torch.no_grad():
-        place = int(objective(found, target, latents, settings).argmin())
-    condition = None if classes is None else classes[place]
-    return Projection(latents[place], condition, found[place : place + 1], images[best[:1]])
+        index = int(objective(results, target, latents, settings).argmin())
+    condition = None if classes is None else classes[index]
+    return Projection(latents[index], condition, results[index : index + 1], images[best[:1]])
 
 
 def _descend(
     network: nn.Module, target: Tensor, starts: Tensor, classes: Tensor | None, settings: ProjectionSettings
 ) -> Tensor:
-    """Adam from each start (N, L); the sum of the losses leaves each start its own gradient."""
+    """Runs Adam from each start (N, L); the sum of the losses gives each start its own gradient."""
     latents = starts.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([latents], settings.learning_rate)
     schedule = CosineAnnealingLR(optimizer, settings.iterations)

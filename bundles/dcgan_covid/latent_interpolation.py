@@ -1,4 +1,8 @@
-"""Ways from one latent to another (paper C, section IV)."""
+"""Interpolation in the latent space: images between two samples, real images or classes (Gubbi, section IV).
+
+`Endpoint` is what the user gives, `LatentSpace.locate` makes a `LatentPoint` of it, `LatentWalk` draws the
+images.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from bundles.dcgan_covid.gan_inversion import Projection, ProjectionSettings, project
+from bundles.dcgan_covid.gan_inversion import ProjectionSettings, project
 from bundles.dcgan_covid.networks import Generator
 from common.errors import UserError, check_int
 from common.files import write_json
@@ -23,30 +27,38 @@ from common.provenance import UNKNOWN, Provenance
 from common.visualization import save_animation, save_strip
 
 PARALLEL = 1e-4
-"""Sine of the angle below which the arc between two directions is not told from the line, or not defined."""
+"""Sine of the angle below which two directions count as parallel or opposite."""
+STRIP, ANIMATION, RECORD = "interpolation.png", "interpolation.gif", "interpolation.json"
+REAL = "real image"
 
 
 def linear(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """The straight line, as the paper has it: latents (L,) at ``shares`` (N,) of the way -> (N, L).
+    """Interpolates on the straight line, as in the paper: (L,), (L,), shares (N,) -> (N, L).
 
-    In high dimensions the middle between two draws from N(0, I) is shorter than any draw: 0.7 of the usual
-    norm, where the generator has seen nothing.
+    In high dimensions the middle of two draws from N(0, I) has 0.7 of their norm; the generator has hardly
+    been trained there.
+
+    Example:
+        >>> linear(torch.zeros(2), torch.tensor([2.0, 4.0]), torch.tensor([0.5]))
+        tensor([[1., 2.]])
     """
     return torch.lerp(start[None], end[None], shares[:, None])  # (N, L)
 
 
 def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """The great arc (Shoemake 1985): (L,), (L,), (N,) -> (N, L); it keeps the norm where both have the same.
+    """Interpolates on the great arc (Shoemake 1985): (L,), (L,), (N,) -> (N, L).
+
+    It keeps the norm if both ends have the same.
 
     Raises:
-        UserError: the ends lie opposite each other, or one is zero: there is no such arc.
+        UserError: the ends are opposite or one is zero, so that there is no such arc.
     """
     cosine = cosine_similarity(start.double(), end.double(), dim=0).clamp(-1, 1)
     angle = cosine.acos()
-    apart = bool(angle.sin() >= PARALLEL)
-    if not (apart or cosine > 0) or not (start.any() and end.any()):
+    parallel = bool(angle.sin() < PARALLEL)
+    if (parallel and cosine <= 0) or not (start.any() and end.any()):
         raise UserError("no arc joins latents opposite each other, or zero; take --path linear")
-    if not apart:
+    if parallel:
         return linear(start, end, shares)
     weights = torch.stack([(1 - shares) * angle, shares * angle]).sin() / angle.sin()  # (2, N)
     first, second = weights.to(start.dtype)[..., None]  # (N, 1) each
@@ -56,11 +68,21 @@ def spherical(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
 PATHS = {"linear": linear, "spherical": spherical}
 
 
-def interpolate(start: Tensor, end: Tensor, steps: int, path: str = "linear") -> Tensor:
-    """Latents (steps, L) from ``start`` (L,) to ``end`` (L,), both included, at equal shares of the way.
+def check_path(path: str) -> None:
+    """Checks that a path is a key of `PATHS`.
 
     Raises:
-        UserError: no such path, fewer than two steps, or no such arc.
+        UserError: unknown path.
+    """
+    if path not in PATHS:
+        raise UserError(f"path {path!r} is unknown; choose {' or '.join(PATHS)}")
+
+
+def interpolate(start: Tensor, end: Tensor, steps: int, path: str = "linear") -> Tensor:
+    """Returns latents (steps, L) from ``start`` (L,) to ``end`` (L,), both included, at equal distances.
+
+    Raises:
+        UserError: unknown path, fewer than two steps, or no arc between the ends.
     """
     check_path(path)
     if steps < 2:
@@ -68,29 +90,19 @@ def interpolate(start: Tensor, end: Tensor, steps: int, path: str = "linear") ->
     return PATHS[path](start, end, torch.linspace(0, 1, steps, device=start.device))
 
 
-def check_path(path: str) -> None:
-    """Refuses a path that is not in `PATHS`.
-
-    Raises:
-        UserError: no such path.
-    """
-    if path not in PATHS:
-        raise UserError(f"path {path!r} is unknown; choose {' or '.join(PATHS)}")
-
-
 @dataclass(frozen=True)
-class End:
-    """One end: a drawn sample, or a real image that is to be projected.
+class Endpoint:
+    """One end of a walk as the user gives it: a sample, or a real image that is to be projected.
 
     Args:
         which: ``from`` or ``to``, for messages.
-        seed: of the sample.
+        seed: seed of the sample.
         sample: its number in the seed; None for 0.
         image: file of the real image.
         slice_index: axial slice of a volume, counted from the feet; None for the middle one.
-        category: name of the class; None for the sample's own, and for the best of the image.
+        category: name of the class; None for the sample's own, or for the one that fits the image best.
     Raises:
-        UserError: seed and image are both given, or something that belongs to one of them without it.
+        UserError: seed and image are both given, or a setting of one of them without it.
     """
 
     which: str
@@ -103,59 +115,56 @@ class End:
     def __post_init__(self) -> None:
         if self.seed is not None and self.image is not None:
             raise UserError(f"--{self.which}_seed and --{self.which}_image: give one of the two")
-        for part, whole in (("sample", self.seed), ("slice", self.image)):
-            given = self.sample if part == "sample" else self.slice_index
-            if given is not None and whole is None:
-                needed = "seed" if part == "sample" else "image"
-                raise UserError(f"--{self.which}_{part} belongs to --{self.which}_{needed}; give that too")
+        if self.sample is not None and self.seed is None:
+            raise UserError(f"--{self.which}_sample belongs to --{self.which}_seed; give that too")
+        if self.slice_index is not None and self.image is None:
+            raise UserError(f"--{self.which}_slice belongs to --{self.which}_image; give that too")
 
     @property
-    def is_latent(self) -> bool:
-        """Whether this says more than a class."""
+    def has_latent(self) -> bool:
+        """Whether this gives more than a class."""
         return self.seed is not None or self.image is not None
 
     @property
-    def place(self) -> tuple[int, int]:
+    def numbers(self) -> tuple[int, int]:
         """Seed and number of the sample."""
-        return (
-            check_int(f"{self.which}_seed", self.seed),
-            check_int(f"{self.which}_sample", self.sample or 0),
-        )
+        sample = check_int(f"{self.which}_sample", self.sample or 0)
+        return check_int(f"{self.which}_seed", self.seed), sample
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The end in words."""
         return f"seed {self.seed} sample {self.sample or 0}" if self.image is None else Path(self.image).name
 
 
-def check_ends(start: End, stop: End, class_names: Sequence[str]) -> None:
-    """Refuses ends between which there is no walk.
+def check_ends(start: Endpoint, stop: Endpoint, class_names: Sequence[str]) -> None:
+    """Checks that there is a walk between two ends.
 
     Args:
-        start: must name a latent.
-        stop: a latent, a class, or both.
+        start: must give a latent.
+        stop: must give a latent, a class, or both.
         class_names: the model's classes; empty for an unconditional model.
     Raises:
         UserError: no latent to start from, nothing to go to, or an unknown class.
     """
-    if not start.is_latent:
+    if not start.has_latent:
         raise UserError("a walk needs a start: give --from_seed or --from_image")
     for end in (start, stop):
         if end.category is not None:
             chosen_classes([end.category], class_names)
-    if not stop.is_latent and stop.category is None:
+    if not stop.has_latent and stop.category is None:
         change = ", or --to_class to change the class alone" if class_names else ""
         raise UserError(f"a walk needs an end: give --to_seed or --to_image{change}")
 
 
-class Place(NamedTuple):
-    """Where an end lies.
+class LatentPoint(NamedTuple):
+    """An end of a walk in the latent space.
 
     Attributes:
         latent: (L,).
-        condition: class index, a scalar; None of unconditional models.
-        real: the image that was projected, (1, 1, S, S) in [-1, 1].
-        report: where it comes from, and how near a projection came: plain numbers and texts.
+        condition: class index, a scalar; None for unconditional models.
+        real: the image that was projected, (1, 1, S, S) in [-1, 1]; None for samples.
+        report: origin of the point and quality of a projection, as plain numbers and texts.
     """
 
     latent: Tensor
@@ -165,14 +174,14 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placing:
-    """How ends become places.
+class LatentSpace:
+    """The latent space of a trained generator, in which ends are located.
 
     Args:
         network: the trained generator.
-        info: what stands beside the model.
+        info: the facts beside the model.
         image_size: side of its images.
-        seed: of the candidates that projections begin with.
+        seed: seed of the candidates that projections begin with.
         settings: of projections.
         hu_offset: of real images, see `common.inference.checkpoint.image_as_in_training`.
     """
@@ -189,171 +198,142 @@ class Placing:
         """The classes that the model is conditioned on."""
         return class_names_of(self.network.classes, self.info)
 
-    def place(self, end: End, start: Place | None = None) -> Place:
-        """Where ``end`` lies; what it leaves open is as at ``start``.
+    def locate(self, end: Endpoint, start: LatentPoint | None = None) -> LatentPoint:
+        """Locates an end; what it leaves open is taken from ``start``.
 
         Raises:
             UserError: an image that cannot be read, or an unknown class.
         """
         if end.image is not None:
-            return self._projected(end)
+            return self._project(end)
         if end.seed is None and start is not None:
-            return Place(start.latent, self._class(end), None, {"latent_of": "start"})
-        seed, sample = end.place
-        keeps = start is not None and end.category is None
-        condition = start.condition if start is not None and keeps else self._class(end)
-        return Place(self._latents(seed, [sample])[0], condition, None, {"seed": seed, "sample": sample})
+            return LatentPoint(start.latent, self._class(end), None, {"latent_of": "start"})
+        seed, sample = end.numbers
+        condition = self._class(end) if start is None or end.category is not None else start.condition
+        latent = self._latents(seed, [sample])[0]
+        return LatentPoint(latent, condition, None, {"seed": seed, "sample": sample})
 
-    def _class(self, end: End) -> Tensor | None:
-        """The class that is named, else the sample's own, see `common.inference.sampling.SampleNumbers`."""
+    def _class(self, end: Endpoint) -> Tensor | None:
+        """Returns the named class, or the sample's own (`common.inference.sampling.SampleNumbers`)."""
         if not self.class_names:
             return None
         if end.category is None:
-            return self._numbers([end.place[1] % len(self.class_names)])[0]
-        return self._numbers(chosen_classes([end.category], self.class_names))[0]
+            return self._class_indices([end.numbers[1] % len(self.class_names)])[0]
+        return self._class_indices(chosen_classes([end.category], self.class_names))[0]
 
-    def _projected(self, end: End) -> Place:
+    def _project(self, end: Endpoint) -> LatentPoint:
         assert end.image is not None
         real = image_as_in_training(end.image, self.info, self.image_size, end.slice_index, self.hu_offset)
-        target, drawn = real.to(self._device), range(self.settings.drawn)
-        found = project(
-            self.network, target, self._latents(self.seed, drawn), self._candidate_classes(end), self.settings
-        )
-        report = {"image": str(end.image), **reconstruction(found, target)}
-        return Place(found.latent, found.condition, real, report)
-
-    def _candidate_classes(self, end: End) -> Tensor | None:
-        """The class named for each candidate, else all of them in turn."""
-        if not self.class_names:
-            return None
-        if end.category is not None:
-            return self._numbers(chosen_classes([end.category], self.class_names) * self.settings.drawn)
-        return self._numbers([number % len(self.class_names) for number in range(self.settings.drawn)])
+        target, count = real.to(self._device), self.settings.drawn
+        classes = None
+        if self.class_names:  # the named class for each candidate, or all classes in turn
+            named = None if end.category is None else chosen_classes([end.category], self.class_names)
+            classes = self._class_indices((named or list(range(len(self.class_names)))) * count)[:count]
+        candidates = self._latents(self.seed, range(count))
+        result = project(self.network, target, candidates, classes, self.settings)
+        report: dict[str, Any] = {"image": str(end.image)}
+        for name, image in (("reconstruction", result.image), ("best_draw", result.drawn)):
+            metrics = image_metrics(image, target)
+            report[name] = {metric: round(float(value), 4) for metric, value in metrics.items()}
+        return LatentPoint(result.latent, result.condition, real, report)
 
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _latents(self, seed: int, samples: range | list[int]) -> Tensor:
+    def _latents(self, seed: int, samples: Sequence[int]) -> Tensor:
         return latents(seed, samples, self.network.latent).to(self._device)
 
-    def _numbers(self, values: list[int]) -> Tensor:
+    def _class_indices(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device)
 
 
-def reconstruction(found: Projection, real: Tensor) -> dict[str, dict[str, float]]:
-    """How near the found image is to the real one, and the best of the draws that the search began with."""
-    return {
-        name: {
-            metric: round(float(value), 4)
-            for metric, value in image_metrics(image, real.to(image.device)).items()
-        }
-        for name, image in (("reconstruction", found.image), ("best_draw", found.drawn))
-    }
+class LatentWalk:
+    """Draws images at equal steps from one latent to another and, for conditional models, between classes.
 
-
-STRIP, ANIMATION, RECORD = "interpolation.png", "interpolation.gif", "interpolation.json"
-REAL = "real image"
-
-
-class Walk:
-    """Images at equal steps from one latent to another and, of conditional models, from class to class.
-
-    Writes ``interpolation.png``, a strip with the real images before and behind it where there are any,
-    ``interpolation.gif``, and ``interpolation.json`` with the ends' latents and how well real images were
-    reconstructed. Where the second end is a class alone, the latent stays: a walk through severity.
+    Writes ``interpolation.png``, a strip that includes the projected real images, ``interpolation.gif``, and
+    ``interpolation.json`` with the latents of the ends and the quality of projections. If the second end is
+    only a class, the latent stays: a walk through severity.
 
     Args:
-        placing: the model, and how ends are found in its latent space.
+        space: the model and its latent space.
         start, stop: the ends.
-        output_dir: made where it is missing.
-        steps: images, both ends included.
+        output_dir: created if missing.
+        steps: number of images, including both ends.
         path: ``linear`` or ``spherical``.
-        provenance: what draws the images; ``interpolation.json`` has it too.
+        provenance: what draws the images; written to ``interpolation.json`` too.
     Raises:
-        UserError: no walk between these ends, fewer than two steps, or no such path.
+        UserError: no walk between these ends, fewer than two steps, or an unknown path.
     """
 
     def __init__(
         self,
-        placing: Placing,
-        start: End,
-        stop: End,
+        space: LatentSpace,
+        start: Endpoint,
+        stop: Endpoint,
         output_dir: str | os.PathLike[str],
         steps: int = 8,
         path: str = "linear",
         provenance: Provenance = UNKNOWN,
     ) -> None:
-        self.placing, self.start, self.stop, self.provenance = placing, start, stop, provenance
+        self.space, self.start, self.stop, self.provenance = space, start, stop, provenance
         self.folder, self.steps, self.path = Path(output_dir), check_int("steps", steps, least=2), path
         check_path(path)
-        check_ends(start, stop, placing.class_names)
+        check_ends(start, stop, space.class_names)
 
     def run(self) -> None:
-        """Finds the ends, draws and writes; says how near projections came, and where the files are."""
-        first = self.placing.place(self.start)
-        last = self.placing.place(self.stop, first)
-        latents = interpolate(first.latent, last.latent, self.steps, self.path)
-        classes = _between(first.condition, last.condition, self.steps)
-        images = draw_images(self.placing.network, latents, classes)
-        self._write(images, first, last, _captions(self.steps, classes, self.placing.class_names))
-        for end, place in ((self.start, first), (self.stop, last)):
-            if place.real is not None:
-                print(f"{end.name}: {_nearness(place.report)}")
-        to = self.stop.name if self.stop.is_latent else f"class {self.stop.category}"
-        print(f"{self.steps} images from {self.start.name} to {to}, {self.path}, in {self.folder}")
+        """Locates the ends, draws and writes; prints the quality of projections and the folder."""
+        first = self.space.locate(self.start)
+        last = self.space.locate(self.stop, first)
+        latents, classes = interpolate(first.latent, last.latent, self.steps, self.path), None
+        if first.condition is not None and last.condition is not None:
+            shares = torch.linspace(0, 1, self.steps, device=first.condition.device)
+            classes = torch.lerp(first.condition, last.condition, shares)  # (steps,)
+        self._write(draw_images(self.space.network, latents, classes), classes, first, last)
+        for end, point in ((self.start, first), (self.stop, last)):
+            if point.real is not None:
+                print(f"{end.name}: {_projection_quality(point.report)}")
+        goal = self.stop.name if self.stop.has_latent else f"class {self.stop.category}"
+        print(f"{self.steps} images from {self.start.name} to {goal}, {self.path}, in {self.folder}")
 
-    def _write(self, images: Tensor, first: Place, last: Place, captions: list[str]) -> None:
-        tiles, shown = [images.cpu()], list(captions)
+    def _write(self, images: Tensor, classes: Tensor | None, first: LatentPoint, last: LatentPoint) -> None:
+        captions = [f"{number} of {self.steps}" for number in range(1, self.steps + 1)]
+        if classes is not None:
+            mixtures = [class_mixture(float(index), self.space.class_names) for index in classes]
+            captions = [f"{caption}: {mixture}" for caption, mixture in zip(captions, mixtures, strict=True)]
+        tiles = [images.cpu()]
         if first.real is not None:
-            tiles, shown = [first.real, *tiles], [REAL, *shown]
+            tiles, captions = [first.real, *tiles], [REAL, *captions]
         if last.real is not None:
-            tiles, shown = [*tiles, last.real], [*shown, REAL]
-        save_strip(self.folder / STRIP, torch.cat(tiles), shown, provenance=self.provenance)
+            tiles, captions = [*tiles, last.real], [*captions, REAL]
+        save_strip(self.folder / STRIP, torch.cat(tiles), captions, provenance=self.provenance)
         save_animation(self.folder / ANIMATION, images, self.provenance)
         record = self.provenance.record(path=self.path, steps=self.steps)
-        write_json(self.folder / RECORD, {**record, "from": _plain(first), "to": _plain(last)})
+        write_json(self.folder / RECORD, {**record, "from": _as_json(first), "to": _as_json(last)})
 
 
-def _between(first: Tensor | None, last: Tensor | None, steps: int) -> Tensor | None:
-    """Class indices from ``first`` to ``last``, mixtures of neighbours between: (steps,)."""
-    if first is None or last is None:
-        return None
-    return torch.lerp(first, last, torch.linspace(0, 1, steps, device=first.device))
+def class_mixture(index: float, names: Sequence[str]) -> str:
+    """Describes a class index between two whole ones.
 
-
-def _captions(steps: int, classes: Tensor | None, names: Sequence[str]) -> list[str]:
-    counted = [f"{number} of {steps}" for number in range(1, steps + 1)]
-    if classes is None:
-        return counted
-    return [
-        f"{count}: {class_mixture(float(place), names)}"
-        for count, place in zip(counted, classes, strict=True)
-    ]
-
-
-def class_mixture(place: float, names: Sequence[str]) -> str:
-    """What a class index between two whole ones stands for, such as ``mild 75 %, moderate 25 %``."""
-    below = int(place)
-    share = round(100 * (place - below))
+    Example:
+        >>> class_mixture(1.25, ["none", "mild", "moderate"])
+        'mild 75 %, moderate 25 %'
+    """
+    below = int(index)
+    share = round(100 * (index - below))
     parts = [(100 - share, below), (share, below + 1)]
-    return ", ".join(
-        names[index] if part == 100 else f"{names[index]} {part} %" for part, index in parts if part
-    )
+    return ", ".join(names[k] if part == 100 else f"{names[k]} {part} %" for part, k in parts if part)
 
 
-def _nearness(report: Mapping[str, Any]) -> str:
-    """One clause on a projection."""
-    found, draw = (_measures(report[name]) for name in ("reconstruction", "best_draw"))
-    return f"reconstructed with {found} (the best of the draws before: {draw})"
+def _projection_quality(report: Mapping[str, Any]) -> str:
+    texts = []
+    for values in (report["reconstruction"], report["best_draw"]):
+        ssim = [f"SSIM {values['ssim']:.3f}"] if "ssim" in values else []
+        texts.append(", ".join([*ssim, f"MAE {values['mae']:.3f}", f"PSNR {values['psnr']:.1f} dB"]))
+    return f"reconstructed with {texts[0]} (the best of the draws before: {texts[1]})"
 
 
-def _measures(values: Mapping[str, float]) -> str:
-    parts = [f"MAE {values['mae']:.3f}", f"PSNR {values['psnr']:.1f} dB"]
-    return ", ".join([f"SSIM {values['ssim']:.3f}"] * ("ssim" in values) + parts)
-
-
-def _plain(place: Place) -> dict[str, Any]:
-    """An end as JSON, its latent included, so that the walk can be taken again."""
-    condition = {} if place.condition is None else {"class": float(place.condition)}
-    return {**place.report, **condition, "latent": [round(float(value), 6) for value in place.latent]}
+def _as_json(point: LatentPoint) -> dict[str, Any]:
+    """Returns an end as JSON, including its latent, so that the walk can be repeated."""
+    condition = {} if point.condition is None else {"class": float(point.condition)}
+    return {**point.report, **condition, "latent": [round(float(value), 6) for value in point.latent]}

@@ -1,4 +1,4 @@
-"""Real and generated images in the autoencoder's latent: what the map and the projector show."""
+"""The latent map: real and generated images in an autoencoder's latent space, as page or for TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from common.explorer.html_page import write_explorer
 from common.files import new_folder
 from common.inference.sampling import BLOCK, chosen_classes, class_names_of, draw_images, latents
 from common.training.contexts import evaluating
+from common.visualization import grey_levels
 
 GENERATED = "generated"
 MOST_REAL_CLASSES = 5
 SAME_SCALE = {"window_hu": "window", "fit": "fit"}
-"""Entries of a model's metadata on which its images' grey levels and shape depend, and their settings."""
+"""Facts of a model on which its images' grey levels and shape depend -> their settings."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,25 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.names)
 
-    def beside(self, other: Pictures) -> Pictures:
-        """These, then the others, whose classes are counted on."""
+    def concat(self, other: Pictures) -> Pictures:
+        """Returns these images, then the others, with their classes appended."""
         classes = np.concatenate([self.classes, other.classes + len(self.class_names)])
         images = torch.cat([self.images, other.images])
         return Pictures(images, classes, [*self.class_names, *other.class_names], [*self.names, *other.names])
 
     def thumbnails(self, size: int) -> np.ndarray:
-        """(N, T, T) uint8, -1 black and 1 white."""
-        small = resized(self.images, size)[:, 0]
-        return small.add(1).mul(127.5).round().clamp(0, 255).byte().numpy()
+        """Returns thumbnails (N, T, T) uint8, -1 black and 1 white."""
+        return grey_levels(resized(self.images, size))
 
 
 def real_pictures(data: ImageData, most: int) -> Pictures:
-    """The set's images, of all its splits; where there are more than ``most``, spread evenly over the set.
+    """Returns images of all splits of a set, spread evenly over it if there are more than ``most``.
 
     Args:
         data: loaded without flips.
-        most: images.
+        most: largest number of images.
     Raises:
-        UserError: more classes than a legend holds.
+        UserError: more classes than the legend holds.
     """
     if len(data.class_names) > MOST_REAL_CLASSES:
         raise UserError(
@@ -81,24 +81,26 @@ def real_pictures(data: ImageData, most: int) -> Pictures:
     names = [f"{caption(sample)} ({split})" for split, part in parts for sample in part.samples]
     images = np.concatenate([part.images for _, part in parts])  # (N, 1, S, S)
     classes = np.concatenate([part.classes for _, part in parts])
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
+    indices = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
     return Pictures(
-        torch.from_numpy(images[places]),
-        classes[places],
+        torch.from_numpy(images[indices]),
+        classes[indices],
         [f"real {name}" for name in data.class_names],
-        [names[place] for place in places],
+        [names[index] for index in indices],
     )
 
 
 def generated_pictures(
     network: Generator, info: Mapping[str, Any], count: int, seed: int, image_size: int
 ) -> Pictures:
-    """Samples 0 to ``count`` - 1 of a seed, of conditional models the classes in turn.
+    """Draws samples 0 to ``count`` - 1 of a seed, with alternating classes for conditional models.
 
     Args:
         network: the trained generator.
-        info: what stands beside it.
-        image_size: side of the result; the generator's images are resized where theirs is another.
+        info: the facts beside it.
+        count: number of images.
+        seed: of the noise.
+        image_size: side that the images are resized to.
     """
     device = next(network.parameters()).device
     noise = latents(seed, range(count), network.latent).to(device)
@@ -112,8 +114,8 @@ def generated_pictures(
 
 
 @torch.no_grad()
-def embedded(network: DenseAutoencoder, pictures: Pictures) -> np.ndarray:
-    """The latents of the pictures: (N, 2) or (N, 3) float32."""
+def encode(network: DenseAutoencoder, pictures: Pictures) -> np.ndarray:
+    """Returns the latents of the pictures: (N, 2) or (N, 3) float32."""
     device = next(network.parameters()).device
     with evaluating(network):
         parts = [network.encode(block.to(device)).float().cpu() for block in pictures.images.split(BLOCK)]
@@ -121,12 +123,12 @@ def embedded(network: DenseAutoencoder, pictures: Pictures) -> np.ndarray:
 
 
 def check_scale(autoencoder: Mapping[str, Any], generator: Mapping[str, Any]) -> None:
-    """Refuses two models whose images mean different things: one latent space would part them by that.
+    """Checks that the grey levels and shapes of two models' images mean the same.
 
     Args:
-        autoencoder, generator: what stands beside the models.
+        autoencoder, generator: the facts beside the models.
     Raises:
-        UserError: names the setting and both values.
+        UserError: they do not; names the setting and both values.
     """
     for entry, setting in SAME_SCALE.items():
         if entry in autoencoder and entry in generator and autoencoder[entry] != generator[entry]:
@@ -137,12 +139,12 @@ def check_scale(autoencoder: Mapping[str, Any], generator: Mapping[str, Any]) ->
 
 
 def caption(sample: Sample) -> str:
-    """A file's name, with the slice of a volume."""
+    """Returns a file's name, with the slice of a volume."""
     return sample.image.name if sample.index is None else f"{sample.image.name} slice {sample.index}"
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """(N, 1, S, S) -> (N, 1, size, size); shrinking averages over the covered area."""
+    """Resizes (N, 1, S, S) -> (N, 1, size, size); shrinking averages over the covered area."""
     if images.shape[-1] == size:
         return images
     return nn.functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
@@ -153,18 +155,18 @@ NOTES = (
     "The plane through the noise of three seeds: {a} at the top left, {b} at the top right, {c} at the "
     "bottom left; the fourth corner is {b} + {c} − {a}."
 )
-ON_SHELL = " Every place is put as far from 0 as the seeds' own noise is, where the generator has learned."
+ON_SHELL = " Each point is as far from 0 as the seeds' own noise, where the generator was trained."
 
 
 def plane_latents(anchors: Tensor, size: int, path: str = SPHERICAL) -> Tensor:
-    """A grid on the plane through a, b and c: (3, L) -> (size, size, L).
+    """Returns a grid on the plane through a, b and c: (3, L) -> (size, size, L).
 
     Row i, column j is a + s (b - a) + t (c - a), s = j / (size - 1) to the right and t = i / (size - 1) down.
-    ``spherical`` gives each the length that the anchors have, mixed bilinearly (the fourth corner counts as
-    the mean of b and c): flat, the corner b + c - a would be 1.7 times as long as any draw from N(0, I).
+    ``spherical`` gives each point the norm of the anchors, interpolated bilinearly (the mean of b and c for
+    the fourth corner): on the flat plane b + c - a would be 1.7 times as long as a draw from N(0, I).
 
     Raises:
-        UserError: no such path.
+        UserError: unknown path.
     """
     check_path(path)
     a, b, c = anchors
@@ -187,37 +189,40 @@ def plane_atlas(
     path: str = SPHERICAL,
     category: str | None = None,
 ) -> Atlas:
-    """The generator's samples on the plane through sample 0 of three seeds.
+    """Draws the generator's samples on the plane through sample 0 of three seeds.
 
     Args:
         network: the trained generator.
-        info: what stands beside it.
-        seeds: three, as a list or with commas between.
+        info: the facts beside it.
+        seeds: three seeds, as a list or separated by commas.
         size: samples on a side.
         pixels: side of a sample.
         path: see `plane_latents`.
         category: class of all samples of a conditional model; None for its first.
     Raises:
-        UserError: not three different seeds, fewer than 2 samples on a side, no such class or path.
+        UserError: not three different seeds, fewer than 2 samples on a side, unknown class or path.
     """
     a, b, c = three_seeds(seeds)
     rows = check_int("atlas", size, least=2)
     anchors = torch.cat([latents(seed, [0], network.latent) for seed in (a, b, c)])  # (3, L)
     noise = plane_latents(anchors, rows, path).flatten(0, 1).to(next(network.parameters()).device)
     images = draw_images(network, noise, _conditions(network, info, category, noise)).cpu()
-    small = resized(images, check_int("atlas_pixels", pixels, least=8))
-    grey = small.add(1).mul(127.5).round().clamp(0, 255).byte().numpy()
-    samples = grey.reshape(rows, rows, *grey.shape[-2:])  # (R R, 1, T, T) -> (R, R, T, T)
+    grey = grey_levels(resized(images, check_int("atlas_pixels", pixels, least=8)))
+    samples = grey.reshape(rows, rows, *grey.shape[-2:])  # (R R, T, T) -> (R, R, T, T)
     corners = [f"seed {a}", f"seed {b}", f"seed {c}", f"{b} + {c} − {a}"]
     notes = NOTES.format(a=a, b=b, c=c) + (ON_SHELL if path == SPHERICAL else "")
     return Atlas(samples, corners, notes)
 
 
 def three_seeds(seeds: str | Sequence[int]) -> list[int]:
-    """The seeds of a setting.
+    """Returns the three seeds of a setting.
 
     Raises:
         UserError: not three different whole numbers.
+
+    Example:
+        >>> three_seeds("4,8,15")
+        [4, 8, 15]
     """
     listed = seeds.split(",") if isinstance(seeds, str) else list(seeds)
     numbers = [check_int("plane_seeds", seed) for seed in listed]
@@ -229,12 +234,12 @@ def three_seeds(seeds: str | Sequence[int]) -> list[int]:
 def _conditions(
     network: Generator, info: Mapping[str, Any], category: str | None, noise: Tensor
 ) -> Tensor | None:
-    """The class of each sample; None of an unconditional model."""
+    """Returns the class of each sample; None for an unconditional model."""
     names = class_names_of(network.classes, info) if network.classes else []
     if not names and category is None:
         return None
-    place = 0 if category is None else chosen_classes([category], names)[0]
-    return torch.full((len(noise),), place, device=noise.device)
+    index = 0 if category is None else chosen_classes([category], names)[0]
+    return torch.full((len(noise),), index, device=noise.device)
 
 
 CONFIG = "projector_config.pbtxt"
@@ -245,15 +250,15 @@ COLUMNS = ["class", "name"]
 def write_projector(
     folder: str | os.PathLike[str], points: np.ndarray, pictures: Pictures, thumbnail: int = 48
 ) -> Path:
-    """Writes the folder anew, whole or not at all; TensorBoard shows it under "Projector".
+    """Writes a run that TensorBoard shows under "Projector", atomically.
 
     Args:
-        folder: a run of its own, such as ``logs/projector``; an earlier export there is replaced.
+        folder: a folder of its own, such as ``logs/projector``; an earlier export there is replaced.
         points: (N, L).
-        pictures: N of them.
+        pictures: N images.
         thumbnail: side of a thumbnail in the sprite.
     Raises:
-        UserError: the folder holds something else, or it cannot be written.
+        UserError: the folder holds something else, or cannot be written.
     """
     target = Path(folder)
     if (target / CONFIG).is_file():
@@ -276,18 +281,18 @@ PRIVACY = (
 
 
 @dataclass(frozen=True)
-class Latent:
-    """Images of both kinds, encoded.
+class LatentMap:
+    """Real and generated images in the latent space of an autoencoder.
 
     Args:
         network: the trained autoencoder.
-        info: what stands beside it.
+        info: the facts beside it.
         generator: the trained generator.
-        generator_info: what stands beside that.
-        data: makes the set of real images as the autoencoder's own were prepared.
-        num_real: most real images; 0 for none at all, then ``data`` is not called.
-        num_samples: generated images.
-        seed: of the generated images.
+        generator_info: the facts beside that.
+        data: makes the set of real images, prepared as for the autoencoder's training.
+        num_real: largest number of real images; for 0 ``data`` is not called.
+        num_samples: number of generated images.
+        seed: seed of the generated images.
         thumbnail: side of a thumbnail in pixels.
     """
 
@@ -302,43 +307,40 @@ class Latent:
     thumbnail: int = 48
 
     def pictures(self) -> Pictures:
-        """The real images, then the generated ones.
+        """Returns the real images, then the generated ones.
 
         Raises:
-            UserError: the models do not belong together, missing data, or a bad number.
+            UserError: the models do not belong together, data are missing, or a number is invalid.
         """
         check_scale(self.info, self.generator_info)
         count = check_int("num_samples", self.num_samples, least=1)
         most = check_int("num_real", self.num_real)
         size = self.network.image_size
         generated = generated_pictures(self.generator, self.generator_info, count, self.seed, size)
-        return real_pictures(self.data(), most).beside(generated) if most else generated
-
-    def points(self, pictures: Pictures) -> np.ndarray:
-        """(N, 2) or (N, 3) float32."""
-        return embedded(self.network, pictures)
+        return real_pictures(self.data(), most).concat(generated) if most else generated
 
     def write_projector(self, folder: str | os.PathLike[str]) -> None:
-        """Writes what TensorBoard's projector shows; says where it is."""
+        """Writes what TensorBoard's projector shows, and prints its folder."""
         pictures = self.pictures()
-        written = write_projector(folder, self.points(pictures), pictures, self.thumbnail)
-        print(f"{written}: {_counted(pictures)}; see them with: tensorboard --logdir {written.parent}")
-        _tell_privacy(pictures, self.num_samples)
+        points = encode(self.network, pictures)
+        written = write_projector(folder, points, pictures, self.thumbnail)
+        print(f"{written}: {_counts(pictures)}; see them with: tensorboard --logdir {written.parent}")
+        _print_privacy_note(pictures, self.num_samples)
 
 
 @dataclass(frozen=True)
-class Page:
-    """The explorer's file.
+class ExplorerPage:
+    """The latent explorer's HTML file.
 
     Args:
-        latent: what it shows.
+        latent: the map that it shows.
         output: the file, ``.html``.
         atlas: samples on a side of the generator's plane; 0 for no plane.
-        atlas_pixels, plane_seeds, plane_path, plane_class: see `bundles.dcgan_covid.latent_map.plane_atlas`.
+        atlas_pixels, plane_seeds, plane_path, plane_class: see `plane_atlas`.
         title: of the page.
     """
 
-    latent: Latent
+    latent: LatentMap
     output: str | os.PathLike[str]
     atlas: int = 24
     atlas_pixels: int = 64
@@ -348,69 +350,54 @@ class Page:
     title: str = TITLE
 
     def run(self) -> None:
-        """Encodes, draws and writes; says where the file is and whom it shows.
+        """Encodes, draws and writes; prints the file and the images that it shows.
 
         Raises:
-            UserError: as `Latent.pictures` and `bundles.dcgan_covid.latent_map.plane_atlas`, or the file
-                would be too large.
+            UserError: as `LatentMap.pictures` and `plane_atlas`, or the file would be too large.
         """
-        atlas = self._atlas()
-        pictures = self.latent.pictures()
-        path = write_explorer(self.output, self._explorer(pictures, atlas))
-        print(f"{path}: {_counted(pictures)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
-        _tell_privacy(pictures, self.latent.num_samples)
-
-    def _explorer(self, pictures: Pictures, atlas: Atlas | None) -> Explorer:
-        network = self.latent.network
-        return Explorer(
-            points=self.latent.points(pictures),
+        latent, network, atlas = self.latent, self.latent.network, None
+        if check_int("atlas", self.atlas):
+            plane = (self.plane_seeds, self.atlas, self.atlas_pixels, self.plane_path, self.plane_class)
+            atlas = plane_atlas(latent.generator, latent.generator_info, *plane)
+        pictures = latent.pictures()
+        explorer = Explorer(
+            points=encode(network, pictures),
             classes=pictures.classes,
             class_names=pictures.class_names,
             names=pictures.names,
-            thumbnails=pictures.thumbnails(check_int("thumbnail", self.latent.thumbnail, least=8)),
+            thumbnails=pictures.thumbnails(check_int("thumbnail", latent.thumbnail, least=8)),
             decoder=dense_layers(network.decoder),
             image_size=network.image_size,
             value_range=(-1.0, 1.0),
             atlas=atlas,
             title=self.title,
-            notes=notes(pictures, network, self.latent.info),
+            notes=describe(pictures, network, latent.info),
         )
-
-    def _atlas(self) -> Atlas | None:
-        if not check_int("atlas", self.atlas):
-            return None
-        return plane_atlas(
-            self.latent.generator,
-            self.latent.generator_info,
-            self.plane_seeds,
-            self.atlas,
-            self.atlas_pixels,
-            self.plane_path,
-            self.plane_class,
-        )
+        path = write_explorer(self.output, explorer)
+        print(f"{path}: {_counts(pictures)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        _print_privacy_note(pictures, latent.num_samples)
 
 
-def notes(pictures: Pictures, network: DenseAutoencoder, info: Mapping[str, Any]) -> str:
-    """What the page says of itself."""
+def describe(pictures: Pictures, network: DenseAutoencoder, info: Mapping[str, Any]) -> str:
+    """Returns the page's sentence on its images and the autoencoder's error."""
     generated = int((pictures.classes == len(pictures.class_names) - 1).sum())
-    said = (
+    text = (
         f"{len(pictures) - generated} real and {generated} generated images, placed by an autoencoder that "
         f"keeps {network.latent} values of each."
     )
     metrics = info.get("metrics", {})
     if MSE not in metrics or MEAN_IMAGE not in metrics:
-        return said
+        return text
     errors = f"{metrics[MSE]:.3f}, of the mean image {metrics[MEAN_IMAGE]:.3f}"
-    return f"{said} Its mean squared error on unseen images: {errors}."
+    return f"{text} Its mean squared error on unseen images: {errors}."
 
 
-def _counted(pictures: Pictures) -> str:
-    """How many of each class."""
+def _counts(pictures: Pictures) -> str:
     counts = np.bincount(pictures.classes, minlength=len(pictures.class_names))
     return ", ".join(f"{count} {name}" for count, name in zip(counts, pictures.class_names, strict=True))
 
 
-def _tell_privacy(pictures: Pictures, generated: int) -> None:
+def _print_privacy_note(pictures: Pictures, generated: int) -> None:
     real = len(pictures) - int(generated)
     if real:
         print(PRIVACY.format(count=real))

@@ -1,4 +1,4 @@
-"""The networks of dcgan_covid: noise to CT slice, and CT slice to one logit (paper C, section II-B)."""
+"""The networks of dcgan_covid: noise to a CT slice, and a CT slice to one logit (Gubbi, section II-B)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from common.networks.skip_excitation import SkipExcitationGenerator
 
 STARTS = ("bilinear", "random")
 PACE = 4
-"""How much smaller still the values are. 1, 4 and 16 gave a FID of 2.8, 2.3 and 5.6 (64 x 64, 390
-iterations).
+"""Further factor by which weights are larger and values smaller.
+
+1, 4 and 16 gave an FID of 2.8, 2.3 and 5.6 (64 x 64, 390 iterations).
 """
 NOISE = 1 / 16
-"""Of a bilinear start, as a share of a random one: its standard deviation on a pixel, for values N(0, 1)."""
+"""Noise of a bilinear start: its standard deviation on a pixel, for input values from N(0, 1)."""
 
 
 class PacedLinear(nn.Linear):
-    """A dense layer with large weights that meets small values: (B, n) -> (B, m).
+    """A dense layer with equalised learning rate (Karras et al. 2018, section 4.1): (B, n) -> (B, m).
 
-    Adam moves every weight by the learning rate at every step, whatever its gradient. A pixel with 1 024
-    weights of its own would be thrown about, each pixel elsewhere, and the images were noise. Here weights
-    are drawn from N(0, `PACE`) and values are divided by `PACE` and the square root of their number: what
-    comes out is N(0, 1) again, and a step moves it by so much less ("equalised learning rate", Karras et al.
-    2018, section 4.1).
+    Adam moves every weight by about the learning rate at every step, whatever its gradient. A pixel with 1
+    024 weights of its own would change too much per step, independently of its neighbours, and images become
+    noise. Here weights are drawn from N(0, `PACE`) and values are divided by `PACE` and the square root of
+    their number: the output is N(0, 1) again, and a step changes it by that much less.
+
+    Example:
+        >>> PacedLinear(1024, 16)(torch.zeros(2, 1024)).shape
+        torch.Size([2, 16])
     """
 
     def __init__(self, values: int, outputs: int, bias: bool = True) -> None:
@@ -48,7 +52,7 @@ class PacedLinear(nn.Linear):
 
     @torch.no_grad()
     def begin_as(self, matrix: Tensor) -> None:
-        """Makes it a given map (m, n), plus what a random one has of `NOISE`."""
+        """Initialises the layer as a given matrix (m, n), plus `NOISE` of a random initialisation."""
         self.weight.mul_(NOISE).add_(matrix, alpha=1 / self.scale)
 
 
@@ -58,12 +62,12 @@ class DenseImage(nn.Module):
     Args:
         map_size: m; the map has m x m values.
         image_size: S.
-        rank: values between, of a layer in two parts without activation; None for one full layer of
+        rank: inner values of a layer in two parts without activation; None for one full layer of
             m x m x S x S weights.
-        start: first weights: ``bilinear`` upsampling plus a little noise, so that training begins with smooth
-            images of m x m pixels and learns what lies between them, or ``random``.
+        start: initial weights: ``bilinear`` upsampling plus a little noise, so that training begins with
+            smooth images of m x m pixels and learns the details, or ``random``.
     Raises:
-        UserError: no such start.
+        UserError: unknown start.
     """
 
     def __init__(
@@ -91,15 +95,20 @@ class DenseImage(nn.Module):
 
 
 def bilinear_weights(source: int, target: int) -> Tensor:
-    """Linear interpolation of ``source`` values at ``target`` places, edges repeated: (target, source)."""
+    """Returns the matrix (target, source) of linear interpolation from ``source`` to ``target`` values.
+
+    Example:
+        >>> bilinear_weights(2, 4)[1]
+        tensor([0.7500, 0.2500])
+    """
     unit = torch.eye(source)[None]  # (1, source, source)
     return nn.functional.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def separable_factors(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best factors of rank r of ``kron(rows, rows)``: (S S, r) and (r, m m) whose product comes closest.
+    """Returns the best factors of rank r of ``kron(rows, rows)``: (S S, r) and (r, m m).
 
-    The singular values of a Kronecker product are the products of its factors': the r largest are taken.
+    The singular values of a Kronecker product are the products of its factors' singular values.
     """
     left, values, right = np.linalg.svd(rows.double().numpy(), full_matrices=False)  # (S, m), (m,), (m, m)
     order = np.argsort(-np.outer(values, values).ravel(), kind="stable")[:rank]
@@ -111,27 +120,27 @@ def separable_factors(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 SMALLEST = 4
-"""Side of the map that the latent becomes first, and of the last one before the logit."""
+"""Side of the first map that the latent becomes, and of the last one before the logit."""
 LARGEST_MAP = 32
 """Side of the map before the dense layer: 1 024 values."""
 FULL_LAYER = 20_000_000
-"""Most weights of a dense layer in one part."""
+"""Largest number of weights of a dense layer in one part."""
 RANK = 384
 EMBEDDING = 16
-"""Values that stand for a class beside the latent."""
+"""Learned values that stand for a class."""
 SLOPE = 0.2
 
 
 class DcganGenerator(nn.Module):
-    """Noise to image: transposed convolutions that double the map, then a dense layer that draws the image.
+    """Noise to image: transposed convolutions that double the map, then a dense layer to the pixels.
 
-    (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, 1, S, S) in [-1, 1].
+    (B, latent) from N(0, I) and, for conditional models, class indices (B,) -> (B, 1, S, S) in [-1, 1].
 
-    The discriminator's mirror would go on doubling to S x S. Paper C says that the last three layers differ
-    and that the very last is dense, which cured pixelation; it gives no sizes. A dense layer from S x S to S
-    x S has 268 M weights at S = 128. So the doubling ends at 32 x 32, and the three last layers are a 3 x 3
-    convolution, a 3 x 3 convolution to one map of 32 x 32 = 1 024 values, and the dense layer from these to
-    all S x S pixels, which stands for the two doublings that are left. With width 64 and a latent of 100:
+    The mirror of the discriminator would go on doubling to S x S. Gubbi says that the last three layers
+    differ and that the last one is dense, which removed pixelation, but gives no sizes. A dense layer from S
+    x S to S x S has 268 M weights at S = 128. So the doubling ends at 32 x 32, and the last three layers are
+    a 3 x 3 convolution, a 3 x 3 convolution to one map of 32 x 32 = 1 024 values, and the dense layer from
+    these to all S x S pixels, in place of the remaining doublings. With width 64 and a latent of 100:
 
     ======================================  ===============  ==========
     layer                                   output           parameters
@@ -143,21 +152,25 @@ class DcganGenerator(nn.Module):
     dense, S = 128                          1 x 128 x 128    16 793 600
     ======================================  ===============  ==========
 
-    20 404 801 in all at 128, 7 809 601 at 64. At 256 a full dense layer has 67 M weights; there it is made of
-    two, by way of 384 values, without an activation between: 25 624 576, and 29 235 777 in all. That is the
-    largest round rank that keeps the network below 30 M. BatchNorm and ReLU follow every layer but the last
-    two; a tanh comes last.
+    20 404 801 parameters at 128, 7 809 601 at 64. At 256 a full dense layer has 67 M weights; it is replaced
+    by two through 384 values without activation: 25 624 576, and 29 235 777 in all. This is the largest round
+    rank that keeps the network below 30 M. BatchNorm and ReLU follow every layer but the last two; the output
+    is a tanh.
 
     Args:
         image_size: S, a power of 2 from 16 up.
-        latent: values of the noise.
+        latent: number of noise values.
         width: channels of the 32 x 32 map; each smaller map has twice as many.
-        classes: number of classes; 0 for none. A class is 16 learned values beside the latent, see
+        classes: number of classes; 0 for none. A class adds 16 learned values to the latent, see
             `common.networks.blocks`.
         upsample: ``transposed`` as published, or ``resize``, see `common.networks.blocks`.
-        start: first weights of the dense layer, see `bundles.dcgan_covid.networks.DenseImage`.
+        start: initial weights of the dense layer, see `DenseImage`.
     Raises:
-        UserError: no such size or layer.
+        UserError: unknown size or layer.
+
+    Example:
+        >>> DcganGenerator(image_size=32, latent=8, width=4)(torch.randn(2, 8)).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def __init__(
@@ -191,7 +204,7 @@ class DcganGenerator(nn.Module):
         self.dense = DenseImage(map_size, image_size, None if full else RANK, start)
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Latents (B, latent) and, where there are classes, their indices (B,) -> images (B, 1, S, S)."""
+        """Latents (B, latent) and, for conditional models, class indices (B,) -> images (B, 1, S, S)."""
         x = latent
         if condition is not None:
             x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
@@ -199,7 +212,7 @@ class DcganGenerator(nn.Module):
         return torch.tanh(self.dense(x).float())
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """What a state_dict of such a network says of its sizes, for messages."""
+        """Reads the sizes of the network that a state_dict belongs to, for error messages."""
         classes = len(state["embedding.table"]) if "embedding.table" in state else 0
         pixels = next(value for name, value in state.items() if name.startswith("dense.") and value.ndim == 1)
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
@@ -207,11 +220,11 @@ class DcganGenerator(nn.Module):
 
 
 Generator = DcganGenerator | SkipExcitationGenerator
-"""What draws from noise here; both have ``latent``, ``classes`` and ``embedding``."""
+"""Generators that draw from noise; both have ``latent``, ``classes`` and ``embedding``."""
 
 
 class DcganDiscriminator(nn.Module):
-    """Image to one logit: 4 x 4 convolutions of stride 2 that halve down to 4 x 4, and one over what is left.
+    """Image to one logit: 4 x 4 convolutions of stride 2 down to 4 x 4, and one over the rest.
 
     (B, 1, S, S) in [-1, 1] -> logits (B, 1, 1, 1). Widths are ``width`` times 1, 2, 4, 8, 8, ...; norm and
     LeakyReLU follow each layer but the last; the first has no norm. 6 958 913 parameters at S = 128 and width
@@ -220,15 +233,19 @@ class DcganDiscriminator(nn.Module):
     Args:
         image_size: S, a power of 2 from 16 up.
         width: channels of the first layer.
-        norm: see `common.networks.blocks.norm_layer`. A gradient penalty needs one that does not tie the
+        norm: see `common.networks.blocks.norm_layer`. A gradient penalty needs one that does not couple the
             samples of a batch (Gulrajani et al. 2017): any but ``batch``.
         spectral: spectral normalisation of every layer (Miyato et al. 2018).
-        classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
+        classes: number of classes; 0 for none. The class enters by projection: the product of a learned
             vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
-        deviation: give the last layer a map with the features' standard deviation over the batch, by which it
-            sees whether a batch is all alike (Karras et al. 2018, "minibatch standard deviation").
+        deviation: give the last layer a map with the features' standard deviation over the batch, which shows
+            mode collapse (Karras et al. 2018, "minibatch standard deviation").
     Raises:
-        UserError: no such size or norm.
+        UserError: unknown size or norm.
+
+    Example:
+        >>> DcganDiscriminator(image_size=32, width=4)(torch.zeros(2, 1, 32, 32)).logits[0].shape
+        torch.Size([2, 1, 1, 1])
     """
 
     def __init__(
@@ -254,30 +271,30 @@ class DcganDiscriminator(nn.Module):
             self.apply(normalise_spectrally)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1)."""
+        """Images (B, 1, S, S) and, for conditional models, class indices (B,) -> logits (B, 1, 1, 1)."""
         features = []
         x = image
         for layer in self.hidden:
             x = layer(x)
             features.append(x)
-        logits = self.last(torch.cat([x, spread_of(x)], dim=1) if self.deviation else x)  # (B, 1, 1, 1)
+        logits = self.last(torch.cat([x, batch_deviation(x)], dim=1) if self.deviation else x)  # (B, 1, 1, 1)
         if condition is not None:
             fit = (self.projection(condition) * x.mean((2, 3))).sum(1)  # (B,)
             logits = logits + fit[:, None, None, None]
         return DiscriminatorOutput([logits], [features])
 
 
-def spread_of(features: Tensor) -> Tensor:
-    """The features' standard deviation over the batch, averaged, as a map: (B, C, h, w) -> (B, 1, h, w)."""
+def batch_deviation(features: Tensor) -> Tensor:
+    """Returns the mean standard deviation over the batch as a map: (B, C, h, w) -> (B, 1, h, w)."""
     deviation = (features.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
     return deviation.expand(len(features), 1, *features.shape[2:])
 
 
 def check_size(image_size: int) -> None:
-    """Refuses a size that no doubling of 4 x 4 gives.
+    """Checks that doubling 4 x 4 gives the image size.
 
     Raises:
-        UserError: not a power of 2 from 16 up.
+        UserError: it is not a power of 2 from 16 up.
     """
     if image_size < 4 * SMALLEST or image_size & (image_size - 1):
         raise UserError(f"image_size {image_size} does not fit the networks; take 64, 128 or 256")
@@ -288,11 +305,12 @@ def _normed(layer: nn.Module, width: int) -> nn.Sequential:
 
 
 def halving(source: int, target: int, norm: str) -> nn.Sequential:
-    """(B, C, h, w) -> (B, D, h/2, w/2)."""
+    """Returns a layer (B, C, h, w) -> (B, D, h/2, w/2): convolution, norm, LeakyReLU."""
     convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == "none")
     return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 
 def normalise_spectrally(module: nn.Module) -> None:
+    """Applies spectral normalisation to a convolution or dense layer."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         spectral_norm(module)

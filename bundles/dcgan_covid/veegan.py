@@ -1,12 +1,12 @@
-"""VEEGAN (Srivastava et al. 2017): a third network maps images back to noise, so that no mode can be dropped.
+"""VEEGAN (Srivastava et al. 2017): a third network maps images back to noise, against mode collapse.
 
-The reconstructor F gives the noise F(x) of an image x. The discriminator looks at pairs of image and noise:
-(G(z), z) from the generator, (x, F(x)) from the data. Where the generator knows a few modes only, F maps the
-other images to noise that is not N(0, I), which the discriminator sees; and G and F together must keep z,
-which they cannot where many z give one image.
+The reconstructor F gives the noise F(x) of an image x. The discriminator sees pairs of image and noise:
+(G(z), z) from the generator, (x, F(x)) from the data. If the generator covers a few modes only, F maps the
+other images to noise that is not N(0, I), which the discriminator detects; and G and F together must
+reconstruct z, which is impossible if many z give one image.
 
-The paper's D(z, x) estimates the log ratio of generated to real pairs. Networks here say it the other way
-round, real is high, as in the other losses: D(z, x) = -logit.
+The paper's D(z, x) estimates the log ratio of generated to real pairs. Here real is high, as in the other
+losses: D(z, x) = -logit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from common.networks.discriminators import DiscriminatorOutput
 from common.training.steps import Context, DiscriminatorStep, GeneratorStep
 
 RECONSTRUCTOR = "F"
-"""The name of the network that maps images to noise."""
+"""Name of the network that maps images to noise."""
 
 
 def veegan_loss() -> AdversarialLoss:
-    """The adversarial part, on logits = -D.
+    """Returns the adversarial part of the loss, on logits = -D.
 
     The discriminator minimises O_LR = -E[log sigmoid(D(z, G(z)))] - E[log(1 - sigmoid(D(F(x), x)))] and the
     generator E[D(z, G(z))] (the objective O-hat and algorithm 1 of the paper).
@@ -38,35 +38,40 @@ def veegan_loss() -> AdversarialLoss:
 
 
 def latent_distance(latent: Tensor, reconstructed: Tensor) -> Tensor:
-    """E[d(z, F(G(z)))] with the squared l2 distance: (B, latent) twice -> scalar."""
+    """Computes E[d(z, F(G(z)))] with the squared L2 distance: two (B, latent) -> scalar.
+
+    Example:
+        >>> latent_distance(torch.zeros(2, 3), torch.ones(2, 3))
+        tensor(3.)
+    """
     return (latent.float() - reconstructed.float()).square().sum(1).mean()
 
 
 class VeeganDiscriminatorStep(DiscriminatorStep):
-    """Teaches the discriminator to tell pairs (x, F(x)) from pairs (G(z), z).
+    """Trains the discriminator to tell pairs (x, F(x)) from pairs (G(z), z).
 
-    Takes `veegan_loss` and as ``condition`` the entry of the batch with the noise; F is the network of the
-    name `RECONSTRUCTOR`.
+    Takes `veegan_loss`, and as ``condition`` the entry of the batch with the noise; F is the network called
+    `RECONSTRUCTOR`.
     """
 
     def conditions(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
-        """F(x) beside real images, z beside generated ones."""
+        """Returns F(x), the condition of real images, and z, that of generated ones."""
         with torch.no_grad():
             reconstructed = context.networks[RECONSTRUCTOR](context.batch[self.real])
         return reconstructed, context.batch[self.condition or ""]
 
 
 class VeeganGeneratorStep(GeneratorStep):
-    """Teaches G to make pairs that pass for real, and G and F together to keep the noise.
+    """Trains G to make pairs that pass for real, and G and F together to reconstruct the noise.
 
-    F learns from the distance alone: the discriminator's judgement of (G(z), z) does not depend on it.
+    F learns from the distance only: the discriminator's output for (G(z), z) does not depend on it.
 
     Args:
         adversarial: `veegan_loss`.
-        inputs: what G takes.
+        inputs: entries of the batch that G takes.
         condition: entry of the batch with the noise.
         weights: of ``G_adversarial`` and ``G_latent``, 1 each as published.
-        repeat: updates an iteration. The optimiser ``G`` holds the weights of both networks.
+        repeat: updates per iteration. The optimiser ``G`` holds the weights of both networks.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class VeeganGeneratorStep(GeneratorStep):
         self.trains = (*self.trains, RECONSTRUCTOR)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial`` and ``NAME_latent``."""
+        """Returns ``NAME_adversarial`` and ``NAME_latent``."""
         losses = super().losses(context)
         generated = context.output(self.generator, self.inputs)
         reconstructed = context.networks[RECONSTRUCTOR](generated)
@@ -90,11 +95,11 @@ class VeeganGeneratorStep(GeneratorStep):
 
 
 class Reconstructor(nn.Module):
-    """Image to noise, built as the discriminator: (B, 1, S, S) in [-1, 1] -> (B, latent).
+    """Image to noise, with the discriminator's layers: (B, 1, S, S) in [-1, 1] -> (B, latent).
 
     Args:
         image_size: S, a power of 2 from 16 up.
-        latent: values of the noise.
+        latent: number of noise values.
         width: channels of the first layer.
         norm: see `bundles.dcgan_covid.networks.DcganDiscriminator`.
     """
@@ -112,11 +117,11 @@ class Reconstructor(nn.Module):
 
 
 class JointDiscriminator(nn.Module):
-    """Image and noise to one logit: both become vectors of ``joint`` values, then three dense layers.
+    """Image and noise to one logit: each becomes a vector of ``joint`` values, then dense layers follow.
 
     Args:
         image_size, latent, width, norm: as in `Reconstructor`.
-        joint: values of each of the two vectors.
+        joint: size of each of the two vectors.
         spectral: spectral normalisation of every layer (Miyato et al. 2018).
     """
 
@@ -147,7 +152,7 @@ class JointDiscriminator(nn.Module):
 
 
 def _trunk(image_size: int, width: int, norm: str) -> tuple[nn.Sequential, int]:
-    """The convolutions that halve an image to 4 x 4, and the channels that come out."""
+    """Returns the convolutions that halve an image down to 4 x 4, and their number of output channels."""
     check_size(image_size)
     levels = int(math.log2(image_size // SMALLEST))
     widths: Sequence[int] = [1, *(width * min(2**level, 8) for level in range(levels))]

@@ -135,7 +135,7 @@ def test_every_config_tells_its_writers_what_makes_the_images() -> None:
         "VolumeWriter",
         "PairWriter",
         "SliceWriter",
-        "latent_interpolation.Walk",
+        "latent_interpolation.LatentWalk",
     )
     seen = 0
     for path in sorted(repository_root().glob("bundles/*/configs/*.yaml")):

@@ -12,9 +12,9 @@ from PIL import Image
 
 from bundles.dcgan_covid.gan_inversion import ProjectionSettings
 from bundles.dcgan_covid.latent_interpolation import (
-    End,
-    Placing,
-    Walk,
+    Endpoint,
+    LatentSpace,
+    LatentWalk,
     check_ends,
     class_mixture,
     interpolate,
@@ -72,13 +72,13 @@ def test_what_has_no_way_is_refused() -> None:
         interpolate(start, 2 * start, 3, "cubic")
 
 
-NOTHING = End("to")
+NOTHING = Endpoint("to")
 
 
 def test_names_for_people() -> None:
-    assert End("from", seed=3).name == "seed 3 sample 0"
-    assert End("to", image="a/b.png").name == "b.png"
-    assert End("from", seed=3, sample=7).place == (3, 7)
+    assert Endpoint("from", seed=3).name == "seed 3 sample 0"
+    assert Endpoint("to", image="a/b.png").name == "b.png"
+    assert Endpoint("from", seed=3, sample=7).numbers == (3, 7)
 
 
 @pytest.mark.parametrize(
@@ -91,40 +91,45 @@ def test_names_for_people() -> None:
 )
 def test_an_end_is_one_thing(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        End("from", **settings)  # type: ignore[arg-type]
+        Endpoint("from", **settings)  # type: ignore[arg-type]
 
 
 def test_a_seed_is_a_whole_number() -> None:
     with pytest.raises(UserError, match="from_seed x: give a whole number of at least 0"):
-        End("from", seed="x").place  # type: ignore[arg-type]  # noqa: B018
+        Endpoint("from", seed="x").numbers  # type: ignore[arg-type]  # noqa: B018
 
 
 @pytest.mark.parametrize(
     ("start", "stop", "names", "said"),
     [
-        (NOTHING, End("to", seed=1), [], "give --from_seed or --from_image"),
-        (End("from", seed=1), NOTHING, [], "give --to_seed or --to_image$"),
-        (End("from", seed=1), NOTHING, ["a"], "or --to_class to change the class alone"),
-        (End("from", seed=1), End("to", seed=2, category="a"), [], "trained without classes"),
-        (End("from", seed=1, category="c"), End("to", seed=2), ["a", "b"], "no class c; the model has a, b"),
+        (NOTHING, Endpoint("to", seed=1), [], "give --from_seed or --from_image"),
+        (Endpoint("from", seed=1), NOTHING, [], "give --to_seed or --to_image$"),
+        (Endpoint("from", seed=1), NOTHING, ["a"], "or --to_class to change the class alone"),
+        (Endpoint("from", seed=1), Endpoint("to", seed=2, category="a"), [], "trained without classes"),
+        (
+            Endpoint("from", seed=1, category="c"),
+            Endpoint("to", seed=2),
+            ["a", "b"],
+            "no class c; the model has a, b",
+        ),
     ],
 )
-def test_no_walk_without_two_ends(start: End, stop: End, names: list[str], said: str) -> None:
+def test_no_walk_without_two_ends(start: Endpoint, stop: Endpoint, names: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_ends(start, stop, names)
 
 
 def test_walks_between_all_kinds_of_ends() -> None:
-    check_ends(End("from", seed=1), End("to", image="a.png"), [])
-    check_ends(End("from", seed=1), End("to", category="b"), ["a", "b"])
+    check_ends(Endpoint("from", seed=1), Endpoint("to", image="a.png"), [])
+    check_ends(Endpoint("from", seed=1), Endpoint("to", category="b"), ["a", "b"])
 
 
 QUICK = ProjectionSettings(drawn=6, starts=2, iterations=5)
 
 
-def placing(classes: int = 0) -> Placing:
+def latent_space(classes: int = 0) -> LatentSpace:
     network, _ = make_generator(classes)
-    return Placing(network, {"classes": CLASSES[:classes]}, SIZE, settings=QUICK)
+    return LatentSpace(network, {"classes": CLASSES[:classes]}, SIZE, settings=QUICK)
 
 
 def frames(folder: Path) -> np.ndarray:
@@ -141,18 +146,20 @@ def record(folder: Path) -> dict:
 
 
 def test_from_seed_to_seed_begins_and_ends_at_the_samples(tmp_path: Path) -> None:
-    model = placing()
+    model = latent_space()
     made_by = Provenance("painter", seed=1)
-    Walk(model, End("from", seed=1), End("to", seed=2, sample=3), tmp_path, 5, provenance=made_by).run()
+    LatentWalk(
+        model, Endpoint("from", seed=1), Endpoint("to", seed=2, sample=3), tmp_path, 5, provenance=made_by
+    ).run()
     shown = frames(tmp_path)
     assert shown.shape == (5, SIZE, SIZE)
-    ends = torch.cat([latents(1, [0], LATENT), latents(2, [3], LATENT)])
-    whole = torch.cat([ends, ends.mean(0, keepdim=True)])
+    points = torch.cat([latents(1, [0], LATENT), latents(2, [3], LATENT)])
+    whole = torch.cat([points, points.mean(0, keepdim=True)])
     expected = grey_levels(draw_images(model.network, whole)).astype(int)
     assert np.abs(shown[[0, 4, 2]] - expected).max() <= 1  # the last bit depends on the batch
     found = record(tmp_path)
     assert (found["path"], found["steps"], found["to"]["seed"], found["to"]["sample"]) == ("linear", 5, 2, 3)
-    np.testing.assert_allclose(found["from"]["latent"], ends[0], atol=1e-6)
+    np.testing.assert_allclose(found["from"]["latent"], points[0], atol=1e-6)
     assert (found["synthetic"], found["bundle"]) == (True, "painter")
     with Image.open(tmp_path / "interpolation.png") as strip:
         assert strip.info["Description"] == "synthetic, painter"
@@ -164,8 +171,10 @@ def test_from_image_to_image_shows_and_measures_both(
     for number, (name, shape) in enumerate({"a": (40, 30), "b": (16, 50)}.items()):
         pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    start, stop = (End(which, image=tmp_path / f"{name}.png") for which, name in (("from", "a"), ("to", "b")))
-    Walk(placing(), start, stop, tmp_path / "out", steps=3, path="spherical").run()
+    start, stop = (
+        Endpoint(which, image=tmp_path / f"{name}.png") for which, name in (("from", "a"), ("to", "b"))
+    )
+    LatentWalk(latent_space(), start, stop, tmp_path / "out", steps=3, path="spherical").run()
     found = record(tmp_path / "out")
     for end in (found["from"], found["to"]):
         assert end["reconstruction"]["mae"] <= end["best_draw"]["mae"] + 0.05
@@ -178,8 +187,8 @@ def test_from_image_to_image_shows_and_measures_both(
 
 
 def test_to_a_class_alone_the_noise_stays(tmp_path: Path) -> None:
-    model = placing(3)
-    Walk(model, End("from", seed=1), End("to", category="severe"), tmp_path, steps=5).run()
+    model = latent_space(3)
+    LatentWalk(model, Endpoint("from", seed=1), Endpoint("to", category="severe"), tmp_path, steps=5).run()
     found = record(tmp_path)
     assert (found["from"]["class"], found["to"]["class"]) == (0.0, 2.0)
     assert found["from"]["latent"] == found["to"]["latent"]
@@ -190,25 +199,28 @@ def test_to_a_class_alone_the_noise_stays(tmp_path: Path) -> None:
 
 
 def test_classes_of_the_ends(tmp_path: Path) -> None:
-    model = placing(3)
+    model = latent_space(3)
 
-    def classes(start: End, stop: End) -> tuple[float, float]:
-        Walk(model, start, stop, tmp_path, steps=2).run()
+    def classes(start: Endpoint, stop: Endpoint) -> tuple[float, float]:
+        LatentWalk(model, start, stop, tmp_path, steps=2).run()
         found = record(tmp_path)
         return found["from"]["class"], found["to"]["class"]
 
-    assert classes(End("from", seed=1, sample=4), End("to", seed=2)) == (1.0, 1.0)  # that of the first sample
-    stop = End("to", seed=2, category="none")
-    assert classes(End("from", seed=1, category="severe"), stop) == (2.0, 0.0)
+    assert classes(Endpoint("from", seed=1, sample=4), Endpoint("to", seed=2)) == (
+        1.0,
+        1.0,
+    )  # that of the first sample
+    stop = Endpoint("to", seed=2, category="none")
+    assert classes(Endpoint("from", seed=1, category="severe"), stop) == (2.0, 0.0)
 
 
 def test_an_image_gets_the_class_that_fits_it_best(tmp_path: Path) -> None:
-    model = replace(placing(3), settings=ProjectionSettings(drawn=9, starts=3, iterations=3))
+    model = replace(latent_space(3), settings=ProjectionSettings(drawn=9, starts=3, iterations=3))
     target = draw_images(model.network, latents(0, [7], LATENT), torch.tensor([1.0]))  # one of the candidates
     Image.fromarray(grey_levels(target)[0]).save(tmp_path / "a.png")
-    place = model.place(End("from", image=tmp_path / "a.png"))
-    assert place.condition is not None and float(place.condition) == 1.0
-    named = model.place(End("from", image=tmp_path / "a.png", category="none"))
+    point = model.locate(Endpoint("from", image=tmp_path / "a.png"))
+    assert point.condition is not None and float(point.condition) == 1.0
+    named = model.locate(Endpoint("from", image=tmp_path / "a.png", category="none"))
     assert named.condition is not None and float(named.condition) == 0.0
 
 
@@ -224,4 +236,4 @@ def test_mixtures_in_words() -> None:
 )
 def test_what_is_no_walk_is_refused(tmp_path: Path, settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Walk(placing(), End("from", seed=1), End("to", seed=2), tmp_path, **settings)  # type: ignore[arg-type]
+        LatentWalk(latent_space(), Endpoint("from", seed=1), Endpoint("to", seed=2), tmp_path, **settings)  # type: ignore[arg-type]

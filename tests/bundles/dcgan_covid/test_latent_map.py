@@ -21,7 +21,7 @@ from bundles.dcgan_covid.latent_map import (
     CONFIG,
     Pictures,
     check_scale,
-    embedded,
+    encode,
     generated_pictures,
     plane_atlas,
     plane_latents,
@@ -74,7 +74,7 @@ def test_generated_images_are_the_seeds_samples_at_the_autoencoders_size() -> No
 
 def test_generated_ones_follow_the_real_ones() -> None:
     real = Pictures(greys([-1, 1]), np.array([1, 0]), ["real a", "real b"], ["one", "two"])
-    both = real.beside(Pictures(greys([0.0]), np.array([0]), ["generated"], ["three"]))
+    both = real.concat(Pictures(greys([0.0]), np.array([0]), ["generated"], ["three"]))
     assert both.classes.tolist() == [1, 0, 2] and both.class_names == ["real a", "real b", "generated"]
     assert both.names == ["one", "two", "three"]
     thumbnails = both.thumbnails(4)
@@ -87,7 +87,7 @@ def test_points_are_the_encoders_output() -> None:
     pictures = Pictures(torch.randn(40, 1, 8, 8), np.zeros(40, np.int64), ["x"], ["n"] * 40)
     with torch.no_grad():
         expected = network.encode(pictures.images).numpy()
-    np.testing.assert_allclose(embedded(network, pictures), expected, atol=1e-6)
+    np.testing.assert_allclose(encode(network, pictures), expected, atol=1e-6)
     assert network.training
 
 

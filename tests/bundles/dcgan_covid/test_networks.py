@@ -11,9 +11,9 @@ from bundles.dcgan_covid.networks import (
     DcganGenerator,
     DenseImage,
     PacedLinear,
+    batch_deviation,
     bilinear_weights,
     separable_factors,
-    spread_of,
 )
 from common.errors import UserError
 from common.networks.initialisation import init_weights
@@ -124,8 +124,8 @@ def test_only_batch_norm_ties_the_samples_of_a_batch(norm: str, ties: bool) -> N
 
 def test_a_batch_all_alike_is_seen_by_its_deviation() -> None:
     features = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 2.0)])
-    torch.testing.assert_close(spread_of(features), torch.ones(2, 1, 4, 4))
-    assert float(spread_of(features[:1].expand(5, -1, -1, -1)).max()) < 1e-3
+    torch.testing.assert_close(batch_deviation(features), torch.ones(2, 1, 4, 4))
+    assert float(batch_deviation(features[:1].expand(5, -1, -1, -1)).max()) < 1e-3
     torch.manual_seed(0)
     network = DcganDiscriminator(32, width=4, norm="none", deviation=True)
     varied = torch.rand(4, 1, 32, 32)
