@@ -1,4 +1,4 @@
-"""Slices with their nodules in memory: what a diagnosis learns from, real and made ones alike."""
+"""Real and synthetic slices with their nodules, the training data of a diagnosis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.composition.shards import Composites
-from bundles.lung_two_stage.enhancement.data import refuse_shared_patients, to_images
+from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to_images
 from bundles.lung_two_stage.enhancement.enhance import load_enhancer
 from common.data import splits
 from common.data.intensity import Window, window_by_name
@@ -30,18 +30,23 @@ from common.rng import make_rng
 
 NODULE, CATEGORY, JOINT = "nodule", "category", "joint"
 TASKS = (NODULE, CATEGORY, JOINT)
-"""What a slice's class is: whether it has a nodule (0 or 1); the category of those that have one; or both: 0
-for none, else the category's number + 1."""
+"""The class of a slice: nodule, 1 with a nodule and 0 without; category, the number of the nodule's category;
+joint, 0 without a nodule, else the category's number + 1."""
+REAL, OVERSAMPLED, SYNTHETIC, BOTH = "real", "oversampled", "synthetic", "both"
+REGIMES = (REAL, OVERSAMPLED, SYNTHETIC, BOTH)
+"""Training sets that are compared, see `Sources.parts`."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Some slices.
+    """Slices in memory.
 
     Args:
         images: (N, 1, H, W) float32 in [-1, 1].
-        nodules: (N, H, W) uint8: the category's number + 1, or 1 without categories; 0 none.
-        patients: N; empty for slices of nobody.
+        nodules: (N, H, W) uint8: the category's number + 1, or 1 without categories; 0 outside nodules.
+        patients: N; empty strings for synthetic slices.
     """
 
     images: Tensor
@@ -53,25 +58,25 @@ class Slices:
 
     @property
     def has_nodule(self) -> NDArray[np.bool_]:
-        """(N,)."""
+        """Whether each slice has a nodule, (N,)."""
         return np.asarray((self.nodules > 0).any((1, 2)))
 
     @property
     def category(self) -> NDArray[np.int64]:
-        """(N,) the number of the category with most pixels; -1 for slices without a nodule."""
+        """The number of the category with most pixels, (N,); -1 for slices without a nodule."""
         highest = int(self.nodules.max(initial=0))
         areas = np.stack(
             [(self.nodules == k).sum((1, 2)) for k in range(1, highest + 1)] or [[0] * len(self)]
         )
         return np.where(self.has_nodule, areas.argmax(0), -1)
 
-    def at(self, places: Sequence[int] | NDArray) -> Slices:
-        """The slices at these places, in this order; places may repeat."""
-        chosen = np.asarray(places, np.int64)
+    def subset(self, indices: Sequence[int] | NDArray) -> Slices:
+        """The slices at these indices, which may repeat, in this order."""
+        chosen = np.asarray(indices, np.int64)
         return Slices(self.images[chosen], self.nodules[chosen], [self.patients[k] for k in chosen])
 
-    def beside(self, other: Slices) -> Slices:
-        """These slices and then the others."""
+    def concatenate(self, other: Slices) -> Slices:
+        """These slices followed by the others."""
         return Slices(
             torch.cat([self.images, other.images]),
             np.concatenate([self.nodules, other.nodules]),
@@ -79,14 +84,14 @@ class Slices:
         )
 
 
-def of_bank(bank: SliceBank, window: Window) -> Slices:
-    """All slices of a bank."""
+def bank_slices(bank: SliceBank, window: Window) -> Slices:
+    """All slices of a bank, in the window's gray values."""
     patients = [record.patient for record in bank.records]
     return Slices(to_images(np.asarray(bank.hu), window), np.asarray(bank.nodules), patients)
 
 
-def of_composites(folder: str | os.PathLike[str], window: Window, most: int, seed: int = 0) -> Slices:
-    """Composites, ``most`` drawn of all.
+def composite_slices(folder: str | os.PathLike[str], window: Window, most: int, seed: int = 0) -> Slices:
+    """At most ``most`` composites of a folder of shards, drawn by ``seed``.
 
     Raises:
         UserError: the shards are not finished.
@@ -99,18 +104,18 @@ def of_composites(folder: str | os.PathLike[str], window: Window, most: int, see
 
 
 class SliceItems(Dataset[dict[str, Any]]):
-    """Slices as training takes them. A `SampleIndex` is augmented, a plain number is not.
+    """Slices as training items: indexed by a `SampleIndex` they are augmented, by an int they are not.
 
     Items hold ``image`` (1, H, W) in [-1, 1], ``label``, its nodules (1, H, W) in {0, 1}, ``class``, see
     `TASKS`, and ``sample``.
 
     Args:
-        slices: of the task category only those with a nodule are kept.
+        slices: for the task category, those without a nodule are left out.
         task: see `TASKS`.
-        augment: of the draws.
-        seed: of the draws.
+        augment: random flips and affine changes.
+        seed: of the augmentation.
     Raises:
-        UserError: an unknown task, or no slice that fits it.
+        UserError: an unknown task, or no slice with a nodule for the task category.
     """
 
     def __init__(
@@ -118,7 +123,7 @@ class SliceItems(Dataset[dict[str, Any]]):
     ) -> None:
         if task not in TASKS:
             raise UserError(f"task {task!r} is unknown; choose {' or '.join(TASKS)}")
-        self.slices = slices.at(np.flatnonzero(slices.has_nodule)) if task == CATEGORY else slices
+        self.slices = slices.subset(np.flatnonzero(slices.has_nodule)) if task == CATEGORY else slices
         if not len(self.slices):
             raise UserError(f"task {task}: none of the {len(slices)} slices has a nodule")
         self.classes = classes_of(self.slices, task)
@@ -145,26 +150,22 @@ class SliceItems(Dataset[dict[str, Any]]):
 
 
 def classes_of(slices: Slices, task: str) -> NDArray[np.int64]:
-    """The class of each slice (N,), see `TASKS`."""
+    """The classes of slices (N,), see `TASKS`."""
     if task == NODULE:
         return slices.has_nodule.astype(np.int64)
     return slices.category + (task == JOINT)
 
 
 def enhanced_slices(slices: Slices, network: Callable[[Tensor], Tensor] | None) -> Slices:
-    """The same slices after the enhancer, or as they are without one: what composites are made of must go
-    the composites' way, or a diagnosis learns to tell the enhancer's traces from none."""
+    """The slices after the enhancer, if there is one.
+
+    The healthy slices below composites need it too, or a diagnosis learns to see the enhancer's traces.
+    """
     if network is None:
         return slices
     with torch.inference_mode():
         images = torch.cat([network(batch) for batch in slices.images.split(16)])
     return Slices(images.clone(), slices.nodules, slices.patients)
-
-
-REAL, OVERSAMPLED, SYNTHETIC, BOTH = "real", "oversampled", "synthetic", "both"
-REGIMES = (REAL, OVERSAMPLED, SYNTHETIC, BOTH)
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,9 @@ class Sources:
 
     Args:
         real: slices of training patients, imbalanced: few have a nodule.
-        synthetic: composites, and slices without nodules that went the same way; half of each.
-        validation: real slices of other training patients, to choose a model by.
-        test: real slices of patients that nothing else has seen.
+        synthetic: half composites, half healthy slices that were enhanced like them.
+        validation: real slices of other training patients, to choose a model.
+        test: real slices of test patients.
     """
 
     real: Slices
@@ -184,24 +185,23 @@ class Sources:
     test: Slices
 
     def training(self, regime: str) -> Slices:
-        """The training set of a regime.
-
-        ``real``: as it is, imbalanced. ``oversampled``: its positives repeated until they are half. Both
-        stand for doing without synthesis. ``synthetic``: nothing real. ``both``: real and synthetic ones
-        together. Synthetic slices are with nodules and without in equal shares, so that being synthetic says
-        nothing of the class.
+        """The training set of a regime: its `parts` together.
 
         Raises:
-            UserError: no such regime.
+            UserError: an unknown regime.
         """
         first, *others = self.parts(regime)
-        return first.beside(others[0]) if others else first
+        return first.concatenate(others[0]) if others else first
 
     def parts(self, regime: str) -> list[Slices]:
-        """The sets that make up `training`, of which each batch of a comparison holds equal shares.
+        """The sets of a regime, of which each batch of a comparison holds equal shares.
+
+        ``real``: as it is, imbalanced. ``oversampled``: its slices with nodules are repeated until they are
+        half. ``synthetic``: no real slices. ``both``: real and synthetic ones. Half of the synthetic slices
+        have a nodule, so that being synthetic says nothing about the class.
 
         Raises:
-            UserError: no such regime.
+            UserError: an unknown regime.
         """
         if regime == REAL:
             return [self.real]
@@ -213,10 +213,10 @@ class Sources:
             raise UserError(f"regime {regime!r} is unknown; choose of {', '.join(REGIMES)}")
         positive = np.flatnonzero(self.real.has_nodule)
         lacking = max(0, len(self.real) - 2 * len(positive))
-        return [self.real.beside(self.real.at(np.resize(positive, lacking)))]
+        return [self.real.concatenate(self.real.subset(np.resize(positive, lacking)))]
 
     def summary(self) -> str:
-        """One line of counts."""
+        """One line with the number of slices of each set."""
         parts = {"real": self.real, "synthetic": self.synthetic, "val": self.validation, "test": self.test}
         return "; ".join(
             f"{n} {len(s)} slices, {int(s.has_nodule.sum())} with nodules" for n, s in parts.items()
@@ -234,35 +234,35 @@ def read_sources(
     held_out: float = 0.2,
     seed: int = 0,
 ) -> Sources:
-    """Reads the sets from the stages' results.
+    """Reads the sets from the results of the earlier stages.
 
     Args:
         extraction_dir: with the banks ``others``, ``healthy_slices`` and ``tests``.
         synthetic_dir: enhanced composites.
-        bases_dir: bank of the slices without nodules that the composites were made on.
-        enhancer_path: the model that made them, for those slices; as they are without one.
-        positives: real slices with nodules to learn from; the fewer, the larger the imbalance.
+        bases_dir: bank of the healthy slices below the composites.
+        enhancer_path: the enhancer of the composites, for these slices; None leaves them as they are.
+        positives: real training slices with nodules; the fewer, the larger the imbalance.
         synthetic: synthetic slices, half of them with nodules.
         held_out: share of the real training slices' patients for validation.
-        seed: of what is drawn.
+        seed: of all draws.
     Raises:
-        UserError: a bank is missing or has no nodules, or a test patient is a training patient too.
+        UserError: a bank is missing or lacks nodules, or a test patient is among the training patients.
     """
     folder, limits = Path(extraction_dir), window_by_name(window)
     others, healthy_slices, tests = (
         SliceBank.load(folder / name) for name in ("others", "healthy_slices", "tests")
     )
     used = [folder / "others", folder / "healthy_slices", folder / "nodules"]
-    refuse_shared_patients(tests.records, folder / "tests", used)
-    train, validation = _by_patient(of_bank(others, limits), held_out, seed)
-    real = _imbalanced(train.beside(of_bank(healthy_slices, limits)), positives, seed)
-    composites = of_composites(synthetic_dir, limits, synthetic // 2, seed)
-    bases = of_bank(SliceBank.load(bases_dir), limits)
+    check_no_shared_patients(tests.records, folder / "tests", used)
+    train, validation = _by_patient(bank_slices(others, limits), held_out, seed)
+    real = _imbalanced(train.concatenate(bank_slices(healthy_slices, limits)), positives, seed)
+    composites = composite_slices(synthetic_dir, limits, synthetic // 2, seed)
+    bases = bank_slices(SliceBank.load(bases_dir), limits)
     drawn = make_rng(seed, "diagnosis", "bases").permutation(len(bases))
     enhancer = None if enhancer_path is None else load_enhancer(enhancer_path)
-    empty = enhanced_slices(bases.at(drawn[: len(composites)]), enhancer)
-    made = composites.beside(empty.at(np.resize(np.arange(len(empty)), len(composites))))
-    sources = Sources(real, made, validation, of_bank(tests, limits))
+    empty = enhanced_slices(bases.subset(drawn[: len(composites)]), enhancer)
+    made = composites.concatenate(empty.subset(np.resize(np.arange(len(empty)), len(composites))))
+    sources = Sources(real, made, validation, bank_slices(tests, limits))
     for name, part in {"others": real, "tests": sources.test}.items():
         if not part.has_nodule.any() or part.has_nodule.all():
             raise UserError(f"{folder / name}: slices with nodules and without are needed; extract more")
@@ -271,39 +271,39 @@ def read_sources(
 
 
 def _by_patient(slices: Slices, held_out: float, seed: int) -> tuple[Slices, Slices]:
-    """A part to train and a part to validate with; at least one patient each."""
+    """Splits slices into training and validation by patient, at least one patient each."""
     kept = set(splits.held_out(slices.patients, held_out, seed, "diagnosis"))
     inside = np.array([patient in kept for patient in slices.patients])
-    return slices.at(np.flatnonzero(~inside)), slices.at(np.flatnonzero(inside))
+    return slices.subset(np.flatnonzero(~inside)), slices.subset(np.flatnonzero(inside))
 
 
 def _imbalanced(slices: Slices, positives: int, seed: int) -> Slices:
-    """All slices without nodules, and ``positives`` drawn ones with."""
+    """All slices without nodules, and ``positives`` drawn ones with nodules."""
     has = np.flatnonzero(slices.has_nodule)
     drawn = make_rng(seed, "diagnosis", "positives").permutation(has)[: max(int(positives), 1)]
-    return slices.at(np.sort(np.concatenate([np.flatnonzero(~slices.has_nodule), drawn])))
+    return slices.subset(np.sort(np.concatenate([np.flatnonzero(~slices.has_nodule), drawn])))
 
 
 NO_NODULE, SOME_NODULE = "none", "nodule"
 
 
 class DiagnosisData(KeptSplit):
-    """Slices for a classifier.
+    """Training and validation data of a slice classifier.
 
     Args:
-        sources: see `bundles.lung_two_stage.downstream.data.read_sources`.
-        regime: what is learned from, see `bundles.lung_two_stage.downstream.data.REGIMES`.
-        task: see `bundles.lung_two_stage.downstream.data.TASKS`.
-        categories: their names; empty where there are none.
+        sources: see `read_sources`.
+        regime: the training set, see `Sources.parts`.
+        task: see `TASKS`; joint becomes nodule where there are no categories.
+        categories: names of the nodules' categories; empty where there are none.
         window: of the images.
-        augment: settings of `Augmentation` for the training set.
+        augment: settings of `common.data.transforms.Augmentation` for the training set.
         seed: the run's seed.
 
     Attributes:
-        train, val: items.
-        class_names: what the classifier tells apart.
+        train, val: `SliceItems`.
+        class_names: the classes of the classifier.
     Raises:
-        UserError: a task of categories without any.
+        UserError: the task category with fewer than two categories.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class DiagnosisData(KeptSplit):
             )
 
     def metadata(self) -> dict[str, Any]:
-        """What travels with a trained classifier, as plain JSON."""
+        """The facts stored with a trained classifier, as plain JSON."""
         parts = {"train": self.train.slices, "val": self.val.slices}
         return {
             "window_hu": [self.window.lower, self.window.upper],
@@ -349,7 +349,11 @@ def class_names(task: str, categories: Sequence[str]) -> list[str]:
     """The names of a task's classes, in order.
 
     Raises:
-        UserError: categories are asked for where there is none, or one only.
+        UserError: the task category with fewer than two categories.
+
+    Example:
+        >>> class_names("joint", ["solid", "part_solid"])
+        ['none', 'solid', 'part_solid']
     """
     if task == NODULE:
         return [NO_NODULE, SOME_NODULE]
@@ -361,17 +365,6 @@ def class_names(task: str, categories: Sequence[str]) -> list[str]:
 
 
 def known_categories(extraction_dir: str | os.PathLike[str]) -> list[str]:
-    """The names of the nodules' categories, as the extraction reports them; none where it has no report."""
+    """The names of the nodules' categories in the extraction's report; none without a report."""
     path = Path(extraction_dir) / "extraction.json"
     return list(read_json(path).get("categories", [])) if path.is_file() else []
-
-
-def image_to_class(
-    batch: dict[str, Any],
-    device: torch.device | str | None = None,
-    non_blocking: bool = False,
-    **_options: Any,
-) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch``: images (B, 1, H, W) in, their classes (B,) as target."""
-    image, target = batch["image"], torch.as_tensor(batch["class"])
-    return image.to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)

@@ -36,15 +36,15 @@ SEGMENTATION = "segmentation"
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained and how it is judged.
+    """A downstream task: what is trained, and how it is evaluated.
 
     Args:
         name: ``nodule``, ``category`` or ``segmentation``.
         make: makes an untrained network.
-        terms: losses.
+        terms: losses by name.
         target: entry of the items.
-        outcome: what the trained network says of the test slices, (N, ...).
-        metrics: of the outcomes, weighted; higher is better for all. The first is the leading one.
+        outcome: the trained network's results for the test slices, (N, ...).
+        metrics: functions of outcomes and bootstrap counts, higher is better; the first is the main one.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Task:
 def classification(
     task: str, make: Callable[[], nn.Module], classes: int, device: torch.device | str = "cpu"
 ) -> Task:
-    """The diagnosis of slices: nodule or none, or of which category.
+    """Classification of slices: with or without a nodule, or by its category.
 
     Outcomes are (N, classes + 1): probabilities, then the true class.
     """
@@ -68,30 +68,31 @@ def classification(
         probabilities = predictions(network, test.images, device).softmax(1).double().numpy()
         return np.concatenate([probabilities, items.classes[:, None]], axis=1)
 
-    def found(rows: NDArray) -> tuple[NDArray, NDArray]:
+    def predicted(rows: NDArray) -> tuple[NDArray, NDArray]:
         return rows[:, :-1].argmax(1), rows[:, -1].astype(np.int64)
 
     metrics: dict[str, Metric] = {
         "auc": lambda rows, counts: macro_area(rows[:, :-1], rows[:, -1].astype(np.int64), counts),
-        "balanced_accuracy": lambda rows, counts: balanced_accuracy(*found(rows), classes, counts),
+        "balanced_accuracy": lambda rows, counts: balanced_accuracy(*predicted(rows), classes, counts),
     }
     if task == NODULE:
-        metrics["sensitivity"] = lambda rows, counts: float(recalls(*found(rows), 2, counts)[1])
-        metrics["specificity"] = lambda rows, counts: float(recalls(*found(rows), 2, counts)[0])
+        metrics["sensitivity"] = lambda rows, counts: float(recalls(*predicted(rows), 2, counts)[1])
+        metrics["specificity"] = lambda rows, counts: float(recalls(*predicted(rows), 2, counts)[0])
     return Task(task, make, {"ce": nn.CrossEntropyLoss()}, "class", outcome, metrics)
 
 
 def segmentation(make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> Task:
-    """The segmenter. Outcomes are (N, 3): pixels found and true, found, true."""
+    """Segmentation of nodules. Outcomes are (N, 3): pixels predicted and true, predicted, true."""
 
     def outcome(network: nn.Module, test: Slices) -> NDArray:
-        found = predictions(network, test.images, device)[:, 0].numpy() > 0
+        predicted = predictions(network, test.images, device)[:, 0].numpy() > 0
         true = test.nodules > 0
-        return np.stack([(a).sum((1, 2)) for a in (found & true, found, true)], axis=1).astype(np.float64)
+        masks = (predicted & true, predicted, true)
+        return np.stack([mask.sum((1, 2)) for mask in masks], axis=1).astype(np.float64)
 
     def dice(rows: NDArray, counts: NDArray) -> float:
-        both, found, true = counts @ rows
-        return float(2 * both / (found + true)) if found + true else math.nan
+        both, predicted, true = counts @ rows
+        return float(2 * both / (predicted + true)) if predicted + true else math.nan
 
     terms = {"dice": DiceLoss(sigmoid=True, batch=True), "bce": nn.BCEWithLogitsLoss()}
     return Task(SEGMENTATION, make, terms, "label", outcome, {"dice": dice})
@@ -101,15 +102,17 @@ logger = logging.getLogger(__name__)
 
 
 class Utility:
-    """Trains a task's network in every regime with several seeds, and compares on the test slices.
+    """Trains a task's network with every training set and several seeds, and compares on the test slices.
 
     Args:
         sources: the sets.
-        regimes: of `REGIMES`; ``real`` and ``oversampled`` are what the others are compared with.
-        seeds: trainings of each regime; the same first weights and order for all regimes of a seed.
+        regimes: of `REGIMES`; the others are compared with ``real`` and ``oversampled``.
+        seeds: trainings of each regime; all regimes of a seed have the same initial weights and order.
         budget: of each training.
+        augment: settings of `common.data.transforms.Augmentation`; None for no augmentation.
         resamples: of the bootstrap over test patients and seeds.
         seed: of the first training and of the bootstrap.
+        device: where networks run.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Utility:
         self.count, self.seed, self.device = resamples, seed, device
 
     def compare(self, task: Task) -> dict[str, Any]:
-        """Plain data: every regime's metrics, their differences to ``real``, a sentence that follows them."""
+        """Metrics of all regimes, their differences to the real ones and a sentence, as plain data."""
         test = SliceItems(self.sources.test, CATEGORY if task.name == CATEGORY else NODULE).slices
         outcomes = {regime: self._outcomes(task, regime, test) for regime in self.regimes}
         counts = resample_counts(
@@ -138,53 +141,54 @@ class Utility:
         drawn = resample_counts(
             None, len(self.seeds), self.count, make_rng(self.seed, "utility", task.name, "seeds")
         )
-        judge = TrainingComparison(outcomes, Resamples(counts, test.patients), drawn)
+        comparison = TrainingComparison(outcomes, Resamples(counts, test.patients), drawn)
         metrics = {
-            name: {regime: judge.value(regime, metric).plain() for regime in self.regimes}
+            name: {regime: comparison.value(regime, metric).plain() for regime in self.regimes}
             for name, metric in task.metrics.items()
         }
-        name, leading = next(iter(task.metrics.items()))
-        differences = {base: self._differences(judge, base, leading) for base in (REAL, OVERSAMPLED)}
+        name, main = next(iter(task.metrics.items()))
+        differences = {base: self._differences(comparison, base, main) for base in (REAL, OVERSAMPLED)}
+        plain = {
+            base: {regime: value.plain() for regime, value in part.items()}
+            for base, part in differences.items()
+        }
         return {
             "seeds": len(self.seeds),
             "test_slices": len(test),
             "test_patients": len(set(test.patients)),
             "metrics": metrics,
-            "by_seed": {regime: judge.by_seed(regime, leading) for regime in self.regimes},
-            "differences": {regime: value.plain() for regime, value in differences[REAL].items()},
-            "differences_to_oversampled": {
-                regime: value.plain() for regime, value in differences[OVERSAMPLED].items()
-            },
+            "by_seed": {regime: comparison.by_seed(regime, main) for regime in self.regimes},
+            "differences": plain[REAL],
+            "differences_to_oversampled": plain[OVERSAMPLED],
             "sentence": _sentence(task.name, name, differences),
         }
 
-    def _differences(self, judge: TrainingComparison, base: str, metric: Metric) -> dict[str, Value]:
-        """Of the regimes to ``base``; `OVERSAMPLED` is compared with what has synthetic slices only."""
+    def _differences(self, comparison: TrainingComparison, base: str, metric: Metric) -> dict[str, Value]:
+        """Differences of the regimes to ``base``; for `OVERSAMPLED`, only of those with synthetic slices."""
         others = [regime for regime in self.regimes if regime not in (REAL, base)]
-        return {regime: judge.difference(regime, base, metric) for regime in others if base in self.regimes}
+        return {r: comparison.difference(r, base, metric) for r in others if base in self.regimes}
 
     def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
-        wanted = CATEGORY if task.name == CATEGORY else NODULE
-        items = SliceItems(self.sources.training(regime), wanted, self.augment, self.seed)
+        kind = CATEGORY if task.name == CATEGORY else NODULE
+        items = SliceItems(self.sources.training(regime), kind, self.augment, self.seed)
         parts = [
-            len(part) if wanted == NODULE else int(part.has_nodule.sum())
+            int(part.has_nodule.sum()) if kind == CATEGORY else len(part)
             for part in self.sources.parts(regime)
         ]
-        parts = [size for size in parts if size]
-        found = []
+        outcomes = []
         for seed in self.seeds:
             network = seeded(task.make, seed, task.name)
             with torch.random.fork_rng(devices=[]):  # dropout: the same for all regimes
                 torch.manual_seed(seed)
-                fit(network, items, task.terms, task.target, self.budget, seed, self.device, parts)
-            found.append(task.outcome(network, test))
+                sizes = [size for size in parts if size]
+                fit(network, items, task.terms, task.target, self.budget, seed, self.device, sizes)
+            outcomes.append(task.outcome(network, test))
             logger.info(f"{task.name}, {regime}, seed {seed}: trained on {len(items)} slices")
-        return found
+        return outcomes
 
 
 def _sentence(task: str, metric: str, differences: Mapping[str, Mapping[str, Value]]) -> str:
-    """What the differences to real slices as they are say, and those to real slices with their few nodules
-    repeated, which costs nothing: all judged together."""
+    """Describes the differences to real slices alone and to oversampled ones, with one correction for all."""
     family = {
         f"{regime}, {base}": value for base, part in differences.items() for regime, value in part.items()
     }

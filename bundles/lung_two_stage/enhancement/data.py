@@ -1,4 +1,4 @@
-"""The enhancer's two sides: composites from their shards, and real slices of other patients."""
+"""Training data of the enhancer: composites from their shards and real slices of other patients."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from common.errors import UserError
 from common.files import read_json
 from common.rng import make_rng
 
+logger = logging.getLogger(__name__)
 
-def refuse_shared_patients(
+
+def check_no_shared_patients(
     slices: Sequence[SliceRecord],
     folder: str | os.PathLike[str],
     used: Iterable[str | os.PathLike[str]],
 ) -> None:
-    """Checks that no slice is of a patient, and none has the name of a slice, in the banks of ``used``.
+    """Checks that no slice is of a patient in the banks ``used``.
 
     Args:
-        slices: real slices, of the bank ``folder``.
-        used: folders of banks that something else was made of: nodules, healthy slices.
+        slices: records of real slices, of the bank ``folder``.
+        used: folders of the banks that composites were made of: nodules, healthy slices.
     Raises:
-        UserError: names the patient; or a slice does not tell its patient, or a bank is missing.
+        UserError: names the patient; or a slice has no patient, or a bank is missing.
     """
     nameless = next((record.name for record in slices if not record.patient), None)
     if nameless is not None:
-        raise UserError(f"{folder}: slice {nameless} names no patient; it cannot be told apart from training")
+        raise UserError(f"{folder}: slice {nameless} names no patient; it may be one of the training set")
     patients = {record.patient for record in slices}
     for bank in map(Path, used):
         shared = patients & patients_of(bank)
@@ -52,10 +54,10 @@ def refuse_shared_patients(
 
 
 def patients_of(bank: Path) -> set[str]:
-    """The patients of a bank of nodules or slices, without reading its images.
+    """Reads the patients of a bank of nodules or slices, not its images.
 
     Raises:
-        UserError: no such bank.
+        UserError: there is no bank.
     """
     path = bank / RECORDS
     if not path.is_file():
@@ -64,18 +66,18 @@ def patients_of(bank: Path) -> set[str]:
 
 
 def to_images(hu: NDArray[np.int16], window: Window) -> Tensor:
-    """HU (N, H, W) -> (N, 1, H, W) float32 in [-1, 1], clipped to the window."""
+    """Maps HU (N, H, W) to (N, 1, H, W) float32 in [-1, 1], clipped to the window."""
     return torch.from_numpy(to_network(to_unit(hu, window, is_hu=True)))[:, None]
 
 
 def to_changed_hu(images: Tensor, before: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
-    """Enhanced images (N, 1, H, W) in [-1, 1] as HU (N, H, W) int16.
+    """Maps enhanced images (N, 1, H, W) in [-1, 1] to HU (N, H, W) int16.
 
-    The network sees the window only. What an image had above or below it (bone, the air around a patient) is
-    added again, so that an unchanged image comes back as it was.
+    What the network's input had outside of the window (bone, air around the patient) is added again, so that
+    an unchanged image comes back as it was.
 
     Args:
-        before: HU (N, H, W) of the images that the network was given.
+        before: HU (N, H, W) of the network's input.
     """
     inside = np.clip(before.astype(np.float32), window.lower, window.upper)
     unit = from_network(images[:, 0].float().cpu().numpy())
@@ -83,15 +85,12 @@ def to_changed_hu(images: Tensor, before: NDArray[np.int16], window: Window) -> 
     return np.rint(hu).clip(-32768, 32767).astype(np.int16)
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class CompositeItems:
-    """Some composites, read when they are asked for.
+    """Composites, read on access.
 
-    Items hold ``label``, the composite (1, H, W) in [-1, 1], ``mask``, where its nodules are (1, H, W) in {0,
-    1}, and ``sample``.
+    Items hold ``label``, the composite (1, H, W) in [-1, 1], ``mask``, its nodules (1, H, W) in {0, 1}, and
+    ``sample``.
     """
 
     composites: Composites
@@ -101,10 +100,10 @@ class CompositeItems:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        image, mask, _ = self.composites[int(self.numbers[place])]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, mask, _ = self.composites[int(self.numbers[index])]
         nodules = torch.from_numpy((mask > 0).astype(np.float32))[None]
-        return {"label": to_images(image[None], self.window)[0], "mask": nodules, "sample": place}
+        return {"label": to_images(image[None], self.window)[0], "mask": nodules, "sample": index}
 
 
 @dataclass(frozen=True)
@@ -117,28 +116,28 @@ class RealItems:
     def __len__(self) -> int:
         return len(self.hu)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return {"image": to_images(self.hu[place][None], self.window)[0], "sample": place}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": to_images(self.hu[index][None], self.window)[0], "sample": index}
 
 
 class EnhancerData(KeptSplit):
-    """Both sides, each with a part held out: composites by number, real slices by patient.
+    """Composites and real slices, both split into training and validation (real slices by patient).
 
     Args:
         composites_dir: finished shards of the composition.
         real_dir: bank of real slices.
-        used_dirs: banks that the composites were made of; no patient of theirs may be in ``real_dir``.
+        used_dirs: banks that the composites were made of; their patients must not be in ``real_dir``.
         window: HU range of [-1, 1].
-        most: composites to train with, drawn by ``split_seed``; null for all.
-        held_out: share of both sides for validation.
-        seed: of which real slice a composite meets.
-        split_seed: of the parts.
+        most: composites to use, drawn by ``split_seed``; null for all.
+        held_out: share for validation.
+        seed: of the pairing of composites and real slices.
+        split_seed: of the split.
 
     Attributes:
         train, val: unpaired datasets.
         patients: of the real slices, by part.
     Raises:
-        UserError: too few images, a shared patient, or sizes that differ.
+        UserError: too few images, a shared patient, or images of two sizes.
     """
 
     def __init__(
@@ -154,7 +153,7 @@ class EnhancerData(KeptSplit):
     ) -> None:
         self.window = window_by_name(window)
         self.composites, real = Composites(composites_dir), SliceBank.load(real_dir)
-        refuse_shared_patients(real.records, real_dir, used_dirs)
+        check_no_shared_patients(real.records, real_dir, used_dirs)
         self.image_size: tuple[int, int] = (real.hu.shape[1], real.hu.shape[2])
         if tuple(self.composites.image_size) != self.image_size:
             raise UserError(
@@ -165,13 +164,17 @@ class EnhancerData(KeptSplit):
         numbers = split_numbers(len(self.composites), most, held_out, split_seed, composites_dir)
         self.nominal_hu = any(record.nominal_hu for record in real.records)
         self.train, self.val = (
-            UnpairedDataset(self._composites(numbers[part]), self._real(real, part), seed)
+            UnpairedDataset(
+                CompositeItems(self.composites, numbers[part], self.window),
+                RealItems(real.chosen(lambda r, part=part: r.patient in self.patients[part]).hu, self.window),
+                seed,
+            )
             for part in ("train", "val")
         )
         logger.info(self.summary())
 
     def summary(self) -> str:
-        """One line: images and patients of each part."""
+        """One line with the images and patients of each part."""
         parts = {"train": self.train, "val": self.val}
         return "; ".join(
             f"{name} {len(part.first)} composites, {len(part.second)} real slices of "
@@ -180,7 +183,7 @@ class EnhancerData(KeptSplit):
         )
 
     def metadata(self) -> dict[str, Any]:
-        """What travels with a trained enhancer, as plain JSON."""
+        """The facts stored with a trained enhancer, as plain JSON."""
         return {
             "window_hu": [self.window.lower, self.window.upper],
             "nominal_hu": self.nominal_hu,
@@ -189,21 +192,14 @@ class EnhancerData(KeptSplit):
             "splits": self.patients,
         }
 
-    def _composites(self, numbers: Sequence[int]) -> CompositeItems:
-        return CompositeItems(self.composites, numbers, self.window)
-
-    def _real(self, bank: SliceBank, part: str) -> RealItems:
-        chosen = set(self.patients[part])
-        return RealItems(bank.chosen(lambda record: record.patient in chosen).hu, self.window)
-
 
 def split_patients(
     patients: Sequence[str], held_out: float, seed: int, folder: str | os.PathLike[str]
 ) -> dict[str, list[str]]:
-    """Patients for training and for validation (at least one each, a share of ``held_out``), sorted.
+    """Splits patients into training and validation, at least one each, sorted.
 
     Raises:
-        UserError: one patient only.
+        UserError: there is only one patient.
     """
     names = sorted(set(patients))
     if len(names) < 2:
@@ -215,10 +211,10 @@ def split_patients(
 def split_numbers(
     total: int, most: int | None, held_out: float, seed: int, folder: str | os.PathLike[str]
 ) -> dict[str, list[int]]:
-    """Numbers of composites for training and for validation, sorted; at least one each.
+    """Splits the numbers of composites into training and validation, at least one each, sorted.
 
     Raises:
-        UserError: fewer than two.
+        UserError: there are fewer than two.
     """
     count = min(total, total if most is None else max(int(most), 2))
     if count < 2:
@@ -229,7 +225,7 @@ def split_numbers(
 
 
 def example_pairs(dataset: UnpairedDataset, count: int = 8) -> dict[str, Tensor]:
-    """``label`` and ``image`` (count, 1, H, W) for a grid: composites and real slices, always the same."""
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    items = [dataset[int(place)] for place in places]
+    """A fixed batch for the image grid: composites ``label`` and real slices ``image`` (count, 1, H, W)."""
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    items = [dataset[int(index)] for index in indices]
     return {name: torch.stack([item[name] for item in items]) for name in ("label", "image")}

@@ -1,11 +1,11 @@
-"""The enhancer over every composite: shards in, shards out, each whole or absent."""
+"""Applies the enhancer to all composites, shard by shard; each output shard is complete or absent."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,26 +34,26 @@ from common.provenance import sha256_of
 from common.training import distributed
 
 BLOCK = 16
-"""Images that go through the network together, counted from a shard's start.
+"""Images of a batch, counted from a shard's start.
 
-The last bits of an image depend on what is computed beside it; so each always has the same company.
+The last bits of an image depend on the batch, so the batches of a shard are always the same.
 """
+logger = logging.getLogger(__name__)
 
 
 class Enhancement:
     """Applies a trained enhancer to the shards of a composition.
 
-    The new shards have the same names, keys and masks; a composite's record goes on in ``enhancer``. A shard
-    that is there is not made again: killed and started again, the same files come out. Processes share the
-    shards.
+    The new shards have the same names, keys and masks; the records get an ``enhancer`` entry. Existing shards
+    are kept: a run that was killed and started again writes the same files. Processes share the shards.
 
     Args:
         composites_dir: finished shards.
         output_dir: for the new ones.
-        network: the enhancer, prepared for ``device``.
-        apply: called as ``apply(images, network)``, an inferer.
+        network: the enhancer, on ``device``.
+        apply: an inferer, called as ``apply(images, network)``.
         window: HU range of [-1, 1].
-        facts: of the model, for the description: plain JSON; records hold its ``sha256`` and ``iteration``.
+        facts: of the model, as plain JSON, for the description; records hold ``sha256`` and ``iteration``.
         device: of the network.
     Raises:
         UserError: the shards are not finished, or ``output_dir`` holds those of another model.
@@ -79,7 +79,7 @@ class Enhancement:
         self.shards = ShardSet(self.folder, len(self.composites), entries[0].count)
 
     def run(self) -> None:
-        """Makes what is missing. Every process takes its share; the last one writes the manifest."""
+        """Writes the missing shards. Each process takes a share; the last one writes the manifest."""
         if distributed.is_main():
             self._describe()
         distributed.barrier()
@@ -95,11 +95,13 @@ class Enhancement:
             print(f"{len(self.composites)} enhanced composites in {len(self.shards)} shards in {self.folder}")
 
     def _enhanced(self, entry: Entry, bar: tqdm) -> Iterator[Member]:
-        """The shard's composites after the enhancement, in order."""
+        """The enhanced composites of a shard, in order."""
         number = entry.first
-        for block in blocks(self.composites.shard(entry)):
-            images = enhanced(block, self.network, self.apply, self.window, self.device)
-            for composite, hu in zip(block, images, strict=True):
+        composites = iter(self.composites.shard(entry))
+        while block := list(islice(composites, BLOCK)):
+            before = np.stack([composite.image for composite in block])
+            images = self.apply(to_images(before, self.window).to(self.device), self.network)
+            for composite, hu in zip(block, to_changed_hu(images, before, self.window), strict=True):
                 yield Member(number, self._files(composite, hu))
                 number += 1
             bar.update(len(block))
@@ -114,7 +116,7 @@ class Enhancement:
         }
 
     def _describe(self) -> None:
-        """Says what the shards hold before the first is written; refuses to mix two models' shards."""
+        """Writes the description before the first shard; refuses to mix the shards of two models."""
         path = self.folder / DESCRIPTION
         description = json.loads(json.dumps({**self.composites.description, "enhancer": self.facts}))
         if path.is_file() and read_json(path) != description:
@@ -125,28 +127,8 @@ class Enhancement:
         write_json(path, description)
 
 
-def enhanced(
-    composites: Sequence[Composite],
-    network: nn.Module,
-    apply: Callable[[Tensor, nn.Module], Tensor],
-    window: Window,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """The network's images of some composites: HU (N, H, W) int16."""
-    before = np.stack([composite.image for composite in composites])
-    images = apply(to_images(before, window).to(device), network)
-    return to_changed_hu(images, before, window)
-
-
-def blocks(composites: Iterable[Composite]) -> Iterator[list[Composite]]:
-    """`BLOCK` at a time; the last may be shorter."""
-    waiting = iter(composites)
-    while block := list(islice(waiting, BLOCK)):
-        yield block
-
-
 def model_facts(ckpt_path: str | os.PathLike[str], info: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be known of the enhancer: the model's hash, its iteration and its metrics."""
+    """The facts of the enhancer for the description: SHA-256, iteration and metrics."""
     return {
         "sha256": sha256_of(Path(ckpt_path)),
         "iteration": info.get("iteration"),
@@ -154,18 +136,16 @@ def model_facts(ckpt_path: str | os.PathLike[str], info: Mapping[str, Any]) -> d
     }
 
 
-logger = logging.getLogger(__name__)
+def load_enhancer(ckpt_path: str | os.PathLike[str]) -> nn.Module | None:
+    """Loads the enhancer, images (B, 1, H, W) in [-1, 1] to enhanced ones, on the CPU.
 
-
-def load_enhancer(ckpt_path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor] | None:
-    """The enhancer, (B, 1, H, W) in [-1, 1] to the same, on the CPU; None, said in one line, without a file.
-
+    Returns:
+        None, with a log line, where there is no file.
     Raises:
-        UserError: the file cannot be read or is another network's.
+        UserError: the file cannot be read, or belongs to another network.
     """
     if not Path(ckpt_path).is_file():
         logger.info(f"{ckpt_path}: no enhancer yet, slices stay as they are")
         return None
     network = network_for(ckpt_path, ResnetGenerator(residual=True))
-    load_weights(network, ckpt_path, "run training of train_enhancer.yaml")
-    return network.requires_grad_(False).eval()
+    return load_weights(network, ckpt_path, "run training of train_enhancer.yaml")

@@ -1,4 +1,4 @@
-"""The enhancer's own term: nodules must survive, or their masks become lies."""
+"""Keeps enhanced nodules consistent with their masks: a loss term, and what validation measures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,28 @@ from common.metrics.features import FeatureExtractor
 from common.metrics.ignite_metrics import FrechetDistance, LesionFaithfulness, as_given, batched
 from common.metrics.segmentation import MeanDice, overlap_counts
 
+Output = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+logger = logging.getLogger(__name__)
+
 
 class NodulePreservation:
-    """Distance of the enhanced image from the composite, in and around the nodules only.
+    """A loss: how much the enhancer changes nodules and their surroundings.
 
-    The mean over the region's pixels of the absolute difference, of gray values and (weighted) of their
-    differences to the next pixel down and to the right: edges stay where they are. Elsewhere the enhancer is
-    free, but for the nodules' contrast: what is taken from a nodule's darker half must be taken from the
-    darker half of the ring around it, too, as `common.metrics.faithfulness` measures them.
+    The mean absolute difference between enhanced image and composite over the nodules grown by a margin, of
+    gray values and (weighted) of their differences to the next pixel down and right, so that edges stay.
+    Elsewhere the enhancer is free, except for the nodules' contrast: the darker half of a nodule and that of
+    the ring around it, as in `common.metrics.faithfulness`, must change equally.
 
     Args:
         gradient: weight of the differences.
         margin: pixels around a nodule that belong to its region.
-        contrast: weight of the change of contrast, the mean over images of its absolute value.
+        contrast: weight of the absolute change of contrast, see `contrast_change`.
+
+    Example:
+        >>> composite, mask = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+        >>> mask[..., 3:5, 3:5] = 1
+        >>> float(NodulePreservation(gradient=0.0, margin=0)(composite + 0.5, composite, mask))
+        0.5
     """
 
     def __init__(self, gradient: float = 1.0, margin: int = 2, contrast: float = 0.0) -> None:
@@ -62,9 +71,9 @@ class NodulePreservation:
 
 
 def contrast_change(change: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
-    """How much a change (B, 1, H, W) takes from or adds to the nodules' contrast: the mean of absolutes.
+    """The absolute change of the nodules' contrast by a change (B, 1, H, W) of images, averaged over images.
 
-    Which pixels are the darker halves is told by the composite. Images without a nodule count 0.
+    The composite decides which pixels are the darker halves. Images without a nodule count 0.
     """
     nodules = (mask > 0).any(1)
     found = [
@@ -75,27 +84,24 @@ def contrast_change(change: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
     return torch.stack(found).sum() / len(mask) if found else change.sum() * 0.0
 
 
-def _darker(values: Tensor, gray: Tensor, there: Tensor) -> Tensor:
-    """The mean of ``values`` over the half of the pixels ``there`` that is darker in ``gray``."""
-    order = gray[there].argsort()
-    return values[there][order[: (len(order) + 1) // 2]].mean()
+def _darker(values: Tensor, gray: Tensor, region: Tensor) -> Tensor:
+    """The mean of ``values`` over the half of the pixels ``region`` that is darker in ``gray``."""
+    order = gray[region].argsort()
+    return values[region][order[: (len(order) + 1) // 2]].mean()
 
 
 def _mean(values: Tensor, region: Tensor) -> Tensor:
     return (values * region).sum() / torch.clamp_min(region.sum(), 1.0)
 
 
-logger = logging.getLogger(__name__)
-
-
 class Segmenter(nn.Module):
-    """A trained segmenter for images of another window than its own.
+    """A trained segmenter for images of another HU window than its own.
 
     Args:
-        network: (B, 1, H, W) in [-1, 1] -> logits of one channel (nodule above 0) or several
+        network: maps (B, 1, H, W) in [-1, 1] to logits of one channel (nodule above 0) or of several
             (background first).
-        window: of the images that it is given.
-        own: that it was trained with.
+        window: of the images.
+        own: of the segmenter's training.
     """
 
     def __init__(self, network: nn.Module, window: Window, own: Window) -> None:
@@ -106,16 +112,16 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 1, H, W) in [-1, 1] -> where nodules are (B, 1, H, W), bool."""
+        """Maps images (B, 1, H, W) in [-1, 1] to nodule masks (B, 1, H, W), bool."""
         logits = self.network((images * self.scale + self.shift).clamp(-1, 1))
         return logits > 0 if logits.shape[1] == 1 else logits.argmax(1, keepdim=True) > 0
 
 
 def load_segmenter(ckpt_path: str | os.PathLike[str], window: Window) -> Segmenter | None:
-    """The first stage's segmenter for images of ``window``; None, said in one line, where it is not there.
+    """Loads the segmenter of stage 1 for images of ``window``; None, with a log line, where there is none.
 
     Raises:
-        UserError: a model that is no network of this project or cannot be read.
+        UserError: the model cannot be read, or is no network of this project.
     """
     if not Path(ckpt_path).is_file():
         logger.info(f"{ckpt_path}: no segmenter yet, Dice before and after the enhancement is left out")
@@ -126,10 +132,10 @@ def load_segmenter(ckpt_path: str | os.PathLike[str], window: Window) -> Segment
 
 
 class NoduleDice(MeanDice):
-    """Dice of the nodules that a segmenter finds against the true masks, all images of a pass together.
+    """Dice of segmented nodules and true masks, pixels of all images together.
 
     Args:
-        segmenter: images (B, 1, H, W) in [-1, 1] -> bool (B, 1, H, W); moved to ``device``.
+        segmenter: maps images (B, 1, H, W) in [-1, 1] to bool (B, 1, H, W); moved to ``device``.
         output_transform: engine output -> (images, masks (B, 1, H, W)).
     """
 
@@ -145,11 +151,8 @@ class NoduleDice(MeanDice):
     def update(self, output: Any) -> None:
         """Adds a batch."""
         images, masks = (batched(item) for item in output[:2])
-        found = self.segmenter(images.to(self._device)).cpu()
-        self.counts += overlap_counts(found.float(), (masks.cpu() > 0).float(), 1)
-
-
-Output = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+        predicted = self.segmenter(images.to(self._device)).cpu()
+        self.counts += overlap_counts(predicted.float(), (masks.cpu() > 0).float(), 1)
 
 
 def composite_to_real(
@@ -158,9 +161,9 @@ def composite_to_real(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch``: composites (B, 1, H, W) in; real slices and the composites' masks as target.
+    """A ``prepare_batch``: composites (B, 1, H, W) as input, real slices and the composites' masks as target.
 
-    The real slices are company, not truth: metrics may compare the sets, never image by image.
+    Real slices are not paired with composites: metrics may compare the sets, never image by image.
     """
     target = torch.cat([batch["image"], batch["mask"]], dim=1)  # (B, 2, H, W)
     return batch["label"].to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)
@@ -173,24 +176,23 @@ def parts(output: Output) -> dict[str, Tensor]:
 
 
 def choose(*names: str) -> Callable[[Output], tuple[Tensor, ...]]:
-    """An ``output_transform`` that gives these of the `parts`, in this order."""
+    """An ``output_transform`` that selects some of the `parts`, in this order."""
     return lambda output: tuple(parts(output)[name] for name in names)
 
 
 def before_and_after(
     extractor: FeatureExtractor, segmenter: Segmenter | None, device: torch.device | str
 ) -> dict[str, Any]:
-    """The further metrics of a validation beside FID after the enhancement, by name.
+    """Additional metrics of a validation, by name.
 
-    ``before_fid_...``: of the composites as they are. ``lesion_faithfulness``: how much of the nodules'
-    contrast in the composites is left, 1 for all of it. ``before_dice`` and ``dice``: of the segmenter, where
-    there is one.
+    ``before_fid_...``: FID of the composites before enhancement. ``lesion_faithfulness``: share of the
+    nodules' contrast that is left, 1 for all. ``before_dice`` and ``dice``: of a segmenter.
     """
-    found: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         f"before_fid_{extractor.name}": FrechetDistance(extractor, choose("composite", "real"), device),
         "lesion_faithfulness": LesionFaithfulness(choose("enhanced", "composite", "mask"), device),
     }
     if segmenter is not None:
-        found["before_dice"] = NoduleDice(segmenter, choose("composite", "mask"), device)
-        found["dice"] = NoduleDice(segmenter, choose("enhanced", "mask"), device)
-    return found
+        metrics["before_dice"] = NoduleDice(segmenter, choose("composite", "mask"), device)
+        metrics["dice"] = NoduleDice(segmenter, choose("enhanced", "mask"), device)
+    return metrics

@@ -1,4 +1,4 @@
-"""A bank as training data: split by patient, with the class of each image where there are classes."""
+"""Banks of nodules and healthy slices as training data, split by patient, with a class for each image."""
 
 from __future__ import annotations
 
@@ -25,20 +25,32 @@ from common.data.transforms import resize_image
 from common.errors import UserError
 from common.rng import make_rng
 
+NODULES, HEALTHY_SLICES = "nodules", "healthy_slices"
+LAYERS = (NODULES, HEALTHY_SLICES)
+"""Layers I and II of a composite (Chi 2023)."""
 CATEGORY, DIAMETER, NONE = "category", "diameter", "none"
 FALLBACKS = (NONE, DIAMETER)
 SIZES = ("small", "medium", "large")
+OPAQUE = 255
+"""Alpha of a pixel that is all nodule."""
+INSIDE = 128
+"""Least alpha of a pixel of the nodule's mask."""
+EXTRACTION = "python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml"
+"""The command that makes the banks, for messages."""
 Record = NoduleRecord | SliceRecord
+Images = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """How a record's class is found.
+    """The classes of a bank's records.
 
     Args:
         kind: ``category``, ``diameter`` or ``none``.
         names: of the classes, in order.
-        bounds_mm: diameters that part small, medium and large nodules.
+        bounds_mm: the diameters between small, medium and large nodules.
     """
 
     kind: str
@@ -46,7 +58,7 @@ class Classes:
     bounds_mm: tuple[float, ...] = ()
 
     def name_of(self, record: Record) -> str:
-        """The class's name; empty where there are no classes."""
+        """The name of a record's class; empty where there are no classes."""
         if self.kind == CATEGORY:
             return str(getattr(record, "category", ""))
         if self.kind == DIAMETER and isinstance(record, NoduleRecord):
@@ -54,19 +66,24 @@ class Classes:
         return ""
 
     def metadata(self) -> dict[str, Any]:
-        """As plain JSON, to travel with a model."""
+        """The facts stored with a model, as plain JSON."""
         return {"classes": self.names, "classes_by": self.kind, "bounds_mm": list(self.bounds_mm)}
 
 
 def classes_of(records: Sequence[Record], training: Sequence[int], fallback: str = NONE) -> Classes:
-    """The categories where every record has one and there are several; else ``fallback``.
+    """Takes the categories as classes where every record has one and there are several, else ``fallback``.
 
     Args:
         records: of the whole bank.
-        training: places of those that are learned from: their terciles part the sizes.
+        training: indices of the training records, whose terciles are the bounds of the sizes.
         fallback: ``none``, or ``diameter`` for small, medium and large nodules.
     Raises:
-        UserError: no such fallback, or slices by diameter.
+        UserError: an unknown fallback, or slices by diameter.
+
+    Example:
+        >>> records = [NoduleRecord(str(d), "p", "", d, 1.0) for d in (4.0, 6.0, 9.0)]
+        >>> classes_of(records, range(3), "diameter").name_of(records[2])
+        'large'
     """
     if fallback not in FALLBACKS:
         raise UserError(f"classes by {fallback!r}: choose {' or '.join(FALLBACKS)}")
@@ -78,24 +95,17 @@ def classes_of(records: Sequence[Record], training: Sequence[int], fallback: str
     diameters = [record.diameter_mm for record in records if isinstance(record, NoduleRecord)]
     if len(diameters) < len(records):
         raise UserError("slices have no diameter; take a bank of nodules")
-    lower, upper = np.quantile([diameters[place] for place in training], [1 / 3, 2 / 3])
+    lower, upper = np.quantile([diameters[index] for index in training], [1 / 3, 2 / 3])
     return Classes(DIAMETER, list(SIZES), (float(lower), float(upper)))
-
-
-OPAQUE = 255
-"""Alpha of a pixel that is all nodule."""
-INSIDE = 128
-"""Alpha from which on a pixel belongs to the nodule's mask."""
-Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer of the composites is generated as.
+    """The images of a bank as a generator draws them.
 
     Args:
         name: ``nodules`` or ``healthy_slices``.
-        images: (N, C, S, S) in [-1, 1]: the HU window, of nodules also alpha.
+        images: (N, C, S, S) in [-1, 1]: the HU window; nodules have alpha as a second channel.
         records: N, of the bank.
     """
 
@@ -108,13 +118,13 @@ def nodule_layer(bank: NoduleBank, image_size: int, window: Window) -> Layer:
     """The nodules' HU and alpha, resized where the crops have another size."""
     units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
     alpha = _resized(np.asarray(bank.alpha / OPAQUE, np.float32), image_size)
-    return Layer("nodules", to_network(np.stack([units, alpha], axis=1)), bank.records)
+    return Layer(NODULES, to_network(np.stack([units, alpha], axis=1)), bank.records)
 
 
 def slice_layer(bank: SliceBank, image_size: int, window: Window) -> Layer:
     """The slices' HU, stretched to the square where they have another size."""
     units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
-    return Layer("healthy_slices", to_network(units[:, None]), bank.records)
+    return Layer(HEALTHY_SLICES, to_network(units[:, None]), bank.records)
 
 
 def images_to_hu(images: Images, window: Window, height: int, width: int) -> NDArray[np.int16]:
@@ -136,18 +146,11 @@ def _resized(units: Images, height: int, width: int | None = None) -> Images:
     return np.stack([resize_image(unit, *size) for unit in units])
 
 
-EXTRACTION = "python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml"
-"""The command that makes the banks."""
-LAYERS = ("nodules", "healthy_slices")
-
-logger = logging.getLogger(__name__)
-
-
 class BankImages(Dataset[dict[str, Any]]):
     """Images of a bank. Items hold ``image`` (C, S, S) in [-1, 1], ``class`` and ``sample``.
 
-    An int index gives the image as it is, a `SampleIndex` one of its eight flips and rotations where they are
-    ``turned``: a nodule has no upright.
+    An int index gives the image as it is; a `SampleIndex` gives one of its eight flips and rotations where
+    images are ``turned``, since a nodule has no upright orientation.
 
     Args:
         images: (N, C, S, S) in [-1, 1].
@@ -212,27 +215,28 @@ class BankImages(Dataset[dict[str, Any]]):
 class BankData(SplitData[BankImages]):
     """A bank, split by patient: 4 of 5 to learn from, the rest in halves to choose the model and to test it.
 
-    Paper D splits 4:1 into training and test. (Its text also says 40 % to 60 %, which contradicts that.)
+    Chi 2023 splits 4:1 into training and test. (Its text also says 40 % to 60 %, which contradicts that.)
 
     Args:
         bank_dir: of a `NoduleBank` or a `SliceBank`.
         layer: which of the two: ``nodules`` or ``healthy_slices``.
         image_size: S of the square images; a bank of other sizes is resized.
         window: HU range of [-1, 1], a preset's name or [lower, upper].
-        fallback: classes of a bank without categories, see `bundles.lung_two_stage.generation.bank_data`.
+        fallback: classes of a bank without categories, see `classes_of`.
         turned: show training images in all eight orientations.
         seed: the run's seed (turns).
         split_seed: of the split.
         fractions: shares of train, val, test.
-        trained: what stands beside the model that is used: its own split is taken, see
+        trained: facts of the model that is used: its own split is taken, see
             `common.data.splits.split_samples`.
 
     Attributes:
-        classes: what the images are told apart by.
-        class_names: of that; empty where they are not.
+        classes: the classes of the images.
+        class_names: their names; empty where there are no classes.
         layer: all images and their records.
+        indices: of each part's images in the bank.
     Raises:
-        UserError: no bank, or one that cannot be split.
+        UserError: there is no bank, or it cannot be split.
     """
 
     def __init__(
@@ -253,17 +257,14 @@ class BankData(SplitData[BankImages]):
         samples = [Sample(Path(r.name), None, r.patient) for r in self.layer.records]
         first = self.split_by(samples, fractions, split_seed, trained=trained)
         part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
-        places = {
+        self.indices = {
             part: [n for n, sample in enumerate(samples) if part_of.get(sample.name) == part]
             for part in first
         }
-        self.classes: Classes = classes_of(self.layer.records, places["train"], fallback)
+        self.classes: Classes = classes_of(self.layer.records, self.indices["train"], fallback)
         self.class_names = self.classes.names
-        labelled = [
-            Sample(sample.image, None, sample.patient, category=self.classes.name_of(record))
-            for sample, record in zip(samples, self.layer.records, strict=True)
-        ]
-        self.splits = {part: [labelled[n] for n in chosen] for part, chosen in places.items()}
+        labelled = self._samples(self.layer.records)
+        self.splits = {part: [labelled[n] for n in chosen] for part, chosen in self.indices.items()}
         self.datasets = {
             part: BankImages(
                 self.layer.images[chosen],
@@ -272,27 +273,42 @@ class BankData(SplitData[BankImages]):
                 turned and part == "train",
                 seed,
             )
-            for part, chosen in places.items()
+            for part, chosen in self.indices.items()
         }
-        self.places = places
         logger.info(self.summary())
 
-    def whole(self, bank_dir: str | os.PathLike[str]) -> BankImages:
-        """All images of another bank, prepared alike, of patients kept apart.
+    @classmethod
+    def of_model(
+        cls, info: Mapping[str, Any], bank_dir: str | os.PathLike[str], layer: str, split_seed: int
+    ) -> BankData:
+        """A bank prepared and split as for the training that left the facts ``info``."""
+        return cls(
+            bank_dir,
+            layer,
+            int(info["image_size"]),
+            info["window_hu"],
+            turned=bool(info.get("turned", layer == NODULES)),
+            split_seed=split_seed,
+            trained=info,
+        )
+
+    def other_bank(self, bank_dir: str | os.PathLike[str]) -> BankImages:
+        """All images of a bank of other patients, prepared as this one.
 
         Raises:
-            UserError: no bank, or one of its patients is learned from.
+            UserError: there is no bank, or a training patient is in it.
         """
         layer = load_layer(bank_dir, self.layer.name, self.image_size, self.window)
-        samples = [
-            Sample(Path(r.name), None, r.patient, category=self.classes.name_of(r)) for r in layer.records
-        ]
+        samples = self._samples(layer.records)
         self.refuse_training_patients(samples, bank_dir)
         return BankImages(layer.images, samples, self.class_names)
 
+    def _samples(self, records: Sequence[Record]) -> list[Sample]:
+        return [Sample(Path(r.name), None, r.patient, category=self.classes.name_of(r)) for r in records]
+
     @property
     def channels(self) -> int:
-        """Of the images: two of nodules (HU window, alpha), one of slices."""
+        """Channels of the images: HU window and alpha of nodules, HU window of slices."""
         return int(self.layer.images.shape[1])
 
     def summary(self) -> str:
@@ -302,7 +318,7 @@ class BankData(SplitData[BankImages]):
         return f"{self.dataset_dir}: {counts}" + (f"; train has {classes}" if classes else "")
 
     def metadata(self) -> dict[str, Any]:
-        """What travels with a trained model, as plain JSON: window, classes, sizes, patients."""
+        """The facts stored with a model, as plain JSON: window, classes, sizes, patients."""
         records = self.layer.records
         return {
             "layer": self.layer.name,
@@ -310,7 +326,7 @@ class BankData(SplitData[BankImages]):
             "nominal_hu": any(getattr(record, "nominal_hu", False) for record in records),
             "value_range": [-1.0, 1.0],
             "image_size": self.image_size,
-            "spacing_mm": float(np.median([records[n].spacing_mm for n in self.places["train"]])),
+            "spacing_mm": float(np.median([records[n].spacing_mm for n in self.indices["train"]])),
             "turned": self.train.turned,
             **self.classes.metadata(),
             **self.split_facts(),
@@ -319,16 +335,16 @@ class BankData(SplitData[BankImages]):
 
 
 def load_layer(bank_dir: str | os.PathLike[str], layer: str, image_size: int, window: Window) -> Layer:
-    """The images of a bank with their records.
+    """Loads the images of a bank with their records.
 
     Raises:
-        UserError: no bank there, or no such layer.
+        UserError: there is no bank, or no such layer.
     """
     if layer not in LAYERS:
         raise UserError(f"layer {layer!r} is unknown; choose {' or '.join(LAYERS)}")
     if not (Path(bank_dir) / RECORDS).is_file():
         raise UserError(f"{bank_dir}: no bank of {layer} here; make it: {EXTRACTION}")
-    if layer == "nodules":
+    if layer == NODULES:
         return nodule_layer(NoduleBank.load(bank_dir), image_size, window)
     return slice_layer(SliceBank.load(bank_dir), image_size, window)
 

@@ -1,13 +1,12 @@
-"""A small classifier of nodule crops: what stands in for Inception in the inception score."""
+"""A small classifier of nodule crops, in the place of Inception in the inception score."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution
@@ -23,11 +22,11 @@ HOW_TO_TRAIN = (
     "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/train_classifier.yaml"
 )
 
+logger = logging.getLogger(__name__)
+
 
 class CropClassifier(nn.Module):
-    """Crops to classes: convolutions of stride 2, the mean over places, a linear layer.
-
-    (B, 1, S, S) in [-1, 1] -> logits (B, K).
+    """Maps crops (B, 1, S, S) in [-1, 1] to logits (B, K): strided convolutions, global mean, linear layer.
 
     Args:
         classes: K, at least 2.
@@ -35,6 +34,10 @@ class CropClassifier(nn.Module):
         dropout: before the last layer.
     Raises:
         UserError: fewer than two classes.
+
+    Example:
+        >>> CropClassifier(classes=3)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, classes: int = 3, widths: Sequence[int] = (16, 32, 64), dropout: float = 0.2) -> None:
@@ -59,15 +62,15 @@ class CropClassifier(nn.Module):
 
 
 class NoduleClassifier:
-    """A trained `CropClassifier` as `common.metrics.inception_score.Classifier`.
+    """A trained `CropClassifier` as a `common.metrics.inception_score.Classifier`.
 
-    Its name says by what it tells nodules apart: ``nodule_category`` or ``nodule_diameter``.
+    Its name is that of its classes: ``nodule_category`` or ``nodule_diameter``.
 
     Args:
         ckpt_path: its model.
-        device: where it works.
+        device: where it runs.
     Raises:
-        UserError: no such model.
+        UserError: there is no model.
     """
 
     def __init__(self, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
@@ -85,69 +88,33 @@ class NoduleClassifier:
         return torch.softmax(self.network(images.float()), dim=1)
 
 
-def classifier_at_hand(
-    ckpt_path: str | os.PathLike[str] | None, device: torch.device | str = "cpu"
-) -> NoduleClassifier | None:
-    """The trained classifier; None where nothing has been trained there."""
-    if ckpt_path is None or not Path(ckpt_path).is_file():
-        return None
-    return NoduleClassifier(ckpt_path, device)
-
-
-def image_and_class(
-    batch: dict[str, Any],
-    device: torch.device | str | None = None,
-    non_blocking: bool = False,
-    **_options: Any,
-) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch``: ``image`` (B, 1, S, S) in, ``class`` (B,) as target."""
-    image, target = (batch[name].to(device, non_blocking=non_blocking) for name in ("image", "class"))
-    return image, target
-
-
-def prediction_and_class(
-    output: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: logits (B, K) and classes (B,)."""
-    if isinstance(output, Mapping):
-        return output["pred"], output["label"]
-    logits, classes = (
-        torch.stack([torch.as_tensor(item[key]) for item in output]) for key in ("pred", "label")
-    )
-    return logits.as_subclass(Tensor), classes.as_subclass(Tensor).flatten().long()
-
-
-logger = logging.getLogger(__name__)
-
-
-def classifiers_at_hand(
+def available_classifiers(
     classifier_path: str | os.PathLike[str] | None,
     inception_weights: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Classifier]:
-    """Inception where its weights are on this machine, and the classifier of nodules where one is trained.
+    """Loads Inception where its weights are on this machine, and the nodule classifier where it is trained.
 
-    Nothing is downloaded. What is missing is said in one line.
+    Nothing is downloaded. A log line says what is missing.
 
     Args:
         classifier_path: the model of ``train_classifier.yaml``.
         inception_weights: a TorchScript file; None to look into torch's hub folder.
     Raises:
-        UserError: a file that was named cannot be read.
+        UserError: a named file cannot be read.
     """
-    found: list[Classifier] = []
+    classifiers: list[Classifier] = []
     weights = inception_at_hand() if inception_weights is None else Path(inception_weights)
     if weights is not None:
-        found.append(inception_classifier(weights).to(device))
-    own = classifier_at_hand(classifier_path, device)
-    if own is None:
-        logger.warning("no inception score by a classifier of nodules: train one: %s", HOW_TO_TRAIN)
+        classifiers.append(inception_classifier(weights).to(device))
+    if classifier_path is not None and Path(classifier_path).is_file():
+        classifiers.append(NoduleClassifier(classifier_path, device))
     else:
-        found.append(own)
-    return found
+        logger.warning("no inception score by a classifier of nodules: train one: %s", HOW_TO_TRAIN)
+    return classifiers
 
 
 def held_out_bank(work_dir: str | os.PathLike[str], layer: str) -> str | None:
-    """The extraction's nodules of test patients, where there are any; None of other layers."""
+    """The extraction's nodules of test patients, where there are any; None for other layers."""
     bank = Path(work_dir) / "extraction" / "test_nodules"
     return str(bank) if layer == "nodules" and (bank / RECORDS).is_file() else None

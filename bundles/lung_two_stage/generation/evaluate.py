@@ -1,10 +1,9 @@
-"""Table II: generators of nodules against real ones of other patients, by FID and inception score."""
+"""Table II: trained generators compared with images of other patients by FID, KID and inception score."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from bundles.lung_two_stage.generation.bank_data import BankImages
-from bundles.lung_two_stage.generation.select import GeneratorModel, bank_of, how_to_train
+from bundles.lung_two_stage.generation.bank_data import BankData, BankImages
+from bundles.lung_two_stage.generation.select import GeneratorModel, how_to_train
 from bundles.lung_two_stage.segmentation.inference import refuse_seen
 from common.data.intensity import Window, from_network
 from common.errors import UserError
@@ -34,11 +33,13 @@ from common.provenance import UNKNOWN, Provenance
 from common.rng import make_rng
 
 Row = dict[str, list[Value]]
-"""Of a method: by metric the values of its models."""
+"""The values of a method's models, by metric."""
+ModelPaths = str | Sequence[str]
+GALLERY_IMAGES = 24
 
 
 def table_of(rows: Mapping[str, Row]) -> str:
-    """A line for each method; mean ± standard deviation over its models where it has several."""
+    """Formats a line for each method: the mean over its models, ± their standard deviation where several."""
     metrics = [name for name in next(iter(rows.values())) if _shown(name)]
     head = ["method", *metrics, "models"]
     lines = [
@@ -59,74 +60,54 @@ def _cell(values: Sequence[Value]) -> str:
     return format_number(float(means.mean())) + spread
 
 
-def gathered(measured: Sequence[Mapping[str, Value]]) -> Row:
-    """The values of a method's models, by metric."""
-    return {name: [each[name] for each in measured] for name in measured[0]}
+def by_metric(results: Sequence[Mapping[str, Value]]) -> Row:
+    """Groups the results of a method's models by metric."""
+    return {name: [result[name] for result in results] for name in results[0]}
 
 
-def plain(row: Row) -> dict[str, Any]:
-    """For JSON: a list of values with their intervals for each metric."""
-    return {name: [value.plain() for value in values] for name, values in row.items()}
+class GeneratorComparison:
+    """Compares equally large sets of generated images with held-out real ones, beside baselines.
 
-
-SHOWN = 24
-Paths = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Judges:
-    """What images are judged by.
+    The baselines: ``real real``, training images in the place of generated ones, as good as it gets;
+    ``mean image``, the training images' mean, as a collapsed generator could draw it; ``blurred real``, the
+    held-out images blurred by a pixel. Excess KID is 0 for ``real real`` and 1 for ``blurred real``.
 
     Args:
+        models: by the name of the method: a model's file, or those of several seeds.
+        bank_dir: what the models were trained with.
         extractor: of the features.
-        classifiers: of the inception scores; each gives one of its name.
+        classifiers: each gives an inception score of its name.
+        heldout_dir: a bank of other patients; None for the test patients of ``bank_dir``.
+        num_samples: images of each set; None for as many as there are held-out images.
+        layer: ``nodules`` or ``healthy_slices``.
+        split_seed: of the split in training.
         resamples: of the bootstrap.
         seed: of noise, bootstrap and baselines.
-        device: where all works.
-    """
-
-    extractor: FeatureExtractor
-    classifiers: Sequence[Classifier]
-    resamples: int = 200
-    seed: int = 0
-    device: torch.device | str = "cpu"
-
-
-class Comparison:
-    """Sets of as many generated images each, measured alike, beside baselines of real ones.
-
-    ``real real`` are training images in the place of generated ones: as good as one can get. ``mean image``
-    is the training images' mean: what a collapsed generator could draw. ``blurred real`` are the held-out
-    images themselves, blurred by a pixel: excess KID is 1 there, and 0 for ``real real``.
-
-    Args:
-        models: by the name of the method: a model's file, or several of different seeds.
-        bank_dir: what they learned from.
-        judges: see there.
-        heldout_dir: a bank of other patients; None for the test patients of ``bank_dir``.
-        num_samples: of each set; None for as many as there are held-out images.
-        layer: ``nodules`` or ``healthy_slices``.
-        split_seed: as in the trainings.
+        device: where networks run.
     Raises:
         UserError: a model is missing or differs in size or window, or there are too few images.
     """
 
     def __init__(
         self,
-        models: Mapping[str, Paths],
+        models: Mapping[str, ModelPaths],
         bank_dir: str | os.PathLike[str],
-        judges: Judges,
+        extractor: FeatureExtractor,
+        classifiers: Sequence[Classifier] = (),
         heldout_dir: str | os.PathLike[str] | None = None,
         num_samples: int | None = None,
         layer: str = "nodules",
         split_seed: int = 0,
+        resamples: int = 200,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.paths = {
             name: [paths] if isinstance(paths, str) else list(paths) for name, paths in models.items()
         }
-        self.layer, self.judges, self.heldout_dir = layer, judges, heldout_dir
-        info = self._shared_info()
-        self.data = bank_of(info, bank_dir, layer, split_seed)
+        self.layer, self.heldout_dir, self.classifiers = layer, heldout_dir, list(classifiers)
+        self.resamples, self.seed, self.device = resamples, seed, device
+        self.data = BankData.of_model(self._shared_info(), bank_dir, layer, split_seed)
         self.held_out = self._held_out()
         refuse_seen({path: path for paths in self.paths.values() for path in paths}, self.held_out.samples)
         self.count = len(self.held_out) if num_samples is None else num_samples
@@ -135,35 +116,39 @@ class Comparison:
                 f"{self.count} generated and {len(self.held_out)} held-out images: too few to evaluate; "
                 f"at least {NEIGHBOURS + 1} are needed of both"
             )
-        self.evaluator = self._evaluator()
+        self.evaluator = self._evaluator(extractor)
 
     def run(self, folder: str | os.PathLike[str], facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Measures all; writes ``metrics.json``, ``table.txt`` and ``gallery.png``, prints the table."""
+        """Evaluates all models; writes ``metrics.json``, ``table.txt``, ``gallery.png``; prints the table."""
         rows: dict[str, Row] = {}
         shown = {"real": torch.from_numpy(self.held_out.images)}
         for name, paths in self.paths.items():
-            drawn = [self._drawn(path) for path in paths]
-            rows[name] = gathered([self._measured(images) for images in drawn])
-            shown[name] = drawn[0]
+            sets = [self._draw(path) for path in paths]
+            rows[name] = by_metric([{**self._scores(s), **self.evaluator(s).values} for s in sets])
+            shown[name] = sets[0]
         rows |= self._baselines()
         patients = len(set(self.evaluator.real.patients))
         table = "\n".join([table_of(rows), *filter(None, [few_patients(patients)])])
         result = {
             **facts,
-            "extractor": self.judges.extractor.name,
-            "classifiers": [f"is_{each.name}" for each in self.judges.classifiers],
+            "extractor": self.evaluator.extractor.name,
+            "classifiers": [f"is_{each.name}" for each in self.classifiers],
             "held_out": len(self.held_out),
             "held_out_patients": patients,
             "num_samples": self.count,
-            "methods": {name: plain(row) for name, row in rows.items()},
+            "methods": {
+                name: {metric: [value.plain() for value in values] for metric, values in row.items()}
+                for name, row in rows.items()
+            },
         }
         place = Path(folder)
-        save_galleries(place / "gallery.png", {name: each[:SHOWN] for name, each in shown.items()}, columns=4)
+        galleries = {name: images[:GALLERY_IMAGES] for name, images in shown.items()}
+        save_galleries(place / "gallery.png", galleries, columns=4)
         with atomic_write(place / "table.txt") as temporary:
             temporary.write_text(table + "\n", encoding="utf-8")
         write_json(place / "metrics.json", result)
-        told = f"{len(self.held_out)} held-out images of {patients} patients, {self.count} generated each"
-        print(f"\n{told}\n{table}\n\nin {place}")
+        counts = f"{len(self.held_out)} held-out images of {patients} patients, {self.count} generated each"
+        print(f"\n{counts}\n{table}\n\nwritten to {place}")
         return result
 
     def _shared_info(self) -> Mapping[str, Any]:
@@ -181,10 +166,10 @@ class Comparison:
 
     def _held_out(self) -> BankImages:
         if self.heldout_dir is not None:
-            return self.data.whole(self.heldout_dir).first_channel()
+            return self.data.other_bank(self.heldout_dir).first_channel()
         return self.data.test.first_channel()
 
-    def _evaluator(self) -> SetEvaluator:
+    def _evaluator(self, extractor: FeatureExtractor) -> SetEvaluator:
         training, validation = self.data.train.first_channel().as_seen(), self.data.val.first_channel()
         real = RealImages(
             torch.from_numpy(self.held_out.images),
@@ -193,72 +178,69 @@ class Comparison:
             torch.from_numpy(training.images),
             [sample.patient for sample in training.samples],
         )
-        judges = self.judges
-        return SetEvaluator(real, judges.extractor, judges.seed, judges.resamples, device=judges.device)
+        return SetEvaluator(real, extractor, self.seed, self.resamples, device=self.device)
 
-    def _drawn(self, path: str) -> Tensor:
-        """The HU window of a model's images, in the training set's mixture of classes."""
-        model = GeneratorModel.load(path, how_to_train(self.layer), self.judges.device)
-        drawn = model.draw(self.count, self.judges.seed, self.data.train.classes.tolist())
+    def _draw(self, path: str) -> Tensor:
+        """The HU window of a model's images, with the training set's mixture of classes."""
+        model = GeneratorModel.load(path, how_to_train(self.layer), self.device)
+        drawn = model.draw(self.count, self.seed, self.data.train.classes.tolist())
         return torch.from_numpy(np.ascontiguousarray(drawn.images[:, :1]))
 
-    def _measured(self, images: Tensor) -> dict[str, Value]:
-        return {**self._scores(images), **self.evaluator(images).values}
-
     def _baselines(self) -> dict[str, Row]:
-        found = self.evaluator.baselines(self.count)
-        training = self.data.train
-        places = np.linspace(0, len(training.images) - 1, self.count).round().astype(int)  # some repeated
+        results = self.evaluator.baselines(self.count)
+        training = self.data.train.first_channel()
+        indices = np.linspace(0, len(training) - 1, self.count).round().astype(int)  # some repeated
         mean = self.evaluator.real.training.mean(0, keepdim=True).expand(self.count, -1, -1, -1)
         images: dict[str, tuple[Tensor, Sequence[str] | None]] = {
             "real real": (
-                torch.from_numpy(np.ascontiguousarray(training.images[places, :1])),
-                [training.samples[place].patient for place in places],
+                torch.from_numpy(training.images[indices]),
+                [training.samples[index].patient for index in indices],
             ),
             "mean image": (mean, None),
             "blurred real": (self.evaluator.blurred[0], self.evaluator.real.patients),
         }
         return {
-            name: gathered([{**self._scores(*each), **found[name.replace(" ", "_")].values}])
+            name: by_metric([{**self._scores(*each), **results[name.replace(" ", "_")].values}])
             for name, each in images.items()
         }
 
     def _scores(self, images: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
-        numbers = make_rng(self.judges.seed, "inception score")
-        resamples = Resamples.draw(patients, len(images), self.judges.resamples, numbers)
+        rng = make_rng(self.seed, "inception score")
+        resamples = Resamples.draw(patients, len(images), self.resamples, rng)
         return {
             f"is_{classifier.name}": score_with_interval(
-                class_probabilities(classifier, images, device=self.judges.device), resamples
+                class_probabilities(classifier, images, device=self.device), resamples
             )
-            for classifier in self.judges.classifiers
+            for classifier in self.classifiers
         }
 
 
 def first_channels(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the HU of generated and of real images, (B, 1, S, S) in [-1, 1] each."""
+    """An ``output_transform``: the HU window of generated and real images, (B, 1, S, S) in [-1, 1] each."""
     prediction, real, _ = prediction_target_condition(output)
     return prediction[:, :1], real[:, :1]
 
 
 def alphas(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the last channel of both, of nodules alpha: (B, 1, S, S) in [-1, 1] each."""
+    """An ``output_transform``: the last channel of both (alpha of nodules), (B, 1, S, S) in [-1, 1] each."""
     prediction, real, _ = prediction_target_condition(output)
     return prediction[:, -1:], real[:, -1:]
 
 
 ALPHA = "alpha"
 ALPHA_VALUES = Window(0, 255)
-"""No HU: 0 is no nodule, 255 all of it."""
+"""Alpha is not in HU: 0 outside the nodule, 255 inside."""
 
 
 class NoduleWriter(SampleWriter):
-    """As `common.inference.writers.SampleWriter`, with the alpha of each nodule under ``alpha/``.
+    """A `common.inference.writers.SampleWriter` that also writes the alpha of each nodule, below ``alpha/``.
 
-    An alpha has its crop's name; 0 to 255 in both file types. A NIfTI pixel has the size of those that were
-    learned from.
+    An alpha has its crop's name and values from 0 to 255 in both file types. A NIfTI pixel has the size of
+    the training set's.
 
     Args:
-        numbers, seed, output_dir, info, file_type, grid, provenance: as there.
+        numbers, seed, output_dir, info, file_type, grid, provenance: see
+            `common.inference.writers.SampleWriter`.
     """
 
     def __init__(
@@ -275,12 +257,12 @@ class NoduleWriter(SampleWriter):
         self.spacing_mm = float(info.get("spacing_mm", 1.0))
 
     def keep(self, position: int, prediction: Tensor) -> np.ndarray:
-        """HU window and, where there is one, alpha: (C, S, S) float32 in [0, 1]."""
+        """The HU window and, of nodules, alpha: (C, S, S) float32 in [0, 1]."""
         super().keep(position, prediction)
         return from_network(prediction.float().cpu().numpy())
 
     def write(self, source: Path, slices: list[np.ndarray]) -> Path:
-        """The alpha's file, then the crop's."""
+        """Writes the file of the alpha, then that of the crop."""
         crop, *alpha = slices[0]
         for values in alpha:
             path = self.folder / ALPHA / source.relative_to(self.folder / SAMPLES)

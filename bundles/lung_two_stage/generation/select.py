@@ -1,11 +1,11 @@
-"""What a trained generator draws, to be chosen from."""
+"""Selection of generated nodules and healthy slices that are whole, most like real ones, and no copies."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from bundles.lung_two_stage.banks import GENERATED, NoduleBank, NoduleRecord, SliceBank, SliceRecord
 from bundles.lung_two_stage.generation.bank_data import (
+    HEALTHY_SLICES,
     INSIDE,
     LAYERS,
+    NODULES,
     BankData,
     Images,
     images_to_alpha,
@@ -37,15 +39,55 @@ from common.provenance import UNKNOWN, Provenance
 from common.rng import make_rng
 from common.training.contexts import preserved_rng
 
+FAINT = 13
+"""Alpha below this, a twentieth, is what a tanh leaves of nothing."""
+FEWEST_HELD_OUT = 4
+"""Held-out images of a class that show what distance is usual; with fewer, all classes are pooled."""
+SIMILARITY_MEASURE = (
+    "1 / (1 + d / u), d: distance of the features to the nearest training image, u: usual d of real images"
+)
+CANDIDATES_PER_IMAGE = 4
+"""Candidates drawn for each image that is wanted, where no number is given."""
+REPORT, GALLERY = "generation.json", "gallery.png"
+GALLERY_IMAGES = 36
+COMMANDS = {
+    NODULES: "--config_file bundles/lung_two_stage/configs/train_nodules.yaml",
+    HEALTHY_SLICES: "--config_file \"['bundles/lung_two_stage/configs/train_nodules.yaml',"
+    "'bundles/lung_two_stage/configs/train_healthy_slices.yaml']\"",
+}
+Alpha = NDArray[np.uint8]
+Bank = TypeVar("Bank", NoduleBank, SliceBank)
+Valid = NDArray[np.bool_]
+
+logger = logging.getLogger(__name__)
+
+
+def how_to_train(layer: str) -> str:
+    """The command that trains the generator of a layer, for messages."""
+    return f"python -m monai.bundle run training {COMMANDS[layer]}"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Generated images.
+
+    Args:
+        images: (N, C, S, S) in [-1, 1]; number k is sample k of the seed.
+        categories: N class names; empty strings of an unconditional generator.
+    """
+
+    images: Images
+    categories: list[str]
+
 
 @dataclass(frozen=True)
 class GeneratorModel:
-    """A trained generator and what stands beside it.
+    """A trained generator with the facts stored with it.
 
     Args:
-        network: takes latents and, where it has classes, their indices.
+        network: maps latents and, of conditional networks, class indices to images.
         info: see `common.inference.checkpoint.model_info`.
-        device: where it works.
+        device: where the network is.
     """
 
     network: nn.Module
@@ -56,76 +98,53 @@ class GeneratorModel:
     def load(
         cls, ckpt_path: str | os.PathLike[str], how_to_train: str, device: torch.device | str = "cpu"
     ) -> GeneratorModel:
-        """The model of a training of this bundle.
+        """Loads a model that this bundle trained.
 
         Raises:
-            UserError: no model there, or none that can be read.
+            UserError: there is no model, or it cannot be read.
         """
         network = network_for(ckpt_path, otherwise=nn.Identity())
         load_weights(network, ckpt_path, how_to_train)
         info = dict(model_info(ckpt_path))
         if info.get("layer") == "normals":  # the name of models trained before
-            info["layer"] = LAYERS[1]
+            info["layer"] = HEALTHY_SLICES
         return cls(network.to(device), info, device)
 
     @property
-    def latent(self) -> int:
-        """Values of the noise."""
-        return int(self.info["latent"])
-
-    @property
     def class_names(self) -> list[str]:
-        """The classes that it takes; empty where it takes none."""
+        """The classes that the network is conditioned on; empty of an unconditional one."""
         return class_names_of(int(getattr(self.network, "classes", 0)), self.info)
 
     def draw(self, count: int, seed: int, mixture: Sequence[int] | None = None) -> Candidates:
-        """Samples 0 to ``count - 1`` of ``seed``; random states stay.
+        """Draws samples 0 to ``count - 1`` of ``seed``; global random states stay as they were.
 
         Args:
-            mixture: classes of images whose mixture is wanted; without it the classes take turns.
+            mixture: class indices of a set of images whose mixture is drawn; else the classes take turns.
         """
-        numbers, names = range(count), self.class_names
-        classes = np.array([number % len(names) if names else 0 for number in numbers])
+        names = self.class_names
+        classes = np.array([number % len(names) if names else 0 for number in range(count)])
         if names and mixture is not None:
             classes = np.array(MixtureSamples(count, mixture).drawn_classes())
-        noise = latents(seed, numbers, self.latent).to(self.device)
+        noise = latents(seed, range(count), int(self.info["latent"])).to(self.device)
         condition = torch.from_numpy(classes).to(self.device) if names else None
         with preserved_rng(seed):
             images = draw_images(self.network, noise, condition).cpu().numpy()
-        return Candidates(images, [names[place] if names else "" for place in classes])
+        return Candidates(images, [names[index] if names else "" for index in classes])
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Generated images.
-
-    Args:
-        images: (N, C, S, S) in [-1, 1]; number k is sample k of the seed.
-        categories: N, the class asked for; empty where the generator takes none.
-    """
-
-    images: Images
-    categories: list[str]
+def nodule_model_path(bundle_root: str, work_dir: str) -> str:
+    """The model of nodules: ``models/model.pt`` of the bundle where it ships one, else the training's."""
+    return str(Path(nodule_model_folder(bundle_root, work_dir)) / "models" / "model.pt")
 
 
-def shipped_or_trained(bundle_root: str, work_dir: str) -> str:
-    """The model of nodules: ``models/model.pt`` where the bundle brings one, else the training's."""
-    return str(Path(folder_of_nodules(bundle_root, work_dir)) / "models" / "model.pt")
-
-
-def folder_of_nodules(bundle_root: str, work_dir: str) -> str:
-    """The folder with the ``models/`` of nodules: the bundle where it brings them, else the training's."""
+def nodule_model_folder(bundle_root: str, work_dir: str) -> str:
+    """The folder with the ``models/`` of nodules: the bundle where it ships them, else the training's."""
     shipped = (Path(bundle_root) / "models" / "model.pt").is_file()
-    return bundle_root if shipped else str(Path(work_dir) / "nodules")
+    return bundle_root if shipped else str(Path(work_dir) / NODULES)
 
 
-FAINT = 13
-"""Alpha below this, a twentieth, is what a tanh leaves of nothing."""
-Alpha = NDArray[np.uint8]
-
-
-def one_nodule(alpha: Alpha) -> Alpha:
-    """(S, S) alpha without faint pixels and without pieces apart from the largest."""
+def largest_piece(alpha: Alpha) -> Alpha:
+    """Clears (S, S) alpha of faint pixels and of all connected pieces but the largest."""
     pieces, count = ndimage.label(alpha >= FAINT)
     if not count:
         return np.zeros_like(alpha)
@@ -133,68 +152,57 @@ def one_nodule(alpha: Alpha) -> Alpha:
     return np.where(pieces == 1 + int(np.argmax(sizes)), alpha, 0).astype(np.uint8)
 
 
-def areas(alpha: Alpha) -> NDArray[np.int64]:
+def mask_areas(alpha: Alpha) -> NDArray[np.int64]:
     """Pixels of each mask: (N, S, S) -> (N,)."""
     return np.asarray((alpha >= INSIDE).sum((1, 2)), np.int64)
 
 
-def are_whole(alpha: Alpha, real: Alpha) -> NDArray[np.bool_]:
-    """Which nodules (N, S, S) are as large as real ones (M, S, S) are, and end within the crop: (N,)."""
-    sizes, known = areas(alpha), areas(real)
+def are_whole(alpha: Alpha, real: Alpha) -> Valid:
+    """Whether nodules (N, S, S) are within the sizes of real ones (M, S, S) and end inside the crop: (N,)."""
+    areas, real_areas = mask_areas(alpha), mask_areas(real)
     rim = np.ones(alpha.shape[1:], bool)
     rim[1:-1, 1:-1] = False
     cut = (alpha[:, rim] >= INSIDE).any(1)
-    return np.asarray((sizes >= known.min()) & (sizes <= known.max()) & ~cut & (sizes > 0))
-
-
-def diameters_mm(alpha: Alpha, spacing_mm: float) -> NDArray[np.float64]:
-    """Of the discs with the masks' areas: (N, S, S) -> (N,)."""
-    return np.asarray(2 * np.sqrt(areas(alpha) / np.pi) * spacing_mm)
+    return np.asarray((areas >= real_areas.min()) & (areas <= real_areas.max()) & ~cut & (areas > 0))
 
 
 def find_lungs(
     hu: NDArray[np.int16], spacing_mm: float, nominal_hu: bool, parts: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The lungs of generated slices (N, H, W), and in which of them (N,) there are any.
+) -> NDArray[np.uint8]:
+    """Segments the lungs of generated slices (N, H, W); all 0 where a slice shows none.
 
     Args:
-        parts: they show parts of the chest.
+        parts: the slices show parts of the chest.
     """
     if parts:
-        lungs = np.stack([segment_lung_part(values, spacing_mm, nominal_hu) for values in hu])
-        return lungs, np.asarray(lungs.any((1, 2)))
+        return np.stack([segment_lung_part(values, spacing_mm, nominal_hu) for values in hu])
     lungs = np.zeros(hu.shape, np.uint8)
-    found = np.zeros(len(hu), bool)
-    for place, values in enumerate(hu):
+    for lung, values in zip(lungs, hu, strict=True):
         try:
-            lungs[place] = segment_lung_slice(values, spacing_mm, nominal_hu)
+            lung[:] = segment_lung_slice(values, spacing_mm, nominal_hu)
         except UserError:
             continue
-        found[place] = True
-    return lungs, found
+    return lungs
 
 
-def have_lungs_as(lungs: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of the slices' lungs (N, H, W) are as large as real ones (M, H, W) are: (N,)."""
-    sizes, known = (lungs > 0).sum((1, 2)), (real > 0).sum((1, 2))
-    return np.asarray((sizes >= known.min()) & (sizes <= known.max()) & (sizes > 0))
+def have_lungs_as(lungs: NDArray[np.uint8], real: NDArray[np.uint8]) -> Valid:
+    """Whether slices' lungs (N, H, W) are within the sizes of real ones (M, H, W): (N,)."""
+    sizes, real_sizes = (lungs > 0).sum((1, 2)), (real > 0).sum((1, 2))
+    return np.asarray((sizes >= real_sizes.min()) & (sizes <= real_sizes.max()) & (sizes > 0))
 
 
-Bank = TypeVar("Bank", NoduleBank, SliceBank)
-Valid = NDArray[np.bool_]
-
-
-def made_nodules(
-    candidates: Candidates, model: GeneratorModel, real: NoduleBank, seed: int
+def nodule_candidates(
+    candidates: Candidates, info: Mapping[str, Any], real: NoduleBank, seed: int
 ) -> tuple[NoduleBank, Valid]:
     """All candidates as a bank of the real one's size, and which of them hold a whole nodule (N,).
 
-    Alpha is cleared of what lies apart from the nodule.
+    Args:
+        info: of the model: its HU window and pixel spacing.
     """
-    size, spacing = real.hu.shape[1], float(model.info["spacing_mm"])
-    hu = images_to_hu(candidates.images, window_by_name(model.info["window_hu"]), size, size)
-    alpha = np.stack([one_nodule(each) for each in images_to_alpha(candidates.images, size)])
-    diameters = diameters_mm(alpha, spacing)
+    size, spacing = real.hu.shape[1], float(info["spacing_mm"])
+    hu = images_to_hu(candidates.images, window_by_name(info["window_hu"]), size, size)
+    alpha = np.stack([largest_piece(each) for each in images_to_alpha(candidates.images, size)])
+    diameters = 2 * np.sqrt(mask_areas(alpha) / np.pi) * spacing  # of discs with the masks' areas
     records = [
         NoduleRecord(_name(seed, number), "", category, round(float(diameter), 3), spacing, GENERATED)
         for number, (category, diameter) in enumerate(zip(candidates.categories, diameters, strict=True))
@@ -202,82 +210,73 @@ def made_nodules(
     return NoduleBank(hu, alpha, records), are_whole(alpha, real.alpha)
 
 
-def made_slices(
-    candidates: Candidates, model: GeneratorModel, real: SliceBank, seed: int
+def slice_candidates(
+    candidates: Candidates, info: Mapping[str, Any], real: SliceBank, seed: int
 ) -> tuple[SliceBank, Valid]:
-    """All candidates as a bank of the real one's size, and which of them (N,) have lungs as real ones do."""
-    spacing, nominal = float(model.info["spacing_mm"]), bool(model.info.get("nominal_hu", False))
-    height, width = real.hu.shape[1:]
-    hu = images_to_hu(candidates.images, window_by_name(model.info["window_hu"]), height, width)
+    """All candidates as a bank of the real one's size, and which of them have lungs as real ones do (N,)."""
+    spacing, nominal = float(info["spacing_mm"]), bool(info.get("nominal_hu", False))
+    hu = images_to_hu(candidates.images, window_by_name(info["window_hu"]), *real.hu.shape[1:])
     part = any(record.part for record in real.records)
-    lung, found = find_lungs(hu, spacing, nominal, part)
+    lung = find_lungs(hu, spacing, nominal, part)
     records = [
         SliceRecord(_name(seed, number), "", spacing, nominal, GENERATED, part=part)
         for number in range(len(hu))
     ]
-    return SliceBank(hu, lung, np.zeros_like(lung), records), found & have_lungs_as(lung, real.lung)
-
-
-def taken(bank: Bank, places: Sequence[int], similarity: NDArray[np.float64] | None = None) -> Bank:
-    """The entries at these places; with ``similarity`` (N,) of the whole bank, theirs is written down."""
-    records = [bank.records[place] for place in places]
-    if similarity is not None:
-        records = [
-            replace(record, similarity=round(float(similarity[place]), 4))
-            for record, place in zip(records, places, strict=True)
-        ]
-    arrays = {name: getattr(bank, name)[list(places)] for name in _arrays(bank)}
-    return replace(bank, **arrays, records=records)
-
-
-def joined(first: Bank, second: Bank) -> Bank:
-    """The entries of both."""
-    arrays = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in _arrays(first)}
-    return replace(first, **arrays, records=[*first.records, *second.records])
-
-
-def some(bank: Bank, most: int, seed: int) -> Bank:
-    """At most so many entries, drawn by the seed, in the bank's order."""
-    order = make_rng(seed, "real entries").permutation(len(bank))
-    return taken(bank, sorted(int(place) for place in order[:most]))
-
-
-def _arrays(bank: NoduleBank | SliceBank) -> list[str]:
-    return [field.name for field in fields(bank) if field.name != "records"]
+    return SliceBank(hu, lung, np.zeros_like(lung), records), have_lungs_as(lung, real.lung)
 
 
 def _name(seed: int, number: int) -> str:
     return f"generated_{seed}_{number:06d}"
 
 
-MEASURE = (
-    "1 / (1 + d / u), d: distance of the features to the nearest training image, u: usual d of real images"
-)
-LEAST = 4
-"""Held-out images of a class that can say what is usual for it; with fewer, classes are not told apart."""
+def take(bank: Bank, indices: Sequence[int], similarity: NDArray[np.float64] | None = None) -> Bank:
+    """The entries at ``indices``; the records get their ``similarity``, given for the whole bank (N,)."""
+    records = [bank.records[index] for index in indices]
+    if similarity is not None:
+        values = [round(float(similarity[index]), 4) for index in indices]
+        records = [replace(record, similarity=v) for record, v in zip(records, values, strict=True)]
+    arrays = {name: getattr(bank, name)[list(indices)] for name in _array_names(bank)}
+    return replace(bank, **arrays, records=records)
+
+
+def concatenate(first: Bank, second: Bank) -> Bank:
+    """The entries of both banks."""
+    names = _array_names(first)
+    arrays = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names}
+    return replace(first, **arrays, records=[*first.records, *second.records])
+
+
+def _array_names(bank: NoduleBank | SliceBank) -> list[str]:
+    return [field.name for field in fields(bank) if field.name != "records"]
+
+
+def draw_entries(bank: Bank, most: int, seed: int) -> Bank:
+    """At most ``most`` entries, drawn by ``seed``, in the bank's order."""
+    order = make_rng(seed, "real entries").permutation(len(bank))
+    return take(bank, sorted(order[:most].tolist()))
 
 
 @dataclass(frozen=True)
-class Resemblance:
-    """Of each generated image.
+class Similarity:
+    """How generated images compare with real ones.
 
     Args:
-        similarity: (N,) 0 to 1.
-        copied: (N,) bool.
+        values: (N,) 0 to 1, see `SIMILARITY_MEASURE`; 1 for an image at no distance from a training image.
+        copied: (N,) whether an image is a near-copy of a training image.
     """
 
-    similarity: NDArray[np.float64]
+    values: NDArray[np.float64]
     copied: NDArray[np.bool_]
 
 
-class RealSide:
-    """What generated images are held against: training images as they were shown, and held-out ones.
+class RealReference:
+    """Training images as the generator saw them and held-out ones, to compare generated images with.
 
     Args:
-        data: the bank that the generator learned from, split as then.
+        data: the bank that the generator was trained with, split as then.
         extractor: of the features.
     Raises:
-        UserError: no held-out images.
+        UserError: there are no held-out images.
     """
 
     def __init__(self, data: BankData, extractor: FeatureExtractor) -> None:
@@ -287,78 +286,80 @@ class RealSide:
         self.held_out = np.concatenate([part.images for part in parts])
         self.held_out_categories = [sample.category for part in parts for sample in part.samples]
         if not len(self.held_out):
-            raise UserError(f"{data.dataset_dir}: no held-out images to hold generated ones against")
+            raise UserError(f"{data.dataset_dir}: no held-out images to compare generated ones with")
 
-    def resemblance(self, images: Images, categories: Sequence[str]) -> Resemblance:
-        """Of generated images (N, C, S, S) in [-1, 1]; each is held against its own class."""
-        similarity, copied = np.zeros(len(images)), np.zeros(len(images), bool)
+    def similarity(self, images: Images, categories: Sequence[str]) -> Similarity:
+        """Compares generated images (N, C, S, S) in [-1, 1], each with the real ones of its class."""
+        values, copied = np.zeros(len(images)), np.zeros(len(images), bool)
         for category in sorted(set(categories)):
-            places = [place for place, name in enumerate(categories) if name == category]
-            found = self._of_class(torch.from_numpy(np.ascontiguousarray(images[places, :1])), category)
-            similarity[places], copied[places] = found.similarity, found.copied
-        return Resemblance(similarity, copied)
+            indices = [index for index, name in enumerate(categories) if name == category]
+            result = self._compare(torch.from_numpy(np.ascontiguousarray(images[indices, :1])), category)
+            values[indices], copied[indices] = result.values, result.copied
+        return Similarity(values, copied)
 
-    def _of_class(self, images: Tensor, category: str) -> Resemblance:
-        training, held_out = self._real(category)
-        by_features = nearest_training(
-            *(extract(self.extractor, part) for part in (images, training, held_out))
-        )
-        by_pixels = nearest_training(*(pattern_vectors(part) for part in (images, training, held_out)))
+    def _compare(self, images: Tensor, category: str) -> Similarity:
+        sets = (images, *self._real(category))
+        by_features = nearest_training(*(extract(self.extractor, part) for part in sets))
+        by_pixels = nearest_training(*(pattern_vectors(part) for part in sets))
         copied = (by_features.ranks < COPIED) | (by_pixels.ranks < COPIED)
-        return Resemblance((1 / (1 + by_features.ratios())).numpy(), copied.numpy())
+        return Similarity((1 / (1 + by_features.ratios())).numpy(), copied.numpy())
 
     def _real(self, category: str) -> tuple[Tensor, Tensor]:
-        """Training and held-out images of the class, or of all where too few of it are held out."""
-        own = [place for place, name in enumerate(self.held_out_categories) if name == category]
-        if len(own) < LEAST:
+        """Training and held-out images of the class, or of all classes where few of it are held out."""
+        own = [index for index, name in enumerate(self.held_out_categories) if name == category]
+        if len(own) < FEWEST_HELD_OUT:
             return torch.from_numpy(self.training.images), torch.from_numpy(self.held_out)
-        kept = [place for place, s in enumerate(self.training.samples) if s.category == category]
+        kept = [index for index, s in enumerate(self.training.samples) if s.category == category]
         return torch.from_numpy(self.training.images[kept]), torch.from_numpy(self.held_out[own])
 
 
-def most_similar(
-    found: Resemblance, valid: NDArray[np.bool_], categories: Sequence[str], count: int
-) -> list[int]:
-    """Places of the valid images that are no copies and are most like real ones; most similar first.
+def most_similar(similarity: Similarity, valid: Valid, categories: Sequence[str], count: int) -> list[int]:
+    """Indices of the valid images that are no copies and most like real ones, the most similar first.
 
     Args:
-        count: wanted, in equal parts of each class; fewer where there are not so many.
+        count: wanted, in equal parts of each class; fewer are returned where there are not enough.
     """
-    usable = valid & ~found.copied
+    usable = np.flatnonzero(valid & ~similarity.copied).tolist()
     names = sorted(set(categories))
-    kept: list[int] = []
+    chosen: list[int] = []
     for number, category in enumerate(names):
         share = count // len(names) + (number < count % len(names))
-        own = [place for place in np.flatnonzero(usable).tolist() if categories[place] == category]
-        kept += sorted(own, key=lambda place: -found.similarity[place])[:share]
-    return sorted(kept, key=lambda place: -found.similarity[place])
-
-
-REPORT, GALLERY = "generation.json", "gallery.png"
-SHOWN = 36
-SEVERAL = 4
-"""Candidates for each image that is wanted, where no number is given."""
-
-logger = logging.getLogger(__name__)
+        own = [index for index in usable if categories[index] == category]
+        chosen += sorted(own, key=lambda index: -similarity.values[index])[:share]
+    return sorted(chosen, key=lambda index: -similarity.values[index])
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How many of a layer.
+class Selection:
+    """The selection of one layer: its generator, the bank that it learned from, and how many images to keep.
 
     Args:
-        real: real ones at most, drawn from the whole bank by ``seed``.
-        generated: generated ones, those that are most like real ones.
-        candidates: drawn to choose from; None for four times as many.
+        layer: ``nodules`` or ``healthy_slices``.
+        ckpt_path: the trained generator.
+        bank_dir: the bank that it was trained with.
+        output_dir: folder of the new bank.
+        extractor: of the features that similarity is measured by.
+        real: real entries at most, drawn from the whole bank by ``seed``.
+        generated: generated entries, those that are most like real ones.
+        candidates: images drawn to choose from; None for four times ``generated``.
         seed: of noise and choice.
+        device: where images are drawn.
+        split_seed: of the split in training.
     Raises:
-        UserError: no such numbers.
+        UserError: a number below 0, or nothing is wanted.
     """
 
+    layer: str
+    ckpt_path: str | os.PathLike[str]
+    bank_dir: str | os.PathLike[str]
+    output_dir: str | os.PathLike[str]
+    extractor: FeatureExtractor
     real: int
     generated: int
     candidates: int | None = None
     seed: int = 0
+    device: torch.device | str = "cpu"
+    split_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("real", "generated"):
@@ -371,191 +372,115 @@ class Wanted:
     @property
     def drawn(self) -> int:
         """Number of candidates."""
-        return max(1, SEVERAL * self.generated) if self.candidates is None else self.candidates
+        return self.candidates or max(1, CANDIDATES_PER_IMAGE * self.generated)
+
+    def run(self) -> dict[str, Any]:
+        """Loads the model and its bank and writes the new one; see `write_bank`.
+
+        Raises:
+            UserError: there is no model or no bank, or the model is of another layer.
+        """
+        model = GeneratorModel.load(self.ckpt_path, how_to_train(self.layer), self.device)
+        trained_layer = model.info.get("layer", self.layer)
+        if trained_layer != self.layer:
+            raise UserError(f"{self.ckpt_path}: a model of {trained_layer}, not of {self.layer}")
+        data = BankData.of_model(model.info, self.bank_dir, self.layer, self.split_seed)
+        return self.write_bank(data, model, Provenance.of("lung_two_stage", self.ckpt_path, self.seed))
+
+    def write_bank(
+        self, data: BankData, model: GeneratorModel, provenance: Provenance = UNKNOWN
+    ) -> dict[str, Any]:
+        """Writes a bank of real and generated entries with a report and a gallery; whole, or nothing changes.
+
+        Candidates that are no whole nodule (or show no lungs) and near-copies of training images are left
+        out; of the rest the most similar to real images are kept. A warning says where there are not enough.
+
+        Args:
+            data: the bank that the model was trained with, split as then.
+            model: the generator.
+            provenance: for the report.
+        Returns:
+            The report, as in ``generation.json``.
+        Raises:
+            UserError: nothing is left, or the folder cannot be written.
+        """
+        candidates = model.draw(self.drawn, self.seed)
+        kind: Any = NoduleBank if self.layer == NODULES else SliceBank
+        make: Any = nodule_candidates if self.layer == NODULES else slice_candidates
+        source = kind.load(data.dataset_dir)
+        bank, valid = make(candidates, model.info, source, self.seed)
+        similarity = RealReference(data, self.extractor).similarity(candidates.images, candidates.categories)
+        chosen = most_similar(similarity, valid, candidates.categories, self.generated)
+        real = draw_entries(source, self.real, self.seed)
+        counts = {
+            "real": len(real),
+            "generated": len(chosen),
+            "drawn": len(valid),
+            "invalid": int((~valid).sum()),
+            "copies": int((valid & similarity.copied).sum()),
+        }
+        self._check_counts(counts)
+        report = {
+            **provenance.record(),
+            "layer": self.layer,
+            "counts": counts,
+            "similarity": _extremes(similarity.values[chosen]),
+            "similarity_of_candidates": _extremes(similarity.values),
+            "measure": SIMILARITY_MEASURE,
+            "extractor": self.extractor.name,
+            "wanted": {n: getattr(self, n) for n in ("real", "generated", "candidates", "seed")},
+            "bank": str(data.dataset_dir),
+        }
+        with remade_folder(self.output_dir, REPORT) as folder:
+            concatenate(real, take(bank, chosen, similarity.values)).save(folder)
+            _save_gallery(folder / GALLERY, data.train.images, candidates.images[chosen])
+            write_json(folder / REPORT, report)
+        return report
+
+    def _check_counts(self, counts: Mapping[str, int]) -> None:
+        if not counts["real"] + counts["generated"]:
+            raise UserError(
+                f"{self.output_dir}: none of {counts['drawn']} candidates is left ({counts['invalid']} "
+                f"invalid, {counts['copies']} copies); train longer, or draw more with --candidates"
+            )
+        logger.info("%s: %s", self.output_dir, ", ".join(f"{count} {name}" for name, count in counts.items()))
+        if counts["generated"] < self.generated:
+            logger.warning(
+                f"{self.output_dir}: {counts['generated']} of {self.generated} wanted; train longer, or draw "
+                "more candidates"
+            )
 
 
-def generate(
-    data: BankData,
-    model: GeneratorModel,
-    wanted: Wanted,
-    extractor: FeatureExtractor,
-    output_dir: str | os.PathLike[str],
-    provenance: Provenance = UNKNOWN,
-) -> dict[str, Any]:
-    """Writes the bank of a layer with real and generated entries, a report and a gallery.
-
-    Of the candidates those are left out that are no whole nodule (no lungs) and those that are copies of
-    training images; of the rest the most similar to real ones are kept, see
-    `bundles.lung_two_stage.generation.select`. Fewer than wanted are kept where there are not so many,
-    which is said.
-
-    Args:
-        data: the bank that the model learned from, split as then.
-        model: the generator.
-        wanted: how many.
-        extractor: of the features.
-        output_dir: the bank's folder; whole or as it was before.
-        provenance: what draws the candidates; the report has it.
-    Returns:
-        The report, as ``generation.json`` holds it.
-    Raises:
-        UserError: nothing is left, or the folder cannot be written.
-    """
-    candidates = model.draw(wanted.drawn, wanted.seed)
-    bank: Any = NoduleBank if data.layer.name == "nodules" else SliceBank
-    make: Any = made_nodules if bank is NoduleBank else made_slices
-    source = bank.load(data.dataset_dir)
-    everything, valid = make(candidates, model, source, wanted.seed)
-    side = RealSide(data, extractor)
-    found = side.resemblance(candidates.images, candidates.categories)
-    places = most_similar(found, valid, candidates.categories, wanted.generated)
-    kept = taken(everything, places, found.similarity)
-    whole = joined(some(source, wanted.real, wanted.seed), kept)
-    counts = {
-        "real": len(whole) - len(kept),
-        "generated": len(kept),
-        "drawn": len(valid),
-        "invalid": int((~valid).sum()),
-        "copies": int((valid & found.copied).sum()),
-    }
-    _say(Path(output_dir), counts, wanted)
-    report = {
-        **provenance.record(),
-        "layer": data.layer.name,
-        "counts": counts,
-        "similarity": _spread(found.similarity[places]),
-        "similarity_of_candidates": _spread(found.similarity),
-        "measure": MEASURE,
-        "extractor": extractor.name,
-        "wanted": asdict(wanted),
-        "bank": str(data.dataset_dir),
-    }
-    with remade_folder(output_dir, REPORT) as folder:
-        whole.save(folder)
-        _gallery(folder / GALLERY, data.train.images, candidates.images[places])
-        write_json(folder / REPORT, report)
-    return report
-
-
-def _gallery(path: Path, real: Images, generated: Images) -> None:
+def _save_gallery(path: Path, real: Images, generated: Images) -> None:
     """The first real and the most similar generated images, without alpha."""
-    shown = {"real": real[:SHOWN, :1], "generated, most similar first": generated[:SHOWN, :1]}
-    save_galleries(path, {name: torch.from_numpy(each) for name, each in shown.items() if len(each)})
+    sets = {"real": real, "generated, most similar first": generated}
+    shown = {name: torch.from_numpy(images[:GALLERY_IMAGES, :1]) for name, images in sets.items()}
+    save_galleries(path, {name: images for name, images in shown.items() if len(images)})
 
 
-def _spread(similarity: np.ndarray) -> dict[str, float] | None:
-    """Least, median and largest; None of nothing."""
-    if not len(similarity):
+def _extremes(values: NDArray[np.float64]) -> dict[str, float] | None:
+    """Least, median and largest value; None where there are no values."""
+    if not len(values):
         return None
-    low, middle, high = np.quantile(similarity, [0, 0.5, 1]).round(4).tolist()
+    low, middle, high = np.quantile(values, [0, 0.5, 1]).round(4).tolist()
     return {"least": low, "median": middle, "largest": high}
 
 
-def _say(folder: Path, counts: dict[str, int], wanted: Wanted) -> None:
-    if not counts["real"] + counts["generated"]:
-        raise UserError(
-            f"{folder}: of {counts['drawn']} candidates none is left ({counts['invalid']} invalid, "
-            f"{counts['copies']} copies); train longer, or draw more with --candidates"
-        )
-    logger.info("%s: %s", folder, ", ".join(f"{count} {name}" for name, count in counts.items()))
-    if counts["generated"] < wanted.generated:
-        logger.warning(
-            "%s: %d of %d wanted; train longer, or draw more candidates",
-            folder,
-            counts["generated"],
-            wanted.generated,
-        )
-
-
-COMMANDS = {
-    "nodules": "--config_file bundles/lung_two_stage/configs/train_nodules.yaml",
-    "healthy_slices": "--config_file \"['bundles/lung_two_stage/configs/train_nodules.yaml',"
-    "'bundles/lung_two_stage/configs/train_healthy_slices.yaml']\"",
-}
-
-
-def how_to_train(layer: str) -> str:
-    """The command that makes the model of a layer."""
-    return f"python -m monai.bundle run training {COMMANDS[layer]}"
-
-
-@dataclass(frozen=True)
-class LayerSettings:
-    """What all layers share.
+def run_selections(selections: Sequence[Selection], layers: str | Sequence[str]) -> list[dict[str, Any]]:
+    """Runs the selections of some layers, once all their models are there.
 
     Args:
-        extractor: of the features.
-        output_dir: each layer's bank lies in a folder of its name.
-        device: where images are drawn.
-        split_seed: of the split that the training had.
-    """
-
-    extractor: FeatureExtractor
-    output_dir: str | os.PathLike[str]
-    device: torch.device | str = "cpu"
-    split_seed: int = 0
-
-
-@dataclass(frozen=True)
-class GeneratedLayer:
-    """One layer: its model, its bank, how many.
-
-    Args:
-        name: ``nodules`` or ``healthy_slices``.
-        settings: what all layers share.
-        ckpt_path: the trained generator.
-        bank_dir: what it learned from.
-        wanted: how many.
-    """
-
-    name: str
-    settings: LayerSettings
-    ckpt_path: str | os.PathLike[str]
-    bank_dir: str | os.PathLike[str]
-    wanted: Wanted
-
-    def run(self) -> dict[str, Any]:
-        """Writes the bank; the report.
-
-        Raises:
-            UserError: no model, no bank, or a model of another layer.
-        """
-        model = GeneratorModel.load(self.ckpt_path, how_to_train(self.name), self.settings.device)
-        found = model.info.get("layer", self.name)
-        if found != self.name:
-            raise UserError(f"{self.ckpt_path}: a model of {found}, not of {self.name}")
-        data = bank_of(model.info, self.bank_dir, self.name, self.settings.split_seed)
-        output = Path(self.settings.output_dir) / self.name
-        made_by = Provenance.of("lung_two_stage", self.ckpt_path, self.wanted.seed)
-        return generate(data, model, self.wanted, self.settings.extractor, output, made_by)
-
-
-def bank_of(info: Any, bank_dir: str | os.PathLike[str], layer: str, split_seed: int) -> BankData:
-    """A bank prepared and split as for the training that ``info`` tells of."""
-    return BankData(
-        bank_dir,
-        layer,
-        int(info["image_size"]),
-        info["window_hu"],
-        turned=bool(info.get("turned", layer == "nodules")),
-        split_seed=split_seed,
-        trained=info,
-    )
-
-
-def run_layers(layers: Sequence[GeneratedLayer], names: str | Sequence[str]) -> list[dict[str, Any]]:
-    """Runs the layers of these names (a list, or with commas between).
-
+        layers: names, as a list or with commas between.
     Raises:
         UserError: an unknown name, or whatever a layer's model or bank lacks.
     """
-    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
     unknown = sorted(set(wanted) - set(LAYERS))
     if unknown or not wanted:
         raise UserError(f"layers {', '.join(unknown) or 'none'}: choose of {', '.join(LAYERS)}")
-    for layer in layers:  # before hours of work: all models are there
-        if layer.name in wanted and not Path(layer.ckpt_path).is_file():
-            raise UserError(
-                f"{layer.ckpt_path}: no trained model yet; train first: {how_to_train(layer.name)}"
-            )
-    return [layer.run() for layer in layers if layer.name in wanted]
+    chosen = [selection for selection in selections if selection.layer in wanted]
+    for selection in chosen:
+        if not Path(selection.ckpt_path).is_file():
+            command = how_to_train(selection.layer)
+            raise UserError(f"{selection.ckpt_path}: no trained model yet; train first: {command}")
+    return [selection.run() for selection in chosen]

@@ -212,9 +212,9 @@ def test_the_segmenter_beats_its_untrained_copy_and_the_empty_mask(work: Path) -
         assert trained["sensitivity"]["mean"] > methods[name]["sensitivity"]["mean"]
 
 
-def distance(real: Tensor, made: Tensor) -> float:
+def distance(real: Tensor, made: Tensor, features: str = "randvgg") -> float:
     """FID of images (N, 1, S, S)."""
-    extractor = extractor_by_name("randvgg")
+    extractor = extractor_by_name(features)
     return fid(extract(extractor, real), extract(extractor, made))
 
 
@@ -247,16 +247,18 @@ def test_generators_beat_their_untrained_copies_and_the_mean_image(work: Path, l
 
 @slow
 def test_the_enhancer_beats_its_untrained_copy_and_keeps_the_nodules(work: Path) -> None:
-    metrics = model_info(work / "enhancer" / "models" / "model.pt")["metrics"]
-    network = untrained_copy(work / "enhancer" / "models" / "model.pt").eval()
-    composites = stacked(work / "composites", 40)
+    """It starts as the identity: its untrained copy leaves composites as they are.
+
+    The pipeline's 160 iterations are the fewest tried that bring them nearer to real slices, by features that
+    see layout; after 64 they were further away. They change composites by some 15 HU, nodules hardly at all.
+    """
+    facts = model_info(work / "enhancer" / "models" / "model.pt")["metrics"]
+    before, after = (stacked(work / name, 40) for name in ("composites", "enhanced"))
     others = SliceBank.load(work / "extraction" / "others")
-    real = as_network(others.hu, composites.shape[-1])
-    with torch.inference_mode():
-        drawn = network(composites)
-    assert distance(real, stacked(work / "enhanced", 40)) < distance(real, drawn)
-    assert metrics["lesion_faithfulness"] > 0.8 and metrics["dice"] > 0.8 * metrics["before_dice"]
-    assert metrics["before_dice"] > 0.1
+    real = as_network(others.hu, before.shape[-1])
+    assert distance(real, after, "gridvgg") < distance(real, before, "gridvgg")
+    assert float((after - before).abs().mean()) * LUNG.width / 2 > 5  # HU
+    assert facts["lesion_faithfulness"] > 0.97 and facts["dice"] > 0.9 * facts["before_dice"] > 0.09
 
 
 def stacked(folder: Path, count: int) -> Tensor:

@@ -13,9 +13,9 @@ from bundles.lung_two_stage.downstream.data import (
     SliceItems,
     Slices,
     Sources,
+    bank_slices,
+    composite_slices,
     enhanced_slices,
-    of_bank,
-    of_composites,
     read_sources,
 )
 from common.data.intensity import WINDOWS
@@ -37,11 +37,11 @@ def made() -> Slices:
 def test_a_slice_has_the_category_with_most_pixels() -> None:
     assert made().has_nodule.tolist() == [False, True, True]
     assert made().category.tolist() == [-1, 0, 1]
-    assert made().at([0]).category.tolist() == [-1]
+    assert made().subset([0]).category.tolist() == [-1]
 
 
 def test_places_may_repeat_and_sets_be_joined() -> None:
-    twice = made().at([2, 2, 0]).beside(made())
+    twice = made().subset([2, 2, 0]).concatenate(made())
     assert len(twice) == 6 and twice.patients == ["c", "c", "a", "a", "b", "c"]
     assert twice.category.tolist() == [1, 1, -1, -1, 0, 1]
 
@@ -66,10 +66,10 @@ def test_only_draws_are_augmented_image_and_mask_alike() -> None:
 
 def test_banks_and_composites(tmp_path: Path) -> None:
     bank = slice_bank(["a", "b"], 2, [1, 0])
-    slices = of_bank(bank, WINDOWS["lung"])
+    slices = bank_slices(bank, WINDOWS["lung"])
     assert slices.patients == ["a", "a", "b", "b"] and slices.has_nodule.tolist() == [True, False] * 2
     folder = write_composites(tmp_path, 5, 3)
-    some = of_composites(folder, WINDOWS["lung"], 3)
+    some = composite_slices(folder, WINDOWS["lung"], 3)
     assert len(some) == 3 and some.has_nodule.all() and set(some.patients) == {""}
     known = {composite.mask.tobytes() for composite in Composites(folder)}
     assert len({mask.tobytes() for mask in some.nodules} & known) == 3
@@ -86,7 +86,7 @@ def test_refusals() -> None:
     with pytest.raises(UserError, match="task 'stage' is unknown"):
         SliceItems(made(), "stage")
     with pytest.raises(UserError, match="none of the 1 slices has a nodule"):
-        SliceItems(made().at([0]), "category")
+        SliceItems(made().subset([0]), "category")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundles.lung_two_stage.downstream.data import SliceItems, Slices, Sources, of_bank
+from bundles.lung_two_stage.downstream.data import SliceItems, Slices, Sources, bank_slices
 from bundles.lung_two_stage.downstream.network import SliceClassifier
 from bundles.lung_two_stage.downstream.utility import Utility, classification, segmentation
 from common.data.intensity import WINDOWS
@@ -18,13 +18,13 @@ TINY = {"iterations": 2, "batch_size": 4}
 
 
 def slices(name: str, count: int, seed: int = 0) -> Slices:
-    return of_bank(slice_bank([f"{name}{k}" for k in range(count)], 2, [1, 0], seed), WINDOWS["lung"])
+    return bank_slices(slice_bank([f"{name}{k}" for k in range(count)], 2, [1, 0], seed), WINDOWS["lung"])
 
 
 def sources(broken: bool = False) -> Sources:
     """Two real positives and eight negatives; twelve synthetic ones of each, without a picture if broken."""
     real = slices("r", 8)
-    few = real.at([0, 2, *np.flatnonzero(~real.has_nodule)])
+    few = real.subset([0, 2, *np.flatnonzero(~real.has_nodule)])
     made = slices("s", 12, seed=1)
     made = Slices(torch.zeros_like(made.images) if broken else made.images, made.nodules, made.patients)
     return Sources(few, made, slices("v", 1), slices("t", 6, seed=2))

@@ -12,9 +12,9 @@ import torch
 from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.enhancement.data import (
     EnhancerData,
+    check_no_shared_patients,
     example_pairs,
     patients_of,
-    refuse_shared_patients,
     to_changed_hu,
     to_images,
 )
@@ -78,15 +78,15 @@ def test_a_patient_of_the_generation_is_named(tmp_path: Path) -> None:
     for bank in (nodule_bank(["a", "b"]), slice_bank(["b"], 2, [0])):
         used = bank.save(tmp_path / type(bank).__name__)
         with pytest.raises(UserError, match=r"others: patient b is in .*Bank too"):
-            refuse_shared_patients(others.records, "others", [used])
+            check_no_shared_patients(others.records, "others", [used])
     assert patients_of(tmp_path / "NoduleBank") == {"a", "b"}
 
 
 def test_a_slice_without_a_patient_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names no patient"):
-        refuse_shared_patients(slice_bank([""], 1, [0]).records, "others", [])
+        check_no_shared_patients(slice_bank([""], 1, [0]).records, "others", [])
     with pytest.raises(UserError, match="no bank here"):
-        refuse_shared_patients(slice_bank(["x"], 1, [0]).records, "others", [tmp_path])
+        check_no_shared_patients(slice_bank(["x"], 1, [0]).records, "others", [tmp_path])
 
 
 def test_refusals(work: Path, tmp_path: Path) -> None:

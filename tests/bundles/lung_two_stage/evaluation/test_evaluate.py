@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,15 @@ from bundles.lung_two_stage.evaluation.evaluate import (
     SliceClassifierScores,
     baseline_sets,
     chain_sets,
-    compare,
+    changed_share,
+    compare_sets,
+    describe_preservation,
+    find_lungs,
+    format_sets,
     in_window,
     load_classifier,
-    rows,
-    survival,
-    told,
+    nodule_preservation,
+    with_equal_noise,
 )
 from bundles.lung_two_stage.generation.networks import ConvolutionalGenerator
 from common.data.intensity import WINDOWS, Window
@@ -121,9 +125,10 @@ LUNG = WINDOWS["lung"]
 
 def test_the_same_composites_before_and_after(tmp_path: Path) -> None:
     before, after = (write_composites(tmp_path / name, 9, 4) for name in ("before", "after"))
-    sets, masks = chain_sets(before, after, LUNG, 5)
+    sets, masks, patients = chain_sets(before, after, LUNG, 5)
     torch.testing.assert_close(sets["composites"], sets["enhanced"])
     assert sets["enhanced"].shape == masks.shape == (5, 1, 32, 32)
+    assert set(patients) <= {"a_0", "a_1", "a_2"} and len(patients) == 5
     shown = {(composite.mask > 0).tobytes() for composite in Composites(before)}
     assert all((mask.numpy()[0] > 0).tobytes() in shown for mask in masks)
 
@@ -155,10 +160,10 @@ def test_a_washed_out_nodule_is_told() -> None:
     masks = torch.zeros(1, 1, 32, 32)
     masks[..., 12:20, 12:20] = 1
     before = masks - 0.8
-    assert survival(before, before, masks, None)["contrast_kept"] == 1
-    kept = survival(before, masks * 0.25 - 0.8, masks, None)
+    assert nodule_preservation(before, before, masks, None)["contrast_kept"] == 1
+    kept = nodule_preservation(before, masks * 0.25 - 0.8, masks, None)
     assert kept["contrast_kept"] == pytest.approx(0.25) and kept["dice_after"] is None
-    assert told(kept).startswith("nodules after the enhancement: 0.250 of their contrast")
+    assert describe_preservation(kept).startswith("nodules after the enhancement: 0.250 of their contrast")
 
 
 def noise(seed: int, count: int, level: float) -> Tensor:
@@ -184,7 +189,7 @@ def table() -> dict:
     evaluator = SetEvaluator(images, RandomVGG(), resamples=5, k=3)
     alike = torch.cat([noise(4, 5, -0.4), noise(5, 5, 0.4)])[torch.randperm(10)]
     sets = {"near": alike, "far": noise(6, 12, 0.9)}
-    return compare(evaluator, sets, SliceClassifierScores(Halves(), "halves"))
+    return compare_sets(evaluator, sets, SliceClassifierScores(Halves(), "halves"))
 
 
 def test_the_nearer_and_more_diverse_set_wins(table: dict) -> None:
@@ -200,9 +205,47 @@ def test_sets_are_of_equal_numbers_and_real_ones_stand_beside(table: dict) -> No
     assert set(table["is_halves"]) == {"better", "near", "far", REAL, BLURRED}
     assert table["excess_kid_randvgg"][REAL]["mean"] == pytest.approx(0, abs=1e-9)
     assert table["fid_randvgg"][BLURRED]["mean"] is None and table["kid_randvgg"][REAL]["patients"] == 10
-    text = rows(table)
+    text = format_sets(table)
     assert text.splitlines()[0].split()[:4] == ["metric", "near", "far", REAL]
 
 
 def test_without_a_diagnosis_there_is_no_score(tmp_path) -> None:
     assert load_classifier(tmp_path / "model.pt") is None
+
+
+def test_a_quarter_of_the_lung_that_got_denser() -> None:
+    before = np.full((1, 64, 64), -850, np.int16)
+    lungs = np.zeros(before.shape, bool)
+    lungs[:, :, 16:48] = True
+    after = before.copy()
+    after[:, :, 40:] += 30
+    assert changed_share(before, after, lungs) == pytest.approx(7 / 32)  # less a column, which blur takes
+    assert changed_share(before, after, lungs, least=40) == 0
+    assert np.isnan(changed_share(before, after, np.zeros_like(lungs)))
+
+
+def test_grain_alone_is_no_change() -> None:
+    before = np.full((2, 64, 64), -850, np.int16)
+    after = before + np.random.default_rng(0).normal(0, 40, before.shape)
+    assert changed_share(before, after, np.ones(before.shape, bool)) < 0.02
+
+
+def test_noise_is_as_strong_as_each_images_change() -> None:
+    before = torch.zeros(2, 1, 48, 64)
+    after = before.clone()
+    after[0] += 0.05
+    after[1, :, :24] -= 0.2
+    change = with_equal_noise(before, after) - before
+    expected = torch.tensor([0.05, 0.2 / 2**0.5])
+    torch.testing.assert_close(change.square().mean((1, 2, 3)).sqrt(), expected, rtol=0.1, atol=0)
+    assert not torch.equal(change[0] / 0.05, change[1] / expected[1])
+    assert torch.equal(with_equal_noise(before, after), before + change)
+
+
+def test_lungs_are_found_where_there_are_any() -> None:
+    body = np.full((128, 128), -1000, np.int16)
+    body[10:118, 10:118] = 40
+    lungs = body.copy()
+    lungs[30:100, 20:58] = lungs[30:100, 70:108] = -850
+    found = find_lungs(np.stack([lungs, body]), 2.5)
+    assert found[0, 60, 40] and not found[0, 60, 64] and not found[1].any()

@@ -40,7 +40,7 @@ def test_patients_are_split_four_to_one(work: Path) -> None:
     patients = data.patients()
     assert len(set().union(*map(set, patients.values()))) == 10 == sum(map(len, patients.values()))
     bank = NoduleBank.load(work / "extraction" / "nodules")
-    for part, places in data.places.items():
+    for part, places in data.indices.items():
         shown = images_to_hu(data[part].images, data.window, SIZE, SIZE)
         assert np.abs(shown - bank.hu[places].clip(-1000, 400)).max() <= 1
         assert [s.category for s in data[part].samples] == [bank.records[n].category for n in places]
@@ -70,11 +70,11 @@ def test_slices_have_one_channel_and_are_resized(work: Path) -> None:
 def test_another_bank_is_prepared_alike_but_must_have_other_patients(work: Path, tmp_path: Path) -> None:
     data = BankData(work / "extraction" / "nodules", "nodules", SIZE)
     with pytest.raises(UserError, match="is in the training split too"):
-        data.whole(work / "extraction" / "nodules")
+        data.other_bank(work / "extraction" / "nodules")
     bank = made_nodules(each=1)
     strangers = [NoduleRecord(f"x{n}", f"x{n}", r.category, 9.0, 2.5) for n, r in enumerate(bank.records)]
     NoduleBank(bank.hu, bank.alpha, strangers).save(tmp_path / "others")
-    assert len(data.whole(tmp_path / "others")) == 10
+    assert len(data.other_bank(tmp_path / "others")) == 10
 
 
 def records(*diameters: float, category: str = "") -> list[NoduleRecord]:

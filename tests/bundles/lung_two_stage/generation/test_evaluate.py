@@ -10,10 +10,10 @@ import torch
 from bundles.lung_two_stage.generation.classifier import (
     CropClassifier,
     NoduleClassifier,
-    classifiers_at_hand,
+    available_classifiers,
     held_out_bank,
 )
-from bundles.lung_two_stage.generation.evaluate import Comparison, Judges, table_of
+from bundles.lung_two_stage.generation.evaluate import GeneratorComparison, table_of
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.metrics.bootstrap import Value
@@ -41,8 +41,8 @@ def banks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table(banks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(make_model(tmp_path / str(seed), seed=seed)) for seed in range(3)]
-    judges = Judges(Pixels(), [Brightness()], resamples=10)
-    compared = Comparison({"ours": paths[:2], "other": paths[2]}, banks, judges)
+    models = {"ours": paths[:2], "other": paths[2]}
+    compared = GeneratorComparison(models, banks, Pixels(), [Brightness()], resamples=10)
     result = compared.run(tmp_path / "eval", {"seed": 0})
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
         *("metrics.json", "table.txt", "gallery.png")
@@ -75,21 +75,20 @@ def test_mean_and_spread_by_hand() -> None:
 
 
 def test_models_that_do_not_compare_are_refused(banks: Path, tmp_path: Path) -> None:
-    judges = Judges(Pixels(), [])
     first = str(make_model(tmp_path / "a"))
     other = str(make_model(tmp_path / "b", window_hu=[-1000.0, 200.0]))
     with pytest.raises(UserError, match="another size, window or layer"):
-        Comparison({"a": first, "b": other}, banks, judges)
+        GeneratorComparison({"a": first, "b": other}, banks, Pixels())
     with pytest.raises(UserError, match=r"c\.pt: no trained model yet"):
-        Comparison({"c": str(tmp_path / "c.pt")}, banks, judges)
+        GeneratorComparison({"c": str(tmp_path / "c.pt")}, banks, Pixels())
     with pytest.raises(UserError, match="too few"):
-        Comparison({"a": first}, banks, judges, num_samples=5)
+        GeneratorComparison({"a": first}, banks, Pixels(), num_samples=5)
     with pytest.raises(UserError, match="none given"):
-        Comparison({}, banks, judges)
+        GeneratorComparison({}, banks, Pixels())
 
 
 def test_a_trained_classifier_judges_by_what_it_learned(tmp_path: Path, work: Path) -> None:
-    assert classifiers_at_hand(tmp_path / "model.pt") == []
+    assert available_classifiers(tmp_path / "model.pt") == []
     torch.manual_seed(0)
     network = CropClassifier(3, widths=[4, 4])
     torch.save(network.state_dict(), tmp_path / "model.pt")
@@ -101,7 +100,7 @@ def test_a_trained_classifier_judges_by_what_it_learned(tmp_path: Path, work: Pa
         "network": {"target": target, "arguments": arguments},
     }
     write_json(tmp_path / "model.json", facts)
-    (judge,) = classifiers_at_hand(tmp_path / "model.pt")
+    (judge,) = available_classifiers(tmp_path / "model.pt")
     assert isinstance(judge, NoduleClassifier) and judge.name == "nodule_diameter"
     images = torch.randn(4, 1, SIZE, SIZE)
     assert torch.allclose(judge(images), network.eval()(images).softmax(1))

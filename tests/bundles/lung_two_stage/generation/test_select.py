@@ -1,4 +1,4 @@
-"""What counts as a nodule or as lungs."""
+"""Which generated nodules and slices are valid, similar and no copies, and the bank of those chosen."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ from bundles.lung_two_stage.generation import select
 from bundles.lung_two_stage.generation.bank_data import BankData, nodule_layer, slice_layer, turn
 from bundles.lung_two_stage.generation.select import (
     Candidates,
-    GeneratedLayer,
     GeneratorModel,
-    LayerSettings,
-    RealSide,
-    Resemblance,
-    Wanted,
-    generate,
+    RealReference,
+    Selection,
+    Similarity,
     most_similar,
-    run_layers,
+    run_selections,
 )
 from common.data.intensity import WINDOWS
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, write_json
 from common.provenance import Provenance
 from tests.bundles.lung_two_stage.generation.made_banks import PATIENTS, SIZE, made_nodules
 from tests.bundles.lung_two_stage.generation.made_models import make_model
@@ -43,8 +40,8 @@ def test_only_the_largest_piece_stays_and_faint_pixels_go() -> None:
     alpha = discs(4)[0]
     noisy = alpha.copy()
     noisy[0, :2], noisy[19] = 255, 12
-    assert np.array_equal(select.one_nodule(noisy), alpha)
-    assert not select.one_nodule(np.full((8, 8), 12, np.uint8)).any()
+    assert np.array_equal(select.largest_piece(noisy), alpha)
+    assert not select.largest_piece(np.full((8, 8), 12, np.uint8)).any()
 
 
 def test_nodules_are_as_large_as_real_ones_and_whole() -> None:
@@ -55,15 +52,11 @@ def test_nodules_are_as_large_as_real_ones_and_whole() -> None:
     assert not select.are_whole(discs(0.1), discs(0.1, 6)).any()
 
 
-def test_diameters_are_those_of_discs() -> None:
-    assert np.allclose(select.diameters_mm(discs(3, 8), 2.0), [12, 32], rtol=0.1)
-
-
 def test_lungs_are_found_or_not() -> None:
     bank = slice_bank(["a", "b"], 1, [0])
     nothing = np.full_like(bank.hu[:1], 40)
-    lungs, found = select.find_lungs(np.concatenate([bank.hu, nothing]), 5.0, False)
-    assert found.tolist() == [True, True, False] and set(np.unique(lungs)) == {0, 1, 2}
+    lungs = select.find_lungs(np.concatenate([bank.hu, nothing]), 5.0, False)
+    assert lungs.any((1, 2)).tolist() == [True, True, False] and set(np.unique(lungs)) == {0, 1, 2}
     sizes = (lungs > 0).sum((1, 2))
     small = bank.lung.copy()
     small[:, 16:] = 0
@@ -75,9 +68,9 @@ def test_lungs_in_parts_of_the_chest() -> None:
     """No body around them: found by their HU alone, and what has none is not valid."""
     parts = np.full((2, 32, 32), 40, np.int16)
     parts[0, :, :20] = -850
-    lungs, found = select.find_lungs(parts, 1.0, False, parts=True)
-    assert found.tolist() == [True, False] and lungs[0, :, :20].all() and not lungs[0, :, 22:].any()
-    assert not select.find_lungs(parts, 1.0, False)[1].any()
+    lungs = select.find_lungs(parts, 1.0, False, parts=True)
+    assert not lungs[1].any() and lungs[0, :, :20].all() and not lungs[0, :, 22:].any()
+    assert not select.find_lungs(parts, 1.0, False).any()
 
 
 class Pixels:
@@ -95,29 +88,29 @@ def data(work: Path) -> BankData:
 
 
 def test_a_turned_copy_is_one_and_another_patients_nodule_is_as_usual(data: BankData) -> None:
-    side = RealSide(data, Pixels())
+    reference = RealReference(data, Pixels())
     copies = np.stack([turn(data.train.images[place], 3) for place in (0, 1)])
     other = made_nodules(seed=5)
     images = np.concatenate([copies, nodule_layer(other, SIZE, WINDOWS["lung"]).images])
     names = [*(data.train.samples[place].category for place in (0, 1)), *(r.category for r in other.records)]
-    found = side.resemblance(images, names)
-    assert found.copied[:2].all() and found.similarity[:2].tolist() == [1.0, 1.0]
-    assert 0.4 < np.median(found.similarity[2:]) < 0.65
+    found = reference.similarity(images, names)
+    assert found.copied[:2].all() and found.values[:2].tolist() == [1.0, 1.0]
+    assert 0.4 < np.median(found.values[2:]) < 0.65
     assert found.copied[2:].mean() < 0.35
 
 
 def test_each_class_is_held_against_itself(data: BankData) -> None:
-    side = RealSide(data, Pixels())
+    reference = RealReference(data, Pixels())
     image = data.train.images[:1]
     own, other = data.train.samples[0].category, data.train.samples[1].category
     assert own != other
-    assert side.resemblance(image, [own]).similarity[0] == 1
-    assert side.resemblance(image, [other]).similarity[0] < 0.9
-    assert side.resemblance(image, [""]).similarity[0] == 1
+    assert reference.similarity(image, [own]).values[0] == 1
+    assert reference.similarity(image, [other]).values[0] < 0.9
+    assert reference.similarity(image, [""]).values[0] == 1
 
 
 def test_the_most_similar_of_each_class_are_kept_first() -> None:
-    found = Resemblance(np.array([0.5, 0.9, 0.3, 0.6, 0.4, 0.2]), np.array([False, True, *[False] * 4]))
+    found = Similarity(np.array([0.5, 0.9, 0.3, 0.6, 0.4, 0.2]), np.array([False, True, *[False] * 4]))
     valid = np.array([True, True, True, True, False, True])
     assert most_similar(found, valid, [""] * 6, 2) == [3, 0]
     assert most_similar(found, valid, [""] * 6, 10) == [3, 0, 2, 5]
@@ -129,35 +122,22 @@ class DrawsNodules(GeneratorModel):
     """Draws new made nodules, and first of all two training images."""
 
     def draw(self, count: int, seed: int, mixture: Any = None) -> Candidates:
-        data_generating = self.info["data"]
+        train = self.info["data"].train
         fresh = made_nodules(each=-(-count // len(PATIENTS)), seed=seed + 9)
-        images = np.concatenate(
-            [data_generating.train.images[:2], nodule_layer(fresh, SIZE, WINDOWS["lung"]).images]
-        )
-        names = [s.category for s in data_generating.train.samples[:2]] + [r.category for r in fresh.records]
+        images = np.concatenate([train.images[:2], nodule_layer(fresh, SIZE, WINDOWS["lung"]).images])
+        names = [s.category for s in train.samples[:2]] + [r.category for r in fresh.records]
         return Candidates(images[:count], names[:count])
 
 
-def nodule_model(data_generating: BankData) -> DrawsNodules:
-    info = {"spacing_mm": 2.5, "window_hu": [-1000, 400], "data": data_generating}
-    return DrawsNodules(None, info)  # type: ignore[arg-type]
+def write_bank(data: BankData, folder: Path, *numbers: int, **more: Any) -> dict[str, Any]:
+    """A `Selection` of ``real``, ``generated`` and ``candidates`` by a model that draws made nodules."""
+    info = {"spacing_mm": 2.5, "window_hu": [-1000, 400], "data": data}
+    selection = Selection("nodules", "model.pt", data.dataset_dir, folder, Pixels(), *numbers, **more)
+    return selection.write_bank(data, DrawsNodules(None, info), Provenance("painter", seed=0))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def data_generating(work: Path) -> BankData:
-    return BankData(work / "extraction" / "nodules", "nodules", SIZE, turned=True)
-
-
-def test_a_bank_of_real_and_generated_nodules(data_generating: BankData, tmp_path: Path) -> None:
-    made_by = Provenance("painter", seed=0)
-    report = generate(
-        data_generating,
-        nodule_model(data_generating),
-        Wanted(7, 12, 40),
-        Pixels(),
-        tmp_path / "nodules",
-        made_by,
-    )
+def test_a_bank_of_real_and_generated_nodules(data: BankData, tmp_path: Path) -> None:
+    report = write_bank(data, tmp_path / "nodules", 7, 12, 40)
     assert (report["synthetic"], report["bundle"], report["seed"]) == (True, "painter", 0)
     bank = NoduleBank.load(tmp_path / "nodules")
     real, made = (bank.chosen(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
@@ -178,41 +158,25 @@ def test_a_bank_of_real_and_generated_nodules(data_generating: BankData, tmp_pat
 
 
 def test_the_same_seed_writes_the_same_files_and_replaces_them(
-    data_generating: BankData, tmp_path: Path
+    data: BankData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = []
+    files = []
     for _ in range(2):
-        generate(
-            data_generating,
-            nodule_model(data_generating),
-            Wanted(3, 4, 20, seed=1),
-            Pixels(),
-            tmp_path / "nodules",
-        )
-        found.append(fingerprints(tmp_path))
-    assert found[0] == found[1] and len(found[0]) == 5
-
-
-def test_fewer_than_wanted_are_said(
-    data_generating: BankData, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    generate(
-        data_generating, nodule_model(data_generating), Wanted(2, 50, 20), Pixels(), tmp_path / "nodules"
-    )
+        write_bank(data, tmp_path / "nodules", 3, 50, 20, seed=1)
+        files.append(fingerprints(tmp_path))
+    assert files[0] == files[1] and len(files[0]) == 5
     assert "of 50 wanted" in caplog.text
 
 
 def test_nothing_left_is_refused_and_nothing_written(
-    data_generating: BankData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: BankData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(select, "are_whole", lambda alpha, real: np.zeros(len(alpha), bool))
-    with pytest.raises(UserError, match="none is left \\(20 invalid, 0 copies\\)"):
-        generate(
-            data_generating, nodule_model(data_generating), Wanted(0, 5, 20), Pixels(), tmp_path / "nodules"
-        )
+    with pytest.raises(UserError, match="none of 20 candidates is left \\(20 invalid, 0 copies\\)"):
+        write_bank(data, tmp_path / "nodules", 0, 5, 20)
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="nothing is wanted"):
-        Wanted(0, 0)
+        Selection("nodules", "model.pt", "bank", "out", Pixels(), 0, 0)
 
 
 def test_slices_get_lungs_and_those_without_are_left_out(work: Path) -> None:
@@ -220,17 +184,16 @@ def test_slices_get_lungs_and_those_without_are_left_out(work: Path) -> None:
     fresh = slice_bank(["x", "y", "z"], 1, [0], seed=4)
     images = slice_layer(fresh, 32, WINDOWS["lung"]).images
     images[1] = -1
-    model = GeneratorModel(None, {"spacing_mm": 5.0, "window_hu": [-1000, 400]})  # type: ignore[arg-type]
-    bank, valid = select.made_slices(Candidates(images, [""] * 3), model, real, 0)
+    info = {"spacing_mm": 5.0, "window_hu": [-1000, 400]}
+    bank, valid = select.slice_candidates(Candidates(images, [""] * 3), info, real, 0)
     assert valid.tolist() == [True, False, True]
     assert set(np.unique(bank.lung[0])) == {0, 1, 2} and not bank.lung[1].any() and not bank.nodules.any()
     assert bank.hu.shape == (3, *real.hu.shape[1:])
-    kept = select.taken(bank, [2], np.array([0.1, 0.2, 0.34567]))
+    kept = select.take(bank, [2], np.array([0.1, 0.2, 0.34567]))
     assert kept.records[0].similarity == 0.3457 and np.array_equal(kept.hu[0], bank.hu[2])
-    assert len(select.joined(select.some(real, 4, 0), kept)) == 5
-    assert (
-        select.some(real, 4, 0).records == select.some(real, 4, 0).records != select.some(real, 4, 1).records
-    )
+    drawn = [select.draw_entries(real, 4, seed) for seed in (0, 0, 1)]
+    assert len(select.concatenate(drawn[0], kept)) == 5
+    assert drawn[0].records == drawn[1].records != drawn[2].records
 
 
 def test_a_model_draws_the_same_samples_in_any_company(tmp_path: Path) -> None:
@@ -239,19 +202,24 @@ def test_a_model_draws_the_same_samples_in_any_company(tmp_path: Path) -> None:
     assert np.abs(few.images - many.images[:3]).max() < 1e-5
     assert few.categories == ["part_solid", "solid", "part_solid"]
     assert model.draw(10, 5, [1]).categories == ["solid"] * 10
-    assert select.shipped_or_trained(str(tmp_path), "w").endswith("w/nodules/models/model.pt")
+    assert select.nodule_model_path(str(tmp_path), "w").endswith("w/nodules/models/model.pt")
+
+
+def test_models_trained_before_have_layers_by_their_new_name(tmp_path: Path) -> None:
+    path = make_model(tmp_path, "healthy_slices", 0)
+    write_json(path.with_suffix(".json"), {**read_json(path.with_suffix(".json")), "layer": "normals"})
+    assert GeneratorModel.load(path, "train").info["layer"] == "healthy_slices"
 
 
 def test_layers_are_refused_before_any_work(work: Path, tmp_path: Path) -> None:
-    settings = LayerSettings(Pixels(), tmp_path / "out")
-    path = make_model(tmp_path / "model", "healthy_slices", 0)
-    bank = work / "extraction" / "nodules"
-    nodules = GeneratedLayer("nodules", settings, path, bank, Wanted(1, 1))
+    def of(path: Path) -> Selection:
+        return Selection("nodules", path, work / "extraction" / "nodules", tmp_path / "out", Pixels(), 0, 3)
+
+    nodules = of(make_model(tmp_path / "model", "healthy_slices", 0))
     with pytest.raises(UserError, match="a model of healthy_slices, not of nodules"):
-        run_layers([nodules], ["nodules"])
+        run_selections([nodules], ["nodules"])
     with pytest.raises(UserError, match="layers lungs: choose of nodules, healthy_slices"):
-        run_layers([nodules], "nodules,lungs")
-    missing = GeneratedLayer("nodules", settings, tmp_path / "no.pt", bank, Wanted(1, 1))
+        run_selections([nodules], "nodules,lungs")
     with pytest.raises(UserError, match=r"no\.pt: no trained model yet; train first: python -m"):
-        run_layers([missing], ["nodules"])
-    assert Wanted(0, 3).drawn == select.SEVERAL * 3
+        run_selections([of(tmp_path / "no.pt")], ["nodules"])
+    assert nodules.drawn == select.CANDIDATES_PER_IMAGE * 3
