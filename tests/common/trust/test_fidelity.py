@@ -118,7 +118,7 @@ def test_the_bias_of_few_images_goes() -> None:
         assert each.means[0] == pytest.approx(value) and each.means == sorted(each.means)
         assert each.numbers == pytest.approx([200, 100, 200 / 3, 50], rel=1e-3)
         assert each.value.low <= each.value.mean <= each.value.high
-    assert sum(each.value.mean for each in found if each) < 0.3 * sum(plain)
+    assert sum(each.value.mean for each in found if each) < 0.4 * sum(plain)  # each at least 0
 
 
 def test_a_true_distance_stays() -> None:
