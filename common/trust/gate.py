@@ -21,8 +21,8 @@ from torch import Tensor
 from common.errors import UserError
 from common.metrics.features import pattern_vectors
 from common.rng import make_rng
+from common.trust.membership import Nearest
 from common.trust.near_copies import Copies
-from common.trust.registration import Found
 
 OPEN, CLOSED, UNDECIDED = "open", "closed", "undecided"
 SIGNIFICANT = 0.01
@@ -116,13 +116,13 @@ class Counts:
         return high
 
 
-def similarities(images: Tensor, found: Found) -> Tensor:
-    """Correlations (N,) float64 of images (N, 1, S, S) with what was found nearest by `pattern_vectors`.
+def pattern_similarity(images: Tensor, nearest: Nearest) -> Tensor:
+    """Correlations (N,) float64 of images (N, 1, S, S) with their nearest image by `pattern_vectors`.
 
-    A constant image is like nothing: 0.
+    A constant image resembles nothing: 0.
     """
     constant = pattern_vectors(images).square().sum(1) < 0.5  # else 1
-    correlations = 1 - found.distances.square() / 2
+    correlations = 1 - nearest.distances.square() / 2
     return torch.where(constant, torch.zeros_like(correlations), correlations).clamp(-1, 1)
 
 

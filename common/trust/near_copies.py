@@ -1,93 +1,146 @@
-"""Which images lie far nearer to one patient than images of other patients do: what copies do.
+"""Synthetic images that lie far nearer to one patient than to others, as copies do.
 
-The nearest patient's distance is taken relative to that of the next ones, which cancels blur: a flat or
-averaged image is near to everybody. Training and held-out patients are looked up together, as one pool, so
-an image that is like nobody's goes by chance to the one or to the other. Real images of the pool, each
-without its own patient, say how much nearer a patient may be without a copy.
+The distance to the nearest patient is taken relative to that of the next ones, which cancels blur: a flat or
+averaged image is near to everybody. Training and held-out patients are searched together, as one pool, so an
+image that resembles nobody falls to either side by chance. Real images of the pool, each without its own
+patient, show how near a patient may be without a copy; planted copies show what the search finds.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from common.metrics.baselines import mean_image
 from common.metrics.features import FeatureExtractor, extract
 from common.rng import make_rng
 from common.trust.image_sets import Sets
-from common.trust.registration import (
-    WHOLE,
-    Matches,
-    Registration,
-    harmless,
-    nearest_of_patients,
-    planted_copies,
-)
+from common.trust.registration import WHOLE, Matches, Registration, nearest_of_patients, warp
 
 LEVEL = 0.05
-"""Share of real patients of whom an image exceeds the threshold, at most."""
+"""Share of real patients with an image above the threshold, at most."""
 REACHED = 0.9
-"""Share of planted copies that are far beyond it."""
+"""Share of planted copies that lie far beyond it."""
 SOURCES = 2
-"""The patients nearest but this many are the measure: a blend has two sources."""
+"""Distances are relative to those of the patients after this many: a blend has two sources."""
 MOST_REFERENCE = 600
-"""Real images that are looked up in the pool, some of each patient."""
+"""Real images that are searched for in the pool, some of each patient."""
 PLANTED = 24
-"""Training images of which each kind of copy is planted: enough for the share found of the worst kind."""
+"""Training images that each kind of copy is made of."""
 HARMLESS = 20
+"""Images of each set that is near to real ones without copying."""
 FLOOR = 0.02
-"""Relative nearness below which nothing is nearer."""
+"""Smallest relative distance; below it nothing is nearer."""
 SPREAD = 0.05
-"""Share of real images whose nearness is more than 1 below the middle."""
-QUERIES = 256
+"""Quantile of the real images' relative distance that is one unit of the score below the median."""
+ROWS = 256
 """Queries whose distances are in memory at once."""
+SHIFT, ZOOM, ROTATION, NOISE = 1 / 16, 1.25, 20.0, 0.1
+"""Largest shift (of the side), zoom and rotation (degrees) of a planted copy, and the sd of its noise."""
+COMPONENTS = 5
+MOST_DECOMPOSED = 500
+"""Training images, drawn at random, whose principal components are taken."""
+BLUR = 1 / 32
+"""Standard deviation of the blurred baseline, of the side."""
+
+
+def plant_copies(images: Tensor, random: np.random.Generator) -> Mapping[str, Tensor]:
+    """Each kind of copy of all ``images`` (N, 1, S, S) by name; halves are of an image and the next one."""
+    still = torch.zeros(len(images))
+
+    def draw(most: float) -> Tensor:
+        return torch.from_numpy(random.uniform(-most, most, len(images)))
+
+    noise = torch.from_numpy(random.normal(0, NOISE, images.shape)).to(images.dtype)
+    halves, middle = images.clone(), images.shape[-1] // 2
+    halves[..., middle:] = images.roll(-1, 0)[..., middle:]
+    return {
+        "exact": images,
+        "noisy": images + noise,
+        "flipped": images.flip(-1),
+        "shifted": warp(images, still, still, draw(SHIFT), draw(SHIFT)),
+        "zoomed": warp(images, draw(math.log(ZOOM)), still, still, still),
+        "rotated": warp(images, still, draw(ROTATION), still, still),
+        "gray_inverted": -images,
+        "halves": halves,
+    }
+
+
+def harmless_images(
+    training: Tensor, heldout: Tensor, count: int, random: np.random.Generator
+) -> Mapping[str, Tensor]:
+    """Sets that a gate must leave open: (1, 1, S, S), (count, 1, S, S) and (count, 1, S, S)."""
+    chosen = torch.from_numpy(random.permutation(len(heldout))[:count].copy())
+    return {
+        "mean_image": mean_image(training, 1),
+        "pca": draw_principal(training, count, random),
+        "blurred_heldout": blur(heldout[chosen]),
+    }
+
+
+def draw_principal(training: Tensor, count: int, random: np.random.Generator) -> Tensor:
+    """Draws (count, 1, S, S) from a normal distribution along the training images' principal components."""
+    values = training.flatten(1)
+    if len(values) > MOST_DECOMPOSED:
+        values = values[torch.from_numpy(random.permutation(len(values))[:MOST_DECOMPOSED].copy())]
+    few = min(COMPONENTS, len(values) - 1)
+    _, lengths, axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)
+    spread = lengths[:few] / math.sqrt(len(values) - 1)
+    drawn = torch.from_numpy(random.normal(size=(count, few))).to(values.dtype)
+    return (values.mean(0) + (drawn * spread) @ axes[:few]).clamp(-1, 1).view(count, *training.shape[1:])
+
+
+def blur(images: Tensor) -> Tensor:
+    """Applies a Gaussian filter to images (N, 1, S, S)."""
+    sigma = BLUR * images.shape[-1]
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma, sigma)))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of each image that was looked up in the pool of training and held-out images.
+    """The nearest patient of each of N images in the pool of training and held-out images.
 
     Attributes:
-        scores: (N,) float64, how much nearer than usual its nearest patient is: 0 is usual, of 95 % of real
-            images below 1.
-        images: (N,) the nearest image in the pool; training images come first there.
-        ways: (N,) places in `WAYS`: how that image was turned.
-        views: (N,) in which view it is so near.
-        training: (N,) float64, the correlation of the whole image with that of the nearest training patient;
-            0 where none of the nearest patients is one.
-        whole: (N,) float64, the whole image's correlation with whatever is nearest.
-        alike: (N,) the image in the pool that ``training`` is of.
-        alike_ways: (N,) how that image was turned.
+        scores: (N,) float64, how much nearer than usual the nearest patient is: 0 is usual, and 95 % of real
+            images are below 1.
+        images: (N,) index of that patient's image in the pool, in which training images come first.
+        orientations: (N,) index into `common.trust.registration.ORIENTATION_NAMES`: how it was turned.
+        views: (N,) index into ``names``: the view in which it is so near.
+        whole: (N,) float64, the whole image's correlation with the most similar of the nearest patients.
+        training: (N,) float64, the same of training patients alone; 0 where none is among the nearest.
+        training_images, training_orientations: (N,) the image that ``training`` is about, and how it was
+            turned.
+        names: of the views.
     """
 
     scores: Tensor
     images: Tensor
-    ways: Tensor
-    views: Sequence[str]
-    training: Tensor
+    orientations: Tensor
+    views: Tensor
     whole: Tensor
-    alike: Tensor
-    alike_ways: Tensor
+    training: Tensor
+    training_images: Tensor
+    training_orientations: Tensor
+    names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def part(self, start: int, count: int) -> Evidence:
-        """``count`` of the images."""
-        here = slice(start, start + count)
-        return Evidence(
-            self.scores[here],
-            self.images[here],
-            self.ways[here],
-            self.views[here],
-            self.training[here],
-            self.whole[here],
-            self.alike[here],
-            self.alike_ways[here],
-        )
+    def view(self, index: int) -> str:
+        """The name of the view in which an image is so near."""
+        return self.names[int(self.views[index])]
+
+    def part(self, rows: slice | Tensor) -> Evidence:
+        """The evidence on some of the images."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "names"}
+        return Evidence(**{name: each[rows] for name, each in tensors.items()}, names=self.names)
 
 
 @dataclass(frozen=True)
@@ -95,13 +148,14 @@ class Copies:
     """What the search found.
 
     Attributes:
-        synthetic, reference: the images in question, and real images without their own patients.
-        patients: of the pool's images, as numbers from 0.
-        trained: (P,) bool, of each number whether it is a training patient.
-        owners: of the reference images, as numbers.
-        planted: by the kind of copy of some training images.
-        harmless: by the name of a set that is no copy.
-        told: which copies are looked for.
+        synthetic, reference: evidence on the images in question, and on real images without their own
+            patients.
+        patients: (M,) numbers from 0 of the pool's patients, one an image.
+        trained: (P,) bool, whether that patient is a training patient.
+        owners: (R,) the reference images' patients.
+        planted: evidence by the kind of copy of some training images.
+        harmless: evidence by the name of a set without copies.
+        description: which copies are looked for.
     """
 
     synthetic: Evidence
@@ -111,11 +165,11 @@ class Copies:
     owners: Tensor
     planted: Mapping[str, Evidence]
     harmless: Mapping[str, Evidence]
-    told: str
+    description: str
 
     @property
     def usual(self) -> Tensor:
-        """(R,) the highest score of an image of each patient in the reference, the highest first."""
+        """(R,) the highest score of each reference patient's images, the highest first."""
         each = torch.full((len(self.trained),), -torch.inf, dtype=torch.float64)
         each = each.scatter_reduce(0, self.owners, self.reference.scores, "amax")
         return each[each.isfinite()].sort(descending=True).values
@@ -124,8 +178,8 @@ class Copies:
     def threshold(self) -> float:
         """The score above which an image is outstandingly near to a patient.
 
-        It lies half way, on a scale of ratios, between what an image of 5 % of real patients exceeds and what
-        90 % of planted copies reach; it is the former where these reach less.
+        It is the geometric mean of what an image of 5 % of real patients exceeds and what 90 % of planted
+        copies reach; the former alone where copies reach less.
         """
         rank = max(1, math.floor(LEVEL * (len(self.usual) + 1)))
         reached = torch.cat([each.scores for each in self.planted.values()]).quantile(1 - REACHED)
@@ -134,7 +188,7 @@ class Copies:
 
     @property
     def rank(self) -> int:
-        """One more than there are patients in the reference of whom an image exceeds the threshold."""
+        """One more than the number of reference patients with an image above the threshold."""
         return 1 + int((self.usual > self.threshold).sum())
 
     def hits(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
@@ -151,116 +205,129 @@ class Copies:
 def find_copies(
     sets: Sets,
     extractor: FeatureExtractor,
-    moved: Sequence[Tensor],
+    oriented: Sequence[Tensor],
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Copies:
-    """Looks synthetic, some real, planted and harmless images up in the pool of all real ones.
+    """Searches for synthetic, some real, planted and harmless images in the pool of all real ones.
 
     Args:
         extractor: on ``device`` already.
-        moved: features (M, D) of the pool, training images first, once for each of the `WAYS`.
+        oriented: features (M, D) of the pool in each of the eight orientations, training images first.
     """
-    training, pool = len(sets.real), torch.cat([sets.real.images, sets.heldout.images])
+    pool = torch.cat([sets.real.images, sets.heldout.images])
     names = [*sets.real.patients, *sets.heldout.patients]
-    numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     patients = torch.tensor([numbers[name] for name in names])
-    chosen = _spread(patients, training, MOST_REFERENCE)
-    some = make_rng(seed, "planted").permutation(training)[:PLANTED]
-    planted = planted_copies(sets.real.images[some], make_rng(seed, "planted", "changes"))
-    easy = harmless(sets.real.images, sets.heldout.images, HARMLESS, make_rng(seed, "harmless"))
+    chosen = choose_reference(patients, len(sets.real), MOST_REFERENCE)
+    some = make_rng(seed, "planted").permutation(len(sets.real))[:PLANTED]
+    planted = plant_copies(sets.real.images[some], make_rng(seed, "planted", "changes"))
+    easy = harmless_images(sets.real.images, sets.heldout.images, HARMLESS, make_rng(seed, "harmless"))
     groups = [sets.synthetic.images, pool[chosen], *planted.values(), *easy.values()]
-    own = torch.full((sum(map(len, groups)),), -1)
-    own[len(groups[0]) : len(groups[0]) + len(chosen)] = patients[chosen]
-    queries = torch.cat(groups)
+    queries, starts = torch.cat(groups), np.cumsum([0, *map(len, groups)]).tolist()
+    reference = slice(starts[1], starts[2])
+    own = torch.full((len(queries),), -1)
+    own[reference] = patients[chosen]
     search = Registration(pool, patients, len(queries))
     features = extract(extractor, queries, device=device)
-    views = {**search.matches(queries, own), extractor.name: by_features(features, moved, patients, own)}
-    reference = slice(len(groups[0]), len(groups[0]) + len(chosen))
-    found = evidence(views, reference, training)
-    starts = [0, *torch.tensor([len(group) for group in groups]).cumsum(0).tolist()]
-    parts = [found.part(start, len(group)) for start, group in zip(starts, groups, strict=False)]
-    trained = torch.arange(len(numbers)) < len(set(sets.real.patients))
+    views = {
+        **search.matches(queries, own),
+        extractor.name: match_features(features, oriented, patients, own),
+    }
+    found = combine_views(views, reference, len(sets.real))
+    parts = [found.part(slice(*ends)) for ends in pairwise(starts)]
     return Copies(
         parts[0],
         parts[1],
         patients,
-        trained,
+        torch.arange(len(numbers)) < len(set(sets.real.patients)),
         patients[chosen],
         dict(zip(planted, parts[2:], strict=False)),
         dict(zip(easy, parts[2 + len(planted) :], strict=True)),
-        search.told,
+        search.description,
     )
 
 
-def _spread(patients: Tensor, training: int, most: int) -> Tensor:
-    """At most ``most`` places (K,): the first image of each patient, then the second ones, and so on.
+def choose_reference(patients: Tensor, training: int, most: int) -> Tensor:
+    """Indices (K,) of at most ``most`` images: the first image of each patient, then the second ones, and so
+    on.
 
-    Half of them are of held-out patients, as far as there are so many, however many training patients come
+    Half of them are of held-out patients, as far as there are enough, however many training patients come
     before these in the pool.
 
     Args:
         patients: (M,) numbers from 0; the first ``training`` images are the training images.
     """
-    seen: dict[int, int] = {}
+    counts: dict[int, int] = {}
     order: list[tuple[int, int]] = []
-    for place, patient in enumerate(patients.tolist()):
-        seen[patient] = seen.get(patient, 0) + 1
-        order.append((seen[patient], place))
+    for index, patient in enumerate(patients.tolist()):
+        counts[patient] = counts.get(patient, 0) + 1
+        order.append((counts[patient], index))
     trained, heldout = sorted(order[:training]), sorted(order[training:])
     apart = min(len(heldout), max(most // 2, most - len(trained)))
-    return torch.tensor(sorted(place for _, place in heldout[:apart] + trained[: most - apart]))
+    return torch.tensor(sorted(index for _, index in heldout[:apart] + trained[: most - apart]))
 
 
-def by_features(features: Tensor, moved: Sequence[Tensor], patients: Tensor, own: Tensor) -> Matches:
+def match_features(features: Tensor, oriented: Sequence[Tensor], patients: Tensor, own: Tensor) -> Matches:
     """The nearest patients by features; similarities are 1 - distance^2 / 2, as those of unit vectors are.
+
+    Candidates are found in float32; the distances to them are exact.
 
     Args:
         features: (N, D) of the queries.
-        moved: (M, D) of the references, once for each way that they are turned.
+        oriented: (M, D) of the references, once for each orientation.
         patients: (M,) numbers from 0.
-        own: (N,) of each query the patient who does not count, -1 for none.
+        own: (N,) each query's own patient, who does not count; -1 for none.
     """
+    centre = torch.stack([each.mean(0) for each in oriented]).mean(0)
+    references = [each - centre for each in oriented]
+    offsets = [-each.square().sum(1) / 2 for each in references]
     parts = []
-    for rows in torch.arange(len(own)).split(QUERIES):
-        apart = torch.stack([torch.cdist(features[rows], each) for each in moved])  # (8, n, M)
-        nearest, ways = apart.min(0)
-        images = nearest_of_patients(-nearest, patients, own[rows])
-        parts.append((1 - nearest.gather(1, images).double().square() / 2, images, ways.gather(1, images)))
+    for rows in torch.arange(len(own)).split(ROWS):
+        queries = features[rows] - centre
+        close = torch.full((len(rows), len(patients)), -torch.inf)
+        for offset, each in zip(offsets, references, strict=True):  # (|q|^2 - |q - r|^2) / 2
+            torch.maximum(close, torch.addmm(offset, queries, each.T), out=close)
+        images = nearest_of_patients(close, patients, own[rows])  # (n, K)
+        exact = [(features[rows, None] - each[images]).double().square().sum(2) for each in oriented]
+        squared, orientations = torch.stack(exact).min(0)  # (8, n, K) -> (n, K)
+        order = squared.argsort(dim=1, stable=True)
+        parts.append([part.gather(1, order) for part in (1 - squared / 2, images, orientations)])
     return Matches(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def evidence(views: Mapping[str, Matches], reference: slice, training: int) -> Evidence:
+def combine_views(views: Mapping[str, Matches], reference: slice, training: int) -> Evidence:
     """The view in which each image is most outstandingly near, in units of the reference images' spread.
 
     Args:
         views: by name, one of them `WHOLE`.
-        reference: which of the images that were looked up are real ones without their own patients.
+        reference: which of the images that were searched for are real ones without their own patients.
         training: how many of the pool's images are training images; they come first.
     """
-    scores = torch.stack([_standardised(_nearness(each.distances), reference) for each in views.values()])
+    scores = torch.stack(
+        [_standardise(_relative_distance(each.distances), reference) for each in views.values()]
+    )
     highest, which = scores.max(0)
-    rows = torch.arange(len(highest))
+    rows, whole = torch.arange(len(highest)), views[WHOLE]
     images = torch.stack([each.images[:, 0] for each in views.values()])[which, rows]
-    ways = torch.stack([each.ways[:, 0] for each in views.values()])[which, rows]
-    names = list(views)
-    whole = views[WHOLE]
+    orientations = torch.stack([each.orientations[:, 0] for each in views.values()])[which, rows]
     similar = torch.where(whole.images < training, whole.similarities, torch.zeros_like(whole.similarities))
-    said = [names[place] for place in which.tolist()]
     most = similar.argmax(1, keepdim=True)
-    alike = [part.gather(1, most)[:, 0] for part in (similar, whole.images, whole.ways)]
-    return Evidence(highest, images, ways, said, alike[0], whole.similarities[:, 0], *alike[1:])
+    trained = [part.gather(1, most)[:, 0] for part in (similar, whole.images, whole.orientations)]
+    return Evidence(
+        highest, images, orientations, which, whole.similarities[:, 0], *trained, names=tuple(views)
+    )
 
 
-def _nearness(distances: Tensor) -> Tensor:
-    """(N,) the logarithm of the nearest patient's distance as a multiple of the next ones', of (N, K)."""
+def _relative_distance(distances: Tensor) -> Tensor:
+    """(N,) logarithm of the nearest patient's distance relative to the mean of the next ones', of (N, K)."""
     after = min(SOURCES, distances.shape[1] - 1)
     usual = distances[:, after:].mean(1).clamp(min=torch.finfo(torch.float64).tiny)
     return (distances[:, 0] / usual).clamp(min=FLOOR).log()
 
 
-def _standardised(nearness: Tensor, reference: slice) -> Tensor:
-    """How far below the reference's middle, as a multiple of what 5 % of it are."""
-    real = nearness[reference]
+def _standardise(logarithms: Tensor, reference: slice) -> Tensor:
+    """How far below the reference's median, relative to its `SPREAD` quantile."""
+    real = logarithms[reference]
     middle, low = real.median(), real.quantile(SPREAD)
-    return (middle - nearness) / (middle - low).clamp(min=FLOOR)
+    return (middle - logarithms) / (middle - low).clamp(min=FLOOR)

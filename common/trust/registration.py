@@ -1,244 +1,128 @@
-"""The nearest real images of each image where flips, turns, shifts, zoom and gray inversion do not count.
+"""Search for the nearest real images over flips, turns, shifts, zoom, small rotations and gray inversion.
 
-Two stages. A grid of poses is tried on images of 16 x 16 pixels, all pairs at once; of each query's nearest
-patients the best image is then laid on the query by a local search at 32 x 32 (of more than `SHIFT_SEARCH`
-pairs at 16 x 16, and halves stay where they are). The similarity of two images is the absolute correlation of
-their gray values under a window: the whole image, or one half of it, so that an image that was put together
-from halves of two others is found too.
+The search has two stages. A grid of poses is tried on images of 16 x 16 pixels, for all pairs; the best
+image of each of the nearest patients is then registered to the query by a local search at 32 x 32 pixels
+(at 16 x 16 for more than `SHIFT_SEARCH` pairs, whose half views keep the grid's pose). The similarity of two
+images is the absolute correlation of their gray values under a window: the whole image or one half of it, so
+that an image that was put together from halves of two others is found too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
 from common.data.samples import ORIENTATIONS
-from common.metrics.baselines import mean_image
 from common.metrics.features import small_images
-from common.metrics.nearest_neighbors import find_nearest
 
-Vectors = Callable[[Tensor], Tensor]
-"""Turns images (N, 1, S, S) into vectors (N, D)."""
-WAYS = tuple(ORIENTATIONS)
-Shift = tuple[int, int]
-"""Pixels down and across."""
-STAY: tuple[Shift, ...] = ((0, 0),)
+ORIENTATION_NAMES = tuple(ORIENTATIONS)
+COARSE, FINE = 16, 32
+"""Sides of the images in the first and the second stage, in pixels; smaller images stay as they are."""
+NEAREST = 6
+"""Patients whose nearest image is registered to each query."""
+SCALES = (0.8, 0.89, 1.0, 1.12, 1.25)
+ANGLES = (-20.0, -13.0, -6.5, 0.0, 6.5, 13.0, 20.0)
+SHIFTS = (-0.0625, 0.0, 0.0625)
+"""Shares of the side. Poses between those of the grid are found by the second stage."""
+WHOLE, HALVES = "whole", ("left", "right", "upper", "lower")
+VIEWS = (WHOLE, *HALVES)
+FULL_SEARCH, SHIFT_SEARCH = 3_000_000, 100_000_000
+"""Pairs of images up to which all poses are tried, and up to which shifts are."""
+SIMILARITIES = 2**24
+"""Similarities in memory at once: 64 MB."""
+HELD = 2**26
+"""Values of transformed references that are kept for all queries (256 MB); more are computed again."""
+BLOCK = 256, 1024
+"""Queries and references whose similarities are computed together, in the processor's cache."""
+STEPS = (0.06, 4.0, 0.03, 0.03)
+"""First steps of the local search: logarithm of the scale, degrees, shares of the side down and across."""
+ROUNDS, SMALLEST = 7, 1e-4
+REGISTERED = 2**16
+"""Pixels of the pairs that are registered together: their memory is used again instead of asked for."""
+COVERED = 0.5
+"""Share of the window that a pose must leave covered."""
 
 
-def shifts_up_to(reach: int) -> tuple[Shift, ...]:
-    """All shifts by whole pixels of at most ``reach`` each way, the shortest first."""
-    steps = range(-reach, reach + 1)
-    return tuple(
-        sorted(((down, across) for down in steps for across in steps), key=lambda s: abs(s[0]) + abs(s[1]))
-    )
+def turn(images: Tensor, orientation: str) -> Tensor:
+    """Brings square images (N, 1, S, S) into one of the eight `ORIENTATION_NAMES`.
 
-
-@dataclass(frozen=True)
-class Found:
-    """Of each query the nearest reference.
-
-    Attributes:
-        distances: (N,) float64.
-        indices: (N,) of the references.
-        ways: (N,) places in `WAYS`: how the turned side was turned.
+    Example:
+        >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> turn(image, "flip_lr").flatten().tolist()
+        [2.0, 1.0, 4.0, 3.0]
     """
-
-    distances: Tensor
-    indices: Tensor
-    ways: Tensor
-
-
-def turned(images: Tensor, way: str) -> Tensor:
-    """Square images (N, 1, S, S), all turned one of the eight `WAYS`."""
-    array = ORIENTATIONS[way](images.permute(2, 3, 0, 1).numpy())  # (S, S, N, 1)
+    array = ORIENTATIONS[orientation](images.permute(2, 3, 0, 1).numpy())  # (S, S, N, 1)
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 3, 0, 1)))
 
 
-def shifted(images: Tensor, shift: Shift) -> Tensor:
-    """Images (N, 1, H, W) moved; what comes in from beyond the border is the border's pixel."""
-    down, across = shift
-    if not down and not across:
-        return images
-    reach, (height, width) = max(abs(down), abs(across)), images.shape[-2:]
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    top, left = reach - down, reach - across
-    return padded[..., top : top + height, left : left + width]
-
-
-def all_moved(
-    images: Tensor, vectors: Vectors, shifts: Sequence[Shift] = STAY
-) -> Iterator[tuple[int, Tensor]]:
-    """Of the images turned each of the `WAYS` and then shifted: the way's place and the vectors (N, D)."""
-    for place, way in enumerate(WAYS):
-        upright = turned(images, way)
-        for shift in shifts:
-            yield place, vectors(shifted(upright, shift))
-
-
-class NearestOfAll:
-    """Gathers the nearest references over the ways that one of the two sides is moved.
-
-    One way is in memory at a time, and of all pairs a block: see `common.metrics.nearest_neighbors`.
-    """
-
-    def __init__(self) -> None:
-        self._found: Found | None = None
-
-    def add(self, queries: Tensor, references: Tensor, way: int) -> None:
-        """Vectors (N, D) and (M, D), one side of them turned that one of the `WAYS`."""
-        distances, indices = (part[:, 0] for part in find_nearest(queries, references))
-        ways = torch.full_like(indices, way)
-        if self._found is None:
-            self._found = Found(distances, indices, ways)
-            return
-        best = self._found
-        nearer = distances < best.distances  # of equals the first way
-        self._found = Found(
-            torch.where(nearer, distances, best.distances),
-            torch.where(nearer, indices, best.indices),
-            torch.where(nearer, ways, best.ways),
-        )
-
-    @property
-    def found(self) -> Found:
-        """The nearest so far."""
-        if self._found is None:
-            raise ValueError("nothing was added yet")
-        return self._found
-
-
-SHIFT, ZOOM, TURN, NOISE = 1 / 16, 1.25, 20.0, 0.1
-"""The most that a planted copy is shifted (of the side), zoomed, rotated (degrees), and its noise's sd."""
-COMPONENTS = 5
-MOST_DECOMPOSED = 500
-"""Training images, drawn at random, whose principal components are taken."""
-BLUR = 1 / 32
-"""Standard deviation of the blurred baseline, of the side."""
-
-
-def moved(images: Tensor, log_scale: Tensor, degrees: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Images (N, 1, S, S) zoomed about the middle, rotated and shifted; the border's pixels go on outside.
+def warp(images: Tensor, log_scale: Tensor, degrees: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Zooms images (N, 1, S, S) about the middle, rotates and shifts them; border pixels continue outside.
 
     Args:
-        log_scale, degrees, down, across: (N,) each, or (1,) for all; shifts as shares of the side, of what is
-            sampled.
+        log_scale, degrees, down, across: (N,) each, or (1,) for all; shifts of the sampling points as shares
+            of the side.
     """
     poses = torch.stack(torch.broadcast_tensors(log_scale, degrees, down, across), 1).float()
-    grid = pose_grids(poses.expand(len(images), -1), images.shape[-1])
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    points = sampling_points(poses.expand(len(images), -1), images.shape[-1])
+    return _sample(images, points)
 
 
-def pose_grids(poses: Tensor, side: int) -> Tensor:
-    """Where each pixel comes from, (N, side, side, 2) for `torch.nn.functional.grid_sample`.
+def sampling_points(poses: Tensor, side: int) -> Tensor:
+    """Where each pixel comes from: (N, 2, side * side), across and down, -1 to 1 from border to border.
 
     Args:
         poses: (N, 4): logarithm of the scale, degrees, shares of the side down and across.
     """
     scale, angle = poses[:, 0].exp(), poses[:, 1].deg2rad()
     cosine, sine = angle.cos() / scale, angle.sin() / scale
-    down, across = 2 * poses[:, 2], 2 * poses[:, 3]
-    rows = [torch.stack(row, 1) for row in ((cosine, -sine, across), (sine, cosine, down))]
-    return F.affine_grid(torch.stack(rows, 1), [len(poses), 1, side, side], align_corners=False)
+    rows = ((cosine, -sine, 2 * poses[:, 3]), (sine, cosine, 2 * poses[:, 2]))
+    matrices = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (N, 2, 3)
+    line = (torch.arange(side) * 2 + 1) / side - 1
+    down, across = torch.meshgrid(line, line, indexing="ij")
+    pixels = torch.stack([across, down, torch.ones_like(down)]).flatten(1)  # (3, side * side)
+    return (matrices.flatten(0, 1) @ pixels).view(len(poses), 2, -1)  # (2 N, 3) x (3, side * side)
 
 
-def planted_copies(images: Tensor, numbers: np.random.Generator) -> Mapping[str, Tensor]:
-    """Each kind of copy of all ``images`` (N, 1, S, S) by name; halves are of an image and the next one."""
-    still = torch.zeros(len(images))
-
-    def drawn(most: float) -> Tensor:
-        return torch.from_numpy(numbers.uniform(-most, most, len(images)))
-
-    noise = torch.from_numpy(numbers.normal(0, NOISE, images.shape)).to(images.dtype)
-    halves, middle = images.clone(), images.shape[-1] // 2
-    halves[..., middle:] = images.roll(-1, 0)[..., middle:]
-    return {
-        "exact": images,
-        "noisy": images + noise,
-        "flipped": images.flip(-1),
-        "shifted": moved(images, still, still, drawn(SHIFT), drawn(SHIFT)),
-        "zoomed": moved(images, drawn(math.log(ZOOM)), still, still, still),
-        "rotated": moved(images, still, drawn(TURN), still, still),
-        "gray_inverted": -images,
-        "halves": halves,
-    }
+def _sample(images: Tensor, points: Tensor) -> Tensor:
+    """Images (N, C, S, S) at sampling points (N, 2, S * S), bilinearly."""
+    grid = points.unflatten(2, images.shape[-2:]).permute(0, 2, 3, 1)  # (N, S, S, 2)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def harmless(
-    training: Tensor, heldout: Tensor, count: int, numbers: np.random.Generator
-) -> Mapping[str, Tensor]:
-    """Sets that a gate must leave open: (1, 1, S, S), (count, 1, S, S) and (count, 1, S, S)."""
-    chosen = torch.from_numpy(numbers.permutation(len(heldout))[:count].copy())
-    return {
-        "mean_image": mean_image(training, 1),
-        "pca": principal_samples(training, count, numbers),
-        "blurred_heldout": blurred(heldout[chosen]),
-    }
+def view_window(view: str, side: int) -> Tensor:
+    """Weights (side, side): a disc with a soft rim, of which a half view keeps its half.
 
-
-def principal_samples(training: Tensor, count: int, numbers: np.random.Generator) -> Tensor:
-    """Draws (count, 1, S, S) of a normal distribution along the training images' principal components."""
-    values = training.flatten(1)
-    if len(values) > MOST_DECOMPOSED:
-        values = values[torch.from_numpy(numbers.permutation(len(values))[:MOST_DECOMPOSED].copy())]
-    few = min(COMPONENTS, len(values) - 1)
-    _, lengths, axes = torch.linalg.svd(values - values.mean(0), full_matrices=False)
-    spread = lengths[:few] / math.sqrt(len(values) - 1)
-    drawn = torch.from_numpy(numbers.normal(size=(count, few))).to(values.dtype)
-    return (values.mean(0) + (drawn * spread) @ axes[:few]).clamp(-1, 1).view(count, *training.shape[1:])
-
-
-def blurred(images: Tensor) -> Tensor:
-    """Images (N, 1, S, S) under a Gaussian filter."""
-    sigma = BLUR * images.shape[-1]
-    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma, sigma)))
-
-
-COARSE, FINE = 16, 32
-"""Sides of the images in the first and the second stage, in pixels; smaller images stay as they are."""
-NEAREST = 6
-"""Patients of which each query's nearest image is laid on it."""
-SCALES = (0.8, 0.89, 1.0, 1.12, 1.25)
-ANGLES = (-20.0, -13.0, -6.5, 0.0, 6.5, 13.0, 20.0)
-SHIFTS = (-0.0625, 0.0, 0.0625)
-"""Of the side; between the grid's poses the second stage finds its way."""
-WHOLE, HALVES = "whole", ("left", "right", "upper", "lower")
-VIEWS = (WHOLE, *HALVES)
-FULL_SEARCH, SHIFT_SEARCH = 3_000_000, 100_000_000
-"""Pairs of images up to which all poses are tried, and up to which shifts are."""
-CHUNK = 2**24
-"""Similarities in memory at once: 64 MB."""
-BLOCK = 256, 1024
-"""Queries and references whose similarities are computed together."""
-STEPS = (0.06, 4.0, 0.03, 0.03)
-"""First steps of the local search: logarithm of the scale, degrees, shares of the side down and across."""
-ROUNDS, LEAST = 7, 1e-4
-QUERIES = 256
-"""Looked at together after the grid."""
-INVALID = 0.5
-"""Of the window that a pose must leave covered."""
+    A disc has no corners that would come in from outside when an image is rotated.
+    """
+    line = (torch.arange(side) + 0.5) / side * 2 - 1
+    radius = (line[:, None].square() + line[None].square()).sqrt()
+    disc = ((1.05 - radius) * side / 4).clamp(0, 1)
+    down, across = (line[:, None] > 0).float(), (line[None] > 0).float()
+    halves = dict(zip(HALVES, (1 - across, across, 1 - down, down), strict=True))
+    return disc * halves[view] if view in halves else disc
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Of each query, by one view: its nearest patients, the nearest first.
+    """The nearest patients of each query in one view, the nearest first.
 
     Attributes:
         similarities: (N, K) float64, absolute correlations 0 to 1.
-        images: (N, K) places of the references, each of another patient.
-        ways: (N, K) places in `WAYS`: how the reference was turned.
+        images: (N, K) indices of the references, each of another patient.
+        orientations: (N, K) indices into `ORIENTATION_NAMES`: how the reference was turned.
     """
 
     similarities: Tensor
     images: Tensor
-    ways: Tensor
+    orientations: Tensor
 
     @property
     def distances(self) -> Tensor:
@@ -247,12 +131,18 @@ class Matches:
 
 
 class Registration:
-    """Searches among ``references``.
+    """Searches for the nearest patients among ``references``.
 
     Args:
         references: (M, 1, S, S) in [-1, 1].
         patients: (M,) numbers from 0.
-        queries: how many images will be looked up, which says how many poses can be tried.
+        queries: how many images will be looked up, which decides how many poses can be tried.
+
+    Example:
+        >>> real = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> search = Registration(real, torch.arange(12), queries=1)
+        >>> search.matches(real[3:4].flip(-1), own=torch.tensor([-1]))["whole"].images[0, 0].item()
+        3
     """
 
     def __init__(self, references: Tensor, patients: Tensor, queries: int) -> None:
@@ -263,7 +153,7 @@ class Registration:
         self.fine = self.coarse if self.many else small_images(references, FINE)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Which copies are looked for, in words."""
         turns = "flipped, turned by quarters, gray-inverted"
         if self.many:
@@ -277,31 +167,31 @@ class Registration:
         )
 
     def matches(self, queries: Tensor, own: Tensor) -> Mapping[str, Matches]:
-        """By the name of each of the `VIEWS`.
+        """Finds the nearest patients in each of the `VIEWS`.
 
         Args:
             queries: (N, 1, S, S).
-            own: (N,) of each query the patient who does not count, -1 for none.
+            own: (N,) each query's own patient, who does not count; -1 for none.
         """
-        return {view: self._view(queries, own, view) for view in VIEWS}
+        return {view: self.match_view(queries, own, view) for view in VIEWS}
 
-    def _view(self, queries: Tensor, own: Tensor, view: str) -> Matches:
-        poses = self._poses(view)
-        few = max(CHUNK // len(self.coarse), 1)
-        split = zip(queries.split(few), own.split(few), strict=True)
-        parts = [self._found(*part, poses, view) for part in split]
-        return Matches(*(torch.cat(each) for each in zip(*parts, strict=True)))
-
-    def _found(self, queries: Tensor, own: Tensor, poses: Tensor, view: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Similarities, images and ways (N, K) each, the most similar first."""
-        under = window(view, self.coarse.shape[-1])
-        best, at = self._grid(_patterns(small_images(queries, COARSE), under), poses, under)  # (N, M)
-        images = nearest_of_patients(best, self.patients, own)  # (N, K)
-        chosen = at.gather(1, images).long()  # of the poses, the ways outside
-        ways, start = chosen // len(poses), poses[chosen % len(poses)]  # (N, K), (N, K, 4)
-        similar = self._laid(small_images(queries, self.fine.shape[-1]), images, ways, start, view)
+    def match_view(self, queries: Tensor, own: Tensor, view: str) -> Matches:
+        """Finds the nearest patients in one view."""
+        poses, window = self._poses(view), view_window(view, self.coarse.shape[-1])
+        patterns = _patterns(small_images(queries, COARSE), window)
+        tried = len(poses) * len(ORIENTATION_NAMES)
+        fits = tried * len(self.coarse) * patterns.shape[1] <= HELD
+        held = [torch.cat(list(self._transformed(poses, window)))] if fits else None
+        parts = []
+        for rows in torch.arange(len(queries)).split(max(SIMILARITIES // len(self.coarse), 1)):
+            similar, index = search_grid(patterns[rows], held or self._transformed(poses, window), tried)
+            nearest = nearest_of_patients(similar, self.patients, own[rows])  # (n, K)
+            parts.append((nearest, index.gather(1, nearest).long()))
+        images, chosen = (torch.cat(part) for part in zip(*parts, strict=True))  # (N, K) each
+        orientations, start = chosen // len(poses), poses[chosen % len(poses)]  # (N, K), (N, K, 4)
+        similar = self._register(queries, images, orientations, start, view)
         order = similar.argsort(dim=1, descending=True, stable=True)
-        return similar.gather(1, order), images.gather(1, order), ways.gather(1, order)
+        return Matches(*(part.gather(1, order) for part in (similar, images, orientations)))
 
     def _poses(self, view: str) -> Tensor:
         """(T, 4): logarithm of the scale, degrees, shares of the side down and across."""
@@ -310,125 +200,147 @@ class Registration:
         scales, angles = (SCALES, ANGLES) if full else ((1.0,), (0.0,))
         return torch.tensor(list(product(map(math.log, scales), angles, shifts, shifts)))
 
-    def _grid(self, patterns: Tensor, poses: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
-        """The highest similarity (N, M) of queries (N, D) over ways and poses, and which of all it is."""
-        best = torch.full((len(patterns), len(self.coarse)), -1.0)
-        at = torch.zeros(best.shape, dtype=torch.int32)
-        few = max(CHUNK // self.coarse.numel(), 1)
-        for way, name in enumerate(WAYS):
-            upright = turned(self.coarse, name)
-            for first, part in zip(range(0, len(poses), few), poses.split(few), strict=True):
-                moved = _patterns(_moved(upright, part), under).unflatten(0, (len(part), -1))  # (T, M, D)
-                _keep_highest(best, at, patterns, moved, first + way * len(poses))
-        return best, at
+    def _transformed(self, poses: Tensor, window: Tensor) -> Iterator[Tensor]:
+        """Patterns (T, M, D) of the references in some poses at once; all poses of an orientation in turn."""
+        few = max(SIMILARITIES // self.coarse.numel(), 1)
+        for name in ORIENTATION_NAMES:
+            upright = turn(self.coarse, name)
+            for part in poses.split(few):
+                still = len(poses) == 1
+                yield _patterns(upright if still else _pose_all(upright, part), window).unflatten(
+                    0, (len(part), -1)
+                )
 
-    def _laid(self, queries: Tensor, images: Tensor, ways: Tensor, start: Tensor, view: str) -> Tensor:
-        """Similarities (N, K) float64 after the local search; of halves of very many there is none."""
-        count, few = images.shape
-        whole = view == WHOLE
-        rounds = ROUNDS if whole else 0 if self.many else ROUNDS // 2
-        upright = torch.stack([turned(self.fine, name)[:, 0] for name in WAYS])  # (8, M, s, s)
-        under = window(view, self.fine.shape[-1])
+    @cached_property
+    def _oriented(self) -> Tensor:
+        """(8, M, 1, s, s): the references of the second stage in all orientations."""
+        return torch.stack([turn(self.fine, name) for name in ORIENTATION_NAMES])
+
+    def _register(
+        self, queries: Tensor, images: Tensor, orientations: Tensor, start: Tensor, view: str
+    ) -> Tensor:
+        """Similarities (N, K) float64 after a local search from the poses ``start`` (N, K, 4)."""
+        free = range(4) if view == WHOLE else (2, 3)
+        rounds = ROUNDS if view == WHOLE else 0 if self.many else ROUNDS // 2
+        side = self.fine.shape[-1]
+        window, targets = view_window(view, side).flatten(), small_images(queries, side)
+        pairs = torch.arange(len(queries)).repeat_interleave(images.shape[1])  # (N * K,)
         found = []
-        for rows in torch.arange(count).split(QUERIES):
-            references = upright[ways[rows].flatten(), images[rows].flatten()][:, None]
-            targets = queries[rows].repeat_interleave(few, 0)
-            found.append(_local(targets, references, start[rows].flatten(0, 1), under, whole, rounds))
-        return torch.cat(found).view(count, few).double()
+        for part in torch.arange(len(pairs)).split(max(REGISTERED // side**2, 1)):
+            references = self._oriented[orientations.flatten()[part], images.flatten()[part]]
+            poses = start.flatten(0, 1)[part]
+            found.append(refine(targets[pairs[part]], references, poses, window, free, rounds))
+        return torch.cat(found).view(images.shape).double()
+
+
+def search_grid(patterns: Tensor, transformed: Iterable[Tensor], tried: int) -> tuple[Tensor, Tensor]:
+    """The highest absolute correlation of each query with each reference over all poses, and the pose.
+
+    The index of the pose takes the lowest bits of the float32 similarity (3 bits of 23 for 8 poses, 12 for
+    2520, which rounds similarities to 1/4000): one maximum over both is several times faster than one of the
+    similarity and a comparison for the index, and the second stage measures what is chosen again.
+
+    Args:
+        patterns: (N, D) of the queries, of unit length.
+        transformed: (T, M, D) of the references in some of the poses, which follow one another.
+        tried: how many poses there are in all.
+    Returns:
+        Similarities (N, M) float32 and indices (N, M) int32.
+
+    Example:
+        >>> references = torch.eye(3)[None].repeat(2, 1, 1)  # two poses of three references
+        >>> references[1] = references[1].roll(1, dims=1)
+        >>> similar, pose = search_grid(torch.tensor([[0.0, -1.0, 0.0]]), [references], tried=2)
+        >>> pose[0, :2].tolist(), similar[0].round().tolist()
+        ([1, 0], [1.0, 1.0, 0.0])
+    """
+    mask = (1 << (tried - 1).bit_length()) - 1
+    absolute = 0x7FFFFFFF & ~mask  # without the sign and the index
+    best = torch.zeros((len(patterns), 0), dtype=torch.int32)
+    first = 0
+    for part in transformed:
+        if not first:
+            best = torch.zeros((len(patterns), part.shape[1]), dtype=torch.int32)
+        for rows, columns in product(_slices(len(patterns), BLOCK[0]), _slices(part.shape[1], BLOCK[1])):
+            queries, highest = patterns[rows], best[rows, columns]
+            for index, references in enumerate(part[:, columns], first):
+                similar = (queries @ references.T).view(torch.int32)  # floats above 0 sort as their bits do
+                torch.maximum(highest, similar.bitwise_and_(absolute).bitwise_or_(index), out=highest)
+        first += len(part)
+    return best.view(torch.float32), best & mask
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]
 
 
 def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tensor:
-    """The nearest patients' nearest images (N, K), the nearest first; K is `NEAREST` or what there is.
+    """The nearest image of each of the nearest patients (N, K), the nearest first; K is `NEAREST` at most.
 
     Args:
         similar: (N, M) the higher the nearer.
         patients: (M,) numbers from 0.
-        own: (N,) the patient of each query, who does not count; -1 for none.
+        own: (N,) each query's own patient, who does not count; -1 for none.
+
+    Example:
+        >>> similar, patients = torch.tensor([[0.9, 0.2, 0.8, 0.7]]), torch.tensor([0, 1, 0, 2])
+        >>> nearest_of_patients(similar, patients, own=torch.tensor([-1])).tolist()
+        [[0, 3]]
     """
     count = int(patients.max()) + 1
     few = min(NEAREST, count - 1)
-    whose = [torch.nonzero(patients == patient).flatten() for patient in range(count)]
-    most = max(map(len, whose))
-    members = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in whose])
+    images_of = [torch.nonzero(patients == patient).flatten() for patient in range(count)]
+    most = max(map(len, images_of))
+    padded = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in images_of])
     found = []
-    for rows in torch.arange(len(similar)).split(QUERIES):
+    for rows in torch.arange(len(similar)).split(BLOCK[0]):
         here, owners = similar[rows], patients.expand(len(rows), -1)
         best = torch.full((len(rows), count), -torch.inf).scatter_reduce(1, owners, here, "amax")
         known = own[rows] >= 0
         best[known, own[rows][known]] = -torch.inf
-        nearest = best.topk(few, dim=1).indices  # (n, K)
-        mine = members[nearest]  # (P, m) -> (n, K, m)
-        place = here.gather(1, mine.flatten(1)).view(mine.shape).argmax(2, keepdim=True)
-        found.append(mine.gather(2, place)[..., 0])
+        images = padded[best.topk(few, dim=1).indices]  # (P, m) -> (n, K, m)
+        nearest = here.gather(1, images.flatten(1)).view(images.shape).argmax(2, keepdim=True)
+        found.append(images.gather(2, nearest)[..., 0])
     return torch.cat(found)
 
 
-def window(view: str, side: int) -> Tensor:
-    """Weights (side, side): a disc with a soft rim, of which a half view keeps its half.
-
-    Whatever the angle, a disc has no corners that come in from outside.
-    """
-    line = (torch.arange(side) + 0.5) / side * 2 - 1
-    radius = (line[:, None].square() + line[None].square()).sqrt()
-    disc = ((1.05 - radius) * side / 4).clamp(0, 1)
-    down, across = (line[:, None] > 0).float(), (line[None] > 0).float()
-    halves = dict(zip(HALVES, (1 - across, across, 1 - down, down), strict=True))
-    return disc * halves[view] if view in halves else disc
-
-
-def _patterns(images: Tensor, weights: Tensor) -> Tensor:
-    """Images (N, 1, s, s) as vectors (N, D), of the pixels with a weight: products are correlations."""
-    share = (weights / weights.sum()).flatten()
+def _patterns(images: Tensor, window: Tensor) -> Tensor:
+    """Images (N, 1, s, s) as vectors (N, D) of the pixels in the window; products are correlations."""
+    share = (window / window.sum()).flatten()
     counts = share > 0
     share, values = share[counts], images.flatten(1)[:, counts]
     centred = (values - (values @ share)[:, None]) * share.sqrt()
-    return F.normalize(centred, eps=LEAST)
+    return F.normalize(centred, eps=SMALLEST)
 
 
-def _moved(images: Tensor, poses: Tensor) -> Tensor:
+def _pose_all(images: Tensor, poses: Tensor) -> Tensor:
     """Images (M, 1, s, s) in each of the poses (T, 4): (T * M, 1, s, s), all in the first pose first."""
-    grid = pose_grids(poses, images.shape[-1])
     layers = images.transpose(0, 1).expand(len(poses), -1, -1, -1)  # (T, M, s, s)
-    moved = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
-    return moved.flatten(0, 1)[:, None]
+    return _sample(layers, sampling_points(poses, images.shape[-1])).flatten(0, 1)[:, None]
 
 
-def _keep_highest(best: Tensor, at: Tensor, patterns: Tensor, moved: Tensor, first: int) -> None:
-    """Puts similarities of queries (N, D) with references in poses (T, M, D) where they exceed ``best``.
-
-    ``best`` and ``at`` are (N, M).
-    ``at`` gets the pose, counted from ``first``. It goes by blocks that stay in the processor's cache.
-    """
-    for above in range(0, len(patterns), BLOCK[0]):
-        across = slice(above, above + BLOCK[0])
-        queries = patterns[across]
-        for start in range(0, moved.shape[1], BLOCK[1]):
-            columns = slice(start, start + BLOCK[1])
-            highest, place = best[across, columns], at[across, columns]
-            for pose, references in enumerate(moved[:, columns]):
-                similar = (queries @ references.T).abs_()
-                place.masked_fill_(similar > highest, first + pose)
-                torch.maximum(highest, similar, out=highest)
-
-
-def _local(
-    targets: Tensor, references: Tensor, start: Tensor, under: Tensor, free: bool, rounds: int
+def refine(
+    targets: Tensor, references: Tensor, start: Tensor, window: Tensor, free: Sequence[int], rounds: int
 ) -> Tensor:
-    """The similarities (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
+    """The similarity (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
 
     Args:
-        free: scale and angle are searched too, not the shift alone.
-        rounds: of the search, which halves its steps where none was better; 0 stays at ``start``.
+        window: (s * s,) weights.
+        free: which of the pose's numbers are searched, one after the other.
+        rounds: after a round without a better pose a pair's steps are halved; 0 keeps ``start``.
     """
+    share = window / window.sum()
+    values = [images.flatten(1) for images in (targets, references)]  # (N, s * s)
+    seen, reference = (value - (value @ share)[:, None] for value in values)
+    reference = reference.view(references.shape)
     poses, steps = start.clone(), torch.tensor(STEPS).repeat(len(start), 1)
-    best = _similarity(targets, references, poses, under)
-    axes = range(4) if free else (2, 3)
+    best = similarity(seen, reference, poses, window)
     for _ in range(rounds):
         improved = torch.zeros(len(start), dtype=torch.bool)
-        for axis, sign in product(axes, (-1, 1)):
+        for number, sign in product(free, (-1, 1)):
             tried = poses.clone()
-            tried[:, axis] += sign * steps[:, axis]
-            similar = _similarity(targets, references, tried, under)
+            tried[:, number] += sign * steps[:, number]
+            similar = similarity(seen, reference, tried, window)
             better = similar > best
             best, poses = torch.where(better, similar, best), torch.where(better[:, None], tried, poses)
             improved |= better
@@ -436,14 +348,30 @@ def _local(
     return best
 
 
-def _similarity(targets: Tensor, references: Tensor, poses: Tensor, under: Tensor) -> Tensor:
-    """Absolute correlations (N,) under the window, where the moved reference covers it."""
-    grid = pose_grids(poses, targets.shape[-1])
-    moved = F.grid_sample(references, grid, padding_mode="border", align_corners=False)[:, 0]
-    weights = under * (grid.abs().amax(-1) <= 1)  # (N, s, s)
-    covered = weights.sum((1, 2)) / under.sum()
-    share = weights / weights.sum((1, 2), keepdim=True).clamp(min=LEAST)
-    parts = [part - (part * share).sum((1, 2), keepdim=True) for part in (targets[:, 0], moved)]
-    lengths = [(part.square() * share).sum((1, 2)).sqrt().clamp(min=LEAST) for part in parts]
-    similar = (parts[0] * parts[1] * share).sum((1, 2)).abs() / (lengths[0] * lengths[1])
-    return torch.where(covered >= INVALID, similar.clamp(max=1), torch.zeros_like(similar))
+def similarity(targets: Tensor, references: Tensor, poses: Tensor, window: Tensor) -> Tensor:
+    """Absolute correlations (N,) under the window, of the part that the posed reference covers.
+
+    Args:
+        targets: (N, s * s), of a mean near 0, or float32 sums lose digits.
+        references: (N, 1, s, s), likewise.
+        poses: (N, 4).
+        window: (s * s,) weights.
+    Returns:
+        0 where less than `COVERED` of the window is covered.
+    """
+    points = sampling_points(poses, references.shape[-1])  # (N, 2, s * s)
+    posed = _sample(references, points).flatten(1)
+    weights = (points.abs_().amax(1) <= 1).float().mul_(window)  # (N, s * s)
+    total = weights.sum(1)
+    scale = 1 / total.clamp(min=SMALLEST)
+    dot = torch.linalg.vecdot
+    weighted, weighted_posed = weights * targets, weights.mul_(posed)
+    mean, mean_posed = weighted.sum(1) * scale, weighted_posed.sum(1) * scale
+    covariance = dot(weighted, posed) * scale - mean * mean_posed
+    variances = (
+        dot(weighted, targets) * scale - mean.square(),
+        dot(weighted_posed, posed) * scale - mean_posed.square(),
+    )
+    lengths = [each.clamp(min=0).sqrt().clamp(min=SMALLEST) for each in variances]
+    similar = (covariance.abs() / (lengths[0] * lengths[1])).clamp(max=1)
+    return torch.where(total / window.sum() >= COVERED, similar, torch.zeros_like(similar))

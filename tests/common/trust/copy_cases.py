@@ -22,8 +22,8 @@ from torch import Tensor
 
 from common.rng import make_rng
 from common.trust.image_sets import ImageSet, Sets
+from common.trust.near_copies import blur, draw_principal, plant_copies
 from common.trust.readers import ReadingSettings, read_set
-from common.trust.registration import blurred, planted_copies, principal_samples
 
 IMAGES, COPIED = 200, 60
 OPEN = ("unseen", "mean_image", "pca", "blurred_heldout")
@@ -51,12 +51,12 @@ def cases(training: ImageSet, heldout: ImageSet, unseen: ImageSet, seed: int = 0
     numbers = make_rng(seed, "cases", "draws")
     others = _filled(unseen.images, IMAGES, numbers)
     chosen = torch.from_numpy(numbers.permutation(len(training))[:COPIED].copy())
-    copied = planted_copies(training.images[chosen], numbers)
+    copied = plant_copies(training.images[chosen], numbers)
     harmless = {
         "unseen": others,
         "mean_image": _filled(training.images.mean(0, keepdim=True), IMAGES, numbers),
-        "pca": principal_samples(training.images, IMAGES, numbers),
-        "blurred_heldout": _filled(blurred(heldout.images), IMAGES, numbers),
+        "pca": draw_principal(training.images, IMAGES, numbers),
+        "blurred_heldout": _filled(blur(heldout.images), IMAGES, numbers),
     }
     mixed = {name: torch.cat([part, others[: IMAGES - len(part)]]) for name, part in copied.items()}
     return {**harmless, **mixed}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from common.rng import make_rng
-from common.trust.near_copies import Copies, by_features, evidence
+from common.trust.near_copies import Copies, combine_views, match_features
 from common.trust.registration import WHOLE
 
 DIMENSION = 12
@@ -43,15 +43,15 @@ def made_copies(
     start = sizes[0] + sizes[1]
     own[start : start + len(pool)] = patients
     scaled = [0.05 * torch.from_numpy(part).float() for part in (np.concatenate(parts), pool)]
-    views = {WHOLE: by_features(scaled[0], scaled[1:], patients, own)}
-    found = evidence(views, slice(start, start + len(pool)), len(training))
+    views = {WHOLE: match_features(scaled[0], scaled[1:], patients, own)}
+    found = combine_views(views, slice(start, start + len(pool)), len(training))
     return Copies(
-        found.part(0, start),
-        found.part(start, len(pool)),
+        found.part(slice(start)),
+        found.part(slice(start, start + len(pool))),
         patients,
         torch.arange(trained + heldout) < trained,
         patients,
-        {"noisy": found.part(start + len(pool), 8)},
+        {"noisy": found.part(slice(start + len(pool), None))},
         {},
         "made",
     )

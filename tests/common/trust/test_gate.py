@@ -18,13 +18,13 @@ from common.trust.gate import (
     beyond_doubt,
     counts_of,
     many_p_value,
+    pattern_similarity,
     release_gate,
     side_p_value,
-    similarities,
     smallest_noticed,
 )
+from common.trust.membership import Nearest
 from common.trust.near_copies import Copies
-from common.trust.registration import Found
 from tests.common.trust.made_patients import made_copies
 from tests.common.trust.made_textures import pictures
 
@@ -86,13 +86,7 @@ def test_open_says_what_it_would_have_noticed_and_it_does() -> None:
     for seed in range(12):
         copies = made_copies(seed, unseen=35, slices=4, copied=60)
         enough = math.ceil(smallest_noticed(copies, counts_of(copies)) * 200)
-        few = torch.cat([torch.arange(140), torch.arange(140, 140 + enough)])
-        found = copies.synthetic
-        parts = {
-            name: getattr(found, name)[few]
-            for name in ("scores", "images", "ways", "training", "whole", "alike", "alike_ways")
-        }
-        found = dataclasses.replace(found, views=["whole"] * len(few), **parts)
+        found = copies.synthetic.part(torch.arange(140 + enough))
         closed += not answer(dataclasses.replace(copies, synthetic=found)).open
     assert closed >= 10
 
@@ -164,5 +158,5 @@ def test_a_given_threshold_allows_none_above_it() -> None:
 
 def test_similarity_is_a_correlation_and_a_constant_image_has_none() -> None:
     images = torch.cat([pictures(1, 0), torch.zeros(1, 1, 32, 32)])
-    found = Found(torch.tensor([0.2, 1.0]).double(), torch.zeros(2).long(), torch.zeros(2).long())
-    assert similarities(images, found).tolist() == pytest.approx([0.98, 0.0])
+    nearest = Nearest(torch.tensor([0.2, 1.0]).double(), torch.zeros(2).long(), torch.zeros(2).long())
+    assert pattern_similarity(images, nearest).tolist() == pytest.approx([0.98, 0.0])
