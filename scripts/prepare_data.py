@@ -1,4 +1,4 @@
-"""Downloads public data sets and makes one set of image and mask pairs of them.
+"""Downloads public data sets and merges them into one set of image and mask pairs.
 
 Example:
     python scripts/prepare_data.py medseg_100 covid19_ct_seg --root ~/data --output ~/data/pairs
@@ -16,7 +16,14 @@ from common.cli import Parser
 from common.data.intensity import WINDOWS, parse_window
 from common.data.intensity_standardization import METHODS
 from common.data.merge_datasets import MergeSettings, harmonise
-from common.data.public_datasets import Dataset, LocalDataset, find_dataset, load_registry, obtain, table
+from common.data.public_datasets import (
+    Dataset,
+    LocalDataset,
+    find_dataset,
+    format_registry,
+    load_registry,
+    obtain,
+)
 from common.data.transforms import FITS
 from common.errors import UserError, install_hook
 from common.files import refuse_existing
@@ -34,10 +41,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--fit", default="pad", choices=FITS, help="how slices become square (default pad)")
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
-    add("--hu_offset", type=float, help="what to add to volumes of CT that are no HU, e.g. -1024")
-    add("--standardise", default="none", choices=METHODS, help="common look for slices that are not HU")
+    add("--hu_offset", type=float, help="added to CT volumes that are not in HU, e.g. -1024")
+    add("--standardise", default="none", choices=METHODS, help="intensity standard for slices not in HU")
     add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
-    add("--patient_pattern", metavar="REGEX", help="what in file names is the patient, its one group")
+    add("--patient_pattern", metavar="REGEX", help="pattern of file names whose one group is the patient")
     add("--keep_empty", action="store_true", help="keep slices where nothing is segmented")
     add("--seed", type=int, default=0, help="seed of the split (default 0)")
     add("--download_only", action="store_true", help="stop after download and check")
@@ -53,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     registry = load_registry()
     if options.list:
-        print(table(registry))
+        print(format_registry(registry))
         return
     if options.image_size < 1:
         raise UserError(f"--image_size {options.image_size}: must be at least 1")
@@ -77,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def source(dataset: Dataset, options: argparse.Namespace, registry: dict[str, Dataset]) -> LocalDataset:
-    """One set on disk, found, downloaded or explained."""
+    """Returns a set on disk; downloads it or explains how to get it if it is missing."""
     # A root that holds folders named after sets is the folder of all sets, not one of them.
     alone = len(set(options.names)) == 1 and not any((options.root / name).is_dir() for name in registry)
     folder = obtain(dataset, options.root, root_is_set=alone)

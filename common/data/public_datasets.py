@@ -1,4 +1,9 @@
-"""Which public data sets there are: ``datasets.json``, read and checked against its schema."""
+"""Public data sets: the registry ``datasets.json``, download, unpacking, and the samples of a set on disk.
+
+Downloads and archives are our own code: MONAI's `download_url` starts again after each interruption, puts
+gigabytes into the system's temporary folder and passes over missing permissions in silence; its `extractall`
+knows neither ``.tar.xz`` nor ``.tar.bz2`` and leaves half a folder behind.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import ssl
 import stat
 import tarfile
 import time
@@ -18,10 +22,10 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema
 from tqdm import tqdm
@@ -35,11 +39,21 @@ from common.paths import repository_root
 
 REGISTRY_FILE = "datasets.json"
 SCHEMA_FILE = Path(__file__).with_name("datasets.schema.json")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+BY_HAND = (".7z", ".rar")
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
+"""What zipfile, tarfile and the decompressors raise for truncated, damaged or encrypted files."""
+CHUNK_BYTES = 1 << 18
+AGENT = "synthesis-data/1.0"
+RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses worth another attempt: timeouts, too many requests, trouble of the server."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file that may be fetched without an account.
+    """A file that can be downloaded without an account.
 
     Attributes:
         url, name: where it is and what it is called on disk.
@@ -56,7 +70,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PairRule:
-    """Where images and masks lie below a set's folder, and what in a path pairs them and names the patient.
+    """Globs of images and masks below the folder of a set, and patterns that pair them and name the patient.
 
     ``key`` and ``patient`` are regular expressions searched in the path relative to the folder; their groups
     are joined with "_". Without ``patient`` the key names the patient.
@@ -72,7 +86,7 @@ class PairRule:
 
 @dataclass(frozen=True)
 class MaskConvention:
-    """What mask values mean.
+    """The meaning of mask values.
 
     Attributes:
         kind: "lesion", "labels" (anatomical structures) or "none" (no masks).
@@ -114,12 +128,16 @@ class Dataset:
 
 
 def load_registry(path: str | Path | None = None) -> dict[str, Dataset]:
-    """Reads and checks the registry.
+    """Reads and validates the registry.
 
     Args:
-        path: a registry file; by default ``datasets.json`` beside ``common/``.
+        path: a registry file; None for ``datasets.json`` next to ``common/``.
     Raises:
         UserError: the file is missing, is not JSON or does not fit the schema.
+
+    Example:
+        >>> load_registry()["mosmed"].sign_up
+        True
     """
     source = Path(path) if path else repository_root() / REGISTRY_FILE
     content = read_json(source)
@@ -128,10 +146,10 @@ def load_registry(path: str | Path | None = None) -> dict[str, Dataset]:
 
 
 def validate(content: Any, source: str | Path) -> None:
-    """Checks a registry's content against the schema and its cross-references.
+    """Validates the content of a registry against the schema and its cross-references.
 
     Raises:
-        UserError: names the entry and the field that does not fit.
+        UserError: names the entry and the field.
     """
     checker = jsonschema.Draft202012Validator(
         read_json(SCHEMA_FILE), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -147,7 +165,7 @@ def validate(content: Any, source: str | Path) -> None:
 
 
 def find_dataset(name: str, registry: dict[str, Dataset]) -> Dataset:
-    """The entry called ``name``.
+    """Returns the entry called ``name``.
 
     Raises:
         UserError: no such entry; the message names the nearest one.
@@ -192,19 +210,16 @@ def _mask(entry: dict[str, Any]) -> MaskConvention:
     )
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class LocalDataset:
-    """One set on disk.
+    """A data set on disk.
 
     Args:
         dataset: its registry entry (layout, mask convention, patient rules).
         folder: where it was unpacked.
         foreground: mask values that become 1, instead of the entry's own.
-        patient_pattern: what tells the patients instead of the entry's rules, see
-            `common.data.patients.whose`.
+        patient_pattern: identifies the patients instead of the rules of the entry, see
+            `common.data.patients.patient_of`.
     """
 
     dataset: Dataset
@@ -213,17 +228,18 @@ class LocalDataset:
     patient_pattern: str | None = None
 
 
-def fits(dataset: Dataset, folder: Path) -> bool:
-    """Whether ``folder`` looks like the set: at least one image where the layout expects it."""
+def matches(dataset: Dataset, folder: Path) -> bool:
+    """Returns whether ``folder`` looks like the set: at least one image where the layout expects it."""
     if not folder.is_dir():
         return False
     if dataset.pairs and next(_files(folder, dataset.pairs.images), None) is not None:
         return True
-    return any((folder / name).is_dir() for name in _folders_of(dataset))
+    folders = ("doctor", "pseudo") if dataset.adapter == "covid_lesions" else ("images",)
+    return any((folder / name).is_dir() for name in folders)
 
 
 def source_samples(source: LocalDataset) -> list[Sample]:
-    """The set's slices, sorted, with the registry's mask convention and patient ids that hold across sets.
+    """Returns the slices of a set, sorted, with its mask convention and patient ids that hold across sets.
 
     Raises:
         UserError: no images, an image without mask, or an ambiguous pair; names folder and file.
@@ -231,7 +247,7 @@ def source_samples(source: LocalDataset) -> list[Sample]:
     dataset, folder = source.dataset, source.folder
     if dataset.pairs and next(_files(folder, dataset.pairs.images), None) is not None:
         samples = list(_paired(source, dataset.pairs))
-    elif fits(dataset, folder):
+    elif matches(dataset, folder):
         layout = "auto" if dataset.pairs else dataset.adapter
         samples = find_samples(folder, layout, source.patient_pattern)
     else:
@@ -244,7 +260,7 @@ def source_samples(source: LocalDataset) -> list[Sample]:
 
 
 def shared_patient(sample: Sample, dataset: Dataset, folder: Path) -> str:
-    """The patient's id across sets: by the entry's rules, else prefixed with the set's name.
+    """Returns the id of the patient across sets: by the rules of the entry, else with the name of the set.
 
     The public COVID sets use each other's cases (the pseudo slices of COVID-SemiSeg are those of
     COVID-19-CT-Seg), so merging them by their own ids would put one patient into two splits.
@@ -257,10 +273,10 @@ def shared_patient(sample: Sample, dataset: Dataset, folder: Path) -> str:
 
 
 def _paired(source: LocalDataset, rule: PairRule) -> Iterator[Sample]:
-    """Pairs images and masks by key and spreads volumes into slices."""
+    """Pairs images and masks by key and splits volumes into slices."""
     masks = _by_key(source, rule, rule.masks) if rule.masks else {}
     images = _by_key(source, rule, rule.images)
-    # A set's images outnumber its masks where only a part was segmented: the rest is left out.
+    # Only a part of the images of some sets is segmented: the rest is left out.
     keys = images.keys() & masks.keys() if rule.masks else images.keys()
     if left_out := len(images) - len(keys):
         logger.warning("%s: %d of %d images have no mask: left out", source.folder, left_out, len(images))
@@ -270,17 +286,13 @@ def _paired(source: LocalDataset, rule: PairRule) -> Iterator[Sample]:
         image = images[key]
         patient = _groups(rule.patient, _relative(image, source.folder)) if rule.patient else None
         sample = Sample(image, masks.get(key), patient or key, orientation=rule.orientation)
-        yield from _slices(sample, rule)
-
-
-def _slices(sample: Sample, rule: PairRule) -> Iterator[Sample]:
-    for part in expand(sample):
-        apart = rule.slices_are_patients and part.index is not None
-        yield replace(part, patient=f"{part.patient}-z{part.index:03d}") if apart else part
+        for part in expand(sample):
+            separate = rule.slices_are_patients and part.index is not None
+            yield replace(part, patient=f"{part.patient}-z{part.index:03d}") if separate else part
 
 
 def _with_convention(sample: Sample, source: LocalDataset) -> Sample:
-    """The entry's mask values, unless the layout knows better (soft masks), or the user's own choice."""
+    """Sets the mask values: the user's, else those of the layout (soft masks), else those of the entry."""
     mask = source.dataset.mask
     foreground = source.foreground or mask.foreground
     if sample.mask is None or (sample.mask_threshold is not None and source.foreground is None):
@@ -311,41 +323,28 @@ def _groups(pattern: str, path: str) -> str | None:
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:
-    """Matches of a glob, without hidden files (macOS leaves ``._NAME`` beside each file)."""
-    found = (path for path in folder.glob(pattern) if path.is_file())
-    return (path for path in found if not _hidden(path.relative_to(folder).parts))
-
-
-def _hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    """Yields the matches of a glob without hidden files (macOS writes ``._NAME`` next to each file)."""
+    for path in folder.glob(pattern):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            yield path
 
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
-def _folders_of(dataset: Dataset) -> tuple[str, ...]:
-    return ("doctor", "pseudo") if dataset.adapter == "covid_lesions" else ("images",)
+def is_archive(path: str | Path) -> bool:
+    """Whether a name is that of an archive, also of one that has to be unpacked by hand (.7z, .rar)."""
+    return str(path).lower().endswith((".zip", *TAR_SUFFIXES, *BY_HAND))
 
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-BY_HAND = (".7z", ".rar")
-# What zipfile, tarfile and the decompressors raise for files that are cut off, damaged or encrypted.
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class Member:
-    """What is checked of one entry: name, size in bytes, and whether it is a plain file or folder."""
+class Member(NamedTuple):
+    """An entry of an archive: name, size in bytes, and whether it is a plain file or folder."""
 
     name: str
     size: int
     plain: bool
-
-
-def is_archive(path: str | Path) -> bool:
-    """True for names this module unpacks, or explains that it cannot (.7z, .rar)."""
-    return str(path).lower().endswith((".zip", *TAR_SUFFIXES, *BY_HAND))
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:
@@ -362,12 +361,16 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     archive, folder = Path(archive), Path(folder)
     if folder.is_dir():
         return folder
-    lister, extractor = _tools(archive)
+    name = archive.name.lower()
+    if not name.endswith((".zip", *TAR_SUFFIXES)):
+        what = f"{archive.suffix} is not supported" if name.endswith(BY_HAND) else "not a zip or tar archive"
+        raise UserError(f"{archive}: {what}; unpack it by hand and run again")
+    read, extract = (_zip_members, _extract_zip) if name.endswith(".zip") else (_tar_members, _extract_tar)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        check_members(lister(archive), archive, shutil.disk_usage(folder.parent).free)
+        check_members(read(archive), archive, shutil.disk_usage(folder.parent).free)
         with new_folder(folder) as temporary:
-            extractor(archive, temporary)
+            extract(archive, temporary)
     except DAMAGED as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run again") from error
     except OSError as error:
@@ -376,13 +379,14 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 
 
 def check_members(members: list[Member], archive: Path, free: int) -> None:
-    """Refuses unsafe names, links and devices, and more than ``free`` bytes.
+    """Refuses unsafe names (in the notation of any system), links, devices, and more than ``free`` bytes.
 
     Raises:
         UserError: names the archive and the first member that is unsafe.
     """
     for member in members:
-        if _leaves(member.name):
+        paths = (PurePosixPath(member.name), PureWindowsPath(member.name))
+        if any(path.anchor or ".." in path.parts for path in paths):
             raise UserError(f"{archive}: member {member.name!r} leads out of the folder; nothing unpacked")
         if not member.plain:
             raise UserError(f"{archive}: member {member.name!r} is a link or a device; nothing unpacked")
@@ -392,31 +396,13 @@ def check_members(members: list[Member], archive: Path, free: int) -> None:
         raise UserError(f"{archive}: unpacks to {sizes}; nothing was unpacked, make room and run again")
 
 
-def _leaves(name: str) -> bool:
-    """True for absolute names, drive letters and "..", in the notation of either system."""
-    paths = (PurePosixPath(name), PureWindowsPath(name))
-    return any(path.is_absolute() or path.anchor or ".." in path.parts for path in paths)
-
-
-def _tools(archive: Path) -> tuple[Callable[[Path], list[Member]], Callable[[Path, Path], None]]:
-    name = archive.name.lower()
-    if name.endswith(".zip"):
-        return _zip_members, _extract_zip
-    if name.endswith(TAR_SUFFIXES):
-        return _tar_members, _extract_tar
-    if name.endswith(BY_HAND):
-        raise UserError(f"{archive}: {archive.suffix} is not supported; unpack it by hand and run again")
-    raise UserError(f"{archive}: not a zip or tar archive; unpack it by hand and run again")
-
-
 def _zip_members(archive: Path) -> list[Member]:
+    plain = (0, stat.S_IFREG, stat.S_IFDIR)  # 0 if the zip was not made on a Unix system
     with zipfile.ZipFile(archive) as opened:
-        return [Member(info.filename, info.file_size, _plain_zip_entry(info)) for info in opened.infolist()]
-
-
-def _plain_zip_entry(info: zipfile.ZipInfo) -> bool:
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on a Unix system
-    return kind in (0, stat.S_IFREG, stat.S_IFDIR)
+        return [
+            Member(info.filename, info.file_size, stat.S_IFMT(info.external_attr >> 16) in plain)
+            for info in opened.infolist()
+        ]
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
@@ -430,9 +416,9 @@ def _tar_members(archive: Path) -> list[Member]:
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
-    """The checked members' content alone, without owners, modes or links.
+    """Writes the content of the checked members, without owners and modes.
 
-    So it needs no ``filter="data"``, which came with Python 3.11.4 only.
+    ``filter="data"`` of tarfile would do, but came with Python 3.11.4 (Debian 12 has 3.11.2).
     """
     with tarfile.open(archive) as opened:
         for info in opened:
@@ -445,15 +431,8 @@ def _extract_tar(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(content, file)
 
 
-CHUNK_BYTES = 1 << 18
-AGENT = "synthesis-data/1.0"
-# Statuses worth another try: time-outs, too many requests, and the server's own trouble.
-PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class Digests:
-    """SHA-256 and MD5 of one file, lower-case hex."""
+class Digests(NamedTuple):
+    """SHA-256 and MD5 of a file, lower-case hex."""
 
     sha256: str
     md5: str
@@ -463,15 +442,8 @@ class _Broken(Exception):
     """The connection ended early; the part file holds what came."""
 
 
-# What a lost connection looks like. The rest of OSError is the disk's.
-BROKEN = (
-    _Broken,
-    urllib.error.URLError,
-    http.client.HTTPException,
-    TimeoutError,
-    ConnectionError,
-    ssl.SSLError,
-)
+LOST_CONNECTION = (_Broken, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+"""Other errors of `OSError` concern the disk."""
 
 
 def download(
@@ -485,11 +457,11 @@ def download(
     wait: float = 1.0,
     progress: bool = True,
 ) -> Digests:
-    """Fetches ``url`` into ``target``; goes on where an earlier call stopped; checks known digests.
+    """Downloads ``url`` to ``target``, continues where an earlier call stopped, and checks known digests.
 
     What has arrived lies in ``NAME.part`` (and the server's version tag in ``NAME.part.tag``). It is
     continued with an HTTP Range request if a digest or a version tag can prove that both halves belong
-    together, else it is fetched anew. A target that exists is checked, not fetched.
+    together; otherwise the download starts again. A target that exists is checked, not downloaded.
 
     Args:
         url: http or https address.
@@ -499,7 +471,7 @@ def download(
         timeout, wait: seconds for one read, and before the second attempt (doubled each time).
         progress: show a bar in bytes.
     Returns:
-        the file's digests as computed.
+        the computed digests of the file.
     Raises:
         UserError: unreachable, refused, broken after all attempts, wrong digest (the bad part is removed),
             or the disk is full.
@@ -512,31 +484,47 @@ def download(
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        known = bool(sha256 or md5)
-        _fetch(url, part, known=known, attempts=attempts, timeout=timeout, wait=wait, progress=progress)
+        for attempt in range(1, attempts + 1):
+            try:
+                _continue(url, part, known=bool(sha256 or md5), timeout=timeout, progress=progress)
+                break
+            except LOST_CONNECTION as error:
+                _raise_if_final(error, url, attempt, attempts)
+            time.sleep(wait * 2 ** (attempt - 1))
         digests = _verify(part, target, sha256, md5)
         sync(part)
         os.replace(part, target)
     except OSError as error:
-        raise _disk_error(error, target) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{target}: the disk is full; free some space and run again (the download goes on)"
+            ) from error
+        reason = error.strerror or error
+        raise UserError(f"{target}: cannot be written ({reason}); choose another --root") from error
     _tag_file(part).unlink(missing_ok=True)
     return digests
 
 
-def digests_of(path: str | Path) -> Digests:
-    """SHA-256 and MD5 of a file, read once in chunks."""
-    # MD5 only finds transfer errors here: some archives publish nothing else.
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            sha256.update(chunk)
-            md5.update(chunk)
-    return Digests(sha256.hexdigest(), md5.hexdigest())
+def _raise_if_final(error: Exception, url: str, attempt: int, attempts: int) -> None:
+    """Raises a `UserError` if the server refuses or this was the last attempt."""
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code not in RETRIED_STATUSES or attempt == attempts:
+            answer = f"{error.code} {error.reason}"
+            raise UserError(f"{url}: the server answered {answer}; see the landing page") from error
+    elif attempt == attempts:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{url}: {reason} ({attempts} attempts); run again to go on") from error
 
 
 def _verify(path: Path, target: Path, sha256: str | None, md5: str | None) -> Digests:
-    found = digests_of(path)
-    for kind, wanted, got in (("SHA-256", sha256, found.sha256), ("MD5", md5, found.md5)):
+    """Returns the digests of ``path``; a part of ``target`` with a wrong one is removed."""
+    with open(path, "rb") as stream:  # MD5 finds transfer errors: some archives publish nothing else
+        found = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        while chunk := stream.read(CHUNK_BYTES):
+            for digest in found:
+                digest.update(chunk)
+    digests = Digests(found[0].hexdigest(), found[1].hexdigest())
+    for kind, wanted, got in (("SHA-256", sha256, digests.sha256), ("MD5", md5, digests.md5)):
         if wanted and wanted != got:
             message = f"{target}: {kind} is {got}, expected {wanted}"
             if path == target:
@@ -544,29 +532,11 @@ def _verify(path: Path, target: Path, sha256: str | None, md5: str | None) -> Di
             path.unlink()
             _tag_file(path).unlink(missing_ok=True)
             raise UserError(f"{message}; the download was removed, run again")
-    return found
-
-
-def _fetch(
-    url: str, part: Path, *, known: bool, attempts: int, timeout: float, wait: float, progress: bool
-) -> None:
-    for attempt in range(1, attempts + 1):
-        try:
-            _continue(url, part, known=known, timeout=timeout, progress=progress)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code not in PASSING_STATUSES or attempt == attempts:
-                answer = f"{error.code} {error.reason}"
-                raise UserError(f"{url}: the server answered {answer}; see the landing page") from error
-        except BROKEN as error:
-            if attempt == attempts:
-                reason = getattr(error, "reason", None) or error
-                raise UserError(f"{url}: {reason} ({attempts} attempts); run again to go on") from error
-        time.sleep(wait * 2 ** (attempt - 1))
+    return digests
 
 
 def _continue(url: str, part: Path, *, known: bool, timeout: float, progress: bool) -> None:
-    """One connection: appends to ``part``, or starts it anew where the server or the evidence says so."""
+    """Opens one connection and appends to ``part``, or starts it again if server or evidence say so."""
     offset = part.stat().st_size if part.exists() else 0
     tag = _tag_file(part).read_text(encoding="utf-8") if _tag_file(part).exists() else ""
     if not (tag or known):
@@ -581,31 +551,21 @@ def _continue(url: str, part: Path, *, known: bool, timeout: float, progress: bo
     except urllib.error.HTTPError as error:
         if error.code != 416 or not offset:
             raise
-        _beyond_the_end(error, part, offset)
-        return
+        if error.headers.get("Content-Range", "") == f"bytes */{offset}":
+            return  # the part is whole
+        part.unlink()
+        raise _Broken("the part file did not fit the server's file") from error
     with answer:
-        start = _start(answer, offset)
-        _remember_tag(answer, part)
+        start = offset if answer.status == 206 else 0  # else the server sends everything
+        if start and not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            raise _Broken("the server sent another range than requested")
+        etag = answer.headers.get("ETag", "")
+        strong = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+        if strong:
+            _tag_file(part).write_text(strong, encoding="utf-8")
+        else:
+            _tag_file(part).unlink(missing_ok=True)
         _receive(answer, part, start, progress)
-
-
-def _start(answer: http.client.HTTPResponse, offset: int) -> int:
-    """Where the body belongs: ``offset`` if the server continues there, else 0 (it sends everything)."""
-    if answer.status != 206:
-        return 0
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    if match and int(match[1]) == offset:
-        return offset
-    raise _Broken("the server sent another range than asked for")
-
-
-def _beyond_the_end(error: urllib.error.HTTPError, part: Path, offset: int) -> None:
-    """The server has nothing after ``offset``: the part is whole, or longer than the file and useless."""
-    match = re.match(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    if match and int(match[1]) == offset:
-        return
-    part.unlink()
-    raise _Broken("the part file did not fit the server's file") from error
 
 
 def _receive(answer: http.client.HTTPResponse, part: Path, start: int, progress: bool) -> None:
@@ -626,28 +586,12 @@ def _receive(answer: http.client.HTTPResponse, part: Path, start: int, progress:
         raise _Broken(f"the connection ended after {received} of {total} bytes")
 
 
-def _remember_tag(answer: http.client.HTTPResponse, part: Path) -> None:
-    """Keeps what identifies the server's version of the file (a strong ETag, else its date)."""
-    etag = answer.headers.get("ETag", "")
-    tag = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    if tag:
-        _tag_file(part).write_text(tag, encoding="utf-8")
-    else:
-        _tag_file(part).unlink(missing_ok=True)
-
-
 def _tag_file(part: Path) -> Path:
     return part.with_name(part.name + ".tag")
 
 
-def _disk_error(error: OSError, target: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{target}: the disk is full; free some space and run again (the download goes on)")
-    return UserError(f"{target}: cannot be written ({error.strerror or error}); choose another --root")
-
-
 def obtain(dataset: Dataset, root: str | Path, *, root_is_set: bool = False, progress: bool = True) -> Path:
-    """The folder that holds the set, downloaded and unpacked where the registry lists its files.
+    """Returns the folder of a set; downloads and unpacks it if the registry lists its files.
 
     Args:
         dataset: the entry.
@@ -655,28 +599,28 @@ def obtain(dataset: Dataset, root: str | Path, *, root_is_set: bool = False, pro
         root_is_set: ``root`` itself may be the unpacked set.
         progress: show download bars.
     Raises:
-        UserError: the set has to be fetched by hand (how is printed before), or a download failed.
+        UserError: the set has to be downloaded by hand (instructions are printed), or a download failed.
     """
     root = Path(root)
     folder = root / dataset.name
     for place in (folder, root) if root_is_set else (folder,):
-        if fits(dataset, place):
+        if matches(dataset, place):
             print(f"{dataset.name}: found in {place}; licence: {licence(dataset)}")
             return place
     print(instructions(dataset, root))
     if not dataset.files:
         what = f"does not look like {dataset.name}" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder}: {what}; fetch the set by hand as told above and run again")
+        raise UserError(f"{folder}: {what}; download the set by hand as described above and run again")
     for file in dataset.files:
         fetch(file, folder, progress=progress)
     arrange(dataset, folder)
-    if not fits(dataset, folder):
+    if not matches(dataset, folder):
         raise UserError(f"{folder}: the download does not hold what was expected ({dataset.expect})")
     return folder
 
 
 def fetch(file: RemoteFile, folder: Path, *, progress: bool = True) -> None:
-    """Downloads one file into ``folder``, prints its digest where none was known, and unpacks an archive."""
+    """Downloads a file into ``folder``, prints its digest if none was known, and unpacks an archive."""
     target = folder / file.name
     unpacked = folder / file.unpack_to if file.unpack_to else None
     if unpacked is not None and unpacked.is_dir():
@@ -707,7 +651,7 @@ def arrange(dataset: Dataset, folder: Path) -> None:
 
 
 def instructions(dataset: Dataset, root: str | Path) -> str:
-    """What a person has to do to get the set, in a few lines."""
+    """Returns instructions for getting the set by hand."""
     lines = [
         f"{dataset.name}: {dataset.title}",
         f"  what     {dataset.what}",
@@ -723,12 +667,12 @@ def instructions(dataset: Dataset, root: str | Path) -> str:
 
 
 def licence(dataset: Dataset) -> str:
-    """The licence as stated at the source, or where to look."""
+    """Returns the licence as stated at the source, or where to look for it."""
     return dataset.licence or f"not confirmed, see {dataset.landing_page}"
 
 
-def table(registry: dict[str, Dataset]) -> str:
-    """All sets, one a line: name, how to get it, licence, what."""
+def format_registry(registry: dict[str, Dataset]) -> str:
+    """Formats all sets, one a line: name, how to get it, licence, content."""
     width = max(len(name) for name in registry)
     rows = [f"{'name':<{width}}  {'get':<8}  {'licence':<24.24}  what"]
     for name, dataset in registry.items():

@@ -40,23 +40,29 @@ def write(path, pixels):
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
-def test_unpacked_set_as_root_from_any_folder(tmp_path):
+def prepare(*arguments):
+    """The command line in this process."""
+    runpy.run_path(str(SCRIPT))["main"]([str(argument) for argument in arguments])
+
+
+def test_unpacked_set_as_root_from_any_folder(tmp_path, monkeypatch, capsys):
     make_set(tmp_path / "lesions")
-    result = run("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "covid_semiseg: found in lesions" in result.stdout and "4 train, 2 val, 2 test" in result.stdout
+    monkeypatch.chdir(tmp_path)
+    prepare("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16)
+    printed = capsys.readouterr().out
+    assert "covid_semiseg: found in lesions" in printed and "4 train, 2 val, 2 test" in printed
     table = read_splits(tmp_path / "out" / "splits.json")
     assert sorted(chain(*table.values())) == [f"coronacases-{patient}" for patient in range(1, 5)]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 8
 
 
-def test_the_users_pattern_tells_the_patients(tmp_path):
+def test_the_users_pattern_tells_the_patients(tmp_path, monkeypatch):
     make_set(tmp_path / "lesions", patients=12)
+    monkeypatch.chdir(tmp_path)
     words = ("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16)
-    result = run(*words, "--patient_pattern", r".*_org_0(\d)", cwd=tmp_path)
-    assert result.returncode == 1 and "2 patients cannot be split" in result.stderr  # 00x and 01x
-    result = run(*words, "--patient_pattern", r".*_org_(\d+)", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    with pytest.raises(UserError, match="2 patients cannot be split"):  # 00x and 01x
+        prepare(*words, "--patient_pattern", r".*_org_0(\d)")
+    prepare(*words, "--patient_pattern", r".*_org_(\d+)")
     table = read_splits(tmp_path / "out" / "splits.json")
     assert sorted(chain(*table.values())) == [f"covid-semiseg-{patient:03d}" for patient in range(1, 13)]
 
@@ -64,7 +70,7 @@ def test_the_users_pattern_tells_the_patients(tmp_path):
 def test_errors_are_one_line(tmp_path):
     result = run("mosmed", "--root", ".", cwd=tmp_path)
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: mosmed: no such folder; fetch the set by hand as told above")
+    assert result.stderr.startswith("error: mosmed: no such folder; download the set by hand as described")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,7 +86,7 @@ def test_errors_are_one_line(tmp_path):
 )
 def test_wrong_settings_are_named(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        runpy.run_path(str(SCRIPT))["main"](arguments)
+        prepare(*arguments)
 
 
 def test_list_and_help(capsys):
@@ -94,7 +100,7 @@ def test_list_and_help(capsys):
 
 def test_nothing_to_do_is_a_usage_error():
     with pytest.raises(UserError, match="give at least one NAME and --root, or --list"):
-        runpy.run_path(str(SCRIPT))["main"]([])
+        prepare()
 
 
 @pytest.mark.realdata

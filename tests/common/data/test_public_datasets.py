@@ -26,13 +26,13 @@ from common.data.public_datasets import (
     check_members,
     download,
     find_dataset,
-    fits,
+    format_registry,
     instructions,
     is_archive,
     load_registry,
+    matches,
     obtain,
     source_samples,
-    table,
     unpack,
     validate,
 )
@@ -214,9 +214,9 @@ def test_repeated_case_is_refused(tmp_path):
 
 
 def test_a_folder_of_another_set_does_not_fit(tmp_path):
-    assert not fits(REGISTRY["mm_whs"], tmp_path / "missing")
+    assert not matches(REGISTRY["mm_whs"], tmp_path / "missing")
     picture(tmp_path / "frames" / "a.png")
-    assert not fits(REGISTRY["mm_whs"], tmp_path)
+    assert not matches(REGISTRY["mm_whs"], tmp_path)
     with pytest.raises(UserError, match="does not look like mm_whs; expected ct_train/"):
         source_samples(LocalDataset(REGISTRY["mm_whs"], tmp_path))
 
@@ -278,7 +278,7 @@ def test_download_that_holds_something_else(fetched, tmp_path):
 
 
 def test_set_for_sign_up_is_explained(tmp_path, capsys):
-    with pytest.raises(UserError, match="mosmed: no such folder; fetch the set by hand"):
+    with pytest.raises(UserError, match="mosmed: no such folder; download the set by hand"):
         obtain(REGISTRY_OBTAIN["mosmed"], tmp_path)
     told = capsys.readouterr().out
     assert "https://mosmed.ai/datasets/covid19_1110/" in told and "sign-up" in told
@@ -305,7 +305,7 @@ def test_arrange_names_what_is_missing(tmp_path):
 
 
 def test_table_lists_every_set_once():
-    lines = table(REGISTRY_OBTAIN).splitlines()
+    lines = format_registry(REGISTRY_OBTAIN).splitlines()
     assert [line.split()[0] for line in lines[1:]] == sorted(REGISTRY_OBTAIN)
     assert "not confirmed" in instructions(REGISTRY_OBTAIN["covid_ct"], "data")
 
