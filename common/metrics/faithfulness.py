@@ -1,9 +1,9 @@
 """Lesion faithfulness: is the lesion drawn where the mask says, as strongly as in the real image?
 
 The contrast of a lesion is the mean of the darker half of its pixels minus the mean of the darker half of a
-ring around it. Lesions often touch the chest wall; the darker half of the ring is the lung beside the
-lesion, not the bright wall. Taking the darker half on *both* sides makes noise and texture cancel: on an
-image that ignores the mask the contrast is 0 on average, whatever its noise.
+ring around it. Lesions often touch the chest wall; the darker half of the ring is lung, not the bright wall.
+Since the darker half is taken of *both*, noise and texture cancel: the contrast of an image that ignores the
+mask is 0 on average, whatever its noise.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-RING_FRACTION = 1 / 16  # width of the ring, as a part of the image's shorter side
-GAP_FRACTION = 1 / 128  # left out between lesion and ring: partial volume
-FEWEST_PIXELS = 4  # in lesion and ring, else the image has no contrast
+RING_FRACTION = 1 / 16  # of the image's shorter side: width of the ring
+GAP_FRACTION = 1 / 128  # of the image's shorter side: gap between lesion and ring, for partial volume
+FEWEST_PIXELS = 4  # in lesion and ring; with fewer there is no contrast
 
 
 def lesion_contrast(images: Tensor, labels: Tensor) -> Tensor:
-    """The contrast of each image's lesion region.
+    """Computes the contrast of each image's lesion.
 
     Args:
         images: (B, 1, H, W), any range; the contrast is in its units.
         labels: (B, C, H, W); lesion where any channel exceeds 0.5.
     Returns:
         (B,) float64; NaN where lesion or ring have fewer than ``FEWEST_PIXELS`` pixels.
+
+    Example:
+        >>> label = torch.zeros(1, 1, 32, 32)
+        >>> label[..., 10:20, 10:20] = 1
+        >>> lesion_contrast(label - 0.5, label).tolist()
+        [1.0]
     """
     return region_contrasts([images], labels)[0]
 
@@ -38,9 +44,9 @@ def region_contrasts(sets: Sequence[Tensor], labels: Tensor) -> Tensor:
     lesion = (labels > 0.5).any(1)  # (B, H, W)
     contrasts = torch.full((len(sets), len(labels)), math.nan, dtype=torch.float64)
     has = lesion.flatten(1).any(1).nonzero()[:, 0]
-    for place, inside, around in zip(has, lesion[has], lesion_ring(lesion[has]), strict=True):
+    for index, inside, around in zip(has, lesion[has], lesion_ring(lesion[has]), strict=True):
         for row, images in enumerate(sets):
-            contrasts[row, place] = _contrast(images[place, 0].double(), inside, around)
+            contrasts[row, index] = _contrast(images[index, 0].double(), inside, around)
     return contrasts
 
 
@@ -53,7 +59,7 @@ def lesion_ring(lesion: Tensor) -> Tensor:
 
 
 def contrast_parts(generated: Tensor, real: Tensor) -> Tensor:
-    """What each image adds to the sums that the measures below are ratios of.
+    """What each image adds to the sums of which the measures below are ratios.
 
     Args:
         generated, real: contrasts (N,), or (N, K) of K classes.
@@ -69,12 +75,16 @@ def contrast_parts(generated: Tensor, real: Tensor) -> Tensor:
 def faithfulness(sums: Tensor) -> float:
     """1 - sum |c_generated - c_real| / sum |c_real|.
 
-    1: every lesion has the real one's contrast. 0: as if no lesion was drawn. Below 0: worse than that.
+    1: every lesion has the contrast of the real one. 0: as if no lesion were drawn. Below 0: worse than that.
 
     Args:
         sums: (3,) of `contrast_parts`.
     Returns:
-        At most 1; NaN where no image has a lesion or a generated lesion holds NaN.
+        At most 1; NaN if no image has a lesion or a generated lesion holds NaN.
+
+    Example:
+        >>> faithfulness(contrast_parts(torch.tensor([0.5]), torch.tensor([1.0])).sum(0))
+        0.5
     """
     return float(1 - sums[0] / sums[1])
 
@@ -87,31 +97,16 @@ def contrast_error(sums: Tensor) -> float:
 def mean_faithfulness(sums: Tensor) -> float:
     """The mean over classes of `faithfulness`.
 
-    A class counts as 0 at least: one that hardly stands out in the real images divides by little, and its
-    large negative value would drown the others.
+    Negative values count as 0: a class that hardly stands out in the real images has a small denominator, and
+    its large negative value would dominate the mean.
 
     Args:
-        sums: (K, 3) of `contrast_parts`; classes that no image has are left out.
+        sums: (K, 3) of `contrast_parts`; classes that are in no image are left out.
     Returns:
-        At most 1; NaN where no image has any class or a generated one holds NaN.
+        At most 1; NaN if no image has any class or a generated one holds NaN.
     """
-    difference, size, _ = sums[sums[:, 1] > 0].T  # (classes seen,) each
+    difference, size, _ = sums[sums[:, 1] > 0].T  # (classes present,) each
     return float((1 - difference / size).clamp_min(0).mean())
-
-
-def lesion_faithfulness(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
-    """`faithfulness` of contrasts (N,); ``weights`` (N,) say how often each image counts."""
-    return faithfulness(_summed(generated, real, weights))
-
-
-def lesion_contrast_error(generated: Tensor, real: Tensor, weights: Tensor | None = None) -> float:
-    """`contrast_error` of contrasts (N,); ``weights`` (N,) say how often each image counts."""
-    return contrast_error(_summed(generated, real, weights))
-
-
-def _summed(generated: Tensor, real: Tensor, weights: Tensor | None) -> Tensor:
-    parts = contrast_parts(generated, real)
-    return parts.sum(0) if weights is None else weights.double() @ parts
 
 
 def _contrast(image: Tensor, inside: Tensor, around: Tensor) -> Tensor:
@@ -126,6 +121,6 @@ def _darker_half(values: Tensor) -> Tensor:
 
 
 def _dilated(lesion: Tensor, radius: int) -> Tensor:
-    """By a square, in two passes: a few hundredths of the time of one."""
+    """Dilates by a square, in two passes, which is far faster than in one."""
     rows = F.max_pool2d(lesion[:, None].float(), (2 * radius + 1, 1), stride=1, padding=(radius, 0))
     return F.max_pool2d(rows, (1, 2 * radius + 1), stride=1, padding=(0, radius))[:, 0] > 0.5

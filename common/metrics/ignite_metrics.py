@@ -1,15 +1,16 @@
-"""The same metrics for validation during training, as ignite metrics that stream over batches.
+"""Metrics for validation during training, as ignite metrics that stream over batches.
 
 All take ``(pred, image, label)`` from the engine's output: images (B, 1, H, W) in [-1, 1] and labels
-(B, C, H, W), or lists of single ones as MONAI's decollation leaves them. In a configuration::
+(B, C, H, W), or lists of single items as MONAI's decollation leaves them. In a configuration::
 
     output_transform: "$monai.handlers.from_engine(['pred', 'image', 'label'])"
 
-Under several processes each sees its share of the validation set; ``compute`` joins the shares.
+Under several processes each process sees its share of the validation set; ``compute`` joins the shares.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,6 @@ from common.metrics.faithfulness import contrast_parts, faithfulness, mean_faith
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import StreamingMoments, moments_distance
 
-Batch = Sequence[Any]  # (pred, image, label)
-
 
 def as_given(output: Any) -> Any:
     """The output transform for engines whose output is ``(pred, image, label)`` already."""
@@ -35,7 +34,7 @@ class FrechetDistance(Metric):
     """FID of the predictions against the real images of one pass, in constant memory. Lower is better.
 
     Args:
-        extractor: features; moved to ``device``.
+        extractor: computes features; moved to ``device``.
         output_transform: engine output -> (pred, image, label).
         device: where features are computed.
     """
@@ -50,11 +49,11 @@ class FrechetDistance(Metric):
         super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
-        """Forgets what was seen."""
+        """Forgets all batches."""
         self.real = StreamingMoments(self.extractor.dimension)
         self.fake = StreamingMoments(self.extractor.dimension)
 
-    def update(self, output: Batch) -> None:
+    def update(self, output: Sequence[Any]) -> None:
         """Adds a batch."""
         pred, image = (batched(item).to(self._device) for item in output[:2])
         self.fake.update(self.extractor(pred).cpu())
@@ -62,14 +61,20 @@ class FrechetDistance(Metric):
 
     def compute(self) -> float:
         """The distance over all processes."""
-        return moments_distance(joined(self.real), joined(self.fake))
+        return moments_distance(_join_processes(self.real), _join_processes(self.fake))
 
 
-class LesionFaithfulness(Metric):
-    """Lesion faithfulness of one pass (see `common.metrics.faithfulness`). Higher is better, 1 at most.
+class SumMetric(Metric):
+    """An ignite metric that is a function of sums over images, which processes add up.
 
-    A pass without any lesion gives 0: nothing was shown to be drawn.
+    Subclasses set ``shape``, the shape of the sums, and define ``batch_sums`` and ``value``.
+
+    Args:
+        output_transform: engine output -> what ``batch_sums`` takes; see the subclass.
+        device: as of `ignite.metrics.Metric`.
     """
+
+    shape: tuple[int, ...]
 
     def __init__(
         self, output_transform: Callable[[Any], Any] = as_given, device: torch.device | str = "cpu"
@@ -77,22 +82,46 @@ class LesionFaithfulness(Metric):
         super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
-        """Forgets what was seen."""
-        self.sums = torch.zeros(3, dtype=torch.float64)  # of `contrast_parts`
+        """Forgets all batches."""
+        self.sums = torch.zeros(self.shape, dtype=torch.float64)
 
-    def update(self, output: Batch) -> None:
+    def update(self, output: Sequence[Any]) -> None:
         """Adds a batch."""
-        pred, image, label = (batched(item).cpu() for item in output)
-        self.sums += contrast_parts(*region_contrasts([pred, image], label)).sum(0)
+        self.sums += self.batch_sums(*(batched(item) for item in output)).cpu()
 
     def compute(self) -> float:
-        """The faithfulness over all processes."""
-        sums = summed(self.sums)
+        """The metric over all processes."""
+        return self.value(summed(self.sums))
+
+    @abstractmethod
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """What a batch (B, C, H, W) each adds to the sums."""
+
+    @abstractmethod
+    def value(self, sums: Tensor) -> float:
+        """The metric from the sums (float64, on the CPU)."""
+
+
+class LesionFaithfulness(SumMetric):
+    """Lesion faithfulness of one pass, see `common.metrics.faithfulness`. Higher is better, 1 at most.
+
+    A pass without any lesion gives 0: no lesion was shown to be drawn.
+    """
+
+    shape = (3,)
+
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The sums of `contrast_parts`."""
+        pred, image, label = (item.cpu() for item in batch)
+        return contrast_parts(*region_contrasts([pred, image], label)).sum(0)
+
+    def value(self, sums: Tensor) -> float:
+        """The faithfulness."""
         return faithfulness(sums) if sums[1] else 0.0
 
 
-class StructureFaithfulness(Metric):
-    """The mean over classes of one pass's faithfulness, see `common.metrics.faithfulness.mean_faithfulness`.
+class StructureFaithfulness(SumMetric):
+    """The mean faithfulness over classes, see `common.metrics.faithfulness.mean_faithfulness`.
 
     Higher is better, 1 at most. A pass without any structure gives 0.
 
@@ -106,28 +135,35 @@ class StructureFaithfulness(Metric):
         output_transform: Callable[[Any], Any] = as_given,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.classes = classes
-        super().__init__(output_transform, device=device, skip_unrolling=True)
+        self.shape = (classes, 3)
+        super().__init__(output_transform, device)
 
-    def reset(self) -> None:
-        """Forgets what was seen."""
-        self.sums = torch.zeros(self.classes, 3, dtype=torch.float64)  # of `contrast_parts`
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The sums of `contrast_parts` by class."""
+        pred, image, label = (item.cpu() for item in batch)
+        masks = (structure_mask(label, index + 1) for index in range(self.shape[0]))
+        return torch.stack([contrast_parts(*region_contrasts([pred, image], mask)).sum(0) for mask in masks])
 
-    def update(self, output: Batch) -> None:
-        """Adds a batch."""
-        pred, image, label = (batched(item).cpu() for item in output)
-        for index in range(self.classes):
-            mask = structure_mask(label, index + 1)
-            self.sums[index] += contrast_parts(*region_contrasts([pred, image], mask)).sum(0)
-
-    def compute(self) -> float:
-        """The mean over classes, over all processes."""
-        sums = summed(self.sums)
+    def value(self, sums: Tensor) -> float:
+        """The mean over classes."""
         return mean_faithfulness(sums) if sums[:, 1].any() else 0.0
 
 
-class ImageMean(Metric):
-    """The mean over images of a function (pred, image) -> (B,), as `common.metrics.image_quality.ssim`."""
+class ImageMean(SumMetric):
+    """The mean over images of a function (pred, image) -> (B,); 0 for an empty pass.
+
+    Args:
+        function: for example `common.metrics.image_quality.ssim`.
+        output_transform: engine output -> (pred, image) or (pred, image, label).
+
+    Example:
+        >>> metric = ImageMean(lambda pred, image: (pred - image).abs().mean((1, 2, 3)))
+        >>> metric.update((torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)))
+        >>> metric.compute()
+        1.0
+    """
+
+    shape = (2,)  # values, images
 
     def __init__(
         self,
@@ -136,52 +172,43 @@ class ImageMean(Metric):
         device: torch.device | str = "cpu",
     ) -> None:
         self.function = function
-        super().__init__(output_transform, device=device, skip_unrolling=True)
+        super().__init__(output_transform, device)
 
-    def reset(self) -> None:
-        """Forgets what was seen."""
-        self.sums = torch.zeros(2, dtype=torch.float64)  # of values and of images
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The sum of the values and their number."""
+        values = self.function(batch[0].float(), batch[1].float()).double()
+        return torch.stack([values.sum(), values.new_tensor(len(values))])
 
-    def update(self, output: Batch) -> None:
-        """Adds a batch."""
-        pred, image = (batched(item).float() for item in output[:2])
-        values = self.function(pred, image).double().cpu()
-        self.sums += torch.stack([values.sum(), torch.tensor(float(len(values)), dtype=torch.float64)])
-
-    def compute(self) -> float:
-        """The mean over all processes; 0 for an empty pass."""
-        total, count = summed(self.sums).tolist()
+    def value(self, sums: Tensor) -> float:
+        """The mean."""
+        total, count = sums.tolist()
         return total / count if count else 0.0
 
 
 def batched(item: Tensor | Sequence[Tensor]) -> Tensor:
-    """One tensor (B, C, H, W) from a batch or a list of decollated items; plain, without metadata."""
+    """Makes one plain tensor (B, C, H, W) of a batch or a list of decollated items."""
     tensor = item if isinstance(item, Tensor) else torch.stack(list(item))
     return tensor.detach().as_subclass(Tensor)
 
 
-def joined(moments: StreamingMoments) -> StreamingMoments:
-    """The statistics of all processes together; the same on each."""
-    if idist.get_world_size() == 1:
-        return moments
-    total = StreamingMoments(len(moments.mean))
-    for state in _gathered(moments.state_dict()):
-        part = StreamingMoments(len(moments.mean))
-        part.load_state_dict(state)
-        total.merge(part)
-    return total
-
-
-def _gathered(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    stacked = {
-        name: torch.as_tensor(idist.all_gather(value[None].to(idist.device())))  # (ranks, ...)
-        for name, value in state.items()
-    }
-    return [{name: value[rank] for name, value in stacked.items()} for rank in range(idist.get_world_size())]
-
-
 def summed(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on the CPU; the same on each."""
+    """The sum of a tensor over all processes, on the CPU; the same in each process."""
     if idist.get_world_size() == 1:
         return values
     return torch.as_tensor(idist.all_reduce(values.clone().to(idist.device()))).cpu()
+
+
+def _join_processes(moments: StreamingMoments) -> StreamingMoments:
+    """The statistics of all processes together; the same in each process."""
+    if idist.get_world_size() == 1:
+        return moments
+    gathered = {
+        name: torch.as_tensor(idist.all_gather(value[None].to(idist.device())))  # (ranks, ...)
+        for name, value in moments.state_dict().items()
+    }
+    total = StreamingMoments(len(moments.mean))
+    for rank in range(idist.get_world_size()):
+        part = StreamingMoments(len(moments.mean))
+        part.load_state_dict({name: value[rank] for name, value in gathered.items()})
+        total.merge(part)
+    return total

@@ -1,4 +1,8 @@
-"""Dice overlap of label maps, class by class."""
+"""Overlap of label maps: Dice class by class, and connected components without a counterpart.
+
+Dice is that of pixel counts summed over slices, volumes or whole sets. MONAI's `DiceMetric` averages Dice
+over images instead, in which a small structure of one slice weighs as much as a large one of another.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.metrics import Metric
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from common.metrics.ignite_metrics import as_given, batched, summed
+from common.metrics.ignite_metrics import SumMetric, as_given
 
 
 def overlap_counts(first: Tensor, second: Tensor, classes: int) -> Tensor:
-    """Pixels of each class 1..K in both maps, in the first and in the second: (3, K) int64.
+    """Counts the pixels of each class 1..K in both maps, in the first and in the second: (3, K) int64.
 
     Args:
         first, second: class indices 0..K of one shape, any number type.
+
+    Example:
+        >>> overlap_counts(torch.tensor([1, 1, 2, 0]), torch.tensor([1, 0, 2, 2]), classes=2).tolist()
+        [[1, 1], [2, 1], [1, 2]]
     """
     a, b = (label.round().long().flatten() for label in (first, second))
     joint = torch.bincount(a * (classes + 1) + b, minlength=(classes + 1) ** 2)
@@ -29,7 +36,7 @@ def overlap_counts(first: Tensor, second: Tensor, classes: int) -> Tensor:
 
 
 def dice(counts: Tensor) -> Tensor:
-    """2 |A and B| / (|A| + |B|) of each class (K,) float64; NaN where neither map has it.
+    """2 |A and B| / (|A| + |B|) of each class (K,) float64; NaN if neither map has the class.
 
     Args:
         counts: (3, K), see `overlap_counts`; sums over slices give the Dice of volumes or whole sets.
@@ -39,12 +46,19 @@ def dice(counts: Tensor) -> Tensor:
 
 
 def mean_dice(counts: Tensor) -> float:
-    """The mean over the classes that either map has; NaN where there is none."""
+    """The mean Dice over the classes that either map has; NaN if there are none.
+
+    Example:
+        >>> mean_dice(torch.tensor([[1, 0], [2, 0], [2, 0]]))
+        0.5
+    """
     return float(dice(counts).nanmean())
 
 
-class MeanDice(Metric):
+class MeanDice(SumMetric):
     """The mean over classes of the Dice of one pass, all slices together. Higher is better, 1 at most.
+
+    A pass without any structure gives 0.
 
     Args:
         classes: K; maps are (B, 1, H, W) class indices 0..K.
@@ -57,37 +71,31 @@ class MeanDice(Metric):
         output_transform: Callable[[Any], Any] = as_given,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.classes = classes
-        super().__init__(output_transform, device=device, skip_unrolling=True)
+        self.shape = (3, classes)
+        super().__init__(output_transform, device)
 
-    def reset(self) -> None:
-        """Forgets what was seen."""
-        self.counts = torch.zeros(3, self.classes, dtype=torch.float64)
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The sums of `overlap_counts`."""
+        return overlap_counts(batch[0], batch[1], self.shape[1])
 
-    def update(self, output: Any) -> None:
-        """Adds a batch."""
-        found, true = (batched(item).cpu() for item in output[:2])
-        self.counts += overlap_counts(found, true, self.classes)
-
-    def compute(self) -> float:
-        """The mean over classes, over all processes; 0 for a pass without any structure."""
-        counts = summed(self.counts)
-        return mean_dice(counts) if counts.any() else 0.0
+    def value(self, sums: Tensor) -> float:
+        """The mean over classes."""
+        return mean_dice(sums) if sums.any() else 0.0
 
 
-SMALLEST_SHARE = 0.0005  # of the image: smaller parts are specks, not structures
+SMALLEST_SHARE = 0.0005  # of the image; smaller components are specks
 FEWEST_PIXELS = 4
-NEIGHBOURS = np.ones((3, 3), bool)  # parts touch at corners too
+CONNECTIVITY = np.ones((3, 3), bool)  # components touch at corners too
 
 
 @dataclass(frozen=True)
 class ComponentCounts:
-    """Of each image and structure (N, K): how many connected parts there are, and have no counterpart.
+    """The number of connected components of each image and structure (N, K).
 
     Attributes:
-        wanted: parts of the condition.
-        lost: those in which nothing was found.
-        invented: parts found that touch no pixel of the condition's structure.
+        wanted: components of the condition.
+        lost: those of which nothing was found.
+        invented: components found that touch no pixel of the condition's structure.
     """
 
     wanted: NDArray[np.int64]
@@ -97,39 +105,46 @@ class ComponentCounts:
     def listed(
         self, counts: NDArray[np.int64], structures: Sequence[str]
     ) -> list[tuple[int, dict[str, int]]]:
-        """The images with any: place, and the number by structure; those with most come first."""
+        """The images with any components in ``counts``, most first: index and number by structure."""
         order = np.argsort(-counts.sum(1), kind="stable")
         return [
-            (int(place), {name: int(n) for name, n in zip(structures, counts[place], strict=True) if n})
-            for place in order
-            if counts[place].sum()
+            (int(index), {name: int(n) for name, n in zip(structures, counts[index], strict=True) if n})
+            for index in order
+            if counts[index].sum()
         ]
 
 
 def smallest_component(side: int) -> int:
-    """The fewest pixels of a part that counts, in images of ``side`` pixels."""
+    """The fewest pixels of a component that counts, in images of ``side`` pixels."""
     return max(FEWEST_PIXELS, round(SMALLEST_SHARE * side**2))
 
 
 def compare_components(found: Tensor, conditions: Tensor, classes: int) -> ComponentCounts:
-    """Counts the parts of two label maps, class indices (N, 1, S, S)."""
+    """Counts the components of two label maps, class indices (N, 1, S, S).
+
+    Example:
+        >>> condition = torch.zeros(1, 1, 8, 8)
+        >>> condition[..., 1:4, 1:4] = 1
+        >>> compare_components(torch.zeros_like(condition), condition, classes=1).lost.tolist()
+        [[1]]
+    """
     smallest = smallest_component(found.shape[-1])
     counts = np.zeros((3, len(found), classes), np.int64)
     drawn, wanted = (labels[:, 0].round().numpy() for labels in (found, conditions))
-    for place in range(len(found)):
-        for index in range(classes):
-            a, b = (each[place] == index + 1 for each in (drawn, wanted))
+    for index in range(len(found)):
+        for number in range(classes):
+            a, b = (each[index] == number + 1 for each in (drawn, wanted))
             total, lost = _unmatched(b, a, smallest)
-            counts[:, place, index] = total, lost, _unmatched(a, b, smallest)[1]
+            counts[:, index, number] = total, lost, _unmatched(a, b, smallest)[1]
     return ComponentCounts(*counts)
 
 
 def _unmatched(mask: NDArray, other: NDArray, smallest: int) -> tuple[int, int]:
-    """How many parts of ``mask`` (S, S) there are, and how many without a pixel of ``other``."""
+    """The number of components of ``mask`` (S, S), and of those without a pixel of ``other``."""
     if not mask.any():
         return 0, 0
-    parts, number = ndimage.label(mask, NEIGHBOURS)
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)[1:]
-    shared = np.bincount(parts[other], minlength=number + 1)[1:]
+    components, number = ndimage.label(mask, CONNECTIVITY)
+    sizes = np.bincount(components.ravel(), minlength=number + 1)[1:]
+    shared = np.bincount(components[other], minlength=number + 1)[1:]
     counted = sizes >= smallest
     return int(counted.sum()), int((counted & (shared == 0)).sum())

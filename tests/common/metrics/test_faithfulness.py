@@ -7,12 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.metrics.faithfulness import (
-    lesion_contrast,
-    lesion_contrast_error,
-    lesion_faithfulness,
-    lesion_ring,
-)
+from common.metrics import faithfulness as metrics
+from common.metrics.faithfulness import contrast_error, contrast_parts, lesion_contrast, lesion_ring
 
 
 def lesions(count: int = 12, size: int = 64) -> tuple[Tensor, Tensor]:
@@ -28,7 +24,11 @@ def lesions(count: int = 12, size: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def faithfulness(generated: Tensor, images: Tensor, labels: Tensor) -> float:
-    return lesion_faithfulness(lesion_contrast(generated, labels), lesion_contrast(images, labels))
+    return of_contrasts(lesion_contrast(generated, labels), lesion_contrast(images, labels))
+
+
+def of_contrasts(generated: Tensor, real: Tensor) -> float:
+    return metrics.faithfulness(contrast_parts(generated, real).sum(0))
 
 
 def test_contrast_is_that_to_the_lung_even_beside_the_wall() -> None:
@@ -74,8 +74,8 @@ def test_images_without_lesion_are_left_out() -> None:
     labels[1] = 0
     contrasts = lesion_contrast(images, labels)
     assert contrasts.isnan().tolist() == [False, True, False]
-    assert lesion_faithfulness(contrasts, contrasts) == 1
-    assert math.isnan(lesion_faithfulness(contrasts[1:2], contrasts[1:2]))
+    assert of_contrasts(contrasts, contrasts) == 1
+    assert math.isnan(of_contrasts(contrasts[1:2], contrasts[1:2]))
 
 
 def test_a_lesion_without_surroundings_has_no_contrast() -> None:
@@ -85,9 +85,10 @@ def test_a_lesion_without_surroundings_has_no_contrast() -> None:
 def test_error_and_weights_by_hand() -> None:
     generated, real = torch.tensor([0.5, 0.1, 0.9]), torch.tensor([0.4, 0.4, math.nan])
     weights = torch.tensor([3.0, 1.0, 5.0])
-    assert lesion_contrast_error(generated, real) == pytest.approx(0.2)
-    assert lesion_contrast_error(generated, real, weights) == pytest.approx((3 * 0.1 + 0.3) / 4)
-    assert lesion_faithfulness(generated, real, weights) == pytest.approx(1 - 0.6 / 1.6)
+    parts = contrast_parts(generated, real)
+    assert contrast_error(parts.sum(0)) == pytest.approx(0.2)
+    assert contrast_error(weights.double() @ parts) == pytest.approx((3 * 0.1 + 0.3) / 4)
+    assert metrics.faithfulness(weights.double() @ parts) == pytest.approx(1 - 0.6 / 1.6)
 
 
 def test_any_channel_of_a_label_map_is_lesion() -> None:
