@@ -1,4 +1,4 @@
-"""A classifier's view of candidates that something else has found."""
+"""Classifiers of candidates, baselines of Table I: CNN + VGG on blobs, 3-D false-positive reduction."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from common.training.contexts import evaluating
 
 
 class VggClassifier(nn.Module):
-    """Patches or cubes -> logit of a nodule.
+    """A small VGG that maps cubes (B, 1, D, S, S) in [-1, 1], of any depth, to logits (B, 1) of a nodule.
 
     Args:
-        spatial_dims: 2 to look at a cube's middle slice alone, 3 for all of it.
-        widths: channels of each block of two convolutions; after each the size halves in the plane, and from
-            the second on in depth as well, down to one slice.
+        spatial_dims: 2 to use a cube's middle slice only, 3 for the whole cube.
+        widths: channels of each block of two convolutions; after each the size halves in the plane, from the
+            second on in depth as well, down to one slice.
         hidden: units of the dense layer.
         dropout: before the last layer.
+    Raises:
+        UserError: other dimensions.
+
+    Example:
+        >>> VggClassifier(3, widths=(4, 8))(torch.zeros(2, 1, 8, 16, 16)).shape
+        torch.Size([2, 1])
     """
 
     def __init__(
@@ -55,9 +61,9 @@ class VggClassifier(nn.Module):
         self.head = nn.Sequential(average, nn.Flatten(), *dense)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, D, S, S) in [-1, 1], any depth -> logits (B, 1)."""
-        seen = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
-        logits: Tensor = self.head(self.features(seen))
+        """(B, 1, D, S, S) -> (B, 1)."""
+        given = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
+        logits: Tensor = self.head(self.features(given))
         return logits
 
 
@@ -69,80 +75,81 @@ def _block(dims: int, channels: int, width: int) -> nn.Sequential:
 
 
 def _pool(dims: int, deep: bool) -> nn.Module:
-    """Halves the plane; in depth two slices become one, a single one stays."""
+    """Halves the plane and, if ``deep``, the depth; a single slice stays."""
     if dims == 2:
         return nn.MaxPool2d(2)
     return nn.MaxPool3d((2 if deep else 1, 2, 2), ceil_mode=True)
 
 
 BATCH = 64
-BESIDE_DETECTOR = 10
-"""Blobs of a scan from which the classifier of a detector's candidates learns too."""
+EXTRA_BLOBS = 10
+"""Blobs of a scan that are added to a detector's candidates for training."""
 HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
 
 
 class Proposer(Protocol):
-    """Finds candidates, more than there are nodules."""
+    """Finds more candidates than there are nodules."""
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """Of one scan, the surest first."""
+        """The candidates of a scan, by falling score."""
 
 
 class BlobProposer:
-    """Bright blobs, see `bundles.lung_two_stage.baselines.candidates`.
+    """Proposes bright blobs, see `bundles.lung_two_stage.baselines.candidates.find_blobs`.
 
     Args:
-        least, most: strength in HU that counts, and blobs of a scan at most.
-        air_share: of a blob's surroundings must be aerated; not asked where HU are nominal.
+        least: least strength in HU.
+        most: blobs of a scan at most.
+        air_share: least share of aerated voxels around a blob; not used where HU are nominal.
     """
 
     def __init__(self, least: float = 25.0, most: int = 200, air_share: float = 0.1) -> None:
         self.least, self.most, self.air_share = least, most, air_share
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """The score is the strength in HU."""
+        """Blobs as candidates, with their strength in HU as score."""
         air_share = 0.0 if scan.nominal_hu else self.air_share
         blobs = find_blobs(scan.hu, scan.spacing, self.least, self.most, air_share)
-        places = scan.in_mm(blobs.centres.astype(np.float64))
+        positions = scan.in_mm(blobs.centres.astype(np.float64))
         return [
             Candidate(scan.name, (float(z), float(y), float(x)), float(strength), float(radius))
-            for (z, y, x), strength, radius in zip(places, blobs.strengths, blobs.radii, strict=True)
+            for (z, y, x), strength, radius in zip(positions, blobs.strengths, blobs.radii, strict=True)
         ]
 
 
 class CandidatePoints:
-    """Candidates of some proposers as voxels, for `bundles.lung_two_stage.baselines.candidates`."""
+    """The candidates of several proposers as voxels, the points of a `CubeDataset`."""
 
     def __init__(self, proposers: Sequence[Proposer]) -> None:
         self.proposers = list(proposers)
 
     @classmethod
     def of(cls, detector: str | None, device: torch.device | str = "cpu") -> CandidatePoints:
-        """What a classifier learns from: blobs, or a trained detector's candidates.
+        """Candidates to train a classifier with: blobs, or those of a trained detector.
 
-        To these a few blobs are added: a detector may be right everywhere on what it was trained with.
+        A few blobs are added to the latter, since a detector may make no mistake on its training scans.
 
         Raises:
-            UserError: no such model, or one that cannot be read.
+            UserError: there is no model, or it cannot be read.
         """
         proposer = proposer_of(detector, device)
-        return cls([proposer, BlobProposer(most=BESIDE_DETECTOR)] if detector else [proposer])
+        return cls([proposer, BlobProposer(most=EXTRA_BLOBS)] if detector else [proposer])
 
     def __call__(self, scan: NoduleScan) -> NDArray[np.float64]:
-        """(N, 3) voxels (slice, row, column)."""
+        """The candidates of a scan as (N, 3) voxels (slice, row, column)."""
         return np.concatenate([voxels_of(one.candidates(scan), scan) for one in self.proposers])
 
 
 class ClassifiedCandidates:
-    """A method of Table I: a proposer's candidates, scored by a classifier of cubes.
+    """A method of Table I: candidates of a proposer, scored by a classifier of cubes.
 
     Args:
-        name: as the table shows it.
-        network: cubes (B, 1, D, S, S) -> logits (B, 1).
+        name: in the table.
+        network: maps cubes (B, 1, D, S, S) to logits (B, 1).
         proposer: finds the candidates.
         shape, window: of the cubes, as in training.
-        weigh: multiply the classifier's probability with the proposer's score; else it is the score.
-        threshold: candidates whose score is less are dropped.
+        weigh: the score is the classifier's probability times the proposer's score; else the probability.
+        threshold: candidates with a lower score are dropped.
     """
 
     def __init__(
@@ -162,10 +169,10 @@ class ClassifiedCandidates:
     def from_model(
         cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> ClassifiedCandidates:
-        """A trained one: of blobs, or of a detector's candidates where the model names its ``detector``.
+        """Loads a trained classifier of blobs, or of a detector's candidates if the model has a ``detector``.
 
         Raises:
-            UserError: no such model, or one that cannot be read.
+            UserError: there is no model, or it cannot be read.
         """
         info = model_info(ckpt_path)
         network = load_weights(network_for(ckpt_path, VggClassifier()), ckpt_path, HOW_TO_TRAIN)
@@ -175,40 +182,40 @@ class ClassifiedCandidates:
         return cls(name, network.to(device), proposer, shape, model_window(info), weigh)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """Those that the classifier keeps, neighbours merged; score 0 to 1."""
-        found = self.proposer.candidates(scan)
-        probabilities = self._probabilities(scan, voxels_of(found, scan))
+        """The candidates that the classifier keeps, merged, with scores from 0 to 1."""
+        proposed = self.proposer.candidates(scan)
+        probabilities = self._probabilities(scan, voxels_of(proposed, scan))
         scored = [
             replace(candidate, score=probability * (candidate.score if self.weigh else 1.0))
-            for candidate, probability in zip(found, probabilities, strict=True)
+            for candidate, probability in zip(proposed, probabilities, strict=True)
         ]
         return merge_candidates([candidate for candidate in scored if candidate.score >= self.threshold])
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
-        """It draws none."""
+        """None: the method draws no masks."""
         return None
 
     def _probabilities(self, scan: NoduleScan, voxels: NDArray[np.float64]) -> list[float]:
         device = next(self.network.parameters()).device
-        found: list[float] = []
+        probabilities: list[float] = []
         for start in range(0, len(voxels), BATCH):
             cubes = cut_cubes(scan, voxels[start : start + BATCH], self.shape)  # (B, D, S, S)
             images = torch.from_numpy(to_network(to_unit(cubes, self.window, is_hu=True)))[:, None]
             with evaluating(self.network), torch.inference_mode():
-                found += self.network(images.to(device))[:, 0].sigmoid().tolist()
-        return found
+                probabilities += self.network(images.to(device))[:, 0].sigmoid().tolist()
+        return probabilities
 
 
 def proposer_of(detector: str | None, device: torch.device | str = "cpu") -> Proposer:
-    """The detector with its model at this path; blobs where there is none.
+    """The detector at this path, or blobs without one.
 
     Raises:
-        UserError: no such model, or one that cannot be read.
+        UserError: there is no model, or it cannot be read.
     """
     return BlobProposer() if not detector else DetectedNodules.from_model("proposer", detector, device)
 
 
 def voxels_of(candidates: Sequence[Candidate], scan: NoduleScan) -> NDArray[np.float64]:
-    """Positions as (N, 3) voxels (slice, row, column)."""
-    places = np.array([candidate.position_mm for candidate in candidates], np.float64).reshape(-1, 3)
-    return np.asarray(places / np.asarray(scan.spacing))
+    """The positions of candidates as (N, 3) voxels (slice, row, column)."""
+    positions = np.array([candidate.position_mm for candidate in candidates], np.float64).reshape(-1, 3)
+    return np.asarray(positions / np.asarray(scan.spacing))

@@ -1,15 +1,16 @@
-"""Where a nodule might be, without learning: bright blobs beside air (Laplacian of Gaussian).
+"""Nodule candidates without training, bright blobs near air, and cubes around candidates as training data.
 
-Lindeberg, Feature detection with automatic scale selection, IJCV 1998: the response of a bright ball of
-radius r is greatest at sigma = r / sqrt(dimensions).
+Blobs are maxima of the Laplacian of Gaussian over space and scale (Lindeberg, Feature detection with
+automatic scale selection, IJCV 1998): the response of a bright ball of radius r is greatest at
+sigma = r / sqrt(dimensions). scikit-image's ``blob_log`` knows no voxel spacing.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,31 @@ from common.metrics.detection import Candidate
 from common.rng import make_rng
 
 RADII = (2.0, 3.0, 4.5, 6.5, 9.5, 14.0)
-"""In mm."""
+"""Radii of blobs in mm."""
 AIR = -500
 """HU below which tissue is aerated."""
 SURROUNDINGS = 15.0
-"""Half the side of the box in mm in which some of it must be."""
+"""Half the side in mm of the box around a blob that must hold some air."""
 SOFT_TISSUE = 100.0
-"""HU above which it does not matter how bright: bone would outshine nodules."""
+"""HU to which brighter tissue is clipped: bone would outshine nodules."""
+JITTER = 4
+"""Voxels by which a training cube may be shifted."""
+FRACTIONS = (0.7, 0.15, 0.15)
+"""Shares of training, validation and test patients, as for segmentation."""
+Points = Callable[[NoduleScan], NDArray[Any]]
+"""Candidates of a scan: (N, 3) voxels (slice, row, column)."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Blobs:
-    """Points that may be nodules, the most blob-like first.
+    """Blobs of a scan, by falling strength.
 
     Args:
-        centres: (N, 3) whole voxels (slice, row, column).
+        centres: (N, 3) voxel indices (slice, row, column).
         radii: (N,) mm.
-        strengths: (N,) HU of contrast, scale by scale comparable.
+        strengths: (N,) contrast in HU, comparable between scales.
     """
 
     centres: NDArray[np.int64]
@@ -61,15 +70,15 @@ def find_blobs(
     air_share: float = 0.1,
     radii: Sequence[float] = RADII,
 ) -> Blobs:
-    """Local maxima over space and scale.
+    """Finds bright blobs near air.
 
     Args:
-        hu: (Z, H, W); a picture has one slice and is searched in its plane.
-        spacing: mm of its axes.
-        least: strength that counts, HU.
-        most: points at most.
-        air_share: of the surroundings' voxels must be aerated.
-        radii: that are looked for, mm.
+        hu: (Z, H, W); a single slice is searched in its plane.
+        spacing: mm between voxels.
+        least: least strength in HU.
+        most: blobs at most.
+        air_share: least share of aerated voxels around a blob.
+        radii: to search for, in mm.
     """
     tissue = np.minimum(hu, np.int16(SOFT_TISSUE)).astype(np.float32)
     strength, scale = _strongest(tissue, spacing, radii)
@@ -78,17 +87,17 @@ def find_blobs(
     sides = [1 + 2 * int(SURROUNDINGS / step) for step in spacing]
     aired = ndimage.uniform_filter((hu < AIR).astype(np.float32), sides, mode="nearest")
     centres = np.argwhere(peaks & (aired >= air_share))
-    found = strength[tuple(centres.T)]
-    order = np.argsort(-found, kind="stable")[:most]
+    values = strength[tuple(centres.T)]
+    order = np.argsort(-values, kind="stable")[:most]
     chosen = centres[order]
     sizes = np.asarray(radii, np.float64)[scale[tuple(chosen.T)]]
-    return Blobs(chosen, sizes, found[order].astype(np.float64))
+    return Blobs(chosen, sizes, values[order].astype(np.float64))
 
 
 def _strongest(
     tissue: NDArray[np.float32], spacing: Sequence[float], radii: Sequence[float]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """The greatest response of each voxel over the scales, and the scale's number."""
+    """The greatest response of each voxel over the scales, and the index of the scale."""
     extended = [axis for axis, length in enumerate(tissue.shape) if length > 1]
     best, scale = np.full(tissue.shape, -np.inf, np.float32), np.zeros(tissue.shape, np.uint8)
     for number, radius in enumerate(radii):
@@ -102,7 +111,7 @@ def _strongest(
 def _response(
     tissue: NDArray[np.float32], spacing: Sequence[float], extended: Sequence[int], sigma: float
 ) -> NDArray[np.float32]:
-    """Minus the Laplacian at ``sigma`` mm, times sigma squared: comparable between scales."""
+    """Minus the Laplacian of Gaussian at ``sigma`` mm, times sigma squared, which makes scales comparable."""
     total = np.zeros_like(tissue)
     widths = [sigma / spacing[axis] if axis in extended else 0.0 for axis in range(tissue.ndim)]
     for axis in extended:
@@ -114,39 +123,41 @@ def _response(
 
 
 def merge_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Greedy: the surest candidate takes in all whose centre lies within the larger of the two radii.
+    """Merges candidates greedily, by falling score: all whose distance is within the larger of the two radii.
 
-    What it takes in moves its centre to their mean, weighted by score; its score and radius stay.
+    A merged candidate has the score and radius of the best and the mean of the centres, weighted by score.
 
     Args:
-        candidates: of one scan, scores of at least 0.
+        candidates: of one scan, with scores of at least 0.
     """
-    order = sorted(range(len(candidates)), key=lambda place: -candidates[place].score)
+    order = sorted(range(len(candidates)), key=lambda index: -candidates[index].score)
     points = np.array([candidate.position_mm for candidate in candidates]).reshape(-1, 3)
     radii = np.array([candidate.radius_mm for candidate in candidates])
     scores = np.array([candidate.score for candidate in candidates])
     free, merged = np.ones(len(candidates), bool), []
-    for place in order:
-        if not free[place]:
+    for index in order:
+        if not free[index]:
             continue
-        near = np.linalg.norm(points - points[place], axis=1) <= np.maximum(radii, radii[place])
+        near = np.linalg.norm(points - points[index], axis=1) <= np.maximum(radii, radii[index])
         near &= free
         free &= ~near
         centre = np.average(points[near], axis=0, weights=scores[near] + 1e-9)  # all may score 0
         x, y, z = (float(value) for value in centre)
-        merged.append(replace(candidates[place], position_mm=(x, y, z)))
+        merged.append(replace(candidates[index], position_mm=(x, y, z)))
     return merged
 
 
 @dataclass(frozen=True)
 class CubeShape:
-    """How much a cube shows.
+    """The shape of cubes.
 
     Args:
         size: voxels of a side in the plane; a multiple of 8.
-        side_mm: what they extend over.
+        side_mm: length of a side.
         depth: slices; 1 for patches of the plane.
-        step_mm: between two of them.
+        step_mm: distance of slices.
+    Raises:
+        UserError: a size that is no multiple of 8, or lengths that are not above 0.
     """
 
     size: int = 32
@@ -163,7 +174,7 @@ class CubeShape:
 
     @property
     def steps(self) -> tuple[float, float, float]:
-        """Mm between two voxels of each axis."""
+        """Distance of voxels along each axis in mm."""
         in_plane = self.side_mm / self.size
         return self.step_mm, in_plane, in_plane
 
@@ -171,12 +182,12 @@ class CubeShape:
 def cut_cubes(
     scan: NoduleScan, centres: NDArray[np.floating], shape: CubeShape, margin: int = 0
 ) -> NDArray[np.int16]:
-    """HU around each point, linear between voxels, the scan's edge continued: (N, D, S, S).
+    """Cuts cubes (N, D, S, S) of HU around points, by linear interpolation; edges are continued outside.
 
     Args:
         centres: (N, 3) voxels (slice, row, column).
         shape: D and S without ``margin``.
-        margin: further voxels on each side in the plane, for moved crops.
+        margin: further voxels on each side in the plane, for shifted crops.
     """
     lengths = (shape.depth, shape.size + 2 * margin, shape.size + 2 * margin)
     offsets = [
@@ -192,7 +203,7 @@ def cut_cubes(
 
 
 def _interpolated(hu: NDArray[np.int16], axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
-    """The volume at the grid of the three axes' places, from the box that holds them."""
+    """The volume at the grid of three axes of coordinates."""
     first = [int(np.clip(np.floor(axis[0]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
     last = [int(np.clip(np.ceil(axis[-1]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
     box = hu[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))].astype(np.float32)
@@ -200,32 +211,25 @@ def _interpolated(hu: NDArray[np.int16], axes: Sequence[NDArray[np.float64]]) ->
     return np.asarray(ndimage.map_coordinates(box, places, order=1, mode="nearest"), np.float32)
 
 
-logger = logging.getLogger(__name__)
-JITTER = 4
-"""Voxels by which a training cube may be off its point."""
-Points = Callable[[NoduleScan], NDArray[Any]]
-"""Where a scan's candidates are: (N, 3) voxels (slice, row, column)."""
-
-
 class CubeDataset(Dataset[dict[str, Any]]):
     """Cubes around candidates and nodules of scans.
 
-    Training draws as many cubes without as with a nodule: an epoch has each one with and as many others,
-    drawn anew; each is moved, flipped and turned. Otherwise every cube comes once. Candidates in
-    findings that the data set excludes, and in no nodule, are neither.
+    An epoch of training has each cube with a nodule and as many random cubes without, shifted, flipped and
+    rotated; otherwise every cube comes once. Candidates in findings that the data set excludes, outside of
+    nodules, are left out.
 
     Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` (1,) float32, 1 or 0.
 
     Args:
-        samples: the scans' records; each is read once, and only its cubes are kept.
-        points: the candidates' generator.
+        samples: records of the scans; each is read once, and only its cubes are kept.
+        points: finds a scan's candidates.
         shape: of the cubes.
-        window: whose ends are -1 and 1.
-        seed: of the draws.
+        window: HU range of [-1, 1].
+        seed: of all draws.
         training: see above; the nodules' centres are among the points then.
-        most: candidates without nodule of each scan, drawn from all.
+        most: candidates without a nodule from each scan.
     Raises:
-        UserError: a bad scan, or no cube with a nodule.
+        UserError: a bad scan, or training scans without nodules or without other candidates.
     """
 
     def __init__(
@@ -243,7 +247,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         margin = JITTER if training else 0
         cut = [
             _labelled(scan, points(scan), shape, margin, training, most, make_rng(seed, "points", number))
-            for number, scan in enumerate(_scans(self.samples, window))
+            for number, scan in enumerate(read_nodule_scan(sample, window) for sample in self.samples)
         ]
         self.cubes = np.concatenate([cubes for cubes, _ in cut]) if cut else np.empty((0, 1, 1, 1), np.int16)
         self.labels = np.concatenate([labels for _, labels in cut]) if cut else np.empty(0, bool)
@@ -260,36 +264,30 @@ class CubeDataset(Dataset[dict[str, Any]]):
         if not self.training:
             return self._item(draw.index, self.cubes[draw.index])
         random = make_rng(self.seed, "cube", draw.epoch, draw.index)
-        place = self._place(draw.index, random)
-        return self._item(place, _varied(self.cubes[place], self.shape.size, random))
+        number, without = divmod(draw.index, 2)  # even samples have a nodule
+        index = int(random.choice(self.negative) if without else self.positive[number])
+        return self._item(index, _augment(self.cubes[index], self.shape.size, random))
 
-    def _place(self, sample: int, random: np.random.Generator) -> int:
-        """Even numbers are the cubes with a nodule, odd ones are drawn from those without."""
-        number, without = divmod(sample, 2)
-        return int(random.choice(self.negative) if without else self.positive[number])
-
-    def _item(self, place: int, cube: NDArray[np.int16]) -> dict[str, Any]:
+    def _item(self, index: int, cube: NDArray[np.int16]) -> dict[str, Any]:
         image = to_network(to_unit(cube, self.window, is_hu=True))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image))[None],
-            "label": torch.tensor([float(self.labels[place])]),
+            "label": torch.tensor([float(self.labels[index])]),
         }
 
 
 class CubeData(SplitData[CubeDataset]):
-    """A set of scans, split by patient as for segmentation, as cubes.
+    """Cubes of a data set of scans, split by patient as for segmentation.
 
     Args:
-        dataset_dir, layout, unannotated, patient_pattern, hu_offset: see
-            `common.data.nodules.find_nodule_scans`.
-        points: the candidates' generator.
-        size, side_mm, depth, step_mm: of the cubes, see `CubeShape`; one slice deep where all scans are
-            pictures.
+        dataset_dir, unannotated, patient_pattern, hu_offset: see `common.data.nodules.find_nodule_scans`.
+        points: finds a scan's candidates.
+        size, side_mm, depth, step_mm: see `CubeShape`; cubes of pictures are one slice deep.
         window: HU window: a preset's name or [lower, upper].
         seed: the run's seed.
         most: see `CubeDataset`.
-        fractions, split_seed: of the split.
-        parts: which splits to load; None for all.
+        split_seed: of the split.
+        parts: splits to load; None for all.
     Raises:
         UserError: a bad folder, file or setting.
     """
@@ -305,9 +303,7 @@ class CubeData(SplitData[CubeDataset]):
         window: str | Window | Sequence[float] = "lung",
         seed: int = 0,
         most: int = 30,
-        layout: str = "auto",
         unannotated: str = "refuse",
-        fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
         parts: Sequence[str] | None = None,
         patient_pattern: str | None = None,
@@ -315,8 +311,8 @@ class CubeData(SplitData[CubeDataset]):
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
         self.patient_pattern = patient_pattern
-        samples = find_nodule_scans(dataset_dir, layout, unannotated, hu_offset, patient_pattern)
-        self.splits = self.split_by(samples, fractions, split_seed)  # type: ignore[arg-type]
+        samples = find_nodule_scans(dataset_dir, "auto", unannotated, hu_offset, patient_pattern)
+        self.splits = self.split_by(samples, FRACTIONS, split_seed)  # type: ignore[arg-type]
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)
         self.datasets = {
@@ -327,7 +323,7 @@ class CubeData(SplitData[CubeDataset]):
         logger.info(self.summary())
 
     def summary(self) -> str:
-        """One line: cubes and patients of each split, with and without a nodule."""
+        """One line with the cubes of each split, with and without a nodule."""
         balance = ", ".join(
             f"{name} {len(part.positive)} with, {len(part.negative)} without nodule"
             for name, part in self.datasets.items()
@@ -335,16 +331,11 @@ class CubeData(SplitData[CubeDataset]):
         return f"{self.dataset_dir}: cubes of {balance}"
 
     def metadata(self) -> dict[str, Any]:
-        """What travels with a trained model, as plain JSON: window, cubes, patients."""
+        """The facts stored with a trained model, as plain JSON: window, cubes, patients."""
         return {
             "window_hu": [self.window.lower, self.window.upper],
             "value_range": [-1.0, 1.0],
-            "cube": {
-                "size": self.shape.size,
-                "side_mm": self.shape.side_mm,
-                "depth": self.shape.depth,
-                "step_mm": self.shape.step_mm,
-            },
+            "cube": asdict(self.shape),
             **self.split_facts(),
             "cubes": {name: len(part.labels) for name, part in self.datasets.items()},
         }
@@ -353,21 +344,17 @@ class CubeData(SplitData[CubeDataset]):
 def hits_nodule(
     scan: NoduleScan, points: NDArray[Any], nodules: Sequence[Nodule] | None = None
 ) -> NDArray[np.bool_]:
-    """Which points (N, 3) in voxels lie within a nodule's radius of its centre.
+    """Whether points (N, 3) in voxels lie within a nodule's radius of its centre, (N,).
 
     Args:
-        nodules: the scan's own where there are none given.
+        nodules: None for the scan's own.
     """
-    places = scan.in_mm(np.asarray(points, np.float64).reshape(-1, 3))
-    hit = np.zeros(len(places), bool)
+    positions = scan.in_mm(np.asarray(points, np.float64).reshape(-1, 3))
+    hit = np.zeros(len(positions), bool)
     for nodule in scan.nodules if nodules is None else nodules:
-        distance = np.linalg.norm(places - np.array(nodule.centre_mm), axis=1)
+        distance = np.linalg.norm(positions - np.array(nodule.centre_mm), axis=1)
         hit |= distance <= nodule.diameter_mm / 2
     return hit
-
-
-def _scans(samples: Sequence[NoduleSample], window: Window) -> Iterable[NoduleScan]:
-    return (read_nodule_scan(sample, window) for sample in samples)
 
 
 def _labelled(
@@ -379,7 +366,7 @@ def _labelled(
     most: int,
     random: np.random.Generator,
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """The scan's cubes with their labels; with the nodules' centres, where wanted."""
+    """The cubes of a scan with their labels; ``centres`` adds the nodules' centres to the points."""
     points = np.asarray(points, np.float64).reshape(-1, 3)
     if centres:
         points = np.concatenate([[n.centre_voxel for n in scan.nodules], points]) if scan.nodules else points
@@ -390,8 +377,8 @@ def _labelled(
     return cut_cubes(scan, points[kept], shape, margin), labels[kept]
 
 
-def _varied(cube: NDArray[np.int16], size: int, random: np.random.Generator) -> NDArray[np.int16]:
-    """A moved, flipped and turned (D, S, S) part of a larger cube."""
+def _augment(cube: NDArray[np.int16], size: int, random: np.random.Generator) -> NDArray[np.int16]:
+    """A random (D, S, S) part of a larger cube, flipped and rotated."""
     top, left = random.integers(0, cube.shape[1] - size + 1, 2)
     part = np.rot90(cube[:, top : top + size, left : left + size], int(random.integers(4)), axes=(1, 2))
     flips = tuple(axis for axis in range(3) if random.random() < 0.5)

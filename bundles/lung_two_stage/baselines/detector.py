@@ -1,6 +1,8 @@
-"""Anchor boxes of a feature pyramid, and which of them stand for which nodule.
+"""A 2-D detector with a feature pyramid, a baseline of Table I: anchors, losses, network, candidates.
 
 Boxes are (row, column, row, column) in pixels, half open: first to last corner, MONAI's standard mode.
+Network, anchors and box codes are MONAI's; its ``RetinaNetDetector`` matches anchors by torchvision, which is
+no requirement here: matching, losses and decoding are below.
 """
 
 from __future__ import annotations
@@ -26,11 +28,9 @@ from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn import functional as F
-from torch.utils.data import default_collate
 
-from bundles.lung_two_stage.baselines.candidates import CubeDataset, merge_candidates
+from bundles.lung_two_stage.baselines.candidates import merge_candidates
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodules import NoduleScan, nodules_in_mask
 from common.errors import UserError
@@ -39,21 +39,37 @@ from common.inference.checkpoint import load_weights, model_info, model_window, 
 from common.metrics.detection import LEAST_SCORE, Candidate, TrueNodule, competition_metric
 from common.metrics.ignite_metrics import as_given, batched
 from common.training.contexts import evaluating
-from common.training.steps import Context, Step
+from common.training.steps import Context, SupervisedStep
 
 IGNORED, BACKGROUND = -2, -1
-"""Of `match_anchors`: an anchor that teaches nothing, and one without a nodule."""
+"""Results of `match_anchors`: an anchor without a loss, and one without a nodule."""
 SIZES = (6, 8)
-"""Pixels."""
+"""Sides of anchors in pixels."""
 NEIGHBOURS = np.ones((3, 3), np.uint8)
+CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+LEVELS = 3
+BATCH_PIXELS = 2**19
+"""Pixels of the slices in a batch."""
+DRAWN_SCORE = 0.2
+"""Least score of a box in pictures."""
+SQUARE = (1.0, 1.0, 1.0)
+"""The spacing of pictures that are measured in pixels."""
+HOW_TO_TRAIN = (
+    "python -m monai.bundle run training --config_file "
+    "\"['bundles/lung_two_stage/configs/train_segmentation.yaml','bundles/lung_two_stage/configs/detector.yaml']\""
+)
 
 
 class PyramidAnchors(nn.Module):
-    """The anchors of all levels, one after the other, as the heads' outputs are ordered.
+    """The anchors of all levels, in the order of the heads' outputs.
 
     Args:
-        strides: pixels of the image that a place of each level's feature map stands for.
-        sizes: sides of the finest level's squares in pixels; those of the others grow with the stride.
+        strides: pixels of the image per pixel of each level's feature map.
+        sizes: sides of the finest level's square anchors in pixels; they grow with the stride.
+
+    Example:
+        >>> PyramidAnchors(strides=(4, 8), sizes=(6,))(torch.zeros(1, 1, 16, 16)).shape  # 16 + 4 anchors
+        torch.Size([20, 4])
     """
 
     def __init__(self, strides: Sequence[int] = (4, 8, 16), sizes: Sequence[int] = SIZES) -> None:
@@ -70,10 +86,10 @@ class PyramidAnchors(nn.Module):
 
 
 def match_anchors(anchors: Tensor, boxes: Tensor, low: float = 0.4, high: float = 0.5) -> Tensor:
-    """The box each anchor (A, 4) stands for: its number among ``boxes`` (K, 4), `BACKGROUND` or `IGNORED`.
+    """Assigns anchors (A, 4) to boxes (K, 4): the index of a box, `BACKGROUND` or `IGNORED` for each (A,).
 
-    An anchor with an IoU of at least ``high`` stands for the box that it overlaps most; below ``low`` it is
-    background; between the two it is ignored. Each box gets the anchor that overlaps it most in any case.
+    An anchor with an IoU of at least ``high`` is assigned the box that it overlaps most; below ``low`` it is
+    background; between the two it is ignored. Each box also gets the anchor that overlaps it most.
     """
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
@@ -82,30 +98,31 @@ def match_anchors(anchors: Tensor, boxes: Tensor, low: float = 0.4, high: float 
     matches = torch.where(best < high, torch.full_like(matches, IGNORED), matches)
     matches = torch.where(best < low, torch.full_like(matches, BACKGROUND), matches)
     most, favourite = overlaps.max(1)
-    forced = most > 0  # a box beside all anchors has no favourite
+    forced = most > 0  # a box outside of all anchors has none
     matches[favourite[forced]] = torch.arange(len(boxes), device=anchors.device)[forced]
     return matches
 
 
 def boxes_of(mask: np.ndarray) -> np.ndarray:
-    """Bounding boxes (K, 4) float32 of a mask's (H, W) pieces; pieces one pixel apart are one."""
+    """Bounding boxes (K, 4) float32 of a mask's (H, W) components; components one pixel apart are merged."""
     present = np.asarray(mask) > 0
     pieces, count = ndimage.label(ndimage.binary_dilation(present, NEIGHBOURS), NEIGHBOURS)
-    found = ndimage.find_objects(pieces * present, count)
-    corners = [(r.start, c.start, r.stop, c.stop) for r, c in (box for box in found if box is not None)]
+    slices = ndimage.find_objects(pieces * present, count)
+    corners = [(r.start, c.start, r.stop, c.stop) for r, c in (box for box in slices if box is not None)]
     return np.array(corners, np.float32).reshape(-1, 4)
 
 
-CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
-
-
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """The loss of each logit, of the shape of ``logits``.
+    """The focal loss of each logit (Lin et al. 2017), in the shape of ``logits``.
 
     Args:
         targets: 0 or 1.
         alpha: weight of the ones; the zeros get 1 - alpha.
-        gamma: how much less the well classified count.
+        gamma: exponent that reduces the loss of well classified logits.
+
+    Example:
+        >>> round(float(focal_loss(torch.tensor(0.0), torch.tensor(1.0))), 4)  # 0.25 * 0.5^2 * log 2
+        0.0433
     """
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = logits.sigmoid()
@@ -116,12 +133,12 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
 def detection_losses(
     outputs: Tensor, anchors: Tensor, boxes: Sequence[Tensor], low: float = 0.4, high: float = 0.5
 ) -> dict[str, Tensor]:
-    """``score`` and ``box``: sums over anchors, divided by the number of anchors that stand for a nodule.
+    """The losses ``score`` and ``box``: sums over anchors, divided by the number of anchors with a nodule.
 
     Args:
         outputs: (B, A, 5): logit and box code of each anchor.
         anchors: (A, 4).
-        boxes: true ones of each picture, (K, 4); there may be none.
+        boxes: true boxes of each image, (K, 4); K may be 0.
         low, high: see `match_anchors`.
     """
     matches = torch.stack([match_anchors(anchors, true, low, high) for true in boxes])  # (B, A)
@@ -136,7 +153,7 @@ def detection_losses(
 
 @dataclass(frozen=True)
 class Boxes:
-    """What a detector sees in one picture, the surest first.
+    """Detected boxes of an image, by falling score.
 
     Args:
         corners: (K, 4) row, column, row, column in pixels, half open.
@@ -150,14 +167,14 @@ class Boxes:
 def decode_boxes(
     outputs: Tensor, anchors: Tensor, least: float = LEAST_SCORE, most: int = 20, overlap: float = 0.2
 ) -> Boxes:
-    """The boxes of one picture after non-maximum suppression.
+    """Decodes the boxes of an image, with non-maximum suppression.
 
     Args:
         outputs: (A, 5) logit and box code of each anchor.
         anchors: (A, 4).
-        least: score that counts.
+        least: least score.
         most: boxes at most.
-        overlap: IoU above which the less sure of two boxes goes.
+        overlap: IoU above which the box with the lower score is dropped.
     """
     scores = outputs[:, 0].float().sigmoid()
     best = scores.topk(min(10 * most, len(scores))).indices
@@ -167,14 +184,13 @@ def decode_boxes(
     return Boxes(corners[kept], scores[best][kept])
 
 
-class DetectionStep(Step):
-    """Teaches a detector the boxes around a mask's pieces.
+class DetectionStep(SupervisedStep):
+    """Trains a detector on the boxes around the components of ``label`` masks (B, 1, H, W).
 
     Args:
         anchors: of the network's levels.
-        low, high: IoU below which an anchor is background and from which it stands for a nodule.
-        inputs: entries of the batch that the network takes.
-        target: entry with the masks (B, 1, H, W); any value above 0 is nodule.
+        low, high: IoU below which an anchor is background and from which it is assigned a nodule.
+        network, name, optimizer, weights: see `common.training.steps.SupervisedStep`.
     """
 
     def __init__(
@@ -182,17 +198,13 @@ class DetectionStep(Step):
         anchors: PyramidAnchors,
         low: float = 0.4,
         high: float = 0.5,
-        inputs: Sequence[str] = ("image",),
-        target: str = "label",
         network: str = "G",
         name: str = "G",
         optimizer: str = "G",
         weights: Mapping[str, float] | None = None,
-        repeat: int = 1,
     ) -> None:
-        super().__init__(name, optimizer, (network,), (), weights, repeat)
+        super().__init__({}, network=network, name=name, optimizer=optimizer, weights=weights)
         self.anchors, self.low, self.high = anchors, low, high
-        self.network, self.inputs, self.target = network, tuple(inputs), target
 
     def losses(self, context: Context) -> dict[str, Tensor]:
         """``NAME_score`` and ``NAME_box``."""
@@ -204,18 +216,17 @@ class DetectionStep(Step):
         return {f"{self.name}_{name}": value for name, value in losses.items()}
 
 
-LEVELS = 3
-
-
 class PyramidDetector(nn.Module):
-    """Scores and box codes of all anchors of `bundles.lung_two_stage.baselines.detector.PyramidAnchors`.
+    """Maps images to a score and a box code for each of `PyramidAnchors`.
 
-    Residual stages halve the picture again and again; those of strides 4, 8 and 16 feed the pyramid.
+    Residual stages halve the image; those of strides 4, 8 and 16 feed the pyramid.
 
     Args:
         channels: of the stages of strides 2, 4, 8 and 16.
         width: channels of the pyramid and the heads; a multiple of 8.
-        anchors: of each place.
+        anchors: per pixel of a feature map.
+    Raises:
+        UserError: a wrong number of channels or width.
     """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 64), width: int = 32, anchors: int = 2) -> None:
@@ -253,25 +264,15 @@ def _by_anchor(output: Tensor, values: int) -> Tensor:
     return parts.reshape(batch, -1, values)
 
 
-BATCH_PIXELS = 2**19
-"""Of slices that pass through the network together."""
-HOW_TO_TRAIN = (
-    "python -m monai.bundle run training --config_file "
-    "\"['bundles/lung_two_stage/configs/train_segmentation.yaml','bundles/lung_two_stage/configs/detector.yaml']\""
-)
-SQUARE = (1.0, 1.0, 1.0)
-"""Of pictures measured in pixels."""
-
-
 class DetectedNodules:
-    """Boxes of all slices; those of one nodule in neighbouring slices become one candidate.
+    """A method of Table I: the detector on all slices; boxes of a nodule in adjacent slices are merged.
 
     Args:
-        name: as the table shows it.
-        network: slices -> outputs, see `bundles.lung_two_stage.baselines.detector`.
+        name: in the table.
+        network: see `PyramidDetector`.
         window: of the slices, as in training.
         anchors: of the network's levels.
-        least: score of a box that counts.
+        least: least score of a box.
         most: boxes of a slice at most.
     """
 
@@ -292,10 +293,10 @@ class DetectedNodules:
     def from_model(
         cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> DetectedNodules:
-        """A trained one, with the window that it was trained with.
+        """Loads a trained detector with its window.
 
         Raises:
-            UserError: no such model, or one that cannot be read.
+            UserError: there is no model, or it cannot be read.
         """
         network = load_weights(network_for(ckpt_path, PyramidDetector()), ckpt_path, HOW_TO_TRAIN)
         info = model_info(ckpt_path)
@@ -303,16 +304,16 @@ class DetectedNodules:
         return cls(name, network.to(device), model_window(info), anchors)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """Radius: of the box's mean side; score 0 to 1."""
-        found = [
+        """Candidates with half of the box's mean side as radius and a score from 0 to 1."""
+        candidates = [
             candidate
             for z, boxes in enumerate(self._boxes(scan.hu))
             for candidate in box_candidates(boxes, scan.name, z, scan.spacing)
         ]
-        return merge_candidates(found)
+        return merge_candidates(candidates)
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
-        """It draws none."""
+        """None: the method draws no masks."""
         return None
 
     def _boxes(self, hu: NDArray[np.int16]) -> Iterator[Boxes]:
@@ -322,7 +323,7 @@ class DetectedNodules:
         for start in range(0, len(hu), count):
             slices = to_network(to_unit(hu[start : start + count], self.window, is_hu=True))
             images = torch.from_numpy(slices)[:, None].to(device)  # (B, 1, H, W)
-            images = functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+            images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
             with evaluating(self.network), torch.inference_mode():
                 outputs = self.network(images)
             anchors = self.anchors(images)
@@ -330,7 +331,7 @@ class DetectedNodules:
 
 
 class DetectionQuality(Metric):
-    """`common.metrics.detection.competition_metric` of one pass over patches. Higher is better, 1 at most.
+    """LUNA16's score, `common.metrics.detection.competition_metric`, of one pass over patches; 1 at best.
 
     Args:
         anchors: of the network's levels.
@@ -360,7 +361,7 @@ class DetectionQuality(Metric):
             self._add(decode_boxes(given, anchors), mask)
 
     def compute(self) -> float:
-        """0 for a pass without nodules."""
+        """The score; 0 for a pass without nodules."""
         return competition_metric(self.candidates, self.nodules, self.scans) if self.nodules else 0.0
 
     def _add(self, boxes: Boxes, mask: NDArray[np.float32]) -> None:
@@ -374,7 +375,7 @@ class DetectionQuality(Metric):
 def box_candidates(
     boxes: Boxes, scan: str, z: int, spacing: tuple[float, float, float]
 ) -> Iterator[Candidate]:
-    """The boxes of a slice in mm from the first voxel's centre."""
+    """The boxes of a slice as candidates, in mm from the first voxel's centre."""
     corners: Tensor = boxes.corners.double().cpu()
     for (top, left, bottom, right), score in zip(corners.tolist(), boxes.scores.tolist(), strict=True):
         row, column = (top + bottom - 1) / 2, (left + right - 1) / 2  # boxes are half open
@@ -382,66 +383,33 @@ def box_candidates(
         yield Candidate(scan, (z * spacing[0], row * spacing[1], column * spacing[2]), score, radius)
 
 
-LEAST = 0.2
-"""Score of a box that is drawn."""
+class BoxGrid(ImageGrid):
+    """A picture of a detector during training: rows of input, detected boxes and true masks.
 
-
-class SeenGrid(ImageGrid):
-    """As `ImageGrid`, of a network whose output is no picture: rows of input, what it sees, the truth.
+    Boxes are outlined over the darkened input, as bright as their score.
 
     Args:
-        seen: outputs and pictures (B, 1, H, W) in [0, 1] -> (B, 1, H, W) in [0, 1].
+        anchors: of the network's levels.
+        settings: see `common.handlers.image_logging.ImageGrid`.
     """
 
-    def __init__(self, seen: Callable[[Tensor, Tensor], Tensor], **settings: Any) -> None:
+    def __init__(self, anchors: PyramidAnchors, **settings: Any) -> None:
         super().__init__(**settings)
-        self.seen = seen
-
-    def _rows(self, network: nn.Module) -> list[Tensor]:
-        given = self.batch["label"]
-        pictures = (
-            (given if given.ndim == 4 else given[:, :, given.shape[2] // 2]).float().cpu().add(1).div(2)
-        )
-        outputs = sample(network, [given], SEED)
-        return [pictures, self.seen(outputs, pictures), self.batch["image"].float().cpu().add(1).div(2)]
-
-
-class DrawnBoxes:
-    """Outlines of the boxes over the darkened pictures, as bright as they are sure."""
-
-    def __init__(self, anchors: PyramidAnchors) -> None:
         self.anchors = anchors
 
-    def __call__(self, outputs: Tensor, pictures: Tensor) -> Tensor:
-        """(B, A, 5) and (B, 1, H, W) in [0, 1] -> (B, 1, H, W)."""
-        drawn, anchors = pictures * 0.6, self.anchors(pictures)
-        for picture, output in zip(drawn[:, 0], outputs, strict=True):
-            boxes = decode_boxes(output, anchors, least=LEAST)
+    def _rows(self, network: nn.Module) -> list[Tensor]:
+        images, masks = ((self.batch[name].float().cpu() + 1) / 2 for name in ("label", "image"))
+        return [images, self.draw(sample(network, [self.batch["label"]], SEED), images), masks]
+
+    def draw(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """Draws the boxes of outputs (B, A, 5) over images (B, 1, H, W) in [0, 1]."""
+        drawn, anchors = images * 0.6, self.anchors(images)
+        for image, output in zip(drawn[:, 0], outputs, strict=True):
+            boxes = decode_boxes(output, anchors, least=DRAWN_SCORE)
             corners = boxes.corners.round().long().clamp(min=0)
             for (top, left, bottom, right), score in zip(corners.tolist(), boxes.scores, strict=True):
-                lines = torch.zeros_like(picture, dtype=torch.bool)
-                lines[top:bottom, left:right] = True
-                lines[top + 1 : bottom - 1, left + 1 : right - 1] = False
-                picture[lines] = score
+                outline = torch.zeros_like(image, dtype=torch.bool)
+                outline[top:bottom, left:right] = True
+                outline[top + 1 : bottom - 1, left + 1 : right - 1] = False
+                image[outline] = score
         return drawn
-
-
-def probability_pictures(logits: Tensor, pictures: Tensor) -> Tensor:
-    """An even picture of each probability: logits (B, 1) and (B, 1, H, W) -> (B, 1, H, W)."""
-    return logits.sigmoid().view(-1, 1, 1, 1).expand_as(pictures)
-
-
-def shown_cubes(dataset: CubeDataset, count: int) -> dict[str, Tensor]:
-    """A batch for `SeenGrid`: cubes with a nodule, then without, and the truth as even pictures."""
-    half = count // 2
-    places = [*_spread(dataset.positive, half), *_spread(dataset.negative, count - half)]
-    batch = default_collate([dataset[place] for place in places])
-    image = batch["image"]  # (B, 1, D, S, S)
-    truth = batch["label"].view(-1, 1, 1, 1).expand(-1, 1, *image.shape[-2:])
-    return {"label": image, "image": truth * 2 - 1}
-
-
-def _spread(places: NDArray[np.intp], count: int) -> list[int]:
-    """So many of them, spread evenly; all where there are fewer."""
-    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
-    return [int(place) for place in places[chosen]]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bundles.lung_two_stage.baselines.candidate_classifier import BlobProposer, CandidatePoints
-from bundles.lung_two_stage.baselines.candidates import CubeData
 from bundles.lung_two_stage.baselines.detector import (
     BACKGROUND,
     CODER,
     IGNORED,
     Boxes,
+    BoxGrid,
     DetectedNodules,
     DetectionQuality,
     DetectionStep,
-    DrawnBoxes,
     PyramidAnchors,
     PyramidDetector,
     box_candidates,
@@ -28,13 +25,11 @@ from bundles.lung_two_stage.baselines.detector import (
     detection_losses,
     focal_loss,
     match_anchors,
-    probability_pictures,
-    shown_cubes,
 )
 from common.data.intensity import Window
 from common.errors import UserError
 from common.training.steps import Context
-from tests.bundles.lung_two_stage.baselines.made import drawn_squares, scan_of, squares, write_crops
+from tests.bundles.lung_two_stage.baselines.made import drawn_squares, scan_of, squares
 
 
 def test_anchors_of_each_level_lie_around_its_places() -> None:
@@ -300,21 +295,8 @@ def test_boxes_are_outlined_as_bright_as_sure() -> None:
     outputs = torch.full((2, len(anchors(pictures)), 5), -9.0)
     outputs[0, 5, 0] = 1.0
     outputs[0, 5, 1:] = CODER.encode_single(torch.tensor([[4.0, 6.0, 14.0, 18.0]]), anchors(pictures)[5:6])
-    drawn = DrawnBoxes(anchors)(outputs, pictures)
+    drawn = BoxGrid(anchors, log=None, batch={}, folder="").draw(outputs, pictures)
     expected = torch.full((32, 32), 0.3)
     expected[4:14, 6:18] = float(torch.tensor(1.0).sigmoid())
     expected[5:13, 7:17] = 0.3
     assert torch.allclose(drawn[0, 0], expected) and torch.allclose(drawn[1], torch.tensor(0.3))
-
-
-def test_probabilities_are_even_pictures() -> None:
-    seen = probability_pictures(torch.tensor([[0.0], [20.0]]), torch.zeros(2, 1, 4, 4))
-    assert seen.shape == (2, 1, 4, 4) and (seen[0] == 0.5).all() and (seen[1] > 0.99).all()
-
-
-def test_cubes_with_and_without_nodule_are_shown(tmp_path: Path) -> None:
-    points = CandidatePoints([BlobProposer()])
-    data = CubeData(write_crops(tmp_path / "set"), points, size=16, side_mm=11.2)
-    batch = shown_cubes(data.val, 2)
-    assert batch["label"].shape == (2, 1, 1, 16, 16) and batch["image"].shape == (2, 1, 16, 16)
-    assert batch["image"][:, 0, 0, 0].tolist() == [1.0, -1.0]
