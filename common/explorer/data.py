@@ -1,4 +1,4 @@
-"""What an explorer shows."""
+"""The data of a latent explorer (points, thumbnails, decoder, atlas), and how they are packed into a page."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ from common.errors import UserError
 from common.provenance import SHEET
 
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "tanh", "sigmoid")
-# They change no value of a vector that is decoded.
 WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Flatten, nn.Unflatten)
+"""Modules that do not change the values of a decoded vector."""
+MOST_POINTS = 5000
+MOST_CLASSES = 6
+LEVELS = 127
+KEPT_EXACT = 16_384
+"""Number of weights up to which a layer stays float32: errors of the tiny first layers would grow later."""
+LONGEST_SIDE = 16_384
+"""Pixels: browsers on phones decode no longer pictures."""
+QUALITY = 88
 
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """``activation(weight @ x + bias)``.
+    """A dense layer, ``activation(weight @ x + bias)``.
 
     Args:
         weight: (outputs, inputs) float32.
         bias: (outputs,) float32.
         activation: one of `ACTIVATIONS`.
-        slope: of the negative side, for ``leaky_relu`` only.
+        slope: slope of the negative side, for ``leaky_relu`` only.
 
     Raises:
         ValueError: the arrays do not fit together or the activation is unknown.
@@ -58,13 +66,18 @@ class DenseLayer:
 
 
 def dense_layers(network: nn.Module) -> list[DenseLayer]:
-    """The dense layers of a `torch.nn.Sequential` (nested ones too) of Linear layers and activations.
+    """Returns the dense layers of a (nested) `torch.nn.Sequential` of Linear layers and activations.
 
-    Batch normalisation behind a Linear layer is folded into it, with its running statistics. Dropout and
-    modules that only change shapes are left out.
+    Batch normalisation after a Linear layer is folded into it, with its running statistics. Dropout and
+    modules that only change shapes are dropped.
 
     Raises:
         ValueError: another kind of module, or one that does not follow a Linear layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 16))
+        >>> [(layer.inputs, layer.outputs, layer.activation) for layer in dense_layers(network)]
+        [(2, 8, 'relu'), (8, 16, 'linear')]
     """
     layers: list[DenseLayer] = []
     for module in _leaves(network):
@@ -73,7 +86,7 @@ def dense_layers(network: nn.Module) -> list[DenseLayer]:
         elif not isinstance(module, WITHOUT_EFFECT):
             if not layers or layers[-1].activation != "linear":
                 raise ValueError(f"{type(module).__name__} does not follow a Linear layer")
-            layers[-1] = _extended(layers[-1], module)
+            layers[-1] = _with_module(layers[-1], module)
     return layers
 
 
@@ -91,10 +104,10 @@ def _linear(module: nn.Linear) -> DenseLayer:
     return DenseLayer(weight, bias.astype(np.float32))
 
 
-def _extended(layer: DenseLayer, module: nn.Module) -> DenseLayer:
-    """The layer with what follows it."""
+def _with_module(layer: DenseLayer, module: nn.Module) -> DenseLayer:
+    """Returns the layer with the module after it."""
     if isinstance(module, nn.BatchNorm1d):
-        return _normalised(layer, module)
+        return _with_batch_norm(layer, module)
     if isinstance(module, nn.LeakyReLU):
         return replace(layer, activation="leaky_relu", slope=float(module.negative_slope))
     names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
@@ -103,8 +116,8 @@ def _extended(layer: DenseLayer, module: nn.Module) -> DenseLayer:
     return replace(layer, activation=names[type(module)])
 
 
-def _normalised(layer: DenseLayer, module: nn.BatchNorm1d) -> DenseLayer:
-    """Batch normalisation is a scale and a shift once it no longer learns."""
+def _with_batch_norm(layer: DenseLayer, module: nn.BatchNorm1d) -> DenseLayer:
+    """Folds batch normalisation in evaluation mode, a scale and a shift, into the layer."""
     if module.running_mean is None or module.running_var is None:
         raise ValueError("batch normalisation without running statistics cannot be folded")
     scale = 1 / np.sqrt(_numpy(module.running_var) + module.eps)
@@ -120,18 +133,14 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().double().numpy()
 
 
-MOST_POINTS = 5000
-MOST_CLASSES = 6
-
-
 @dataclass(frozen=True)
 class Atlas:
-    """Samples on a regular grid over a plane of some latent space, drawn beforehand.
+    """Samples on a regular grid over a plane of a latent space.
 
     Args:
         samples: (R, C, T, T) uint8, rows downwards and columns to the right; at least 2 x 2 of them.
         corners: captions of the samples at the top left, top right, bottom left and bottom right.
-        notes: a sentence or two on what the plane is.
+        notes: a sentence or two on the plane.
     """
 
     samples: np.ndarray
@@ -148,7 +157,7 @@ class Atlas:
 
 @dataclass(frozen=True)
 class Explorer:
-    """Points of a latent space of two or three dimensions, what they stand for, and the way back to images.
+    """Points of a latent space of two or three dimensions, their images, and a decoder.
 
     Args:
         points: (N, 2) or (N, 3) latent coordinates, finite, N <= 5000.
@@ -159,13 +168,13 @@ class Explorer:
         decoder: dense layers from the latent (2 or 3 values) to ``image_size`` ** 2 values, rows first.
         image_size: side of the decoded images in pixels.
         value_range: the decoder's values that are shown black and white.
-        atlas: a second view.
+        atlas: a second view, or None.
         title: the page's title.
-        notes: a sentence or two on where the data come from.
+        notes: a sentence or two on the origin of the data.
 
     Raises:
-        UserError: the latent cannot be shown: of another size, not finite, or too many points.
-        ValueError: parts do not fit together.
+        UserError: the latent has another size, values that are not finite, or too many points.
+        ValueError: the parts do not fit together.
     """
 
     points: np.ndarray
@@ -235,11 +244,6 @@ def _require(condition: bool | np.bool_, message: str) -> None:
         raise ValueError(message)
 
 
-LEVELS = 127
-# Rounding errors grow on their way through the layers that follow. The first ones are tiny: they stay exact.
-KEPT_EXACT = 16_384
-
-
 @dataclass(frozen=True)
 class PackedLayer:
     """A dense layer whose weight is ``values * scales[:, None]``.
@@ -255,36 +259,31 @@ class PackedLayer:
     slope: float
 
 
-def pack(layer: DenseLayer) -> PackedLayer:
-    """The layer as it travels in the page: int8, but float32 up to 16384 weights."""
+def quantize_layer(layer: DenseLayer) -> PackedLayer:
+    """Returns the layer as the page has it: int8, or float32 up to `KEPT_EXACT` weights."""
     if layer.weight.size <= KEPT_EXACT:
         values, scales = layer.weight.astype(np.float32), np.ones(layer.outputs, np.float32)
     else:
-        values, scales = quantised(layer.weight)
+        values, scales = quantize(layer.weight)
     return PackedLayer(values, scales, layer.bias.astype(np.float32), layer.activation, layer.slope)
 
 
-def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(outputs, inputs) -> int8 values and float32 scales (outputs,): symmetric, each row over its range."""
+def quantize(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quantizes (outputs, inputs) symmetrically, row by row, to int8 values and float32 scales (outputs,).
+
+    Example:
+        >>> values, scales = quantize(np.array([[0.5, -1.0]]))
+        >>> values.tolist()
+        [[64, -127]]
+    """
     largest = np.abs(weight).max(axis=1)
     scales = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
     values = np.rint(weight / scales[:, None]).clip(-LEVELS, LEVELS).astype(np.int8)
     return values, scales
 
 
-def as_travelled(layers: Sequence[DenseLayer]) -> list[DenseLayer]:
-    """The layers as the page has them: with weights that went through `pack`."""
-    packed = [pack(layer) for layer in layers]
-    weights = [part.values.astype(np.float32) * part.scales[:, None] for part in packed]
-    return [replace(layer, weight=weight) for layer, weight in zip(layers, weights, strict=True)]
-
-
-LONGEST_SIDE = 16_384  # pixels; browsers on phones decode no longer ones
-QUALITY = 88
-
-
 def square_sheet(pictures: np.ndarray) -> tuple[np.ndarray, int]:
-    """(N, T, T) -> a sheet (R * T, C * T), filled row by row, about square, and its columns C."""
+    """Puts pictures (N, T, T) on a nearly square sheet (R * T, C * T), row by row; returns it and C."""
     count, side = pictures.shape[:2]
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -294,16 +293,16 @@ def square_sheet(pictures: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def grid_sheet(pictures: np.ndarray) -> np.ndarray:
-    """(R, C, T, T) -> (R * T, C * T)."""
+    """Puts a grid of pictures (R, C, T, T) on one sheet (R * T, C * T)."""
     rows, columns, side, _ = pictures.shape
     return pictures.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)  # (R, T, C, T) -> (R T, C T)
 
 
 def jpeg(sheet: np.ndarray) -> bytes:
-    """A grey picture (H, W) uint8 as JPEG.
+    """Encodes a grey picture (H, W) uint8 as JPEG.
 
     Raises:
-        UserError: it is wider or higher than browsers decode.
+        UserError: it is larger than browsers decode.
     """
     if max(sheet.shape) > LONGEST_SIDE:
         size = " x ".join(map(str, sheet.shape))
@@ -315,15 +314,15 @@ def jpeg(sheet: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class Payload:
-    """``description`` is plain JSON data; ``blocks`` are named base64 texts that it speaks of."""
+    """The packed data: ``description`` is plain JSON data, ``blocks`` are the base64 texts that it names."""
 
     description: dict[str, Any]
     blocks: dict[str, str]
 
 
-def packed(explorer: Explorer) -> Payload:
-    """All of the explorer; arrays are little-endian and gzipped, pictures are JPEG sheets."""
-    layers = [pack(layer) for layer in explorer.decoder]
+def pack(explorer: Explorer) -> Payload:
+    """Packs an explorer: arrays become little-endian and gzipped, pictures become JPEG sheets."""
+    layers = [quantize_layer(layer) for layer in explorer.decoder]
     sheet, columns = square_sheet(explorer.thumbnails)
     description = {
         "title": explorer.title,
@@ -377,7 +376,7 @@ def _layer_blocks(layers: Iterable[PackedLayer]) -> dict[str, str]:
 
 def _array(values: np.ndarray) -> str:
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return _base64(gzip.compress(little.tobytes(), mtime=0))  # no time inside: the same data, the same file
+    return _base64(gzip.compress(little.tobytes(), mtime=0))  # without a time, equal data give equal files
 
 
 def _base64(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The page: our sources in ``page/``, the plotting library and the data, put into one HTML file."""
+"""The explorer's HTML file: the sources in ``page/``, the plotting library and the data in one file."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ import base64
 import html
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import monai.bundle
-import numpy as np
 import yaml
 from plotly.offline import get_plotlyjs
 
 from common.errors import UserError
-from common.explorer.data import DenseLayer, Explorer, Payload, packed
+from common.explorer.data import Explorer, Payload, pack
 from common.files import atomic_write
 
 PAGE = Path(__file__).parent / "page"
-LARGEST_FILE = 25_000_000  # bytes: what a mail server or a browser on a phone still takes
+LARGEST_FILE = 25_000_000
+"""Bytes that mail servers and browsers on phones still take."""
+CONFIG = Path("configs") / "explore.yaml"
+RUN_ID = "explorer"
 
 
 def write_explorer(path: str | os.PathLike[str], explorer: Explorer) -> Path:
-    """Writes the explorer as one HTML file that opens from disk and asks nothing of a network, atomically.
-
-    Returns:
-        The file's path.
+    """Writes the explorer, atomically, as one HTML file that needs no network; returns its path.
 
     Raises:
         UserError: the file would be larger than 25 MB, or cannot be written.
     """
     target = Path(path)
-    payload = packed(explorer)
+    payload = pack(explorer)
     text = page(payload)
     size = len(text.encode())
     if size > LARGEST_FILE:
@@ -45,33 +44,33 @@ def write_explorer(path: str | os.PathLike[str], explorer: Explorer) -> Path:
 
 
 def page(payload: Payload) -> str:
-    """The whole HTML text. The template is filled in one pass: what is put in is not searched for marks."""
+    """Returns the HTML text.
+
+    The template is filled in one pass by `string.Template`: the plotting library and the data, 4 MB and more,
+    are not parsed as a template.
+    """
+    modules = {"imports": {f"explorer/{path.name}": _data_url(path) for path in sorted(PAGE.glob("*.js"))}}
     return Template(_source("index.html")).substitute(
         title=html.escape(payload.description["title"]),
         style=_source("style.css"),
         library=get_plotlyjs(),
-        modules=_inside_script({"imports": _modules()}),
-        description=_inside_script(payload.description),
+        modules=_script_json(modules),
+        description=_script_json(payload.description),
         blocks="\n".join(_block(name, text) for name, text in payload.blocks.items()),
     )
 
 
-def _modules() -> dict[str, str]:
-    """An import map: a module has an address of its own only if its text is part of it."""
-    scripts = sorted(PAGE.glob("*.js"))
-    return {f"explorer/{script.name}": _address(script.read_bytes()) for script in scripts}
-
-
-def _address(script: bytes) -> str:
-    return "data:text/javascript;charset=utf-8;base64," + base64.b64encode(script).decode("ascii")
+def _data_url(script: Path) -> str:
+    """Returns a module as URL for the import map: in a single file a module can have no other address."""
+    return "data:text/javascript;charset=utf-8;base64," + base64.b64encode(script.read_bytes()).decode()
 
 
 def _block(name: str, text: str) -> str:
     return f'<script type="text/plain" id="block-{name}">{text}</script>'
 
 
-def _inside_script(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
+def _script_json(value: object) -> str:
+    """Returns JSON that cannot end the script element that contains it."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -91,18 +90,14 @@ def _too_large(size: int, payload: Payload) -> str:
     )
 
 
-CONFIG = Path("configs") / "explore.yaml"
-RUN_ID = "explorer"
-
-
 def explore(bundle: str | os.PathLike[str], settings: Mapping[str, str]) -> None:
-    """Runs ``explorer`` of the bundle's ``configs/explore.yaml``.
+    """Runs ``explorer`` of a bundle's ``configs/explore.yaml``.
 
     Args:
         bundle: the bundle's folder.
-        settings: of the config, as typed: numbers, true, false and null have their meaning.
+        settings: of the config, as text from the command line.
     Raises:
-        UserError: no bundle with such a config there.
+        UserError: the folder has no such config.
     """
     file = Path(bundle) / CONFIG
     if not file.is_file():
@@ -111,37 +106,3 @@ def explore(bundle: str | os.PathLike[str], settings: Mapping[str, str]) -> None
         )
     overrides: dict[str, Any] = {name: yaml.safe_load(text) for name, text in settings.items()}
     monai.bundle.run(run_id=RUN_ID, config_file=str(file.resolve()), **overrides)
-
-
-def decode(layers: Sequence[DenseLayer], latents: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Images of the latents.
-
-    Args:
-        layers: the decoder.
-        latents: (N, L).
-        value_range: values that are shown black (0) and white (255); what lies outside is clipped.
-
-    Returns:
-        (N, S, S) uint8.
-    """
-    values = np.asarray(latents, np.float32)
-    for layer in layers:
-        values = activate(values @ layer.weight.T + layer.bias, layer)
-    low, high = value_range
-    grey = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    side = round(grey.shape[1] ** 0.5)
-    return grey.reshape(len(grey), side, side)  # (N, S, S)
-
-
-def activate(values: np.ndarray, layer: DenseLayer) -> np.ndarray:
-    """The layer's activation."""
-    match layer.activation:
-        case "relu":
-            return np.maximum(values, 0)
-        case "leaky_relu":
-            return np.where(values < 0, layer.slope * values, values)
-        case "tanh":
-            return np.tanh(values)
-        case "sigmoid":
-            return 1 / (1 + np.exp(-values))
-    return values

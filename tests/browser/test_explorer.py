@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.explorer.data import Atlas, Explorer, as_travelled, dense_layers
-from common.explorer.html_page import decode, write_explorer
+from common.explorer.data import Atlas, Explorer, dense_layers
+from common.explorer.html_page import write_explorer
 from common.rng import make_rng
 from tests.browser.explorer_page import DESKTOP, PHONE, opened, pixels, place, settle, state, until
+from tests.common.explorer.reference import decode, quantized_layers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,7 +40,7 @@ class Case:
 
     def decoded(self, latent: list[float]) -> np.ndarray:
         """What the page should show: (S, S) grey levels by the weights that travel, as integers."""
-        layers = as_travelled(self.explorer.decoder)
+        layers = quantized_layers(self.explorer.decoder)
         return decode(layers, np.array([latent]), self.explorer.value_range)[0].astype(int)
 
     def by_torch(self, latent: list[float]) -> np.ndarray:

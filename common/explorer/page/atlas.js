@@ -1,6 +1,8 @@
-import { FrameLoop } from "explorer/frames.js";
-import { drawGrey } from "explorer/pictures.js";
-import { clamp } from "explorer/vectors.js";
+/** The sample atlas: a plane of the generator's own latent space. */
+
+import { drawGrey } from "explorer/drawing.js";
+import { clamp } from "explorer/geometry.js";
+import { FrameLoop } from "explorer/store.js";
 
 /** Samples on a grid over a plane; what lies between is blended from the nearest four. */
 export class Atlas {

@@ -1,18 +1,35 @@
+/** Builds the page from its parts. */
+
 import { Atlas } from "explorer/atlas.js";
-import { boxOf, middleOf } from "explorer/box.js";
-import { readData } from "explorer/data.js";
-import { Decoder } from "explorer/decoder.js";
-import { FrameCounter } from "explorer/frames.js";
-import { helpRows, listenToKeys } from "explorer/keyboard.js";
-import { fillLegend } from "explorer/legend.js";
+import { helpRows, listenToKeys } from "explorer/controls.js";
+import { Decoder, readData } from "explorer/data.js";
+import { fillLegend } from "explorer/drawing.js";
+import { boxOf, middleOf, nearest } from "explorer/geometry.js";
 import { LatentMap } from "explorer/map.js";
-import { fillSliders, shortLatent, showDecoded, showNearest } from "explorer/panel.js";
-import { PathTool } from "explorer/path.js";
-import { Player } from "explorer/player.js";
-import { nearest } from "explorer/points.js";
-import { Store } from "explorer/store.js";
-import { connectTabs } from "explorer/tabs.js";
-import { showTooltip } from "explorer/tooltip.js";
+import { fillSliders, PathTool, Player, shortLatent, showDecoded, showNearest, showTooltip } from "explorer/panel.js";
+import { FrameCounter, Store } from "explorer/store.js";
+
+/** Tabs as the ARIA patterns describe them: arrows move between them, one is in the tab order. */
+export function connectTabs(list) {
+  const tabs = [...list.querySelectorAll("[role=tab]")];
+  const select = (chosen) => {
+    for (const tab of tabs) {
+      tab.setAttribute("aria-selected", tab === chosen);
+      tab.tabIndex = tab === chosen ? 0 : -1;
+      document.getElementById(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+    }
+  };
+  tabs.forEach((tab, index) => {
+    tab.addEventListener("click", () => select(tab));
+    tab.addEventListener("keydown", (event) => {
+      const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!move) return;
+      const next = tabs[(index + move + tabs.length) % tabs.length];
+      next.focus();
+      select(next);
+    });
+  });
+}
 
 const element = (id) => document.getElementById(id);
 
@@ -97,7 +114,7 @@ function speak(store, data) {
   });
 }
 
-/** What tests and the curious may ask: `decode(latent)`, `state`, `project(latent)`, `frames`, `atlas`. */
+/** For tests and for use from the console: `decode(latent)`, `state`, `project(latent)`, `frames`, `atlas`. */
 function publish(data, decoder, frames, map, atlas, store) {
   Object.assign(window.explorer, {
     data,

@@ -1,4 +1,6 @@
-/** The page's state in one place; whoever shows a part of it subscribes to its keys. */
+/** The state of the page, and frames of animation. */
+
+/** The page's state; parts of the page subscribe to its keys. */
 export class Store {
   #values;
   #listeners = [];
@@ -11,7 +13,7 @@ export class Store {
     return this.#values[key];
   }
 
-  /** Takes over what differs and calls each listener of a changed key once. */
+  /** Sets values and calls each listener of a changed key once. */
   set(changes) {
     const changed = Object.keys(changes).filter((key) => this.#values[key] !== changes[key]);
     Object.assign(this.#values, changes);
@@ -28,5 +30,48 @@ export class Store {
 
   snapshot() {
     return { ...this.#values };
+  }
+}
+
+/** Work that is done at most once per frame of the screen. */
+export class FrameLoop {
+  #work;
+  #pending = false;
+
+  constructor(work) {
+    this.#work = work;
+  }
+
+  request() {
+    if (this.#pending) return;
+    this.#pending = true;
+    requestAnimationFrame(() => {
+      this.#pending = false;
+      this.#work();
+    });
+  }
+}
+
+/** Counts frames and tells how many there were in the last second. */
+export class FrameCounter {
+  count = 0;
+  milliseconds = 0;
+  #times = [];
+
+  /** Does the work, counts it as a frame and keeps how long it took. */
+  run(work) {
+    const start = performance.now();
+    work();
+    const end = performance.now();
+    this.milliseconds = end - start;
+    this.count += 1;
+    this.#times.push(end);
+    while (this.#times[0] < end - 1000) this.#times.shift();
+  }
+
+  get perSecond() {
+    const times = this.#times;
+    const span = times.length > 1 ? times[times.length - 1] - times[0] : 0;
+    return span > 0 ? ((times.length - 1) * 1000) / span : 0;
   }
 }

@@ -20,8 +20,8 @@ from bundles.dcgan_covid.autoencoder import (
 )
 from common.errors import UserError
 from common.explorer.data import dense_layers
-from common.explorer.html_page import decode
 from common.inference.checkpoint import load_weights
+from tests.common.explorer.reference import decode
 
 
 def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:

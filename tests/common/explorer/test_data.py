@@ -18,18 +18,17 @@ from common.errors import UserError
 from common.explorer.data import (
     Atlas,
     DenseLayer,
-    as_travelled,
     dense_layers,
     grid_sheet,
     jpeg,
     pack,
-    packed,
-    quantised,
+    quantize,
+    quantize_layer,
     square_sheet,
 )
-from common.explorer.html_page import decode
 from common.rng import make_rng
 from tests.common.explorer.made import made_explorer
+from tests.common.explorer.reference import decode, quantized_layers
 
 
 def test_dimensions_are_those_of_the_points() -> None:
@@ -164,7 +163,7 @@ def test_arrays_that_are_no_layer_are_refused() -> None:
 
 def test_each_row_has_its_own_scale() -> None:
     weight = np.array([[1.0, -2.0, 0.5], [0.01, 0.004, 0.0], [0, 0, 0]], np.float32)
-    values, scales = quantised(weight)
+    values, scales = quantize(weight)
     assert values.dtype == np.int8
     assert values.tolist() == [[64, -127, 32], [127, 51, 0], [0, 0, 0]]
     np.testing.assert_allclose(scales, [2 / 127, 0.01 / 127, 1], rtol=1e-6)
@@ -172,7 +171,7 @@ def test_each_row_has_its_own_scale() -> None:
 
 def test_error_is_at_most_half_a_step() -> None:
     weight = make_rng(0, "weight").normal(size=(256, 80)).astype(np.float32)
-    (layer,) = as_travelled([DenseLayer(weight, np.zeros(256, np.float32))])
+    (layer,) = quantized_layers([DenseLayer(weight, np.zeros(256, np.float32))])
     steps = np.abs(weight).max(axis=1) / 127
     assert (np.abs(layer.weight - weight) <= 0.501 * steps[:, None]).all()
     assert np.abs(layer.weight - weight).max() > 0
@@ -180,7 +179,7 @@ def test_error_is_at_most_half_a_step() -> None:
 
 def test_small_layers_stay_exact() -> None:
     weight = make_rng(0, "weight").normal(size=(128, 128)).astype(np.float32)
-    packed = pack(DenseLayer(weight, np.zeros(128, np.float32), "leaky_relu", 0.2))
+    packed = quantize_layer(DenseLayer(weight, np.zeros(128, np.float32), "leaky_relu", 0.2))
     assert packed.values.dtype == np.float32
     assert np.array_equal(packed.values, weight)
     assert (packed.scales == 1).all()
@@ -193,7 +192,7 @@ def unpacked(text: str) -> bytes:
 
 def test_everything_is_described() -> None:
     samples = np.full((3, 2, 8, 8), 50, np.uint8)
-    payload = packed(made_explorer(atlas=Atlas(samples, list("abcd"), "a plane"), title="T", notes="N"))
+    payload = pack(made_explorer(atlas=Atlas(samples, list("abcd"), "a plane"), title="T", notes="N"))
     described = json.loads(json.dumps(payload.description))
     assert described["atlas"] == {
         "rows": 3,
@@ -216,18 +215,18 @@ def test_everything_is_described() -> None:
 
 def test_arrays_travel_bit_by_bit() -> None:
     explorer = made_explorer()
-    blocks = packed(explorer).blocks
+    blocks = pack(explorer).blocks
     assert unpacked(blocks["points"]) == explorer.points.astype("<f4").tobytes()
     assert unpacked(blocks["layer0-values"]) == explorer.decoder[0].weight.tobytes()
 
 
 def test_big_endian_points_travel_as_little_endian() -> None:
     points = made_explorer().points.astype(">f8")
-    assert unpacked(packed(made_explorer(points=points)).blocks["points"]) == points.astype("<f4").tobytes()
+    assert unpacked(pack(made_explorer(points=points)).blocks["points"]) == points.astype("<f4").tobytes()
 
 
 def test_thumbnails_are_one_picture() -> None:
-    blocks = packed(made_explorer()).blocks
+    blocks = pack(made_explorer()).blocks
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(blocks["thumbnails"]))))
     assert sheet.shape == (16, 16)
     assert sheet[4, 12] == 100
@@ -235,7 +234,7 @@ def test_thumbnails_are_one_picture() -> None:
 
 
 def test_same_data_same_text() -> None:
-    assert packed(made_explorer()) == packed(made_explorer())
+    assert pack(made_explorer()) == pack(made_explorer())
 
 
 def test_square_sheet_is_filled_row_by_row() -> None:

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from common.errors import UserError
 from common.explorer import html_page as writing
-from common.explorer.data import packed
+from common.explorer.data import pack
 from common.explorer.html_page import PAGE, explore, page, write_explorer
 from tests.common.explorer.made import made_explorer
 
@@ -33,7 +33,7 @@ def test_the_file_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_nothing_is_fetched() -> None:
-    text = without_library(page(packed(made_explorer())))
+    text = without_library(page(pack(made_explorer())))
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     sources = [text, *(script.read_text() for script in PAGE.glob("*.js"))]
     assert not [
@@ -47,7 +47,7 @@ def test_nothing_is_fetched() -> None:
 
 def test_texts_cannot_end_their_element() -> None:
     names = ["</script><script>alert(1)</script>", "<!--", "third"]
-    text = without_library(page(packed(made_explorer(names=names, title="<b>&</b>"))))
+    text = without_library(page(pack(made_explorer(names=names, title="<b>&</b>"))))
     assert "alert(1)</script>" not in text
     assert "<title>&lt;b&gt;&amp;&lt;/b&gt;</title>" in text
     description = re.search(r'<script type="application/json" id="description">(.*?)</script>', text, re.S)
@@ -57,7 +57,7 @@ def test_texts_cannot_end_their_element() -> None:
 
 def test_every_module_that_is_imported_is_there() -> None:
     scripts = {f"explorer/{path.name}": path.read_text() for path in PAGE.glob("*.js")}
-    text = without_library(page(packed(made_explorer())))
+    text = without_library(page(pack(made_explorer())))
     imported = {
         name for source in (text, *scripts.values()) for name in re.findall(r'"(explorer/\w+\.js)";', source)
     }
@@ -91,7 +91,7 @@ def test_texts_and_marks_are_readable() -> None:
             assert contrast(colours[text], ground) >= 4.5, (text, ground)
     for badge in ("end-a", "end-b", "accent"):
         assert contrast(colours[badge], "#ffffff") >= 4.5
-    marks = re.findall(r'colour: "(#[0-9a-f]{6})"', (PAGE / "traces.js").read_text())
+    marks = re.findall(r'colour: "(#[0-9a-f]{6})"', (PAGE / "drawing.js").read_text())
     assert len(set(marks)) == 6
     assert all(contrast(mark, "#ffffff") >= 3 for mark in marks)
 
