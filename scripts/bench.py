@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--only", action="append", metavar="NAME", help="one benchmark; may be repeated")
     parser.add_argument("--output", type=Path, default=ROOT / "bench.json", help="default bench.json here")
@@ -37,19 +37,19 @@ def load_benchmarks() -> None:
 
 
 def chosen(names: list[str] | None) -> list[str]:
-    """The names to run: all of them by default.
+    """Returns the names to run, all by default.
 
     Raises:
         UserError: no such benchmark.
     """
     unknown = sorted(set(names or ()) - set(BENCHMARKS))
     if unknown:
-        raise UserError(f"no benchmark called {unknown[0]}; there are {', '.join(sorted(BENCHMARKS))}")
+        raise UserError(f"no benchmark called {unknown[0]}; choose from {', '.join(sorted(BENCHMARKS))}")
     return names or sorted(BENCHMARKS)
 
 
 def row(result: Result) -> str:
-    """One line of the table."""
+    """Returns one line of the table."""
     verdict = "met" if result.ratio >= result.goal else "MISSED"
     return (
         f"{result.name:<26}{result.ratio:>8.2f}x{result.goal:>8.2f}x  {verdict:<8}"
@@ -58,7 +58,7 @@ def row(result: Result) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     options = parse(arguments)
     load_benchmarks()
     names = chosen(options.only)

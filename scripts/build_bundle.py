@@ -19,10 +19,10 @@ from common.tools.package import Settings, build
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """The command line.
+    """Parses the command line.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = Parser(__doc__)
     add = parser.add_argument
@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     for path in build(parse(arguments)):
         print(path)
 

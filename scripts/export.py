@@ -1,4 +1,4 @@
-"""Exports a bundle's trained generator as TorchScript or ONNX, and compares its images with PyTorch's.
+"""Exports a bundle's trained generator as TorchScript or ONNX and checks its images against PyTorch's.
 
 The file takes any batch size. ONNX needs the extra `export`: pip install onnx onnxscript onnxruntime.
 
@@ -18,10 +18,10 @@ from common.tools.export import SUFFIXES, Settings, export
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """The command line.
+    """Parses the command line.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = Parser(__doc__)
     add = parser.add_argument
@@ -33,11 +33,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     settings = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("common").setLevel(logging.INFO)
-    for name in ("monai.bundle.scripts", "torch.onnx"):  # they tell of each setting, and of torchvision
+    for name in ("monai.bundle.scripts", "torch.onnx"):  # they log each setting
         logging.getLogger(name).setLevel(logging.ERROR)
     export(settings)
 

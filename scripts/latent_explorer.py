@@ -1,7 +1,7 @@
 """Writes the latent space of a bundle as one web page that opens from disk and needs no network.
 
-The page shows where an autoencoder puts real and generated images, decodes any place that is clicked, and has
-a plane of the generator's own latent space. Train generator and autoencoder first.
+The page shows real and generated images in an autoencoder's latent space, decodes any point that is clicked,
+and has a plane of the generator's own latent space. Train generator and autoencoder first.
 
 Example:
     python -m monai.bundle run training --config_file bundles/dcgan_covid/configs/train.yaml
@@ -30,15 +30,15 @@ OPTIONS = {
     "num_samples": "generated images (200)",
     "seed": "of the generated images (0)",
     "atlas": "samples on a side of the plane (24); 0 for no plane",
-    "plane_seeds": "three seeds that the plane goes through (1,2,3)",
+    "plane_seeds": "three seeds that span the plane (1,2,3)",
 }
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Path, dict[str, str]]:
-    """The command line: the bundle's folder, and settings of its ``configs/explore.yaml``.
+    """Parses the command line: the bundle's folder, and settings of its ``configs/explore.yaml``.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = OverridesParser(__doc__, receiver="the bundle's configs/explore.yaml")
     parser.add_argument("--bundle", type=Path, required=True, help="its folder, e.g. bundles/dcgan_covid")
@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, dict[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     explore(*parse(arguments))
 
 

@@ -1,6 +1,6 @@
-"""Begins a new bundle: configs that train at once on phantoms, a small network to replace, its tests' case.
+"""Creates a new bundle: configs that train on phantoms, a small network to replace, and a case for the tests.
 
-CONTRIBUTING.md says what comes then.
+CONTRIBUTING.md explains the next steps.
 
 Example:
     python scripts/new_bundle.py my_bundle
@@ -16,7 +16,7 @@ from common.tools.scaffold import new_bundle
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     parser = Parser(__doc__)
     parser.add_argument("name", metavar="NAME", help="of the bundle: small letters, digits, underscores")
     name = parser.parse_args(arguments).name

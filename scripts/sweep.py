@@ -18,10 +18,10 @@ from common.tools.sweep import Sweep, run_sweep
 
 
 def parse(arguments: list[str] | None = None) -> Sweep:
-    """The command line.
+    """Parses the command line.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = OverridesParser(__doc__, receiver="every training")
     add = parser.add_argument
@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> Sweep:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     sweep = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     run_sweep(sweep)

@@ -1,7 +1,7 @@
-"""Makes lung CT slices with nodules and their masks: nodule groups x healthy lungs, written to tar shards.
+"""Composes lung CT slices with nodules and their masks: nodule groups x healthy slices, in tar shards.
 
-Of all combinations those whose nodules lie farthest from the edge of the lung are kept. The same command goes
-on with a set that was stopped; every file comes out the same. The shards have WebDataset's layout:
+Of all combinations those whose nodules lie farthest from the edge of the lung are kept. The same command
+continues a set that was stopped; every file comes out the same. The shards have WebDataset's layout:
 NUMBER.image.npy (int16 HU), NUMBER.mask.npy (uint8), NUMBER.json (what it is made of).
 
 Example (the paper's million: 5000 groups x 500 healthy slices, 2 in 5 kept):
@@ -19,10 +19,10 @@ from common.errors import UserError, install_hook
 
 
 def parse(arguments: list[str] | None = None) -> ComposeSettings:
-    """The command line.
+    """Parses the command line.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = Parser(__doc__)
     add = parser.add_argument
@@ -56,9 +56,9 @@ def parse(arguments: list[str] | None = None) -> ComposeSettings:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     settings = parse(arguments)
-    # Not above: the workers import this file too, and would wait for torch, which they do not use.
+    # Not above: the workers import this file too and would wait for torch, which they do not use.
     from bundles.lung_two_stage.composition.compose import compose
 
     compose(settings)

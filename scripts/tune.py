@@ -22,10 +22,10 @@ from common.tools.tune import Settings, tune
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """The command line.
+    """Parses the command line.
 
     Raises:
-        UserError: something in it is wrong.
+        UserError: an argument is wrong.
     """
     parser = OverridesParser(__doc__, receiver="every trial")
     add = parser.add_argument
@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; raises `UserError` for what the user can put right."""
+    """Runs the command line."""
     settings = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     tune(settings)

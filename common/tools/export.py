@@ -1,4 +1,4 @@
-"""A trained generator for programs without this code: TorchScript or ONNX, compared with the original."""
+"""Export of a trained generator to TorchScript or ONNX, checked against the original."""
 
 from __future__ import annotations
 
@@ -27,16 +27,23 @@ LATENT = "latent"
 def sample_inputs(
     metadata: Mapping[str, Any], info: Mapping[str, Any], batch: int, seed: int = 0
 ) -> tuple[Tensor, ...]:
-    """What the generator is called with: values (B, ...) and, where it has classes of images, indices (B,).
+    """Draws inputs of a generator: values (B, ...) and, for a conditional one, class indices (B,).
 
     Args:
-        metadata: the bundle's, which says what kind of input it is.
-        info: facts of the trained model (``model.json``), which say its sizes where they differ.
+        metadata: the bundle's, which declares the kind of input.
+        info: the facts beside the trained model (``model.json``), whose sizes take precedence.
         batch: B.
-        seed: of the drawn values.
+        seed: seed of the values.
     Returns:
-        Float32 (B, latent) from N(0, 1), or (B, C, S, S) class indices or values in the declared range; with
-        classes of images also int64 (B,), all of them in turn.
+        Float32 (B, latent) from N(0, 1), or (B, C, S, S) class indices or values in the declared range; for a
+        conditional generator also int64 (B,), all classes in turn.
+
+    Example:
+        >>> image = {"format": "latent", "num_channels": 100}
+        >>> metadata = {"network_data_format": {"inputs": {"image": image}}}
+        >>> [noise] = sample_inputs(metadata, {"latent": 8}, batch=2)
+        >>> noise.shape
+        torch.Size([2, 8])
     """
     described = metadata["network_data_format"]["inputs"]["image"]
     classes = info.get("network", {}).get("arguments", {}).get("classes")
@@ -54,24 +61,24 @@ def sample_inputs(
 
 
 def _side(described: Mapping[str, Any], info: Mapping[str, Any]) -> int:
-    """Of the images: the trained model's, or the first of the declared ones (``128*n`` is 128)."""
+    """Returns the side of the images: the trained model's, or the declared one (``128*n`` is 128)."""
     return int(info.get("image_size") or str(described["spatial_shape"][0]).partition("*")[0])
 
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
 TOLERANCE = 1e-4
-"""Of grey levels in [-1, 1]: a hundredth of what 8 bits tell apart."""
+"""Largest difference of images in [-1, 1]: a hundredth of a step of 8 bits."""
 INPUTS = ["image", "class"]
-"""Names in an ONNX file: noise or labels, and the class of the image where the model has classes."""
+"""Input names in an ONNX file: noise or labels, and the class for a conditional model."""
 TRACED, COMPARED = 2, 3
-"""Batches: not 1, which exporters take for a constant, and another."""
+"""Batch sizes: not 1, which exporters take for a constant, and a different one for the check."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """An export as asked for on the command line."""
+    """An export as requested on the command line."""
 
     name: str  # of the bundle
     format: str  # a key of `SUFFIXES`
@@ -80,10 +87,10 @@ class Settings:
 
 
 def export(settings: Settings) -> Path:
-    """Writes the generator to ``output``; any batch size, the image size of its training.
+    """Writes the generator to ``output``, for any batch size and the image size of its training.
 
     Raises:
-        UserError: no trained model, a diffusion model, a missing package, or other images from the export.
+        UserError: no trained model, a diffusion model, a missing package, or an export with other images.
     """
     bundle = Path(bundle_root(settings.name))
     weights = settings.ckpt_path or bundle / "models" / "model.pt"
@@ -103,7 +110,7 @@ def export(settings: Settings) -> Path:
 
 
 def difference(network: nn.Module, exported: Callable[..., Tensor], given: Sequence[Tensor]) -> float:
-    """The largest absolute difference between the images of two networks."""
+    """Returns the largest absolute difference between the images of two networks."""
     with torch.inference_mode():
         return float((network(*given) - exported(*given)).abs().max())
 
@@ -131,7 +138,7 @@ def _to_onnx(bundle: Path, weights: Path, output: Path, given: Sequence[Tensor],
         "verbose": False,
         "dynamic_shapes": tuple({0: batch} for _ in given),
     }
-    if len(given) > 1:  # MONAI's command makes up one input alone
+    if len(given) > 1:  # MONAI's command supports one input only
         convert_to_onnx(network, given, filename=str(output), use_trace=True, **options)
         return
     onnx_export(
@@ -147,7 +154,7 @@ def _to_onnx(bundle: Path, weights: Path, output: Path, given: Sequence[Tensor],
 
 
 def _run_onnx(path: str) -> Callable[..., Tensor]:
-    """The ONNX file as a function."""
+    """Loads an ONNX file as a function."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -162,6 +169,6 @@ def _run_onnx(path: str) -> Callable[..., Tensor]:
 
 
 def inference_config(bundle: Path) -> Path:
-    """The bundle's YAML, or in a download without it the JSON."""
+    """Returns the bundle's YAML, or the JSON in a download without it."""
     yaml = bundle / "configs" / "inference.yaml"
     return yaml if yaml.is_file() else yaml.with_suffix(".json")

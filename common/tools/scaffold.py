@@ -1,4 +1,4 @@
-"""A bundle that trains at once: configs of a bundle that is kept tested, and a small network to replace."""
+"""Scaffold of a new bundle: the configs of a tested bundle, and a small network to replace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.files import atomic_write, read_json
 from common.paths import METADATA
 
 MODEL = "pix2pix_covid"
-"""The bundle whose configs a new one begins with: mask to image."""
+"""The bundle whose configs are copied: mask to image."""
 COPIED = (
     *(f"configs/{name}.yaml" for name in ("train", "evaluate", "inference", "multi_gpu_train", "mlflow")),
     *("configs/logging.conf", "docs/data_license.txt", "LICENSE"),
@@ -30,7 +30,7 @@ def new_bundle(root: Path, name: str) -> list[Path]:
     Returns:
         The files.
     Raises:
-        UserError: no such form of name, or one that is taken.
+        UserError: the name is invalid or taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"'{name}': name a bundle with small letters, digits and underscores, e.g. my_bundle")
@@ -50,7 +50,7 @@ def new_bundle(root: Path, name: str) -> list[Path]:
 
 
 def _copied(file: Path, name: str) -> str:
-    """A file of the model bundle, with the new one's name and network."""
+    """Returns a file of the model bundle, with the new bundle's name and network."""
     text = file.read_text(encoding="utf-8")
     target = f"_target_: bundles.{name}.networks.Generator"
     text = NETWORK.sub(f"network_def:\n  {target}\n  width: 32\n", text)

@@ -1,4 +1,4 @@
-"""How a downloaded bundle finds its own code: what the build adds to its JSON configs.
+"""Configs of a downloaded bundle that find its own code, from any working directory.
 
 In the repository the project is installed, and MONAI's ``run`` puts a bundle's root on the path, so the YAML
 that people read has plain imports (``$import common.paths as paths``). `monai.bundle.load`, ``ckpt_export``
@@ -31,7 +31,7 @@ IMPORTS = "imports"
 IMPORT = re.compile(r"\$import ((?:common|bundles)\.[\w.]+) as (\w+)")
 REFERENCE = re.compile(r"@[\w#:]+")
 
-# Finds the configs in use: of a workflow (run, load), else of a command (ckpt_export, verify_net_in_out). The
+# Finds the configs in use: of a workflow (run, load) or of a command (ckpt_export, verify_net_in_out). The
 # nearest folder above them that holds `common` is the download's.
 FIND_CODE = (
     "$[path.insert(1, str(root)) for path in [__import__('sys').path]"
@@ -47,20 +47,25 @@ FIND_CODE = (
 
 
 def imported_modules(config: Mapping[str, Any]) -> dict[str, str]:
-    """The modules of this project that a config imports: the name it gives them -> the module."""
+    """Returns the modules of this project that a config imports, by the names it gives them.
+
+    Example:
+        >>> imported_modules({"imports": ["$import torch", "$import common.paths as paths"]})
+        {'paths': 'common.paths'}
+    """
     statements = [str(item) for key in (IMPORTS, f"+{IMPORTS}") for item in config.get(key) or ()]
     return {found[2]: found[1] for item in statements if (found := IMPORT.fullmatch(item.strip()))}
 
 
 def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> dict[str, Any]:
-    """A config that finds its code from any working directory.
+    """Returns a config that finds its code from any working directory.
 
     Args:
-        config: a YAML of the bundle, as data. One without ``imports`` is an overlay: it goes on another.
-        names: those that some config of the bundle gives to a module; an overlay uses the ones of its base.
+        config: a YAML of the bundle, as data. One without ``imports`` is an overlay on another.
+        names: names of modules in all configs of the bundle; an overlay uses those of its base.
         build: `fingerprint` of the ``common`` that the bundle is shared with.
     Raises:
-        UserError: an expression that Python cannot read.
+        UserError: an expression is not valid Python.
     """
     own = imported_modules(config)
     modules = {name: _component("importlib.import_module", name=module) for name, module in own.items()}
@@ -68,16 +73,16 @@ def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> d
     changed = {key: _rewritten(value, known) for key, value in config.items()}
     for key in {IMPORTS, f"+{IMPORTS}"} & changed.keys():
         changed[key] = [item for item in changed[key] if not IMPORT.fullmatch(str(item).strip())]
-    if IMPORTS not in config:  # entries one by one, which leave the base's where they are
+    if IMPORTS not in config:  # single entries, which keep those of the base
         return {**{f"{MODULES}#{name}": module for name, module in modules.items()}, **changed}
     check = {"_target_": f"{__name__}.check_build", "_requires_": f"@{PATH}", "build": build}
     return {PATH: FIND_CODE, CODE: check, MODULES: modules, **changed}
 
 
 def check_build(build: str) -> None:
-    """Checks that the ``common`` that this process runs is the one a bundle was built with.
+    """Checks that this process runs the ``common`` that a bundle was built with.
 
-    Two downloads of one build share it; with another build's the second would run foreign code.
+    Two downloads of one build share it; a download of another build would run foreign code.
 
     Raises:
         UserError: it is another one.
@@ -86,17 +91,17 @@ def check_build(build: str) -> None:
     if fingerprint(code_files(folder)) != build:
         raise UserError(
             f"{folder}: this process runs another version of common than the bundle was built with; "
-            "load the bundle in a process of its own, or bring bundles of one build"
+            "load the bundle in a process of its own, or use bundles of one build"
         )
 
 
 def code_files(folder: Path) -> dict[str, bytes]:
-    """All that ``common`` consists of: path below its folder's parent -> bytes."""
+    """Returns the files of ``common``: path relative to its parent -> bytes."""
     return {path.relative_to(folder.parent).as_posix(): path.read_bytes() for path in shown_files(folder)}
 
 
 def fingerprint(files: Mapping[str, bytes]) -> str:
-    """A hash of files by their paths and contents."""
+    """Hashes files by their paths and contents."""
     parts = (f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -122,8 +127,8 @@ def _rewritten(value: Any, names: frozenset[str]) -> Any:
 
 
 def _expression(text: str, names: frozenset[str]) -> str:
-    """An expression whose modules are references; names that it binds itself are its own."""
-    source = REFERENCE.sub(lambda found: "_" * len(found[0]), text[1:])  # in their place, as long as they are
+    """Returns an expression with references in place of modules; names that it binds itself stay."""
+    source = REFERENCE.sub(lambda found: "_" * len(found[0]), text[1:])  # of the same length
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError as error:

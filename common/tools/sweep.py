@@ -1,4 +1,4 @@
-"""One training and one evaluation for each value of a setting, side by side in a table."""
+"""Sweep: one training and one evaluation for each value of a setting, and a table of the metrics."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to run: the bundle, the setting's key, its values, and what all runs share.
+    """A sweep: the bundle, the setting's key, its values, and what all runs share.
 
     Attributes:
         name: the bundle's.
-        key: config key of the training that is varied, e.g. ``labels``.
+        key: the varied config key of the training, e.g. ``labels``.
         values: one run each.
-        output_dir: a folder ``KEY-VALUE`` for each run, and ``sweep.json``.
+        output_dir: gets a folder ``KEY-VALUE`` for each run, and ``sweep.json``.
         config_files: training config and overlays; empty for the bundle's ``train.yaml``.
-        overrides: of every training; the evaluation gets those that its config has too.
+        overrides: settings of every training; the evaluation gets those that its config has too.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Sweep:
         return Path(bundle_root(self.name)) / "configs"
 
     def folder(self, value: str) -> Path:
-        """Where the run of ``value`` trains."""
+        """Returns the folder that the run of ``value`` trains in."""
         return self.output_dir / f"{self.key}-{quote(value, safe=',+=')}"
 
     def commands(self, value: str) -> list[list[str]]:
-        """The training's and the evaluation's command."""
+        """Returns the commands of the training and of the evaluation."""
         files = [path.resolve() for path in self.config_files] or [self.configs / "train.yaml"]
         shared = {"output_dir": self.folder(value).resolve()}
         training = {**shared, "resume": "true", **self.overrides, self.key: value}
@@ -80,7 +80,7 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
     The same command continues a stopped sweep: finished runs are kept, an interrupted one is resumed.
 
     Raises:
-        UserError: a run failed (its last line, and where its log is), or the folder holds another sweep.
+        UserError: a run failed (with its error and log), or the folder holds another sweep.
     """
     with locked(sweep.output_dir) as descriptor:
         _check_same(sweep)
@@ -96,7 +96,7 @@ def run_sweep(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def sweep_table(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """One run a line: every metric, with those of its baselines behind it in brackets."""
+    """Returns a table with a line per run: every metric, followed by its baselines in brackets."""
     names = list(rows[0]["metrics"])
     baselines = list(rows[0]["metrics"][names[0]]["baselines"])
     lines = [[key, *names]]
@@ -122,12 +122,12 @@ def _run(sweep: Sweep, value: str, descriptor: int) -> None:
 
 
 def _evaluation(sweep: Sweep, value: str) -> Path:
-    """Written last: a run that has it is finished."""
+    """Returns the file that is written last: a run that has it is finished."""
     return sweep.folder(value) / "eval" / METRICS
 
 
 def _setting(sweep: Sweep) -> dict[str, Any]:
-    """What makes runs comparable."""
+    """Returns the settings that runs must share to be comparable."""
     return {
         "bundle": sweep.name,
         "key": sweep.key,

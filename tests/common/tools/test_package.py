@@ -142,7 +142,7 @@ def test_another_network_replaces_the_recipes() -> None:
 
 ROOT = repository_root()
 OWN = {"common", "bundles"}
-GIVEN = {"torch", "numpy", "monai", "yaml", "jsonschema"}  # MONAI and what its bundles cannot do without
+GIVEN = {"torch", "filelock", "numpy", "monai", "yaml", "jsonschema"}  # MONAI, torch, what they bring
 PACKAGES = {
     "PIL": "pillow",
     "ignite": "pytorch-ignite",
