@@ -69,7 +69,7 @@ def looping() -> Work:
     lung = slices.lung[0]
     depth = distance_transform_edt(lung > 0).ravel() * SPACING_MM
     pixels = np.flatnonzero(lung)
-    chances = PRESENCE.on(lung).ravel()[pixels].astype(np.float64)
+    chances = PRESENCE.on_slice(lung).ravel()[pixels].astype(np.float64)
     chances /= chances.sum()
     width = lung.shape[1]
 

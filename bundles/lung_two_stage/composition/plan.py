@@ -382,7 +382,7 @@ def place_in_slice(
 ) -> Placement:
     """Places the groups in one healthy slice, which must show a lung."""
     lung, spacing = np.asarray(slices.lung[number]), slices.records[number].spacing_mm
-    lung_field = LungField.from_slice(lung, presence.on(lung), spacing)
+    lung_field = LungField.from_slice(lung, presence.on_slice(lung), spacing)
     return place_groups(groups, geometry.radii_mm, lung_field, settings.seed, number, settings.attempts)
 
 

@@ -1,4 +1,4 @@
-"""Nodule crops: all at one scale, with an alpha whose rim is soft."""
+"""Nodule crops, all at one scale, with a soft-edged alpha."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ from common.data.nodules import NoduleScan, label_pieces
 from common.errors import UserError
 
 LARGE_SLICE = 0.5
-"""Slices of a nodule are taken where it has at least this share of its largest cross-section."""
-
-STAIRS = 0.8
-"""Pixels of the file: smoothing of the distance to the mask's border, which runs in steps."""
+"""Slices of a nodule are taken if they show at least this share of its largest cross-section."""
+SMOOTHING = 0.8
+"""Of the distance to the mask's border, which has steps; in pixels of the file."""
 
 
 @dataclass(frozen=True)
-class CropRules:
-    """How nodules are cut out.
+class CropSettings:
+    """How nodules are cropped.
+
+    Example:
+        >>> CropSettings(crop_size=32, crop_mm=40.0).pixel_mm
+        1.25
 
     Args:
         crop_size: side of the square crops in pixels.
         crop_mm: the same in mm: all crops have one scale.
-        rim_mm: width of the zone, half inside and half outside the mask's border, in which alpha goes from 0
-            to 255.
-        slices_per_nodule: crops of one nodule, spread over the slices that show it large; 1 for the largest.
+        rim_mm: width of the zone, half inside and half outside the mask, in which alpha falls from 255 to 0.
+        slices_per_nodule: most crops of a nodule, spread over the slices that show it large; 1 for the
+            largest.
         least_mm: nodules with a smaller diameter in the slice are left out.
+    Raises:
+        UserError: a setting is out of range.
     """
 
     crop_size: int = 32
@@ -62,76 +67,80 @@ class CropRules:
 
 @dataclass(frozen=True)
 class Crop:
-    """One nodule in one slice.
+    """A nodule in a slice.
 
     Args:
         hu: (S, S) int16.
-        alpha: (S, S) uint8, 128 and more inside the mask.
+        alpha: (S, S) uint8, at least 128 inside the mask.
         record: its entry in the bank.
-        place: (slice, row, column) of its centre in the scan.
+        position: (slice, row, column) of its centre in the scan.
     """
 
     hu: NDArray[np.int16]
     alpha: NDArray[np.uint8]
     record: NoduleRecord
-    place: tuple[int, float, float]
+    position: tuple[int, float, float]
 
 
-def crops_of(
+def extract_crops(
     scan: NoduleScan,
     mask: NDArray[np.uint8],
     categories: Sequence[str],
-    rules: CropRules,
+    settings: CropSettings,
     single: bool = False,
     lung: NDArray[np.uint8] | None = None,
     skipped: Counter[str] | None = None,
 ) -> Iterator[Crop]:
-    """The crops of a scan's nodules. Those that cannot be used are left out and counted in ``skipped``.
+    """Crops the nodules of a scan.
 
     Args:
-        scan: whose HU are cut.
-        mask: (Z, H, W), 0 none, a category's number + 1 in a nodule.
+        scan: whose HU are cropped.
+        mask: (Z, H, W), 0 background, a category's index + 1 in a nodule.
         categories: names of the mask's values.
-        rules: see there.
-        single: the whole mask is one nodule, in however many pieces.
-        lung: (Z, H, W) where the scan shows whole lungs.
-        skipped: counts by reason.
+        settings: of the crops.
+        single: the whole mask is one nodule, even in several pieces.
+        lung: (Z, H, W) if the scan shows whole lungs.
+        skipped: counts nodules that are left out, by reason.
     """
-    lost: Counter[str] = Counter() if skipped is None else skipped
+    skipped = Counter() if skipped is None else skipped
     pieces, count = ((mask > 0).astype(np.int32), 1) if single else label_pieces(mask)
     for number, box in enumerate(find_objects(pieces, count), 1):
         if box is None:
             continue
-        inside = pieces[box[0]] == number  # (z, H, W) of the nodule's slices
+        inside = pieces[box[0]] == number  # (z, H, W), the nodule's slices
         value = int(np.bincount(mask[box[0]][inside]).argmax())
         category = categories[value - 1] if value <= len(categories) else ""
-        for z in _largest(inside.sum((1, 2)), rules.slices_per_nodule):
-            place = box[0].start + z
-            reason = _unfit(inside[z], scan.spacing[1:], rules, None if lung is None else lung[place])
+        for z in _large_slices(inside.sum((1, 2)), settings.slices_per_nodule):
+            index = box[0].start + z
+            plane = None if lung is None else lung[index]
+            reason = _reason_to_skip(inside[z], scan.spacing[1:], settings, plane)
             if reason:
-                lost[reason] += 1
-                continue
-            yield _crop(scan, inside[z], place, f"n{number:02d}", category, rules)
+                skipped[reason] += 1
+            else:
+                yield _make_crop(scan, inside[z], index, f"n{number:02d}", category, settings)
 
 
-def bank_of(crops: Sequence[Crop], rules: CropRules) -> NoduleBank:
+def make_crop_bank(crops: Sequence[Crop], settings: CropSettings) -> NoduleBank:
     """The crops as a bank, which may be empty."""
-    shape = (0, rules.crop_size, rules.crop_size)
-    hu = np.array([crop.hu for crop in crops], np.int16) if crops else np.zeros(shape, np.int16)
-    alpha = np.array([crop.alpha for crop in crops], np.uint8) if crops else np.zeros(shape, np.uint8)
+    shape = (len(crops), settings.crop_size, settings.crop_size)
+    hu = np.array([crop.hu for crop in crops], np.int16).reshape(shape)
+    alpha = np.array([crop.alpha for crop in crops], np.uint8).reshape(shape)
     return NoduleBank(hu, alpha, [crop.record for crop in crops])
 
 
-def cut(
-    hu: NDArray[np.int16], inside: NDArray[np.bool_], spacing: Sequence[float], rules: CropRules
+def crop_nodule(
+    hu: NDArray[np.int16], inside: NDArray[np.bool_], spacing: Sequence[float], settings: CropSettings
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """The crop and its alpha around a nodule in a slice; beyond the slice's end its border goes on.
+    """Crops a slice around a nodule; beyond the slice's edge the lung goes on, without the nodule.
 
     Args:
-        hu, inside: (H, W).
+        hu, inside: (H, W) the slice and the nodule's mask.
         spacing: mm along rows, columns.
+        settings: of the crop.
+    Returns:
+        The crop in HU and its alpha, (S, S).
     """
-    size, step = rules.crop_size, rules.pixel_mm / np.asarray(spacing, np.float64)
+    size, step = settings.crop_size, settings.pixel_mm / np.asarray(spacing, np.float64)
     centre = np.argwhere(inside).mean(0)
     reach = np.ceil(step * size / 2).astype(int) + 2
     first = np.maximum(np.rint(centre).astype(int) - reach, 0)
@@ -146,19 +155,19 @@ def cut(
         )
 
     smoothing = 0.5 * np.sqrt(np.maximum(step**2 - 1, 0))
-    there = resampled(np.ones_like(values), "constant") > 0.999
-    beside = resampled(_without(values, inside[near]))
-    crop = np.where(there, resampled(gaussian_filter(values, smoothing)), beside)
-    distance = without_stairs(signed_distance(inside[near], spacing))
-    alpha = soft_alpha(resampled(distance, "constant", -rules.crop_mm), rules.rim_mm)
+    in_slice = resampled(np.ones_like(values), "constant") > 0.999
+    continued = resampled(_without_nodule(values, inside[near]))
+    crop = np.where(in_slice, resampled(gaussian_filter(values, smoothing)), continued)
+    distance = smooth_distance(signed_distance(inside[near], spacing))
+    alpha = soft_alpha(resampled(distance, "constant", -settings.crop_mm), settings.rim_mm)
     return np.rint(crop).astype(np.int16), alpha
 
 
-def _without(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The slice with plain lung in place of the nodule and its rim, which must not go on beyond the end."""
+def _without_nodule(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The slice with the median of the surrounding lung in the place of the nodule and its rim."""
     covered = binary_dilation(inside, iterations=2)
-    beside = binary_dilation(covered, iterations=3) & ~covered
-    lung = np.median(values[beside]) if beside.any() else values.min()
+    around = binary_dilation(covered, iterations=3) & ~covered
+    lung = np.median(values[around]) if around.any() else values.min()
     return np.where(covered, lung, values).astype(np.float32)
 
 
@@ -171,57 +180,66 @@ def signed_distance(inside: NDArray[np.bool_], spacing: Sequence[float]) -> NDAr
     return np.where(inside, within, -without)
 
 
-def without_stairs(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Signed distances (H, W) smoothed, with as many pixels above 0 as before: small nodules stay large."""
-    smooth = gaussian_filter(distance, STAIRS)
+def smooth_distance(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Smooths signed distances (H, W) and keeps the number of pixels above 0: small nodules do not shrink."""
+    smooth = gaussian_filter(distance, SMOOTHING)
     highest, count = np.sort(smooth, axis=None)[::-1], int((distance > 0).sum())
     return smooth - (highest[count - 1] + highest[min(count, smooth.size - 1)]) / 2
 
 
 def soft_alpha(distance: NDArray[np.floating], rim_mm: float) -> NDArray[np.uint8]:
-    """0 to 255 from signed distances in mm: smooth steps over the rim, 128 on the border."""
+    """Alpha from signed distances in mm: a smooth step from 0 to 255 over the rim, 128 on the border."""
     share = np.clip(0.5 + np.asarray(distance, np.float64) / rim_mm, 0, 1)
     return np.rint(255 * share**2 * (3 - 2 * share)).astype(np.uint8)
 
 
-def _largest(areas: NDArray[np.integer], most: int) -> list[int]:
-    """The slices to take of a nodule with these cross-sections."""
+def _large_slices(areas: NDArray[np.integer], most: int) -> list[int]:
+    """The slices to crop of a nodule with these cross-sections."""
     if most == 1:
         return [int(areas.argmax())]
     large = np.flatnonzero(areas >= LARGE_SLICE * areas.max())
-    return [int(large[place]) for place in spread(len(large), most)]
+    return [int(large[n]) for n in spread_evenly(len(large), most)]
 
 
-def spread(there: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers 0 .. ``there`` - 1, evenly apart."""
-    return sorted({round(place) for place in np.linspace(0, there - 1, min(there, most)).tolist()})
+def spread_evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers 0 to ``count`` - 1, evenly spread.
+
+    Example:
+        >>> spread_evenly(9, 3)
+        [0, 4, 8]
+    """
+    return sorted({round(number) for number in np.linspace(0, count - 1, min(count, most)).tolist()})
 
 
 def _diameter(inside: NDArray[np.bool_], spacing: Sequence[float]) -> float:
+    """Diameter in mm of the disc with the mask's area."""
     return 2 * float(np.sqrt(inside.sum() * spacing[0] * spacing[1] / np.pi))
 
 
-def _unfit(
-    inside: NDArray[np.bool_], spacing: Sequence[float], rules: CropRules, lung: NDArray[np.uint8] | None
+def _reason_to_skip(
+    inside: NDArray[np.bool_],
+    spacing: Sequence[float],
+    settings: CropSettings,
+    lung: NDArray[np.uint8] | None,
 ) -> str:
-    """Why a nodule's slice cannot be used; empty where it can."""
-    if not inside.any() or _diameter(inside, spacing) < rules.least_mm:
+    """Why a nodule's slice cannot be cropped; empty if it can."""
+    if not inside.any() or _diameter(inside, spacing) < settings.least_mm:
         return "nodules below least_mm"
     points = np.argwhere(inside)
     reach = float((np.abs(points - points.mean(0)).max(0) * spacing).max())
-    if reach + rules.rim_mm / 2 + rules.pixel_mm > rules.crop_mm / 2:
+    if reach + settings.rim_mm / 2 + settings.pixel_mm > settings.crop_mm / 2:
         return "nodules larger than the crop"
     if lung is not None and lung.any() and inside.sum() > max((lung == side).sum() for side in (1, 2)):
         return "nodules larger than the lung"
     return ""
 
 
-def _crop(
-    scan: NoduleScan, inside: NDArray[np.bool_], z: int, number: str, category: str, rules: CropRules
+def _make_crop(
+    scan: NoduleScan, inside: NDArray[np.bool_], z: int, number: str, category: str, settings: CropSettings
 ) -> Crop:
-    hu, alpha = cut(scan.hu[z], inside, scan.spacing[1:], rules)
+    hu, alpha = crop_nodule(scan.hu[z], inside, scan.spacing[1:], settings)
     name = f"{scan.name}-{number}" + ("" if len(scan.hu) == 1 else f"-z{z:03d}")
     diameter = round(_diameter(inside, scan.spacing[1:]), 3)
     row, column = (float(value) for value in np.argwhere(inside).mean(0))
-    record = NoduleRecord(name, scan.patient, category, diameter, rules.pixel_mm)
+    record = NoduleRecord(name, scan.patient, category, diameter, settings.pixel_mm)
     return Crop(hu, alpha, record, (z, row, column))

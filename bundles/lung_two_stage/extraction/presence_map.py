@@ -1,4 +1,4 @@
-"""The probability map of nodule presence: where in a lung nodules lie, learnt from where they were found."""
+"""The probability map of nodule presence: where in a lung nodules lie, learned from annotated ones."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SIDES = (RIGHT, LEFT)
 
 @dataclass(frozen=True)
 class LungPoint:
-    """A place in one of the two lungs.
+    """A position relative to the bounding box of one of the two lungs.
 
     Args:
         side: `RIGHT` or `LEFT`.
-        down: 0 at the front edge of the lung's bounding box, 1 at its back edge.
-        across: 0 at the edge towards the patient's right (smaller columns), 1 at the other one. It is not
+        down: 0 at the front edge of the box, 1 at its back edge.
+        across: 0 at the edge towards the patient's right (smaller columns), 1 at the other one. Not
             mirrored: the hilum is near 1 in the right lung and near 0 in the left one.
     """
 
@@ -39,7 +39,7 @@ class LungPoint:
 
 @dataclass(frozen=True)
 class LungBox:
-    """Bounding box of one lung in a slice: rows ``top`` to ``bottom`` and columns, the last not included."""
+    """Bounding box of one lung in a slice: rows ``top`` to ``bottom`` and columns, last ones excluded."""
 
     top: int
     bottom: int
@@ -48,18 +48,18 @@ class LungBox:
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """In pixels."""
         return (self.bottom - self.top) * (self.last - self.first)
 
     def relative(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
-        """(2, ...) places down and across, 0 to 1, of pixel coordinates (whole numbers are pixel centres)."""
+        """Positions (2, ...) down and across in [0, 1] of pixel coordinates; integers are pixel centres."""
         down = (np.asarray(rows, np.float64) - self.top + 0.5) / (self.bottom - self.top)
         across = (np.asarray(columns, np.float64) - self.first + 0.5) / (self.last - self.first)
         return np.clip(np.stack([down, across]), 0.0, 1.0)
 
 
-def lung_box(lung: NDArray[np.uint8], side: int) -> LungBox | None:
-    """The box of one lung in a (H, W) lung map; None where the slice does not show it."""
+def find_lung_box(lung: NDArray[np.uint8], side: int) -> LungBox | None:
+    """Bounding box of one lung in a (H, W) lung map; None if the slice does not show it."""
     inside = lung == side
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
@@ -67,19 +67,19 @@ def lung_box(lung: NDArray[np.uint8], side: int) -> LungBox | None:
     return LungBox(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
-def lung_point(lung: NDArray[np.uint8], row: float, column: float) -> LungPoint | None:
-    """Where a pixel lies in the lung that is nearest to it; None where the slice shows no lung.
+def locate_in_lung(lung: NDArray[np.uint8], row: float, column: float) -> LungPoint | None:
+    """Position of a pixel in the lung that is nearest to it; None if the slice shows no lung.
 
     Args:
         lung: (H, W) 0 outside, 1 right, 2 left.
-        row, column: place in pixels, e.g. a nodule's centre.
+        row, column: position in pixels, e.g. a nodule's centre.
     """
     inside = np.argwhere(lung > 0)
     if not len(inside):
         return None
     nearest = inside[np.argmin(((inside - (row, column)) ** 2).sum(1))]
     side = int(lung[tuple(nearest)])
-    box = lung_box(lung, side)
+    box = find_lung_box(lung, side)
     assert box is not None  # it holds at least the nearest pixel
     down, across = box.relative(np.array(row), np.array(column))
     return LungPoint(side, float(down), float(across))
@@ -87,24 +87,28 @@ def lung_point(lung: NDArray[np.uint8], row: float, column: float) -> LungPoint 
 
 CELLS = 64
 EVEN = 12**-0.5
-"""Standard deviation of places that are spread evenly over a box of side 1."""
+"""Standard deviation of a uniform distribution over [0, 1]."""
 PRIOR = 2.0
 
 
 @dataclass(frozen=True)
 class PresenceMap:
-    """Probability of a nodule's centre, for each place in each lung (paper D, stage 1).
+    """Probability of a nodule's centre at each position in each lung (Chi 2023, stage 1).
 
     **Coordinates.** Slices are upright: row 0 at the front of the patient, column 0 at the patient's right;
-    lung maps hold 0 outside, 1 right, 2 left lung. Each lung has a grid of its own, laid over that lung's
-    bounding box in the slice: ``density[0]`` is the right lung, ``density[1]`` the left one; axis 1 runs
-    from the box's front edge to its back edge, axis 2 from its edge towards the patient's right to the other
-    one (not mirrored). Cell (i, j) covers i/G..(i+1)/G of the box's height, j/G..(j+1)/G of its width.
-    The height of the slice in the chest is not part of it.
+    lung maps hold 0 outside, 1 right, 2 left lung. Each lung has a grid over its bounding box in the slice:
+    ``density[0]`` is the right lung, ``density[1]`` the left one; axis 1 runs from front to back, axis 2 from
+    the patient's right to left (not mirrored). Cell (i, j) covers i/G..(i+1)/G of the box's height,
+    j/G..(j+1)/G of its width. The slice's height in the chest does not matter.
+
+    Example:
+        >>> presence = PresenceMap.from_points([LungPoint(RIGHT, down=0.8, across=0.5)], cells=4, prior=1.0)
+        >>> [round(float(side.sum()), 2) for side in presence.density]
+        [0.75, 0.25]
 
     Args:
         density: (2, G, G) float64, sums to 1 over both lungs.
-        metadata: how it was made, plain JSON: ``nodules`` counted, ``bandwidth``, ``prior``.
+        metadata: how it was made, plain JSON: number of ``nodules``, ``bandwidth``, ``prior``.
     """
 
     density: NDArray[np.float64]
@@ -118,17 +122,15 @@ class PresenceMap:
         bandwidth: float | None = None,
         prior: float = PRIOR,
     ) -> PresenceMap:
-        """Counts nodule centres, smooths the counts, and makes them a probability density.
+        """Estimates the density from nodule centres: a histogram, smoothed, plus a uniform prior.
 
         Args:
-            points: nodule centres; without any the density is even.
+            points: nodule centres; without any the density is uniform.
             cells: G.
-            bandwidth: standard deviation of the smoothing, as a share of the box; None for the rule of Scott
-                and Silverman in two dimensions (the spread of the points, here that of even ones, times
-                their number to the power -1/6). What would cross the box's edge is reflected, so that no
-                nodule loses weight there.
-            prior: this many more nodules, spread evenly over both boxes: no place is impossible because
-                none of a few nodules happened to be there.
+            bandwidth: standard deviation of the Gaussian, as a share of the box; None for the rule of Scott
+                and Silverman in two dimensions (the standard deviation of the points, here of uniform ones,
+                times their number to the power -1/6). It is reflected at the box's edges.
+            prior: weight of the uniform density in nodules, so that no position is impossible.
         Raises:
             UserError: a setting is out of range.
         """
@@ -141,18 +143,17 @@ class PresenceMap:
             )
         counts = np.zeros((len(SIDES), cells, cells))
         for point in points:
-            down, across = (min(int(place * cells), cells - 1) for place in (point.down, point.across))
+            down, across = (min(int(share * cells), cells - 1) for share in (point.down, point.across))
             counts[SIDES.index(point.side), down, across] += 1
         smooth = np.stack([gaussian_filter(side, bandwidth * cells, mode="reflect") for side in counts])
         density = smooth + prior / counts.size
         how = {"nodules": len(points), "bandwidth": float(bandwidth), "prior": float(prior)}
         return cls(density / density.sum(), how)
 
-    def on(self, lung: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The map on a slice: probability that a nodule's centre lies in a pixel.
+    def on_slice(self, lung: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The probability that a nodule's centre lies in each pixel of a slice.
 
-        A lung's probability does not depend on its size in the slice; where a slice shows one lung alone,
-        all of it is there.
+        A lung's share does not depend on its size in the slice; a single lung gets all of it.
 
         Args:
             lung: (H, W) 0 outside, 1 right, 2 left.
@@ -163,11 +164,11 @@ class PresenceMap:
         """
         weights = np.zeros(lung.shape, np.float64)
         for side, grid in zip(SIDES, self.density, strict=True):
-            box = lung_box(lung, side)
+            box = find_lung_box(lung, side)
             if box is not None:
                 rows, columns = np.nonzero(lung == side)
-                places = box.relative(rows, columns) * len(grid) - 0.5  # (2, P) in cells
-                weights[rows, columns] = map_coordinates(grid, places, order=1, mode="nearest") / box.area
+                cells = box.relative(rows, columns) * len(grid) - 0.5  # (2, P)
+                weights[rows, columns] = map_coordinates(grid, cells, order=1, mode="nearest") / box.area
         total = weights.sum()
         if total <= 0:
             raise UserError("presence: the slice shows no lung; leave such slices out")

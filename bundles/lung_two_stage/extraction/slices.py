@@ -1,4 +1,4 @@
-"""Which slices of a scan go into the banks: enough lung, spread over the scan, with nodules or without."""
+"""Slices for the banks: which of a scan's slices are taken, how they are resized, and of which patients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from bundles.lung_two_stage.banks import SliceBank, SliceRecord
-from bundles.lung_two_stage.extraction.crops import spread
-from bundles.lung_two_stage.extraction.presence_map import SIDES, lung_box
+from bundles.lung_two_stage.extraction.crops import spread_evenly
+from bundles.lung_two_stage.extraction.presence_map import SIDES, find_lung_box
 from common.data.image_io import Pixels, read_pixels
 from common.data.image_layouts import find_images
 from common.data.intensity import Window, to_hu, to_unit
@@ -28,23 +28,32 @@ from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
 from common.rng import make_rng
 
+AIR_HU, METAL_HU = -1024, 3071
+"""Range of a CT's HU; scanners mark pixels outside their field of view with less."""
+CHEST_MM = 150.0
+"""A scan that is narrower or less deep is a crop around a nodule without whole lungs."""
+PICTURE_MM = 340.0
+"""Width of a picture that does not state its scale: a chest with little around it."""
+PARTIAL, IMPLAUSIBLE = "scans that show no whole chest", "pictures in which no pair of lungs was found"
 LUNG_SHARE = 0.06, 0.75
-"""Of a picture's pixels: less or more is something else than lungs."""
+"""Least and largest share of a picture's pixels that two lungs have."""
 SMALLER_LUNG = 0.15
-"""Share that the smaller lung has of both in a picture."""
+"""Least share of the smaller lung in both."""
 FILLED = 0.3
-"""Share that a lung fills of its bounding box in a picture."""
+"""Least share of its bounding box that a lung fills."""
 
 
 @dataclass(frozen=True)
-class SliceRules:
-    """How slices are chosen and brought to size.
+class SliceSettings:
+    """How slices are chosen and resized.
 
     Args:
         image_size: side in pixels.
-        slices_per_patient: most slices of a scan with nodules, and most without, spread over it.
-        least_lung: lung area of a slice, as a share of the scan's largest one, from which it is taken.
-        part_mm: side of the windows that stand for slices, of scans of any extent; None for whole slices.
+        slices_per_patient: most slices of a scan with nodules, and most without, evenly spread.
+        least_lung: least lung area of a slice, as a share of the scan's largest.
+        part_mm: side of the windows that replace slices, of scans of any extent; None for whole slices.
+    Raises:
+        UserError: a setting is out of range.
     """
 
     image_size: int = 128
@@ -62,50 +71,33 @@ class SliceRules:
             raise UserError(f"part_mm {self.part_mm}: give the windows' side in mm, or null for whole slices")
 
 
-def with_lung(lung: NDArray[np.uint8], rules: SliceRules) -> NDArray[np.bool_]:
-    """(Z) whether each slice of a (Z, H, W) lung map shows enough lung."""
-    areas = (lung > 0).sum((1, 2))
-    return (areas > 0) & (areas >= rules.least_lung * areas.max())
-
-
 def healthy_slice_indices(
-    lung: NDArray[np.uint8], nodules: NDArray[np.uint8], rules: SliceRules
+    lung: NDArray[np.uint8], nodules: NDArray[np.uint8], settings: SliceSettings
 ) -> list[int]:
-    """Slices with enough lung that show no nodule and are not next to one that does (it shows through)."""
+    """Slices (of (Z, H, W)) with enough lung and no nodule, neither in them nor in the slices beside them."""
     shown = np.asarray(nodules.any((1, 2)))
     near = shown.copy()
-    near[:-1] |= shown[1:]
+    near[:-1] |= shown[1:]  # partial volume
     near[1:] |= shown[:-1]
-    return _spread(with_lung(lung, rules) & ~near, rules)
+    return _choose(lung, ~near, settings)
 
 
-def nodule_slices(lung: NDArray[np.uint8], nodules: NDArray[np.uint8], rules: SliceRules) -> list[int]:
-    """Slices with enough lung that show nodules."""
-    return _spread(with_lung(lung, rules) & np.asarray(nodules.any((1, 2))), rules)
+def nodule_slice_indices(
+    lung: NDArray[np.uint8], nodules: NDArray[np.uint8], settings: SliceSettings
+) -> list[int]:
+    """Slices (of (Z, H, W)) with enough lung and a nodule."""
+    return _choose(lung, np.asarray(nodules.any((1, 2))), settings)
 
 
-def plausible(lung: NDArray[np.uint8]) -> bool:
-    """Whether what was found in a (H, W) picture of unknown window looks like two lungs."""
-    boxes = [lung_box(lung, side) for side in SIDES]
-    areas = [int((lung == side).sum()) for side in SIDES]
-    if any(box is None for box in boxes) or not LUNG_SHARE[0] <= sum(areas) / lung.size <= LUNG_SHARE[1]:
-        return False
-    filled = min(area / box.area for area, box in zip(areas, boxes, strict=True) if box is not None)
-    return min(areas) >= SMALLER_LUNG * sum(areas) and filled >= FILLED
-
-
-def _spread(fitting: NDArray[np.bool_], rules: SliceRules) -> list[int]:
-    places = np.flatnonzero(fitting)
-    return [int(places[number]) for number in spread(len(places), rules.slices_per_patient)]
-
-
-AIR_HU, METAL_HU = -1024, 3071
-"""Range of a CT's HU; scanners mark what lies outside their field with less."""
+def _choose(lung: NDArray[np.uint8], wanted: NDArray[np.bool_], settings: SliceSettings) -> list[int]:
+    areas = (lung > 0).sum((1, 2))
+    indices = np.flatnonzero(wanted & (areas > 0) & (areas >= settings.least_lung * areas.max()))
+    return [int(indices[n]) for n in spread_evenly(len(indices), settings.slices_per_patient)]
 
 
 @dataclass(frozen=True)
 class FittedSlice:
-    """An entry of a `SliceBank`: (S, S) arrays as there, and its record."""
+    """An entry of a `SliceBank`: (S, S) arrays, and its record."""
 
     hu: NDArray[np.int16]
     lung: NDArray[np.uint8]
@@ -121,30 +113,30 @@ def fit_slice(
     size: int,
     record: SliceRecord,
 ) -> FittedSlice:
-    """Brings a (H, W) slice to (S, S) with square pixels, air around it; ``record`` gets the pixel's side.
+    """Resizes a (H, W) slice to (S, S) with square pixels and pads it with air.
 
-    The lung is made to hold the nodules, those at the pleura too.
+    Nodules at the pleura become part of the lung.
 
     Args:
+        hu, lung, nodules: of the slice.
         spacing: mm along rows, columns.
         size: S.
+        record: of the slice; its spacing is set.
     """
     side = max(hu.shape[0] * spacing[0], hu.shape[1] * spacing[1])  # mm
     height, width = (max(1, round(n * mm * size / side)) for n, mm in zip(hu.shape, spacing, strict=True))
-    values = np.full((size, size), AIR_HU, np.int16)
-    labels = np.zeros((2, size, size), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
-    there = slice(top, top + height), slice(left, left + width)
+    box = slice(top, top + height), slice(left, left + width)
+    values, labels = np.full((size, size), AIR_HU, np.int16), np.zeros((2, size, size), np.uint8)
     clipped = np.clip(hu, AIR_HU, METAL_HU).astype(np.float32)
-    values[there] = np.rint(resize_image(clipped, height, width)).astype(np.int16)
-    for place, whole in enumerate((holding(lung, nodules), nodules)):
-        labels[place][there] = resize_labels(whole, height, width)
-    kept = replace(record, spacing_mm=round(side / size, 6))
-    return FittedSlice(values, labels[0], labels[1], kept)
+    values[box] = np.rint(resize_image(clipped, height, width)).astype(np.int16)
+    labels[0][box] = resize_labels(include_nodules(lung, nodules), height, width)
+    labels[1][box] = resize_labels(nodules, height, width)
+    return FittedSlice(values, labels[0], labels[1], replace(record, spacing_mm=round(side / size, 6)))
 
 
-def holding(lung: NDArray[np.uint8], nodules: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The (H, W) lung with its nodules: what of them lies outside goes to the nearer lung."""
+def include_nodules(lung: NDArray[np.uint8], nodules: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The (H, W) lung map with all of the nodules; parts outside go to the nearer lung."""
     outside = (nodules > 0) & (lung == 0)
     if not outside.any() or not lung.any():
         return lung
@@ -153,9 +145,9 @@ def holding(lung: NDArray[np.uint8], nodules: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """(H, W) labels at another size: a pixel has the label that fills at least half of it.
+    """(H, W) labels at another size: a pixel gets the label that fills at least half of it.
 
-    A label that fills half of no pixel keeps the one of which it fills most: no nodule is lost.
+    A label that fills half of no pixel keeps the fullest one, so that no nodule is lost.
     """
     result = np.zeros((height, width), np.uint8)
     for label in np.unique(labels[labels > 0]):
@@ -164,33 +156,26 @@ def resize_labels(labels: NDArray[np.uint8], height: int, width: int) -> NDArray
     return result
 
 
-def slice_bank(slices: Sequence[FittedSlice], size: int) -> SliceBank:
+def make_slice_bank(slices: Sequence[FittedSlice], size: int) -> SliceBank:
     """The slices as a bank, which may be empty."""
-    empty = np.zeros((0, size, size))
-
-    def stacked(name: str, kind: type[np.generic]) -> NDArray:
-        return np.array([getattr(one, name) for one in slices], kind) if slices else empty.astype(kind)
-
-    arrays = stacked("hu", np.int16), stacked("lung", np.uint8), stacked("nodules", np.uint8)
-    return SliceBank(*arrays, [one.record for one in slices])
+    shape = (len(slices), size, size)
+    hu = np.array([one.hu for one in slices], np.int16).reshape(shape)
+    lung = np.array([one.lung for one in slices], np.uint8).reshape(shape)
+    nodules = np.array([one.nodules for one in slices], np.uint8).reshape(shape)
+    return SliceBank(hu, lung, nodules, [one.record for one in slices])
 
 
-LEAST_LUNG = 0.3
-"""Share of a window that lung fills, nodules included."""
+WINDOW_LUNG = 0.3
+"""Least share of lung in a window, nodules included."""
 MARGIN_MM = 2.0
-"""A nodule lies in a window or outside with more than this much around it."""
-MOST_EMPTY = 2
-"""Windows without nodule of one slice."""
-
-CropBox = tuple[slice, slice]
+"""A nodule lies inside or outside a window with more than this margin."""
+EMPTY_WINDOWS = 2
+"""Most windows of one slice without a nodule."""
+WindowBox = tuple[slice, slice]
 
 
 def window_pixels(side_mm: float, spacing: Sequence[float]) -> tuple[int, int]:
-    """Rows and columns of a window.
-
-    Args:
-        spacing: mm along rows, columns.
-    """
+    """Rows and columns of a square window, at ``spacing`` mm along rows, columns."""
     rows, columns = (max(1, round(side_mm / size)) for size in spacing)
     return rows, columns
 
@@ -202,184 +187,171 @@ def draw_windows(
     spacing: Sequence[float],
     random: np.random.Generator,
     with_nodule: bool,
-) -> list[CropBox]:
-    """One window that holds a nodule, anywhere in it, or up to `MOST_EMPTY` without any, at least half a side
-    apart. None cuts a nodule; none at all where no place is fit.
+) -> list[WindowBox]:
+    """Draws one window with a nodule anywhere in it, or up to `EMPTY_WINDOWS` without, half a side apart.
+
+    No window cuts a nodule. Where none is possible the list is empty.
 
     Args:
         lung, nodules: (H, W), 0 outside.
         size: rows and columns of a window.
         spacing: mm along rows, columns.
-        random: chooses the places.
+        random: draws the corners.
         with_nodule: which of the two.
     """
-    fit, held = _places(lung, nodules, size, spacing)
-    wanted = (held > 0) == with_nodule
-    return _drawn(fit & wanted, size, random, 1 if with_nodule else MOST_EMPTY)
-
-
-def _places(
-    lung: NDArray[np.uint8], nodules: NDArray[np.uint8], size: tuple[int, int], spacing: Sequence[float]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Of each upper left corner: whether a window there has enough lung and cuts no nodule, and how many
-    pixels of nodules with their margin it holds."""
     near = nodules > 0
     if near.any():
         near = distance_transform_edt(~near, spacing) <= MARGIN_MM
-    filled, held = _sums((lung > 0) | (nodules > 0), size), _sums(near, size)
-    if not held.size or min(size) < 3:
-        return np.zeros(held.shape, bool), held
-    inner = _sums(near[1:-1, 1:-1], (size[0] - 2, size[1] - 2))
-    return (filled >= LEAST_LUNG * size[0] * size[1]) & (held == inner), held
+    inside = _window_sums(near, size)  # by upper left corner
+    if not inside.size or min(size) < 3:
+        return []
+    whole = inside == _window_sums(near[1:-1, 1:-1], (size[0] - 2, size[1] - 2))
+    lung_pixels = _window_sums((lung > 0) | (nodules > 0), size)
+    free = (lung_pixels >= WINDOW_LUNG * size[0] * size[1]) & whole & ((inside > 0) == with_nodule)
+    windows: list[WindowBox] = []
+    while len(windows) < (1 if with_nodule else EMPTY_WINDOWS) and free.any():
+        corners = np.argwhere(free)
+        top, left = (int(value) for value in corners[random.integers(len(corners))])
+        windows.append((slice(top, top + size[0]), slice(left, left + size[1])))
+        rows, columns = np.abs(np.arange(free.shape[0]) - top), np.abs(np.arange(free.shape[1]) - left)
+        free &= (rows[:, None] * 2 >= size[0]) | (columns[None] * 2 >= size[1])
+    return windows
 
 
-def _sums(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Pixels of the mask (H, W) in each window: (H - rows + 1, W - columns + 1), empty where none fits."""
-    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    total[1:, 1:] = mask.cumsum(0).cumsum(1)
+def _window_sums(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Pixels of the mask (H, W) in each window: (H - rows + 1, W - columns + 1), empty if none fits."""
     rows, columns = size
     if rows > mask.shape[0] or columns > mask.shape[1]:
         return np.zeros((0, 0), np.int64)
+    total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    total[1:, 1:] = mask.cumsum(0).cumsum(1)
     below = total[rows:] - total[:-rows]  # (H - rows + 1, W + 1)
     return below[:, columns:] - below[:, :-columns]
 
 
-def _drawn(
-    fit: NDArray[np.bool_], size: tuple[int, int], random: np.random.Generator, most: int
-) -> list[CropBox]:
-    """Some of the fitting windows, each at least half a side from the others."""
-    free, found = fit.copy(), list[CropBox]()
-    while len(found) < most and free.any():
-        corners = np.argwhere(free)
-        top, first = (int(place) for place in corners[random.integers(len(corners))])
-        found.append((slice(top, top + size[0]), slice(first, first + size[1])))
-        rows, columns = np.abs(np.arange(fit.shape[0]) - top), np.abs(np.arange(fit.shape[1]) - first)
-        free &= (rows[:, None] * 2 >= size[0]) | (columns[None] * 2 >= size[1])
-    return found
-
-
-CHEST_MM = 150.0
-"""What is less wide or less deep is a part cut out around a nodule and shows no whole lungs."""
-PARTIAL, UNLIKE = "scans that show no whole chest", "pictures in which no pair of lungs was found"
-
-
 @dataclass(frozen=True)
-class Seen:
-    """A scan with what was found in it.
+class SegmentedScan:
+    """A scan with its nodules and lungs.
 
     Args:
         scan: HU and annotations.
         mask: uint8 (Z, H, W), the nodules to extract.
-        lung: uint8 (Z, H, W) 0, 1 right, 2 left; None where the scan shows no whole lungs.
-        aerated: uint8 (Z, H, W) 0, 1 the lung in a scan of a part of the chest, where windows are cut.
+        lung: uint8 (Z, H, W) 0, 1 right, 2 left; None for a scan without whole lungs.
+        part: uint8 (Z, H, W) 0, 1 the lung of a scan that shows a part of the chest, for windows.
     """
 
     scan: NoduleScan
     mask: NDArray[np.uint8]
     lung: NDArray[np.uint8] | None
-    aerated: NDArray[np.uint8] | None = None
+    part: NDArray[np.uint8] | None = None
 
-    def healthy_slices(self, rules: SliceRules) -> list[FittedSlice]:
-        """Slices, or windows of them, without nodules: neither in the mask nor annotated.
-
-        Those with an excluded finding are taken only from scans that have no others.
-        """
-        shown = self.mask | self.scan.mask
-        found = self._without(rules, shown | self.scan.excluded_mask()) if self.scan.excluded else []
-        return found or self._without(rules, shown)
-
-    def _without(self, rules: SliceRules, shown: NDArray[np.uint8]) -> list[FittedSlice]:
-        if rules.part_mm is not None:
-            return self._windows(rules, shown, with_nodule=False)
-        if self.lung is None:
-            return []
-        return [self._fitted(z, self.lung, rules) for z in healthy_slice_indices(self.lung, shown, rules)]
-
-    def with_nodules(self, rules: SliceRules) -> list[FittedSlice]:
+    def nodule_slices(self, settings: SliceSettings) -> list[FittedSlice]:
         """Slices, or windows of them, with nodules in the mask."""
-        if rules.part_mm is not None:
-            return self._windows(rules, self.mask, with_nodule=True)
+        if settings.part_mm is not None:
+            return self._windows(settings, self.mask, with_nodule=True)
         if self.lung is None:
             return []
-        return [self._fitted(z, self.lung, rules) for z in nodule_slices(self.lung, self.mask, rules)]
+        indices = nodule_slice_indices(self.lung, self.mask, settings)
+        return [self._fit(z, self.lung, settings) for z in indices]
 
-    def _windows(self, rules: SliceRules, nodules: NDArray[np.uint8], with_nodule: bool) -> list[FittedSlice]:
-        lung = self.aerated if self.lung is None else self.lung
-        if lung is None or rules.part_mm is None:
+    def healthy_slices(self, settings: SliceSettings) -> list[FittedSlice]:
+        """Slices, or windows of them, without nodules, neither in the mask nor annotated.
+
+        Those with an excluded finding are taken only from scans without others.
+        """
+        nodules = self.mask | self.scan.mask
+        found = self._without(settings, nodules | self.scan.excluded_mask()) if self.scan.excluded else []
+        return found or self._without(settings, nodules)
+
+    def _without(self, settings: SliceSettings, nodules: NDArray[np.uint8]) -> list[FittedSlice]:
+        if settings.part_mm is not None:
+            return self._windows(settings, nodules, with_nodule=False)
+        if self.lung is None:
+            return []
+        indices = healthy_slice_indices(self.lung, nodules, settings)
+        return [self._fit(z, self.lung, settings) for z in indices]
+
+    def _windows(
+        self, settings: SliceSettings, nodules: NDArray[np.uint8], with_nodule: bool
+    ) -> list[FittedSlice]:
+        lung = self.part if self.lung is None else self.lung
+        if lung is None or settings.part_mm is None:
             return []
         spacing, found = self.scan.spacing[1:], list[FittedSlice]()
-        places = np.flatnonzero((nodules if with_nodule else lung).any((1, 2)))
-        size = window_pixels(rules.part_mm, spacing)
-        for z in places[spread(len(places), rules.slices_per_patient)] if len(places) else ():
-            random = make_rng(0, "windows", self.scan.name, int(z))
+        indices = np.flatnonzero((nodules if with_nodule else lung).any((1, 2)))
+        size = window_pixels(settings.part_mm, spacing)
+        for n in spread_evenly(len(indices), settings.slices_per_patient):
+            z = int(indices[n])
+            random = make_rng(0, "windows", self.scan.name, z)
             for window in draw_windows(lung[z], nodules[z], size, spacing, random, with_nodule):
-                found.append(self._fitted(int(z), lung, rules, window))
+                found.append(self._fit(z, lung, settings, window))
         return found
 
-    def _fitted(
-        self, z: int, lung: NDArray[np.uint8], rules: SliceRules, window: CropBox | None = None
+    def _fit(
+        self, z: int, lung: NDArray[np.uint8], settings: SliceSettings, window: WindowBox | None = None
     ) -> FittedSlice:
-        scan, there = self.scan, window or np.s_[:, :]
+        scan, box = self.scan, window or np.s_[:, :]
         name = scan.name if len(scan.hu) == 1 else f"{scan.name}-z{z:03d}"
         if window is not None:
             name += f"-at{window[0].start:03d}-{window[1].start:03d}"
         record = SliceRecord(name, scan.patient, 0.0, scan.nominal_hu, part=window is not None)
-        return fit_slice(
-            scan.hu[z][there],
-            lung[z][there],
-            self.mask[z][there],
-            scan.spacing[1:],
-            rules.image_size,
-            record,
-        )
+        planes = scan.hu[z][box], lung[z][box], self.mask[z][box]
+        return fit_slice(*planes, scan.spacing[1:], settings.image_size, record)
 
 
-def look(scan: NoduleScan, mask: NDArray[np.uint8], rules: SliceRules, skipped: Counter[str]) -> Seen:
-    """Finds the scan's lungs, where it shows them; what shows none is counted in ``skipped``.
+def segment_scan(
+    scan: NoduleScan, mask: NDArray[np.uint8], settings: SliceSettings, skipped: Counter[str]
+) -> SegmentedScan:
+    """Segments the lungs of a scan, if it shows them.
 
     Args:
-        rules: whether parts of the chest are wanted.
-
+        scan: of a chest or a part of it, or a picture of a single slice.
+        mask: its nodules.
+        settings: whether parts of the chest are wanted.
+        skipped: counts scans without lungs, by reason.
     Raises:
-        UserError: a whole scan of the chest without a lung.
+        UserError: a scan of a whole chest in which no lung is found.
     """
     extent = scan.hu.shape[1] * scan.spacing[1], scan.hu.shape[2] * scan.spacing[2]
     if min(extent) < CHEST_MM:
-        if rules.part_mm is not None:
-            return Seen(scan, mask, None, _aerated(scan))
-        skipped[PARTIAL] += 1
-        return Seen(scan, mask, None)
+        if settings.part_mm is None:
+            skipped[PARTIAL] += 1
+            return SegmentedScan(scan, mask, None)
+        part = np.stack([segment_lung_part(plane, scan.spacing[1], scan.nominal_hu) for plane in scan.hu])
+        return SegmentedScan(scan, mask, None, part)
     if len(scan.hu) > 1:
-        return Seen(scan, mask, segment_lungs(scan.hu, scan.spacing, name=scan.name))
-    lung = _picture(scan)
-    skipped[UNLIKE] += lung is None
-    return Seen(scan, mask, lung)
-
-
-def _aerated(scan: NoduleScan) -> NDArray[np.uint8]:
-    return np.stack([segment_lung_part(plane, scan.spacing[1], scan.nominal_hu) for plane in scan.hu])
-
-
-def _picture(scan: NoduleScan) -> NDArray[np.uint8] | None:
-    """The lungs of a single slice; None where there are none or what was found does not look like lungs."""
+        return SegmentedScan(scan, mask, segment_lungs(scan.hu, scan.spacing, name=scan.name))
     try:
         lung = segment_lung_slice(scan.hu[0], scan.spacing[1], scan.nominal_hu, name=scan.name)
-    except UserError:
-        return None
-    return lung[None] if plausible(lung) else None
+    except UserError:  # a picture of something else
+        lung = np.zeros_like(scan.mask[0])
+    if not looks_like_lungs(lung):
+        skipped[IMPLAUSIBLE] += 1
+        return SegmentedScan(scan, mask, None)
+    return SegmentedScan(scan, mask, lung[None])
+
+
+def looks_like_lungs(lung: NDArray[np.uint8]) -> bool:
+    """Whether the lung map (H, W) of a picture with an unknown window is plausible for two lungs."""
+    boxes = [find_lung_box(lung, side) for side in SIDES]
+    areas = [int((lung == side).sum()) for side in SIDES]
+    if any(box is None for box in boxes) or not LUNG_SHARE[0] <= sum(areas) / lung.size <= LUNG_SHARE[1]:
+        return False
+    filled = min(area / box.area for area, box in zip(areas, boxes, strict=True) if box is not None)
+    return min(areas) >= SMALLER_LUNG * sum(areas) and filled >= FILLED
 
 
 LEAST_FOR_ENHANCER = 2
 """The enhancer holds one patient out."""
 LEAST_TO_SPLIT, MANY = 3, 8
-"""So many patients go to the enhancer where there are many: Table III's baselines split them once more."""
+"""Of at least 8 training patients the enhancer gets 3 or more: Table III's baselines split them again."""
 
 S = TypeVar("S", bound=Sample)
 
 
 @dataclass(frozen=True)
-class Parts(Generic[S]):
-    """Scans by purpose."""
+class ExtractionSplit(Generic[S]):
+    """Scans to generate from, scans for the enhancer, and test scans."""
 
     generation: list[S]
     enhancer: list[S]
@@ -390,15 +362,14 @@ class Parts(Generic[S]):
         return {name: sorted({sample.patient for sample in part}) for name, part in vars(self).items()}
 
 
-def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> Parts[S]:
-    """Splits the training patients once more: those to generate from, and those kept for the enhancer.
+def split_for_enhancer(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> ExtractionSplit[S]:
+    """Splits the training patients again: those to generate from, and those kept for the enhancer.
 
     Args:
-        train, test: of the data set's split; test stays as it is.
-        share: of the training patients that go to the enhancer: at least two, where three are there, and
-            three where eight are, so that they can be split into train, val and test once more.
-        seed: another seed gives another split. Who goes follows from the patient's name: it stays when others
-            come or go.
+        train, test: of the data set's split; ``test`` stays as it is.
+        share: of the training patients that go to the enhancer, at least two of three and three of eight, so
+            that they can be split into train, val and test.
+        seed: of the choice, which depends on a patient's name and not on the other patients.
     Raises:
         UserError: a share out of range, or fewer than two training patients.
     """
@@ -407,20 +378,16 @@ def parts_of(train: Sequence[S], test: Sequence[S], share: float, seed: int) -> 
     units = sorted({sample.unit for sample in train})
     if len(units) < 2:
         raise UserError(
-            f"{len(units)} training patient: at least 2 are needed, one to generate from and one that the "
-            "enhancer learns real slices of; bring more patients"
+            f"{len(units)} training patient: at least 2 are needed, one to generate from and one whose real "
+            "slices the enhancer learns from; bring more patients"
         )
     least = LEAST_FOR_ENHANCER if len(units) < MANY else LEAST_TO_SPLIT
     kept = set(held_out(units, share, seed, "patients for the enhancer", least))
-    return Parts(
+    return ExtractionSplit(
         [sample for sample in train if sample.unit not in kept],
         [sample for sample in train if sample.unit in kept],
         list(test),
     )
-
-
-FIELD_MM = 340.0
-"""Width of what a picture shows, where nothing says its scale: a chest with little around it."""
 
 
 def find_healthy_slices(
@@ -431,68 +398,70 @@ def find_healthy_slices(
     seed: int,
     hu_offset: float | None = None,
     patient_pattern: str | None = None,
-) -> Parts[Sample]:
-    """The scans and pictures of a folder by purpose, split by patient as the data set itself is.
+) -> ExtractionSplit[Sample]:
+    """Finds scans and pictures without nodules, split by patient as the data set itself.
 
-    LUNA16's layout gives the slices that ``annotations.csv`` knows no nodule in; all others are taken for
-    free of nodules. With fewer than four patients everything is for the generation.
+    In LUNA16's layout, slices are healthy where ``annotations.csv`` knows no nodule; everything in other
+    layouts is. With fewer than four patients all of them go to the generation.
 
+    Args:
+        folder: LUNA16's layout, or pictures and volumes.
+        fractions, split_seed: of train, val and test.
+        share, seed: see `split_for_enhancer`.
+        hu_offset, patient_pattern: as for the data set.
     Raises:
-        UserError: a bad folder.
+        UserError: the folder is not valid.
     """
     place = Path(folder)
     found: list[Sample]
     if (place / ANNOTATIONS).is_file():
         found = list(find_nodule_scans(place, unannotated="normal", hu_offset=hu_offset))
     else:
-        found = _whole(find_images(place, patient_pattern=patient_pattern, hu_offset=hu_offset).samples)
+        images = find_images(place, patient_pattern=patient_pattern, hu_offset=hu_offset).samples
+        found = list({sample.image: sample for sample in images}.values())  # it lists slices of volumes
     if len({sample.unit for sample in found}) < 4:
-        return Parts(found, [], [])
+        return ExtractionSplit(found, [], [])
     split = split_samples(place, found, fractions, split_seed)
-    return parts_of(split["train"], split["test"], share, seed)
+    return split_for_enhancer(split["train"], split["test"], share, seed)
 
 
 def read_healthy_scans(samples: Sequence[Sample], window: Window) -> Iterator[NoduleScan]:
-    """The scans, read one after the other; those of `find_images` have empty masks.
+    """Reads scans one after the other; those of pictures and volumes have empty masks.
 
     Args:
-        window: whose ends are black and white of files that are not HU.
+        samples: from `find_healthy_slices`.
+        window: HU of black and white in files that do not hold HU.
     Raises:
-        UserError: unreadable.
+        UserError: a file cannot be read.
     """
     for sample in samples:
         if isinstance(sample, NoduleSample):
             yield read_nodule_scan(sample, window)
+        elif is_volume(sample.image):
+            yield _read_volume(sample, window)
         else:
-            yield _read(sample, window)
+            pixels = read_pixels(sample)
+            spacing = PICTURE_MM / pixels.values.shape[1]
+            plane = pixels._replace(values=pixels.values[None])
+            yield _healthy_scan(sample.name, sample, plane, window, (spacing, spacing, spacing))
 
 
-def _whole(samples: Sequence[Sample]) -> list[Sample]:
-    """One sample for each file: `find_images` lists the slices of volumes."""
-    return list({sample.image: sample for sample in samples}.values())
-
-
-def _read(sample: Sample, window: Window) -> NoduleScan:
-    if not is_volume(sample.image):
-        pixels = read_pixels(sample)
-        spacing = (FIELD_MM / pixels.values.shape[1],) * 3
-        return _plain(sample.name, sample, _hu(pixels, window)[None], spacing, pixels.is_hu)
+def _read_volume(sample: Sample, window: Window) -> NoduleScan:
     volume = open_volume(sample.image)
     values, offset = np.moveaxis(volume.array, 2, 0), volume.offset(sample.hu_offset, sample.image)
     pixels = Pixels(values + np.float32(offset) if offset else values, volume.is_hu, volume.source_range)
-    name = replace(sample, index=None).name
     rows, columns, slices = volume.spacing
-    return _plain(name, sample, _hu(pixels, window), (slices, rows, columns), pixels.is_hu)
+    return _healthy_scan(replace(sample, index=None).name, sample, pixels, window, (slices, rows, columns))
 
 
-def _plain(
-    name: str, sample: Sample, hu: NDArray[np.int16], spacing: tuple[float, float, float], is_hu: bool
+def _healthy_scan(
+    name: str, sample: Sample, pixels: Pixels, window: Window, spacing: tuple[float, float, float]
 ) -> NoduleScan:
-    """A scan without nodules."""
-    return NoduleScan(hu, np.zeros(hu.shape, np.uint8), spacing, name, sample.patient, (), (), not is_hu)
-
-
-def _hu(pixels: Pixels, window: Window) -> NDArray[np.int16]:
+    """A scan without nodules from pixels (Z, H, W)."""
     if pixels.is_hu:
-        return np.clip(np.rint(pixels.values), -(2**15), 2**15 - 1).astype(np.int16)
-    return to_hu(to_unit(pixels.values, window, False, pixels.source_range), window)
+        hu = np.clip(np.rint(pixels.values), -(2**15), 2**15 - 1).astype(np.int16)
+    else:
+        hu = to_hu(to_unit(pixels.values, window, False, pixels.source_range), window)
+    return NoduleScan(
+        hu, np.zeros(hu.shape, np.uint8), spacing, name, sample.patient, (), (), not pixels.is_hu
+    )

@@ -19,7 +19,7 @@ from bundles.lung_two_stage.composition.patches import (
     make_patch,
 )
 from bundles.lung_two_stage.composition.render import blend
-from bundles.lung_two_stage.extraction.crops import CropRules, cut
+from bundles.lung_two_stage.extraction.crops import CropSettings, crop_nodule
 
 LUNG, TISSUE, SIDE, FINE = -850, 40, 81, 8
 BOXES = Path(__file__).parents[5] / "shared" / "data" / "nodule_volumes"
@@ -44,10 +44,10 @@ def disc_slice(diameter_mm: float, pixel_mm: float, psf: float = 0.5) -> tuple[n
 
 
 def laid(
-    hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], to_mm: float, rules: CropRules
+    hu: np.ndarray, mask: np.ndarray, spacing: tuple[float, float], to_mm: float, rules: CropSettings
 ) -> Laid:
     """Cut out, stamped and laid on lung of the level of its own."""
-    crop, alpha = cut(hu, mask, spacing, rules)
+    crop, alpha = crop_nodule(hu, mask, spacing, rules)
     centre, step = np.argwhere(alpha >= 128).mean(axis=0), to_mm / rules.pixel_mm
     patch = make_patch(crop, alpha, centre, rules.pixel_mm, to_mm)
     half = patch.hu.shape[0] // 2 + 8
@@ -85,15 +85,15 @@ def kept(found: Laid, pixel_mm: float, reach_mm: float) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("pixel_mm", "to_mm", "rules"),
     [
-        (0.7, 0.7, CropRules()),
-        (0.7, 0.7, CropRules(57, 39.9)),
-        (0.5, 1.0, CropRules()),
-        (0.9, 0.9, CropRules()),
-        (0.7, 2.8, CropRules()),
+        (0.7, 0.7, CropSettings()),
+        (0.7, 0.7, CropSettings(57, 39.9)),
+        (0.5, 1.0, CropSettings()),
+        (0.9, 0.9, CropSettings()),
+        (0.7, 2.8, CropSettings()),
     ],
 )
 def test_discs_keep_their_width_and_contrast_and_the_record_says_it(
-    diameter_mm: float, pixel_mm: float, to_mm: float, rules: CropRules
+    diameter_mm: float, pixel_mm: float, to_mm: float, rules: CropSettings
 ) -> None:
     """Blended by alpha once more, 4 mm were 0.77 as wide with 0.60 of their contrast."""
     found = laid(*disc_slice(diameter_mm, pixel_mm), (pixel_mm, pixel_mm), to_mm, rules)
@@ -165,7 +165,7 @@ def test_real_nodules_keep_their_width_and_contrast() -> None:
         if mask[..., z].sum() * rows * columns < 12 or max(np.ptp(np.argwhere(mask[..., z]), axis=0)) > 45:
             continue
         hu = np.asarray(image.dataobj)[..., z].astype(np.int16)
-        shares.append(kept(laid(hu, mask[..., z], (rows, columns), 0.7, CropRules()), 0.7, 1.3))
+        shares.append(kept(laid(hu, mask[..., z], (rows, columns), 0.7, CropSettings()), 0.7, 1.3))
     widths, contrasts = np.array(shares).T
     assert len(shares) > 30
     assert (np.abs(np.percentile(widths, [10, 50, 90]) - 1) < 0.03).all()

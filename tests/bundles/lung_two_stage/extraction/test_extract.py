@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.extraction.extract import (
     Extraction,
-    annotated,
+    annotated_mask,
+    assign_categories,
     category_names,
     mask_source,
-    with_categories,
 )
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from bundles.lung_two_stage.segmentation.inference import SegmentationMethod
@@ -32,10 +34,20 @@ PATIENTS = [f"ct{letter}" for letter in "abcdefghijkl"]
 TINY = {"crop_size": 16, "crop_mm": 56.0, "image_size": 24, "slices_per_nodule": 1, "device": "cpu"}
 
 
-def extract(data: Path, output: Path, log: Path, **settings: object) -> Run:
+def by_command(data: Path, output: Path, log: Path, **settings: object) -> Run:
     given = {"dataset_dir": data, "output_dir": output, **TINY, **settings}
     overrides = [str(part) for key, value in given.items() for part in (f"--{key}", value)]
     return forked(["run", "extraction", "--config_file", str(CONFIG), *overrides], log)
+
+
+def extract(data: Path, output: Path, **settings: object) -> dict[str, Any]:
+    """What the command does, in this process."""
+    parser = ConfigParser()
+    parser.read_config(str(CONFIG))
+    for key, value in {"dataset_dir": str(data), **TINY, **settings}.items():
+        parser[key] = value
+    report: dict[str, Any] = parser.get_parsed_content("extractor").run(output)
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def extracted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extracted")
-    run = extract(data, folder / "out", folder / "log")
+    run = by_command(data, folder / "out", folder / "log")
     assert run.code == 0, run.err
     return folder / "out"
 
@@ -96,7 +108,7 @@ def test_the_presence_map_is_where_the_nodules_are(extracted: Path) -> None:
     assert presence.metadata["nodules"] == len(NoduleBank.load(extracted / "nodules"))
     place = int(bank.nodules.any((1, 2)).argmax())
     assert bank.records[place].name.endswith(f"z{NODULE_SLICE:03d}")
-    probable = presence.on(bank.lung[place])
+    probable = presence.on_slice(bank.lung[place])
     assert probable[bank.lung[place] == 1].sum() > 0.8
     row, column = np.unravel_index(probable.argmax(), probable.shape)
     assert np.abs(np.argwhere(bank.nodules[place]) - (row, column)).max(1).min() <= 1
@@ -108,25 +120,14 @@ def test_the_same_settings_give_the_same_bytes_and_replace_the_earlier_run(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "extraction.json").write_text("{}")
     (tmp_path / "out" / "stale.npy").touch()
-    run = extract(data, tmp_path / "out", tmp_path / "log")
-    assert run.code == 0, run.err
+    extract(data, tmp_path / "out")
     assert list(fingerprints(tmp_path / "out").values()) == list(fingerprints(extracted).values())
-
-
-def in_process(data: Path, crop_mm: float = 56.0, healthy_slices_dir: Path | None = None) -> Extraction:
-    crops = {"crop_size": 16, "crop_mm": crop_mm, "slices_per_nodule": 1}
-    return Extraction(
-        NoduleData(data, parts=[]),
-        crops=crops,
-        slices={"image_size": 24},
-        healthy_slices_dir=healthy_slices_dir,
-    )
 
 
 def test_healthy_slices_come_from_another_folder_too(data: Path, tmp_path: Path) -> None:
     write_scans(tmp_path / "more", [f"x{number}" for number in range(6)])
     (tmp_path / "more" / "images").rename(tmp_path / "normal")
-    report = in_process(data, healthy_slices_dir=tmp_path / "normal").run(tmp_path / "out")
+    report = extract(data, tmp_path / "out", healthy_slices_dir=str(tmp_path / "normal"))
     strangers = {
         part: {name for name in names if name[0] == "x"} for part, names in report["patients"].items()
     }
@@ -142,28 +143,32 @@ def test_what_cannot_be_extracted_is_one_line_and_leaves_nothing(data: Path, tmp
     with pytest.raises(
         UserError, match=r"no nodules to extract from . scans .* nodules larger than the crop"
     ):
-        in_process(data, crop_mm=20.0).run(tmp_path / "out")
+        extract(data, tmp_path / "out", crop_mm=20.0)
     write_scans(tmp_path / "more", ["cta"])
     (tmp_path / "more" / "images").rename(tmp_path / "normal")
     with pytest.raises(UserError, match=r"normal: patient cta is in .* too"):
-        in_process(data, healthy_slices_dir=tmp_path / "normal")
+        Extraction(NoduleData(data, parts=[]), healthy_slices_dir=tmp_path / "normal")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "normal"]
 
 
-def test_refusals_of_the_command_are_one_line(data: Path, tmp_path: Path) -> None:
+def test_a_scan_of_something_else_is_one_line(tmp_path: Path) -> None:
     broken = write_scans(tmp_path / "broken", PATIENTS[:4])
     for path in (broken / "images").iterdir():
         spoil(path, 40)
-    assert "no lung found" in extract(broken, tmp_path / "out", tmp_path / "log").error
+    with pytest.raises(UserError, match="no lung found"):
+        extract(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refusal_of_the_command_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    assert "holds other files" in extract(data, tmp_path / "mine", tmp_path / "log").error
-    assert {path.name for path in tmp_path.iterdir()} == {"broken", "mine", "log.out", "log.err"}
+    assert "holds other files" in by_command(data, tmp_path / "mine", tmp_path / "log").error
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "log.out", "log.err"}
 
 
 def test_windows_stand_for_slices_where_parts_are_wanted(data: Path, tmp_path: Path) -> None:
-    run = extract(data, tmp_path / "out", tmp_path / "log", part_mm=84.0, image_size=16)
-    assert run.code == 0, run.err
+    extract(data, tmp_path / "out", part_mm=84.0, image_size=16)
     others, healthy_slices = (
         SliceBank.load(tmp_path / "out" / name) for name in ("others", "healthy_slices")
     )
@@ -200,21 +205,21 @@ def found_and_known() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_pieces_have_the_category_that_they_cover_most_of() -> None:
-    made = with_categories(*found_and_known(), ("solid", "part_solid"))
+    made = assign_categories(*found_and_known(), ("solid", "part_solid"))
     assert (made[0, 1:4, 1:4] == 2).all() and (made[0, 8:11, 8:11] == 3).all() and (made > 0).sum() == 18
     assert category_names(("solid", "part_solid"), "segmented") == ["solid", "part_solid", "unknown"]
 
 
 def test_without_categories_all_are_one() -> None:
     found, known = found_and_known()
-    assert np.array_equal(with_categories(found, known, ()), found)
+    assert np.array_equal(assign_categories(found, known, ()), found)
     assert category_names((), "segmented") == [] and category_names(("a",), "annotated") == ["a"]
 
 
 def test_annotated_masks_are_the_scans_own() -> None:
     found, known = found_and_known()
     scan = NoduleScan(found.astype(np.int16), known, (1.0, 1.0, 1.0), "a", "p", ())
-    assert mask_source("annotated", "nowhere.pt") is annotated and annotated(scan) is known
+    assert mask_source("annotated", "nowhere.pt") is annotated_mask and annotated_mask(scan) is known
 
 
 def test_refusals_are_one_line(tmp_path: Path) -> None:

@@ -11,26 +11,26 @@ from bundles.lung_two_stage.banks import SliceRecord
 from bundles.lung_two_stage.extraction.slices import (
     AIR_HU,
     PARTIAL,
-    CropBox,
-    Seen,
-    SliceRules,
+    SegmentedScan,
+    SliceSettings,
+    WindowBox,
     draw_windows,
     fit_slice,
     healthy_slice_indices,
-    holding,
-    look,
-    nodule_slices,
-    parts_of,
-    plausible,
+    include_nodules,
+    looks_like_lungs,
+    make_slice_bank,
+    nodule_slice_indices,
     resize_labels,
-    slice_bank,
+    segment_scan,
+    split_for_enhancer,
     window_pixels,
 )
 from common.data.nodules import Nodule, NoduleScan
 from common.data.samples import Sample
 from common.errors import UserError
 
-RULES = SliceRules(image_size=16, slices_per_patient=3, least_lung=0.5)
+RULES = SliceSettings(image_size=16, slices_per_patient=3, least_lung=0.5)
 
 
 def stack(areas: list[int]) -> np.ndarray:
@@ -45,7 +45,7 @@ def test_healthy_slices_have_lung_and_no_nodule_beside_them() -> None:
     nodules = np.zeros_like(lung)
     nodules[4, 0, 0] = 2
     assert healthy_slice_indices(lung, nodules, RULES) == [2, 7, 8]  # 3 and 5 are next to the nodule
-    assert nodule_slices(lung, nodules, RULES) == [4]
+    assert nodule_slice_indices(lung, nodules, RULES) == [4]
 
 
 def test_no_more_than_wanted_and_spread() -> None:
@@ -55,26 +55,26 @@ def test_no_more_than_wanted_and_spread() -> None:
 
 def test_without_lung_there_are_none() -> None:
     lung = stack([0, 0])
-    assert healthy_slice_indices(lung, lung, RULES) == nodule_slices(lung, lung + 1, RULES) == []
+    assert healthy_slice_indices(lung, lung, RULES) == nodule_slice_indices(lung, lung + 1, RULES) == []
 
 
 def test_what_looks_like_lungs_in_a_picture() -> None:
     lung = np.zeros((40, 60), np.uint8)
     lung[8:32, 6:24], lung[8:32, 36:54] = 1, 2
-    assert plausible(lung)
-    assert not plausible(np.where(lung == 1, 1, 0).astype(np.uint8))  # one alone
+    assert looks_like_lungs(lung)
+    assert not looks_like_lungs(np.where(lung == 1, 1, 0).astype(np.uint8))  # one alone
     ring = np.zeros_like(lung)
     ring[[0, 39], :30] = ring[:, 0:1] = 1
     ring[[0, 39], 30:] = ring[:, 59:] = 2
-    assert not plausible(ring)  # the skin's fat
+    assert not looks_like_lungs(ring)  # the skin's fat
     tiny = np.zeros_like(lung)
     tiny[10:14, 10:14], tiny[10:14, 40:44] = 1, 2
-    assert not plausible(tiny)
+    assert not looks_like_lungs(tiny)
 
 
 def test_settings_out_of_range_are_one_line() -> None:
     with pytest.raises(UserError, match="least_lung 0"):
-        SliceRules(least_lung=0)
+        SliceSettings(least_lung=0)
 
 
 RECORD = SliceRecord("a", "p", 0.0)
@@ -102,8 +102,9 @@ def test_a_nodule_at_the_pleura_belongs_to_the_lung() -> None:
     lung, nodules = np.zeros((2, 10, 10), np.uint8)
     lung[2:8, 1:4], lung[2:8, 6:9] = 1, 2
     nodules[4:6, 8:10] = 3
-    assert (holding(lung, nodules)[4:6, 8:10] == 2).all() and holding(lung, nodules).sum() == lung.sum() + 4
-    assert not holding(np.zeros_like(lung), nodules).any()
+    whole = include_nodules(lung, nodules)
+    assert (whole[4:6, 8:10] == 2).all() and whole.sum() == lung.sum() + 4
+    assert not include_nodules(np.zeros_like(lung), nodules).any()
 
 
 def test_labels_fill_half_of_a_pixel_and_small_ones_stay() -> None:
@@ -114,11 +115,11 @@ def test_labels_fill_half_of_a_pixel_and_small_ones_stay() -> None:
 
 
 def test_a_bank_of_slices(tmp_path) -> None:
-    empty = slice_bank([], 16)
+    empty = make_slice_bank([], 16)
     assert empty.hu.shape == (0, 16, 16) and empty.lung.dtype == np.uint8
     labels = np.zeros((8, 8), np.uint8)
     one = fit_slice(np.zeros((8, 8), np.int16), labels, labels, (1.5, 1.5), 16, RECORD)
-    bank = slice_bank([one, one], 16)
+    bank = make_slice_bank([one, one], 16)
     assert bank.hu.shape == (2, 16, 16) and bank.records[0].spacing_mm == pytest.approx(0.75)
 
 
@@ -127,7 +128,7 @@ SIZE, SPACING = (24, 20), (1.0, 1.2)
 
 def windows(
     lung: np.ndarray, nodules: np.ndarray, seed: int, with_nodule: bool, size: tuple[int, int] = SIZE
-) -> list[CropBox]:
+) -> list[WindowBox]:
     return draw_windows(lung, nodules, size, SPACING, np.random.default_rng(seed), with_nodule)
 
 
@@ -185,32 +186,33 @@ def crop(name: str = "p_1") -> NoduleScan:
 
 def test_a_part_of_the_chest_gives_windows_where_they_are_wanted() -> None:
     scan, skipped = crop(), Counter[str]()
-    rules = SliceRules(16, part_mm=24.0)
-    seen = look(scan, scan.mask, rules, skipped)
-    (held,), empty = seen.with_nodules(rules), seen.healthy_slices(rules)
+    rules = SliceSettings(16, part_mm=24.0)
+    seen = segment_scan(scan, scan.mask, rules, skipped)
+    (held,), empty = seen.nodule_slices(rules), seen.healthy_slices(rules)
     assert held.hu.shape == (16, 16) and held.record.part and held.record.spacing_mm == 1.5
     assert held.record.name.startswith("p_1-at0") and held.record.patient == "p"
     assert 8 <= (held.nodules > 0).sum() <= 16 and held.lung[held.nodules > 0].all()  # of 25 / 2.25
     assert empty and not any(each.nodules.any() for each in empty)
     assert {each.record.part for each in empty} == {True} and not skipped
-    assert look(scan, scan.mask, rules, skipped).healthy_slices(rules)[0].record.name == empty[0].record.name
+    again = segment_scan(scan, scan.mask, rules, skipped).healthy_slices(rules)
+    assert again[0].record.name == empty[0].record.name
 
 
 def test_whole_slices_of_a_part_are_left_out_and_counted() -> None:
     scan, skipped = crop(), Counter[str]()
-    seen = look(scan, scan.mask, SliceRules(16), skipped)
-    assert seen.healthy_slices(SliceRules(16)) == seen.with_nodules(SliceRules(16)) == []
+    seen = segment_scan(scan, scan.mask, SliceSettings(16), skipped)
+    assert seen.healthy_slices(SliceSettings(16)) == seen.nodule_slices(SliceSettings(16)) == []
     assert skipped == {PARTIAL: 1}
     with pytest.raises(UserError, match="part_mm -1"):
-        SliceRules(part_mm=-1)
+        SliceSettings(part_mm=-1)
 
 
 def test_windows_with_an_excluded_finding_are_not_normal_where_there_are_others() -> None:
     """Rows 7 to 13 and columns 9 to 15; or everywhere."""
-    scan, rules = crop(), SliceRules(16, part_mm=24.0)
+    scan, rules = crop(), SliceSettings(16, part_mm=24.0)
 
     def corners(*findings: Nodule) -> list[tuple[int, int]]:
-        seen = look(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
+        seen = segment_scan(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
         names = [normal.record.name for normal in seen.healthy_slices(rules)]  # p_1-at000-000
         return [(int(name[6:9]), int(name[10:13])) for name in names]
 
@@ -229,13 +231,12 @@ def test_slices_with_an_excluded_finding_are_not_normal_where_there_are_others()
     lung[:, :, 20:] = 2
     mask[1, 5:9, 5:9] = 1
     scan = NoduleScan(np.full(shape, -850, np.int16), mask, (5.0, 8.0, 8.0), "s", "p", ())
-    rules = SliceRules(16)
+    rules = SliceSettings(16)
 
     def normal(*slices: int) -> list[str]:
         found = tuple(Nodule((z, 9.0, 9.0), (z * 5.0, 72.0, 72.0), 6.0) for z in map(float, slices))
-        return [
-            s.record.name[-1] for s in Seen(replace(scan, excluded=found), mask, lung).healthy_slices(rules)
-        ]
+        segmented = SegmentedScan(replace(scan, excluded=found), mask, lung)
+        return [one.record.name[-1] for one in segmented.healthy_slices(rules)]
 
     assert normal() == list("345678")
     assert normal(6) == list("348")
@@ -249,20 +250,20 @@ def scans(*patients: str) -> list[Sample]:
 @pytest.mark.parametrize(("count", "kept"), [(2, 1), (3, 2), (6, 2), (10, 4), (30, 10)])
 def test_a_share_of_the_patients_is_kept_and_nobody_is_twice(count: int, kept: int) -> None:
     train, test = scans(*(f"p{n:02d}" for n in range(count))), scans("t1", "t2")
-    patients = parts_of(train, test, 0.3, seed=0).patients()
+    patients = split_for_enhancer(train, test, 0.3, seed=0).patients()
     assert len(patients["enhancer"]) == kept and len(patients["generation"]) == count - kept
     assert not set(patients["generation"]) & set(patients["enhancer"]) and patients["test"] == ["t1", "t2"]
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order() -> None:
     train = scans(*(f"p{n}" for n in range(12)))
-    first, turned = (parts_of(given, [], 0.5, 0).patients() for given in (train, train[::-1]))
-    assert first == turned and first != parts_of(train, [], 0.5, 1).patients()
+    first, turned = (split_for_enhancer(given, [], 0.5, 0).patients() for given in (train, train[::-1]))
+    assert first == turned and first != split_for_enhancer(train, [], 0.5, 1).patients()
 
 
 def test_who_is_kept_stays_kept_when_others_come() -> None:
     before, after = (
-        parts_of(scans(*(f"p{n:02d}" for n in range(count))), [], 0.3, seed=0).patients()
+        split_for_enhancer(scans(*(f"p{n:02d}" for n in range(count))), [], 0.3, seed=0).patients()
         for count in (20, 30)
     )
     assert set(before["enhancer"]) < set(after["enhancer"])
@@ -271,13 +272,13 @@ def test_who_is_kept_stays_kept_when_others_come() -> None:
 
 def test_scans_of_one_person_stay_together() -> None:
     train = [Sample(Path(f"{n}.mhd"), None, f"scan{n}", person=f"person{n // 3}") for n in range(12)]
-    parts = parts_of(train, [], 0.5, 0)
+    parts = split_for_enhancer(train, [], 0.5, 0)
     assert (len(parts.enhancer), len(parts.generation)) == (9, 3)
     assert not {s.person for s in parts.enhancer} & {s.person for s in parts.generation}
 
 
 def test_refusals_are_one_line() -> None:
     with pytest.raises(UserError, match="at least 2 are needed"):
-        parts_of(scans("a"), [], 0.3, 0)
+        split_for_enhancer(scans("a"), [], 0.3, 0)
     with pytest.raises(UserError, match="share_for_enhancer 1"):
-        parts_of(scans("a", "b"), [], 1, 0)
+        split_for_enhancer(scans("a", "b"), [], 1, 0)
