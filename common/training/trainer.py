@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from common.data.datamodules import make_loader
 from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
 from common.networks.initialisation import describe_mismatch
@@ -42,6 +43,27 @@ class BatchGroups:
         torch.set_rng_state(state)
         while True:
             yield [next(batches) for _ in range(self.size)]
+
+
+def endless_loader(
+    dataset: Any, batch_size: int, seed: int = 0, num_workers: int = 0, device: str | torch.device = "cpu"
+) -> DataLoader[dict[str, Any]]:
+    """Batches of shuffled epochs without end, this process's share of them: what `MultiStepTrainer` takes.
+
+    Args:
+        batch_size: samples of this process in a batch.
+        seed: of the order, which depends on it and the epoch alone.
+        device: where the batches go: memory is pinned for GPUs.
+
+    Example:
+        >>> loader = endless_loader([{"sample": number} for number in range(6)], batch_size=2)
+        >>> loader.batch_sampler.batches_per_epoch
+        3
+    """
+    sampler = InfiniteBatchSampler(
+        len(dataset), batch_size, seed, rank=distributed.rank(), ranks=distributed.ranks()
+    )
+    return make_loader(dataset, sampler, num_workers, torch.device(device).type == "cuda")
 
 
 def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
