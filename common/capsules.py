@@ -1,14 +1,17 @@
-"""The sums of dynamic routing without the predictions that stand in them.
+"""Capsule networks (Sabour et al. 2017): primary capsules, dynamic routing, margin loss.
+
+Routing is written as contractions with derivatives of their own. Autograd through ``torch.einsum`` keeps
+(B, J, K, I) per iteration: 1.8 times the time and 3 times the memory (16 samples, 1152 to 10 capsules); with
+the predictions themselves it is 5 to 9 times the time and 23 times the memory (``make bench``).
 
 A capsule layer predicts ``prediction[b, j, i, d] = sum_k weight[j, d, k, i] inputs[b, k, i]``: as many
-numbers as samples x output capsules x input capsules x size. Routing only ever needs two sums over them, and
-both, as all their derivatives of any order, are parts of one form that is linear in each of its four
-tensors::
+numbers as samples x output capsules x input capsules x size. Routing only needs two sums over them, and both,
+like all their derivatives of any order, are parts of one form that is linear in each of its four tensors::
 
     form = sum over b, j, i, k, d of coefficients[b, j, i] inputs[b, k, i] weight[j, d, k, i] outputs[b, j, d]
 
-The derivative with respect to one of the four is a sum over the three others. Each such sum is done by matrix
-products over one output capsule at a time, so that nothing larger than the inputs is ever held.
+The derivative with respect to one of the four is a sum over the three others, computed by matrix products
+for one output capsule at a time, so that nothing larger than the inputs is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ COEFFICIENTS, INPUTS, WEIGHT, OUTPUTS = range(4)
 
 
 def weighted_sum(coefficients: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
-    """Predictions summed with their routing coefficients (Sabour et al. 2017, equation 2).
+    """Sums predictions with their routing coefficients (Sabour et al. 2017, equation 2).
 
     Args:
         coefficients: (B, J, I).
@@ -34,12 +37,18 @@ def weighted_sum(coefficients: Tensor, inputs: Tensor, weight: Tensor) -> Tensor
         weight: (J, D, K, I).
     Returns:
         (B, J, D). Can be differentiated any number of times.
+
+    Example:
+        >>> coefficients, inputs, weight = torch.rand(2, 3, 5), torch.rand(2, 4, 5), torch.rand(3, 6, 4, 5)
+        >>> plain = torch.einsum("bji,bki,jdki->bjd", coefficients, inputs, weight)
+        >>> torch.allclose(weighted_sum(coefficients, inputs, weight), plain)
+        True
     """
     return _contracted(OUTPUTS, coefficients, inputs, weight, None)
 
 
 def agreement(inputs: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
-    """The scalar products of predictions and output capsules (procedure 1, line 7).
+    """Scalar products of predictions and output capsules (procedure 1, line 7).
 
     Args:
         inputs, weight: as of `weighted_sum`.
@@ -61,7 +70,7 @@ class _Contraction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Of each of the three: the gradient takes the missing one's place, and that one is missing."""
+        """The gradient takes the missing tensor's place; each of the three others is missing in turn."""
         given = list(ctx.saved_tensors)
         given[ctx.missing] = gradients[0].contiguous()
         wanted = [
@@ -128,27 +137,31 @@ DERIVATIVES: dict[int, Callable[..., Tensor]] = {
 
 
 PRESENT, ABSENT = 0.9, 0.1
-"""Lengths from which on, or up to which, nothing is to be paid."""
+"""Lengths from which on, or up to which, the loss is 0."""
 DOWN_WEIGHT = 0.5
-"""Of absent classes, so that early learning does not shrink all capsules."""
+"""Weight of absent classes, so that early learning does not shrink all capsules."""
 
 
 def present_margin(lengths: Tensor) -> Tensor:
-    """What a capsule pays whose entity is there: (...) -> (...)."""
+    """Loss of a capsule whose entity is present: (...) -> (...)."""
     return functional.relu(PRESENT - lengths).square()
 
 
 def absent_margin(lengths: Tensor) -> Tensor:
-    """What a capsule pays whose entity is absent: (...) -> (...)."""
+    """Loss of a capsule whose entity is absent: (...) -> (...)."""
     return DOWN_WEIGHT * functional.relu(lengths - ABSENT).square()
 
 
 def margin_loss(lengths: Tensor, target: Tensor) -> Tensor:
-    """Sabour et al. 2017, equation 4: summed over classes, mean over the batch; a scalar.
+    """Margin loss (Sabour et al. 2017, equation 4): summed over classes, mean over the batch; a scalar.
 
     Args:
         lengths: (B, J) of the classes' capsules, 0 to 1.
         target: (B,) class indices.
+
+    Example:
+        >>> margin_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item()
+        0.0
     """
     present = functional.one_hot(target, lengths.shape[1]).to(lengths.dtype)  # (B, J)
     terms = present * present_margin(lengths) + (1 - present) * absent_margin(lengths)
@@ -163,6 +176,10 @@ def squash(vectors: Tensor) -> Tensor:
     """s |s| / (1 + |s|^2) over the last dimension (Sabour et al. 2017, equation 1): (..., D) -> (..., D).
 
     A zero vector stays zero; gradients of any order are finite there.
+
+    Example:
+        >>> round(squash(torch.tensor([3.0, 4.0])).norm().item(), 4)  # 25 / 26
+        0.9615
     """
     squared = vectors.square().sum(-1, keepdim=True)  # (..., 1)
     return vectors * ((squared + TINY).sqrt() / (1 + squared))
@@ -211,23 +228,27 @@ GRADIENTS = ("last", "all")
 
 
 class RoutingCapsules(nn.Module):
-    """Input capsules vote for output capsules and listen to those that agree: (B, I, K) -> (B, J, D).
+    """Dynamic routing from input to output capsules (Sabour et al. 2017): (B, I, K) -> (B, J, D).
 
-    The routing coefficients are the only thing kept for each pair of capsules, (B, J, I); predictions are
-    never held (see `common.capsules`). Float32 whatever the precision around it: coefficients are
-    exponentials of sums. Can be differentiated twice, as a gradient penalty needs.
+    Only the routing coefficients (B, J, I) are kept for each pair of capsules, not the predictions (see
+    `common.capsules`). Computes in float32 under autocast, since coefficients are exponentials of sums. Can
+    be differentiated twice, as a gradient penalty needs.
 
     Args:
         in_capsules, in_size: I and K.
         out_capsules, out_size: J and D.
         iterations: of routing, at least 1.
-        gradients: ``all``: through all iterations; ``last``: the coefficients are constants to the gradient,
-            which flows through the last iteration's sum: half the work, but not the derivative of what comes
-            out, so nothing for a gradient penalty.
-        squashed: give the outputs lengths below 1; off for a critic without bounds (within the routing they
-            always are squashed).
+        gradients: ``all``: through all iterations; ``last``: the coefficients are constants for the gradient,
+            which is half the work but not the derivative of the output, so unfit for a gradient penalty.
+        squashed: squash the outputs to lengths below 1; off for an unbounded critic (within the routing they
+            are always squashed).
     Raises:
         UserError: no such gradients, or no iteration.
+
+    Example:
+        >>> layer = RoutingCapsules(in_capsules=32, in_size=8, out_capsules=2, out_size=16)
+        >>> layer(torch.randn(4, 32, 8)).shape
+        torch.Size([4, 2, 16])
     """
 
     def __init__(

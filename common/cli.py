@@ -1,4 +1,4 @@
-"""Command lines of the scripts: their own text as help, one line for what is wrong, tracebacks on demand."""
+"""Command lines of the scripts: docstrings as help, errors of one line, tracebacks with ``--debug``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before a run begins: keys nothing reads, arguments nothing takes, numbers that are text."""
+"""Checks of a config before a run: unknown keys, unknown arguments, numbers and references that are text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTS_BY_NAME = ("imports", "initialize", "run", "finalize", "training", "evalu
 
 
 def roots(config: dict[str, Any]) -> list[str]:
-    """The ids read from outside: lists of expressions (the run lists) and the properties MONAI requires."""
+    """Returns the ids that are read from outside: run lists and the properties that MONAI requires."""
     lists = [key for key, value in config.items() if isinstance(value, list) and _has_expression(value)]
     properties = (*TrainProperties.values(), *InferProperties.values())
     required = [str(p[BundlePropertyConfig.ID]) for p in properties if p.get(BundleProperty.REQUIRED)]
@@ -30,9 +30,9 @@ def roots(config: dict[str, Any]) -> list[str]:
 
 
 def values_read(config: dict[str, Any], ids: Iterable[str]) -> Values:
-    """Everything reachable from ``ids`` by reference: a referenced dict or list is read with all it holds.
+    """Returns everything that ``ids`` reach by reference; a referenced dict or list is read as a whole.
 
-    Ids that are not in the config are passed over (MONAI reports a missing reference itself).
+    Missing ids are skipped (MONAI reports a missing reference itself).
     """
     found: Values = {}
     waiting = [(id_, value) for id_ in ids if (value := lookup(config, id_)) is not _MISSING]
@@ -50,7 +50,7 @@ def values_read(config: dict[str, Any], ids: Iterable[str]) -> Values:
 
 
 def unread(config: Any, read: Values, id_: str = "") -> Iterator[str]:
-    """The topmost ids nothing reads. Names like ``_meta_`` or ``_desc_`` are notes and pass."""
+    """Yields the topmost ids that are not read, but for notes such as ``_meta_`` or ``_desc_``."""
     for key, sub_id, value in ReferenceResolver.iter_subconfigs(id_, config):
         if sub_id in read or _is_note(key):
             continue
@@ -64,7 +64,7 @@ def unread(config: Any, read: Values, id_: str = "") -> Iterator[str]:
 
 
 def lookup(config: Any, id_: str) -> Any:
-    """The raw value at ``id_``, or a private marker that equals nothing else."""
+    """Returns the raw value at ``id_``, or the marker `_MISSING`."""
     for part in ReferenceResolver.split_id(id_):
         if isinstance(config, dict) and part in config:
             config = config[part]
@@ -104,7 +104,7 @@ RENAMED = {
         }.items()
     },
 }
-"""What became of keys of earlier versions, where the nearest name would be another setting's."""
+"""Renamed keys of earlier versions whose nearest name would be another setting's."""
 
 
 def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
@@ -125,7 +125,7 @@ def check_config(parser: ConfigParser, run_ids: Iterable[str]) -> None:
 
 
 def check_keys(config: dict[str, Any], read: Values) -> None:
-    """Refuses a key that nothing reads, such as a mistyped override.
+    """Raises on an unknown key, such as a mistyped override.
 
     Raises:
         UserError: names the key and the nearest one.
@@ -133,11 +133,11 @@ def check_keys(config: dict[str, Any], read: Values) -> None:
     for id_ in unread(config, read):
         parent, _, key = id_.rpartition(ID_SEP_KEY)
         near = RENAMED.get(key) or suggestion(key, _names_in(read, parent), parent, read)
-        raise UserError(f"config key '{_shown(id_)}' is read by nothing{near}")
+        raise UserError(f"unknown config key '{_shown(id_)}'{near}")
 
 
 def check_numbers(read: Values) -> None:
-    """Refuses ``1e-4``: YAML reads it as text (a number needs a point and a signed exponent).
+    """Raises on ``1e-4``, which YAML reads as text (a number needs a point and a signed exponent).
 
     Raises:
         UserError: names the key and how to write the number.
@@ -152,7 +152,7 @@ def check_numbers(read: Values) -> None:
 
 
 def check_references(read: Values) -> None:
-    """Refuses ``@a.b``: only an expression reads attributes or items, so MONAI takes it for a plain text.
+    """Raises on ``@a.b``: only an expression reads attributes or items, so MONAI takes it for plain text.
 
     Raises:
         UserError: names the key and how to write the expression.
@@ -164,7 +164,7 @@ def check_references(read: Values) -> None:
 
 
 def check_arguments(read: Values, locator: ComponentLocator) -> None:
-    """Refuses an argument that a component's target does not take.
+    """Raises on an argument that a component's target does not take.
 
     Raises:
         UserError: names the argument and the nearest one.
@@ -183,7 +183,7 @@ def check_arguments(read: Values, locator: ComponentLocator) -> None:
 
 
 def accepted_arguments(component: ConfigComponent) -> list[str] | None:
-    """The keywords a component's target takes; None where that cannot be told (``**kwargs``, builtins)."""
+    """Returns the keywords that a component's target takes; None if unknown (``**kwargs``, builtins)."""
     target = component.get_config()["_target_"]
     if not isinstance(target, str) or target[:1] in ("$", "@") or component.is_disabled():
         return None
@@ -200,7 +200,7 @@ def accepted_arguments(component: ConfigComponent) -> list[str] | None:
 
 
 def suggestion(name: str, beside: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:
-    """``; did you mean 'x'?``: the nearest name under ``parent``, else of the ids elsewhere, else a list."""
+    """Returns ``; did you mean 'x'?``: the nearest name under ``parent``, else anywhere, else a list."""
     prefix = parent + ID_SEP_KEY if parent else ""
     siblings = {other: prefix + other for other in sorted(set(beside))}
     others = {id_.rpartition(ID_SEP_KEY)[2]: id_ for id_ in sorted(elsewhere, key=len, reverse=True)}

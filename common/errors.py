@@ -65,14 +65,17 @@ def install_hook() -> None:
 
 
 def check_int(setting: str, value: Any, least: int = 0) -> int:
-    """``value`` as an int.
+    """Returns ``value``, an int or digits as text, as an int.
 
     Args:
-        setting: what it is called, for the message.
-        value: an int, or digits as text.
+        setting: its name, for the message.
         least: smallest value allowed.
     Raises:
         UserError: anything else.
+
+    Example:
+        >>> check_int("num_samples", "8", least=1)
+        8
     """
     text = str(value).strip()
     digits = text.removeprefix("-")
@@ -81,7 +84,7 @@ def check_int(setting: str, value: Any, least: int = 0) -> int:
     return int(text)
 
 
-# What PIL, nibabel and ITK were seen to raise on truncated, emptied and flipped files.
+# What PIL, nibabel and ITK raise on truncated, empty and damaged files (observed).
 # SyntaxError is PIL's for broken PNG chunks; RuntimeError and TypeError are ITK's.
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
@@ -106,7 +109,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Raises `UserError` naming ``path`` where the block fails to read it."""
+    """Turns errors of reading ``path`` within the block into a `UserError` of one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -118,6 +121,6 @@ def read_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The error in a few words: ITK's messages run over many lines."""
+    """Shortens the error's message: ITK's run over many lines."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

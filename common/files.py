@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, synced, then renamed."""
+"""Atomic writes: a file or folder is complete or absent, also after a kill or on a full disk."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed writers left in ``folder``, in which nobody must be writing now."""
+    """Removes temporary files of killed writers from ``folder``; nobody may be writing there."""
     for path in folder.glob(".[0-9]*.*"):
         if path.name.split(".")[1].isdigit():
             path.unlink()
 
 
 def sync(path: Path) -> None:
-    """Asks the system to put a file's or folder's content on the disk."""
+    """Flushes a file's or folder's content to the disk (``fsync``)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -58,7 +58,15 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes ``value`` as indented JSON, atomically. NaN is refused (it is not JSON)."""
+    """Writes ``value`` as indented JSON, atomically; NaN raises ValueError (it is not JSON).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(f"{folder}/facts.json", {"seed": 0})
+        ...     read_json(f"{folder}/facts.json")
+        {'seed': 0}
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -79,7 +87,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """For other writing below ``target``: a full disk and the like end in one line, as in `atomic_write`.
+    """Turns errors of other writing below ``target`` into one line, as `atomic_write` does.
 
     Raises:
         UserError: the disk is full or the place cannot be written.
@@ -113,7 +121,7 @@ def shown_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary sibling that becomes ``folder`` when the block ends well, and is removed on any error.
+    """Yields a temporary sibling that becomes ``folder`` when the block ends well, and is removed on errors.
 
     Raises:
         UserError: ``folder`` exists, the disk is full or the place cannot be written.

@@ -1,4 +1,4 @@
-"""Where things lie, whatever the working directory."""
+"""Folders of the repository and of bundles, whatever the working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every written image says of itself: that it is synthetic, and what made it.
+"""Marks of synthetic images: every written image says that it is synthetic, and what made it.
 
 A NIfTI header says it in ``descrip`` and ``aux_file``, a PNG in text chunks, a GIF or JPEG in its comment.
 What inference writes has a JSON file beside it too. Nothing here depends on date or place: the same model,
@@ -32,10 +32,10 @@ HASH_SHOWN = 16
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the images of a run.
+    """Bundle, version, model and seed that made the images of a run.
 
     Args:
-        bundle: its name, e.g. ``pix2pix_covid``; empty where it is not known.
+        bundle: its name, e.g. ``pix2pix_covid``; empty if unknown.
         bundle_root: its folder, whose metadata give the version; None for no version.
         model: the weights file; hashed when the first image is written. None where no single model drew.
         seed: of what was drawn; None where nothing was.
@@ -50,18 +50,18 @@ class Provenance:
     def of(
         cls, bundle: str, model: str | os.PathLike[str] | None = None, seed: int | None = None
     ) -> Provenance:
-        """Of a bundle whose folder is found by its name."""
+        """Makes that of a bundle whose folder is found by its name."""
         return cls(bundle, bundle_root(bundle), model, seed)
 
     @cached_property
     def version(self) -> str:
-        """Of the bundle; empty where nothing says it."""
+        """The bundle's version; empty if unknown."""
         path = None if self.bundle_root is None else Path(self.bundle_root) / METADATA
         return str(read_json(path).get("version", "")) if path is not None and path.is_file() else ""
 
     @cached_property
     def model_sha256(self) -> str | None:
-        """SHA-256 of the weights file; None where there is none."""
+        """SHA-256 of the weights file; None if there is none."""
         model = None if self.model is None else Path(self.model)
         return sha256_of(model) if model is not None and model.is_file() else None
 
@@ -77,15 +77,15 @@ class Provenance:
 
     @property
     def marks(self) -> dict[str, Any]:
-        """Of the `record` what does not depend on model, seed and condition."""
+        """The part of the `record` that does not depend on model, seed and condition."""
         return {SYNTHETIC: True, "bundle": self.bundle, "version": self.version}
 
     def record(self, condition: str | os.PathLike[str] | None = None, **facts: Any) -> dict[str, Any]:
-        """Plain JSON of all that is known.
+        """Returns all facts as plain JSON.
 
         Args:
-            condition: the file that the image was drawn from; its name alone is kept.
-            facts: what else is known, such as the number of the sample.
+            condition: the file that the image was made from; only its name is kept.
+            facts: further ones, such as the number of the sample.
         """
         return {
             **self.marks,
@@ -96,13 +96,13 @@ class Provenance:
         }
 
     def png(self, condition: str | os.PathLike[str] | None = None, **facts: Any) -> PngInfo:
-        """Text chunks for PIL's ``pnginfo``: Description, Software, and the `record` as Comment."""
+        """Returns text chunks for PIL's ``pnginfo``: Description, Software, and the `record` as Comment."""
         chunks = png_text(self.text, self.maker)
         chunks.add_text("Comment", json.dumps(self.record(condition, **facts), sort_keys=True))
         return chunks
 
     def mark(self, header: nib.Nifti1Header) -> None:
-        """Puts it into a NIfTI header: ``descrip`` has the `text`, ``aux_file`` the model's hash."""
+        """Marks a NIfTI header: ``descrip`` gets the `text`, ``aux_file`` the model's hash."""
         digest = self.model_sha256
         mark_header(header, self.text, SYNTHETIC if digest is None else f"sha256:{digest[:HASH_SHOWN]}")
 
@@ -116,11 +116,11 @@ class Provenance:
 
 
 UNKNOWN = Provenance()
-"""Says no more than that an image is synthetic."""
+"""Marks an image as synthetic, without more."""
 
 
 def png_text(description: str, software: str = "") -> PngInfo:
-    """Text chunks for PIL's ``pnginfo``."""
+    """Returns text chunks for PIL's ``pnginfo``."""
     chunks = PngInfo()
     chunks.add_text("Description", description)
     if software:
@@ -129,13 +129,13 @@ def png_text(description: str, software: str = "") -> PngInfo:
 
 
 def mark_header(header: nib.Nifti1Header, descrip: str, aux_file: str = SYNTHETIC) -> None:
-    """Both texts into a NIfTI header, cut to what fits; what a source's header said there goes."""
+    """Writes both texts into a NIfTI header, cut to their fields; a source's own texts there are replaced."""
     header["descrip"] = descrip.encode("ascii", "replace")[:DESCRIP_BYTES]
     header["aux_file"] = aux_file.encode("ascii", "replace")[:AUX_FILE_BYTES]
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -144,7 +144,7 @@ UNKNOWN_COMMIT = "unknown: not in a git checkout"
 
 
 def commit(root: Path) -> str:
-    """The checkout's commit, with a mark where tracked files were changed since."""
+    """Returns the checkout's commit, marked if tracked files have changed since."""
     head = _git(root, "rev-parse", "--short=12", "HEAD")
     if head is None:
         return UNKNOWN_COMMIT
@@ -152,7 +152,7 @@ def commit(root: Path) -> str:
 
 
 def fingerprint(file: Path) -> str:
-    """The first digits of a file's SHA-256: which model it was."""
+    """Returns the first 12 digits of a file's SHA-256."""
     return sha256_of(file)[:12]
 
 

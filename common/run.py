@@ -1,4 +1,4 @@
-"""The first item of every run list."""
+"""The start of a bundle run: literals of the command line, checks of the config, the seed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
 def coerce_cli_literals(parser: ConfigParser) -> None:
-    """Replaces these texts by what they stand for, in all that the parser has not resolved yet.
+    """Replaces the texts ``true``, ``false`` and ``null`` in the config, before anything is resolved.
 
-    The command line knows Python's spelling only: ``--amp false`` arrives as a text, which is true.
+    MONAI's command line knows Python's spelling only: ``--amp false`` arrives as a text, which is true.
     """
     for item in parser.ref_resolver.items.values():
         config = item.get_config()
@@ -35,11 +35,11 @@ def _is_literal(value: Any) -> bool:
 
 
 def initialize_run(run_id: str | None = None) -> None:
-    """Begins a run; the first item of each run list: ``- "$run.initialize_run()"``.
+    """Starts a run; the first item of each run list: ``- "$run.initialize_run()"``.
 
-    From here on uncaught errors are one line each. ``true``, ``false`` and ``null`` of the command line get
-    their meaning (`coerce_cli_literals`), all config keys are checked (`check_config`), the generators of
-    torch, numpy and python are seeded from the key ``seed``, where there is one.
+    Uncaught errors become one line each, ``true``, ``false`` and ``null`` of the command line get their
+    meaning (`coerce_cli_literals`), all config keys are checked (`common.config.check_config`), and the key
+    ``seed`` seeds the generators of torch, numpy and Python.
 
     Args:
         run_id: the list being run; by default the one the calling workflow runs.
@@ -60,7 +60,7 @@ def initialize_run(run_id: str | None = None) -> None:
 
 
 def calling_workflow() -> ConfigWorkflow:
-    """The bundle workflow this call was evaluated by, found on the stack.
+    """Returns the bundle workflow that evaluates the calling expression, found on the stack.
 
     Raises:
         UserError: there is none.
@@ -74,7 +74,7 @@ def calling_workflow() -> ConfigWorkflow:
 
 
 def component_description(key: str) -> dict[str, Any]:
-    """Target and resolved arguments of the component at ``key`` of the config being run.
+    """Describes the component at ``key`` of the running config by its target and resolved arguments.
 
     Returns:
         ``{"target": "package.Class", "arguments": {...}}``, JSON-able where the arguments are.

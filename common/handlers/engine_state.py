@@ -13,25 +13,25 @@ from common.errors import UserError
 
 
 def logs(engine: Engine) -> dict[str, float]:
-    """Named losses and measures of this iteration (``engine.state.logs``); handlers may add to them."""
+    """Returns the losses and measures of this iteration (``engine.state.logs``); handlers may add to them."""
     state: Any = engine.state
     return state.logs
 
 
 def networks(engine: Engine) -> Mapping[str, nn.Module]:
-    """The trainer's networks by name."""
+    """Returns the trainer's networks by name."""
     trainer: Any = engine
     return trainer.networks
 
 
 def batches_per_epoch(engine: Engine) -> int:
-    """Batches that the trainer's sampler gives in an epoch."""
+    """Returns the number of batches that the trainer's sampler gives in an epoch."""
     trainer: Any = engine
     return trainer.stream.batches_per_epoch
 
 
 def logged(engine: Engine, name: str) -> float:
-    """The value of ``name`` in ``engine.state.logs`` (this iteration).
+    """Returns the value of ``name`` in ``engine.state.logs`` (this iteration).
 
     Raises:
         UserError: the trainer logs no such name.
@@ -43,7 +43,7 @@ def logged(engine: Engine, name: str) -> float:
 
 
 def prediction(engine: Engine) -> torch.Tensor:
-    """The images (B, C, H, W) generated in this iteration, whether decollated by MONAI into a list or not."""
+    """Returns the images (B, C, H, W) generated in this iteration, also if MONAI has decollated them."""
     output: Any = engine.state.output
     if isinstance(output, Mapping):
         return output["pred"]
@@ -51,10 +51,9 @@ def prediction(engine: Engine) -> torch.Tensor:
 
 
 def contrasts(engine: Engine) -> torch.Tensor:
-    """The standard deviation over the pixels of each image generated in this iteration: (B,).
+    """Returns the standard deviation over the pixels of each image generated in this iteration: (B,).
 
-    Of a generator that puts out more than an image the first channel is looked at; of a classifier, whose
-    output is (B, K), the classes.
+    It takes the first channel of generators with several, and the classes of a classifier's output (B, K).
     """
     predicted = prediction(engine).detach().float()
     shown = predicted if predicted.ndim == 2 else predicted[:, 0]
@@ -62,6 +61,6 @@ def contrasts(engine: Engine) -> torch.Tensor:
 
 
 def epoch_due(engine: Engine, interval: int) -> bool:
-    """True at the last iteration of every ``interval``-th epoch; never for an interval of 0."""
+    """Tells whether this is the last iteration of every ``interval``-th epoch; never for 0."""
     state: Any = engine.state
     return bool(interval > 0 and state.iteration % (interval * state.epoch_length) == 0)

@@ -1,4 +1,4 @@
-"""What all reports of an evaluation share: predictions are collected; at the end files are left behind."""
+"""Evaluation reports: metrics beside their baselines, panels and galleries, for masks and for noise."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from common.visualization import convergence_plot, epoch_plot, panel_rows, save_
 
 
 class CollectedReport(ABC):
-    """Collects an evaluator's predictions; when its pass is complete, writes ``metrics.json``.
+    """Base class: collects an evaluator's predictions and writes ``metrics.json`` when its pass is complete.
 
     Args:
         folder: for the files, usually ``OUTPUT_DIR/eval``.
-        losses: the training log (CSV); its plots are left out where there is none.
-        facts: put into ``metrics.json`` as they are (model, data, seed).
+        losses: the training log (CSV); without it there are no plots of it.
+        facts: copied into ``metrics.json`` (model, data, seed).
 
     Attributes:
         result: the content of ``metrics.json``; empty before the end of the pass.
@@ -62,17 +62,17 @@ class CollectedReport(ABC):
         self._predictions: list[Tensor] = []
 
     def attach(self, engine: Engine) -> None:
-        """Takes every iteration's predictions, reports when the pass is complete."""
+        """Collects every iteration's predictions and reports when the pass is complete."""
         engine.add_event_handler(Events.STARTED, self._predictions.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._report)
 
     @abstractmethod
     def evaluate(self, predictions: Tensor) -> dict[str, Any]:
-        """Measures all predictions (N, 1, S, S) in [-1, 1], writes pictures, prints tables.
+        """Evaluates all predictions (N, 1, S, S) in [-1, 1], writes pictures, prints tables.
 
         Returns:
-            What ``metrics.json`` holds behind the facts.
+            the content of ``metrics.json`` after the facts.
         """
 
     def plot(self, losses: Path) -> None:
@@ -81,7 +81,7 @@ class CollectedReport(ABC):
 
     def _collect(self, engine: Engine) -> None:
         state: Any = engine.state
-        # Whatever a generator puts out beside its image follows after it.
+        # Channel 0 is the image; others (a label map) follow.
         self._predictions += [torch.as_tensor(item["pred"])[:1].float().cpu() for item in state.output]
 
     def _report(self) -> None:
@@ -97,9 +97,9 @@ REAL_REAL = "real_real"
 
 
 class Pairs(Protocol):
-    """A data set as `common.data.datasets.PairDataset` and `common.data.datasets.SliceDataset` are.
+    """A dataset of pairs, such as `common.data.datasets.PairDataset` and `common.data.datasets.SliceDataset`.
 
-    ``images`` and ``labels`` are float32 (N, 1, S, S); they may be gathered anew at each access.
+    ``images`` and ``labels`` are float32 (N, 1, S, S) and may be read again at each access.
     """
 
     samples: list[Sample]
@@ -116,21 +116,21 @@ class Pairs(Protocol):
 
 
 class EvaluationReport(CollectedReport):
-    """Collects an evaluator's predictions; at the end writes ``metrics.json``, panels and prints the tables.
+    """Report on images of masks: ``metrics.json``, panels and printed tables.
 
-    The first part is the result; further parts (sources that are reported apart) stand under ``apart``.
-    Where labels are condition images in [-1, 1], all that rests on masks is left out.
+    The first part is the result; further parts (sources reported separately) are under ``apart``. If labels
+    are condition images in [-1, 1], metrics of masks are left out.
 
     Args:
         parts: the pairs by the split's name; the evaluator runs over them in this order.
         train: the training pairs, for the baselines.
         folder: for the files, usually ``OUTPUT_DIR/eval``.
         extractor: for FID and KID.
-        losses: the training log (CSV); its plot is left out where there is none.
-        facts: put into ``metrics.json`` as they are (model, data, seed).
+        losses: the training log (CSV); without it there is no plot of it.
+        facts: copied into ``metrics.json`` (model, data, seed).
         seed: of bootstrap and baselines.
-        structures: names of the labels' classes, ``structures[k - 1]`` for index k: then faithfulness is that
-            of the structures, and each has its own metrics and a row in ``panel_structures.png``.
+        structures: names of the labels' classes, ``structures[k - 1]`` for index k: faithfulness is then that
+            of the structures, each with its own metrics and a row in ``panel_structures.png``.
         resamples: number of bootstrap resamples.
     """
 
@@ -153,7 +153,7 @@ class EvaluationReport(CollectedReport):
         self.structures, self.seed, self.resamples = list(structures or []), seed, resamples
 
     def evaluate(self, predictions: Tensor) -> dict[str, Any]:
-        """The first part's result, with the others' under ``apart``."""
+        """Returns the first part's result, with the others' under ``apart``."""
         generated = predictions.split([len(part) for part in self.parts.values()])  # (N, 1, S, S) each
         train = _tensors(self.train)
         results = {}
@@ -204,7 +204,7 @@ class EvaluationReport(CollectedReport):
 
 
 def with_structures(result: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole images' result with what was found inside structures; its mean faithfulness leads, too."""
+    """Adds the metrics inside structures to the result of whole images."""
     return {
         **result,
         "leading": [*result["leading"], *inside["metrics"]],
@@ -217,28 +217,28 @@ def _tensors(dataset: Pairs) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(dataset.images), torch.as_tensor(dataset.labels)
 
 
-SHOWN = 36  # of each gallery
+SHOWN = 36  # images of a gallery
 SHOWN_OF_CLASS = 12
-BESIDE = 8  # samples shown beside their nearest training images
+BESIDE = 8  # samples with their nearest training images
 
 logger = logging.getLogger(__name__)
 
 
 class SampleReport(CollectedReport):
-    """Collects an evaluator's images of noise; at the end writes metrics and pictures and prints the table.
+    """Report on images of noise: ``metrics.json``, pictures and the printed table.
 
-    ``metrics.json`` holds every metric of `common.metrics.evaluate.SetEvaluator` beside its baselines,
-    and those of each class under ``apart`` where the generator takes one. Beside it lie ``galleries.png``
-    (real and generated images, paper C's figures 4, 5 and 8), ``classes.png`` (generated images of each),
-    ``nearest.png`` (samples beside their nearest training images), ``epochs.png`` (losses and accuracy by
-    epoch, figures 6 and 7) and ``convergence.png`` (all that was logged, by iteration).
+    ``metrics.json`` holds every metric of `common.metrics.evaluate.SetEvaluator` with its baselines, and
+    those of each class of a conditional generator under ``apart``. The pictures are ``galleries.png`` (real
+    and generated images, like figures 4, 5 and 8 of Gubbi), ``classes.png`` (generated images of each class),
+    ``nearest.png`` (samples with their nearest training images), ``epochs.png`` (losses and accuracy by
+    epoch, figures 6 and 7) and ``convergence.png`` (everything logged, by iteration).
 
     Args:
         test: images of patients that the generator has not seen.
-        validation: of others that it has not seen.
-        train: those that it learned from.
+        validation: images of other patients that it has not seen.
+        train: its training images.
         folder: for the files, usually ``OUTPUT_DIR/eval``.
-        extractor: for everything that rests on features.
+        extractor: of the features.
         classes: of the samples, in order; None for an unconditional generator.
         losses: the training log (CSV); its plots are left out where there is none.
         facts: put into ``metrics.json`` as they are (model, data, seed).
@@ -271,7 +271,7 @@ class SampleReport(CollectedReport):
         self.extractor, self.seed, self.resamples, self.split = extractor, seed, resamples, split
 
     def evaluate(self, predictions: Tensor) -> dict[str, Any]:
-        """The whole set's result, with the classes' under ``apart``."""
+        """Returns the whole set's result, with the classes' under ``apart``."""
         if len(predictions) <= NEIGHBOURS:
             raise UserError(f"num_samples {len(predictions)} is too few to evaluate; at least 6 are needed")
         everything = [np.arange(len(part)) for part in self._parts]
@@ -296,7 +296,7 @@ class SampleReport(CollectedReport):
         return {"split": name, **result}
 
     def _apart(self, whole: SetEvaluator, predictions: Tensor, features: Tensor) -> dict[str, Any]:
-        """Each class's result; one of too few images is left out, said in one line."""
+        """Returns each class's result; a class of too few images is left out with one line in the log."""
         results = {}
         for index, name in enumerate(self.train.class_names):
             places = [np.flatnonzero(part.classes == index) for part in self._parts]
@@ -313,7 +313,7 @@ class SampleReport(CollectedReport):
     def _evaluator(
         self, places: Sequence[np.ndarray], features: tuple[Tensor, Tensor] | None = None
     ) -> SetEvaluator:
-        """For the images at these places of the three parts."""
+        """Makes the evaluator of the images at these indices of the three parts."""
         images = [torch.from_numpy(part.images[at]) for part, at in zip(self._parts, places, strict=True)]
         patients = [
             [part.samples[place].unit for place in at] for part, at in zip(self._parts, places, strict=True)
@@ -335,14 +335,14 @@ class SampleReport(CollectedReport):
         save_nearest(self.folder / "nearest.png", shown, evaluator.real.training, nearest)
 
     def _shown_real(self) -> Tensor:
-        """Test images spread evenly over the set, none of them with its flip."""
+        """Returns test images spread evenly over the set, none of them together with its flip."""
         names = [sample.name for sample in self.test.samples]
         single = np.sort(np.unique(names, return_index=True)[1])
         chosen = np.linspace(0, len(single) - 1, min(SHOWN, len(single))).round().astype(int)
         return torch.from_numpy(self.test.images[single[chosen]])
 
     def _of_classes(self, predictions: Tensor) -> dict[str, Tensor]:
-        """The first generated images of each class that there are any of."""
+        """Returns the first generated images of each class that has any."""
         found = {
             name: predictions[torch.from_numpy(np.flatnonzero(self.classes == index)[:SHOWN_OF_CLASS])]
             for index, name in enumerate(self.train.class_names)

@@ -1,4 +1,4 @@
-"""Pictures of a fixed validation batch, to see the generator learn."""
+"""Pictures of a fixed batch during training, side by side at the end, and galleries."""
 
 from __future__ import annotations
 
@@ -31,27 +31,24 @@ SHOWN = ("label", "latent", "annotation", "image")
 
 
 class ImageGrid:
-    """Shows a fixed batch (condition, generated, real: a row each) in TensorBoard and as PNG files.
+    """Draws a fixed batch (rows: condition, generated, real) to TensorBoard and PNG files.
 
-    The network is the moving average of the generator where there is one, in evaluation mode. The run's
-    random states and the network's modes are left as they were; every grid is drawn with the same random
-    numbers.
+    The network is the moving average of the generator if there is one, in evaluation mode. Random states and
+    modes are restored; every grid uses the same random numbers.
 
-    When a run starts at iteration ``n``, pictures of later iterations are removed: an earlier, killed run
-    left them, and this run will draw them again.
+    When a run starts at iteration ``n``, it removes pictures of later iterations, which a killed run left.
 
-    Of a network that draws a label map beside the image, as logits in the channels behind it, the map and the
-    true one are two more rows before the real images.
+    For a network with logits of a label map in the further channels, that map and the true one are two more
+    rows before the real images.
 
     Args:
         log: the run's log.
-        batch: ``label`` (B, C, H, W) or ``latent`` for the network, and ``image`` (B, 1, H, W) in [-1, 1]
-            where there are real ones, ``annotation`` (B, 1, H, W), class indices, where there are true maps;
-            the first 8 are shown.
+        batch: ``label`` (B, C, H, W) or ``latent`` for the network, optionally real images ``image``
+            (B, 1, H, W) in [-1, 1] and true class maps ``annotation`` (B, 1, H, W); the first 8 are drawn.
         folder: for ``iteration_000123.png``.
         network_name: the generator's name in ``engine.networks``.
         interval: epochs between two grids; 0 for none.
-        iterations: further iterations to show; 0 is the untrained network.
+        iterations: further iterations to draw; 0 is the untrained network.
     Raises:
         UserError: ``iterations`` is no list.
     """
@@ -77,7 +74,7 @@ class ImageGrid:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._show_when_due)
 
     def path(self, iteration: int) -> Path:
-        """Where the grid of an iteration is or would be."""
+        """Returns the file of an iteration's grid, whether it exists or not."""
         return self.folder / f"iteration_{iteration:06d}.png"
 
     def _start(self, engine: Engine) -> None:
@@ -104,7 +101,7 @@ class ImageGrid:
             Image.fromarray(grid).save(temporary, pnginfo=png_text(SHEET))
 
     def tiles(self, iteration: int) -> list[torch.Tensor]:
-        """The rows of a written grid, read back: (B, 1, H, W) or (B, 3, H, W) in [0, 1] each."""
+        """Reads back the rows of a written grid: (B, 1, H, W) or (B, 3, H, W) in [0, 1] each."""
         with Image.open(self.path(iteration)) as picture:
             pixels = np.asarray(picture)
         rows = sum(name in self.batch for name in ("label", "image")) + 2 * ("annotation" in self.batch) + 1
@@ -124,19 +121,23 @@ class ImageGrid:
 
 
 def sample(network: nn.Module, inputs: Sequence[torch.Tensor], seed: int) -> torch.Tensor:
-    """The network's images for ``inputs``, float32 on the CPU; modes and random states stay."""
+    """Returns the network's images for ``inputs``, float32 on the CPU; restores modes and random states."""
     device = next(network.parameters()).device
     with evaluating(network), preserved_rng(seed), torch.inference_mode():
         return network(*(entry.to(device) for entry in inputs)).float().cpu()
 
 
 def image_grid(rows: Sequence[torch.Tensor]) -> np.ndarray:
-    """Rows of pictures as one, with white gaps between them.
+    """Tiles rows of pictures with white gaps between them.
 
     Args:
-        rows: (B, C, H, W) each, in [0, 1] (clipped): colours where C is 3, else the first channel counts.
+        rows: (B, C, H, W) each, in [0, 1] (clipped): colours if C is 3, else the first channel counts.
     Returns:
-        uint8 (H', W'), or (H', W', 3) where any row has colours.
+        uint8 (H', W'), or (H', W', 3) if any row has colours.
+
+    Example:
+        >>> image_grid([torch.zeros(4, 1, 16, 16), torch.ones(4, 1, 16, 16)]).shape
+        (34, 70)
     """
     shown = [row if row.shape[1] == COLOURS else row[:, :1] for row in rows]
     channels = max(row.shape[1] for row in shown)
@@ -157,13 +158,12 @@ def grid_rows(picture: np.ndarray, rows: int, columns: int) -> list[torch.Tensor
 
 
 class SampleGrid(ImageGrid):
-    """Shows what the generator makes of fixed noise, in rows of 8, and rows of real images below.
+    """Draws images of fixed noise in rows of 8, and real images below.
 
     Args:
         log: the run's log.
-        batch: ``latent`` (B, L), ``class`` (B,) where the network takes it too, and ``image`` (N, 1, H, W) in
-            [-1, 1] where there are real ones, which are company for the eye and not what the noise should
-            become. All of them are shown.
+        batch: ``latent`` (B, L), ``class`` (B,) for conditional networks, and optionally real images
+            ``image`` (N, 1, H, W) in [-1, 1] to compare with. All of them are drawn.
         folder, network_name, interval, iterations: as `common.handlers.image_logging.ImageGrid`.
     """
 
@@ -180,7 +180,7 @@ class SampleGrid(ImageGrid):
         self.batch = dict(batch)
 
     def tiles(self, iteration: int) -> list[torch.Tensor]:
-        """The rows of a written grid, read back: (8, 1, H, W) in [0, 1] each; white where nothing was."""
+        """Reads back the rows of a written grid: (8, 1, H, W) in [0, 1] each; empty places are white."""
         with Image.open(self.path(iteration)) as picture:
             pixels = np.asarray(picture)
         counts = [len(self.batch[name]) for name in ("latent", "image") if name in self.batch]
@@ -195,7 +195,7 @@ class SampleGrid(ImageGrid):
 
 
 def in_rows(images: torch.Tensor, columns: int = COLUMNS) -> list[torch.Tensor]:
-    """(B, C, H, W) in rows of ``columns``, the last filled up with white."""
+    """Splits (B, C, H, W) into rows of ``columns``; the last is filled up with white."""
     missing = -len(images) % columns
     return list(torch.cat([images, images.new_ones(missing, *images.shape[1:])]).split(columns))
 
@@ -204,17 +204,16 @@ CONDITION, REAL = "condition", "real"
 
 
 class Progression:
-    """Puts the grids of `common.handlers.image_logging.ImageGrid` together: a sample a row, an iteration a
-    column.
+    """Assembles the grids of an `ImageGrid` into one picture: a row per sample, a column per iteration.
 
-    The columns are the condition, the iterations that the grids were told to show and that have passed, the
-    last one at the end of the run, and the real image. They are read from the grids' files, so that a resumed
-    run shows what its earlier parts drew; an iteration whose file is gone has no column.
+    The columns are the condition, the grids' ``iterations`` so far, the last iteration at the end of the run,
+    and the real image. They are read from the grids' files, so that a resumed run includes its earlier parts;
+    an iteration without a file has no column.
 
     Args:
-        images: draws the grids.
-        path: of the PNG, usually ``OUTPUT_DIR/logs/progression.png``; written anew at each of the iterations.
-        structures: names of the classes where labels are class maps, for the legend.
+        images: the grids.
+        path: of the PNG, usually ``OUTPUT_DIR/logs/progression.png``; rewritten at each of the iterations.
+        structures: names of the classes of class maps, for the legend.
     """
 
     def __init__(self, images: ImageGrid, path: str | Path, structures: Sequence[str] = ()) -> None:
@@ -263,11 +262,11 @@ SMALLEST = 96  # pixels; smaller images are enlarged by whole factors
 def save_galleries(
     path: str | os.PathLike[str], galleries: Mapping[str, Tensor], columns: int = 6, note: str = ""
 ) -> None:
-    """Writes grids of images beside each other, as paper C's figures 4, 5 and 8.
+    """Writes grids of images side by side, like figures 4, 5 and 8 of Gubbi.
 
     Args:
         path: the PNG file, written atomically.
-        galleries: images (N, 1, H, W) in [-1, 1] by title; shorter ones end in white.
+        galleries: images (N, 1, H, W) in [-1, 1] by title; shorter ones are filled up with white.
         columns: images in a row.
         note: a line below.
     """

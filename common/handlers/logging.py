@@ -1,4 +1,4 @@
-"""The written log of a run: TensorBoard events and ``losses.csv``."""
+"""Logs of a run: TensorBoard events, ``losses.csv`` and the progress bar."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ KEYS = ("iteration", "epoch")
 
 
 class IterationTable:
-    """Rows ``iteration,epoch,<names>`` in ``path``; floats as ``repr``, so that they are read back exactly.
+    """A CSV file of rows ``iteration,epoch,<names>``; floats as ``repr``, so that they are read back exactly.
 
-    A name that turns up late gets a new column, empty in the earlier rows.
+    A name that appears late gets a new column, empty in the earlier rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class IterationTable:
         self._file: IO[str] | None = None
 
     def open(self, iteration: int) -> None:
-        """Goes on after ``iteration``: later rows, and a last row cut off by a kill, are taken out."""
+        """Continues after ``iteration``: later rows, and a last row cut off by a kill, are removed."""
         self.close()
         header, rows = _read(self.path) if self.path.is_file() else ([], [])
         self._names = header[len(KEYS) :]
@@ -95,7 +95,7 @@ class IterationTable:
             sync(self.path)
 
     def close(self) -> None:
-        """Writes what is buffered and closes the file."""
+        """Flushes and closes the file."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -120,7 +120,7 @@ class IterationTable:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the whole rows: a line without its end was cut off."""
+    """Returns the header and the complete rows; a line without its end was cut off."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     rows = list(csv.reader(line for line in lines if line.endswith("\n")))
     if not rows:
@@ -226,13 +226,13 @@ SHOWN = 3
 
 
 class ProgressBar:
-    """Iterations of the whole run with it/s, the time left and a few losses, on standard error.
+    """Progress bar over the whole run on standard error, with it/s, the time left and a few losses.
 
-    Ignite's own bar counts the iterations of one epoch and starts at 0 after a resume, so it cannot show
-    when the run will be over.
+    Ignite's bar counts the iterations of one epoch and starts at 0 after a resume, so it cannot show when the
+    run ends.
 
     Args:
-        names: entries of ``engine.state.logs`` to show; the first three where None.
+        names: entries of ``engine.state.logs`` to show; None for the first three.
         description: the text before the bar.
     """
 
@@ -249,7 +249,7 @@ class ProgressBar:
         on_exception(engine, self.close)
 
     def close(self, engine: Engine | None = None) -> None:
-        """Draws the last state and gives the line back."""
+        """Draws the last state and ends the line."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -279,7 +279,7 @@ class ProgressBar:
 
 
 def pace() -> dict[str, Any]:
-    """A terminal is redrawn often; a log file is not to be flooded."""
+    """Returns tqdm's refresh settings: a terminal is redrawn often, a log file is not flooded."""
     if sys.stderr.isatty():
         return {}
     return {"mininterval": QUIET_INTERVAL, "maxinterval": 2 * QUIET_INTERVAL}

@@ -1,4 +1,4 @@
-"""One line when something goes wrong, instead of one at every look."""
+"""Monitors of a training: divergence, constant output, mode collapse, vanishing gradients, convergence."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ logger = logging.getLogger(__name__)
 
 
 class Alarm:
-    """Says when something begins to go wrong, is silent while it lasts, and can end the run.
+    """Warns once when a fault begins, is silent while it lasts, and can end the run.
 
     Args:
-        what: what goes wrong, e.g. ``mode collapse``.
-        stop: end the run (cleanly, after this iteration). Such a run does not train on when it is resumed,
-            unless it is resumed without ``stop``.
+        what: the fault, e.g. ``mode collapse``.
+        stop: end the run (cleanly, after this iteration). Such a run only trains on if it is resumed without
+            ``stop``.
 
     Attributes:
-        on: it goes wrong at present.
+        on: the fault lasts.
         events: how often it has begun.
     """
 
@@ -52,15 +52,15 @@ class Alarm:
         self.on, self.events = False, 0
 
     def attach(self, engine: Engine) -> None:
-        """Keeps a run that this alarm ended from being resumed."""
+        """Keeps a run that this alarm ended from training on."""
         engine.add_event_handler(Events.STARTED, self._start)
 
     def update(self, engine: Engine, wrong: bool, reason: str) -> None:
-        """Takes one look; every process must call it.
+        """Takes the newest check; every process must call it.
 
         Args:
-            wrong: whether it goes wrong.
-            reason: the numbers behind it, for the line.
+            wrong: whether there is a fault.
+            reason: its numbers, for the warning.
         """
         wrong, before = any_rank(wrong), self.on
         self.on = wrong
@@ -95,17 +95,17 @@ SHARE, EPOCHS = "black_share", "black_epochs"
 class ConstantOutputMonitor:
     """Measures the share of near-constant images among those generated in an epoch.
 
-    An epoch is black when at least ``share`` of its images are near-constant, at whatever level: their
-    standard deviation over the pixels is below ``minimum_contrast``. At the end of each epoch ``black_share``
-    and ``black_epochs``, the number of black epochs in a row, appear in ``engine.state.logs``.
+    An epoch is black if at least ``share`` of its images are near-constant at any gray level: their standard
+    deviation over the pixels is below ``minimum_contrast``. At the end of each epoch ``black_share`` and
+    ``black_epochs``, the number of black epochs in a row, appear in ``engine.state.logs``.
 
-    Unlike `common.handlers.monitors.DivergenceGuard`, which ends a run at once when *all* images of many
-    iterations in a row are flat, this one bears it: runs have come back from it.
+    Unlike `DivergenceGuard`, which ends a run when all images of many iterations in a row are constant, this
+    monitor tolerates them: runs have recovered.
 
     Args:
         share: of near-constant images that makes an epoch black, in (0, 1].
-        patience: black epochs in a row that are worth a warning.
-        minimum_contrast: smallest standard deviation of an image that shows something, of images in [-1, 1].
+        patience: black epochs in a row before the warning.
+        minimum_contrast: standard deviation below which an image in [-1, 1] is near-constant.
         stop: end the run with the warning.
     """
 
@@ -130,7 +130,7 @@ class ConstantOutputMonitor:
             self.flat = self.images = 0
 
     def _mean_share(self) -> float:
-        """Over all processes, of which each has generated as many."""
+        """The mean over all processes, which generate the same number of images."""
         shares = distributed.gather(self.flat / self.images)
         return float(sum(shares) / len(shares))
 
@@ -153,35 +153,33 @@ class ConstantOutputMonitor:
 
 PREFIX, MODES, EVENTS = "diversity_", "modes", "collapse_events"
 BOUNDS = {"images": 0.25, "features": 0.25, "modes": 0.02}
-"""Measured on 64 COVID-CT slices of 64 x 64 pixels: 64 others have a diversity of modes of 0.3; 64 draws
-of 20 different slices have 0.025, of 10 0.017, of 5 0.010. Images and features fall below 0.5 at one or two
-slices only.
+"""Measured on 64 COVID-CT slices of 64 x 64 pixels: the diversity of modes of 64 other slices is 0.3, of 64
+draws from 20 slices 0.025, from 10 0.017, from 5 0.010. Images and features only fall below 0.5 for one or
+two slices.
 """
 
 
 class ModeCollapseMonitor:
-    """Measures every ``interval`` epochs how different the images of fixed noise are, against real images.
+    """Compares every ``interval`` epochs the diversity of images from fixed noise with that of real images.
 
     ``diversity_images``, ``diversity_features`` and ``diversity_modes`` (see
-    `common.metrics.diversity.Diversity`) appear in ``engine.state.logs``: 1 where the generated images are as
-    different from each other as the real ones, 0 where they are all the same. ``modes`` is the number of
-    modes itself.
+    `common.metrics.diversity.Diversity`) appear in ``engine.state.logs``: 1 if the generated images
+    differ as much as the real ones, 0 if they are all the same. ``modes`` is the number of modes.
 
-    A look with any of them below its bound is a collapsed one; ``patience`` of them in a row are a collapse.
-    A fresh generator's images are all alike: until its first look without fault, looks of the first ``grace``
-    epochs do not count.
-    ``collapse_events`` counts how often one has begun. The network is the moving average of the generator
-    where there is one. The run's random states and the network's modes are left as they were.
+    A check with any of them below its bound fails; ``patience`` failed checks in a row are a collapse, and
+    ``collapse_events`` counts them. A fresh generator's images are all alike: until its first good check, the
+    checks of the first ``grace`` epochs do not count. The network is the moving average of the generator if
+    there is one. Random states and modes are restored.
 
     Args:
-        batch: what the generator takes, by name (N entries each), and ``image``: as many real ones
+        batch: the generator's inputs by name (N entries each), and ``image``: as many real images
             (N, 1, H, W) in [-1, 1]; see `common.inference.sampling.noise_beside`.
         extractor: features; moved to ``device``.
         inputs: names of the generator's inputs, in order.
-        interval: epochs between two looks; 0 for none.
-        bounds: smallest value of each measure, by its name without ``diversity_``, in the place of `BOUNDS`.
-        patience: looks in a row that are worth a warning.
-        grace: epochs in which a generator has to become diverse at all.
+        interval: epochs between two checks; 0 for none.
+        bounds: smallest value of each measure, by its name without ``diversity_``, instead of `BOUNDS`.
+        patience: failed checks in a row before the warning.
+        grace: epochs in which a generator may still be uniform.
         stop: end the run with the warning.
         seed: of the pairs of images that are compared.
     Raises:
@@ -212,7 +210,7 @@ class ModeCollapseMonitor:
         if unknown:
             raise UserError(f"ModeCollapseMonitor: no measure {unknown[0]!r}; there is {', '.join(BOUNDS)}")
         self.alarm = Alarm("mode collapse", stop)
-        self.fresh, self.looks = True, 0  # no look without fault yet; collapsed looks in a row
+        self.fresh, self.looks = True, 0  # no good check yet; failed checks in a row
         self._reference: Diversity | None = None  # of the real images, measured once
 
     def attach(self, engine: Engine) -> None:
@@ -228,7 +226,7 @@ class ModeCollapseMonitor:
         logs(engine)[EVENTS] = float(self.alarm.events)
 
     def _look(self, engine: Engine) -> str:
-        """Logs the measures and counts; says which of them are below their bounds."""
+        """Logs the measures and counts; returns which of them are below their bounds."""
         images = sample(sampling_network(networks(engine), self.network_name), self.inputs, SEED)[:, :1]
         if self._reference is None:
             self._reference = self.measure(self.real)
@@ -243,7 +241,7 @@ class ModeCollapseMonitor:
         return f"diversity of {', '.join(low)} (real images: 1), low at {self.looks} looks in a row"
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the generator is still fresh, the collapsed looks in a row and the alarm."""
+        """Whether the generator is still fresh, the failed checks in a row and the alarm."""
         return {"fresh": self.fresh, "looks": self.looks, "alarm": self.alarm.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -256,19 +254,18 @@ SUFFIX, COUNTER = "_gradient_norm", "vanishing_iterations"
 
 
 class GradientNormMonitor:
-    """Watches the discriminator's loss and the length of the networks' gradients.
+    """Watches the discriminator's loss and the norms of the networks' gradients.
 
-    After every iteration ``D_gradient_norm`` and ``G_gradient_norm`` (the Euclidean length of all gradients
-    of the network's last update) appear in ``engine.state.logs``, and ``vanishing_iterations``: for how many
-    iterations in a row a measure has been below its bound, the longest of all measures. An iteration whose
-    gradients overflowed (half precision) has no length and counts as not vanishing.
+    After every iteration ``D_gradient_norm`` and ``G_gradient_norm`` (the Euclidean norm of all gradients of
+    the network's last update) appear in ``engine.state.logs``, and ``vanishing_iterations``: the longest
+    current streak of iterations below a bound. Overflowed gradients (half precision) count as not vanishing.
 
     Args:
         loss: entry of ``engine.state.logs``.
-        loss_below: bound of the loss; None for losses that have no lowest value, as a critic's.
-        gradient_below: bound of the gradients' lengths; None to log them only.
+        loss_below: bound of the loss; None for losses without a minimum, such as a critic's.
+        gradient_below: bound of the gradients' norms; None to log them only.
         names: networks whose gradients are measured.
-        patience: iterations in a row that are worth a warning.
+        patience: iterations in a row before the warning.
         stop: end the run with the warning.
     """
 
@@ -318,35 +315,34 @@ class GradientNormMonitor:
         return {"iterations": dict(self.iterations), "alarms": alarms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting from ``state_dict``; measures that were not watched begin at 0."""
+        """Goes on counting from ``state_dict``; new measures begin at 0."""
         for name in self.bounds.keys() & state["iterations"].keys():
             self.iterations[name] = int(state["iterations"][name])
             self.alarms[name].load_state_dict(state["alarms"][name])
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> float:
-    """The Euclidean length of all gradients together; parameters without one (frozen) count as 0."""
+    """Returns the Euclidean norm of all gradients; parameters without one (frozen) count as 0."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
 PICTURES = 4
-"""Dimensions of a batch of them; of other outputs (scores, boxes) the losses alone are looked at."""
+"""Dimensions of a batch of pictures; for other outputs (scores, boxes) only the losses are checked."""
 ADVICE = "lower the learning rate or switch --amp off"
 
 
 class DivergenceGuard:
-    """Raises when a logged value or an image is NaN or infinite, or the generator's output constant.
+    """Raises `TrainingDiverged` if a logged value or an image is NaN or infinite, or the output constant.
 
-    Constant (for example all black) means: the standard deviation over the pixels of every image of the
-    batch is below ``minimum_contrast`` for ``patience`` iterations in a row. Images range over [-1, 1], so
-    the default of 0.002 is a thousandth of the range. Of a generator that puts out more than an image the
-    first channel is looked at.
+    Constant (for example all black) means: the standard deviation over the pixels of every image of the batch
+    is below ``minimum_contrast`` for ``patience`` iterations in a row. The default of 0.002 is a thousandth
+    of the range [-1, 1]. Only the first channel counts.
 
     Args:
-        patience: constant iterations in a row that are borne (a fresh generator may start flat); None for any
-            number, where `common.handlers.monitors.ConstantOutputMonitor` judges them.
-        minimum_contrast: smallest standard deviation of an image that shows something.
+        patience: constant iterations in a row that are tolerated (a fresh generator may start so); None for
+            any number, where `ConstantOutputMonitor` watches them.
+        minimum_contrast: standard deviation below which an image is constant.
         checkpoint: the resume file, named in the message.
     """
 
@@ -358,7 +354,7 @@ class DivergenceGuard:
         self.flat_iterations = 0
 
     def attach(self, engine: Engine) -> None:
-        """Attach first: nothing of a bad iteration is to be written."""
+        """Attach first, so that nothing of a bad iteration is written."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
 
     def _check(self, engine: Engine) -> None:
@@ -405,12 +401,12 @@ SMALLEST = 1e-8  # medians of exactly 0 do not divide
 
 
 class Convergence:
-    """Measures how much the losses still move, says when they have settled and can stop the run.
+    """Detects when the losses have converged, and can stop the run then.
 
-    Iterations are cut into consecutive windows. The measure of a window is the relative change of the
-    median of each loss against the window before, ``|m - m'| / |m'|``, the largest over all losses. Medians
-    do not mind the spikes of adversarial losses, and a loss that oscillates about a fixed value is stable.
-    The run has converged when the measure stays below ``tolerance`` for ``patience`` windows in a row.
+    Iterations are divided into consecutive windows. The measure of a window is the relative change of the
+    median of each loss from the window before, ``|m - m'| / |m'|``, the largest over all losses. Medians
+    ignore the spikes of adversarial losses, and a loss that oscillates about a fixed value is stable. The run
+    has converged when the measure stays below ``tolerance`` for ``patience`` windows in a row.
 
     The measure appears as ``convergence`` in ``engine.state.logs`` at the end of each window but the first.
 
@@ -495,7 +491,12 @@ class Convergence:
 
 
 def relative_change(before: Sequence[float], after: Sequence[float]) -> float:
-    """The largest ``|after - before| / |before|`` over all pairs."""
+    """Returns the largest ``|after - before| / |before|`` over all pairs.
+
+    Example:
+        >>> relative_change([1.0, -2.0], [1.5, -2.2])
+        0.5
+    """
     return max(abs(b - a) / max(abs(a), SMALLEST) for a, b in zip(before, after, strict=True))
 
 
@@ -503,13 +504,14 @@ ACCURACIES = ("D_accuracy_real", "D_accuracy_fake", "D_accuracy_pairs")
 
 
 class AccuracyAverage:
-    """Adds ``<name>_ema`` to ``engine.state.logs`` for every name: batch accuracies are too noisy to read.
+    """Adds the running average ``<name>_ema`` of noisy batch accuracies to ``engine.state.logs``.
 
-    average <- smoothing * average + (1 - smoothing) * value, starting with the first value.
+    average <- smoothing * average + (1 - smoothing) * value, starting with the first value. Ignite's
+    ``RunningAverage`` resets with each epoch or run, so that a resumed run would differ.
 
     Args:
-        names: entries of ``engine.state.logs``; None for those of `ACCURACIES` that are logged: of a critic
-            none is.
+        names: entries of ``engine.state.logs``; None for those of `ACCURACIES` that are logged (none for a
+            critic).
         smoothing: weight of the past, in [0, 1); 0.98 averages over about 50 iterations.
     """
 

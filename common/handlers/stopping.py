@@ -1,4 +1,4 @@
-"""A limit on the time a run may take."""
+"""Clean ends of a run: after an iteration, when its time is spent, on an exception."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from common.training.distributed import any_rank
 
 
 def stop_after_iteration(engine: Engine) -> None:
-    """Ends the run once this iteration, and the epoch where it is the last of one, is complete.
+    """Ends the run after this iteration, or after the epoch if it is the epoch's last.
 
     Ignite's ``terminate`` skips EPOCH_COMPLETED: after the last iteration of an epoch the learning-rate
-    schedules would miss a step, and a resumed run would differ from one that was never stopped.
+    schedules would miss a step, and a resumed run would differ from an uninterrupted one.
     """
     if epoch_due(engine, 1):
         # as it is, terminate would take the engine that it is called with for `skip_completed`
@@ -34,11 +34,20 @@ logger = logging.getLogger(__name__)
 
 
 class TimeLimit:
-    """Ends the run cleanly when its time is spent; the time of earlier, resumed parts counts.
+    """Ends the run cleanly when its time is spent, including that of earlier, resumed parts.
+
+    Ignite's ``TimeLimit`` counts wall-clock time of this process alone.
 
     Args:
         cpu_minutes: CPU time of this process (all its threads, without loader workers); None for no limit.
-        wall_minutes: time on the clock while training; None for no limit.
+        wall_minutes: wall-clock time of training; None for no limit.
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> TimeLimit(wall_minutes=0.0).attach(engine)
+        >>> engine.run(range(5), max_epochs=2).iteration
+        0
     """
 
     def __init__(self, cpu_minutes: float | None = None, wall_minutes: float | None = None) -> None:
@@ -48,14 +57,14 @@ class TimeLimit:
         self._running = False
 
     def attach(self, engine: Engine) -> None:
-        """Attach before the resume file's saver, so that the file holds the time of this iteration too."""
+        """Attach before `Resume`, so that the resume file includes the time of this iteration."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
         engine.add_event_handler(Events.COMPLETED, self._stop)
 
     @property
     def spent(self) -> tuple[float, float]:
-        """Seconds of (CPU, wall-clock) time used so far, earlier parts included."""
+        """Seconds of (CPU, wall-clock) time used so far, including earlier parts."""
         if not self._running:
             return self.cpu_spent, self.wall_spent
         cpu, wall = _clocks()
@@ -109,11 +118,11 @@ _CALLBACKS: WeakKeyDictionary[Engine, list[Callable[[], None]]] = WeakKeyDiction
 
 
 def on_exception(engine: Engine, callback: Callable[[], None]) -> None:
-    """Calls ``callback`` when a run of ``engine`` ends with an exception, which is then raised on.
+    """Calls ``callback`` when a run of ``engine`` ends with an exception, which then propagates.
 
-    Ignite swallows an exception as soon as one handler for it is attached, and a handler that raises it
-    again keeps the later ones from running. So an engine gets one such handler, which calls all callbacks and
-    then raises. Ignite asks twice for an error in the middle of an epoch: callbacks must bear a second call.
+    Ignite swallows an exception once a handler for it is attached, and a handler that raises it again keeps
+    later ones from running. So an engine gets one such handler, which calls all callbacks and then raises.
+    Ignite fires twice for an error within an epoch: callbacks must tolerate a second call.
     """
     if engine not in _CALLBACKS:
         _CALLBACKS[engine] = []

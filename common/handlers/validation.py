@@ -1,4 +1,4 @@
-"""Validation during training that leaves no trace in it."""
+"""Validation during training, and its metrics in MLflow."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ SEED = 0
 
 
 class Validation:
-    """Runs ``evaluator`` every ``interval`` epochs and at the end; logs ``val/<metric>``, keeps the best.
+    """Runs ``evaluator`` every ``interval`` epochs and at the end; logs its metrics, saves the best model.
 
-    MONAI's ``ValidationHandler`` works at EPOCH_COMPLETED, after the resume file of that iteration, lets
-    the evaluator consume the run's random numbers, and publishes nothing.
+    The metrics are logged as ``val/<metric>``.
+
+    MONAI's ``ValidationHandler`` works at EPOCH_COMPLETED, after the resume file of that iteration, consumes
+    the run's random numbers, and logs nothing.
 
     Args:
-        evaluator: its scalar metrics are published.
+        evaluator: its scalar metrics are logged.
         log: the run's log.
-        best: keeps the best model, if wanted.
+        best: saves the best model; None for none.
         interval: epochs between two validations; 0 for the end only.
-        at_end: validate the last iteration too, where it is not the end of an interval.
+        at_end: validate the last iteration too.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Validation:
             engine.add_event_handler(Events.COMPLETED, self._run_at_end)
 
     def run(self, engine: Engine) -> dict[str, float]:
-        """Validates now and returns the metrics; random states and the networks' modes stay."""
+        """Validates now and returns the metrics; restores random states and the networks' modes."""
         with preserved_rng(SEED), evaluating(*networks(engine).values()):
             self.evaluator.run(engine.state.epoch)
         metrics = scalar_metrics(self.evaluator.state.metrics)
@@ -86,7 +88,12 @@ class Validation:
 
 
 def scalar_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are single numbers (Python's, numpy's or tensors of one element), as floats."""
+    """Returns the metrics that are single numbers (Python's, numpy's or one-element tensors) as floats.
+
+    Example:
+        >>> scalar_metrics({"fid": torch.tensor([2.5]), "confusion": torch.zeros(2, 2), "count": 3})
+        {'fid': 2.5, 'count': 3.0}
+    """
     numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float, np.number))}
     tensors = {name: value for name, value in metrics.items() if isinstance(value, torch.Tensor)}
     singles = numbers | {name: value for name, value in tensors.items() if value.numel() == 1}
@@ -97,10 +104,10 @@ FILE_STORE = "sqlite:///"
 
 
 class MlflowTracking(MLFlowHandler):
-    """Logs ``engine.state.logs`` of every ``interval`` iterations and the metrics of each validation.
+    """Logs ``engine.state.logs`` of every ``interval`` iterations and each validation's metrics to MLflow.
 
-    MONAI's handler logs ``state.output`` and no validation. A run that was killed goes on in the same MLflow
-    run when it is resumed; what it had logged after its last resume file is there twice.
+    MONAI's handler logs ``state.output`` and no validation. A killed and resumed run continues in the same
+    MLflow run; entries after its last resume file are there twice.
 
     Args:
         tracking_uri: MLflow's store: ``sqlite:///FILE`` (the folder is made) or a server's address; the

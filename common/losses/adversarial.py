@@ -27,12 +27,12 @@ class AdversarialLoss:
     """The two sides of an adversarial game. Build one with `adversarial_loss`.
 
     Attributes:
-        real, fake: what the discriminator pays for each real or generated logit.
-        fooled: what the generator pays for each generated logit.
-        threshold: the logit above which the discriminator takes an image for real, for its accuracy; None of
-            a critic, whose values are heights without such a point.
-        paired: what the discriminator pays for a real logit less a generated one, and the generator for the
-            reverse; then ``real``, ``fake`` and ``fooled`` are not asked. None of losses of single logits.
+        real, fake: the discriminator's loss for each real or generated logit.
+        fooled: the generator's loss for each generated logit.
+        threshold: the logit above which an image counts as real, for the accuracy; None for a critic, whose
+            values have no such point.
+        paired: the discriminator's loss for a real logit minus a generated one, and the generator's for the
+            reverse; then ``real``, ``fake`` and ``fooled`` are unused. None for losses of single logits.
     """
 
     real: Term
@@ -49,8 +49,8 @@ class AdversarialLoss:
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> Tensor:
         """The sum of both terms, each the mean over logits, then scales; a scalar.
 
-        Of pairs there is one term. Pix2pix halves the sum (Isola et al. 2017, section 3.3); that is a weight
-        for the caller.
+        Paired losses have one term. Pix2pix halves the sum (Isola et al. 2017, section 3.3); that weight is
+        the caller's.
 
         Raises:
             UserError: logits to be paired are not as many real as generated ones.
@@ -78,7 +78,7 @@ class AdversarialLoss:
 
 
 def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
-    """The adversarial loss of that name.
+    """Returns the adversarial loss of that name.
 
     Args:
         kind: ``bce`` (Goodfellow et al. 2014, non-saturating), ``least_squares`` (Mao et al. 2017, eq. 9
@@ -89,6 +89,11 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
             eq. 3; for "logits" that are lengths of capsules, 0 to 1).
     Raises:
         UserError: no such loss.
+
+    Example:
+        >>> loss = adversarial_loss("least_squares")
+        >>> loss.generator_loss(torch.tensor([0.0, 1.0])).item()  # (1 + 0) / 2
+        0.5
     """
     if kind not in KINDS:
         raise UserError(f"adversarial loss '{kind}' is unknown; choose one of {', '.join(KINDS)}")
@@ -96,7 +101,7 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
 
 
 def _differences(first: Logits, second: Logits) -> list[Tensor]:
-    """The first logits less the second, scale by scale, in float32."""
+    """Returns the first logits minus the second, scale by scale, in float32."""
     pairs = list(zip(_scales(first), _scales(second), strict=True))
     for one, other in pairs:
         if one.shape != other.shape:
@@ -161,6 +166,11 @@ def gradient_penalty(
         real, fake: (B, ...) of the same shape; gradients flow into neither.
         mixing: (B,) in [0, 1], the share of ``real``; drawn from torch's generator when absent.
         centre: 1 for WGAN-GP, 0 for the zero-centred penalty (Thanh-Tung et al. 2019).
+
+    Example:
+        >>> slope_two = lambda x: 2 * x.sum(1)
+        >>> gradient_penalty(slope_two, torch.zeros(3, 1), torch.ones(3, 1)).item()
+        1.0
     """
     if mixing is None:
         mixing = torch.rand(real.shape[0], device=real.device)

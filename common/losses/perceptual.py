@@ -1,4 +1,4 @@
-"""Perceptual loss: two pictures are alike where a pretrained network sees the same things in them."""
+"""Perceptual loss: a distance between images in the features of a pretrained network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from common.networks.lite0 import (
 )
 
 BLOCKS = {"half": 0, "quarter": 2, "eighth": 4, "sixteenth": 7}
-"""The last blocks at a half, a quarter ... of the picture's side, of 16, 24, 40 and 80 channels."""
+"""Last blocks at 1/2, 1/4, 1/8 and 1/16 of the picture's side, with 16, 24, 40 and 80 channels."""
 TINY = 1e-6  # keeps divisions finite where a layer is silent
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class FrozenLite0(nn.Module):
     """The first blocks of EfficientNet-Lite0 for gray pictures, batch norms folded into the convolutions.
 
-    (B, 1, H, W) in [-1, 1] -> one map (B, C, h, w) for each of `layers`, outermost first. Nothing learns.
+    (B, 1, H, W) in [-1, 1] -> one map (B, C, h, w) for each of ``layers``, outermost first; all frozen.
 
     Args:
         layers: of `BLOCKS`.
@@ -65,13 +65,12 @@ class FrozenLite0(nn.Module):
 class PerceptualLoss:
     """A distance to the target in the features of EfficientNet-Lite0 (after Johnson et al. 2016).
 
-    It has two parts. ``content`` compares maps place by place: the mean of |f(generated) - f(target)|,
-    divided by the mean of |f(target)|, so that every layer weighs the same whatever its scale. ``texture``
-    compares the standard deviation of each channel in windows, with the same division: how strong edges and
-    grain are near a place, but not where exactly they lie. A generator that draws other vessels than the
-    target's, as many and as sharp, pays nothing for it there.
+    ``content`` compares maps pixel by pixel: the mean of |f(generated) - f(target)| divided by the mean of
+    |f(target)|, so that all layers have the same scale. ``texture`` compares the standard deviation of each
+    channel in windows, with the same division: the strength of edges and grain near a place, not their
+    position. Other vessels than the target's, as many and as sharp, cost nothing there.
 
-    The network's weights are frozen and are part of no checkpoint. Pictures are taken at their own size.
+    The network's weights are frozen and not in any checkpoint. Images keep their size.
 
     Args:
         content: weight of each layer (of `BLOCKS`) in the first part.
@@ -117,7 +116,7 @@ class PerceptualLoss:
 
 
 class NoLoss:
-    """In the place of a loss that is left out: 0."""
+    """Replaces a loss that is left out: 0."""
 
     def __call__(self, generated: Tensor, target: Tensor, condition: Tensor | None = None) -> Tensor:
         """A scalar 0 without gradients."""
@@ -125,12 +124,16 @@ class NoLoss:
 
 
 def perceptual_loss(weight: float, **settings: Any) -> PerceptualLoss | NoLoss:
-    """A `PerceptualLoss`, or a `NoLoss` where there is none to be.
+    """Returns a `PerceptualLoss`, or a `NoLoss` for the weight 0.
 
     Args:
         weight: 0 for none.
-        settings: of `PerceptualLoss`. Where its weights are not installed there is none either, and one line
-            in the log says so.
+        settings: of `PerceptualLoss`. Without installed weights the loss is left out with one line in the
+            log.
+
+    Example:
+        >>> perceptual_loss(0.0)(torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)).item()
+        0.0
     """
     if not weight:
         return NoLoss()
@@ -144,7 +147,7 @@ def perceptual_loss(weight: float, **settings: Any) -> PerceptualLoss | NoLoss:
 
 
 def local_deviation(maps: Tensor, side: int) -> Tensor:
-    """The standard deviation of each channel in overlapping windows: (B, C, h, w) -> (B, C, h', w').
+    """Returns the standard deviation of each channel in overlapping windows: (B, C, h, w) -> (B, C, h', w').
 
     Args:
         side: of the windows, in pixels of the maps; no more than theirs.
@@ -161,7 +164,7 @@ def _relative(fake: Tensor, real: Tensor) -> Tensor:
 
 
 def folded(convolution: SamePadded, norm: nn.BatchNorm2d) -> SamePadded:
-    """The convolution with the norm that follows it, as in evaluation; both stay as they are."""
+    """Returns a convolution with the following batch norm folded in, as in evaluation."""
     assert norm.running_mean is not None and norm.running_var is not None
     made = copy.deepcopy(convolution)
     made.weight, made.bias = fuse_conv_bn_weights(

@@ -1,4 +1,4 @@
-"""Distances between a generated image and its target, by name."""
+"""Reconstruction losses between a generated image and its target, feature matching and diversity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECONSTRUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def reconstruction_loss(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distance of that name, a function of (generated, target) that gives the mean over all elements.
+    """Returns the loss of that name, a function of (generated, target) that averages over all elements.
 
     Raises:
         UserError: no such distance.
@@ -31,15 +31,21 @@ def reconstruction_loss(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class ConditionWeighted:
-    """A distance to the target in which pixels inside the condition count ``weight`` times.
+    """A reconstruction loss in which pixels inside the condition weigh ``weight`` times as much.
 
-    Lesions cover a few per cent of a slice: a plain mean hardly notices a generator that leaves them out.
+    Lesions cover a few per cent of a slice: a plain mean hardly changes when a generator omits them.
 
     Args:
         kind: a name in `common.losses.reconstruction.RECONSTRUCTIONS`.
         weight: of pixels where any channel of the condition is above 0.5; 1 is the plain mean.
-        side: of the squares, in pixels, whose means are compared instead of pixels (a condition's count by
-            their share of it); 1 for pixels. Where fine structures lie is then left to the generator.
+        side: of the squares, in pixels, whose means are compared instead of pixels (weighted by the
+            condition's share of them); 1 for pixels. The position of fine structures is then free.
+
+    Example:
+        >>> mask = torch.tensor([[[[1.0, 0.0]]]])
+        >>> loss = ConditionWeighted("l1", weight=3.0)
+        >>> loss(torch.tensor([[[[1.0, 0.0]]]]), torch.zeros(1, 1, 1, 2), mask).item()  # 3 / (3 + 1)
+        0.75
     """
 
     def __init__(self, kind: str = "l1", weight: float = 1.0, side: int = 1) -> None:
@@ -65,7 +71,7 @@ Features = Sequence[Layers]  # the layers of one discriminator, or those of each
 
 
 def feature_matching_loss(real: Features, fake: Features) -> Tensor:
-    """The L1 distance between features of real and generated images (pix2pixHD, Wang et al. 2018, eq. 4).
+    """L1 distance between features of real and generated images (pix2pixHD, Wang et al. 2018, eq. 4).
 
     Mean over elements, then layers, then scales; a scalar. Gradients flow into ``fake`` alone. Pass the
     layers before the logits, e.g. ``features[:-1]`` of `monai.networks.nets.PatchDiscriminator`.
@@ -74,6 +80,10 @@ def feature_matching_loss(real: Features, fake: Features) -> Tensor:
         real, fake: feature maps of the same shapes, as a list of layers or a list (scales) of such lists.
     Raises:
         ValueError: the numbers of layers or scales differ, or there are none.
+
+    Example:
+        >>> feature_matching_loss([torch.zeros(2, 3)], [torch.ones(2, 3)]).item()
+        1.0
     """
     if not real:
         raise ValueError("no features to match")
@@ -88,14 +98,14 @@ def _distance(real: Layers, fake: Layers) -> Tensor:
 
 
 class DiversityLoss:
-    """What a generator pays for drawing much the same picture from other noise.
+    """Mode-seeking loss: high where another noise gives nearly the same image.
 
     Mode seeking (Mao et al. 2019) with the bound of Yang et al. 2019: max(0, 1 - d / (share * d_real)), where
     d is the mean distance |G(c, z) - G(c, z')| of two pictures of one condition, and d_real that of
-    neighbours in the batch of real images. It is 1 where noise changes nothing, and 0 once pictures of one
-    condition differ by that share of what real images of different conditions do; no more is asked for.
+    neighbours in the batch of real images. It is 1 where noise changes nothing, and 0 once images of one
+    condition differ by that share of the difference between real images of different conditions.
 
-    The second picture is drawn here, of the first ``pictures`` conditions.
+    The second image of the first ``pictures`` conditions is generated here.
 
     Args:
         network: the generator; called as ``network(condition)``, it draws its noise itself.

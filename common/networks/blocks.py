@@ -1,4 +1,4 @@
-"""Normalisation layers by their names."""
+"""Building blocks that generators and discriminators share: norms, upsampling, classes, labels, noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUP, GROUP_CHANNELS = "group", 16
 
 
 def norm_layer(name: str, channels: int) -> nn.Module:
-    """The normalisation of that name: (B, C, h, w) -> the same.
+    """Returns the normalisation layer of that name: (B, C, h, w) -> (B, C, h, w).
 
     ``batch`` normalises by the batch's statistics in training and by their running averages in evaluation;
     the two differ most where a batch is one image. The others see one image at a time, in training as later:
@@ -36,6 +36,10 @@ def norm_layer(name: str, channels: int) -> nn.Module:
         channels: C.
     Raises:
         UserError: no such norm.
+
+    Example:
+        >>> norm_layer("layer", 32).num_groups
+        1
     """
     if name == NONE:
         return nn.Identity()
@@ -47,13 +51,17 @@ def norm_layer(name: str, channels: int) -> nn.Module:
 
 
 def monai_norm(norm: str | Sequence[Any] | None) -> tuple[str, dict[str, Any]] | None:
-    """A norm for the networks of MONAI.
+    """Returns a norm in the terms of MONAI's networks.
 
     Args:
         norm: one of `NORMS`' names or ``none``, by itself or as a list's only entry; or a list of a name and
             arguments in MONAI's own terms, such as ``[group, {num_groups: 4}]``.
     Raises:
         UserError: no such norm, or ``group`` without its number of groups.
+
+    Example:
+        >>> monai_norm("instance")
+        ('instance', {'affine': True})
     """
     name, arguments = _entries(norm)
     if name == NONE:
@@ -64,7 +72,7 @@ def monai_norm(norm: str | Sequence[Any] | None) -> tuple[str, dict[str, Any]] |
 
 
 def _entries(norm: str | Sequence[Any] | None) -> tuple[str, Mapping[str, Any] | None]:
-    """Name and arguments, None where there are none."""
+    """Returns name and arguments, None without any."""
     entries = [norm or NONE] if norm is None or isinstance(norm, str) else list(norm)
     name, arguments = (*entries, None)[:2] if entries else (None, None)
     if len(entries) > 2 or not isinstance(name, str) or not isinstance(arguments, Mapping | None):
@@ -79,7 +87,7 @@ def _known(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def upsampling(kind: str, source: int, target: int, bias: bool) -> nn.Module:
-    """The layer of that name.
+    """Returns a layer that doubles height and width: (B, C, h, w) -> (B, D, 2h, 2w).
 
     Args:
         kind: ``transposed``, a 4 x 4 transposed convolution, or ``resize``, nearest pixels and a 3 x 3
@@ -88,6 +96,10 @@ def upsampling(kind: str, source: int, target: int, bias: bool) -> nn.Module:
         bias: of the convolution; none where a norm follows.
     Raises:
         UserError: no such layer.
+
+    Example:
+        >>> upsampling("resize", 8, 4, bias=False)(torch.zeros(1, 8, 16, 16)).shape
+        torch.Size([1, 4, 32, 32])
     """
     if kind == "transposed":
         return nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)
@@ -101,11 +113,17 @@ class ClassEmbedding(nn.Module):
     """A learned vector for each class; between two classes lies the mixture of their vectors.
 
     (B,) in 0..K-1 -> (B, size). 1.25 is three quarters of class 1 and a quarter of class 2: where classes
-    have an order, as severities have, one can walk from one to the next.
+    have an order, such as severities, one can interpolate between them.
 
     Args:
         classes: K.
         size: of the vectors; drawn from N(0, 1).
+
+    Example:
+        >>> embedding = ClassEmbedding(classes=3, size=4)
+        >>> between = embedding(torch.tensor([1.25]))
+        >>> torch.allclose(between, 0.75 * embedding.table[1] + 0.25 * embedding.table[2])
+        True
     """
 
     def __init__(self, classes: int, size: int) -> None:
@@ -120,7 +138,7 @@ class ClassEmbedding(nn.Module):
 
 
 class NoClasses(nn.Module):
-    """In the place of an embedding where there are no classes: (B,) -> (B, 0)."""
+    """Replaces the embedding where there are no classes: (B,) -> (B, 0)."""
 
     def forward(self, index: Tensor) -> Tensor:
         """Class indices (B,) -> (B, 0)."""
@@ -128,15 +146,15 @@ class NoClasses(nn.Module):
 
 
 def class_embedding(classes: int, size: int) -> nn.Module:
-    """A `ClassEmbedding`, or nothing for 0 classes."""
+    """Returns a `ClassEmbedding`, or `NoClasses` for 0 classes."""
     return ClassEmbedding(classes, size) if classes else NoClasses()
 
 
 def class_projection(classes: int, size: int) -> nn.Module:
-    """Vectors by which a discriminator judges the class: (B,) -> (B, size); nothing for 0 classes.
+    """Returns the class vectors of a projection discriminator: (B,) -> (B, size); `NoClasses` for 0 classes.
 
-    Their product with ``size`` features is added to the logit (Miyato and Koyama 2018). They begin at about
-    unit length: as long as the embeddings are, sqrt(size), the product would drown the logit.
+    Their product with ``size`` features is added to the logit (Miyato and Koyama 2018). They start at about
+    unit length: with the embeddings' length, sqrt(size), the product would dominate the logit.
     """
     made = class_embedding(classes, size)
     if isinstance(made, ClassEmbedding):
@@ -148,15 +166,19 @@ ENCODINGS = ("index", "onehot", "image")
 
 
 class ClassEncoding(nn.Module):
-    """A map of class indices as the channels that a network takes: (B, 1, H, W) -> (B, `channels`, H, W).
+    """Encodes a map of class indices for a network: (B, 1, H, W) -> (B, `channels`, H, W).
 
     Args:
         classes: K, the number of classes beside the background 0.
-        kind: ``index``: index / K in [0, 1], one channel, as Habijan and Galic published it. ``onehot``: K
+        kind: ``index``: index / K in [0, 1], one channel (Habijan 2022). ``onehot``: K
             channels in {0, 1}, channel k - 1 for class k. ``image``: not a label but an image in [-1, 1],
             passed through.
     Raises:
         UserError: no such encoding, or no class.
+
+    Example:
+        >>> ClassEncoding(classes=2, kind="onehot")(torch.tensor([[[[0.0, 1.0, 2.0]]]])).tolist()
+        [[[[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]]
     """
 
     def __init__(self, classes: int = 1, kind: str = "index") -> None:
@@ -169,7 +191,7 @@ class ClassEncoding(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels that come out."""
+        """Channels of the output."""
         return self.classes if self.kind == "onehot" else 1
 
     def forward(self, label: Tensor) -> Tensor:
@@ -183,18 +205,17 @@ class ClassEncoding(nn.Module):
 
 
 class DrawnNoise(nn.Module):
-    """Adds channels of N(0, 1) noise that differs from condition to condition.
+    """Appends channels of N(0, 1) noise that differ from condition to condition.
 
-    (B, C, H, W) -> (B, C + channels, H, W). Noise that is given is taken. Without any it is drawn from
-    torch's generator in training, as dropout is. In evaluation it follows from the condition's content: the
-    ``bank``, a map of noise that is kept with the weights, is shifted (round the border) by rows and columns
-    that a sum over the condition's pixels decides. Equal conditions then have equal noise, others another,
-    and the network stays a function of its condition that TorchScript and ONNX can hold. Beyond ``size``
-    pixels that noise repeats.
+    (B, C, H, W) -> (B, C + channels, H, W). Without noise given, training draws it from torch's generator, as
+    dropout does. In evaluation it is a function of the condition: the ``bank``, a map of noise stored with
+    the weights, is shifted cyclically by rows and columns that a hash of the condition's pixels gives. Equal
+    conditions then get equal noise, and TorchScript and ONNX can export the network. Beyond ``size`` pixels
+    the noise repeats.
 
-    The noise that comes in is white; its channels are laid out at several scales, by turns 1, 2, 8 and 32
-    pixels: fine ones for vessels, coarse ones for what else differs from patient to patient, such as the
-    outline of the body, which a mask does not tell and a convolution can hardly read from white noise.
+    White noise is resampled to several scales, in turn 1, 2, 8 and 32 pixels: fine ones for vessels, coarse
+    ones for other differences between patients, such as the outline of the body, which a mask does not
+    contain and a convolution can hardly read from white noise.
 
     Args:
         channels: of noise.
@@ -217,7 +238,7 @@ class DrawnNoise(nn.Module):
         return torch.cat([x, self.scaled(self.white(condition, noise).to(x.dtype))], dim=1)
 
     def white(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The noise that is given, or else drawn or that of the condition: (B, channels, H, W)."""
+        """Returns the given noise, else drawn noise or that of the condition: (B, channels, H, W)."""
         if noise is not None:
             return noise
         if self.training:
@@ -226,7 +247,7 @@ class DrawnNoise(nn.Module):
         return self.of_condition(condition)
 
     def scaled(self, noise: Tensor) -> Tensor:
-        """White noise (B, channels, H, W) at the channels' scales, of deviation about 1 all the same."""
+        """Resamples white noise (B, channels, H, W) to the channels' scales; the deviation stays about 1."""
         height, width = noise.shape[2], noise.shape[3]
         parts = []
         for channel, side in enumerate(self.sides):
@@ -238,7 +259,7 @@ class DrawnNoise(nn.Module):
         return torch.cat(parts, dim=1)
 
     def of_condition(self, condition: Tensor) -> Tensor:
-        """The white noise that belongs to conditions (B, K, H, W): (B, channels, H, W)."""
+        """Returns the white noise of conditions (B, K, H, W): (B, channels, H, W)."""
         height, width, device = condition.shape[2], condition.shape[3], condition.device
         values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W)
         places = torch.arange(1, values.shape[1] + 1, device=device)
@@ -254,7 +275,7 @@ class DrawnNoise(nn.Module):
 
 
 class NoNoise(nn.Module):
-    """In the place of `DrawnNoise` where there is none: noise that is given is ignored."""
+    """Replaces `DrawnNoise` where there is none; given noise is ignored."""
 
     def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
         """x as it is."""
@@ -266,20 +287,20 @@ class NoNoise(nn.Module):
 
 
 def drawn_noise(channels: int) -> DrawnNoise | NoNoise:
-    """A `DrawnNoise` of so many channels, or nothing for 0."""
+    """Returns a `DrawnNoise`, or `NoNoise` for 0 channels."""
     return DrawnNoise(channels) if channels else NoNoise()
 
 
 def noise_channels(network: nn.Module) -> int:
-    """Channels of noise that a network takes beside its condition; 0 for none."""
+    """Returns the number of noise channels that a network takes with its condition."""
     return max((part.channels for part in network.modules() if isinstance(part, DrawnNoise)), default=0)
 
 
 class FixedTexture(nn.Module):
-    """Adds channels of N(0, 1) noise that is always the same: drawn from its own seed, kept with the weights.
+    """Appends channels of N(0, 1) noise that never changes; its own seed draws it, the weights keep it.
 
-    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels. Every picture has the
-    same fine texture then: it is there for models that were trained with it.
+    (B, C, H, W) -> (B, C + channels, H, W); the map repeats beyond ``size`` pixels. Every picture then has
+    the same fine texture. Kept for models that were trained with it.
     """
 
     def __init__(self, channels: int, size: int = 256, seed: int = 0) -> None:
@@ -296,5 +317,5 @@ class FixedTexture(nn.Module):
 
 
 def textured(channels: int) -> nn.Module:
-    """A `FixedTexture` of so many channels, or nothing for 0."""
+    """Returns a `FixedTexture`, or the identity for 0 channels."""
     return FixedTexture(channels) if channels else nn.Identity()

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020): for small training sets."""
+"""DiffAugment (Zhao et al. 2020): differentiable augmentation of what a discriminator sees."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BRIGHTNESS, CONTRAST = 0.5, 0.5
 TRANSLATION, CUTOUT = 0.125, 0.5
 """Largest shift and side of the hole, as shares of the side."""
 EMPTY = 0.0
-"""Gray of what a shift or a hole leaves: the middle, as published. Air would hide a shift."""
+"""Gray level of empty places: the middle, as published. Air would hide a shift."""
 
 
 class AugmentationDraw(NamedTuple):
-    """What was drawn for a batch.
+    """Random parameters of a batch.
 
     ``brightness`` and ``contrast`` (B,), 0 for no change; ``shift`` and ``hole`` (B, 2) in pixels, rows then
     columns: by how much an image moves down and right, and the hole's first row and column.
@@ -34,18 +34,18 @@ class AugmentationDraw(NamedTuple):
 
 
 class AugmentedDiscriminator(nn.Module):
-    """A discriminator that in training sees every image changed at random, real and generated alike.
+    """A discriminator that in training sees every image, real or generated, changed at random.
 
-    It cannot learn 300 images by heart then. Gradients flow through to the generator, which learns from
-    changed images but is not taught to draw them. A condition that is a map (a mask, a label, an image) is
-    moved and cut with its image: what was at a place stays together. In evaluation mode images pass as they
-    are. The random numbers come from torch's generator of the device, whose state the resume file holds.
+    It then cannot memorise a few hundred images. Gradients flow through to the generator, which does not
+    learn to draw changed images. A condition that is a map (a mask, a label, an image) is moved and cut with
+    its image. In evaluation mode images pass unchanged. The random numbers come from torch's generator of the
+    device, whose state the resume file holds.
 
     Args:
         discriminator: called as ``discriminator(image, condition)``.
-        kinds: what is changed, of `KINDS`.
+        kinds: of `KINDS`.
     Raises:
-        UserError: no such change.
+        UserError: no such kind.
     """
 
     def __init__(self, discriminator: nn.Module, kinds: Sequence[str] = KINDS) -> None:
@@ -56,9 +56,9 @@ class AugmentedDiscriminator(nn.Module):
         self.discriminator, self.kinds = discriminator, tuple(kinds)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, C, H, W) in [-1, 1], a condition -> what the discriminator says.
+        """Images (B, C, H, W) in [-1, 1] and a condition -> the discriminator's output.
 
-        Of the condition, a map (B, K, H, W) moves with the images; latents and classes stay.
+        A map (B, K, H, W) moves with the images; latents and classes stay.
         """
         if self.training:
             draw = draw_augmentation(image)
@@ -70,10 +70,16 @@ class AugmentedDiscriminator(nn.Module):
 
 
 def augmented_discriminator(discriminator: nn.Module, kinds: str | Sequence[str]) -> nn.Module:
-    """An `AugmentedDiscriminator`, or the discriminator itself where nothing is to be changed.
+    """Returns an `AugmentedDiscriminator`, or the discriminator itself without kinds.
 
     Args:
-        kinds: of `KINDS`, as a list or with commas between; ``all``, or nothing.
+        kinds: of `KINDS`, as a list or separated by commas; ``all``, or nothing.
+
+    Example:
+        >>> augmented_discriminator(nn.Identity(), "translation, cutout").kinds
+        ('translation', 'cutout')
+        >>> augmented_discriminator(nn.Identity(), "")
+        Identity()
     """
     if kinds == "all":
         return AugmentedDiscriminator(discriminator)
@@ -83,7 +89,7 @@ def augmented_discriminator(discriminator: nn.Module, kinds: str | Sequence[str]
 
 
 def draw_augmentation(image: Tensor) -> AugmentationDraw:
-    """Draws for a batch (B, C, H, W), each image for itself; as many numbers whatever is applied."""
+    """Draws the parameters of each image of a batch (B, C, H, W), whatever kinds are applied."""
     count, height, width = image.shape[0], image.shape[2], image.shape[3]
     unit = torch.rand(count, 6, device=image.device)  # (B, 6)
     side = torch.tensor([height, width], device=image.device)
@@ -95,16 +101,15 @@ def draw_augmentation(image: Tensor) -> AugmentationDraw:
 
 
 def augmented(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
-    """The changed batch (B, C, H, W), differentiable in ``image``.
+    """Applies all kinds to a batch (B, C, H, W); differentiable in ``image``.
 
-    Gray changes in channel 0 alone, the picture: others (alpha, a label map) have no gray.
+    Brightness and contrast change channel 0, the picture; others (alpha, a label map) have no gray.
     """
     return moved(_shaded(image, draw, kinds), draw, kinds)
 
 
 def moved(maps: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
-    """The batch (B, C, H, W), of any type, with what changes the place alone; 0, the background of labels,
-    comes in."""
+    """Applies the geometric kinds alone to a batch (B, C, H, W) of any type; empty places become 0."""
     if "translation" in kinds:
         maps = _shifted(maps, draw.shift)
     return _cut(maps, draw.hole) if "cutout" in kinds else maps
@@ -123,7 +128,7 @@ def _shaded(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str]) -> Tens
 
 
 def _shifted(image: Tensor, shift: Tensor) -> Tensor:
-    """Each image moved by whole pixels; what comes in is `EMPTY`."""
+    """Moves each image by whole pixels; empty places become `EMPTY`."""
     height, width = image.shape[2:]
     rows = torch.arange(height, device=image.device) - shift[:, :1]  # (B, H): where each row comes from
     columns = torch.arange(width, device=image.device) - shift[:, 1:]  # (B, W)
@@ -135,7 +140,7 @@ def _shifted(image: Tensor, shift: Tensor) -> Tensor:
 
 
 def _cut(image: Tensor, hole: Tensor) -> Tensor:
-    """Each image with a square hole, which may reach beyond the edge."""
+    """Cuts a square hole into each image, which may reach beyond the edge."""
     height, width = image.shape[2:]
     rows = torch.arange(height, device=image.device) - hole[:, :1]  # (B, H)
     columns = torch.arange(width, device=image.device) - hole[:, 1:]  # (B, W)

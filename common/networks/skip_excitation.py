@@ -1,9 +1,9 @@
-"""A light generator for small sets: residual doublings without norm, and small maps that gate large ones.
+"""A light generator and discriminator for small sets: residual blocks without norm, skip-layer excitation.
 
 Skip-layer excitation is FastGAN's (Liu et al. 2021, "Towards Faster and Stabilized GAN Training for
 High-fidelity Few-shot Image Synthesis", section 3.1); residual blocks that begin as the identity and have no
 norm are R3GAN's (Huang et al. 2024, "The GAN is dead; long live the GAN!", section 3.3). FastGAN's norm is
-left out, and so is the noise that it adds to its maps: a latent is one image, whatever lies beside it.
+left out, and so is the noise that it adds to its maps: a latent is one image, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from common.networks.blocks import class_embedding, class_projection
 from common.networks.discriminators import DiscriminatorOutput
 
 SMALLEST = 4
-"""Side of the map that the latent becomes first, and of the maps that gates look at."""
+"""Side of the first map, and of the maps that gates see."""
 EMBEDDING = 16
-"""Values that stand for a class beside the latent."""
+"""Size of a class embedding, which is concatenated to the latent."""
 LEVELS = 4
-"""How many doublings lie between a small map and the large one that it gates."""
+"""Doublings between a small map and the large one that it gates."""
 WIDEST = 8
-"""Most channels of a map, in widths."""
+"""Largest number of channels of a map, in widths."""
 SLOPE = 0.2
 
 
 class SkipExcitationGenerator(nn.Module):
-    """Noise to image: residual blocks that double the map, large maps gated by small ones.
+    """Generator of images from noise: residual blocks double the map, small maps gate large ones.
 
     (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, 1, S, S) in [-1, 1]. A
     dense layer makes a map of 4 x 4, blocks double it; a map of 64 or more pixels a side is weighed channel
@@ -93,7 +93,7 @@ class SkipExcitationGenerator(nn.Module):
         return torch.tanh(x.float())
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """What a state_dict of such a network says of its sizes, for messages."""
+        """Reads the sizes from a state_dict of such a network, for messages."""
         classes = len(state["embedding.table"]) if "embedding.table" in state else 0
         latent = state["first.weight"].shape[1] - (EMBEDDING if classes else 0)
         side = next(int(name.split(".")[1]) for name in state if name.startswith("last."))
@@ -101,9 +101,9 @@ class SkipExcitationGenerator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x plus two 3 x 3 convolutions, each behind a LeakyReLU: (B, C, h, w) -> the same.
+    """x plus two 3 x 3 convolutions, each after a LeakyReLU: (B, C, h, w) -> (B, C, h, w).
 
-    The second one begins with 0: the block begins as the identity, without a norm (Zhang et al. 2019,
+    The second one starts at 0, so the block starts as the identity and needs no norm (Zhang et al. 2019,
     "Fixup").
     """
 
@@ -141,7 +141,7 @@ class Doubling(nn.Module):
 
 
 class SkipExcitation(nn.Module):
-    """Weighs the channels of a large map by a small one (Liu et al. 2021, equation 1): 1 at the beginning.
+    """Scales the channels of a large map by a small one (Liu et al. 2021, equation 1); initially by 1.
 
     Args:
         source, side: channels and side of the small map.
@@ -187,7 +187,7 @@ def sides_up_to(image_size: int) -> list[int]:
 
 
 def scaled(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with weights that keep the size of what a LeakyReLU lets through (He et al. 2015)."""
+    """Initialises a convolution before a LeakyReLU (He et al. 2015)."""
     nn.init.kaiming_normal_(convolution.weight, a=SLOPE)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
@@ -198,7 +198,7 @@ HALF = 0.5**0.5
 
 
 class ResidualDiscriminator(nn.Module):
-    """Image to one logit.
+    """Discriminator with one logit per image.
 
     (B, 1, S, S) in [-1, 1] -> logits (B, 1, 1, 1). A 4 x 4 convolution of stride 2, then blocks that halve
     the map down to 4 x 4, and one convolution over what is left. A block is a 4 x 4 convolution of stride 2
@@ -249,7 +249,7 @@ class ResidualDiscriminator(nn.Module):
 
 
 class Halving(nn.Module):
-    """(B, C, h, w) -> (B, D, h/2, w/2): two convolutions, and a straight way beside them."""
+    """Residual block of stride 2: (B, C, h, w) -> (B, D, h/2, w/2)."""
 
     def __init__(self, source: int, target: int) -> None:
         super().__init__()

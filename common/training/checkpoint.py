@@ -1,4 +1,4 @@
-"""The resume file: all that decides the rest of a run, whole or absent, with the one before it kept."""
+"""Checkpoints: the resume file, which restores a run exactly, and the best model."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def save_tensors(content: Mapping[str, Any], path: Path) -> None:
-    """Writes ``content`` as ``torch.save`` does; meant for the temporary file of an atomic write.
+    """Saves ``content`` with ``torch.save`` to the temporary file of an atomic write.
 
-    Given a path, torch writes the file's name into the archive, and a temporary name differs from run to
-    run; so it gets an open file. It reports a full disk as a RuntimeError of its zip writer; here that is the
-    OSError.
+    Given a path, torch writes the file's name into the archive, and temporary names differ from run to run;
+    so it gets an open file. It reports a full disk as a RuntimeError; this raises the OSError behind it.
 
     Raises:
         OSError: the file cannot be written.
@@ -59,7 +58,7 @@ class Stateful(Protocol):
 
 
 def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
-    """Refuses to start a run where one already is, unless it is to be resumed.
+    """Raises if ``folder`` holds a run that is not to be resumed.
 
     Raises:
         UserError: ``folder`` holds a run and ``resume`` is false.
@@ -73,7 +72,7 @@ def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
 
 
 def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Path:
-    """Writes the resume file atomically; the file before it becomes ``resume_previous.pt``.
+    """Writes the resume file atomically and keeps the one before as ``resume_previous.pt``.
 
     Raises:
         UserError: the disk is full or read-only; both earlier files are intact then.
@@ -87,7 +86,7 @@ def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Pat
 
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The newest readable resume state in ``folder``; None where there is none at all.
+    """Reads the newest readable resume file in ``folder``; returns None if there is none at all.
 
     Raises:
         UserError: there are resume files but none can be read.
@@ -204,15 +203,13 @@ FAITHFULNESS = ("lesion_faithfulness", "structure_faithfulness")  # a model has 
 def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
     """``FID * (2 - faithfulness)``, lower is better; faithfulness is clipped to [0, 1].
 
-    FID alone would choose a model that draws good lungs and ignores the lesion mask: a few lesion pixels
-    hardly move its features. Faithfulness alone would choose one that paints the mask onto noise. The
-    product takes FID as it is for a model with the full contrast of lesions (or heart structures) and
-    doubles it for one without any. SSIM and PSNR stay out: the mean image of the training set beats a
-    trained generator on both.
+    FID alone would choose a model that ignores the lesion mask: a few lesion pixels hardly change its
+    features. Faithfulness alone would choose one that paints the mask onto noise. The product is the FID for
+    a model with the full contrast of lesions (or heart structures) and twice the FID for one without any.
+    SSIM and PSNR stay out: the mean image of the training set beats a trained generator on both.
 
-    The FID is to be of an extractor that sees layout (`common.metrics.features.choosing_extractor` refuses
-    others), or a model that puts anatomy in the wrong place would be chosen as gladly as one that does not.
-    `common.training.checkpoint.BestModelSaver` smooths the number over several validations.
+    The FID must be of an extractor that sees layout (`common.metrics.features.choosing_extractor` accepts no
+    other), or misplaced anatomy would not count. `BestModelSaver` smooths the score over several validations.
 
     Args:
         metrics: one FID (``fid_<extractor>``; the first by name where there are several) and
@@ -220,6 +217,10 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
             in a set without lesions or conditions that are images, counts as 0 for all models alike).
     Raises:
         UserError: no FID among the metrics.
+
+    Example:
+        >>> fid_then_faithfulness({"fid_gridvgg": 10.0, "lesion_faithfulness": 0.8})
+        12.0
     """
     names = sorted(name for name in metrics if name.startswith(FID_PREFIX))
     if not names:
@@ -234,24 +235,23 @@ COMPILED_PREFIX = "_orig_mod."
 
 
 class BestModelSaver:
-    """Writes the generator's flat state_dict to ``path`` whenever a validation is better than all before.
+    """Saves the generator's flat state_dict to ``path`` whenever a validation is better than all before.
 
-    Beside it, ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``.
-    The first validation always writes, so that there is a model even where the score is NaN. Later ones whose
-    score is no finite number never do, and count as if they had not been.
+    ``path`` with the suffix ``.json`` holds iteration, epoch, score, metrics and ``metadata``. The first
+    validation always saves, so that there is a model even if the score is NaN; later ones with a score that
+    is not finite are ignored.
 
-    Among many validations a lucky one looks best. With ``smoothing`` the score that is compared, and stands
-    in the record, is the median of the last validations' scores (of three, one lucky or unlucky one decides
-    nothing); the weights and the metrics in the record are those of the last of them. Until there are so many
-    scores, and when there are, the newest model replaces the one before, whatever its score: a lucky first
-    one does not stay, and a run of fewer validations keeps its last model.
+    The best of many noisy scores is a lucky one. With ``smoothing`` the compared and recorded score is the
+    median of the last validations' scores; the weights and metrics are those of the last of them. The first
+    ``smoothing`` validations each replace the model before, whatever the score: a lucky first one does not
+    stay, and a run with fewer validations keeps its last model.
 
     Args:
         path: the model's file, e.g. ``models/model.pt``.
         network_name: the generator's name; its moving average ``<name>_ema`` is taken where there is one.
         score: a function of the validation metrics, or the name of one of them.
         mode: "min" where lower scores are better, "max" where higher are.
-        metadata: what a user of the model has to know (window, standardiser ...): JSON values.
+        metadata: facts that users of the model need (window, standardiser ...): JSON values.
         smoothing: validations in the median; 1 compares each by itself.
     """
 
@@ -276,11 +276,11 @@ class BestModelSaver:
         self.names: list[str] = []  # of the metrics that decide
 
     def attach(self, engine: Engine) -> None:
-        """Names the winner at the end of the run; `common.handlers.validation.Validation` calls `update`."""
+        """Logs the best model at the end of the run; the validation calls `update`."""
         engine.add_event_handler(Events.COMPLETED, self._announce)
 
     def update(self, engine: Engine, metrics: Mapping[str, float]) -> bool:
-        """Keeps the engine's present generator if ``metrics`` are the best so far; True if so."""
+        """Saves the engine's generator if ``metrics`` are the best so far; returns whether it did."""
         self._compare_with_like(metrics)
         score, replaces = self._judged(self._score(metrics))
         if self.best_iteration and not replaces:
@@ -291,7 +291,7 @@ class BestModelSaver:
         return True
 
     def _judged(self, score: float) -> tuple[float, bool]:
-        """What the newest model is compared by, and whether it replaces the best."""
+        """Returns the newest model's smoothed score and whether it replaces the best."""
         if not math.isfinite(score):
             return math.nan, False
         filling = len(self.recent) < self.smoothing
@@ -302,7 +302,7 @@ class BestModelSaver:
         return middle, filling or self._better(middle)
 
     def _compare_with_like(self, metrics: Mapping[str, float]) -> None:
-        """Starts anew where an earlier run of this model was judged by another metric."""
+        """Starts over if an earlier part of the run chose by another metric."""
         fids = sorted(name for name in metrics if name.startswith(FID_PREFIX))
         names = [self.score] if isinstance(self.score, str) else fids
         if self.best_iteration and names != self.names:
@@ -358,12 +358,12 @@ class BestModelSaver:
 
 
 def median(scores: Sequence[float]) -> float:
-    """Of those that are numbers, one at least; earlier versions kept NaN among the last scores."""
+    """Returns the median of the scores that are numbers; earlier versions kept NaN among them."""
     return statistics.median(score for score in scores if not math.isnan(score))
 
 
 def flat_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state_dict of the bare network: contiguous CPU tensors, no prefixes of wrappers."""
+    """Returns the state_dict of the bare network: contiguous CPU tensors, no prefixes of wrappers."""
     bare = network.module if isinstance(network, DistributedDataParallel) else network
     return {
         name.replace(COMPILED_PREFIX, ""): value.detach().cpu().contiguous().clone()

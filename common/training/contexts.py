@@ -1,4 +1,4 @@
-"""Looking at a network without leaving traces: modes and random states are put back afterwards."""
+"""Context managers that restore networks' modes and random states, and the random state as plain values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from torch import nn
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Puts ``networks`` in evaluation mode and restores the mode of *every* submodule at the end.
+    """Puts ``networks`` in evaluation mode and restores the mode of every submodule at the end.
 
     ``monai.networks.eval_mode`` ends with ``network.train()``, which would also wake layers that were frozen
-    in evaluation mode. Gradients are the caller's business (``torch.inference_mode()``).
+    in evaluation mode. It leaves gradients alone (``torch.inference_mode()``).
+
+    Example:
+        >>> network = nn.Sequential(nn.Dropout().eval(), nn.Dropout())
+        >>> with evaluating(network):
+        ...     [module.training for module in network]
+        [False, False]
+        >>> [module.training for module in network]
+        [False, True]
     """
     modules = [module for network in networks for module in network.modules()]
     modes = [module.training for module in modules]
@@ -35,7 +43,17 @@ def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """Restores the random states of torch (CPU and CUDA), numpy and Python at the end.
 
     Args:
-        seed: seeds all of them inside the block, so that what happens in it repeats; None lets them run on.
+        seed: seeds all of them inside the block, so that the block repeats; None keeps them as they are.
+
+    Example:
+        >>> state = torch.get_rng_state()
+        >>> with preserved_rng(seed=0):
+        ...     first = torch.rand(2)
+        >>> with preserved_rng(seed=0):
+        ...     print(torch.equal(torch.rand(2), first))
+        True
+        >>> torch.equal(torch.get_rng_state(), state)
+        True
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     numpy_state, python_state = np.random.get_state(), random.getstate()
@@ -56,7 +74,7 @@ def _seed_all(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of torch (CPU and all GPUs), numpy and Python, as ``weights_only`` loading accepts them."""
+    """Returns the random states of torch, CUDA, numpy and Python in types that ``weights_only`` loads."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
@@ -68,7 +86,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Puts back what `rng_state` returned. GPU states are restored where as many GPUs are present."""
+    """Restores what `rng_state` returned; GPU states only if the number of GPUs is the same."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -17,18 +17,24 @@ from common.training.steps import Context, DiscriminatorStep, Step
 
 
 class ImagePool:
-    """A history of generated images: a discriminator is shown half of them old (Zhu et al. 2017, section 4).
+    """A history of generated images, half of what a discriminator sees (Zhu et al. 2017, section 4).
 
-    While the pool is not full, each image goes in and is shown. After that each is shown with probability one
-    half; else it takes the place of a drawn one, and that one is shown. What is drawn for the k-th image of a
-    process follows from (seed, name, rank, k) alone.
+    Until the pool is full, each image is stored and returned. Then each is returned with probability 1/2;
+    else it replaces a random stored one, which is returned. The draw for the k-th image of a process depends
+    on (seed, name, rank, k) alone.
 
     Args:
-        size: images in the pool; 0 shows the new ones always.
+        size: images in the pool; 0 for no pool.
         seed: the run's seed.
-        name: tells two pools of a run apart.
+        name: distinguishes the pools of a run.
     Raises:
         UserError: a negative size.
+
+    Example:
+        >>> pool = ImagePool(size=2)
+        >>> shown = pool.query(torch.zeros(5, 1, 8, 8))
+        >>> shown.shape[0], len(pool.images)
+        (5, 2)
     """
 
     def __init__(self, size: int = 50, seed: int = 0, name: str = "pool") -> None:
@@ -39,7 +45,7 @@ class ImagePool:
         self.seen = 0
 
     def query(self, images: Tensor) -> Tensor:
-        """Takes new images (B, C, H, W), without gradients, and gives as many to show."""
+        """Takes new images (B, C, H, W) and returns as many, new and old, without gradients."""
         if self.size == 0:
             return images
         return torch.stack([self._exchange(image) for image in images.detach()])
@@ -71,7 +77,7 @@ Term = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class PooledDiscriminatorStep(DiscriminatorStep):
-    """A `DiscriminatorStep` whose generated images come by way of a pool, whose state travels with the run.
+    """A `DiscriminatorStep` whose generated images pass through a pool, which the resume file holds.
 
     Args:
         pool: holds images (B, C, H, W).
@@ -113,21 +119,22 @@ class PooledDiscriminatorStep(DiscriminatorStep):
         return self.pool.query(super().generated(context))
 
     def state_dict(self) -> dict[str, Any]:
-        """The pool's, and how far the penalty's interval is."""
+        """Returns the pool's state and the position in the penalty's interval."""
         return {**self.pool.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The pool's, and how far the penalty's interval is."""
+        """Restores ``state_dict``."""
         super().load_state_dict(state)
         self.pool.load_state_dict({name: value for name, value in state.items() if name != "updates"})
 
 
 class CycleStep(Step):
-    """Both generators at once: pass for the other side's images, come back to where one started, stay put.
+    """Update of both generators of CycleGAN: adversarial, cycle and identity losses.
 
-    G leads from the batch's ``source`` x to its ``target`` y, F back. The losses are ``NAME_adversarial_y``
-    (G(x) before D_Y), ``NAME_adversarial_x``, ``NAME_cycle_x`` (|F(G(x)) - x|), ``NAME_cycle_y``,
-    ``NAME_identity_y`` (|G(y) - y|), ``NAME_identity_x``, and ``NAME_term`` for each further term.
+    G maps the batch's ``source`` x to the domain of ``target`` y, F maps back. The losses are
+    ``NAME_adversarial_y`` (G(x) before D_Y), ``NAME_adversarial_x``, ``NAME_cycle_x`` (|F(G(x)) - x|),
+    ``NAME_cycle_y``, ``NAME_identity_y`` (|G(y) - y|), ``NAME_identity_x``, and ``NAME_term`` for each
+    further term.
 
     Args:
         adversarial: the loss's kind; least squares as published.
@@ -135,8 +142,7 @@ class CycleStep(Step):
         identity: weight of both identity losses, (section 5.2: half of ``cycle``); 0 leaves them out.
         terms: further losses of G(x) by name, each called as ``term(G(x), x, condition) -> scalar``.
         weights: of the terms by their full names.
-        source, target, condition: entries of the batch: x and y (B, C, H, W) in [-1, 1], and what belongs to
-            x (a mask).
+        source, target, condition: entries of the batch: x and y (B, C, H, W) in [-1, 1], and the mask of x.
         judges: names of the discriminators of x and y; the generators are ``G`` and ``F``.
     """
 

@@ -1,4 +1,4 @@
-"""The step of diffusion training: denoise images with noise of random strength."""
+"""The training step of diffusion models: denoising at random timesteps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.training.steps import Context, Step
 
 
 class DiffusionStep(Step):
-    """Teaches a `common.networks.diffusion.DiffusionGenerator` to denoise (Ho et al. 2020, algorithm 1).
+    """Trains a `common.networks.diffusion.DiffusionGenerator` to denoise (Ho et al. 2020, algorithm 1).
 
     Timesteps and noise are drawn from torch's generator of the device, whose state travels in the resume
     file. The timesteps of a batch are spread evenly over the schedule with one random offset (Kingma et al.
@@ -43,11 +43,7 @@ class DiffusionStep(Step):
         self.min_snr = min_snr
 
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-        """Refuses other networks.
-
-        Raises:
-            UserError: the network is no diffusion model, or one with another kind of condition.
-        """
+        """Raises `UserError` if the network is no diffusion model or has another kind of condition."""
         network = networks[self.network]
         if not isinstance(network, DiffusionGenerator):
             raise UserError(f"network_def: {type(network).__name__} is no diffusion model")
@@ -58,7 +54,7 @@ class DiffusionStep(Step):
             )
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_denoising``, the mean squared error; ``state.output`` gets the images that it implies."""
+        """Returns ``NAME_denoising``, the mean squared error; ``state.output`` gets the estimated images."""
         network, image = context.networks[self.network], context.batch[self.real]
         assert isinstance(network, DiffusionGenerator)  # see `check`
         mask = None if self.condition is None else context.batch[self.condition]
@@ -74,18 +70,22 @@ class DiffusionStep(Step):
 
 
 def spread_timesteps(count: int, timesteps: int, device: torch.device) -> Tensor:
-    """``count`` timesteps (count,) below ``timesteps``, evenly apart from a random offset on."""
+    """Draws ``count`` evenly spaced timesteps (count,) below ``timesteps`` with one random offset."""
     places = torch.arange(count, device=device) / count + torch.rand(1, device=device)
     return ((places % 1) * timesteps).long().clamp(max=timesteps - 1)
 
 
 def min_snr_weights(kept: Tensor, prediction: str, bound: float) -> Tensor:
-    """Weights of the prediction's squared error that weigh the image's by min(SNR, bound).
+    """Returns weights of the prediction's squared error that equal min(SNR, bound) for the image's.
 
     Args:
         kept: the image's share of the variance (B,); SNR is kept / (1 - kept).
         prediction: what is predicted.
         bound: of the SNR.
+
+    Example:
+        >>> min_snr_weights(torch.tensor([0.5, 0.9]), "epsilon", bound=5.0)  # SNR 1 and 9
+        tensor([1.0000, 0.5556])
     """
     ratio = kept / (1 - kept).clamp(min=1e-8)
     bounded = ratio.clamp(max=bound)

@@ -27,11 +27,18 @@ class WeightAverage:
             itself is what samples.
         ramp: longest half-life as a share of the images seen so far, so that the first weights are soon
             forgotten whatever the run's length (StyleGAN2-ADA's "ema_rampup", Karras et al. 2020, is 0.05);
-            0 for the whole half-life from the start.
+            0 for the full half-life from the start.
     Attributes:
         network: what to sample, validate and save with: the average, or without one the trained network.
     Raises:
         UserError: a negative half-life or ramp.
+
+    Example:
+        >>> network = nn.Linear(1, 1)
+        >>> WeightAverage(network).network is network
+        True
+        >>> WeightAverage(network, half_life=1000).network is network
+        False
     """
 
     def __init__(self, network: nn.Module, half_life: float = 0.0, ramp: float = 0.0) -> None:
@@ -66,7 +73,7 @@ class WeightAverage:
 
 
 def sampling_network(networks: Mapping[str, nn.Module], name: str) -> nn.Module:
-    """The network to sample with: the moving average ``name_ema`` where there is one, else ``name``.
+    """Returns the network to sample with: the moving average ``NAME_ema`` if there is one, else ``name``.
 
     Raises:
         UserError: there is no such network.

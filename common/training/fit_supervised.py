@@ -1,4 +1,4 @@
-"""A training in memory, without files: many of them make a comparison."""
+"""Supervised training of small networks in memory, for comparisons of many trainings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Budget:
-    """What every training of a comparison may use.
+    """The training budget, equal for all trainings of a comparison.
 
     Args:
         iterations: batches; the same for large and for small sets.
@@ -41,14 +41,14 @@ class Budget:
 
 
 class Repeated(Dataset[dict[str, Any]]):
-    """A dataset of any size as one of ``length`` visits: permuted passes, one after the other.
+    """A dataset of any size as one of ``length`` visits: shuffled passes, one after the other.
 
-    A visit is a `SampleIndex` of the pass and the item, so every pass augments anew.
+    A visit is a `SampleIndex` of item and pass, so every pass draws new augmentations.
 
     Args:
         dataset: items of all parts, one part after the other.
-        parts: number of items of each part. Visits take turns between the parts, so that a batch holds equal
-            shares of them however different their sizes are: real and synthetic images, for example.
+        parts: number of items of each part. Visits alternate between the parts, so that a batch holds equal
+            shares of them (real and synthetic images, say) whatever their sizes.
         length: number of visits.
         seed: of the order.
     """
@@ -73,7 +73,7 @@ class Repeated(Dataset[dict[str, Any]]):
 
 
 def _passes(size: int, count: int, start: int, seed: int, keys: list[int | str]) -> list[SampleIndex]:
-    """The first ``count`` draws of endless permuted passes over ``size`` items from ``start`` on."""
+    """Returns the first ``count`` visits of endless shuffled passes over ``size`` items from ``start`` on."""
     orders = [make_rng(seed, *keys, number).permutation(size) for number in range(-(-count // size))]
     return [SampleIndex(start + int(k), number) for number, order in enumerate(orders) for k in order][:count]
 
@@ -88,13 +88,13 @@ def fit(
     device: torch.device | str = "cpu",
     parts: Sequence[int] = (),
 ) -> nn.Module:
-    """Trains the network on the dataset's items and gives it back in evaluation mode.
+    """Trains the network on the dataset's items and returns it in evaluation mode.
 
     Args:
         dataset: items with ``image`` and ``target``.
         terms: losses by name, of ``(prediction, target)``.
-        seed: of the order; the network's first weights are the caller's.
-        parts: sizes of the parts of which every batch holds equal shares, see `Repeated`; one part without.
+        seed: of the order; the initial weights are the caller's.
+        parts: sizes of the parts of which every batch holds equal shares, see `Repeated`; default one part.
     """
     visits = Repeated(dataset, parts or [len(dataset)], budget.iterations * budget.batch_size, seed)
     stream = InfiniteBatchSampler(len(visits), budget.batch_size, seed, shuffle=False)
@@ -124,12 +124,12 @@ def predictions(
     device: torch.device | str = "cpu",
     batch_size: int = 16,
 ) -> Tensor:
-    """The network's output for images (N, 1, H, W): (N, ...) float32 on the CPU."""
+    """Returns the network's output for images (N, 1, H, W): (N, ...) float32 on the CPU."""
     return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
 
 
 def seeded(make: Callable[[], nn.Module], seed: int, name: str) -> nn.Module:
-    """A network whose first weights follow from the seed and the name alone."""
+    """Makes a network whose initial weights depend on the seed and the name alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(make_rng(seed, "weights", name).integers(2**31)))
         return make()

@@ -7,9 +7,16 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def linear_decay(optimizer: Optimizer, max_epochs: int, start: float = 0.5) -> LambdaLR:
-    """The full rate up to ``start * max_epochs``, then linearly down to 0 at the end.
+    """Returns a schedule by epoch: the full rate up to ``start * max_epochs``, then linearly down to 0.
 
     Isola et al. 2017 and Zhu et al. 2017 decay over the second half (``start`` 0.5); 1 keeps the rate.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = linear_decay(optimizer, max_epochs=4)
+        >>> [schedule.lr_lambdas[0](epoch) for epoch in range(5)]
+        [1.0, 1.0, 1.0, 0.5, 0.0]
     """
     constant = start * max_epochs
 
@@ -22,10 +29,10 @@ def linear_decay(optimizer: Optimizer, max_epochs: int, start: float = 0.5) -> L
 
 
 def apply_schedule(scheduler: LRScheduler) -> None:
-    """Gives the optimiser the rates that the schedule has for its present epoch.
+    """Sets the optimiser's rates to those of the schedule's current epoch.
 
-    A resumed run brings the rates of the schedule it was saved with; with more epochs than that one had they
-    are others. Schedules that only know their last step (not a `LambdaLR`) stay as they are.
+    A resume file holds the rates of the schedule it was saved with; with another ``max_epochs`` they differ.
+    Schedules that only know their last step (not a `LambdaLR`) stay as they are.
     """
     if isinstance(scheduler, LambdaLR):
         groups = scheduler.optimizer.param_groups

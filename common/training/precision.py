@@ -1,4 +1,4 @@
-"""Mixed precision, memory layout and compilation: how the arithmetic is done, not what is computed."""
+"""Mixed precision, memory layout and compilation of networks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ NAMES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def cpu_has_fast_bf16() -> bool:
-    """True where the CPU multiplies bfloat16 in hardware; else a bf16 convolution was measured 40x slower."""
+    """Tells whether the CPU multiplies bfloat16 in hardware; else bf16 convolutions are 40 times slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def choose_dtype(device: torch.device, amp: bool | str) -> torch.dtype:
-    """The arithmetic's type for the setting ``amp`` on ``device``.
+    """Returns the dtype for the setting ``amp`` on ``device``.
 
     Args:
         amp: False for float32; True for the device's own fast type (bf16 where the hardware has it, else
-            fp16 on GPUs and float32 on CPUs, said in one line); ``"bf16"`` or ``"fp16"`` to insist.
+            fp16 on GPUs and float32 on CPUs, with one line in the log); ``"bf16"`` or ``"fp16"`` to insist.
     Raises:
         UserError: another value of ``amp``, or fp16 on a CPU.
+
+    Example:
+        >>> choose_dtype(torch.device("cpu"), amp="bf16")
+        torch.bfloat16
     """
     if isinstance(amp, str):
         if amp not in NAMES or (amp == "fp16" and device.type == "cpu"):
@@ -49,7 +53,7 @@ def choose_dtype(device: torch.device, amp: bool | str) -> torch.dtype:
 
 
 def can_compile(device: torch.device) -> bool:
-    """True where ``torch.compile`` finds what it needs: a C++ compiler on CPUs, Triton on GPUs."""
+    """Tells whether ``torch.compile`` can work: it needs a C++ compiler on CPUs, Triton on GPUs."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 
@@ -64,9 +68,15 @@ class Precision:
         device: where the networks live.
         amp: see `choose_dtype`.
         channels_last: store images and weights channels last where that is faster: in bf16, and on GPUs.
-        compile: run the networks through ``torch.compile``; skipped with one line where there is no compiler,
-            and of networks whose gradient is differentiated again (a gradient penalty): the code that
-            ``torch.compile`` makes cannot be.
+        compile: run the networks through ``torch.compile``; skipped with one line in the log without a
+            compiler, and for networks with a gradient penalty: compiled code has no second derivatives.
+
+    Example:
+        >>> precision = Precision("cpu")
+        >>> network = precision.prepare(nn.Conv2d(1, 4, 3))
+        >>> with precision.autocast():
+        ...     network(precision.images(torch.zeros(1, 1, 8, 8))).dtype
+        torch.float32
     """
 
     def __init__(
@@ -84,11 +94,11 @@ class Precision:
         self.scaler = IterationScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def prepare(self, network: nn.Module, name: str = "network", penalised: bool = False) -> nn.Module:
-        """Moves ``network`` to device and layout, compiles its forward if asked; same object, same names.
+        """Moves ``network`` to device and layout and compiles it if asked; returns the same object.
 
         Args:
             name: for the message.
-            penalised: its gradient is differentiated again.
+            penalised: it has a gradient penalty.
         """
         volumes = any(parameter.ndim == 5 for parameter in network.parameters())  # 3-D: no such layout
         layout = torch.contiguous_format if volumes else self.memory_format
@@ -120,19 +130,19 @@ class Precision:
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: Optimizer) -> None:
-        """Takes the optimiser's step on unscaled gradients; it is skipped where scaled ones overflowed."""
+        """Takes the optimiser's step on unscaled gradients; skips it where scaled ones overflowed."""
         self.scaler.step(optimizer)
 
     def update(self) -> None:
-        """Adapts the loss's scale to what overflowed since the last call; once an iteration."""
+        """Adapts the loss scale to overflows since the last call; once an iteration."""
         self.scaler.update()
 
 
 class IterationScaler(torch.amp.GradScaler):
-    """A GradScaler whose optimisers may step several times between two updates, as a critic's does.
+    """A GradScaler whose optimisers may step several times between two updates, such as a critic's.
 
-    Torch's own takes a second step of one optimiser for a mistake. Here every step's record of overflows is
-    kept until ``update``, which looks at all of them.
+    Torch's own raises on a second step of one optimiser. This one keeps the overflow record of every step
+    until ``update``, which considers all of them.
     """
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Whether networks, losses and sizes go together, asked before a run begins."""
+"""Checks before a run: do networks, image size, losses and penalties fit together?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.training.contexts import evaluating, preserved_rng
 logger = logging.getLogger(__name__)
 BETWEEN = "between"
 PLACES = (BETWEEN, "real", "fake", "both")
-"""Where a gradient penalty is taken, see `common.training.steps.DiscriminatorStep`."""
+"""Where a gradient penalty can be taken, see `common.training.steps.DiscriminatorStep`."""
 
 
 def check_fit(
@@ -30,16 +30,21 @@ def check_fit(
     condition: str | None = "label",
     latent: int = 0,
 ) -> None:
-    """Passes one empty sample through both networks; random states and modes stay.
+    """Passes one empty sample through both networks; random states and modes are restored.
 
     Args:
         image_size: S.
         inputs: what the generator takes: ``label``, an empty mask (1, 1, S, S), ``latent`` (1, latent) or
             ``class``, the first one (1,).
-        condition: what the discriminator takes beside the image; None for nothing.
+        condition: the discriminator's second input; None for none.
         latent: values of a latent.
     Raises:
-        UserError: a network refuses the size, or gives back images of another.
+        UserError: a network does not take the size, or returns images of another.
+
+    Example:
+        >>> from common.networks.discriminators import ConditionalPatchDiscriminator
+        >>> from common.networks.generators import ResnetGenerator
+        >>> check_fit(ResnetGenerator(width=4, blocks=1), ConditionalPatchDiscriminator(channels=4), 64)
     """
     device = next(generator.parameters()).device
     mask = torch.zeros(1, 1, image_size, image_size, device=device)
@@ -66,13 +71,13 @@ def check_critic(
     weight_clip: float | None = None,
     penalty_at: str = BETWEEN,
 ) -> None:
-    """Refuses a critic that nothing holds back, and a penalty on what is not its gradient.
+    """Raises on a critic without a bound, and on a penalty that is not on the critic's gradient.
 
     The Wasserstein distance is over critics of bounded slope (Arjovsky et al. 2017): without a bound its loss
-    has no lowest value. A penalty between the images aims at the slope 1; one at the images alone aims at 0
-    and weighs against the loss, so it bounds the critic as well (Mescheder et al. 2018). Batch norm undoes a
-    bound: it divides by the batch's own spread. A penalty is on the gradient that autograd knows; of a
-    capsule layer whose routing is a constant to it that is not the critic's.
+    has no minimum. A penalty between the images aims at slope 1; one at the images aims at 0 against the
+    loss, which bounds the critic as well (Mescheder et al. 2018). Batch norm undoes a bound: it divides by
+    the batch's own deviation. With routing that is constant for autograd (``gradients: last``), the gradient
+    of a capsule critic is not the critic's.
 
     Args:
         adversarial: the loss or its name.
@@ -105,11 +110,7 @@ def check_critic(
 
 
 def check_penalty(penalty_at: str, interval: int = 1) -> None:
-    """Refuses a place or an interval of a penalty that there is not.
-
-    Raises:
-        UserError: says which there are.
-    """
+    """Raises `UserError` on an unknown place of a penalty or an interval below 1."""
     if penalty_at not in PLACES:
         raise UserError(f"penalty_at {penalty_at!r} is unknown; choose one of {', '.join(PLACES)}")
     if interval < 1:
@@ -117,9 +118,9 @@ def check_penalty(penalty_at: str, interval: int = 1) -> None:
 
 
 def warn_of_tied_samples(discriminator: nn.Module, penalty: float) -> None:
-    """Says where a penalty on each sample's gradient meets samples that see one another.
+    """Warns of a gradient penalty with batch norm, which couples the samples of a batch.
 
-    Gulrajani et al. 2017, section 4, leave batch norm out of a penalised critic for that.
+    Gulrajani et al. 2017, section 4, leave batch norm out of the critic for that reason.
     """
     if penalty and has_batch_norm(discriminator):
         logger.warning(
@@ -129,7 +130,7 @@ def warn_of_tied_samples(discriminator: nn.Module, penalty: float) -> None:
 
 
 def warn_of_running_averages(network: nn.Module, batch_size: int) -> None:
-    """Says where a network learns with each single image's statistics and will draw with running averages."""
+    """Warns of batch norm with batches of one image: training and evaluation use other statistics."""
     if batch_size == 1 and has_batch_norm(network):
         logger.warning(
             "batch_size 1 with batch norm: the network learns with each image's own statistics and draws "
@@ -138,11 +139,11 @@ def warn_of_running_averages(network: nn.Module, batch_size: int) -> None:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether any layer normalises by the statistics of a batch."""
+    """Tells whether any layer normalises by batch statistics."""
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def _spectrally_bounded(network: nn.Module) -> bool:
-    """Whether every convolution and dense layer is normalised by its largest singular value."""
+    """Tells whether every convolution and dense layer has spectral normalisation."""
     layers = [m for m in network.modules() if isinstance(m, nn.Linear | _ConvNd)]
     return bool(layers) and all(is_parametrized(layer, "weight") for layer in layers)

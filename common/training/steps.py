@@ -1,4 +1,4 @@
-"""The steps of adversarial training: one optimiser's update each, on networks known by name."""
+"""The steps of a training: one optimiser's update each, on networks known by name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from common.networks.discriminators import DiscriminatorOutput
 from common.training.shape_check import BETWEEN, check_critic, check_penalty, warn_of_tied_samples
 
 Batch = Mapping[str, Any]
-Seen = tuple[Tensor, Tensor | None]  # images and what the discriminator sees beside them
+Seen = tuple[Tensor, Tensor | None]  # images and the discriminator's condition
 
 
 class Context:
-    """What the steps of one iteration share: the networks, the current batch and outputs worth keeping.
+    """Shared state of the steps of one iteration: networks, the current batch, cached outputs.
 
-    A generator's output for a batch is computed once and serves the discriminator's step (detached) and
-    the generator's (with its graph), as long as neither the batch nor the generator has changed.
-    ``last_outputs`` keeps the newest output of each network, detached, for those who look on.
+    A generator's output for a batch is computed once and serves the discriminator's step (detached) and the
+    generator's (with its graph), as long as neither the batch nor the generator has changed.
+    ``last_outputs`` holds the newest output of each network, detached, for handlers.
 
     Attributes:
-        learning: names of the networks that this step, or a later one on the same batch, trains: the graph of
-            any other network's output would be for nothing, and is not built. None for all.
+        learning: names of the networks that this step, or a later one on the same batch, trains; outputs of
+            others get no graph. None for all.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -41,16 +41,16 @@ class Context:
         self._outputs: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
     def use(self, batch: Batch) -> None:
-        """Makes ``batch`` the current one; outputs for another batch are forgotten."""
+        """Makes ``batch`` the current one and drops outputs for another batch."""
         if batch is not self.batch:
             self.batch, self._outputs = batch, {}
 
     def forget(self, networks: Sequence[str]) -> None:
-        """Forgets outputs of networks whose weights have changed."""
+        """Drops outputs of networks whose weights have changed."""
         self._outputs = {key: value for key, value in self._outputs.items() if key[0] not in networks}
 
     def output(self, network: str, inputs: Sequence[str]) -> Tensor:
-        """``network`` applied to the batch's entries ``inputs``, computed once a batch and set of weights."""
+        """Applies ``network`` to the batch's entries ``inputs``, once per batch and weights."""
         key = network, tuple(inputs)
         if key not in self._outputs:
             learns = self.learning is None or network in self.learning
@@ -61,15 +61,15 @@ class Context:
 
 
 class Step:
-    """One optimiser's update: named losses, their weighted sum is minimised.
+    """Base class: one optimiser's update, which minimises the weighted sum of named losses.
 
     Args:
         name: prefix of its losses in the logs.
         optimizer: name of the optimiser.
         trains: networks whose weights it updates.
-        freezes: networks that its gradient passes through without reaching their weights.
-        weights: weight of each loss in the sum (1 where not named).
-        repeat: updates an iteration, each on a fresh batch.
+        freezes: networks that its gradient passes through but does not update.
+        weights: weight of each loss in the sum; default 1.
+        repeat: updates per iteration, each on a new batch.
     """
 
     def __init__(
@@ -89,25 +89,21 @@ class Step:
 
     @property
     def penalised(self) -> tuple[str, ...]:
-        """Networks whose gradients it differentiates again; compiled ones cannot."""
+        """Names of the networks with a gradient penalty, which cannot be compiled."""
         return ()
 
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-        """Refuses networks or an optimiser that the step's loss has no meaning with, before a run begins.
-
-        Raises:
-            UserError: says what and how to mend it.
-        """
+        """Raises `UserError` before a run if the step's loss does not fit the networks or the optimiser."""
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """Named scalar losses for the context's batch, unweighted."""
+        """Returns named scalar losses for the context's batch, unweighted."""
         raise NotImplementedError
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum.
+        """Returns the weighted sum.
 
         Raises:
-            UserError: a weight names a loss that this step does not have.
+            UserError: a weight names an unknown loss.
         """
         unknown = set(self.weights) - set(losses)
         if unknown:
@@ -115,28 +111,27 @@ class Step:
         return torch.stack([self.weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the step remembers between iterations (a pool of images, say): tensors and plain numbers."""
+        """Returns the step's state between iterations (a pool of images, say): tensors and numbers."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what ``state_dict`` gave."""
+        """Restores ``state_dict``."""
 
 
 class DiscriminatorStep(Step):
-    """Teaches a discriminator to tell real images from the generator's.
+    """Update of a discriminator on real and generated images.
 
     Args:
         adversarial: the loss's kind.
         inputs: entries of the batch that the generator takes, e.g. ``("label",)`` or ``("latent",)``.
-        condition: entry that the discriminator sees beside the image; None for unconditional.
+        condition: entry with the discriminator's condition; None for unconditional.
         real: entry with the real images (B, C, H, W) in [-1, 1].
         penalty: coefficient of the gradient penalty (Gulrajani et al. 2017: 10); 0 for none.
-        penalty_at: ``between`` real and generated images, the slope 1 is aimed at (WGAN-GP); or slope 0 at
-            ``real`` images (R1), at ``fake`` ones (R2) or at ``both``, each half its squared gradient times
-            the coefficient (Mescheder et al. 2018; both: R3GAN, Huang et al. 2024).
-        penalty_interval: updates for one penalty, which then weighs as much more ("lazy regularisation",
-            Karras et al. 2020, appendix B). In the updates between, its value in the log is 0: the log's mean
-            is the penalty's.
+        penalty_at: ``between`` real and generated images, towards slope 1 (WGAN-GP); or towards slope 0 at
+            ``real`` images (R1), ``fake`` ones (R2) or ``both``, each half its squared gradient times the
+            coefficient (Mescheder et al. 2018; both: R3GAN, Huang et al. 2024).
+        penalty_interval: updates per penalty, which is scaled up by it ("lazy regularisation", Karras et al.
+            2020, appendix B). The updates between log 0, so that the log's mean is the penalty's.
     Raises:
         UserError: no such place, or an interval below 1.
     """
@@ -168,7 +163,7 @@ class DiscriminatorStep(Step):
 
     @property
     def penalised(self) -> tuple[str, ...]:
-        """The discriminator, where there is a penalty."""
+        """The discriminator if there is a penalty."""
         return (self.discriminator,) if self.penalty else ()
 
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
@@ -178,19 +173,19 @@ class DiscriminatorStep(Step):
         warn_of_tied_samples(discriminator, self.penalty)
 
     def generated(self, context: Context) -> Tensor:
-        """The images to call fake (B, C, H, W), without gradients; override it to draw them from a pool."""
+        """Returns the generated images (B, C, H, W) without gradients; overridden to use a pool."""
         return context.output(self.generator, self.inputs).detach()
 
     def conditions(self, context: Context) -> tuple[Tensor | None, Tensor | None]:
-        """What is seen beside the real and beside the generated images; override it where they differ."""
+        """Returns the conditions of real and of generated images; overridden where they differ."""
         condition = context.batch.get(self.condition or "")
         return condition, condition
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, and ``NAME_penalty`` where there is one.
+        """Returns ``NAME_adversarial`` and, with a penalty, ``NAME_penalty``.
 
-        The penalty is computed in float32: squared gradients overflow in float16. Between the images it is
-        with the real ones' condition, at an image with its own.
+        The penalty is computed in float32: squared gradients overflow in float16. Between the images it uses
+        the real ones' condition, at an image its own.
         """
         image, (condition, fake_condition) = context.batch[self.real], self.conditions(context)
         fake = self.generated(context)
@@ -222,11 +217,11 @@ class DiscriminatorStep(Step):
             return torch.stack(terms).sum()
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the penalty's interval is."""
+        """Returns the position in the penalty's interval."""
         return {"updates": self.updates % self.penalty_interval} if self.penalty_interval > 1 else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what ``state_dict`` gave."""
+        """Restores ``state_dict``."""
         self.updates = int(state.get("updates", 0))
 
     def _measure(self, context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
@@ -241,7 +236,7 @@ class DiscriminatorStep(Step):
 
 
 class GeneratorStep(Step):
-    """Teaches a generator to pass for real, and to match the real image where there is one.
+    """Update of a generator: adversarial loss, further terms, feature matching.
 
     Args:
         adversarial: the loss's kind.
@@ -273,11 +268,7 @@ class GeneratorStep(Step):
             self.weights.setdefault(f"{name}_features", feature_matching)
 
     def check(self, networks: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-        """Features of images that were moved differently cannot be compared.
-
-        Raises:
-            UserError: features are to be matched, and the discriminator sees each batch changed anew.
-        """
+        """Raises `UserError` on feature matching with an augmented discriminator."""
         if self.feature_matching and isinstance(networks[self.discriminator], AugmentedDiscriminator):
             raise UserError(
                 "feature_matching compares what the discriminator sees of real and of generated images, and "
@@ -285,9 +276,9 @@ class GeneratorStep(Step):
             )
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_adversarial``, one for each term, and ``NAME_features`` where features are matched.
+        """Returns ``NAME_adversarial``, ``NAME_term`` for each term, ``NAME_features`` with matching.
 
-        Where the loss pairs images, or features are matched, the discriminator sees the real ones, too.
+        Paired losses and feature matching also run the discriminator on the real images.
         """
         image, condition = context.batch[self.real], context.batch.get(self.condition or "")
         prediction = context.output(self.generator, self.inputs)
@@ -307,7 +298,7 @@ class GeneratorStep(Step):
 
 
 def _sum_of_scores(critique: DiscriminatorOutput) -> Tensor:
-    """The samples' scores summed, each the mean over logits, then scales, as in the adversarial losses.
+    """Returns the sum of the samples' scores, each the mean over logits, then scales.
 
     The gradient of the sum is that of each sample's own score.
     """
@@ -315,12 +306,12 @@ def _sum_of_scores(critique: DiscriminatorOutput) -> Tensor:
 
 
 def _float32(condition: Tensor | None) -> Tensor | None:
-    """Half precision as float32; class indices as they are."""
+    """Converts half precision to float32; class indices stay."""
     return condition.float() if condition is not None and condition.is_floating_point() else condition
 
 
 def _share(hits: list[Tensor]) -> Tensor:
-    """The mean of boolean maps, each scale weighing the same."""
+    """Returns the mean of boolean maps; all scales have the same weight."""
     return torch.stack([hit.float().mean() for hit in hits]).mean()
 
 
@@ -328,13 +319,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class SupervisedStep(Step):
-    """Teaches a network to give the batch's target: a segmenter, a classifier or an autoencoder.
+    """Update of a network towards the batch's target: a segmenter, a classifier or an autoencoder.
 
     Args:
         terms: losses by name, each called as ``term(prediction, target) -> scalar``; their sum weighted by
             ``weights`` is minimised.
         inputs: entries of the batch that the network takes.
-        target: entry with what it should give; an autoencoder's is its input.
+        target: entry with the target; an autoencoder's is its input.
     """
 
     def __init__(
@@ -353,22 +344,29 @@ class SupervisedStep(Step):
         self.inputs, self.target = tuple(inputs), target
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """``NAME_term`` for each term."""
+        """Returns ``NAME_term`` for each term."""
         prediction = context.output(self.network, self.inputs)
         target = context.batch[self.target]
         return {f"{self.name}_{name}": term(prediction, target) for name, term in self.terms.items()}
 
 
 def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
-    """The same optimiser, after whose every step its weights are brought into [-bound, bound].
+    """Makes an optimiser clip its weights to [-bound, bound] after every step, and returns it.
 
-    Its attribute ``weight_clip`` says the bound. It remembers nothing, so a resumed run needs no more than
-    the weights.
+    Its attribute ``weight_clip`` holds the bound.
 
     Args:
-        bound: Arjovsky et al. take 0.01; None clips nothing.
+        bound: 0.01 in Arjovsky et al. 2017; None clips nothing.
     Raises:
         UserError: a bound that is not above 0.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> optimizer = clip_weights(torch.optim.SGD([weight], lr=0.1), bound=0.5)
+        >>> weight.sum().backward()
+        >>> _ = optimizer.step()
+        >>> weight.tolist()
+        [0.5, 0.5]
     """
     if bound is None:
         return optimizer
@@ -382,5 +380,5 @@ def clip_weights(optimizer: Optimizer, bound: float | None) -> Optimizer:
                 weight.clamp_(-bound, bound)
 
     optimizer.register_step_post_hook(clip)
-    optimizer.weight_clip = bound  # type: ignore[attr-defined]  # for those who ask whether a critic is bounded
+    optimizer.weight_clip = bound  # type: ignore[attr-defined]  # see shape_check.check_critic
     return optimizer

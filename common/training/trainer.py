@@ -1,4 +1,4 @@
-"""The trainer of all adversarial models: networks, optimisers and steps by name, nothing about images."""
+"""The trainer of all models: networks, optimisers and steps by name, nothing about images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from common.training.steps import Batch, Context, Step
 
 
 class BatchGroups:
-    """Groups an endless loader's batches: an iteration takes as many as its busiest step repeats."""
+    """Groups an endless loader's batches: one for each repeat of an iteration's most repeated step."""
 
     def __init__(self, loader: DataLoader, size: int) -> None:
         self.loader, self.size = loader, size
@@ -67,17 +67,21 @@ def endless_loader(
 
 
 def prepare_batch(batch: Batch, precision: Precision) -> dict[str, Any]:
-    """Brings every tensor of the batch to the device and layout."""
+    """Moves every tensor of the batch to the device and layout."""
     return {
         name: precision.images(value) if torch.is_tensor(value) else value for name, value in batch.items()
     }
 
 
 class WithLatent:
-    """A ``prepare_batch`` that adds ``latent`` (B, size), drawn from N(0, I), for unconditional nets.
+    """A ``prepare_batch`` that adds ``latent`` (B, size), drawn from N(0, I), for generators of noise.
 
-    It draws from torch's generator of the device. That generator's state travels in the resume file, so the
-    draws go on where they stopped; under several processes each draws its own.
+    It draws from torch's generator of the device, whose state the resume file holds; each process draws its
+    own.
+
+    Example:
+        >>> WithLatent(100)({"image": torch.zeros(4, 1, 8, 8)}, Precision("cpu"))["latent"].shape
+        torch.Size([4, 100])
     """
 
     def __init__(self, size: int) -> None:
@@ -91,10 +95,10 @@ class WithLatent:
 
 @contextmanager
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Turns ``requires_grad`` of all parameters off within the block and restores it after.
+    """Turns ``requires_grad`` of all parameters off within the block.
 
-    A generator's step runs its images through the discriminator: frozen, the discriminator passes the
-    gradient on to the images without computing gradients of its own weights.
+    A frozen discriminator passes the gradient on to a generator's images without computing those of its own
+    weights.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -109,9 +113,8 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces each gradient by its mean over all processes, with one collective call.
 
-    Used instead of ``DistributedDataParallel``, which cannot differentiate through
-    ``torch.autograd.grad`` (gradient penalties) and wants one forward a backward; networks
-    keep their names in the state_dict.
+    Used instead of ``DistributedDataParallel``, which cannot differentiate through ``torch.autograd.grad``
+    (gradient penalties) and requires one forward per backward; networks keep their names in the state_dict.
     """
     distributed.average_all(p.grad for p in parameters if p.grad is not None)
 
@@ -120,7 +123,7 @@ STATE_FORMAT = 1
 
 
 def run_setting(stream: InfiniteBatchSampler, group: int, dtype: torch.dtype) -> dict[str, Any]:
-    """What a resumed run must have in common with the one it goes on from.
+    """Returns the settings in which a resumed run must equal the saved one.
 
     Args:
         group: batches an iteration takes.
@@ -137,11 +140,7 @@ def run_setting(stream: InfiniteBatchSampler, group: int, dtype: torch.dtype) ->
 
 
 def check_setting(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Refuses to resume with other settings.
-
-    Raises:
-        UserError: names each setting, what it was and what it is.
-    """
+    """Raises `UserError` naming each setting that differs from the saved run's."""
     changed = [
         f"{name} was {saved.get(name)}, is {value}"
         for name, value in present.items()
@@ -182,25 +181,41 @@ logger = logging.getLogger(__name__)
 class MultiStepTrainer(Trainer):
     """Trains any number of networks with any number of optimisers by a list of steps.
 
-    An iteration runs the steps in order; each repeat of a step sees a fresh batch. After it
-    ``state.logs`` holds every named loss and measure as numbers (means over processes) with their
-    sum ``loss``, and ``state.output`` the last batch's ``pred``, ``image``, ``label`` and losses.
-    MONAI's iteration events fire, so postprocessing and its handlers work.
+    An iteration runs the steps in order; each repeat of a step gets a new batch. Afterwards ``state.logs``
+    holds every named loss and measure (means over processes) and the sum ``loss``, and ``state.output`` the
+    last batch's ``pred``, ``image``, ``label`` and losses. MONAI's iteration events fire, so that
+    postprocessing and MONAI's handlers work. MONAI's own ``AdversarialTrainer`` has two networks, one update
+    of each, and no exact resume.
 
     Args:
         max_epochs: passes over the training samples.
-        train_data_loader: a DataLoader whose ``batch_sampler`` is a `InfiniteBatchSampler`.
+        train_data_loader: see `endless_loader`.
         networks, optimizers: by name; the steps refer to the names.
         steps: see `common.training.steps`.
         precision: device, mixed precision, layout, compilation.
-        average: moving averages of generators by the averaged network's name; kept as ``NAME_ema``.
+        average: moving averages by the averaged network's name; ``networks`` gets them as ``NAME_ema``.
         schedulers: learning-rate schedules by name, stepped after every epoch.
         prepare_batch: called as ``(batch, precision) -> dict`` of tensors on the device.
         predicts: name of the network whose output is ``state.output["pred"]``.
-        train_handlers: attached in order (see `common.handlers`), on every process.
+        train_handlers: attached in order (see `common.handlers.default_handlers`), on every process.
     Raises:
-        UserError: a step names a network or optimiser that is not there, two steps have one name, or a step's
-            loss has no meaning with its networks (`common.training.shape_check.check_critic`).
+        UserError: a step names an unknown network or optimiser, two steps have one name, or a loss does not
+            fit its networks (`common.training.shape_check.check_critic`).
+
+    Example:
+        >>> from common.training.steps import SupervisedStep
+        >>> data = [{"image": torch.zeros(1), "label": torch.ones(1)} for _ in range(4)]
+        >>> network = nn.Linear(1, 1)
+        >>> trainer = MultiStepTrainer(
+        ...     max_epochs=2,
+        ...     train_data_loader=endless_loader(data, batch_size=2),
+        ...     networks={"G": network},
+        ...     optimizers={"G": torch.optim.SGD(network.parameters(), lr=0.1)},
+        ...     steps=[SupervisedStep({"mse": nn.MSELoss()})],
+        ...     precision=Precision("cpu"),
+        ... )
+        >>> trainer.total_iterations
+        4
     """
 
     def __init__(
@@ -244,7 +259,7 @@ class MultiStepTrainer(Trainer):
         self._register_handlers(self.train_handlers)
 
     def run(self) -> None:  # type: ignore[override]
-        """Trains up to ``max_epochs``; a run that is already there says so and does nothing."""
+        """Trains up to ``max_epochs``; a finished run logs one line and does nothing."""
         if self.state.iteration >= self.total_iterations:
             logger.info(f"already trained for {self.state.epoch} epochs; raise --max_epochs to go on")
             return
@@ -322,7 +337,7 @@ class MultiStepTrainer(Trainer):
                 self.networks[f"{name}_ema"] = self.precision.prepare(average.network, f"{name}_ema")
 
     def _images(self, network: str) -> int:
-        """Images that a network learns from in an iteration, over all processes."""
+        """Returns the number of images that a network learns from in an iteration, over all processes."""
         updates = sum(step.repeat for step in self.steps if network in step.trains)
         return self.stream.batch_size * self.stream.ranks * updates
 
@@ -331,7 +346,7 @@ class MultiStepTrainer(Trainer):
             scheduler.step()
 
     def training_state(self) -> dict[str, Any]:
-        """All that decides the rest of the run, as tensors and plain numbers (handlers keep their own).
+        """Returns everything that determines the rest of the run but for handlers, in tensors and numbers.
 
         A collective call: every process must make it.
         """
@@ -349,7 +364,7 @@ class MultiStepTrainer(Trainer):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the run back to where `training_state` was taken; the next iteration is the one that followed.
+        """Restores the run to where `training_state` was taken.
 
         Raises:
             UserError: the state belongs to other data, batch size, seed, precision, networks or processes.
@@ -378,9 +393,9 @@ class MultiStepTrainer(Trainer):
 
 
 def learning(updates: Sequence[tuple[Step, int]]) -> frozenset[str]:
-    """What the first of these updates (step, number of its batch), or one on the same batch after it, trains.
+    """Returns the networks that the first update (step, batch number) or later ones on its batch train.
 
-    Only outputs of these networks need a graph: an output is forgotten with its batch.
+    Only outputs of these networks need a graph: outputs are dropped with their batch.
     """
     _, number = updates[0]
     same = takewhile(lambda update: update[1] == number, updates)
@@ -397,7 +412,7 @@ def _stream_of(loader: DataLoader) -> InfiniteBatchSampler:
 
 
 def _numbers(logs: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars of the device as numbers with one transfer, averaged over processes."""
+    """Returns device scalars as numbers, averaged over processes, with one transfer."""
     values = distributed.average(torch.stack([value.detach().float() for value in logs.values()]))
     return dict(zip(logs, values.tolist(), strict=True))
 

@@ -18,8 +18,8 @@ def train(case: BundleCase, data: Path, folder: Path, **more: object) -> Run:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("epocs", 3, "config key 'epocs' is read by nothing; did you mean 'max_epochs'?"),
-        ("train#max_epochs", 3, "config key 'train#max_epochs' is read by nothing"),
+        ("epocs", 3, "unknown config key 'epocs'; did you mean 'max_epochs'?"),
+        ("train#max_epochs", 3, "unknown config key 'train#max_epochs'"),
         ("network_def#depth", 3, "takes no 'depth'"),
         ("amp", "fp8", "amp: 'fp8'"),
         ("window", "lungs", "lungs"),

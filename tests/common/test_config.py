@@ -41,14 +41,14 @@ def test_a_good_config_passes() -> None:
 @pytest.mark.parametrize(
     ("key", "line"),
     [
-        ("epocs", "config key 'epocs' is read by nothing; did you mean 'max_epochs'?"),
+        ("epocs", "unknown config key 'epocs'; did you mean 'max_epochs'?"),
         (
             "ema_decay",
-            "config key 'ema_decay' is read by nothing; it is 'ema_half_life' now, in images: "
+            "unknown config key 'ema_decay'; it is 'ema_half_life' now, in images: "
             "0.69 * batch_size / (1 - ema_decay) is the same",
         ),
-        ("train#x", "config key 'train#x' is read by nothing; known here: optimizer, trainer"),
-        ("train#optim", "config key 'train#optim' is read by nothing; did you mean 'train#optimizer'?"),
+        ("train#x", "unknown config key 'train#x'; known here: optimizer, trainer"),
+        ("train#optim", "unknown config key 'train#optim'; did you mean 'train#optimizer'?"),
         (
             "train#trainer#out_feature",
             "config key 'train#trainer#out_feature': torch.nn.Linear takes no 'out_feature';"

@@ -102,7 +102,7 @@ def test_a_mistyped_override_ends_the_run_with_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last == "error: config key 'epocs' is read by nothing; did you mean 'max_epochs'?"
+    assert last == "error: unknown config key 'epocs'; did you mean 'max_epochs'?"
     assert "ran" not in done.stdout
 
 
