@@ -95,7 +95,7 @@ def default_handlers(
             `common.handlers.image_logging.ImageGrid`, and `common.handlers.image_logging.SampleGrid` where it
             has noise and no condition; None for none.
         images: a picture of another kind, instead of ``examples``.
-        progression: names of classes, for ``logs/progression.png``, which puts the pictures side by side.
+        progression: names of the label's classes: draws ``logs/progression.png``, the pictures side by side.
         log: the run's log, where ``images`` needs it too.
         monitors: further handlers by name, which add to ``engine.state.logs``; one named as a default handler
             takes its place.
@@ -120,12 +120,14 @@ def default_handlers(
         "accuracy": AccuracyAverage(),
         "convergence": None if losses is None else Convergence(losses, stop=converged_stops),
     }
-    together = None if progression is None else Progression(images, logs / "progression.png", progression)
+    side_by_side = None
+    if progression is not None and images is not None:
+        side_by_side = Progression(images, logs / "progression.png", progression)
     return HandlerGroup(
         **watching | dict(monitors or {}),
         log=log,
         images=images,
-        progression=together,
+        progression=side_by_side,
         validation=Validation(evaluator, log, best, val_interval),
         best=best,
         budget=TimeLimit(cpu_minutes),

@@ -72,7 +72,11 @@ def any_rank(flag: bool) -> bool:
 
 def average(tensor: Tensor) -> Tensor:
     """The mean over all processes, in place (``tensor`` itself in one process)."""
-    return tensor.copy_(idist.all_reduce(tensor)).div_(ranks()) if ranks() > 1 else tensor
+    if ranks() > 1:
+        total = idist.all_reduce(tensor)
+        assert isinstance(total, Tensor)
+        tensor.copy_(total).div_(ranks())
+    return tensor
 
 
 def average_all(tensors: Iterable[Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.metrics import Average
+from ignite.metrics import Average, Metric
 from monai.engines import SupervisedEvaluator
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,10 +26,9 @@ PAIRS = {"label": torch.zeros(3, 1, 16, 16), "image": torch.zeros(3, 1, 16, 16)}
 
 def group(folder: Path, **settings: Any) -> HandlerGroup:
     item = {"image": torch.zeros(1, 2, 2), "label": torch.zeros(1, 2, 2)}
-    metric = {"mae": Average(lambda _: 0.5)}
-    evaluator = SupervisedEvaluator(
-        torch.device("cpu"), DataLoader([item], batch_size=1), nn.Conv2d(1, 1, 1), key_val_metric=metric
-    )
+    loader: Any = DataLoader([item], batch_size=1)  # type: ignore[arg-type]  # a list is a dataset
+    metric: dict[str, Metric] = {"mae": Average(lambda _: 0.5)}
+    evaluator = SupervisedEvaluator(torch.device("cpu"), loader, nn.Conv2d(1, 1, 1), key_val_metric=metric)
     return default_handlers(folder, evaluator, score="mae", **settings)
 
 
