@@ -314,9 +314,16 @@ def save_animation(path: str | os.PathLike[str], images: Tensor, provenance: Pro
     frames = [Image.fromarray(pixels) for pixels in grey_levels(images)]
     times = [FRAME_MS] * len(frames)
     times[0] = times[-1] = HELD_MS
-    settings = {"duration": times, "loop": 0, "comment": provenance.text}
     with atomic_write(path) as temporary:
-        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], **settings)
+        frames[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=times,
+            loop=0,
+            comment=provenance.text,
+        )
 
 
 POSITION_COLUMNS = ("iteration", "epoch")
