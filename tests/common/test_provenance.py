@@ -131,7 +131,6 @@ def test_no_code_writes_a_picture_without_a_mark() -> None:
 def test_every_config_tells_its_writers_what_makes_the_images() -> None:
     writers = (
         "SampleWriter",
-        "NoduleWriter",
         "VolumeWriter",
         "PairWriter",
         "SliceWriter",

@@ -9,27 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bundles.lung_two_stage.generation.bank_data import BankData, BankImages
 from bundles.lung_two_stage.generation.select import GeneratorModel, how_to_train
 from bundles.lung_two_stage.segmentation.inference import refuse_seen
-from common.data.intensity import Window, from_network
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.image_logging import save_galleries
 from common.inference.checkpoint import model_info
 from common.inference.prepare_batch import prediction_target_condition
-from common.inference.sampling import SampleNumbers
-from common.inference.writers import SAMPLES, SampleWriter, write_picture, write_slice
 from common.metrics.bootstrap import Resamples, Value, few_patients
 from common.metrics.evaluate import RealImages, SetEvaluator
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
 from common.metrics.tables import format_number, format_table
-from common.provenance import UNKNOWN, Provenance
 from common.rng import make_rng
 
 Row = dict[str, list[Value]]
@@ -225,53 +220,3 @@ def alphas(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Ten
     """An ``output_transform``: the last channel of both (alpha of nodules), (B, 1, S, S) in [-1, 1] each."""
     prediction, real, _ = prediction_target_condition(output)
     return prediction[:, -1:], real[:, -1:]
-
-
-ALPHA = "alpha"
-ALPHA_VALUES = Window(0, 255)
-"""Alpha is not in HU: 0 outside the nodule, 255 inside."""
-
-
-class NoduleWriter(SampleWriter):
-    """A `common.inference.writers.SampleWriter` that also writes the alpha of each nodule, below ``alpha/``.
-
-    An alpha has its crop's name and values from 0 to 255 in both file types. A NIfTI pixel has the size of
-    the training set's.
-
-    Args:
-        numbers, seed, output_dir, info, file_type, grid, provenance: see
-            `common.inference.writers.SampleWriter`.
-    """
-
-    def __init__(
-        self,
-        numbers: SampleNumbers,
-        seed: int,
-        output_dir: str | os.PathLike[str],
-        info: Mapping[str, Any],
-        file_type: str = "png",
-        grid: int = 64,
-        provenance: Provenance = UNKNOWN,
-    ) -> None:
-        super().__init__(numbers, seed, output_dir, info, file_type, grid, provenance)
-        self.spacing_mm = float(info.get("spacing_mm", 1.0))
-
-    def keep(self, position: int, prediction: Tensor) -> np.ndarray:
-        """The HU window and, of nodules, alpha: (C, S, S) float32 in [0, 1]."""
-        super().keep(position, prediction)
-        return from_network(prediction.float().cpu().numpy())
-
-    def write(self, source: Path, slices: list[np.ndarray]) -> Path:
-        """Writes the file of the alpha, then that of the crop."""
-        crop, *alpha = slices[0]
-        for values in alpha:
-            path = self.folder / ALPHA / source.relative_to(self.folder / SAMPLES)
-            self._write(path, values, ALPHA_VALUES, self.text(source))
-        self._write(source, crop, self.window, self.text(source))
-        return source
-
-    def _write(self, path: Path, unit: np.ndarray, window: Window | None, text: PngInfo) -> None:
-        if self.window is None or window is None:
-            write_picture(path, unit, text)
-        else:
-            write_slice(path, unit, window, self.spacing_mm, self.provenance)
