@@ -16,7 +16,7 @@ from common.data.datasets import ImageDataset, PairDataset
 from common.data.layouts import find_samples
 from common.data.samples import Sample
 from common.errors import UserError
-from common.handlers.evaluation_report import EvaluationReport, SampleReport
+from common.handlers.evaluation_report import CollectedReport, EvaluationReport, SampleReport
 
 
 class Corners:
@@ -49,11 +49,12 @@ def parts(tmp_path: Path) -> dict[str, PairDataset]:
     return {name: dataset(tmp_path / name, count, count) for name, count in names.items()}
 
 
-def evaluated(report: EvaluationReport, predictions: Tensor) -> None:
+def evaluated(report: CollectedReport, predictions: Tensor) -> dict[str, Any]:
     """Runs over ``predictions`` in decollated batches of four, as MONAI's evaluator leaves them."""
     engine = Engine(lambda engine, batch: [{"pred": item} for item in batch])
     report.attach(engine)
     engine.run(predictions.split(4))
+    return report.result
 
 
 def test_real_images_as_predictions_are_perfect_and_files_appear(
@@ -183,17 +184,7 @@ def test_condition_images_have_neither_structures_nor_lesions(tmp_path: Path) ->
 CLASSES = ["low", "high"]
 
 
-class Corners_sample_report:
-    """Four pixels as features: fast, and enough to tell images apart."""
-
-    name = "corners"
-    dimension = 4
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return images[:, 0, ::20, ::20].flatten(1)[:, :4]
-
-
-def dataset_sample_report(folder: Path, count: int, seed: int) -> ImageDataset:
+def image_dataset(folder: Path, count: int, seed: int) -> ImageDataset:
     """Noise of 32 x 32 pixels; of a patient's three slices two are "low" and one, brighter, is "high"."""
     numbers = np.random.default_rng(seed)
     folder.mkdir()
@@ -208,28 +199,20 @@ def dataset_sample_report(folder: Path, count: int, seed: int) -> ImageDataset:
 
 
 @pytest.fixture
-def parts_sample_report(tmp_path: Path) -> dict[str, ImageDataset]:
+def image_parts(tmp_path: Path) -> dict[str, ImageDataset]:
     counts = {"test": 24, "validation": 9, "train": 30}
-    return {name: dataset_sample_report(tmp_path / name, count, count) for name, count in counts.items()}
-
-
-def evaluated_sample_report(report: SampleReport, predictions: Tensor) -> dict[str, Any]:
-    """Runs over ``predictions`` in decollated batches of four, as MONAI's evaluator leaves them."""
-    engine = Engine(lambda engine, batch: [{"pred": item} for item in batch])
-    report.attach(engine)
-    engine.run(predictions.split(4))
-    return report.result
+    return {name: image_dataset(tmp_path / name, count, count) for name, count in counts.items()}
 
 
 def test_files_appear_and_real_images_pass_for_real(
-    parts_sample_report: dict[str, ImageDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_parts: dict[str, ImageDataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = tmp_path / "losses.csv"
     losses.write_text("iteration,epoch,G_loss,D_loss\n1,1,3.0,1.0\n2,2,2.0,0.5\n")
     out = tmp_path / "eval"
     settings: dict[str, Any] = {"losses": losses, "facts": {"model": "m.pt"}, "seed": 3, "resamples": 20}
-    report = SampleReport(**parts_sample_report, folder=out, extractor=Corners_sample_report(), **settings)
-    evaluated_sample_report(report, torch.from_numpy(dataset_sample_report(tmp_path / "new", 27, 5).images))
+    report = SampleReport(**image_parts, folder=out, extractor=Corners(), **settings)
+    evaluated(report, torch.from_numpy(image_dataset(tmp_path / "new", 27, 5).images))
     found = json.loads((out / "metrics.json").read_text())
     assert found == report.result and found["apart"] == {}
     assert found["model"] == "m.pt" and found["split"] == "test" and found["extractor"] == "corners"
@@ -242,17 +225,15 @@ def test_files_appear_and_real_images_pass_for_real(
     assert "test: 24 images, 27 generated" in shown and "real-real" in shown and "coverage *" in shown
 
 
-def test_classes_are_reported_apart(parts_sample_report: dict[str, ImageDataset], tmp_path: Path) -> None:
+def test_classes_are_reported_apart(image_parts: dict[str, ImageDataset], tmp_path: Path) -> None:
     """The generator draws "high" as "low" looks: each class says so, and only the one."""
-    new = dataset_sample_report(tmp_path / "new", 30, 5)
+    new = image_dataset(tmp_path / "new", 30, 5)
     images = torch.from_numpy(new.images)
     low = torch.from_numpy(new.classes == 0)
     images[~low] = images[low][: int((~low).sum())]
     settings: dict[str, Any] = {"classes": new.classes.tolist(), "resamples": 5}
-    report = SampleReport(
-        **parts_sample_report, folder=tmp_path / "eval", extractor=Corners_sample_report(), **settings
-    )
-    apart = evaluated_sample_report(report, images)["apart"]
+    report = SampleReport(**image_parts, folder=tmp_path / "eval", extractor=Corners(), **settings)
+    apart = evaluated(report, images)["apart"]
     assert list(apart) == CLASSES and apart["high"]["split"] == "high"
     low_metrics, high_metrics = (apart[name]["metrics"] for name in CLASSES)
     assert low_metrics["coverage"]["mean"] > 0.8 and high_metrics["coverage"]["mean"] == 0
@@ -261,41 +242,35 @@ def test_classes_are_reported_apart(parts_sample_report: dict[str, ImageDataset]
 
 
 def test_a_class_of_too_few_images_is_left_out(
-    parts_sample_report: dict[str, ImageDataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    image_parts: dict[str, ImageDataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     report = SampleReport(
-        **parts_sample_report,
+        **image_parts,
         folder=tmp_path / "e",
-        extractor=Corners_sample_report(),
+        extractor=Corners(),
         classes=[0] * 20,
         resamples=5,
     )
-    apart = evaluated_sample_report(report, torch.from_numpy(parts_sample_report["train"].images[:20]))[
-        "apart"
-    ]
+    apart = evaluated(report, torch.from_numpy(image_parts["train"].images[:20]))["apart"]
     assert list(apart) == ["low"]
     assert "class high: 0 images are too few for metrics of its own" in caplog.messages
 
 
-def test_no_image_is_shown_with_its_flip(
-    parts_sample_report: dict[str, ImageDataset], tmp_path: Path
-) -> None:
-    test = parts_sample_report.pop("test")
-    report = SampleReport(
-        test.with_flips(), **parts_sample_report, folder=tmp_path, extractor=Corners_sample_report()
-    )
+def test_no_image_is_shown_with_its_flip(image_parts: dict[str, ImageDataset], tmp_path: Path) -> None:
+    test = image_parts.pop("test")
+    report = SampleReport(test.with_flips(), **image_parts, folder=tmp_path, extractor=Corners())
     assert torch.equal(report._shown_real(), torch.from_numpy(test.images))
 
 
-def test_few_images_are_named(parts_sample_report: dict[str, ImageDataset], tmp_path: Path) -> None:
-    report = SampleReport(**parts_sample_report, folder=tmp_path / "eval", extractor=Corners_sample_report())
+def test_few_images_are_named(image_parts: dict[str, ImageDataset], tmp_path: Path) -> None:
+    report = SampleReport(**image_parts, folder=tmp_path / "eval", extractor=Corners())
     with pytest.raises(UserError, match="num_samples 5 is too few"):
-        evaluated_sample_report(report, torch.zeros(5, 1, 32, 32))
-    few = dataset_sample_report(tmp_path / "few", 4, 1)
+        evaluated(report, torch.zeros(5, 1, 32, 32))
+    few = image_dataset(tmp_path / "few", 4, 1)
     with pytest.raises(UserError, match="4 test images are too few"):
         SampleReport(
-            **{**parts_sample_report, "test": few},
+            **{**image_parts, "test": few},
             folder=tmp_path / "eval",
-            extractor=Corners_sample_report(),
+            extractor=Corners(),
         )
