@@ -108,7 +108,7 @@ def _write_errors(error: OSError, target: Path) -> OSError | UserError:
     return error
 
 
-def shown_files(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
     """All files below a folder, sorted, without hidden ones, caches and editors' copies."""
     return [
         path
@@ -120,7 +120,7 @@ def shown_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary sibling that becomes ``folder`` when the block ends well, and is removed on errors.
 
     Raises:
@@ -151,13 +151,13 @@ def refuse_existing(folder: Path) -> None:
 
 
 @contextmanager
-def remade_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Path]:
-    """As `new_folder`, for what is made again: ``folder`` may be absent, empty, or of an earlier run.
+def replaced_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """As `atomic_folder`, for what is made again: ``folder`` may be absent, empty, or of an earlier run.
 
     Args:
         marker: name of a file that only such runs write; a folder without it is somebody else's.
     Raises:
-        UserError: as `new_folder`, or ``folder`` holds other things.
+        UserError: as `atomic_folder`, or ``folder`` holds other things.
     """
     target = Path(folder)
     earlier = target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
@@ -165,7 +165,7 @@ def remade_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Path]
         raise UserError(f"{target}: holds other files; choose another --output_dir or remove it")
     made = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    with new_folder(made) as temporary:
+    with atomic_folder(made) as temporary:
         yield temporary
     if earlier:
         os.replace(target, old)

@@ -22,7 +22,7 @@ from common.data.samples import Sample
 from common.errors import UserError, check_int
 from common.explorer.data import Atlas, Explorer, dense_layers
 from common.explorer.html_page import write_explorer
-from common.files import new_folder
+from common.files import atomic_folder
 from common.inference.sampling import BLOCK, chosen_classes, class_names_of, draw_images, latents
 from common.training.contexts import evaluating
 from common.visualization import grey_levels
@@ -268,7 +268,7 @@ def write_projector(
         for kind, name in zip(pictures.classes, pictures.names, strict=True)
     ]
     sprites = torch.from_numpy(pictures.thumbnails(thumbnail))[:, None].float().div(255)  # (N, 1, T, T)
-    with new_folder(target) as temporary, SummaryWriter(str(temporary)) as writer:
+    with atomic_folder(target) as temporary, SummaryWriter(str(temporary)) as writer:
         writer.add_embedding(points, labels, sprites.expand(-1, 3, -1, -1), tag=TAG, metadata_header=COLUMNS)
         writer.add_text(TAG, f"{len(points)} images, {points.shape[1]} values each: see Projector")
     return target

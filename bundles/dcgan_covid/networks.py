@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from common.errors import UserError
-from common.networks.blocks import class_embedding, class_projection, norm_layer, upsampling
+from common.networks.blocks import class_embedding, class_projection, norm_layer, upsampling_layer
 from common.networks.discriminators import DiscriminatorOutput
 from common.networks.skip_excitation import SkipExcitationGenerator
 
@@ -194,7 +194,7 @@ class DcganGenerator(nn.Module):
         self.layers = nn.Sequential(
             _normed(first, widths[0]),
             *(
-                _normed(upsampling(upsample, wide, narrow, bias=False), narrow)
+                _normed(upsampling_layer(upsample, wide, narrow, bias=False), narrow)
                 for wide, narrow in pairwise(widths)
             ),
             _normed(nn.Conv2d(width, width, 3, padding=1, bias=False), width),

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.networks.blocks import NONE, ClassEncoding, drawn_noise, norm_layer, textured, upsampling
+from common.networks.blocks import (
+    NONE,
+    ClassEncoding,
+    make_drawn_noise,
+    make_fixed_texture,
+    norm_layer,
+    upsampling_layer,
+)
 from common.networks.discriminators import DiscriminatorOutput
 
 SLOPE = 0.2  # of the LeakyReLUs
@@ -66,8 +73,8 @@ class HeartGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.skips, self.out_channels = skips, out_channels
-        self.encoding, self.texture = ClassEncoding(classes, encoding), textured(texture)
-        self.noise = drawn_noise(noise)
+        self.encoding, self.texture = ClassEncoding(classes, encoding), make_fixed_texture(texture)
+        self.noise = make_drawn_noise(noise)
         widths = [width * min(2**level, 8) for level in range(levels)]
         sources = [self.encoding.channels + texture + noise, *widths]
         self.down = nn.ModuleList(
@@ -127,9 +134,9 @@ def _up(kind: str, source: int, target: int, outermost: bool, norm: str) -> nn.S
     last layer.
     """
     if kind == "transposed_conv" and not outermost:
-        raised = upsampling("transposed", source, target, bias=False)  # the next convolution has one
+        raised = upsampling_layer("transposed", source, target, bias=False)  # the next convolution has one
         return nn.Sequential(raised, same_convolution(target, target), nn.ReLU(), norm_layer(norm, target))
-    raised = upsampling("transposed" if kind == "transposed_conv" else kind, source, target, bias=False)
+    raised = upsampling_layer("transposed" if kind == "transposed_conv" else kind, source, target, bias=False)
     return nn.Sequential(raised, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 

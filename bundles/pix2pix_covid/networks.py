@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from common.errors import UserError
-from common.networks.blocks import drawn_noise, norm_layer, textured, upsampling
+from common.networks.blocks import make_drawn_noise, make_fixed_texture, norm_layer, upsampling_layer
 from common.networks.generators import SpadeGenerator
 
 __all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
@@ -57,7 +57,7 @@ class UnetGenerator(nn.Module):
             raise UserError(
                 "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
             )
-        self.texture, self.noise = textured(texture), drawn_noise(noise)
+        self.texture, self.noise = make_fixed_texture(texture), make_drawn_noise(noise)
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -122,7 +122,7 @@ class Up(nn.Module):
         channel: int = -1,
     ) -> None:
         super().__init__()
-        self.conv = upsampling(upsample, source, target, norm == "none")
+        self.conv = upsampling_layer(upsample, source, target, norm == "none")
         self.norm = norm_layer(norm, target)
         self.probability, self.always, self.channel = probability, always, channel
         self.grain = AddedNoise(target) if channel >= 0 else NoGrain()

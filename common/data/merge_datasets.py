@@ -26,7 +26,7 @@ from common.data.samples import Sample
 from common.data.splits import split_by_patient, write_splits
 from common.data.transforms import fit_mask, fit_square
 from common.errors import UserError
-from common.files import new_folder, write_json
+from common.files import atomic_folder, write_json
 
 logger = logging.getLogger(__name__)
 # 16 bits keep a lung window of 1 400 HU to 0.02 HU; 8 bits would round to 5.5 HU.
@@ -102,7 +102,7 @@ def harmonise(
     for source in sources:
         if Path(output).resolve().is_relative_to(source.folder.resolve()):
             raise UserError(f"{output}: lies inside the set {source.folder}; give --output another place")
-    with new_folder(output) as folder:
+    with atomic_folder(output) as folder:
         found = [(source, sample) for source in sources for sample in source_samples(source)]
         if len({sample.mask is None for _, sample in found}) > 1:
             raise UserError(f"{output}: sets with and without masks do not merge; prepare them apart")

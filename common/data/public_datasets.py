@@ -34,7 +34,7 @@ from common.data.layouts import expand, find_samples
 from common.data.patients import patient_of
 from common.data.samples import Sample
 from common.errors import UserError
-from common.files import new_folder, read_json, sync
+from common.files import atomic_folder, read_json, sync
 from common.paths import repository_root
 
 REGISTRY_FILE = "datasets.json"
@@ -369,7 +369,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_members(read(archive), archive, shutil.disk_usage(folder.parent).free)
-        with new_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             extract(archive, temporary)
     except DAMAGED as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run again") from error

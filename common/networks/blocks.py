@@ -86,7 +86,7 @@ def _known(name: str) -> tuple[str, dict[str, Any]]:
     return NORMS[name]
 
 
-def upsampling(kind: str, source: int, target: int, bias: bool) -> nn.Module:
+def upsampling_layer(kind: str, source: int, target: int, bias: bool) -> nn.Module:
     """Returns a layer that doubles height and width: (B, C, h, w) -> (B, D, 2h, 2w).
 
     Args:
@@ -98,7 +98,7 @@ def upsampling(kind: str, source: int, target: int, bias: bool) -> nn.Module:
         UserError: no such layer.
 
     Example:
-        >>> upsampling("resize", 8, 4, bias=False)(torch.zeros(1, 8, 16, 16)).shape
+        >>> upsampling_layer("resize", 8, 4, bias=False)(torch.zeros(1, 8, 16, 16)).shape
         torch.Size([1, 4, 32, 32])
     """
     if kind == "transposed":
@@ -286,7 +286,7 @@ class NoNoise(nn.Module):
         return condition[:, :0]
 
 
-def drawn_noise(channels: int) -> DrawnNoise | NoNoise:
+def make_drawn_noise(channels: int) -> DrawnNoise | NoNoise:
     """Returns a `DrawnNoise`, or `NoNoise` for 0 channels."""
     return DrawnNoise(channels) if channels else NoNoise()
 
@@ -316,6 +316,6 @@ class FixedTexture(nn.Module):
         return torch.cat([x, tiled], dim=1)
 
 
-def textured(channels: int) -> nn.Module:
+def make_fixed_texture(channels: int) -> nn.Module:
     """Returns a `FixedTexture`, or the identity for 0 channels."""
     return FixedTexture(channels) if channels else nn.Identity()

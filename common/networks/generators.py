@@ -9,7 +9,7 @@ from monai.networks.nets import SPADENet
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.networks.blocks import ClassEncoding, drawn_noise, textured, upsampling
+from common.networks.blocks import ClassEncoding, make_drawn_noise, make_fixed_texture, upsampling_layer
 
 BLOCKS = {256: 9, 0: 6}
 """Residual blocks by the smallest image size that they are for (Zhu et al. 2017, section 7.2)."""
@@ -60,7 +60,7 @@ class ResnetGenerator(nn.Module):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False), *normed(wide)]
         layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
         for wide, narrow in pairwise(widths[::-1]):
-            layers += [upsampling(upsample, wide, narrow, bias=False), *normed(narrow)]
+            layers += [upsampling_layer(upsample, wide, narrow, bias=False), *normed(narrow)]
         self.layers = nn.Sequential(*layers)
         self.last = mirrored(width, out_channels, 7, bias=True)
 
@@ -131,8 +131,8 @@ class SpadeGenerator(nn.Module):
         noise: int = 0,
     ) -> None:
         super().__init__()
-        self.encoding, self.texture = ClassEncoding(classes, encoding), textured(texture)
-        self.noise = drawn_noise(noise)
+        self.encoding, self.texture = ClassEncoding(classes, encoding), make_fixed_texture(texture)
+        self.noise = make_drawn_noise(noise)
         self.net = SPADENet(
             spatial_dims=2,
             in_channels=1,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common.data.public_datasets import REGISTRY_FILE
 from common.errors import UserError
-from common.files import atomic_write, read_json, shown_files, write_json
+from common.files import atomic_write, read_json, visible_files, write_json
 from common.paths import METADATA, repository_root
 from common.provenance import sha256_of
 from common.tools.standalone import code_files, fingerprint, imported_modules, standalone
@@ -113,12 +113,12 @@ def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Conten
     bundle, code = root / "bundles" / name, code_files(root / "common")
     facts = read_json(models["models/model.json"]) if "models/model.json" in models else {}
     contents = _configs(bundle / "configs", name, facts.get("network"), fingerprint(code))
-    for file in [*shown_files(bundle / "docs"), bundle / "LICENSE"]:
+    for file in [*visible_files(bundle / "docs"), bundle / "LICENSE"]:
         data = file.read_bytes()
         text = file.suffix == ".md" or file.name == "LICENSE"
         path = file.relative_to(bundle).as_posix()
         contents[path] = in_the_download(data.decode(), name).encode() if text else data
-    sources = [*(path for path in shown_files(bundle) if path.suffix == ".py"), root / REGISTRY_FILE]
+    sources = [*(path for path in visible_files(bundle) if path.suffix == ".py"), root / REGISTRY_FILE]
     contents |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources} | code
     return contents | {path: shared_bytes(file) for path, file in models.items()}
 
@@ -126,9 +126,9 @@ def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Conten
 def _configs(folder: Path, name: str, network: Mapping[str, Any] | None, build: str) -> Contents:
     """Returns all files of ``configs``, and for each YAML a JSON that finds its code from anywhere."""
     contents: Contents = {}
-    configs = {file: read_config(file) for file in shown_files(folder) if file.suffix == ".yaml"}
+    configs = {file: read_config(file) for file in visible_files(folder) if file.suffix == ".yaml"}
     modules = {module for config in configs.values() for module in imported_modules(config)}
-    for file in shown_files(folder):
+    for file in visible_files(folder):
         path, text = f"configs/{file.relative_to(folder).as_posix()}", file.read_text(encoding="utf-8")
         if file in configs:
             if file.with_suffix(".json").exists():
@@ -227,7 +227,7 @@ def trained_models(folder: Path) -> dict[str, Path]:
     """Returns the files of a ``models`` folder to share, by path in the bundle, without resume files."""
     if not folder.is_dir():
         return {}
-    files = (path for path in shown_files(folder) if path.name not in NOT_SHARED)
+    files = (path for path in visible_files(folder) if path.name not in NOT_SHARED)
     return {f"models/{path.relative_to(folder).as_posix()}": path for path in files}
 
 

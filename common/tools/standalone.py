@@ -23,7 +23,7 @@ from typing import Any
 
 import common
 from common.errors import UserError
-from common.files import shown_files
+from common.files import visible_files
 
 PACKAGES = ("common", "bundles")
 PATH, CODE, MODULES = "_path_", "_code_", "_modules_"
@@ -97,7 +97,7 @@ def check_build(build: str) -> None:
 
 def code_files(folder: Path) -> dict[str, bytes]:
     """Returns the files of ``common``: path relative to its parent -> bytes."""
-    return {path.relative_to(folder.parent).as_posix(): path.read_bytes() for path in shown_files(folder)}
+    return {path.relative_to(folder.parent).as_posix(): path.read_bytes() for path in visible_files(folder)}
 
 
 def fingerprint(files: Mapping[str, bytes]) -> str:

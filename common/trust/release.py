@@ -14,7 +14,7 @@ from common.data.layouts import MASK_FOLDERS
 from common.data.samples import stem
 from common.data.volume_io import source_parts
 from common.errors import UserError
-from common.files import remade_folder, write_json
+from common.files import replaced_folder, write_json
 from common.trust.gate import Gate
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.readers import IMAGE_FOLDER, samples
@@ -48,7 +48,7 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
             f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
     refuse_list_name(sets.synthetic)
-    with remade_folder(output_dir, MANIFEST) as folder:
+    with replaced_folder(output_dir, MANIFEST) as folder:
         for file, names in _by_file(kept).items():
             _write(source, file, names, folder)
         write_json(folder / MANIFEST, _manifest(sets, gate, set(kept)))

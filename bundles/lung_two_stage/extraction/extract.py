@@ -34,7 +34,7 @@ from common.data.datamodules import NoduleData
 from common.data.nodules import NoduleSample, NoduleScan, label_pieces
 from common.data.samples import Sample
 from common.errors import UserError
-from common.files import remade_folder, write_json
+from common.files import replaced_folder, write_json
 from common.handlers.logging import pace
 
 ANNOTATED, SEGMENTED = "annotated", "segmented"
@@ -175,7 +175,7 @@ class Extraction:
             UserError: a scan cannot be read, shows no lung, or there is no nodule to generate from.
         """
         self.skipped.clear()
-        with remade_folder(output_dir, REPORT) as folder:
+        with replaced_folder(output_dir, REPORT) as folder:
             parts = self._extract_sources, self._extract_others, self._extract_tests
             counts = {name: count for part in parts for name, count in part(folder).items()}
             report = self._report(counts)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from common.capsules import PrimaryCapsules, RoutingCapsules, lengths
 from common.errors import UserError
-from common.networks.blocks import NONE, DrawnNoise, class_embedding, class_projection, norm_layer, upsampling
+from common.networks.blocks import (
+    NONE,
+    DrawnNoise,
+    class_embedding,
+    class_projection,
+    norm_layer,
+    upsampling_layer,
+)
 from common.networks.discriminators import DiscriminatorOutput
 
 SMALLEST = 4
@@ -34,7 +41,7 @@ def doublings(image_size: int) -> int:
 
 def doubling(kind: str, source: int, target: int) -> nn.Sequential:
     """(B, C, h, w) -> (B, D, 2h, 2w) with BatchNorm and ReLU."""
-    layer = upsampling(kind, source, target, bias=False)
+    layer = upsampling_layer(kind, source, target, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(target), nn.ReLU())
 
 

@@ -29,7 +29,7 @@ from bundles.lung_two_stage.generation.bank_data import (
 from common.data.intensity import window_by_name
 from common.data.lung_segmentation import segment_lung_part, segment_lung_slice
 from common.errors import UserError, check_int
-from common.files import remade_folder, write_json
+from common.files import replaced_folder, write_json
 from common.handlers.image_logging import save_galleries
 from common.inference.checkpoint import load_weights, model_info, network_for
 from common.inference.sampling import MixtureSamples, class_names_of, draw_images, latents
@@ -431,7 +431,7 @@ class Selection:
             "wanted": {n: getattr(self, n) for n in ("real", "generated", "candidates", "seed")},
             "bank": str(data.dataset_dir),
         }
-        with remade_folder(self.output_dir, REPORT) as folder:
+        with replaced_folder(self.output_dir, REPORT) as folder:
             concatenate(real, take(bank, chosen, similarity.values)).save(folder)
             _save_gallery(folder / GALLERY, data.train.images, candidates.images[chosen])
             write_json(folder / REPORT, report)

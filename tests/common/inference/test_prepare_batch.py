@@ -13,7 +13,7 @@ from common.inference.prepare_batch import (
     prediction_target_condition,
 )
 from common.inference.sampling import latents
-from common.networks.blocks import drawn_noise
+from common.networks.blocks import make_drawn_noise
 from common.training.precision import Precision
 
 
@@ -36,7 +36,7 @@ def test_noise_belongs_to_the_samples() -> None:
 class Noisy(torch.nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.noise = drawn_noise(channels)
+        self.noise = make_drawn_noise(channels)
 
 
 def batch_of(*names: str, size: int = 6) -> dict[str, object]:

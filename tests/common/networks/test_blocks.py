@@ -10,12 +10,12 @@ from common.networks.blocks import (
     DrawnNoise,
     FixedTexture,
     class_embedding,
-    drawn_noise,
+    make_drawn_noise,
+    make_fixed_texture,
     monai_norm,
     noise_channels,
     norm_layer,
-    textured,
-    upsampling,
+    upsampling_layer,
 )
 from common.networks.initialisation import init_weights
 
@@ -88,7 +88,7 @@ def test_group_needs_its_number_and_lists_may_have_one_entry():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("kind", "taps"), [("transposed", 16), ("resize", 9)])
 def test_both_double_the_size(kind: str, taps: int, bias: bool) -> None:
-    layer = upsampling(kind, 3, 5, bias)
+    layer = upsampling_layer(kind, 3, 5, bias)
     assert layer(torch.rand(2, 3, 4, 6)).shape == (2, 5, 8, 12)
     assert sum(parameter.numel() for parameter in layer.parameters()) == taps * 15 + 5 * bias
 
@@ -98,7 +98,7 @@ def test_resizing_has_no_grid_where_a_transposed_convolution_has_one() -> None:
 
     def roughness(kind: str) -> float:
         torch.manual_seed(0)
-        layer = init_weights(upsampling(kind, 4, 1, bias=False), 0.5)
+        layer = init_weights(upsampling_layer(kind, 4, 1, bias=False), 0.5)
         return float(layer(torch.ones(1, 4, 16, 16))[..., 4:-4, 4:-4].detach().std())
 
     assert roughness("resize") < 1e-6 < 0.1 < roughness("transposed")
@@ -106,7 +106,7 @@ def test_resizing_has_no_grid_where_a_transposed_convolution_has_one() -> None:
 
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UserError, match="'bilinear' is unknown; choose transposed or resize"):
-        upsampling("bilinear", 1, 1, True)
+        upsampling_layer("bilinear", 1, 1, True)
 
 
 def test_between_two_classes_lies_their_mixture() -> None:
@@ -180,14 +180,14 @@ def test_texture_repeats_beyond_its_size_and_is_cut_below_it() -> None:
 
 
 def test_it_travels_with_the_weights_but_is_not_trained() -> None:
-    texture = textured(2)
+    texture = make_fixed_texture(2)
     assert list(texture.state_dict()) == ["noise"]
     assert not any(parameter.requires_grad for parameter in texture.parameters())
 
 
 def test_none_is_nothing() -> None:
     x = torch.rand(1, 1, 4, 4)
-    assert isinstance(textured(0), nn.Identity) and textured(0)(x) is x
+    assert isinstance(make_fixed_texture(0), nn.Identity) and make_fixed_texture(0)(x) is x
 
 
 def masks(count: int, size: int = 40) -> torch.Tensor:
@@ -252,9 +252,9 @@ def test_drawn_noise_is_scripted_and_travels_with_the_weights() -> None:
 
 def test_without_channels_there_is_no_noise() -> None:
     x = torch.ones(1, 1, 2, 2)
-    assert drawn_noise(0)(x, x, torch.randn(1, 4, 2, 2)) is x and not drawn_noise(0).state_dict()
+    assert make_drawn_noise(0)(x, x, torch.randn(1, 4, 2, 2)) is x and not make_drawn_noise(0).state_dict()
 
 
 def test_noise_channels_are_found_within_a_network() -> None:
-    assert noise_channels(nn.Sequential(nn.Sequential(drawn_noise(3)), textured(2))) == 3
-    assert noise_channels(nn.Sequential(textured(2))) == 0
+    assert noise_channels(nn.Sequential(nn.Sequential(make_drawn_noise(3)), make_fixed_texture(2))) == 3
+    assert noise_channels(nn.Sequential(make_fixed_texture(2))) == 0
