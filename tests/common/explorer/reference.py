@@ -13,7 +13,7 @@ from common.explorer.data import DenseLayer, quantize_layer
 def quantized_layers(layers: Sequence[DenseLayer]) -> list[DenseLayer]:
     """Returns the layers with the quantized weights that the page has."""
     parts = [quantize_layer(layer) for layer in layers]
-    weights = [part.values.astype(np.float32) * part.scales[:, None] for part in parts]
+    weights = [values.astype(np.float32) * scales[:, None] for values, scales in parts]
     return [replace(layer, weight=weight) for layer, weight in zip(layers, weights, strict=True)]
 
 
