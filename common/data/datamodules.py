@@ -635,7 +635,7 @@ class NoduleData(SplitData[NoduleSliceDataset]):
             patient_pattern=patient_pattern,
         )
         self.splits = self.split_by(list(self._find(dataset_dir)), fractions, split_seed, trained=trained)
-        balance = Balance(normal_share, foreground).checked()
+        balance = Balance(normal_share, foreground)
         self.datasets = {
             name: NoduleSliceDataset(
                 self.records(name),

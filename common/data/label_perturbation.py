@@ -1,9 +1,9 @@
-"""Perturbed label maps: other shapes of the same anatomy, drawn first and applied after.
+"""Perturbed label maps: other shapes of the same anatomy; parameters are drawn first and applied after.
 
-A label map holds class indices, 0 for background: (H, W), or (D, H, W) for a volume, whose slices then change
-together. Classes stay exclusive, and every border moves along distances or a smooth field, so that what comes
-out is still an anatomy. Strengths are shares of the side (the larger of H and W): they mean the same at any
-image size, and 0 leaves the map as it is.
+A label map holds class indices, 0 for background: (H, W), or (D, H, W) for a volume, whose slices change
+together. Classes stay exclusive, and borders move by distances or along a smooth field, so that the result is
+still an anatomy. Strengths are shares of the side (the larger of H and W), so that they do not depend on the
+image size; 0 leaves the map as it is.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from common.errors import UserError
 from common.rng import make_rng
 
 UNFOLDED = 0.4
-"""A cubic B-spline field folds nowhere if its nodes move less than this share of their spacing.
+"""A cubic B-spline field does not fold if its nodes move less than this share of their spacing.
 
 The bound is 1 / 2.48 in three dimensions and 1 / 2.05 in two (Choi and Lee 2000, Graphical Models 62:411).
 """
 FAR = 0.25
-"""Distances count up to this share of the side; a structure that one of two patients lacks is that far."""
+"""Largest distance, as a share of the side, also to a structure that one of two patients lacks."""
 HALF = 0.5
-"""Pixels between a border and the centre of the nearest pixel behind it."""
+"""Distance in pixels of a border and the centre of the nearest pixel behind it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PerturbationDraw:
     """The parameters of one perturbed map.
 
     Attributes:
-        weight: of the other patient's map, 0 to 1.
+        weight: weight of the other patient's map, 0 to 1.
         growth: pixels by which each class (background first) outgrows its neighbours.
         nodes: displacements in pixels of the nodes of a B-spline lattice, (2, Z, Y, X): rows, then columns.
         spacing: distance of two nodes in pixels.
@@ -58,16 +58,23 @@ class PerturbationDraw:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """The ranges that are drawn from.
+    """The ranges of random perturbations.
 
     Args:
-        elastic: largest displacement of a node of the elastic deformation, as a share of the side; within a
-            slice, changing smoothly from slice to slice.
+        elastic: largest displacement of a node of the elastic deformation in the slice, as a share of the
+            side; it changes smoothly from slice to slice.
         spacing: distance of two nodes, as a share of the side.
         growth: most that a class grows or shrinks (dilation, erosion), as a share of the side.
         mix: largest weight of another patient's map, 0 to 1.
     Raises:
         UserError: a strength out of range, or an elastic deformation that could fold.
+
+    Example:
+        >>> label = np.zeros((16, 16), np.uint8)
+        >>> label[4:12, 4:12] = 1
+        >>> draw = Perturbation(growth=0.1).draw(np.random.default_rng(0), label.shape, classes=1)
+        >>> perturb_map(label, draw).shape
+        (16, 16)
     """
 
     elastic: float = 0.03
@@ -87,10 +94,10 @@ class Perturbation:
     def draw(
         self, random: np.random.Generator, shape: Sequence[int], classes: int, aspect: float = 1.0
     ) -> PerturbationDraw:
-        """Draws the parameters for a map. The number of draws does not depend on the strengths.
+        """Draws the parameters for a map; the number of random numbers does not depend on the strengths.
 
         Args:
-            shape: of the map, (H, W) or (D, H, W).
+            shape: shape of the map, (H, W) or (D, H, W).
             classes: number of classes without background.
             aspect: distance of two slices over the size of a pixel.
         """
@@ -110,11 +117,11 @@ class Perturbation:
 
 
 def perturb_map(label: np.ndarray, draw: PerturbationDraw, partner: np.ndarray | None = None) -> np.ndarray:
-    """The perturbed map: mixed with ``partner`` (another patient's, where given), grown, then deformed.
+    """Applies a perturbation: mixes with ``partner`` (if given), grows and shrinks classes, then deforms.
 
     Args:
         label: class indices, (H, W) or (D, H, W), of any dtype; the result has its dtype and shape.
-        partner: a map of the same number of dimensions; its heart is brought to the place of this one.
+        partner: map of another patient with as many dimensions; its foreground is moved onto this one.
     """
     if partner is not None and draw.weight > 0:
         label = mixed(label, aligned(partner, label), draw.weight, draw.aspect)
@@ -122,10 +129,10 @@ def perturb_map(label: np.ndarray, draw: PerturbationDraw, partner: np.ndarray |
 
 
 def mixed(label: np.ndarray, partner: np.ndarray, weight: float, aspect: float = 1.0) -> np.ndarray:
-    """The map between two: borders lie where ``weight`` of the way to the partner's borders is done.
+    """Interpolates two maps: borders move by ``weight`` of the way to those of the partner.
 
-    Shape-based averaging (Rohlfing and Maurer 2007, IEEE TIP 16:153) by unsigned distances: each pixel takes
-    the class with the smallest weighted distance. A map mixed with itself is itself.
+    Shape-based averaging (Rohlfing and Maurer 2007, IEEE TIP 16:153) by unsigned distances: each pixel gets
+    the class with the smallest weighted distance. A map mixed with itself does not change.
     """
     present = np.union1d(np.unique(label), np.unique(partner))
     far = FAR * max(label.shape[-2:])
@@ -145,7 +152,8 @@ def mixed(label: np.ndarray, partner: np.ndarray, weight: float, aspect: float =
 def grown(label: np.ndarray, growth: Sequence[float], aspect: float = 1.0) -> np.ndarray:
     """Moves the border between classes a and b by ``growth[a] - growth[b]`` pixels into b.
 
-    A class takes a pixel of another one within that distance; of several the one that reaches farthest.
+    A class takes a pixel of another one within that distance; of several classes the one that reaches
+    farthest.
     """
     amounts = np.asarray(growth, np.float32)
     if not amounts.any():
@@ -165,7 +173,7 @@ def grown(label: np.ndarray, growth: Sequence[float], aspect: float = 1.0) -> np
 
 
 def deformed(label: np.ndarray, nodes: np.ndarray, spacing: float, aspect: float = 1.0) -> np.ndarray:
-    """The map as seen through the B-spline field of ``nodes`` (2, Z, Y, X), nearest neighbour."""
+    """Deforms the map by the B-spline field of ``nodes`` (2, Z, Y, X), nearest neighbour."""
     if not nodes.any():
         return label
     stack = label.reshape(-1, *label.shape[-2:])  # (D, H, W)
@@ -181,9 +189,9 @@ def deformed(label: np.ndarray, nodes: np.ndarray, spacing: float, aspect: float
 
 
 def aligned(partner: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The partner's map with its foreground's centre and extent along each axis as in ``label``.
+    """Moves and scales the partner's map so that its foreground has centre and extent of that of ``label``.
 
-    Where one of the two is empty there is nothing to align: ``label`` itself comes back.
+    Returns ``label`` itself if one of the two is empty.
     """
     if not label.any() or not partner.any():
         return label
@@ -197,12 +205,12 @@ def aligned(partner: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def _moments(label: np.ndarray) -> list[tuple[float, float]]:
-    """Mean and standard deviation of the foreground's coordinates along each axis."""
+    """Returns mean and standard deviation of the foreground's coordinates along each axis."""
     return [(float(c.mean()), max(float(c.std()), 0.5)) for c in np.nonzero(label)]
 
 
 def _distance(region: np.ndarray, far: float, aspect: float) -> np.ndarray:
-    """Distance in pixels to the border of ``region``, 0 within it, at most ``far``; float32."""
+    """Returns the distance in pixels to the border of ``region``, 0 within it, at most ``far``; float32."""
     if not region.any():
         return np.full(region.shape, far, np.float32)
     sampling = (aspect, 1.0, 1.0)[-region.ndim :]
@@ -211,7 +219,7 @@ def _distance(region: np.ndarray, far: float, aspect: float) -> np.ndarray:
 
 
 def _box(region: np.ndarray, margin: float) -> tuple[slice, ...]:
-    """The part of the grid that holds ``region`` and ``margin`` pixels around it."""
+    """Returns the bounding box of ``region`` with a margin of ``margin`` pixels."""
     parts = []
     for axis, n in enumerate(region.shape):
         others = tuple(other for other in range(region.ndim) if other != axis)
@@ -227,7 +235,7 @@ def _node_count(extent: float, spacing: float) -> int:
 
 @lru_cache(maxsize=32)
 def _weights(size: int, count: int, spacing: float) -> np.ndarray:
-    """Cubic B-spline weights (size, count) of the nodes at each pixel; node 1 lies at pixel 0."""
+    """Returns cubic B-spline weights (size, count) of the nodes at each pixel; node 1 lies at pixel 0."""
     place = np.arange(size)[:, None] / spacing + 1.0
     distance = np.abs(place - np.arange(count))
     inner = 2 / 3 - distance**2 + distance**3 / 2
@@ -236,50 +244,49 @@ def _weights(size: int, count: int, spacing: float) -> np.ndarray:
 
 
 class PartnerSampler:
-    """Finds slices of other patients at the same relative height.
+    """Draws slices of other patients at the same relative height.
 
     Args:
-        samples: slices in order; those of a volume belong together, as do the pictures of a patient.
+        samples: slices in order; those of a volume belong together, and so do the pictures of a patient.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         stacks: dict[str, list[int]] = {}
-        for place, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             key = sample.patient if sample.index is None else str(sample.image)
-            stacks.setdefault(key, []).append(place)
+            stacks.setdefault(key, []).append(index)
         self._stacks = list(stacks.values())
         self._units = [samples[stack[0]].unit for stack in self._stacks]
-        self._stack_of = {place: n for n, stack in enumerate(self._stacks) for place in stack}
+        self._stack_of = {index: n for n, stack in enumerate(self._stacks) for index in stack}
 
-    def draw(self, place: int, random: np.random.Generator) -> int | None:
-        """The partner of the slice at ``place``, from a patient drawn among the others; None without others.
+    def draw(self, index: int, random: np.random.Generator) -> int | None:
+        """Draws the partner of slice ``index`` from another patient; None if there is no other.
 
-        One number is drawn in any case.
+        One random number is drawn in any case.
         """
         share = float(random.random())
-        own = self._stack_of[place]
+        own = self._stack_of[index]
         others = [
             stack for stack, unit in zip(self._stacks, self._units, strict=True) if unit != self._units[own]
         ]
         if not others:
             return None
         other = others[int(share * len(others))]
-        height = (self._stacks[own].index(place) + 0.5) / len(self._stacks[own])
+        height = (self._stacks[own].index(index) + 0.5) / len(self._stacks[own])
         return other[int(height * len(other))]
 
 
 class PerturbedSliceDataset(SliceDataset):
-    """A `SliceDataset` whose ``label`` is perturbed, and whose items have the true map as ``annotation``.
+    """A `SliceDataset` with perturbed ``label``; items have the true map as ``annotation``.
 
-    A `SampleIndex` has the perturbation drawn for that epoch; an int index has one that belongs to the slice
-    and is always the same.
+    A `SampleIndex` has a random perturbation; an int index always the same one, which belongs to the slice.
 
     Args:
         perturb: the strengths.
-        coarse: probability that a visit's label, after that, has chambers and myocardium merged into the
-            class ``whole_heart``. The annotation keeps them apart.
+        coarse: probability that chambers and myocardium of the perturbed label are then merged into the
+            class ``whole_heart``; they are not in the annotation.
     Raises:
-        UserError: the condition is an image, or ``coarse`` without that class.
+        UserError: the condition is an image, or ``coarse`` without class ``whole_heart``.
     """
 
     def __init__(
@@ -300,13 +307,13 @@ class PerturbedSliceDataset(SliceDataset):
         self.classes = len(label_set.classes)
         self._classes_merged = label_set.merged() if coarse > 0 else None
         self._share_merged, self.coarse = self.coarse, 0.0  # merged here, after the perturbation
-        self._peers = PartnerSampler(self.samples)
+        self._partners = PartnerSampler(self.samples)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         return first_of(self.__getitems__([visit]))
 
     def __getitems__(self, visits: Sequence[SampleIndex | int]) -> dict[str, Any]:
-        """A batch as `SliceDataset` gives it, and ``annotation`` float32 (B, 1, S, S), class indices."""
+        """Returns a batch of `SliceDataset` with ``annotation`` float32 (B, 1, S, S), class indices."""
         batch = super().__getitems__(visits)
         labels = [
             self._perturbed(visit, map_) for visit, map_ in zip(visits, batch["label"][:, 0], strict=True)
@@ -324,17 +331,17 @@ class PerturbedSliceDataset(SliceDataset):
         return super().labels
 
     def spread(self, count: int) -> PerturbedSliceDataset:
-        """``count`` slices spread evenly over these (all of fewer), as a dataset of its own."""
+        """Returns a dataset of ``count`` slices spread evenly over these (all if there are fewer)."""
         part = super().spread(count)
         assert isinstance(part, PerturbedSliceDataset)  # a copy of this one
-        part._peers = PartnerSampler(part.samples)
+        part._partners = PartnerSampler(part.samples)
         return part
 
     def _perturbed(self, visit: SampleIndex | int, label: torch.Tensor) -> np.ndarray:
-        """The condition of a visit, float32 (S, S)."""
+        """Returns the perturbed label, float32 (S, S)."""
         index, random = self._random(visit)
         draw = self.perturb.draw(random, (self.size, self.size), self.classes)
-        partner = self._peers.draw(index, random)
+        partner = self._partners.draw(index, random)
         other = self._class_map(partner) if partner is not None and draw.weight > 0 else None
         result = perturb_map(label.numpy().astype(np.uint8), draw, other)
         if (
@@ -357,5 +364,5 @@ class PerturbedSliceDataset(SliceDataset):
 
 
 def make_perturbation(settings: Perturbation | Mapping[str, float] | None) -> Perturbation | None:
-    """The object of a config's settings."""
+    """Returns the `Perturbation` of the settings in a config."""
     return Perturbation(**settings) if isinstance(settings, Mapping) else settings

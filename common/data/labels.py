@@ -1,4 +1,4 @@
-"""The heart's structures: which of them are a model's classes, and what a file's label values mean."""
+"""Structures of the heart: the classes of a model and the meaning of label values in files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from common.errors import UserError
 
-# In this order they are values 1..7 of label files without values of their own.
+# Values 1..7 of label files, in this order.
 STRUCTURES = ("LV", "RV", "LA", "RA", "Myo", "Ao", "PA")
 # Of MM-WHS 2017: Zhuang, Challenges and methodologies of fully automatic whole heart segmentation.
 MMWHS_VALUES = {"Myo": 205, "LA": 420, "LV": 500, "RA": 550, "RV": 600, "Ao": 820, "PA": 850}
 WHOLE_HEART = "whole_heart"
-"""Some structure of the heart, nobody says which."""
+"""Any structure of the heart."""
 BACKGROUND = "background"
 ALL = "all"
-# What a coarse label has in one: tools that outline "the heart" leave the great vessels apart.
+# The parts of a coarse label: tools that outline "the heart" exclude the great vessels.
 MERGED = ("LV", "RV", "LA", "RA", "Myo")
 # 421 stands in one of the published MM-WHS label files where 420 is meant.
 DEFAULT_MAP: dict[int, str] = {
@@ -35,22 +35,29 @@ LabelMap = Mapping[Any, Any] | str
 
 
 class LabelSet:
-    """The classes of a model, and how a file's label values become them.
+    """The classes of a model, and how the label values of a file become classes.
 
     Args:
-        labels: ``all`` (the seven structures), ``whole_heart`` (all in one class), or names or MM-WHS
-            values, one or several: ``"LV"``, ``"LV,Myo"``, ``["LV", 205]``. Names are taken in any case.
-        label_map: what a file's values mean, ``{1: "whole_heart", 2: "Ao"}`` or the same as text; a value
-            that means ``background`` is left out. None for `DEFAULT_MAP`: 1..7 as `STRUCTURES` has them,
-            and the values of MM-WHS.
-        coarse: also a class ``whole_heart`` beside single structures, for labels that do not tell them apart.
+        labels: ``all`` (the seven structures), ``whole_heart`` (all in one class), or one or several names
+            (in any case) or MM-WHS values: ``"LV"``, ``"LV,Myo"``, ``["LV", 205]``.
+        label_map: meaning of the values of a file, ``{1: "whole_heart", 2: "Ao"}`` or this as text; a value
+            may mean ``background``. None for `DEFAULT_MAP`: 1..7 in the order of `STRUCTURES`, and the values
+            of MM-WHS.
+        coarse: adds a class ``whole_heart`` for labels that do not distinguish the structures.
 
     Attributes:
-        classes: names in `STRUCTURES`' order, ``whole_heart`` last; class ``k`` is ``classes[k - 1]``, 0 is
-            background.
-        label_map: file value to name; None where none was given.
+        classes: names in the order of `STRUCTURES`, ``whole_heart`` last; class ``k`` is ``classes[k - 1]``,
+            0 is background.
+        label_map: file value to name; None if none was given.
     Raises:
-        UserError: an unknown name or value, or a map that is none.
+        UserError: an unknown name or value, or no valid map.
+
+    Example:
+        >>> labels = LabelSet("LV,Myo")
+        >>> labels.classes
+        ('LV', 'Myo')
+        >>> labels.table([0, 205, 500, 600], "heart.nii.gz").tolist()
+        [0, 2, 1, 0]
     """
 
     def __init__(self, labels: Labels = ALL, label_map: LabelMap | None = None, coarse: bool = False) -> None:
@@ -60,11 +67,11 @@ class LabelSet:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> LabelSet:
-        """The set that `state` describes."""
+        """Builds the set from its `state`."""
         return cls(state["classes"], state["label_map"])
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON, for a model's metadata."""
+        """Returns the set as plain JSON, for the metadata of a model."""
         table = self.label_map
         return {
             "classes": list(self.classes),
@@ -72,20 +79,20 @@ class LabelSet:
         }
 
     def with_map(self, label_map: LabelMap | None) -> LabelSet:
-        """The same classes for files of another convention."""
+        """Returns the same classes for files with another label map."""
         return LabelSet(self.classes, label_map)
 
     def table(self, values: Sequence[int], path: Path | str) -> np.ndarray:
-        """The class of each of a file's values: uint8 (len(values),), 0 for background.
+        """Returns the class of each value of a file: uint8 (len(values),), 0 for background.
 
-        A structure is its own class if there is one, else ``whole_heart`` if there is that, else background.
+        A structure becomes its own class if there is one, else ``whole_heart`` if there is that, else
+        background.
 
         Args:
             values: the label values of a file, in any order.
             path: the file, for the error.
         Raises:
-            UserError: a value that the map does not know, or one that means ``whole_heart`` where that is no
-                class.
+            UserError: a value that is not in the map, or one that means ``whole_heart`` if that is no class.
         """
         meanings = self._meanings(values, path)
         if WHOLE_HEART in meanings and WHOLE_HEART not in self.classes:
@@ -97,7 +104,7 @@ class LabelSet:
         return np.array([self._class_of(name) for name in meanings], dtype=np.uint8)
 
     def merged(self) -> np.ndarray:
-        """uint8 (K + 1,): class to class, with chambers and myocardium all becoming ``whole_heart``.
+        """Returns uint8 (K + 1,), class to class: chambers and myocardium become ``whole_heart``.
 
         Raises:
             UserError: ``whole_heart`` is no class.
@@ -132,12 +139,12 @@ class LabelSet:
 
 
 def parsed_map(label_map: LabelMap) -> dict[int, str]:
-    """A label map as {value: canonical name}, sorted by value.
+    """Returns a label map as {value: canonical name}, sorted by value.
 
     Args:
         label_map: a dict with numbers (or their text) as keys, or its text: ``{1: whole_heart, 2: Ao}``.
     Raises:
-        UserError: no map, an unknown name, or a key that is no whole number.
+        UserError: not a map, an unknown name, or a key that is no whole number.
     """
     table = _read_text(label_map) if isinstance(label_map, str) else label_map
     if not isinstance(table, Mapping) or not table:
@@ -157,7 +164,7 @@ def _entry(value: Any, name: Any) -> tuple[int, str]:
 
 
 def _read_text(text: str) -> Any:
-    """YAML's reading of the text. It needs a blank after each colon and braces; people leave them out."""
+    """Parses the text as YAML, also without braces and blanks after the colons."""
     try:
         return yaml.safe_load("{" + text.strip().strip("{}").replace(":", ": ") + "}")
     except yaml.YAMLError as error:
@@ -173,7 +180,7 @@ def _selected(labels: Labels) -> set[str]:
 
 
 def _structure(label: str | int) -> str:
-    """The canonical name of a name or MM-WHS value."""
+    """Returns the canonical name of a name or MM-WHS value."""
     text = str(label).strip(" '\"[]()")
     by_value = {str(value): name for name, value in MMWHS_VALUES.items()}
     name = by_value.get(text) or _NAMES.get(text.lower())
@@ -189,28 +196,24 @@ def _known(names: Sequence[str]) -> str:
     return f"choose from {', '.join(names)}"
 
 
-SMALLEST_SHARE = (
-    1 / 1024
-)  # of a slice's pixels; a structure with fewer is a sliver of its rim (64 at 256 x 256)
+SMALLEST_SHARE = 1 / 1024
+"""Of the pixels of a slice; a structure with less is a sliver of its rim (64 pixels at 256 x 256)."""
 
 
 def is_condition_image(labels: Tensor) -> bool:
-    """Whether labels (N, C, H, W) are images in [-1, 1] and not masks or class indices.
-
-    An image has something below the middle of its range; masks and class indices are never negative.
-    """
+    """Returns whether labels (N, C, H, W) are images in [-1, 1]; masks and indices are never negative."""
     return bool((labels < 0).any())
 
 
 def class_count(labels: Tensor) -> int:
-    """The highest class index in labels (N, C, H, W); at most 1 for masks and condition images."""
+    """Returns the highest class index in labels (N, C, H, W); at most 1 for masks and condition images."""
     return int(labels.max().round()) if labels.numel() else 0
 
 
 def structure_mask(labels: Tensor, index: int) -> Tensor:
-    """Where class ``index`` is: (N, 1, H, W) class indices -> (N, 1, H, W) bool.
+    """Returns the mask of class ``index``: (N, 1, H, W) class indices -> (N, 1, H, W) bool.
 
-    Slices with less than ``SMALLEST_SHARE`` of it count as slices without it: their mask is empty.
+    Slices with less than `SMALLEST_SHARE` of it count as slices without it: their mask is empty.
     """
     mask = labels[:, :1].round() == index
     share = mask.double().mean((2, 3), keepdim=True)  # (N, 1, 1, 1)

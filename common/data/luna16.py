@@ -1,4 +1,4 @@
-"""LUNA16's annotations: from world mm to voxels, and spheres where there is no mask."""
+"""Annotations of LUNA16: reading, world mm to voxels, and spheres as masks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from common.data.volume_io import Volume
 from common.errors import UserError
 
 ROUNDING = 1e-9
-"""Relative: points on the sphere belong to it, however their coordinates were rounded."""
+"""Relative tolerance: points on the sphere belong to it."""
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 UNKNOWN_MM = 10.0
-"""Diameter of an excluded finding whose table says -1, as in LUNA16's evaluation script."""
+"""Diameter of an excluded finding that is -1 in the table, as in LUNA16's evaluation script."""
 
 
 class WorldNodule(NamedTuple):
@@ -34,14 +34,14 @@ class WorldNodule(NamedTuple):
 def read_annotations(
     path: str | os.PathLike[str], excluded: bool = False
 ) -> dict[str, tuple[WorldNodule, ...]]:
-    """The nodules of each series of an ``annotations.csv``.
+    """Reads the nodules of each series from an ``annotations.csv``.
 
     Args:
-        path: of the table.
-        excluded: it is ``annotations_excluded.csv``: findings below 3 mm, of one or two readers, or no
-            nodules; those of unknown diameter (-1) get `UNKNOWN_MM`.
+        path: the table.
+        excluded: whether it is ``annotations_excluded.csv`` (findings below 3 mm, of one or two readers, or
+            no nodules); unknown diameters (-1) become `UNKNOWN_MM`.
     Raises:
-        UserError: unreadable, a column is missing, or a line holds no numbers or no size.
+        UserError: unreadable, a missing column, or a line without numbers or size.
     """
     found: dict[str, list[WorldNodule]] = defaultdict(list)
     try:
@@ -60,12 +60,12 @@ def read_annotations(
 def voxels_of(
     nodules: Sequence[WorldNodule], volume: Volume, path: Path, table: str = "annotations.csv"
 ) -> NDArray[np.float64]:
-    """The centres as (N, 3) voxels (slice, row, column) of the volume in display order, as fractions.
+    """Converts centres to voxels (N, 3), fractions of (slice, row, column) of the volume in display order.
 
     Args:
-        nodules: in world mm; the volume's affine, its direction included, says where they lie.
-        volume: the scan.
-        path, table: of the scan and the name of the nodules' table, for the message.
+        nodules: in world mm.
+        volume: the scan, with its affine.
+        path, table: file of the scan and name of the table, for the message.
     Raises:
         UserError: a centre lies outside the scan.
     """
@@ -89,12 +89,16 @@ def paint_spheres(
     centres: NDArray[np.float64],
     diameters_mm: Iterable[float],
 ) -> NDArray[np.uint8]:
-    """A mask uint8 {0, 1} (Z, H, W) of spheres.
+    """Paints spheres: uint8 {0, 1} (Z, H, W).
 
     Args:
         shape, spacing: of the scan, (Z, H, W), mm.
-        centres: (N, 3) voxels as `voxels_of` gives them.
+        centres: (N, 3) voxels from `voxels_of`.
         diameters_mm: N; each sphere has at least the voxel at its centre.
+
+    Example:
+        >>> paint_spheres((1, 3, 3), (1.0, 1.0, 1.0), np.array([[0.0, 1.0, 1.0]]), [2.0])[0].tolist()
+        [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
     """
     mask = np.zeros(tuple(shape), np.uint8)
     last = np.array(shape) - 1

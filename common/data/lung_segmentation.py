@@ -1,4 +1,8 @@
-"""The trachea and the main bronchi, followed down from slice to slice until they open into the lungs."""
+"""Segmentation of the lungs in chest CT by threshold, connected regions and closing.
+
+The trachea and the main bronchi are followed down from slice to slice until they open into the lungs; the
+right and the left lung are separated by erosion. Works for volumes, single slices and parts of slices.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ IN_SLICE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zer
 
 
 def components(mask: Mask, structure: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int32], NDArray]:
-    """Connected regions: labels from 1 up, and the number of voxels of each label (that of 0 is 0)."""
+    """Labels connected regions from 1 on, and counts the voxels of each label (0 for label 0)."""
     labels, count = ndimage.label(mask, structure)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
@@ -25,7 +29,7 @@ def components(mask: Mask, structure: NDArray[np.bool_] | None = None) -> tuple[
 
 
 def touching_rim(mask: Mask) -> Mask:
-    """The regions of each slice that touch its rim."""
+    """Returns the regions of each slice that touch its rim."""
     labels, _ = ndimage.label(mask, IN_SLICE)
     rim = np.concatenate([labels[:, [0, -1]].ravel(), labels[:, :, [0, -1]].ravel()])
     found = np.zeros(labels.max() + 1, bool)
@@ -35,7 +39,7 @@ def touching_rim(mask: Mask) -> Mask:
 
 
 def close_slice(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
-    """Closing of a (H, W) mask with a disc: what is farther than ``radius_mm`` from all outer discs."""
+    """Closes a mask (H, W) with a disc of ``radius_mm``, by distance transforms."""
     pad = [int(np.ceil(radius_mm / size)) + 1 for size in spacing]
     padded = np.pad(mask, [(pad[0], pad[0]), (pad[1], pad[1])])
     grown = ndimage.distance_transform_edt(~padded, sampling=spacing) <= radius_mm
@@ -44,7 +48,7 @@ def close_slice(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
 
 
 def fill_slice(mask: Mask, largest_cm2: float, spacing: Spacing) -> Mask:
-    """Fills the holes of a (H, W) mask that are not larger than ``largest_cm2``."""
+    """Fills the holes of a mask (H, W) that are not larger than ``largest_cm2``."""
     labels, sizes = components(ndimage.binary_fill_holes(mask) & ~mask)
     small = sizes * spacing[0] * spacing[1] / 100 <= largest_cm2
     small[0] = False
@@ -52,22 +56,22 @@ def fill_slice(mask: Mask, largest_cm2: float, spacing: Spacing) -> Mask:
 
 
 TRACHEA_MM2 = 40.0, 900.0
-"""Cross-section: from a child's to that of the carina."""
+"""Range of cross-sections: from a child's trachea to the carina."""
 MIDDLE = 0.12
-"""How far from the body's middle the trachea starts, as a share of the body's width."""
+"""Largest distance of the trachea's start from the middle of the body, as a share of its width."""
 LOWEST_START = 0.5
-"""The trachea is first seen in the upper half of the scan."""
+"""The trachea starts in the upper half of the scan."""
 
 
 def find_airway(inner: Mask, body: Mask, pixel_mm2: float) -> Mask:
-    """Central airways among the air inside the body.
+    """Finds the central airways in the air inside the body.
 
-    Starts at the topmost slice with a small region of air near the body's middle; from there on down all
-    small regions that overlap those of the slice above belong to it, until they open into the lungs.
+    Starts at the topmost slice with a small region of air near the middle of the body; further down all small
+    regions that overlap those of the slice above belong to it, until they open into the lungs.
 
     Args:
         inner: (Z, H, W) air inside the body, slices from the feet up.
-        body: (Z, H, W) the body with all that is inside.
+        body: (Z, H, W) the body with everything inside.
         pixel_mm2: area of a pixel.
     """
     labels, count = ndimage.label(inner, IN_SLICE)
@@ -76,22 +80,22 @@ def find_airway(inner: Mask, body: Mask, pixel_mm2: float) -> Mask:
     small = area <= TRACHEA_MM2[1]
     small[0] = False
     above: NDArray[np.int64] | None = None
-    for place in range(len(inner) - 1, -1, -1):
-        here = labels[place]
+    for index in range(len(inner) - 1, -1, -1):
+        here = labels[index]
         if above is None:
-            if place < LOWEST_START * (len(inner) - 1):
+            if index < LOWEST_START * (len(inner) - 1):
                 break
-            found = _start(here, body[place], small & (area >= TRACHEA_MM2[0]))
+            found = _start(here, body[index], small & (area >= TRACHEA_MM2[0]))
         else:
-            found = np.unique(here[airway[place + 1]])
+            found = np.unique(here[airway[index + 1]])
             found = found[small[found]]
-        airway[place] = np.isin(here, found)
+        airway[index] = np.isin(here, found)
         above = found if len(found) else above
     return airway
 
 
 def _start(labels: NDArray[np.int32], body: Mask, fitting: Mask) -> NDArray[np.int64]:
-    """The fitting regions near the body's middle column."""
+    """Returns the candidate regions near the middle column of the body."""
     columns = np.flatnonzero(body.any(0))
     candidates = np.unique(labels)
     candidates = candidates[fitting[candidates]]
@@ -104,26 +108,26 @@ def _start(labels: NDArray[np.int32], body: Mask, fitting: Mask) -> NDArray[np.i
 
 RIGHT, LEFT = 1, 2
 EROSIONS_MM = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 13.0)
-"""Tried in turn until the lungs come apart."""
+"""Radii tried in turn until the lungs are separate."""
 COARSE_MM = 2.0
-"""Pixels that are finer are taken together for that."""
+"""Finer pixels are subsampled for this."""
 LEAST_SIDE_SHARE = 0.12
-"""Of both lungs together, for the smaller one."""
+"""Least share of the smaller lung in both together."""
 APART = 0.25
-"""How far apart the two middles are at least, as a share of the width of both lungs."""
+"""Least distance of the centres of the two lungs, as a share of the width of both."""
 BOTH = 0.5
-"""One region that is wider than this share of the slice is both lungs."""
+"""A region wider than this share of the slice is both lungs."""
 
 
 def split_sides(lungs: Mask, middle: float, spacing: Sequence[float]) -> NDArray[np.uint8]:
-    """Divides (Z, H, W) lungs into right (1) and left (2).
+    """Divides lungs (Z, H, W) into right (1) and left (2).
 
-    The lungs are eroded until two large regions lie side by side; each voxel then goes to the nearer one.
-    Where there is no such pair, the body's middle column divides what is wide enough for two lungs; anything
-    narrower is the one lung on whose side it lies.
+    The lungs are eroded until there are two large regions side by side; each voxel then belongs to the nearer
+    one. If there is no such pair, the middle column of the body divides a region wide enough for two lungs; a
+    narrower one is the lung on whose side it lies.
 
     Args:
-        middle: column of the body's middle.
+        middle: middle column of the body.
         spacing: mm along slices, rows, columns.
     """
     step = max(1, round(COARSE_MM / max(spacing[1], spacing[2])))
@@ -136,27 +140,27 @@ def split_sides(lungs: Mask, middle: float, spacing: Sequence[float]) -> NDArray
 
 
 def _by_columns(counts: NDArray[np.int64], middle: float) -> NDArray[np.uint8]:
-    """(W) side of each column, from the lung's voxels in each."""
-    places = np.arange(len(counts))
+    """Returns the side of each column (W), from the lung voxels in each."""
+    columns = np.arange(len(counts))
     found = np.flatnonzero(counts)
     if np.ptp(found) > BOTH * len(counts):
-        return np.where(places > middle, LEFT, RIGHT).astype(np.uint8)
-    return np.full(len(counts), LEFT if np.average(places, weights=counts) > middle else RIGHT, np.uint8)
+        return np.where(columns > middle, LEFT, RIGHT).astype(np.uint8)
+    return np.full(len(counts), LEFT if np.average(columns, weights=counts) > middle else RIGHT, np.uint8)
 
 
 def _spread(cores: NDArray[np.uint8], spacing: Sequence[float]) -> NDArray[np.uint8]:
-    """The nearer core's value for each voxel."""
+    """Returns the value of the nearest core for each voxel."""
     nearest = ndimage.distance_transform_edt(cores == 0, spacing, return_distances=False, return_indices=True)
     return np.asarray(cores[tuple(nearest)])
 
 
 def _cores(lungs: Mask, spacing: Sequence[float]) -> NDArray[np.uint8] | None:
-    """One region for each lung: `RIGHT`, `LEFT`, 0 elsewhere."""
+    """Returns one region for each lung: `RIGHT`, `LEFT`, 0 elsewhere; None if they do not separate."""
     columns = np.flatnonzero(lungs.any((0, 1)))
     depth = None
     for radius in EROSIONS_MM:
         if radius and depth is None:  # seldom needed
-            framed = np.pad(lungs, [(1, 1), (0, 0), (0, 0)], "edge")  # the scan's ends are no pleura
+            framed = np.pad(lungs, [(1, 1), (0, 0), (0, 0)], "edge")  # the ends of the scan are no pleura
             depth = ndimage.distance_transform_edt(framed, spacing)[1:-1]
         labels, sizes = components(lungs if depth is None else depth > radius)
         pair = _pair(labels, sizes, LEAST_SIDE_SHARE * lungs.sum(), APART * (np.ptp(columns) + 1))
@@ -168,7 +172,7 @@ def _cores(lungs: Mask, spacing: Sequence[float]) -> NDArray[np.uint8] | None:
 def _pair(
     labels: NDArray[np.int32], sizes: NDArray[np.int64], least: float, apart: float
 ) -> tuple[int, int] | None:
-    """The largest region and the next largest that lies beside it, the right lung's first."""
+    """Returns the largest region and the next largest at its side, the right lung first."""
     large = [int(label) for label in np.argsort(-sizes) if sizes[label] >= least][:4]
     centres = [
         np.average(np.arange(labels.shape[2]), weights=(labels == label).sum((0, 1))) for label in large
@@ -183,7 +187,11 @@ LEVELS = 256
 
 
 def otsu(values: NDArray[Any]) -> float:
-    """The threshold between two classes of values with the greatest variance between them (Otsu 1979)."""
+    """Returns the threshold with the greatest variance between two classes of values (Otsu 1979).
+
+    As `skimage.filters.threshold_otsu`, but of equally good thresholds between two clusters far apart the
+    middle one, not the first, which is the edge of the lower cluster.
+    """
     counts, edges = np.histogram(values, LEVELS)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1].astype(np.float64)
@@ -192,25 +200,24 @@ def otsu(values: NDArray[Any]) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[:-1] / below, (sums[-1] - sums[:-1]) / above
     between = np.nan_to_num(below * above * (means[0] - means[1]) ** 2)
-    # Between two clusters far apart all thresholds are as good: the middle one.
     best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
     return float(edges[1:-1][best[len(best) // 2]])
 
 
 LUNG_HU = -400.0
-"""Half way between aerated lung (about -850 HU) and soft tissue (about 40 HU)."""
+"""Halfway between aerated lung (about -850 HU) and soft tissue (about 40 HU)."""
 GAS_HU = -975.0
-"""Regions whose median is below this hold gas alone (stomach, bowel): lung has tissue and blood in it."""
+"""Regions with a lower median hold only gas (stomach, bowel); lung contains tissue and blood."""
 LUNG_CLOSING_MM = 8.0
-"""Nodules and vessels at the pleura are closed over when their opening is narrower than twice this."""
+"""Nodules and vessels at the pleura are closed if their opening is narrower than twice this radius."""
 LARGEST_LUNG_HOLE_CM2 = 15.0
-"""Larger ones within a lung are the dome of the diaphragm or the heart; a nodule of 4 cm has 13."""
+"""Larger holes are the dome of the diaphragm or the heart; a nodule of 4 cm has 13 cm2."""
 LEAST_LUNG_CM2 = 10.0
-"""Lungs with less than this in the slice that shows most of them are none."""
+"""Least area of lung in the slice with most of it."""
 LEAST_SHARE = 0.05
-"""Further regions count from this share of the largest one up."""
+"""Least size of further regions, as a share of the largest."""
 FRAME = 0.01
-"""Pictures have frames: this share of the width all around counts as outside."""
+"""Width of the frame of pictures that counts as outside, as a share of the picture's width."""
 
 
 def segment_lungs(
@@ -220,18 +227,25 @@ def segment_lungs(
     closing_mm: float = LUNG_CLOSING_MM,
     name: str = "the scan",
 ) -> NDArray[np.uint8]:
-    """The lungs of an upright chest CT with the vessels and nodules inside; without trachea and main bronchi.
+    """Segments the lungs of an upright chest CT, with vessels and nodules, without trachea and main bronchi.
 
     Args:
         hu: (Z, H, W) HU, slices from the feet up, row 0 at the front, column 0 at the patient's right.
         spacing: mm along slices, rows, columns.
         threshold: HU below which a voxel holds air.
-        closing_mm: radius of the closing in the slice that brings back what touches the pleura.
-        name: of the file, for errors.
+        closing_mm: radius of the closing in the slice that recovers nodules and vessels at the pleura.
+        name: file name for errors.
     Returns:
         (Z, H, W) uint8: 0 outside, 1 right, 2 left lung.
     Raises:
         UserError: no lung found.
+
+    Example:
+        >>> hu = np.full((1, 40, 60), -1000)
+        >>> hu[:, 2:38, 2:58] = 40
+        >>> hu[:, 10:30, 8:26] = hu[:, 10:30, 34:52] = -850
+        >>> np.unique(segment_lungs(hu, spacing=(5.0, 5.0, 5.0)), return_counts=True)[1].tolist()
+        [1680, 360, 360]
     """
     air = np.asarray(hu) < threshold
     outside = touching_rim(air)
@@ -251,12 +265,12 @@ def segment_lung_slice(
     closing_mm: float = LUNG_CLOSING_MM,
     name: str = "the slice",
 ) -> NDArray[np.uint8]:
-    """The lungs of one upright axial slice, as `segment_lungs` finds those of a volume.
+    """Segments the lungs of one upright axial slice, see `segment_lungs`.
 
     Args:
         hu: (H, W) HU.
         spacing_mm: side of a pixel.
-        nominal_hu: the file had 8 bits and its window is unknown: the threshold is found in the slice.
+        nominal_hu: the file had 8 bits with an unknown window; the threshold is that of Otsu.
         closing_mm, name: as in `segment_lungs`.
     Returns:
         (H, W) uint8: 0 outside, 1 right, 2 left lung.
@@ -269,14 +283,14 @@ def segment_lung_slice(
 
 
 def _unframed(picture: NDArray[Any]) -> NDArray[Any]:
-    """The (H, W) picture with a black frame over whatever frame it has."""
+    """Blackens the frame of a picture (H, W)."""
     width = max(2, round(FRAME * picture.shape[1]))
     inside = picture[width:-width, width:-width]
     return np.pad(inside, width, constant_values=picture.min()) if inside.size else picture
 
 
 def _largest(inner: Mask, hu: NDArray[Any]) -> Mask:
-    """The regions that are large and not mere gas."""
+    """Returns the large regions that are not gas alone."""
     labels, sizes = components(inner)
     kept = sizes >= LEAST_SHARE * max(1, sizes.max())
     boxes = ndimage.find_objects(labels)
@@ -296,7 +310,7 @@ def _check(lungs: Mask, pixel_mm2: float, name: str) -> None:
 
 
 def _middle(body: Mask) -> float:
-    """The middle column of the body."""
+    """Returns the middle column of the body."""
     columns = body.sum((0, 1))
     return float((columns * np.arange(len(columns))).sum() / max(1, columns.sum()))
 
@@ -304,46 +318,46 @@ def _middle(body: Mask) -> float:
 def _closed(
     sides: NDArray[np.uint8], never: Mask, radius_mm: float, spacing: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """Each lung closed in the slice and its small holes filled, without growing over the other one."""
+    """Closes each lung in the slice and fills its small holes, without growing over the other one."""
     result = sides.copy()
     margin = [int(np.ceil(radius_mm / size)) + 1 for size in spacing]
-    for place, slice_sides in enumerate(sides):
+    for index, slice_sides in enumerate(sides):
         for side in (RIGHT, LEFT):
             lung = slice_sides == side
             if lung.any():
                 box = _box(lung, margin)
                 whole = fill_slice(close_slice(lung[box], radius_mm, spacing), LARGEST_LUNG_HOLE_CM2, spacing)
-                result[place][box][whole & (result[place][box] == 0) & ~never[place][box]] = side
+                result[index][box][whole & (result[index][box] == 0) & ~never[index][box]] = side
     return result
 
 
 def _box(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...]:
-    """The part of the slice that holds the mask, with a margin."""
+    """Returns the bounding box of the mask with a margin."""
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
     return tuple(slice(max(0, part.start - m), part.stop + m) for part, m in zip(box, margin, strict=True))
 
 
 THRESHOLDS = (-700.0, -250.0)
-"""Between these the threshold of a picture of unknown window is looked for."""
+"""Range of the threshold of a picture with an unknown window."""
 CLOSING_MM = 3.0
 """Vessels and nodules at the pleura are closed over when their opening is narrower than twice this."""
 LARGEST_HOLE_CM2 = 4.0
-"""Larger ones are no vessel; nodules are known anyway."""
+"""Larger holes are no vessels; nodules are annotated."""
 LEAST_CM2 = 1.0
-"""Smaller regions of air are bronchi or noise."""
+"""Least area of lung; smaller regions of air are bronchi or noise."""
 
 
 def segment_lung_part(hu: NDArray[Any], spacing_mm: float, nominal_hu: bool = False) -> NDArray[np.uint8]:
-    """The lung in a part of an axial slice that was cut out within the body.
+    """Segments the lung in a part of an axial slice from within the body.
 
-    Which lung it is cannot be told, and air outside the body would count as lung.
+    Right and left are not distinguished, and air outside the body would count as lung.
 
     Args:
         hu: (H, W) HU.
         spacing_mm: side of a pixel.
-        nominal_hu: the file had 8 bits and its window is unknown: the threshold is found in the part.
+        nominal_hu: the file had 8 bits with an unknown window; the threshold is that of Otsu.
     Returns:
-        (H, W) uint8: 0 outside, 1 lung with its vessels; nothing where there is none.
+        (H, W) uint8: 0 outside, 1 lung with its vessels; all 0 if there is none.
     """
     threshold = float(np.clip(otsu(hu), *THRESHOLDS)) if nominal_hu else LUNG_HU
     spacing = (spacing_mm, spacing_mm)

@@ -1,8 +1,8 @@
-"""HU of 8-bit chest pictures whose scale is unknown: lung and soft tissue say what their gray means.
+"""Lung nodule data sets: layouts, scans with their nodules, and patches for training a segmenter.
 
-Pictures cut from CT are often stretched from the least to the largest value of each slice, so that one gray
-is another HU in every picture. The scale is still linear, and two of its values can be found: the gray of the
-lung around the nodule, and that of muscle and blood.
+Pictures cut from CT are often stretched to the minimum and maximum of each slice, so that a gray value is
+another HU in every picture. The scale is still linear: `hu_by_levels` finds it from the gray of the lung
+around the nodule and that of muscle and blood.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from common.files import read_json
 from common.rng import make_rng
 
 LUNG, TISSUE = -840.0, 30.0
-"""HU that the two levels have in the median of 240 crops of LIDC-IDRI whose HU are known."""
+"""Median HU of the two levels in 240 crops of LIDC-IDRI with known HU."""
 NEAR = 24
-"""Pixels around a nodule in which its lung is looked for."""
+"""Width in pixels of the ring around a nodule in which the lung is measured."""
 FEWEST = 64
-"""Pixels that a level is measured in."""
+"""Fewest pixels of a level."""
 SMOOTH = 0.012
-"""Of the histogram of soft tissue, as a share of the picture's range: noise and the grays' steps."""
+"""Smoothing of the histogram of soft tissue, as a share of the range of the picture."""
 BESIDE = 0.4
-"""Height of a mode of the histogram, as a share of the largest, from which it counts."""
+"""Least height of a mode of the histogram, as a share of the largest."""
 LEAST_STEP = 0.1
-"""Of the range: levels that are closer are not lung and tissue."""
+"""Least distance of the levels of lung and tissue, as a share of the range."""
 
 
 def levels_of(gray: NDArray[np.floating], nodule: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """The grays of lung and of soft tissue; None where the picture does not show both.
+    """Returns the gray values of lung and of soft tissue; None if the picture does not show both.
 
     Args:
-        gray: (H, W), linear in HU. Its least value is what lies outside the scan, or air; it is not counted.
-        nodule: (H, W): the lung beside it is the one that counts.
+        gray: (H, W), linear in HU. Its minimum is outside the scan, or air, and is ignored.
+        nodule: (H, W); the lung is measured around it.
     """
     values = np.asarray(gray, np.float64)
     span = float(values.max() - values.min())
@@ -76,11 +76,11 @@ def levels_of(gray: NDArray[np.floating], nodule: NDArray[np.bool_]) -> tuple[fl
 def hu_by_levels(
     gray: NDArray[np.floating], nodule: NDArray[np.bool_], otherwise: Window
 ) -> NDArray[np.int16]:
-    """HU (H, W) with lung at `LUNG` and soft tissue at `TISSUE`.
+    """Converts a picture to HU (H, W) with lung at `LUNG` and soft tissue at `TISSUE`.
 
     Args:
-        gray, nodule: as of `levels_of`.
-        otherwise: whose ends are the least and the largest gray of a picture that does not show both.
+        gray, nodule: see `levels_of`.
+        otherwise: window for the minimum and maximum of a picture that does not show both.
     """
     values = np.asarray(gray, np.float64)
     found = levels_of(values, nodule)
@@ -93,10 +93,7 @@ def hu_by_levels(
 
 
 def _muscle(values: NDArray[np.float64], span: float) -> float:
-    """The gray of muscle and blood: the brighter of the histogram's modes, where fat has another one.
-
-    Bone makes no mode, and a mode less than `BESIDE` as high as the largest does not count.
-    """
+    """Returns the gray of muscle and blood: the brightest mode of the histogram (fat has a darker one)."""
     counts, edges = np.histogram(values, 256)
     width = SMOOTH * span / max(edges[1] - edges[0], 1e-9)
     smooth = gaussian_filter1d(np.pad(counts.astype(np.float64), 1), width, mode="constant")
@@ -107,30 +104,30 @@ def _muscle(values: NDArray[np.float64], span: float) -> float:
 
 logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
-"""Of the made phantoms: their label values 1, 2, 3."""
+"""Kinds of the phantoms' nodules, label values 1, 2, 3."""
 ANNOTATIONS, CATEGORIES = "annotations.csv", "categories.json"
 EXCLUDED = "annotations_excluded.csv"
-"""Beside LUNA16's annotations: findings that are no nodules to be found, and no mistakes to find."""
+"""LUNA16's findings that count neither as nodules nor as false positives."""
 NODULE_LABELS = Path("labels") / "nodule"
 NOMINAL_PIXEL = 0.7
-"""Side in mm of a pixel of pictures, which do not say; a chest CT of 512 x 512 has 0.6 to 0.8."""
+"""Pixel size in mm of pictures, whose files do not have it; a chest CT of 512 x 512 has 0.6 to 0.8."""
 LIDC_PATTERN = r"^(?P<patient>.+?)_(?:nodule-|R_)\d+(?:-\d+)?$"
 LUNG_MASKS = "seg-lungs"
-"""LUNA16's folder of lung masks: headers named as the scans are."""
+"""LUNA16's folder of lung masks, whose headers have the names of the scans."""
 UNANNOTATED = ("refuse", "normal")
 
 
 @dataclass(frozen=True)
 class NoduleSample(Sample):
-    """A scan or picture with what is known of its nodules.
+    """The files of a scan or picture and the annotations of its nodules.
 
     Args:
-        annotations: centres in world mm and diameters; the mask's nodules where there are none.
-        kinds: names of the mask's values 1, 2, ...; empty where any value is just nodule.
-        single: the whole mask is one nodule, in however many pieces.
-        annotated: the nodules are those of ``annotations`` even where that is empty.
-        excluded: findings, as ``annotations``, that count neither as nodules nor as false positives.
-        pixel_mm: side of a picture's pixel in mm.
+        annotations: centres in world mm and diameters.
+        kinds: names of the mask values 1, 2, ...; empty if any value means nodule.
+        single: the whole mask is one nodule, in any number of pieces.
+        annotated: the nodules are those of ``annotations``, even if that is empty, and not those of the mask.
+        excluded: findings that count neither as nodules nor as false positives.
+        pixel_mm: pixel size of a picture in mm.
     """
 
     annotations: tuple[WorldNodule, ...] = ()
@@ -148,18 +145,18 @@ def find_nodule_scans(
     hu_offset: float | None = None,
     patient_pattern: str | None = None,
 ) -> list[NoduleSample]:
-    """All scans of a data set, in a fixed order; ``patient`` is the unit of the splits.
+    """Finds all scans of a data set, in a fixed order; ``patient`` is the unit of the splits.
 
     Args:
         dataset_dir: the data set's folder.
         layout: a key of `NODULE_LAYOUTS`, or ``auto``.
-        unannotated: what a LUNA16 scan is whose series has no line in ``annotations.csv``: ``refuse``, or
-            ``normal`` for a scan without nodules (LUNA16 has 287 of them).
-        hu_offset: what the scans' values need to be HU, see `common.data.intensity.offset_to_hu`.
-        patient_pattern: of pictures and boxes, see `common.data.patients.whose`; None for the field's ways of
-            naming.
+        unannotated: ``refuse`` or ``normal``: a LUNA16 scan without a line in ``annotations.csv`` is an
+            error, or has no nodules (LUNA16 has 287 of these).
+        hu_offset: added to the values to get HU, see `common.data.intensity.offset_to_hu`.
+        patient_pattern: identifies patients by file names, see `common.data.patients.whose`; None for the
+            usual ways of naming.
     Raises:
-        UserError: missing folder, no fitting layout, no scans, a scan without its mask or annotations.
+        UserError: missing folder, no matching layout, no scans, a scan without mask or annotations.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -178,7 +175,7 @@ def find_nodule_scans(
 
 
 def phantom(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
-    """Made phantoms: NIfTI volumes with ``labels/nodule``."""
+    """Finds phantoms: NIfTI volumes with ``labels/nodule``."""
     return [
         NoduleSample(image, mask, stem(image), group="phantom", kinds=PHANTOM_KINDS)
         for image, mask in paired_files(folder, folder / NODULE_LABELS)
@@ -186,9 +183,9 @@ def phantom(folder: Path, patient_pattern: str | None = None) -> list[NoduleSamp
 
 
 def lidc_crops(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
-    """Crops around one nodule each: ``PATIENT_nodule-N.png`` pictures or ``PATIENT_R_N.nii.gz`` boxes.
+    """Finds crops around one nodule each: ``PATIENT_nodule-N.png`` pictures or ``PATIENT_R_N.nii.gz`` boxes.
 
-    Of several slices of a nodule each is a picture by itself: ``PATIENT_nodule-N-SLICE.png``.
+    Several slices of a nodule are separate pictures: ``PATIENT_nodule-N-SLICE.png``.
     """
     return [
         NoduleSample(
@@ -199,9 +196,9 @@ def lidc_crops(folder: Path, patient_pattern: str | None = None) -> list[NoduleS
 
 
 def pairs(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample]:
-    """``images/`` with ``labels/nodule/``, ``masks/`` or ``labels/`` of equal names.
+    """Finds ``images/`` with ``labels/nodule/``, ``masks/`` or ``labels/`` under equal file names.
 
-    ``categories.json``, where there is one, lists the names of the mask values 1, 2, ...
+    An optional ``categories.json`` lists the names of the mask values 1, 2, ...
     """
     places = (folder / place for place in (NODULE_LABELS, *MASK_FOLDERS))
     masks = next((place for place in places if place.is_dir()), None)
@@ -212,10 +209,10 @@ def pairs(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample
 
 
 def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
-    """LUNA16: MetaImage scans at any depth, ``annotations.csv``, nodule masks (NIfTI) where there are some.
+    """Finds LUNA16: MetaImage scans at any depth, ``annotations.csv`` and optional nodule masks (NIfTI).
 
-    ``annotations_excluded.csv`` is read where it lies beside ``annotations.csv``. A mask belongs to the scan
-    whose name its own begins with, else to the scan with its voxel grid.
+    ``annotations_excluded.csv`` is optional too. A mask belongs to the scan whose name begins its own, else
+    to the scan with the same voxel grid.
     """
     scans = sorted(path for path in folder.rglob("*.mhd") if LUNG_MASKS not in path.parent.name)
     if not scans:
@@ -285,7 +282,7 @@ def _is_nifti(path: Path) -> bool:
 
 
 def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
-    """The mask of each scan that has one."""
+    """Assigns the masks to the scans."""
     found: dict[Path, Path] = {}
     for mask in masks:
         named = [scan for scan in scans if mask.name.startswith(stem(scan))]
@@ -307,19 +304,18 @@ def _same_grid(scan: Path, mask: Path) -> bool:
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), np.uint8)
 BY_WINDOW, BY_LEVELS = GRAYS = "window", "levels"
-"""What black and white of a picture are: the window's ends, or what makes its lung and soft tissue right."""
+"""How gray becomes HU: black and white are the ends of a window, or by `hu_by_levels`."""
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """One annotated nodule.
+    """A nodule of a scan.
 
     Args:
         centre_voxel: (slice, row, column) of the scan's arrays, as fractions.
-        centre_mm: the same in mm from the first voxel's centre: ``centre_voxel * spacing``.
-        diameter_mm: as annotated; of a mask the sphere's of equal volume (in pictures the disc's of equal
-            area).
-        category: a name of the scan's ``categories``; empty where there are none.
+        centre_mm: the same in mm from the centre of the first voxel: ``centre_voxel * spacing``.
+        diameter_mm: as annotated, else of the sphere of equal volume (in pictures the disc of equal area).
+        category: one of the scan's ``categories``; empty if there are none.
     """
 
     centre_voxel: tuple[float, float, float]
@@ -330,18 +326,18 @@ class Nodule:
 
 @dataclass(frozen=True)
 class NoduleScan:
-    """A CT scan, or a picture as a scan of one slice.
+    """A CT scan with its nodules; a picture is a scan of one slice.
 
     Args:
         hu: int16 (Z, H, W), upright: slices from the feet up, row 0 at the front of the patient, column 0 at
             the patient's right.
-        mask: uint8 (Z, H, W): 0 none, the category's number + 1 in a nodule (1 where there are none).
+        mask: uint8 (Z, H, W): 0 or the number of the category from 1 on (1 if there are no categories).
         spacing: mm along slices, rows and columns.
-        name: unique in its set and safe as a file name.
+        name: unique in its data set and safe as a file name.
         patient: the unit of the splits.
         nodules: in a fixed order.
-        categories: names of the mask's values 1, 2, ...; may be empty.
-        nominal_hu: the file has no HU; black and white stand for the ends of the window.
+        categories: names of the mask values 1, 2, ...; may be empty.
+        nominal_hu: the file has no HU; black and white are the ends of the window.
         excluded: findings that count neither as nodules nor as false positives; not in the mask.
     """
 
@@ -356,11 +352,11 @@ class NoduleScan:
     excluded: tuple[Nodule, ...] = ()
 
     def in_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Voxels (..., 3) as mm from the first voxel's centre: the frame of `Nodule.centre_mm`."""
+        """Converts voxels (..., 3) to mm from the centre of the first voxel, as in `Nodule.centre_mm`."""
         return np.asarray(voxels, dtype=np.float64) * np.asarray(self.spacing)
 
     def excluded_mask(self) -> NDArray[np.uint8]:
-        """uint8 {0, 1} (Z, H, W): the excluded findings as spheres of their diameters."""
+        """Paints the excluded findings as spheres: uint8 {0, 1} (Z, H, W)."""
         centres = np.array([finding.centre_voxel for finding in self.excluded]).reshape(-1, 3)
         diameters = [finding.diameter_mm for finding in self.excluded]
         return paint_spheres(self.hu.shape, self.spacing, centres, diameters)
@@ -369,13 +365,13 @@ class NoduleScan:
 def read_nodule_scan(
     sample: NoduleSample, window: str | Window | Sequence[float] = "lung", gray: str = BY_WINDOW
 ) -> NoduleScan:
-    """Reads a scan as `common.data.nodules.find_nodule_scans` lists it.
+    """Reads a scan that `find_nodule_scans` found.
 
     Args:
         sample: the record.
-        window: whose ends are black and white of files that are not HU.
-        gray: what the gray of a picture means: `BY_WINDOW`, or `BY_LEVELS` for pictures that were stretched
-            one by one, see `common.data.nodules`.
+        window: its ends are black and white of files that are not in HU.
+        gray: how the gray of a picture becomes HU: `BY_WINDOW`, or `BY_LEVELS` for pictures that were
+            stretched one by one, see `hu_by_levels`.
     Raises:
         UserError: unreadable, sizes that differ, an annotation outside, a value that is no category.
     """
@@ -402,13 +398,19 @@ def read_nodule_scan(
 def nodules_in_mask(
     mask: NDArray[np.uint8], spacing: Sequence[float], kinds: Sequence[str] = (), single: bool = False
 ) -> tuple[Nodule, ...]:
-    """The nodules of a mask (Z, H, W): pieces that touch or lie one voxel apart, or all of it as one.
+    """Returns the nodules of a mask (Z, H, W): components with at most two voxels between them are one.
 
     Args:
         mask: see `NoduleScan`.
         spacing: mm.
-        kinds: names of the mask's values.
-        single: all pieces are one nodule.
+        kinds: names of the mask values.
+        single: the whole mask is one nodule.
+
+    Example:
+        >>> mask = np.zeros((1, 9, 9), np.uint8)
+        >>> mask[0, 1:3, 1:3] = mask[0, 6:9, 6:9] = 1
+        >>> [nodule.centre_voxel for nodule in nodules_in_mask(mask, spacing=(1, 1, 1))]
+        [(0.0, 1.5, 1.5), (0.0, 7.0, 7.0)]
     """
     pieces, count = ((mask > 0).astype(np.int32), int(mask.any())) if single else label_pieces(mask)
     boxes = ndimage.find_objects(pieces, count)
@@ -420,7 +422,7 @@ def nodules_in_mask(
 
 
 def label_pieces(mask: NDArray[np.generic]) -> tuple[NDArray[np.int32], int]:
-    """The pieces of a mask (Z, H, W), numbered from 1, and how many: one voxel between parts them not."""
+    """Labels the components of a mask (Z, H, W) from 1; merges those with at most two voxels between them."""
     present = np.asarray(mask) > 0
     pieces, count = ndimage.label(ndimage.binary_dilation(present, EVERY_NEIGHBOUR), EVERY_NEIGHBOUR)
     return pieces * present, int(count)
@@ -433,7 +435,7 @@ def _measured(
     spacing: Sequence[float],
     kinds: Sequence[str],
 ) -> Nodule:
-    """One nodule from its box of the mask; spikes of another value do not decide its category."""
+    """Measures one nodule in its box of the mask; its category is that of most voxels."""
     first = np.array([part.start for part in box])
     voxel = np.argwhere(inside).mean(axis=0) + first
     value = int(np.bincount(values[inside]).argmax())
@@ -442,7 +444,7 @@ def _measured(
 
 
 def equivalent_diameter(inside: NDArray[np.bool_], spacing: Sequence[float], flat: bool = False) -> float:
-    """Diameter in mm of the sphere with a mask's volume; ``flat``: of the disc with its area."""
+    """Returns the diameter in mm of the sphere of equal volume; ``flat``: of the disc of equal area."""
     count = float(np.count_nonzero(inside))
     if flat:
         return 2 * float(np.sqrt(count * spacing[1] * spacing[2] / np.pi))
@@ -459,7 +461,7 @@ def _nodule(
 def _truth(
     sample: NoduleSample, volume: Volume | None, shape: tuple[int, ...], spacing: Sequence[float]
 ) -> tuple[NDArray[np.uint8], tuple[Nodule, ...]]:
-    """Mask and nodules: of the mask, of the annotations, or the mask of the one and nodules of the other."""
+    """Returns mask and nodules: from the mask alone, the annotations alone, or each from its own source."""
     if not sample.annotated or volume is None:
         mask = _read_mask(sample, shape)
         return mask, nodules_in_mask(mask, spacing, sample.kinds, sample.single)
@@ -472,7 +474,7 @@ def _truth(
 
 
 def _excluded(sample: NoduleSample, volume: Volume | None, spacing: Sequence[float]) -> tuple[Nodule, ...]:
-    """The findings of `EXCLUDED`."""
+    """Returns the findings of `EXCLUDED`."""
     if volume is None or not sample.excluded:
         return ()
     voxels = voxels_of(sample.excluded, volume, sample.image, EXCLUDED)
@@ -482,7 +484,7 @@ def _excluded(sample: NoduleSample, volume: Volume | None, spacing: Sequence[flo
 def _read_mask(sample: NoduleSample, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     path = sample.mask
     if path is None:
-        raise UserError(f"{sample.image}: has no mask of its nodules; add one of equal name")
+        raise UserError(f"{sample.image}: has no mask of its nodules; add one with the same file name")
     values = _upright(open_volume(path).array) if is_volume(path) else read_label_picture(path)[None]
     if values.shape != shape:
         raise UserError(
@@ -493,7 +495,7 @@ def _read_mask(sample: NoduleSample, shape: tuple[int, ...]) -> NDArray[np.uint8
 
 
 def _categories(values: np.ndarray, kinds: Sequence[str], path: Path) -> NDArray[np.uint8]:
-    """The mask's values as uint8: numbers of categories, or 1 for any value where there are none."""
+    """Converts mask values to uint8: numbers of categories, or 1 for any value if there are none."""
     if not kinds:
         return (values != 0).astype(np.uint8)
     known = (values >= 0) & (values <= len(kinds)) & (values == np.rint(values))
@@ -506,7 +508,7 @@ def _categories(values: np.ndarray, kinds: Sequence[str], path: Path) -> NDArray
 def _calibrated(
     array: np.ndarray, window: Window, is_hu: bool, source_range: tuple[float, float], offset: float = 0.0
 ) -> NDArray[np.int16]:
-    """HU as int16; nominal where the values are not HU. ``offset`` is added to those that are."""
+    """Converts to int16 HU, nominal if the values are not in HU; ``offset`` is added to those that are."""
     if not is_hu:
         return to_hu(to_unit(array, window, False, source_range), window)
     limits = np.iinfo(np.int16)
@@ -516,7 +518,7 @@ def _calibrated(
 
 
 def _upright(array: np.ndarray) -> np.ndarray:
-    """(H, W, D) in display order as (Z, H, W)."""
+    """Converts (H, W, D) in display order to (Z, H, W)."""
     return np.ascontiguousarray(np.moveaxis(array, 2, 0))
 
 
@@ -525,64 +527,61 @@ def _size(shape: Sequence[int]) -> str:
 
 
 LEAST_NORMALS = 4
-"""A scan's slices without nodules are chosen as if it had so many with, where it has fewer."""
+"""Slices with nodules that each scan counts as having at least, when slices without are chosen."""
 
 
 class NoduleSlice(NamedTuple):
-    """HU int16 (H, W), mask uint8 {0, 1} (H, W) and the record, its ``index`` being the slice."""
+    """HU int16 (H, W), mask uint8 {0, 1} (H, W) and the record with the slice as ``index``."""
 
     hu: NDArray[np.int16]
     mask: NDArray[np.uint8]
     sample: Sample
 
 
-class Balance(NamedTuple):
-    """What share of the slices holds no nodule, and what share of the visits to one that does shows it.
+@dataclass(frozen=True)
+class Balance:
+    """The share of slices without nodules, and of patches with the nodule in them.
 
     Args:
-        normal_share: 0 to below 1; fewer where a set has fewer.
-        foreground: 0 to 1; the other visits go anywhere in the slice.
+        normal_share: share of slices without nodules, 0 to below 1; fewer if the data set has fewer.
+        foreground: share of patches of a slice with nodules that show one; the others lie anywhere.
+    Raises:
+        UserError: a share out of range.
     """
 
     normal_share: float = 0.3
     foreground: float = 0.7
 
-    def checked(self) -> Balance:
-        """Itself.
-
-        Raises:
-            UserError: a share out of range.
-        """
+    def __post_init__(self) -> None:
         if not 0 <= self.normal_share < 1:
             raise UserError(f"normal_share {self.normal_share}: give a share from 0 to below 1")
         if not 0 <= self.foreground <= 1:
             raise UserError(f"foreground {self.foreground}: give a share from 0 to 1")
-        return self
 
     def normals(self, positives: int) -> int:
-        """How many slices without nodules go with so many that have some."""
+        """Returns the number of slices without nodules for a number of slices with some."""
         return round(positives * self.normal_share / (1 - self.normal_share))
 
 
 class NoduleSliceDataset(Dataset[dict[str, Any]]):
     """Patches (1, S, S) of slices in [-1, 1] with nodule masks {0, 1}.
 
-    All slices with nodules are kept in memory as they lie in the file, and a seeded choice of those without:
-    of those with an excluded finding only where a scan has no others.
-    A `SampleIndex` gives the augmented patch of that epoch; an int index always the same patch, the nodule in
-    it where the slice has one. Slices smaller than S are surrounded by the window's lower end.
+    All slices with nodules are kept in memory, and a random choice of those without; slices with excluded
+    findings are chosen only if a scan has no others. A `SampleIndex` gives a random patch, augmented; an int
+    always the same patch, with the nodule if the slice has one. Slices smaller than S are padded with the
+    lower end of the window.
 
     Args:
-        samples: the scans' records, see `common.data.nodules`.
+        samples: from `find_nodule_scans`.
         image_size: S in pixels of the file.
         window: HU window, a preset's name or [lower, upper].
-        balance: which slices and patches are seen how often.
-        augment: what is drawn for each visit beside the place; None for nothing.
-        seed: of all choices.
+        balance: the two numbers of `Balance`.
+        augment: random transforms of a patch, or None.
+        seed: of all random choices.
 
     Attributes:
-        samples: one for each slice.
-        dropped: slices without nodules that were not chosen.
+        samples: the record of each slice.
+        dropped: number of slices without nodules that were not chosen.
         nominal_hu: whether some of the values are not calibrated HU.
     Raises:
         UserError: a bad scan, or no slice with a nodule.
@@ -598,7 +597,11 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
     ) -> None:
         self.image_size, self.window = int(image_size), window_by_name(window)
-        self.balance, self.augment, self.seed = Balance(*balance).checked(), augment, seed
+        self.balance, self.augment, self.seed = (
+            balance if isinstance(balance, Balance) else Balance(*balance),
+            augment,
+            seed,
+        )
         self.dropped, self.nominal_hu = 0, False
         scans = for_each(samples, self._slices, "reading")
         self.slices = self._chosen([slice_ for scan in scans for slice_ in scan])
@@ -624,7 +627,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         }
 
     def _slices(self, sample: Sample) -> list[NoduleSlice]:
-        """The scan's slices with nodules, and as many others as could be wanted of it."""
+        """Reads the slices of a scan with nodules, and as many others as may be needed."""
         scan = read_nodule_scan(cast(NoduleSample, sample), self.window)
         self.nominal_hu |= scan.nominal_hu
         has = np.asarray(scan.mask.any(axis=(1, 2)))
@@ -644,7 +647,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         ]
 
     def _chosen(self, slices: Sequence[NoduleSlice]) -> list[NoduleSlice]:
-        """All slices with nodules, and of the others so many that they have their share."""
+        """Chooses all slices with nodules, and the share of the others."""
         has = np.array([slice_.mask.any() for slice_ in slices], bool)
         if not has.any():
             where = slices[0].sample.image.parent if slices else "the data set"
@@ -655,7 +658,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         return [slices[place] for place in sorted([*np.flatnonzero(has), *normals])]
 
     def _corner(self, visit: SampleIndex | int) -> tuple[int, int]:
-        """First row and column of a visit's patch, perhaps negative in slices smaller than the patch."""
+        """Returns first row and column of a patch, negative in slices smaller than the patch."""
         index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         keys = ("patch", visit.epoch, index) if isinstance(visit, SampleIndex) else ("fixed patch", index)
         random = make_rng(self.seed, *keys)
@@ -673,12 +676,12 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
 
 
 def _drawn(places: NDArray[np.intp], most: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """At most so many of the places, in order."""
+    """Draws at most ``most`` of the indices, in order."""
     return places if len(places) <= most else np.sort(random.choice(places, most, replace=False))
 
 
 def _cut(array: np.ndarray, corner: tuple[int, int], size: int) -> np.ndarray:
-    """The (size, size) part from ``corner`` on; 0 where the array ends."""
+    """Returns the (size, size) part from ``corner`` on, padded with 0."""
     out = np.zeros((size, size), array.dtype)
     row, column = corner
     inside = array[max(0, row) : row + size, max(0, column) : column + size]

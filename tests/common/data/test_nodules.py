@@ -341,9 +341,9 @@ def test_slices_smaller_than_the_patch_are_surrounded_by_air(tmp_path: Path) -> 
 
 def test_settings_out_of_range(scans: list[NoduleSample], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"normal_share 1\.0: give a share"):
-        Balance(1.0, 0.5).checked()
+        Balance(1.0, 0.5)
     with pytest.raises(UserError, match=r"foreground -0\.1: give a share"):
-        Balance(0.5, -0.1).checked()
+        Balance(0.5, -0.1)
     write_picture(tmp_path / "empty", "a_1", np.ones((8, 8)), np.zeros((8, 8)))
     with pytest.raises(UserError, match="no slice has a nodule"):
         NoduleSliceDataset(find_nodule_scans(tmp_path / "empty"), SIZE)
