@@ -49,7 +49,7 @@ def test_latents_that_cannot_be_shown(points: np.ndarray, message: str) -> None:
     ("changes", "message"),
     [
         ({"classes": np.array([0, 1, 2])}, "2 class names"),
-        ({"class_names": list("abcdefg")}, "7 class names: one a class, at most 6"),
+        ({"class_names": list("abcdefg")}, "7 class names: at most 6"),
         ({"names": ["only"]}, "3 points need as many"),
         ({"image_size": 5}, "maps 2 values to 16"),
         ({"points": np.zeros((3, 3))}, "maps 2 values to 16"),
