@@ -13,7 +13,7 @@ import pytest
 from common.errors import UserError
 from common.metrics.bootstrap import Value
 from common.trust.figures import svg
-from common.trust.html_page import number, page, verdict, write_report
+from common.trust.html_page import number, page, write_report
 from common.trust.report import GateState, Report, SetFacts
 from common.trust.results import HIGHER, LOWER, Figure, Line, Picture, Plot, Section
 
@@ -96,8 +96,8 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
 
 
 def test_the_gate_is_said_in_words() -> None:
-    assert "Release gate closed" in verdict(made_report(GateState("closed", "3 copies")))
-    assert "not asked for" in verdict(made_report())
+    assert "Release gate closed" in page(made_report(GateState("closed", "3 copies")))
+    assert "not asked for" in page(made_report())
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
