@@ -1,4 +1,4 @@
-"""A slice on its way into a set of images."""
+"""Reads any folder of images as a set of slices: pictures, volumes, NumPy arrays, tar shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.data.image_io import EIGHT_BITS, PICTURE_SUFFIXES, SIXTEEN_BITS, Pixels, for_each, read_pair
-from common.data.image_layouts import AUTO, find_images
+from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels, for_each, read_pair
 from common.data.intensity import (
     WINDOWS,
     Window,
@@ -32,41 +31,55 @@ from common.data.intensity import (
 )
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
-from common.data.layouts import MASK_FOLDERS, detect_layout, expand, find_samples, find_volumes, mask_file
-from common.data.patients import patient_of, series_of
-from common.data.samples import Sample, stem, with_hu_offset
+from common.data.samples import Sample, with_hu_offset
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
 from common.data.slice_geometry import Request
 from common.data.transforms import fit_mask, fit_square
-from common.data.volume_io import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
+from common.data.volume_io import is_volume
 from common.errors import UserError, read_errors
 from common.files import read_json
 from common.inference.datasets import geometry_of, intensity_of, label_set_of
+from common.trust.image_files import (
+    HALF,
+    IMAGES,
+    PAIRS,
+    STRUCTURES,
+    expand_volumes,
+    files_below,
+    find_real_records,
+    find_records,
+    name_of,
+)
 from common.trust.image_sets import ImageSet
 
-IMAGES, PAIRS, STRUCTURES = "images", "pairs", "structures"
+__all__ = ["IMAGES", "PAIRS", "STRUCTURES", "ReadingSettings", "read_set"]
+
 SLICES = ("auto", "all", "labelled", "central")
 DEFAULT_SIZE = 128
 
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """What becomes of a file on its way to a network.
+    """How files become slices for a network.
 
     Attributes:
         image_size: S in pixels.
         window: HU that become -1 and 1.
         fit: how slices become square, see `common.data.transforms.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
-        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
-        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
+        hu_offset: added to values that are no HU, see `common.data.intensity.offset_to_hu`.
+        patient_pattern: see `common.data.patients.patient_of`; None for the usual ways of naming files.
         slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
             ones where there are labels, else those that the data set's layout gives.
         kind: ``images``, ``pairs`` (with lesion masks) or ``structures`` (with label maps of the heart).
-        standardiser: brings 8-bit slices to the look that the model learned.
-        info: what stands beside the model, for ``structures``: geometry, intensities, classes.
+        standardiser: brings 8-bit slices to the intensity standard of the model's training.
+        info: the model's facts, for ``structures``: geometry, intensities, classes.
     Raises:
-        UserError: an unknown choice of slices, or a size that is none.
+        UserError: an unknown choice of slices, or an invalid size.
+
+    Example:
+        >>> ReadingSettings(64, fit="pad", slices="central").window
+        Window(lower=-1000, upper=400)
     """
 
     image_size: int = DEFAULT_SIZE
@@ -91,8 +104,8 @@ class ReadingSettings:
         """The settings of a model's training.
 
         Args:
-            info: what stands beside the model (`common.inference.checkpoint.model_info`); empty for the
-            defaults. changes: attributes that are to be others.
+            info: the model's facts (`common.inference.checkpoint.model_info`); empty for the defaults.
+            changes: attributes that replace those of the training.
         Raises:
             UserError: the model's images are not square.
         """
@@ -115,13 +128,13 @@ class ReadingSettings:
         window: Window | None = None,
         image_size: int | None = None,
     ) -> ReadingSettings:
-        """The settings for images of a generator that is no bundle: padded to squares, nothing else changed.
+        """The settings for any generator's images: padded to squares, nothing else changed.
 
         Args:
             window: HU that become -1 and 1; None for ``lung``.
             image_size: S in pixels; None for `DEFAULT_SIZE`.
         Raises:
-            UserError: a size that is none.
+            UserError: an invalid size.
         """
         return cls(
             image_size=DEFAULT_SIZE if image_size is None else image_size,
@@ -131,7 +144,7 @@ class ReadingSettings:
 
 
 def _kind(info: Mapping[str, Any]) -> str:
-    """What the model's data set was, by entries that only such a set writes."""
+    """The kind of the model's data set, by facts that only such a set writes."""
     if "intensity" in info:
         return STRUCTURES
     if "empty_masks" in info:
@@ -148,14 +161,14 @@ def _side(size: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One slice, ready but for its look.
+class ReadSlice:
+    """One slice before its intensities are standardized.
 
     Attributes:
         unit: float32 (S, S) in [0, 1].
         label: uint8 (S, S); None without.
         name: see `common.trust.image_sets.ImageSet`.
-        patient: or person, where several scans are known to be of one.
+        patient: the person, where several scans are known to be of one.
         scan: the patient's id in the files' names.
         is_hu: whether the values are calibrated HU.
     """
@@ -168,202 +181,42 @@ class Loaded:
     is_hu: bool
 
 
-def prepared(pixels: Pixels, settings: ReadingSettings) -> np.ndarray:
-    """Gray values (H, W) of any kind as the square (S, S) in [0, 1] that the network sees."""
+def prepare(pixels: Pixels, settings: ReadingSettings) -> np.ndarray:
+    """Maps gray values (H, W) of any kind to the square (S, S) in [0, 1] that the network sees."""
     lower, upper = pixels.source_range if settings.source_range is None else settings.source_range
     unit = to_unit(pixels.values, settings.window, pixels.is_hu, (float(lower), float(upper)))
     return fit_square(unit, settings.image_size, settings.fit)
 
 
-def prepared_label(label: np.ndarray, settings: ReadingSettings) -> np.ndarray:
-    """A label (H, W) as uint8 (S, S), placed as its image; no new values."""
+def prepare_label(label: np.ndarray, settings: ReadingSettings) -> np.ndarray:
+    """Brings a label (H, W) to uint8 (S, S), placed like its image; no new values."""
     return fit_mask(label, settings.image_size, settings.fit)
 
 
-def standardised(slices: Sequence[Loaded], standardiser: Standardiser | None) -> list[Loaded]:
-    """The slices in the look that the model learned, scan by scan; HU are left alone."""
+def standardize_slices(slices: Sequence[ReadSlice], standardiser: Standardiser | None) -> list[ReadSlice]:
+    """The slices in the model's intensity standard, scan by scan; HU are left alone."""
     result = list(slices)
-    scans: dict[str, list[int]] = defaultdict(list)
-    for place, loaded in enumerate(slices):
-        if not loaded.is_hu:
-            scans[loaded.scan].append(place)
     if standardiser is None:
         return result
-    for places in scans.values():
-        looks = standardiser.apply_scan([slices[place].unit for place in places])
-        for place, look in zip(places, looks, strict=True):
-            result[place] = replace(slices[place], unit=look)
+    scans: dict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(slices):
+        if not each.is_hu:
+            scans[each.scan].append(index)
+    for indices in scans.values():
+        standardized = standardiser.apply_scan([slices[index].unit for index in indices])
+        for index, unit in zip(indices, standardized, strict=True):
+            result[index] = replace(slices[index], unit=unit)
     return result
-
-
-SHEETS = ("grid", "panel", "nearest", "curves")
-"""Pictures that the bundles put beside their results; no images of the set."""
-ALPHA_FOLDER = "alpha"
-BESIDE = (*MASK_FOLDERS, ALPHA_FOLDER)
-"""Folders of what belongs to images."""
-IMAGE_FOLDER, SAMPLE_FOLDER = "images", "samples"
-LABELS_OF = {IMAGE_FOLDER: MASK_FOLDERS, SAMPLE_FOLDER: (ALPHA_FOLDER,)}
-"""Where images may lie, and their labels beside them."""
-HALF = 128
-"""Of an alpha of 0 to 255: from here on a pixel is nodule."""
-
-
-def found(folder: Path, labels_folder: Path | None, settings: ReadingSettings) -> list[Sample]:
-    """One record a file: synthetic images, or real ones whose labels are in another folder.
-
-    Args:
-        folder: searched to any depth; where it has ``images/``, only there, with labels from ``labels/`` or
-            ``masks/`` beside that; of nodules in ``samples/`` their ``alpha/``.
-        labels_folder: labels of equal names; those of synthetic images may lack ``_variantNN``.
-    Raises:
-        UserError: no images, or one without label.
-    """
-    place, beside = _place_and_labels(folder)
-    images = image_files(place)
-    if not images:
-        raise UserError(
-            f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
-        )
-    labels = labels_folder if labels_folder is not None else beside
-    records = [Sample(file, None, patient_of(file, settings.patient_pattern)) for file in images]
-    return records if labels is None else labelled(records, labels)
-
-
-def _place_and_labels(folder: Path) -> tuple[Path, Path | None]:
-    for name, beside in LABELS_OF.items():
-        labels = next((folder / label for label in beside if (folder / label).is_dir()), None)
-        if (folder / name).is_dir() and (name == IMAGE_FOLDER or labels is not None):
-            return folder / name, labels
-    return folder, None
-
-
-def data_set(folder: Path, settings: ReadingSettings) -> list[Sample]:
-    """The records of real images, as the bundle's own training finds them; any folder of images else."""
-    pattern = settings.patient_pattern
-    if settings.info.get("condition") == "image":
-        place = folder / settings.info.get("image_dir", IMAGE_FOLDER)
-        return found(place if place.is_dir() else folder, None, settings)
-    if _has_layout(folder):
-        finders: dict[str, Callable[[], list[Sample]]] = {
-            PAIRS: lambda: find_samples(folder, patient_pattern=pattern),
-            STRUCTURES: lambda: find_volumes(folder, patient_pattern=pattern),
-            IMAGES: lambda: _of_classes(folder, settings),
-        }
-        return finders[settings.kind]()
-    depths = {_depth(file, folder) for file in image_files(folder)}
-    if settings.kind != STRUCTURES and depths in ({1}, {2}, {3}):
-        return _of_classes(folder, settings)  # one folder, or one a class or patient, or both
-    return found(folder, None, settings)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted; no hidden ones, no labels, no sheets.
-
-    A folder with the slices of one DICOM series is one image: the folder itself. DICOM files of several
-    series in one folder are single images.
-    """
-    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    files = [file for file in files_below(folder) if file.name.lower().endswith(known)]
-    places = {file.parent for file in files if file.name.lower().endswith(DICOM_SUFFIXES)}
-    series = {place for place in places if series_of(place)}
-    return sorted({file.parent if file.parent in series else file for file in files})
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Files that may hold images, sorted by path."""
-    return sorted(
-        file for file in folder.rglob("*") if file.is_file() and _is_image(file.relative_to(folder))
-    )
-
-
-def labelled(records: list[Sample], folder: Path) -> list[Sample]:
-    """The records, each with the label of equal name in ``folder``.
-
-    Raises:
-        UserError: no such folder, or an image without label.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder with the images' conditions")
-    labels = {stem(file): file for file in _label_files(folder)}
-    return [_with_label(record, labels, folder) for record in records]
-
-
-def spread(records: list[Sample], slices: str) -> list[Sample]:
-    """One record for each slice of the volumes."""
-    samples = [
-        sample for record in records for sample in (expand(record) if record.index is None else [record])
-    ]
-    return _central(samples) if slices == "central" else samples
-
-
-def _central(samples: list[Sample]) -> list[Sample]:
-    """Of each volume the slice that is nearest to its middle."""
-    best: dict[Path, Sample] = {}
-    for sample in samples:
-        middle = volume_depth(sample.image) // 2 if is_volume(sample.image) else 0
-        known = best.setdefault(sample.image, sample)
-        if abs((sample.index or 0) - middle) < abs((known.index or 0) - middle):
-            best[sample.image] = sample
-    return list(best.values())
-
-
-def name_of(sample: Sample, folder: Path) -> str:
-    """The file's path in its folder, with ``#012`` for slice 12 of a volume."""
-    name = sample.image.relative_to(folder) if sample.image.is_relative_to(folder) else sample.image
-    return name.as_posix() if sample.index is None else f"{name.as_posix()}#{sample.index:03d}"
-
-
-def _with_label(record: Sample, labels: dict[str, Path], folder: Path) -> Sample:
-    name = stem(record.image)
-    label = labels.get(name) or labels.get(name.rpartition("_variant")[0])
-    if label is None:
-        raise UserError(f"{record.image}: no label of that name in {folder}; add it or remove the image")
-    convention = mask_file(label)
-    if folder.name == ALPHA_FOLDER:
-        convention = replace(convention, mask_threshold=HALF)
-    return replace(convention, image=record.image, patient=record.patient)
-
-
-def _label_files(folder: Path) -> list[Path]:
-    """Labels lie one deep, or in ``labels/``, ``masks/`` of a set, or in a folder of their kind."""
-    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    inner = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder)
-    return sorted(file for file in inner.rglob("*") if file.name.lower().endswith(known))
-
-
-def _of_classes(folder: Path, settings: ReadingSettings) -> list[Sample]:
-    """Images of the classes that the model learned; all where the folder has none of these."""
-    images = find_images(folder, settings.info.get("layout", AUTO), settings.patient_pattern)
-    own = set(settings.info.get("classes", ())) & set(images.classes)
-    return [sample for sample in images.samples if not own or sample.category in own]
-
-
-def _has_layout(folder: Path) -> bool:
-    try:
-        detect_layout(folder)
-    except UserError:
-        return False
-    return True
-
-
-def _depth(file: Path, folder: Path) -> int:
-    return len(file.relative_to(folder).parts)
-
-
-def _is_image(file: Path) -> bool:
-    """Of a path below the folder."""
-    hidden = any(part.startswith(".") for part in file.parts)
-    return not hidden and file.stem not in SHEETS and not set(BESIDE) & set(file.parts[:-1])
 
 
 SUFFIX = ".npy"
 BANK, RECORDS = "hu.npy", "records.json"
 LABELS = {"alpha.npy": HALF, "nodules.npy": 1}
-"""Of a bank: the file that says where nodules are, and the value from which on a pixel is one."""
+"""Files of a bank that mark nodules, with the value from which on a pixel is one."""
 NETWORK = (-1.0, 1.0)
 
 
-def array_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
+def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
     """All slices of the NumPy files below ``folder``; of a bank, its gray values with its nodules as labels.
 
     Raises:
@@ -371,9 +224,9 @@ def array_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
     """
     files = array_files(folder)
     if folder / BANK in files:
-        slices = _of_file(folder / BANK, folder, settings, read_json(folder / RECORDS))
+        slices = _read_array(folder / BANK, folder, settings, read_json(folder / RECORDS))
         return _with_nodules(slices, folder, settings)
-    return [loaded for file in files for loaded in _of_file(file, folder, settings, ())]
+    return [each for file in files for each in _read_array(file, folder, settings, ())]
 
 
 def array_files(folder: Path) -> list[Path]:
@@ -381,13 +234,15 @@ def array_files(folder: Path) -> list[Path]:
     return [file for file in files_below(folder) if file.suffix == SUFFIX]
 
 
-def meaning(array: np.ndarray, name: object, hu_offset: float | None = None) -> Pixels:
-    """What an array's values are: int16 are HU; uint8 and uint16 use their type's range; real numbers lie in
-    0..1, in -1..1 as a network has them, or are HU.
+def interpret_values(array: np.ndarray, name: object, hu_offset: float | None = None) -> Pixels:
+    """Interprets an array's values by their type and range.
+
+    Integers are HU, but uint8 and uint16 use their type's range; real numbers lie in 0..1, in -1..1 as a
+    network has them, or are HU.
 
     Args:
         array: (H, W).
-        name: of the file, for messages.
+        name: the file's, for messages.
         hu_offset: see `common.data.intensity.offset_to_hu`.
     Raises:
         UserError: NaN, a type that holds no gray values, or values that should be HU and are not.
@@ -408,7 +263,7 @@ def meaning(array: np.ndarray, name: object, hu_offset: float | None = None) -> 
     return Pixels(values + np.float32(offset), True, EIGHT_BITS)
 
 
-def _of_file(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[Loaded]:
+def _read_array(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[ReadSlice]:
     with read_errors(file):
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     if array.ndim == 4 and array.shape[1] == 1:
@@ -422,13 +277,15 @@ def _of_file(file: Path, folder: Path, settings: ReadingSettings, records: Any) 
         )
     name = file.relative_to(folder).as_posix()
     return [
-        _loaded(plane, name if single else f"{name}#{place:06d}", settings, records[place] if records else {})
-        for place, plane in enumerate(stack)
+        _read_plane(
+            plane, name if single else f"{name}#{index:06d}", settings, records[index] if records else {}
+        )
+        for index, plane in enumerate(stack)
     ]
 
 
-def _with_nodules(slices: list[Loaded], folder: Path, settings: ReadingSettings) -> list[Loaded]:
-    """A bank's slices with their labels, where it has some."""
+def _with_nodules(slices: list[ReadSlice], folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
+    """Adds a bank's labels to its slices, where it has some."""
     file = next((folder / name for name in LABELS if (folder / name).is_file()), None)
     if file is None:
         return slices
@@ -437,22 +294,22 @@ def _with_nodules(slices: list[Loaded], folder: Path, settings: ReadingSettings)
     if len(values) != len(slices):
         raise UserError(f"{file}: {len(values)} entries for {len(slices)} images; make the bank anew")
     least = LABELS[file.name]
-    labels = [prepared_label((plane >= least).astype(np.uint8), settings) for plane in values]
-    return [replace(loaded, label=label) for loaded, label in zip(slices, labels, strict=True)]
+    labels = [prepare_label((plane >= least).astype(np.uint8), settings) for plane in values]
+    return [replace(each, label=label) for each, label in zip(slices, labels, strict=True)]
 
 
-def _loaded(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any) -> Loaded:
-    pixels = meaning(plane, name, 0.0 if record else settings.hu_offset)  # a bank's values are HU
+def _read_plane(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any) -> ReadSlice:
+    pixels = interpret_values(plane, name, 0.0 if record else settings.hu_offset)  # a bank's values are HU
     patient = str(record.get("patient") or Path(name.partition("#")[0]).stem)
-    return Loaded(prepared(pixels, settings), None, name, patient, patient, pixels.is_hu)
+    return ReadSlice(prepare(pixels, settings), None, name, patient, patient, pixels.is_hu)
 
 
 SHARD_SUFFIX = ".tar"
 SUFFIXES = ("npy", "png", "nii.gz", "jpg", "jpeg")
 DESCRIPTION = "composites.json"
-"""Beside the shards: the window of their pictures."""
+"""File next to the shards that has the window of their pictures."""
 MOST_BYTES = 2**28
-"""Of one member: no slice is that large."""
+"""Largest member of a shard: no slice is that large."""
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -460,27 +317,27 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob(f"*{SHARD_SUFFIX}") if path.is_file())
 
 
-def shard_slices(folder: Path, settings: ReadingSettings) -> list[Loaded]:
-    """All samples of the shards below ``folder``. Nothing is unpacked to disk, and nothing in them is run.
+def read_shards(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
+    """All samples of the shards below ``folder``; nothing is unpacked to disk and no code in them is run.
 
     Raises:
         UserError: a damaged shard, or a sample without image.
     """
     window = _picture_window(folder)
-    slices: list[Loaded] = []
+    slices: list[ReadSlice] = []
     for path in shard_files(folder):
         try:
             with read_errors(path):
-                for key, members in samples(path):
+                for key, members in shard_samples(path):
                     name = f"{path.relative_to(folder).as_posix()}#{key}"
-                    slices.append(_loaded_sample(name, members, settings, window))
+                    slices.append(_read_sample(name, members, settings, window))
         except tarfile.TarError as error:
             raise UserError(f"{path}: cannot be read ({error}); replace the shard or remove it") from error
     return slices
 
 
-def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Each sample's key and files by suffix, in order.
+def shard_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Reads a tar shard: each sample's key and files by suffix, in order.
 
     Raises:
         tarfile.TarError, OSError: damaged.
@@ -505,35 +362,37 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, files
 
 
-def _loaded_sample(
+def _read_sample(
     name: str, files: Mapping[str, bytes], settings: ReadingSettings, window: Window | None
-) -> Loaded:
-    image, mask = _part(files, "image"), _part(files, "mask")
+) -> ReadSlice:
+    image, mask = _find_member(files, "image"), _find_member(files, "mask")
     if image is None:
         raise UserError(f"{name}: has no image among {', '.join(files)}; images are KEY.image.npy or .png")
-    pixels = _pixels(*image, name, window, settings.hu_offset)
-    label = None if mask is None else (_array(*mask) > 0).astype(np.uint8)
+    pixels = _decode_pixels(*image, name, window, settings.hu_offset)
+    label = None if mask is None else (_decode(*mask) > 0).astype(np.uint8)
     if label is not None and label.shape != pixels.values.shape:
         raise UserError(
             f"{name}: the mask is {label.shape} but the image {pixels.values.shape}; make them anew"
         )
     patient = _patient(json.loads(files["json"]) if "json" in files else {}, name)
-    small = None if label is None else prepared_label(label, settings)
-    return Loaded(prepared(pixels, settings), small, name, patient, patient, pixels.is_hu)
+    small = None if label is None else prepare_label(label, settings)
+    return ReadSlice(prepare(pixels, settings), small, name, patient, patient, pixels.is_hu)
 
 
-def _part(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | None:
-    """A sample's image or mask and the suffix of its kind; a file with no name but its kind is the image."""
+def _find_member(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | None:
+    """A sample's image or mask and its suffix; a file that is named by its suffix alone is the image."""
     names = [f"{what}.{kind}" for kind in SUFFIXES] + (list(SUFFIXES) if what == "image" else [])
     name = next((name for name in names if name in files), None)
     return None if name is None else (files[name], name.removeprefix(f"{what}."))
 
 
-def _pixels(content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None) -> Pixels:
-    array = _array(content, kind)
+def _decode_pixels(
+    content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None
+) -> Pixels:
+    array = _decode(content, kind)
     if array.ndim != 2:
         raise UserError(f"{name}: the image has shape {array.shape}; slices are gray, (H, W)")
-    pixels = meaning(array, name, hu_offset)
+    pixels = interpret_values(array, name, hu_offset)
     if window is None or pixels.is_hu or kind in ("npy", "nii.gz"):
         return pixels
     lower, upper = pixels.source_range
@@ -541,7 +400,7 @@ def _pixels(content: bytes, kind: str, name: str, window: Window | None, hu_offs
     return Pixels(unit * np.float32(window.width) + np.float32(window.lower), True, pixels.source_range)
 
 
-def _array(content: bytes, kind: str) -> np.ndarray:
+def _decode(content: bytes, kind: str) -> np.ndarray:
     if kind == "npy":
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     if kind == "nii.gz":
@@ -553,13 +412,13 @@ def _array(content: bytes, kind: str) -> np.ndarray:
 
 
 def _patient(record: Mapping[str, Any], name: str) -> str:
-    """Whose lung it is; a sample that does not say so is a patient of its own."""
+    """The lung's patient; a sample without one is a patient of its own."""
     source = record.get("normal")
     return str((source if isinstance(source, Mapping) else record).get("patient") or name)
 
 
 def _picture_window(folder: Path) -> Window | None:
-    """The HU of black and white in the shards' pictures; None where nothing says so."""
+    """The HU of black and white in the shards' pictures; None where they are not given."""
     path = folder / DESCRIPTION
     limits = read_json(path).get("window_hu") if path.is_file() else None
     return None if limits is None else Window(float(limits[0]), float(limits[1]))
@@ -571,16 +430,16 @@ def structure_names(settings: ReadingSettings) -> Sequence[str]:
     return () if labels is None else labels.classes
 
 
-def structure_slices(
+def read_structures(
     records: Sequence[Sample], folder: Path, settings: ReadingSettings, store: Path
-) -> list[Loaded]:
+) -> list[ReadSlice]:
     """The slices of volumes or pictures, with the classes of their label maps where they have any.
 
     Args:
         records: one a file, ``index`` None.
         store: an empty folder for what is converted.
     Raises:
-        UserError: a bad file, a label on another grid, or with values that mean nothing to the model.
+        UserError: a bad file, a label on another grid, or label values that the model does not know.
     """
     label_set, intensity = label_set_of(settings.info), intensity_of(settings.info)
     masked = label_set is not None and all(record.mask is not None for record in records)
@@ -596,20 +455,20 @@ def structure_slices(
     partners: Sequence[CachedVolume | None] = stored[len(records) :] or [None] * len(records)
     joined = zip(records, stored, partners, strict=False)
     return [
-        loaded
+        each
         for record, image, label in joined
-        for loaded in _of_stored_file(record, image, label, label_set, folder, settings.slices)
+        for each in _read_cached(record, image, label, label_set, folder, settings.slices)
     ]
 
 
-def _of_stored_file(
+def _read_cached(
     record: Sample,
     image: CachedVolume,
     label: CachedVolume | None,
     label_set: LabelSet | None,
     folder: Path,
     which: str,
-) -> Iterator[Loaded]:
+) -> Iterator[ReadSlice]:
     table = None if label is None else cached_pair(record, image, label, label_set).table
     reader = SliceReader()
     for index in [image.depth // 2] if which == "central" else range(image.depth):
@@ -617,13 +476,12 @@ def _of_stored_file(
         classes: np.ndarray | None = (
             None if label is None or table is None else table[reader.label(label, index)]
         )
-        yield Loaded(reader.image(image, index), classes, name, record.unit, record.patient, image.is_hu)
+        yield ReadSlice(reader.image(image, index), classes, name, record.unit, record.patient, image.is_hu)
 
 
-__all__ = ["ReadingSettings", "read_set"]
 LESION, NODULE = "lesion", "nodule"
 LEAST = 2
-"""Images; with fewer nothing can be said of a set."""
+"""Images that a set must have."""
 
 
 def read_set(
@@ -632,12 +490,12 @@ def read_set(
     labels_folder: str | os.PathLike[str] | None = None,
     synthetic: bool = False,
 ) -> ImageSet:
-    """All images of a folder.
+    """Reads all images of a folder.
 
     Args:
-        settings: how, see `ReadingSettings.of`.
+        settings: see `ReadingSettings.of` and `ReadingSettings.of_any_generator`.
         labels_folder: conditions of equal names, where they are not in the folder itself.
-        synthetic: generated images: each is a patient of its own, and they may look alike.
+        synthetic: generated images: patients are not counted for them, each stands for itself.
     Raises:
         UserError: no such folder, fewer than two images, a file that cannot be read, NaN.
     """
@@ -645,45 +503,49 @@ def read_set(
     if not place.is_dir():
         raise UserError(f"{place}: no such folder; give a folder with images")
     labels = None if labels_folder is None else Path(labels_folder)
-    slices = _with_labels(_slices(place, labels, settings, synthetic), place, settings.slices)
+    slices = _drop_empty(_read_folder(place, labels, settings, synthetic), place, settings.slices)
     if len(slices) < LEAST:
         raise UserError(f"{place}: holds {len(slices)} image; at least {LEAST} are needed")
-    looks = standardised(slices, settings.standardiser)
-    return _joined(looks, str(place), _structures(settings), synthetic)
+    slices = standardize_slices(slices, settings.standardiser)
+    return _join(slices, str(place), _structures(settings), synthetic)
 
 
-def _slices(folder: Path, labels: Path | None, settings: ReadingSettings, synthetic: bool) -> list[Loaded]:
+def _read_folder(
+    folder: Path, labels: Path | None, settings: ReadingSettings, synthetic: bool
+) -> list[ReadSlice]:
     if shard_files(folder):
-        return shard_slices(folder, settings)
+        return read_shards(folder, settings)
     if array_files(folder):
-        return array_slices(folder, settings)
-    records = (
-        found(folder, labels, settings) if synthetic or labels is not None else data_set(folder, settings)
-    )
+        return read_arrays(folder, settings)
+    pattern = settings.patient_pattern
+    if synthetic or labels is not None:
+        records = find_records(folder, labels, pattern)
+    else:
+        records = find_real_records(folder, settings.kind, pattern, settings.info)
     records = with_hu_offset(records, settings.hu_offset)
     if settings.kind == STRUCTURES:
         with tempfile.TemporaryDirectory(prefix="slices-") as store:
-            return structure_slices(records, folder, settings, Path(store))
-    return _file_slices(spread(records, settings.slices), folder, settings)
+            return read_structures(records, folder, settings, Path(store))
+    return _read_files(expand_volumes(records, settings.slices), folder, settings)
 
 
-def _file_slices(samples: Sequence[Sample], folder: Path, settings: ReadingSettings) -> list[Loaded]:
-    def load(sample: Sample) -> Loaded:
+def _read_files(samples: Sequence[Sample], folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
+    def load(sample: Sample) -> ReadSlice:
         pixels, mask = read_pair(sample)
-        label = None if mask is None else prepared_label(mask, settings)
-        unit, name = prepared(pixels, settings), name_of(sample, folder)
-        return Loaded(unit, label, name, sample.unit, sample.patient, pixels.is_hu)
+        label = None if mask is None else prepare_label(mask, settings)
+        unit, name = prepare(pixels, settings), name_of(sample, folder)
+        return ReadSlice(unit, label, name, sample.unit, sample.patient, pixels.is_hu)
 
     return for_each(samples, load, "reading")
 
 
-def _with_labels(slices: list[Loaded], folder: Path, which: str) -> list[Loaded]:
-    """Without those whose label is empty, unless all are wanted."""
-    if which not in ("auto", "labelled") or any(loaded.label is None for loaded in slices):
+def _drop_empty(slices: list[ReadSlice], folder: Path, which: str) -> list[ReadSlice]:
+    """Leaves out slices with an empty label, unless all are wanted."""
+    if which not in ("auto", "labelled") or any(each.label is None for each in slices):
         if which == "labelled":
             raise UserError(f"{folder}: has images without labels; take slices auto, or give their labels")
         return slices
-    kept = [loaded for loaded in slices if loaded.label is not None and loaded.label.any()]
+    kept = [each for each in slices if each.label is not None and each.label.any()]
     if not kept:
         raise UserError(f"{folder}: all {len(slices)} labels are empty; give labels that show something")
     return kept
@@ -695,11 +557,11 @@ def _structures(settings: ReadingSettings) -> Sequence[str]:
     return (NODULE if "layer" in settings.info else LESION,)
 
 
-def _joined(slices: Sequence[Loaded], folder: str, structures: Sequence[str], synthetic: bool) -> ImageSet:
-    images = to_network(np.stack([loaded.unit for loaded in slices])[:, None])  # (N, 1, S, S)
-    masks = [loaded.label for loaded in slices if loaded.label is not None]
+def _join(slices: Sequence[ReadSlice], folder: str, structures: Sequence[str], synthetic: bool) -> ImageSet:
+    images = to_network(np.stack([each.unit for each in slices])[:, None])  # (N, 1, S, S)
+    masks = [each.label for each in slices if each.label is not None]
     labels = np.stack(masks)[:, None].astype(np.float32) if len(masks) == len(slices) else None
-    names = [loaded.name for loaded in slices]
+    names = [each.name for each in slices]
     return ImageSet(
         torch.from_numpy(images),
         names if synthetic else _patients(slices),
@@ -707,13 +569,13 @@ def _joined(slices: Sequence[Loaded], folder: str, structures: Sequence[str], sy
         None if labels is None else torch.from_numpy(labels),
         () if labels is None else tuple(structures),
         folder,
-        names if synthetic else [loaded.scan for loaded in slices],
+        names if synthetic else [each.scan for each in slices],
     )
 
 
-def _patients(slices: Sequence[Loaded]) -> list[str]:
-    """Who is who, by the first of a person's scans: numbers of persons mean something in one folder only."""
+def _patients(slices: Sequence[ReadSlice]) -> list[str]:
+    """Patient ids, each the first of a person's scans: a person's number holds in one folder only."""
     scans: dict[str, str] = {}
-    for loaded in slices:
-        scans[loaded.patient] = min(scans.get(loaded.patient, loaded.scan), loaded.scan)
-    return [scans[loaded.patient] for loaded in slices]
+    for each in slices:
+        scans[each.patient] = min(scans.get(each.patient, each.scan), each.scan)
+    return [scans[each.patient] for each in slices]

@@ -16,10 +16,11 @@ from common.data.volume_io import source_parts
 from common.errors import UserError
 from common.files import replaced_folder, write_json
 from common.trust.gate import Gate
+from common.trust.image_files import IMAGE_FOLDER
 from common.trust.image_sets import ImageSet, Sets
-from common.trust.readers import IMAGE_FOLDER, samples
 from common.trust.readers import SHARD_SUFFIX as SHARD
 from common.trust.readers import SUFFIX as ARRAY
+from common.trust.readers import shard_samples
 
 MANIFEST = "released.json"
 
@@ -98,7 +99,7 @@ def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
 
 def _write_samples(shard: Path, keys: set[str], folder: Path) -> None:
     folder.mkdir(parents=True)
-    for key, files in samples(shard):
+    for key, files in shard_samples(shard):
         for suffix, content in files.items() if key in keys else ():
             (folder / f"{key}.{suffix}").write_bytes(content)
 

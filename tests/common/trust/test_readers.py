@@ -14,23 +14,26 @@ from common.data.image_io import Pixels
 from common.data.intensity import Window
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
+from common.data.samples import Sample
 from common.errors import UserError
 from common.files import write_json
-from common.trust.readers import (
-    Loaded,
-    ReadingSettings,
-    array_slices,
-    data_set,
-    found,
+from common.trust.image_files import (
+    expand_volumes,
+    find_real_records,
+    find_records,
     image_files,
-    meaning,
     name_of,
-    prepared,
-    prepared_label,
+)
+from common.trust.readers import (
+    ReadingSettings,
+    ReadSlice,
+    interpret_values,
+    prepare,
+    prepare_label,
+    read_arrays,
     read_set,
-    shard_slices,
-    spread,
-    standardised,
+    read_shards,
+    standardize_slices,
 )
 from tests.common.trust.folders import SIDE, dicom_series, pictures, shard, textures, volume
 
@@ -41,30 +44,28 @@ def test_labels_lie_where_their_images_do(fit: str, shape: tuple[int, int]) -> N
     mask = np.zeros(shape, np.uint8)
     mask[8:24, 8:20] = 1
     settings = ReadingSettings(16, fit=fit)
-    image = prepared(Pixels(mask.astype(np.float32), False, (0.0, 1.0)), settings)
-    label = prepared_label(mask, settings)
+    image = prepare(Pixels(mask.astype(np.float32), False, (0.0, 1.0)), settings)
+    label = prepare_label(mask, settings)
     assert image.shape == label.shape == (16, 16) and set(np.unique(label)) == {0, 1}
     assert np.abs((image > 0.5).astype(int) - label).sum() <= 0.1 * label.sum() + 1
 
 
 def test_a_given_source_range_wins_and_unknown_fits_are_refused() -> None:
     pixels = Pixels(np.full((4, 4), 30.0, np.float32), False, (0.0, 255.0))
-    assert prepared(pixels, ReadingSettings(4, source_range=(10, 50)))[0, 0] == pytest.approx(0.5)
-    assert prepared(pixels._replace(is_hu=True), ReadingSettings(4, Window(0, 60)))[0, 0] == pytest.approx(
-        0.5
-    )
+    assert prepare(pixels, ReadingSettings(4, source_range=(10, 50)))[0, 0] == pytest.approx(0.5)
+    assert prepare(pixels._replace(is_hu=True), ReadingSettings(4, Window(0, 60)))[0, 0] == pytest.approx(0.5)
     with pytest.raises(UserError, match="fit 'squash' is unknown"):
-        prepared_label(np.zeros((4, 4), np.uint8), ReadingSettings(4, fit="squash"))
+        prepare_label(np.zeros((4, 4), np.uint8), ReadingSettings(4, fit="squash"))
 
 
 def test_the_models_look_is_given_scan_by_scan_but_not_to_hu() -> None:
     look = Standardiser("histogram", Window(-1000, 400))
     look.fit({"p": [np.linspace(0, 0.5, 64).reshape(8, 8)]})
     unit = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
-    slices = [Loaded(unit, None, name, "p", "p", is_hu) for name, is_hu in (("a", False), ("b", True))]
-    eight_bits, hu = standardised(slices, look)
+    slices = [ReadSlice(unit, None, name, "p", "p", is_hu) for name, is_hu in (("a", False), ("b", True))]
+    eight_bits, hu = standardize_slices(slices, look)
     assert eight_bits.unit.max() == pytest.approx(0.5) and hu.unit is unit and eight_bits.name == "a"
-    assert standardised(slices, None) == slices
+    assert standardize_slices(slices, None) == slices
 
 
 SETTINGS = ReadingSettings(32, Window(-1000, 275))
@@ -82,7 +83,7 @@ SETTINGS = ReadingSettings(32, Window(-1000, 275))
     ],
 )
 def test_what_values_mean(array: np.ndarray, is_hu: bool, limits: tuple[float, float]) -> None:
-    found = meaning(array, "made.npy")
+    found = interpret_values(array, "made.npy")
     assert found.is_hu == is_hu and found.source_range == limits and found.values.dtype == np.float32
 
 
@@ -94,30 +95,34 @@ def test_a_bank_gives_its_gray_values_with_their_nodules_and_patients(tmp_path: 
     np.save(tmp_path / "alpha.npy", alpha)
     records = [{"name": f"n{place}", "patient": patient} for place, patient in enumerate(["p1", "", "p1"])]
     (tmp_path / "records.json").write_text(json.dumps(records))
-    found = array_slices(tmp_path, SETTINGS)
+    found = read_arrays(tmp_path, SETTINGS)
     assert [each.patient for each in found] == ["p1", "hu", "p1"] and found[2].name == "hu.npy#000002"
     np.testing.assert_allclose(found[1].unit, textures(3, 0)[1] / 255, atol=1e-6)
     assert found[1].label is not None and found[1].label[:4, :6].all() and found[1].label.sum() == 24
     np.save(tmp_path / "alpha.npy", alpha[:2])
     with pytest.raises(UserError, match="2 entries for 3 images"):
-        array_slices(tmp_path, SETTINGS)
+        read_arrays(tmp_path, SETTINGS)
     (tmp_path / "records.json").write_text("[{}]")
     with pytest.raises(UserError, match="1 records for 3 images"):
-        array_slices(tmp_path, SETTINGS)
+        read_arrays(tmp_path, SETTINGS)
 
 
 def test_files_of_other_shapes_and_types_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 4), np.float32))
     with pytest.raises(UserError, match=r"a.npy: has shape \(2, 3, 4, 4\)"):
-        array_slices(tmp_path, SETTINGS)
+        read_arrays(tmp_path, SETTINGS)
     np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object))
     with pytest.raises(UserError, match=r"a.npy: cannot be read"):
-        array_slices(tmp_path, SETTINGS)
+        read_arrays(tmp_path, SETTINGS)
     with pytest.raises(UserError, match="no gray values"):
-        meaning(np.zeros((2, 2), np.complex64), "made.npy")
+        interpret_values(np.zeros((2, 2), np.complex64), "made.npy")
 
 
 SETTINGS_FILES = ReadingSettings(32)
+
+
+def real_records(folder: Path, settings: ReadingSettings) -> list[Sample]:
+    return find_real_records(folder, settings.kind, settings.patient_pattern, settings.info)
 
 
 def test_images_at_any_depth_but_no_labels_sheets_or_hidden_files(tmp_path: Path) -> None:
@@ -131,7 +136,7 @@ def test_images_at_any_depth_but_no_labels_sheets_or_hidden_files(tmp_path: Path
 def test_only_images_where_there_is_such_a_folder(tmp_path: Path) -> None:
     pictures(tmp_path / "images", 2, 0)
     pictures(tmp_path / "other", 1, 1)
-    records = found(tmp_path, None, SETTINGS_FILES)
+    records = find_records(tmp_path, None, SETTINGS_FILES.patient_pattern)
     assert [name_of(record, tmp_path) for record in records] == [
         "images/case0_000.png",
         "images/case1_000.png",
@@ -142,7 +147,7 @@ def test_only_images_where_there_is_such_a_folder(tmp_path: Path) -> None:
 def test_drawn_nodules_have_their_alpha_as_label_half_of_it_and_more(tmp_path: Path) -> None:
     pictures(tmp_path / "samples" / "solid", 2, 0, "sample{0:06d}")
     pictures(tmp_path / "alpha" / "solid", 2, 1, "sample{0:06d}")
-    records = found(tmp_path, None, ReadingSettings.of({"layer": "nodules"}))
+    records = find_records(tmp_path, None, None)
     assert [name_of(record, tmp_path) for record in records] == [
         "samples/solid/sample000000.png",
         "samples/solid/sample000001.png",
@@ -155,7 +160,7 @@ def test_patients_that_show_the_same_are_one_person(tmp_path: Path) -> None:
     pictures(tmp_path / "covid", 3, 0)
     again = pictures(tmp_path / "covid", 1, 0, "other{0}_000")
     assert again.is_dir()
-    samples = data_set(tmp_path, ReadingSettings(32, kind="images", fit="pad"))
+    samples = real_records(tmp_path, ReadingSettings(32, kind="images", fit="pad"))
     persons = {sample.patient: sample.unit for sample in samples}
     assert persons["case0"] == persons["other0"] != persons["case1"]
     assert len({sample.unit for sample in samples}) == 3
@@ -164,27 +169,29 @@ def test_patients_that_show_the_same_are_one_person(tmp_path: Path) -> None:
 def test_the_central_slice_of_each_volume(tmp_path: Path) -> None:
     for name, depth in (("a", 5), ("b", 2)):
         volume(tmp_path / f"{name}.nii.gz", np.arange(8 * 8 * depth, dtype=np.int16).reshape(8, 8, depth))
-    records = found(tmp_path, None, SETTINGS_FILES)
-    assert len(spread(records, "auto")) == 7
-    assert [sample.index for sample in spread(records, "central")] == [2, 1]
+    records = find_records(tmp_path, None, SETTINGS_FILES.patient_pattern)
+    assert len(expand_volumes(records, "auto")) == 7
+    assert [sample.index for sample in expand_volumes(records, "central")] == [2, 1]
     own = ReadingSettings(32, patient_pattern="(?P<patient>.)")
-    assert [record.patient for record in found(tmp_path, None, own)] == ["a", "b"]
+    assert [record.patient for record in find_records(tmp_path, None, own.patient_pattern)] == ["a", "b"]
 
 
 def test_only_images_of_the_classes_that_the_model_learned(tmp_path: Path) -> None:
     pictures(tmp_path / "covid", 2, 0, "a{0}")
     pictures(tmp_path / "noncovid", 3, 1, "b{0}")
     learned = ReadingSettings.of({"fit": "pad", "classes": ["covid"]})
-    assert [sample.category for sample in data_set(tmp_path, learned)] == ["covid", "covid"]
-    assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["covid", "noncovid"]}))) == 5
-    assert len(data_set(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["elsewhere"]}))) == 5
+    assert [sample.category for sample in real_records(tmp_path, learned)] == ["covid", "covid"]
+    assert (
+        len(real_records(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["covid", "noncovid"]}))) == 5
+    )
+    assert len(real_records(tmp_path, ReadingSettings.of({"fit": "pad", "classes": ["elsewhere"]}))) == 5
 
 
 def test_a_folder_with_one_dicom_series_is_one_image_of_the_patient_above_it(tmp_path: Path) -> None:
     for seed, patient in enumerate("AB"):
         dicom_series(tmp_path / "real" / patient / "CT", 3, seed)
     plain = ReadingSettings.of_any_generator(image_size=16)
-    records = data_set(tmp_path / "real", plain)
+    records = real_records(tmp_path / "real", plain)
     assert {record.image.name for record in records} == {"CT"}
     assert [record.patient for record in records] == ["A"] * 3 + ["B"] * 3
     assert [sample.index for sample in records] == [0, 1, 2] * 2
@@ -220,7 +227,7 @@ def test_what_the_two_stage_bundle_writes(tmp_path: Path, name: str) -> None:
     greys = form.hu_window
     limits = None if greys is None else [greys.lower, greys.upper]
     write_json(tmp_path / "composites.json", {"window_hu": limits})
-    found = shard_slices(tmp_path, SETTINGS_SHARDS)
+    found = read_shards(tmp_path, SETTINGS_SHARDS)
     for each, plane in zip(found, textures(2, 0), strict=True):
         np.testing.assert_allclose(each.unit, plane / 255, atol=0.003)
         assert each.is_hu and each.label is not None and np.array_equal(each.label, mask)
@@ -231,15 +238,15 @@ def test_samples_without_image_or_with_another_mask_are_named(tmp_path: Path) ->
     plane = np.zeros((8, 8), np.int16)
     shard(tmp_path / "a.tar", {"000": {"mask.npy": plane, "json": {}}})
     with pytest.raises(UserError, match=r"a.tar#000: has no image among mask.npy, json"):
-        shard_slices(tmp_path, SETTINGS_SHARDS)
+        read_shards(tmp_path, SETTINGS_SHARDS)
     shard(tmp_path / "a.tar", {"000": {"npy": plane, "mask.npy": plane[:4]}})
     with pytest.raises(UserError, match=r"a.tar#000: the mask is \(4, 8\)"):
-        shard_slices(tmp_path, SETTINGS_SHARDS)
+        read_shards(tmp_path, SETTINGS_SHARDS)
 
 
 def test_a_bare_array_is_the_image_and_its_own_patient(tmp_path: Path) -> None:
     shard(tmp_path / "a.tar", {"x/007": {"npy": np.full((8, 8), -1000, np.int16)}})
-    (found,) = shard_slices(tmp_path, SETTINGS_SHARDS)
+    (found,) = read_shards(tmp_path, SETTINGS_SHARDS)
     assert found.name == found.patient == "a.tar#007" and found.label is None and found.unit.max() == 0
 
 
