@@ -75,12 +75,10 @@ def test_the_trained_enhancer_goes_over_all_composites(work: Path, tmp_path: Pat
     assert after[19].record["enhancer"]["iteration"] == 4
 
 
-def test_refusals(work: Path, tmp_path: Path) -> None:
+def test_a_shared_patient_is_refused(work: Path, tmp_path: Path) -> None:
     others = slice_bank(["m", "n", "c"], 2, [0]).save(tmp_path / "others")
     error = train(work, tmp_path / "log", real_dir=others, output_dir=tmp_path / "run").error
     assert f"{others}: patient c is in" in error and not (tmp_path / "run" / "models").exists()
-    missing = arguments("enhancement", "enhance", work_dir=work, ckpt_path=tmp_path / "model.pt")
-    assert "no trained model yet" in forked(missing, tmp_path / "log").error
 
 
 @pytest.mark.slow

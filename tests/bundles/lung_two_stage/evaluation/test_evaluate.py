@@ -34,7 +34,7 @@ from common.data.intensity import WINDOWS, Window
 from common.files import read_json, write_json
 from common.metrics.evaluate import RealImages, SetEvaluator
 from common.metrics.features import RandomVGG
-from tests.bundles.lung_two_stage.made_work import made_work, slice_bank, write_composites
+from tests.bundles.lung_two_stage.made_work import made_work, write_composites
 from tests.bundles.runs import ROOT, Run, forked
 
 CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
@@ -88,13 +88,7 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
     assert (tmp_path / "out" / "panel.png").is_file()
 
 
-def test_refusals(work: Path, tmp_path: Path) -> None:
-    error = train(work, tmp_path / "log", regime="fake", output_dir=tmp_path / "run").error
-    assert "regime 'fake' is unknown" in error
-    copied = shutil.copytree(work / "extraction", tmp_path / "extraction")
-    slice_bank(["t", "m"], 2, [1, 0]).save(copied / "tests")
-    error = run("evaluating", "evaluate", work, tmp_path / "log", extraction_dir=copied).error
-    assert "patient m is in" in error
+def test_unfinished_shards_are_refused(work: Path, tmp_path: Path) -> None:
     unfinished = write_composites(tmp_path / "shards")
     (unfinished / "manifest.jsonl").unlink()
     error = run("evaluating", "evaluate", work, tmp_path / "log", enhanced_dir=unfinished).error

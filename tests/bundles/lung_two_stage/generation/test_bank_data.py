@@ -98,6 +98,8 @@ def test_classes() -> None:
         classes_of([SliceRecord("a", "p", 1.0)], [0], "diameter")
 
 
-def test_an_unknown_layer_is_refused(work: Path) -> None:
+def test_an_unknown_layer_and_a_missing_bank_are_refused(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no bank of nodules here; make it: .*monai\.bundle run extraction"):
+        BankData(tmp_path, "nodules", SIZE)
     with pytest.raises(UserError, match="choose nodules or healthy_slices"):
         BankData(work / "extraction" / "nodules", "nodule", SIZE)

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
+from bundles.lung_two_stage.generation.evaluate import NoduleWriter
 from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.files import read_json
+from common.inference.sampling import SampleNumbers
 from common.provenance import sha256_of
 from common.tools.export import Settings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
@@ -27,30 +29,31 @@ def run(kind: str, config: str, log: Path, **settings: Any) -> Run:
 
 
 def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
-    settings = {"ckpt_path": make_model(tmp_path / "model"), "num_samples": 3, "seed": 2}
-    for file_type, suffix in (("png", ".png"), ("nifti", ".nii.gz")):
-        done = run(
-            "inference",
-            "inference",
-            tmp_path / "log",
-            **settings,
-            file_type=file_type,
-            output_dir=tmp_path / file_type,
-        )
-        assert done.code == 0, done.err
-        files = {str(p.relative_to(tmp_path / file_type)) for p in (tmp_path / file_type).rglob("*.*")}
-        names = [f"{('part_solid', 'solid')[k % 2]}/seed2_sample00000{k}{suffix}" for k in range(3)]
-        record = "samples/seed2_samples000000-000002.json"
-        assert files == {"grid.png", record, *(f"{part}/{n}" for part in ("samples", "alpha") for n in names)}
-        assert read_json(tmp_path / file_type / record)["model_sha256"] == sha256_of(settings["ckpt_path"])
-    volume = nib.load(tmp_path / "nifti" / "samples" / names[0])
-    assert volume.header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
-    alpha = nib.load(tmp_path / "nifti" / "alpha" / names[0])
-    assert volume.header.get_zooms()[:2] == (2.5, 2.5) and volume.shape == (SIZE, SIZE, 1)
-    gray = np.asarray(Image.open(tmp_path / "png" / "samples" / names[0].replace(".nii.gz", ".png")), float)
-    hu = np.asarray(volume.dataobj)[..., 0].T
-    assert np.abs(hu - (gray / 255 * 1400 - 1000)).max() < 4
-    assert np.asarray(alpha.dataobj).min() >= 0 and np.asarray(alpha.dataobj).max() <= 255
+    model, folder = make_model(tmp_path / "model"), tmp_path / "nifti"
+    given = {"ckpt_path": model, "num_samples": 3, "seed": 2, "file_type": "nifti", "output_dir": folder}
+    done = run("inference", "inference", tmp_path / "log", **given)
+    assert done.code == 0, done.err
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    names = [f"{('part_solid', 'solid')[k % 2]}/seed2_sample00000{k}.nii.gz" for k in range(3)]
+    record = "samples/seed2_samples000000-000002.json"
+    assert files == {"grid.png", record, *(f"{part}/{n}" for part in ("samples", "alpha") for n in names)}
+    assert read_json(folder / record)["model_sha256"] == sha256_of(model)
+    crop, alpha = (nib.load(folder / part / names[0]) for part in ("samples", "alpha"))
+    assert crop.header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
+    assert crop.header.get_zooms()[:2] == (2.5, 2.5) and crop.shape == (SIZE, SIZE, 1)
+    drawn = GeneratorModel.load(model, "").draw(3, 2).images[0]  # (2, S, S) in [-1, 1]
+    for volume, lower, width, channel in ((crop, -1000, 1400, 0), (alpha, 0, 255, 1)):
+        expected = (drawn[channel] + 1) / 2 * width + lower
+        assert np.abs(np.asarray(volume.dataobj)[..., 0].T - expected).max() < 1
+
+
+def test_pictures_of_crops_have_their_alpha_in_another_folder(tmp_path: Path) -> None:
+    numbers = SampleNumbers(1, class_names=["solid"])
+    writer = NoduleWriter(numbers, 2, tmp_path, {"window_hu": [-1000, 400]})
+    writer.add(0, torch.stack([torch.full((4, 4), -1.0), torch.ones(4, 4)]))
+    for part, value in (("samples", 0), ("alpha", 255)):
+        with Image.open(tmp_path / part / "solid" / "seed2_sample000000.png") as picture:
+            assert np.asarray(picture).tolist() == [[value] * 4] * 4
 
 
 def test_without_a_model_sampling_names_the_training(tmp_path: Path) -> None:
