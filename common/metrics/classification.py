@@ -1,4 +1,9 @@
-"""How well scores tell classes apart: area under the ROC curve, recalls, balanced accuracy."""
+"""Classification metrics that bootstrap weights can enter: area under the ROC curve, recalls, balanced
+accuracy.
+
+MONAI's `compute_roc_auc` takes no weights and refuses a resample without positives; SciPy's rank test gives
+the same area.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,13 @@ def area_under_roc(scores: ArrayLike, positive: ArrayLike, counts: ArrayLike | N
     Args:
         scores: (N,), higher for more likely positive.
         positive: (N,) bool.
-        counts: (N,) how often each counts (bootstrap), whole numbers; once each by default.
+        counts: (N,) how often each counts (bootstrap), whole numbers; once by default.
     Returns:
-        0 to 1, 0.5 for chance; NaN where one of the classes is missing.
+        0 to 1, 0.5 for chance; NaN if one of the classes is missing.
+
+    Example:
+        >>> area_under_roc([0.9, 0.8, 0.3, 0.1], [True, False, True, False])
+        0.75
     """
     values, truth = _repeated(np.asarray(scores, np.float64), np.asarray(positive, bool), counts)
     above, below = values[truth], values[~truth]
@@ -29,18 +38,18 @@ def area_under_roc(scores: ArrayLike, positive: ArrayLike, counts: ArrayLike | N
 def recalls(
     predicted: ArrayLike, classes: ArrayLike, number: int, counts: ArrayLike | None = None
 ) -> NDArray:
-    """The share of each class that was found, (``number``,) float64; NaN for a class without any.
+    """The share of each class that was predicted, (``number``,) float64; NaN for a missing class.
 
-    Of two classes, 0 and 1, these are specificity and sensitivity.
+    For two classes, 0 and 1, these are specificity and sensitivity.
 
     Args:
         predicted, classes: (N,) indices 0..number - 1.
         counts: as `area_under_roc`.
     """
-    found, true = np.asarray(predicted, np.int64), np.asarray(classes, np.int64)
+    guess, true = np.asarray(predicted, np.int64), np.asarray(classes, np.int64)
     weights = np.ones(len(true)) if counts is None else np.asarray(counts, np.float64)
     total = np.bincount(true, weights, number)
-    right = np.bincount(true, weights * (found == true), number)
+    right = np.bincount(true, weights * (guess == true), number)
     return np.divide(right, total, out=np.full(number, np.nan), where=total > 0)
 
 
@@ -49,13 +58,13 @@ def balanced_accuracy(
 ) -> float:
     """The mean over classes of `recalls` (Brodersen et al. 2010), 1 / number for chance.
 
-    NaN where a class is missing: its mean would be over other classes than in other resamples.
+    NaN if a class is missing: the mean would be over other classes than in other resamples.
     """
     return float(recalls(predicted, classes, number, counts).mean())
 
 
 def macro_area(probabilities: ArrayLike, classes: ArrayLike, counts: ArrayLike | None = None) -> float:
-    """`area_under_roc` of each class against the rest, averaged; of two classes that of the second.
+    """The mean of `area_under_roc` of each class against the rest; for two classes that of the second.
 
     Args:
         probabilities: (N, K).

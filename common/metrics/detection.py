@@ -1,11 +1,10 @@
 """Detection of nodules: sensitivity at given rates of false positives (FROC), by the rules of LUNA16.
 
 Setio et al., Validation, comparison, and combination of algorithms for automatic detection of pulmonary
-nodules in CT images, Medical Image Analysis 2017: a candidate hits a nodule where it lies within the
-nodule's radius of its centre. A nodule is as sure as the best candidate that hits it; the others that hit it
-are not counted again, and not as false positives either. Candidates that hit nothing are false positives.
-Candidates that hit a finding which is known but no nodule to be found (LUNA16's ``annotations_excluded.csv``)
-and nothing else are left out: they count neither way.
+nodules in CT images, Medical Image Analysis 2017: a candidate hits a nodule if its distance from the centre
+is at most the nodule's radius. A nodule has the score of the best candidate that hits it; others that hit it
+count neither again nor as false positives. Candidates that hit nothing are false positives. Candidates that
+only hit an excluded finding (LUNA16's ``annotations_excluded.csv``) are ignored.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ from common.metrics.bootstrap import Resamples, Value, percentile_interval, resa
 from common.rng import make_rng
 
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False positives a scan at which LUNA16 reads the sensitivity."""
+"""False positives per scan at which LUNA16 reads the sensitivity."""
 LEAST_SCORE = 0.05
-"""Probability from which a candidate counts, of all methods alike: the curve needs the unsure ones. Cut at
-0.5 a method lacks the sensitivity at high rates that its doubts would have bought."""
+"""Probability from which a candidate counts, the same for all methods. A cut at 0.5 would cost sensitivity at
+high rates of false positives."""
 DECISION = 0.5
-"""Probability from which a method that has to decide says nodule."""
+"""Probability from which a method that has to decide calls a candidate a nodule."""
 Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place where a method sees a nodule.
+    """A position at which a method detects a nodule.
 
     Args:
         scan: name of the scan, crop or picture.
         position_mm: in the coordinates of the nodules of that scan; a picture has one plane.
-        score: higher is surer; any scale.
-        radius_mm: how large the method thinks it is; no part of the hit criterion.
+        score: higher is more certain, on any scale.
+        radius_mm: estimated size; no part of the hit criterion.
     """
 
     scan: str
@@ -53,7 +52,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TrueNodule:
-    """An annotated nodule; as `Candidate`."""
+    """An annotated nodule; coordinates as of `Candidate`."""
 
     scan: str
     centre_mm: Point
@@ -62,12 +61,12 @@ class TrueNodule:
 
 @dataclass(frozen=True)
 class Hits:
-    """What the candidates found.
+    """The result of matching candidates with nodules.
 
-    Args:
-        scores: of each nodule (N,), its best candidate's; -inf for a missed one.
-        false: of each candidate (C,), whether it hits nothing.
-        ignored: of each candidate (C,), whether it hits excluded findings alone.
+    Attributes:
+        scores: (N,) the score of each nodule's best candidate; -inf for a missed nodule.
+        false: (C,) whether a candidate hits nothing.
+        ignored: (C,) whether a candidate hits only excluded findings.
     """
 
     scores: NDArray[np.float64]
@@ -78,44 +77,50 @@ class Hits:
 def match_candidates(
     candidates: Sequence[Candidate], nodules: Sequence[TrueNodule], excluded: Sequence[TrueNodule] = ()
 ) -> Hits:
-    """Which nodules are hit, which candidates are false positives, and which count neither way.
+    """Matches candidates with nodules by LUNA16's rules.
 
     Args:
-        excluded: findings that are no nodules to be found; a candidate that hits one is no false positive.
+        excluded: findings that need not be found; a candidate that hits one is no false positive.
+
+    Example:
+        >>> candidates = [Candidate("scan", (0, 0, 3), 0.9), Candidate("scan", (50, 0, 0), 0.4)]
+        >>> hits = match_candidates(candidates, [TrueNodule("scan", (0, 0, 0), diameter_mm=8)])
+        >>> hits.scores.tolist(), hits.false.tolist()
+        ([0.9], [False, True])
     """
     scores, missed = _hits(candidates, nodules)
-    _, beside = _hits(candidates, excluded)
-    return Hits(scores, missed & beside, missed & ~beside)
+    _, not_excluded = _hits(candidates, excluded)
+    return Hits(scores, missed & not_excluded, missed & ~not_excluded)
 
 
 def _hits(
     candidates: Sequence[Candidate], nodules: Sequence[TrueNodule]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The best score that hits each nodule, and which candidates hit none."""
+    """The score of the best candidate that hits each nodule, and which candidates hit none."""
     scores, false = np.full(len(nodules), -np.inf), np.ones(len(candidates), bool)
     by_scan: dict[str, list[int]] = {}
-    for place, candidate in enumerate(candidates):
-        by_scan.setdefault(candidate.scan, []).append(place)
+    for index, candidate in enumerate(candidates):
+        by_scan.setdefault(candidate.scan, []).append(index)
     for number, nodule in enumerate(nodules):
-        places = np.array(by_scan.get(nodule.scan, []), int)
-        found = np.array([candidates[place].position_mm for place in places]).reshape(-1, 3)
-        near = np.linalg.norm(found - np.array(nodule.centre_mm), axis=1) <= nodule.diameter_mm / 2
-        false[places[near]] = False
-        scores[number] = max((candidates[place].score for place in places[near]), default=-np.inf)
+        indices = np.array(by_scan.get(nodule.scan, []), int)
+        positions = np.array([candidates[index].position_mm for index in indices]).reshape(-1, 3)
+        near = np.linalg.norm(positions - np.array(nodule.centre_mm), axis=1) <= nodule.diameter_mm / 2
+        false[indices[near]] = False
+        scores[number] = max((candidates[index].score for index in indices[near]), default=-np.inf)
     return scores, false
 
 
 @dataclass(frozen=True)
 class Froc:
-    """How well a method finds nodules; intervals over scans (or patients).
+    """The detection performance of a method, with intervals over scans (or patients).
 
-    Args:
-        at: sensitivity by the rate of false positives a scan; of the lowest threshold that makes no more.
+    Attributes:
+        at: sensitivity by the rate of false positives per scan, at the lowest threshold with no more of them.
         cpm: mean of these sensitivities, LUNA16's competition performance metric.
-        sensitivity: share of the nodules hit by any candidate at all.
-        candidates: candidates a scan, without those that count neither way.
-        false_positives: of these, those that hit nothing.
-        nodules: how many there are.
+        sensitivity: share of the nodules that any candidate hits.
+        candidates: candidates per scan, without ignored ones.
+        false_positives: candidates per scan that hit nothing.
+        nodules: number of nodules.
     """
 
     at: dict[float, Value]
@@ -126,7 +131,7 @@ class Froc:
     nodules: int
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The values for JSON."""
         return {
             "sensitivity_at": {f"{rate:g}": value.plain() for rate, value in self.at.items()},
             "cpm": self.cpm.plain(),
@@ -147,14 +152,14 @@ def froc(
     seed: int = 0,
     excluded: Sequence[TrueNodule] = (),
 ) -> Froc:
-    """Sensitivities of a method on ``scans``; those without nodules and without candidates count too.
+    """Computes the sensitivities of a method on ``scans``, with or without nodules and candidates.
 
     Args:
-        excluded: findings in these scans that count neither way, see `match_candidates`.
-        patients: of each scan, where several are one patient's: patients are drawn whole.
+        excluded: findings in these scans that are ignored, see `match_candidates`.
+        patients: by scan, if several scans belong to one patient; patients are drawn whole.
         resamples, seed: of the bootstrap.
     Raises:
-        UserError: no scans, or a candidate or nodule of another scan.
+        UserError: there are no scans, or a candidate or nodule belongs to another scan.
     """
     curve = _Curve(candidates, nodules, scans, excluded)
     units = None if patients is None else [patients[scan] for scan in scans]
@@ -180,7 +185,7 @@ def competition_metric(
     scans: Sequence[str],
     rates: Sequence[float] = RATES,
 ) -> float:
-    """`Froc.cpm` alone, for validation; NaN without nodules.
+    """Computes only `Froc.cpm`, for validation; NaN without nodules.
 
     Raises:
         UserError: see `froc`.
@@ -189,7 +194,7 @@ def competition_metric(
 
 
 class _Curve:
-    """The sensitivities at some rates, as a function of how often each scan counts."""
+    """The sensitivities at given rates as a function of how often each scan counts."""
 
     def __init__(
         self,
@@ -203,11 +208,11 @@ class _Curve:
         hits = match_candidates(candidates, nodules, excluded)
         self.count = len(scans)
         self.true_scans = torch.tensor([numbers[nodule.scan] for nodule in nodules], dtype=torch.long)
-        found_scans = torch.tensor([numbers[found.scan] for found in candidates], dtype=torch.long)
-        self.all_scans = found_scans[torch.from_numpy(~hits.ignored)]
-        self.false_scans = found_scans[torch.from_numpy(hits.false)]
+        own_scans = torch.tensor([numbers[candidate.scan] for candidate in candidates], dtype=torch.long)
+        self.all_scans = own_scans[torch.from_numpy(~hits.ignored)]
+        self.false_scans = own_scans[torch.from_numpy(hits.false)]
         self.hit_scans = self.true_scans[torch.from_numpy(hits.scores > -np.inf)]
-        false = [found.score for found, wrong in zip(candidates, hits.false, strict=True) if wrong]
+        false = [each.score for each, wrong in zip(candidates, hits.false, strict=True) if wrong]
         scores = torch.cat([torch.from_numpy(hits.scores), torch.tensor(false, dtype=torch.float64)])
         order = torch.argsort(scores, descending=True, stable=True)  # (N + F,)
         self.scans = torch.cat([self.true_scans, self.false_scans])[order]
@@ -217,31 +222,31 @@ class _Curve:
         self.last = torch.cat([changes, torch.ones(min(1, len(scores)), dtype=torch.bool)]).nonzero()[:, 0]
 
     def plain(self, rates: Sequence[float]) -> Tensor:
-        """(1, K): each scan counts once."""
+        """The sensitivities (1, K) if each scan counts once."""
         return self(torch.ones(1, self.count, dtype=torch.float64), rates)
 
     def __call__(self, weights: Tensor, rates: Sequence[float]) -> Tensor:
-        """(R, S) weights of the scans -> (R, K) sensitivities; NaN where no nodule is drawn."""
+        """Weights of the scans (R, S) -> sensitivities (R, K); NaN if no nodule is drawn."""
         counted = weights[:, self.scans]  # (R, N + F)
         false = (counted * (1 - self.true)).cumsum(1)[:, self.last] / weights.sum(1, keepdim=True)
         found = (counted * self.found).cumsum(1)[:, self.last]
         found = torch.cat([torch.zeros(len(weights), 1, dtype=torch.float64), found], 1)  # above all scores
         wanted = torch.tensor(rates, dtype=torch.float64).expand(len(weights), -1).contiguous()
-        places = torch.searchsorted(false.contiguous(), wanted, right=True)
-        return found.gather(1, places) / (counted * self.true).sum(1, keepdim=True)
+        indices = torch.searchsorted(false.contiguous(), wanted, right=True)
+        return found.gather(1, indices) / (counted * self.true).sum(1, keepdim=True)
 
 
 def _value(once: Tensor, drawn: Tensor, scans: int, clusters: int, patients: int | None) -> Value:
-    """The mean over rates of (1, K), with the interval of (R, K), which so many clusters were drawn for.
+    """The mean over rates of (1, K) with the percentile interval of the resamples (R, K) of ``clusters``.
 
-    Sensitivities at given rates jump: the percentile interval suits them, expanded for few clusters.
+    Sensitivities at given rates jump, so that Student's interval does not suit them.
     """
     ends = percentile_interval(lambda row: float(row.mean()), drawn, clusters)
     return Value(float(once.mean()), *ends, scans, patients)
 
 
 def _per_scan(resamples: Resamples, counted: Tensor, among: Tensor) -> Value:
-    """How many there are in ``counted`` for each in ``among``; both hold the number of each one's scan."""
+    """The ratio of the numbers of ``counted`` and ``among``, which both hold scan numbers."""
     scans = resamples.counts.shape[1]
     parts = torch.stack([torch.bincount(part, minlength=scans) for part in (counted, among)], 1).double()
     return resamples.ratio(parts, lambda sums: float(sums[0] / sums[1]))

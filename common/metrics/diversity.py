@@ -1,4 +1,8 @@
-"""How different generated images are from each other: likeness and distance of pairs, shared texture."""
+"""How different generated images are from each other: similarity of pairs, shared texture, number of modes.
+
+Also the log-likelihood of real images under generated ones (Goodfellow et al. 2014, section 5), which is low
+where the generator has lost modes.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,16 @@ from common.metrics.image_quality import MS_SSIM_SMALLEST, SSIM_SMALLEST, ms_ssi
 from common.metrics.nearest_neighbors import PairBlocks, find_nearest, squared_distances
 from common.rng import make_rng
 
-PAIRS = 500  # compared at most
-BATCH = 32  # pairs at once
-DRAWN = 8  # times as many pairs are drawn where those of one patient do not count
-SMALLEST = 1e-4  # length of a texture that is more than rounding
-FINE = 1.5  # pixels: texture is what a Gaussian of this standard deviation takes away
+MOST_PAIRS = 500
+OVERSAMPLED = 8  # times as many pairs are drawn if those of one patient are to be left out
+BATCH = 32  # images or pairs at once
+TEXTURE_SIGMA = 1.5  # pixels; texture is what this Gaussian removes
+SMALLEST_TEXTURE = 1e-4  # length of a texture that is more than rounding
 
 
 @dataclass(frozen=True)
 class PairValues:
-    """A value of each of some pairs of images.
+    """A value for each of some pairs of images.
 
     Attributes:
         pairs: (P, 2) indices.
@@ -39,11 +43,11 @@ class PairValues:
     values: Tensor
 
     def mean(self) -> float:
-        """Over the pairs."""
+        """The mean over the pairs."""
         return float(self.values.mean())
 
     def interval(self, resamples: Resamples) -> Value:
-        """The mean with its interval: a pair counts where both of its images do."""
+        """The mean with its interval; a pair counts as often as both of its images."""
         return resamples.distance(self._weighted)
 
     def _weighted(self, weights: Tensor) -> float:
@@ -52,38 +56,39 @@ class PairValues:
 
 
 def drawn_pairs(
-    images: int,
-    numbers: np.random.Generator,
-    most: int = PAIRS,
-    patients: Sequence[str] | None = None,
+    images: int, rng: np.random.Generator, most: int = MOST_PAIRS, patients: Sequence[str] | None = None
 ) -> Tensor:
-    """Different unordered pairs of ``images`` images, all of them or ``most`` drawn ones: (P, 2).
+    """Draws different unordered pairs of ``images`` images, at most ``most``: indices (P, 2).
 
     Args:
-        patients: one id an image: pairs of one patient's images are left out, which are alike for that.
+        patients: one id per image; pairs of one patient's images, which are alike, are left out.
     Raises:
         UserError: fewer than two images.
+
+    Example:
+        >>> drawn_pairs(3, np.random.default_rng(0), patients=["a", "a", "b"]).tolist()
+        [[0, 2], [1, 2]]
     """
     if images < 2:
         raise UserError(f"{images} images make no pair; at least 2 are needed to measure diversity")
     every = images * (images - 1) // 2
-    wanted = most if patients is None else most * DRAWN
-    drawn = np.arange(every) if every <= wanted else np.sort(numbers.choice(every, wanted, replace=False))
+    wanted = most if patients is None else most * OVERSAMPLED
+    drawn = np.arange(every) if every <= wanted else np.sort(rng.choice(every, wanted, replace=False))
     larger = ((1 + np.sqrt(1 + 8 * drawn)) // 2).astype(np.int64)  # pair t is (j, t - j (j - 1) / 2)
     pairs = np.stack([drawn - larger * (larger - 1) // 2, larger], axis=1)
     if patients is not None:
         names = np.asarray(patients, dtype=np.str_)[pairs]
         pairs = pairs[names[:, 0] != names[:, 1]]
         if len(pairs) > most:
-            pairs = pairs[np.sort(numbers.choice(len(pairs), most, replace=False))]
+            pairs = pairs[np.sort(rng.choice(len(pairs), most, replace=False))]
     return torch.from_numpy(pairs)
 
 
 def similarity_name(size: int) -> str:
-    """Which similarity suits images whose shorter side is ``size`` pixels: ``ms_ssim`` or ``ssim``.
+    """The similarity for images whose shorter side is ``size`` pixels: ``ms_ssim`` or ``ssim``.
 
     Raises:
-        UserError: too small for either.
+        UserError: the images are too small for either.
     """
     if size < SSIM_SMALLEST:
         raise UserError(f"images of {size} pixels are too small for SSIM; {SSIM_SMALLEST} are needed")
@@ -92,49 +97,47 @@ def similarity_name(size: int) -> str:
 
 @torch.inference_mode()
 def similarities(images: Tensor, pairs: Tensor) -> PairValues:
-    """MS-SSIM of pairs (Odena et al. 2017), SSIM where images are too small; 1 for equal ones.
-
-    Lower is more diverse.
+    """MS-SSIM of pairs (Odena et al. 2017), SSIM if the images are too small; 1 for equal images.
 
     Args:
         images: (N, 1, H, W) in [-1, 1].
         pairs: (P, 2), see `drawn_pairs`.
     """
     measure = {"ms_ssim": ms_ssim, "ssim": ssim}[similarity_name(min(images.shape[-2:]))]
-    found = [measure(images[first].float(), images[second].float()) for first, second in _batches(pairs)]
-    return PairValues(pairs, torch.cat([*found, torch.zeros(0)]).double())
+    values = [measure(images[first].float(), images[second].float()) for first, second in _batches(pairs)]
+    return PairValues(pairs, torch.cat([*values, torch.zeros(0)]).double())
 
 
 def feature_distances(features: Tensor, pairs: Tensor) -> PairValues:
-    """Euclidean distances of pairs of features (N, D); higher is more diverse."""
-    found = [squared_distances(features[first], features[second]) for first, second in _batches(pairs)]
-    return PairValues(pairs, torch.cat([*found, torch.zeros(0, dtype=torch.float64)]).sqrt())
+    """Euclidean distances between the features (N, D) of pairs."""
+    values = [squared_distances(features[first], features[second]) for first, second in _batches(pairs)]
+    return PairValues(pairs, torch.cat([*values, torch.zeros(0, dtype=torch.float64)]).sqrt())
 
 
 def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resamples) -> Value:
-    """How much of the fine texture images of different patients share: the mean correlation of their pairs.
+    """The mean correlation of the fine texture over all pairs of images of different patients.
 
-    About 0.04 for real lung slices, which share their outline; a generator that draws the same vessels or the
-    same noise into every patient reaches 0.3 to 0.7, one image for all 1. All pairs are taken.
+    About 0.04 for real lung slices, which share their outline. A generator that draws the same vessels or
+    noise for every patient reaches 0.3 to 0.7, a single image 1.
 
     Args:
         images: (N, 1, H, W).
-        patients: one id an image: of the mask that a generated image was made from.
-        resamples: of the images, in which a patient's images are drawn together.
+        patients: one id per image; generated images have the patient of their mask.
+        resamples: of the images by patient.
     """
     total = len(resamples.stratum_of_part)
     sums = torch.zeros(total, images[0].numel(), dtype=torch.float64)  # (P, H * W)
     own, counts = torch.zeros(total, 2, dtype=torch.float64), torch.zeros(total, dtype=torch.float64)
-    places: dict[str, list[int]] = {}
-    for place, patient in enumerate(patients):
-        places.setdefault(patient, []).append(place)
-    for rows in places.values():
+    by_patient: dict[str, list[int]] = {}
+    for index, patient in enumerate(patients):
+        by_patient.setdefault(patient, []).append(index)
+    for rows in by_patient.values():
         part = int(resamples.parts[rows[0]])
-        found = torch.zeros_like(sums[part])
+        patient_sum = torch.zeros_like(sums[part])
         for some in torch.tensor(rows).split(BATCH):
-            found += textures(images[some]).double().sum(0)
-        sums[part] += found
-        own[part] += torch.tensor([float(found @ found), len(rows) ** 2], dtype=torch.float64)
+            patient_sum += textures(images[some]).double().sum(0)
+        sums[part] += patient_sum
+        own[part] += torch.tensor([float(patient_sum @ patient_sum), len(rows) ** 2], dtype=torch.float64)
         counts[part] += len(rows)
     products = sums @ sums.T  # (P, P)
 
@@ -146,11 +149,11 @@ def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resa
 
 
 def textures(images: Tensor) -> Tensor:
-    """Fine texture of images (N, 1, H, W): (N, H * W) of mean 0 and length 1, all 0 where there is none."""
+    """The fine texture of images (N, 1, H, W): (N, H * W) with mean 0 and length 1; all 0 for flat images."""
     pixels = images.detach().float().cpu().numpy()
-    coarse = ndimage.gaussian_filter(pixels, (0, 0, FINE, FINE), mode="nearest")
-    fine = torch.from_numpy(pixels - coarse).flatten(1)
-    return functional.normalize(fine - fine.mean(1, keepdim=True), eps=SMALLEST)
+    sigmas = (0, 0, TEXTURE_SIGMA, TEXTURE_SIGMA)
+    fine = torch.from_numpy(pixels - ndimage.gaussian_filter(pixels, sigmas, mode="nearest")).flatten(1)
+    return functional.normalize(fine - fine.mean(1, keepdim=True), eps=SMALLEST_TEXTURE)
 
 
 def _batches(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -158,20 +161,24 @@ def _batches(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 QUANTILE = 0.05  # of the real images have a neighbour that counts as alike
-MOST = 2000  # images looked at; with all of them alike there are 2 million pairs
-ORDERS = 1000  # in which images are drawn, fewer where there are many pairs
+MOST_IMAGES = 2000  # used to count modes; if all of them are alike there are 2 million pairs
+ORDERS = 1000  # of drawing images; fewer if there are many pairs
 WORK = 2**24  # pairs times orders
 ROUNDING = 1e-6  # relative, of float32
 
 
 @dataclass(frozen=True)
 class Birthday:
-    """When images begin to repeat.
+    """The birthday-paradox test of the number of modes (Arora & Zhang 2017).
 
     Attributes:
-        batch: the smallest number of images among which two are alike with probability 1/2; all that there
-            were where that does not happen.
+        batch: the smallest number of images of which two are alike with probability 1/2; the number of images
+            if that does not happen.
         reached: whether it happens. Otherwise ``batch`` and ``modes`` are lower bounds.
+
+    Example:
+        >>> round(Birthday(23, True).modes)  # people of whom two share a birthday
+        365
     """
 
     batch: int
@@ -179,12 +186,12 @@ class Birthday:
 
     @property
     def modes(self) -> float:
-        """How many equally likely modes repeat as soon."""
+        """The number of equally likely modes that repeat as soon."""
         return self.batch * (self.batch - 1) / (2 * math.log(2))
 
 
 def duplicate_threshold(real: Tensor, quantile: float = QUANTILE) -> float:
-    """The distance below which two images count as alike: a quantile of real images' nearest distances.
+    """The distance up to which two images count as alike: a quantile of real images' nearest distances.
 
     Args:
         real: features (N, D), at least two rows.
@@ -192,38 +199,38 @@ def duplicate_threshold(real: Tensor, quantile: float = QUANTILE) -> float:
     return float(find_nearest(real)[0].flatten().quantile(quantile))
 
 
-def birthday(features: Tensor, threshold: float, numbers: np.random.Generator) -> Birthday:
-    """When images with these features (N, D) begin to repeat; the first 2 000 are looked at.
+def birthday(features: Tensor, threshold: float, rng: np.random.Generator) -> Birthday:
+    """Measures when images with these features (N, D) begin to repeat; uses the first 2 000.
 
     Args:
-        threshold: see `duplicate_threshold`; pairs at most as far apart are alike.
-        numbers: draws the orders in which images come.
+        threshold: pairs at most this far apart are alike, see `duplicate_threshold`.
+        rng: draws the orders in which images come.
     Raises:
         UserError: fewer than two images.
     """
-    features = features[:MOST]
+    features = features[:MOST_IMAGES]
     count = len(features)
     if count < 2:
         raise UserError(f"{count} images cannot repeat; at least 2 are needed to count modes")
-    firsts = first_repeats(alike_pairs(features, threshold).numpy(), count, numbers)
-    batch = int(np.sort(firsts)[(len(firsts) - 1) // 2])  # half of the orders repeat within as many
+    firsts = _first_repeats(alike_pairs(features, threshold).numpy(), count, rng)
+    batch = int(np.sort(firsts)[(len(firsts) - 1) // 2])  # half of the orders repeat by then
     return Birthday(min(batch, count), batch <= count)
 
 
 def alike_pairs(features: Tensor, threshold: float) -> Tensor:
     """Pairs of rows (N, D) at most ``threshold`` apart: indices (P, 2), the smaller one first."""
-    pairs, found = PairBlocks(features), []
+    pairs, parts = PairBlocks(features), []
     for block in pairs:
         near = pairs.lower_bounds(block) <= threshold**2 * (1 + ROUNDING)
         rows, columns = near.nonzero(as_tuple=True)
         indices = torch.stack([rows + block.rows.start, columns + block.columns.start], dim=1)
-        found.append(indices[indices[:, 0] < indices[:, 1]])
-    every = torch.cat(found)  # (P, 2), with some that rounding let in
-    return every[pairs.exact(every[:, 0], every[:, 1]).sqrt() <= threshold]
+        parts.append(indices[indices[:, 0] < indices[:, 1]])
+    candidates = torch.cat(parts)  # (P, 2), with some that rounding let in
+    return candidates[pairs.exact(candidates[:, 0], candidates[:, 1]).sqrt() <= threshold]
 
 
-def first_repeats(alike: np.ndarray, count: int, numbers: np.random.Generator) -> np.ndarray:
-    """How many of ``count`` images come until two are alike, in many orders; count + 1 where none are.
+def _first_repeats(alike: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """For many orders, the number of images drawn until two are alike; count + 1 if none are.
 
     Args:
         alike: (P, 2) indices.
@@ -232,13 +239,13 @@ def first_repeats(alike: np.ndarray, count: int, numbers: np.random.Generator) -
     firsts = np.full(orders, count + 1)
     one, other = np.ascontiguousarray(alike.T)
     for order in range(orders if len(alike) else 0):
-        places = numbers.permutation(count)
-        firsts[order] = np.maximum(places[one], places[other]).min() + 1
+        positions = rng.permutation(count)
+        firsts[order] = np.maximum(positions[one], positions[other]).min() + 1
     return firsts
 
 
-SPREAD_PAIRS = 100  # of images, compared at most
-SMALLEST_SPREAD = 1e-12  # differences of images that are all alike do not divide
+DIVERSITY_PAIRS = 100
+SMALLEST_DIVERSITY = 1e-12  # denominator for sets of equal images
 
 
 @dataclass(frozen=True)
@@ -246,10 +253,10 @@ class Diversity:
     """How different images are from each other.
 
     Attributes:
-        images: 1 - MS-SSIM (SSIM of images up to 160 pixels), the mean over pairs.
+        images: 1 - MS-SSIM (SSIM for images up to 160 pixels), the mean over pairs.
         features: distance of features, the mean over pairs.
-        modes: equally likely modes that repeat as soon, see `common.metrics.diversity.Birthday`.
-        threshold: distance of features up to which images were taken for one mode.
+        modes: see `Birthday`.
+        threshold: distance of features up to which images count as one mode.
     """
 
     images: float
@@ -258,9 +265,9 @@ class Diversity:
     threshold: float
 
     def against(self, real: Diversity) -> dict[str, float]:
-        """``images``, ``features`` and ``modes`` as multiples of a real set's: 1 for a set as diverse."""
+        """``images``, ``features``, ``modes`` as multiples of a real set's; 1 if equally diverse."""
         names = "images", "features", "modes"
-        return {name: getattr(self, name) / max(getattr(real, name), SMALLEST_SPREAD) for name in names}
+        return {name: getattr(self, name) / max(getattr(real, name), SMALLEST_DIVERSITY) for name in names}
 
 
 def measure_diversity(
@@ -270,17 +277,17 @@ def measure_diversity(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Diversity:
-    """Measures a set of images.
+    """Measures the diversity of a set of images.
 
     Args:
         images: (N, 1, H, W) in [-1, 1], at least two.
         extractor: on ``device`` already.
-        threshold: of the real set that these are compared with; None for a real set, which finds its own.
+        threshold: of the real set to compare with; None for a real set, which finds its own.
         seed: of the pairs and orders drawn.
     Raises:
-        UserError: fewer than two images, or too small ones.
+        UserError: fewer than two images, or images that are too small.
     """
-    pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), SPREAD_PAIRS)
+    pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), DIVERSITY_PAIRS)
     features = extract(extractor, images, device=device)
     alike = duplicate_threshold(features) if threshold is None else threshold
     return Diversity(
@@ -291,18 +298,18 @@ def measure_diversity(
     )
 
 
-NARROWEST, STEPS = 0.01, 25  # bandwidths tried: from this share of the widest that can be best, to the widest
+NARROWEST, STEPS = 0.01, 25  # bandwidths: this many, from this share of the widest one that can be best
 CHUNK = 256  # images at once
-SMALLEST_LIKELIHOOD = 1e-6  # bandwidth; stands for 0, at which copies would be infinitely likely
+SMALLEST_BANDWIDTH = 1e-6  # instead of 0, for which copies would be infinitely likely
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """What each test image says; the metric is the mean.
+    """The log-likelihood of test images; the metric is the mean.
 
     Attributes:
-        values: (N,) float64, nats.
-        bandwidth: the standard deviation of the Gaussians, in the vectors' units.
+        values: (N,) float64, nats per image.
+        bandwidth: standard deviation of the Gaussians, in the vectors' units.
     """
 
     values: Tensor
@@ -316,7 +323,9 @@ class LogLikelihood:
 def log_likelihood(
     samples: Tensor, validation: Tensor, test: Tensor, bandwidths: Sequence[float] | None = None
 ) -> LogLikelihood:
-    """The log density of each test image.
+    """The log density of each test image under Gaussians around the generated images.
+
+    The bandwidth is the most likely one for the validation images.
 
     Args:
         samples, validation, test: vectors (M, D), (V, D) and (N, D) of generated images and of two separate
@@ -334,16 +343,16 @@ def log_likelihood(
 
 
 def usual_bandwidths(samples: Tensor, validation: Tensor) -> list[float]:
-    """A geometric row up to the root mean square difference of a coordinate.
+    """A geometric series of bandwidths up to the root mean square difference of a coordinate.
 
-    At the best bandwidth its square is a mean of squared differences in which near samples count more (the
-    derivative of the likelihood is 0 there), so none above need be tried.
+    The square of the best bandwidth is a mean of squared differences in which near samples count more (the
+    derivative of the likelihood is 0 there), so no wider one need be tried.
     """
-    spread = samples.double().var(0, correction=0) + validation.double().var(0, correction=0)
-    apart = samples.double().mean(0) - validation.double().mean(0)
-    widest = math.sqrt(float((spread + apart.square()).mean()))
-    row = torch.logspace(math.log10(NARROWEST), 0, STEPS, dtype=torch.float64) * widest
-    return row.clamp_min(SMALLEST_LIKELIHOOD).tolist()
+    variance = samples.double().var(0, correction=0) + validation.double().var(0, correction=0)
+    offset = samples.double().mean(0) - validation.double().mean(0)
+    widest = math.sqrt(float((variance + offset.square()).mean()))
+    series = torch.logspace(math.log10(NARROWEST), 0, STEPS, dtype=torch.float64) * widest
+    return series.clamp_min(SMALLEST_BANDWIDTH).tolist()
 
 
 def log_densities(samples: Tensor, images: Tensor, bandwidths: Sequence[float]) -> Tensor:
@@ -351,12 +360,12 @@ def log_densities(samples: Tensor, images: Tensor, bandwidths: Sequence[float]) 
     centre = samples.mean(0, dtype=torch.float64)
     kernels = samples.double() - centre  # (M, D)
     count, dimension = kernels.shape
-    found = []
+    parts = []
     for part in images.split(CHUNK):
         vectors = part.double() - centre
         squares = kernels.square().sum(1) + vectors.square().sum(1)[:, None]
         squared = (squares - 2 * vectors @ kernels.T).clamp_min(0)  # (n, M)
-        found.append(torch.stack([(squared / (-2 * b * b)).logsumexp(1) for b in bandwidths]))
+        parts.append(torch.stack([(squared / (-2 * b * b)).logsumexp(1) for b in bandwidths]))
     widths = torch.tensor(bandwidths, dtype=torch.float64)[:, None]
     constant = math.log(count) + dimension / 2 * torch.log(2 * math.pi * widths**2)  # (B, 1)
-    return torch.cat(found, dim=1) - constant
+    return torch.cat(parts, dim=1) - constant

@@ -1,4 +1,8 @@
-"""Frechet distance between Gaussians fitted to features (FID; Heusel et al. 2017, equation 6)."""
+"""Frechet distance between Gaussians fitted to features (FID; Heusel et al. 2017, equation 6).
+
+MONAI's `FIDMetric` takes the square root of a product of covariances, which loses digits for few images, and
+knows neither weights (for the bootstrap) nor streams.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,21 @@ from torch import Tensor
 
 
 class StreamingMoments:
-    """Mean and scatter of a stream of feature vectors, merged batch-wise (Chan, Golub & LeVeque 1979).
+    """Mean and scatter matrix of a stream of feature vectors, merged by batch (Chan, Golub & LeVeque 1979).
 
-    Holds one ``dimension`` x ``dimension`` float64 matrix however long the stream is. Streams of several
-    processes are joined by ``merge``; ``state_dict`` holds tensors only.
+    Memory is one ``dimension`` x ``dimension`` float64 matrix, whatever the length of the stream. ``merge``
+    joins the streams of several processes; ``state_dict`` holds only tensors.
 
     Args:
         dimension: length of a feature vector.
-        device: where the sums are kept; a device without float64 (MPS) should keep them on the CPU.
+        device: where the sums are kept; the CPU for a device without float64 (MPS).
+
+    Example:
+        >>> moments = StreamingMoments(dimension=1)
+        >>> for batch in ([[1.0], [2.0]], [[6.0]]):
+        ...     moments.update(torch.tensor(batch))
+        >>> moments.mean.tolist(), moments.covariance.tolist()
+        ([3.0], [[7.0]])
     """
 
     def __init__(self, dimension: int, device: torch.device | str = "cpu") -> None:
@@ -38,7 +49,7 @@ class StreamingMoments:
 
     @torch.no_grad()
     def merge(self, other: Self) -> None:
-        """Adds another stream's statistics, as if its features had been seen here."""
+        """Adds the statistics of another stream."""
         if int(other.count) == 0:
             return
         self._join(int(other.count), other.mean.to(self.mean))
@@ -50,24 +61,24 @@ class StreamingMoments:
         return self.scatter / max(int(self.count) - 1, 1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``count``, ``mean`` and ``scatter``: a sufficient statistic of everything seen."""
+        """``count``, ``mean`` and ``scatter``, a sufficient statistic of the stream."""
         return {"count": self.count, "mean": self.mean, "scatter": self.scatter}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over what ``state_dict`` gave, on this object's device."""
+        """Loads the result of ``state_dict``, on this object's device."""
         for name, value in self.state_dict().items():
             value.copy_(state[name])
 
     def _join(self, count: int, mean: Tensor) -> None:
         """Moves count and mean; adds the scatter between the two means."""
-        seen, total = int(self.count), int(self.count) + count
+        before, total = int(self.count), int(self.count) + count
         delta = mean - self.mean
-        self.scatter.addr_(delta, delta, alpha=seen * count / total)
+        self.scatter.addr_(delta, delta, alpha=before * count / total)
         self.mean += delta * (count / total)
         self.count.fill_(total)
 
 
-COLUMNS = 256
+COLUMNS = 256  # multiplied at once, which saves a temporary of full size
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
@@ -77,7 +88,7 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
         mean1, mean2: (D,).
         covariance1, covariance2: (D, D), symmetric and positive semi-definite; may be rank-deficient.
     Returns:
-        The squared distance, at least 0; NaN where a feature was NaN or infinite.
+        The squared distance, at least 0; NaN if a feature is not finite.
     """
     first, second = covariance1.double(), covariance2.double()
     apart = (mean1.double() - mean2.double()).square().sum() + first.trace() + second.trace()
@@ -87,10 +98,7 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
 
 def moments_distance(real: StreamingMoments, fake: StreamingMoments) -> float:
-    """`frechet_distance` of two streams without copies of their scatter matrices.
-
-    Two accumulators of 2 048 dimensions and their distance stay within 200 MB.
-    """
+    """`frechet_distance` of two streams without copies of their scatter matrices, which are large."""
     first, second = max(int(real.count) - 1, 1), max(int(fake.count) - 1, 1)
     offset = (real.mean - fake.mean).square().sum()
     apart = offset + real.scatter.trace() / first + fake.scatter.trace() / second
@@ -104,17 +112,17 @@ def trace_of_root(first: Tensor, second: Tensor) -> Tensor:
 
     With any factor S1 = W W^T the matrix W^T S2 W has the same eigenvalues: no square root is needed.
     """
-    factor = factored(first)
+    factor = _square_root(first)
     product = torch.empty_like(factor)
-    for start in range(0, len(product), COLUMNS):  # in slices: one temporary of full size less
+    for start in range(0, len(product), COLUMNS):
         columns = slice(start, start + COLUMNS)
         product[:, columns] = factor.T @ (second @ factor[:, columns])
     del factor
     return torch.linalg.eigvalsh(product).clamp_min(0).sqrt().sum()
 
 
-def factored(matrix: Tensor) -> Tensor:
-    """W with W W^T = ``matrix`` (D, D): Cholesky's where the rank is full, else by eigen-decomposition."""
+def _square_root(matrix: Tensor) -> Tensor:
+    """W with W W^T = ``matrix`` (D, D), by Cholesky if the rank is full, else by eigen-decomposition."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if int(failed) == 0:
         return factor
@@ -125,16 +133,22 @@ def factored(matrix: Tensor) -> Tensor:
 def fid(
     real: Tensor, fake: Tensor, weights: Tensor | None = None, fake_weights: Tensor | None = None
 ) -> float:
-    """The Frechet distance of two sets of features, from the features themselves.
+    """The Frechet distance of two sets of features.
 
-    tr (S1 S2)^1/2 is the nuclear norm of A B^T where S1 = A^T A and S2 = B^T B, so few samples of many
-    dimensions cost an n x m decomposition instead of D x D ones, and nothing is lost to a singular product.
-    The value is biased upward for few samples: compare only values of the same number of samples.
+    tr (S1 S2)^1/2 is the nuclear norm of A B^T where S1 = A^T A and S2 = B^T B. Few samples of many
+    dimensions thus need an n x m decomposition instead of D x D ones, and no digits are lost to a singular
+    product. The
+    value is biased upward for few samples: compare only sets of equal size.
 
     Args:
         real, fake: (N, D) and (M, D).
-        weights, fake_weights: how often each row counts (bootstrap); once each by default, `fake_weights` as
-            `weights`.
+        weights, fake_weights: how often each row counts (bootstrap); once by default, ``fake_weights`` as
+            ``weights``.
+
+    Example:
+        >>> real = torch.tensor([[0.0], [2.0]])
+        >>> round(fid(real, real + 3), 6)
+        9.0
     """
     weights = torch.ones(len(real)) if weights is None else weights
     fake_weights = _default_weights(fake, weights) if fake_weights is None else fake_weights
@@ -151,7 +165,7 @@ def _default_weights(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def _factor(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The weighted mean (D,) and rows A (n, D), A^T A the unbiased weighted covariance; unused rows drop."""
+    """The weighted mean (D,) and A (n, D), A^T A the unbiased weighted covariance, of the n rows used."""
     used = weights > 0
     rows, counts = features[used].double(), weights[used].double().to(features.device)[:, None]
     total = counts.sum()

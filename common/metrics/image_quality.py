@@ -1,8 +1,8 @@
-"""Image against image, pixel for pixel: SSIM, MS-SSIM, PSNR, MAE, MSE. One number an image.
+"""SSIM, MS-SSIM, PSNR, MAE and MSE of pairs of images, one number per image, by MONAI's metrics.
 
-Images lie in the network's range [-1, 1]. SSIM's luminance term depends on where zero lies: it is computed on
-[0, 1], as in the papers and by most users of MONAI and scikit-image (on [-1, 1] it is about 0.1 lower for the
-mean image of lung CT). PSNR does not depend on it; MAE and MSE are in units of [-1, 1].
+Images lie in the network's range [-1, 1]. The luminance term of SSIM depends on where zero lies: SSIM is
+computed on [0, 1], as in the papers (on [-1, 1] it is about 0.1 lower for the mean image of lung CT). PSNR
+does not depend on it; MAE and MSE are in units of [-1, 1].
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ DATA_RANGE = 2.0  # images lie in [-1, 1]
 UNIT_RANGE = 1.0  # and in [0, 1] for SSIM
 MS_SSIM_SMALLEST = 161  # four halvings and an 11-pixel window (Wang et al. 2003)
 SSIM_SMALLEST = SSIM_WINDOW = 11  # pixels, a Gaussian of 1.5 pixels
-LARGEST_PSNR = 100.0  # dB; stands for the infinity of identical images, so that means stay finite
-
-HIGHER_IS_BETTER = {"ssim": True, "ms_ssim": True, "psnr": True, "mae": False, "mse": False}
+LARGEST_PSNR = 100.0  # dB; instead of infinity for identical images, so that means stay finite
 
 
 def ssim(pred: Tensor, real: Tensor) -> Tensor:
@@ -28,12 +26,12 @@ def ssim(pred: Tensor, real: Tensor) -> Tensor:
 
 
 def ssim_map(pred: Tensor, real: Tensor) -> Tensor:
-    """SSIM pixel by pixel: (B, 1, H, W) in [-1, 1] -> (B, 1, H, W); images are mirrored at their rim.
+    """SSIM of each pixel: (B, 1, H, W) in [-1, 1] -> (B, 1, H, W); images are mirrored at their border.
 
-    `ssim` is its mean without a rim of half a window.
+    `ssim` is its mean without a border of half a window.
     """
-    rim = [SSIM_WINDOW // 2] * 4
-    pred, real = (F.pad(_unit(images.float()), rim, mode="reflect") for images in (pred, real))
+    border = [SSIM_WINDOW // 2] * 4
+    pred, real = (F.pad(_unit(images.float()), border, mode="reflect") for images in (pred, real))
     window, sigma = [SSIM_WINDOW] * 2, [1.5] * 2
     return torch.as_tensor(compute_ssim_and_cs(pred, real, 2, window, sigma, UNIT_RANGE)[0])
 
@@ -63,12 +61,17 @@ def mse(pred: Tensor, real: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def image_metrics(pred: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Every metric of this file that the image size allows.
+    """Computes every metric of this module that the image size allows.
 
     Args:
         pred, real: (B, 1, H, W) in [-1, 1].
     Returns:
-        name -> (B,) float32; ``ms_ssim`` only where both sides exceed 160 pixels.
+        name -> (B,) float32; ``ms_ssim`` only if both sides exceed 160 pixels.
+
+    Example:
+        >>> images = torch.zeros(1, 1, 16, 16)
+        >>> image_metrics(images, images + 0.5)["mae"].tolist()
+        [0.5]
     """
     pred, real = pred.float(), real.float()
     chosen = {"psnr": psnr, "mae": mae, "mse": mse}

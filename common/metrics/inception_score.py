@@ -1,8 +1,9 @@
-"""Inception score (Salimans et al. 2016): images that a classifier is sure of, and of all its classes.
+"""Inception score (Salimans et al. 2016): high if a classifier is sure of each image and sees all its
+classes.
 
-The score says as much about the classifier as about the images: its name is part of the score's
-(``is_<name>``), and scores of different classifiers do not compare. It knows no real images; give theirs
-beside it.
+The score depends on the classifier as much as on the images: the classifier is part of its name
+(``is_<name>``), and scores of different classifiers are not comparable. It uses no real images; report their
+score beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
 
 TINY = 1e-12
-"""Stands for a probability of 0: 0 log 0 is 0."""
+"""Added to probabilities, so that 0 log 0 is 0."""
 TOLERANCE = 1e-3
 
 
@@ -29,16 +30,20 @@ class Classifier(Protocol):
 
 
 def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> float:
-    """exp(E KL(p(y|x) || p(y))): 1 at the worst, K where every class is as common and every image certain.
+    """exp(E KL(p(y|x) || p(y))): at least 1, at most K (all classes equally common, every image certain).
 
-    All images at once, not the mean over ten parts of 5 000 as published: sets here are smaller. It grows
-    with the number of images: compare sets of equal numbers.
+    It is computed from all images at once instead of ten parts of 5 000 as published, since sets here are
+    smaller. It grows with the number of images: compare sets of equal size.
 
     Args:
         probabilities: (N, K), each row of sum 1.
-        weights: (N,) how often each image counts (bootstrap); once each by default.
+        weights: (N,) how often each image counts (bootstrap); once by default.
     Raises:
         UserError: no images, or rows that are no probabilities.
+
+    Example:
+        >>> round(inception_score(torch.eye(4)), 3)
+        4.0
     """
     _check(probabilities)
     rows = probabilities.double()
@@ -50,7 +55,7 @@ def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> flo
 
 
 def score_with_interval(probabilities: Tensor, resamples: Resamples) -> Value:
-    """The score with its interval."""
+    """`inception_score` with its interval."""
     return resamples.distance(lambda weights: inception_score(probabilities, weights)).at_least(1)
 
 
@@ -58,7 +63,7 @@ def score_with_interval(probabilities: Tensor, resamples: Resamples) -> Value:
 def class_probabilities(
     classifier: Classifier, images: Tensor, batch_size: int = 32, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Of any number of images, in batches: (N, 1, H, W) -> (N, K) float32 on the CPU.
+    """Class probabilities of images, in batches: (N, 1, H, W) -> (N, K) float32 on the CPU.
 
     The classifier must already be on ``device``.
     """

@@ -1,7 +1,7 @@
-"""Whether generated images are copies: the nearest training image of each, and how near it is.
+"""Finds copies of training images among generated ones: the nearest training image and how near it is.
 
-A distance means little by itself. It is ranked among the distances of real images to their nearest training
-image: samples as new as real ones have ranks spread evenly over 0 to 1, copies have ranks near 0.
+A distance is ranked among the distances of real images to their nearest training image: ranks of samples that
+are as new as real images are spread evenly over 0 to 1, ranks of copies are near 0.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from common.metrics.nearest_neighbors import find_nearest
 from common.provenance import SHEET, png_text
 from common.visualization import sheet, tiled
 
-COPIED = 0.05  # samples with a rank below count as copies; of real images as many do
+COPIED = 0.05  # samples with a lower rank count as copies, as this share of real images does
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each sample.
+    """The nearest training image of each sample.
 
     Attributes:
         indices: (N,) the nearest training image.
-        distances: (N,) float64 to it.
-        ranks: (N,) the share of real images that are nearer to their nearest training image.
+        distances: (N,) float64.
+        ranks: (N,) the share of real images that are nearer to a training image.
         usual: the real images' median distance.
     """
 
@@ -39,10 +39,7 @@ class Nearest:
     usual: float
 
     def copied(self, level: float = COPIED) -> Tensor:
-        """(N,) 1 for samples that are nearer than all but ``level`` of the real images, else 0.
-
-        The mean is the share of copies; real images have ``level``.
-        """
+        """(N,) 1 for copies, else 0; the mean is the share of copies, for real images ``level``."""
         return (self.ranks < level).double()
 
     def share(self, resamples: Resamples, level: float = COPIED) -> Value:
@@ -50,21 +47,26 @@ class Nearest:
         return resamples.share(self.copied(level))
 
     def ratios(self) -> Tensor:
-        """(N,) distances as multiples of the usual one."""
+        """(N,) distances as multiples of the usual distance."""
         return self.distances / max(self.usual, torch.finfo(torch.float64).tiny)
 
 
 def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None = None) -> Nearest:
-    """The nearest training image of each sample, by features or by `common.metrics.features.pattern_vectors`.
+    """Finds the nearest training image of each sample.
 
     Args:
-        samples: (N, D).
-        training: (M, D) of the images as the network saw them: flipped ones too where it saw those.
-        held_out: (K, D) of real images of other patients, whose distances to the training images say what is
-            usual. Without them, training images' distances among each other do; slices of one patient make
-            those smaller and hide copies.
+        samples: features or `common.metrics.features.pattern_vectors` (N, D).
+        training: (M, D) of the images as the network saw them, with flips if it saw flips.
+        held_out: (K, D) of real images of other patients, whose distances to training images are the usual
+            ones. Without them the distances among training images are; slices of one patient make those
+            smaller and hide copies.
+
+    Example:
+        >>> training, held_out = torch.tensor([[0.0], [10.0]]), torch.tensor([[3.0], [6.0]])
+        >>> nearest_training(torch.tensor([[0.5]]), training, held_out).copied().tolist()
+        [1.0]
     """
-    distances, indices = (found[:, 0] for found in find_nearest(samples, training))
+    distances, indices = (each[:, 0] for each in find_nearest(samples, training))
     reference = find_nearest(training)[0] if held_out is None else find_nearest(held_out, training)[0]
     usual = reference.flatten().sort().values
     ranks = torch.searchsorted(usual, distances.contiguous()).double() / len(usual)
@@ -72,24 +74,22 @@ def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None 
 
 
 def save_nearest(
-    path: str | os.PathLike[str], samples: Tensor, training: Tensor, found: Mapping[str, Nearest]
+    path: str | os.PathLike[str], samples: Tensor, training: Tensor, nearest: Mapping[str, Nearest]
 ) -> None:
-    """Writes each sample beside its nearest training images as PNG, atomically.
-
-    Below each row stand the distances as multiples of the usual one.
+    """Writes each sample beside its nearest training images as PNG, with the distances below, atomically.
 
     Args:
         path: the PNG file.
         samples, training: images (N, 1, H, W) and (M, 1, H, W) in [-1, 1].
-        found: by the name of the space, e.g. ``{"features": ..., "pixels": ...}``: a column each.
+        nearest: by the name of the space, e.g. ``{"features": ..., "pixels": ...}``; a column each.
     """
-    columns = [samples, *(training[each.indices] for each in found.values())]
+    columns = [samples, *(training[each.indices] for each in nearest.values())]
     tiles = tiled([column.detach().float().cpu().add(1).div(2) for column in columns])
-    ratios = {name: each.ratios().tolist() for name, each in found.items()}
+    ratios = {name: each.ratios().tolist() for name, each in nearest.items()}
     names = [
         f"{index}: " + ", ".join(f"{each[index]:.2f} x usual in {name}" for name, each in ratios.items())
         for index in range(len(samples))
     ]
-    picture = sheet(tiles, ("generated", *(f"nearest: {name}" for name in found)), names)
+    picture = sheet(tiles, ("generated", *(f"nearest: {name}" for name in nearest)), names)
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=png_text(SHEET))

