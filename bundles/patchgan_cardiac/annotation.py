@@ -1,8 +1,8 @@
-"""Image and annotation together: what the overlay ``annotation.yaml`` needs beside the plain bundle.
+"""Generation of image and annotation together, for the overlay ``annotation.yaml``.
 
-The generator sees a perturbed or coarse label and puts out a *pair*: channel 0 is the image in [-1, 1], the
-K + 1 others are the logits of the label map that belongs to it, background first. A real pair is the real
-image with its true map, written as logits too.
+The generator sees a perturbed or coarse label and returns a *pair*: channel 0 is the image in [-1, 1], the
+K + 1 others are the logits of its label map, background first. A real pair is the real image with its true
+map, as logits too.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ from common.training.precision import Precision
 from common.training.trainer import prepare_batch
 
 SURE = 6.0
-"""Logit of the true class in a real pair, 0 for the others: with 7 classes a probability of 0.98.
+"""Logit of the true class in a real pair, 0 for the others: a probability of 0.98 with 7 classes.
 
-Probabilities of exactly 0 and 1 would tell a real map from a generated one whatever it shows.
+With probabilities of exactly 0 and 1 a discriminator would recognise real maps by the values alone.
 """
 
 Term = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def real_pair(image: Tensor, annotation: Tensor, classes: int) -> Tensor:
-    """Image (B, 1, S, S) and class indices (B, 1, S, S) as a pair (B, 2 + classes, S, S)."""
+    """Joins image (B, 1, S, S) and class indices (B, 1, S, S) to a pair (B, 2 + classes, S, S).
+
+    Example:
+        >>> pair = real_pair(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 3.0), classes=7)
+        >>> tuple(pair.shape), annotation_of(pair).unique().item()
+        ((1, 9, 4, 4), 3.0)
+    """
     index = annotation[:, 0].round().long()  # (B, S, S)
     truth = functional.one_hot(index, classes + 1).movedim(-1, 1)  # (B, classes + 1, S, S)
     return torch.cat([image, SURE * truth.to(image.dtype)], dim=1)
 
 
 def annotation_of(pair: Tensor) -> Tensor:
-    """The label map of a pair: (B, 2 + classes, S, S) -> class indices float (B, 1, S, S)."""
+    """Returns the label map of a pair: (B, 2 + classes, S, S) -> class indices float (B, 1, S, S)."""
     return pair[:, 1:].argmax(dim=1, keepdim=True).float()
 
 
@@ -53,11 +59,11 @@ class WithPairs:
 
 
 class PairDiscriminator(PatchGridDiscriminator):
-    """A `PatchGridDiscriminator` that judges pairs: it sees the map as probabilities.
+    """A `PatchGridDiscriminator` for pairs, with the map as probabilities.
 
     Args:
-        classes, encoding: of the condition; the pair's map has the same classes.
-        width, downsamplings, norm: as there.
+        classes, encoding: classes of condition and map, encoding of the condition.
+        width, downsamplings, norm: see `PatchGridDiscriminator`.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class PairDiscriminator(PatchGridDiscriminator):
 
 
 class OnImage:
-    """A loss of images, taken on the images of two pairs."""
+    """Applies a loss of images to the images of two pairs."""
 
     def __init__(self, term: Term) -> None:
         self.term = term
@@ -88,7 +94,7 @@ class OnImage:
 
 
 def annotation_loss(generated: Tensor, real: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the generated map against the true one, pairs (B, 2 + classes, S, S) -> scalar."""
+    """Returns the cross-entropy of the generated map and the true one, pairs (B, 2 + classes, S, S)."""
     return functional.cross_entropy(generated[:, 1:].float(), annotation_of(real)[:, 0].long())
 
 
@@ -98,7 +104,7 @@ def label_to_pair(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch`` for evaluators: the label in, image and true map (B, 2, S, S) as target."""
+    """A ``prepare_batch`` for evaluators: the label as input, image and true map (B, 2, S, S) as target."""
     target = torch.cat([batch["image"], batch["annotation"]], dim=1)
     return batch["label"].to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)
 
@@ -116,6 +122,6 @@ def annotation_part(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> 
 
 
 def condition_part(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the perturbed map, as if it were the prediction, and the true one."""
+    """An ``output_transform``: the perturbed map as prediction, and the true map."""
     _, target, condition = prediction_target_condition(output)
     return condition, target[:, 1:]

@@ -1,4 +1,4 @@
-"""CT to another contrast: a generator that changes its condition instead of drawing anew."""
+"""Translation of CT to another contrast: a generator that adds a change to its condition."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from bundles.patchgan_cardiac.networks import HeartGenerator
 
 
 class ContrastGenerator(nn.Module):
-    """Adds what a `HeartGenerator` draws, doubled, to the image it sees: (B, 1, S, S) in [-1, 1], both ways.
+    """Adds twice the output of a `HeartGenerator` to its input image, (B, 1, S, S) in [-1, 1] both.
 
-    What both contrasts have in common passes through at full resolution; while the network says nothing the
-    condition comes back. Doubled, its range reaches from black to white; the sum is clipped to [-1, 1].
+    Structures that both contrasts share pass through at full resolution; an output of 0 leaves the image as
+    it is. The factor 2 lets a change reach from black to white; the sum is clipped to [-1, 1].
 
     Args:
         encoding: ``image``.
-        settings: the others of `HeartGenerator`.
+        settings: further arguments of `HeartGenerator`.
+
+    Example:
+        >>> import torch
+        >>> network = ContrastGenerator(classes=1, levels=2, width=4)
+        >>> network(torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, encoding: str = "image", **settings: Any) -> None:

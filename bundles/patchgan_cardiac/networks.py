@@ -1,4 +1,4 @@
-"""The networks of patchgan_cardiac: both published variants of the generator, and the patch discriminator."""
+"""Networks of patchgan_cardiac: both published variants of the generator, and the patch discriminator."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LAYERS = 5  # of the discriminator
 class HeartGenerator(nn.Module):
     """Encoder-decoder from whole-heart labels to a slice (Habijan and Galic, section III-B).
 
-    Class indices (B, 1, S, S) in 0..classes -> image (B, 1, S, S) in [-1, 1]; with more ``out_channels`` the
-    others are logits. S is a multiple of ``2 ** levels``; 7 levels bring 128 pixels to 1 and 256 to 2. There
-    is no dropout: label and noise decide the picture.
+    Class indices (B, 1, S, S) in 0..classes -> image (B, 1, S, S) in [-1, 1]; further ``out_channels`` are
+    logits. S is a multiple of ``2 ** levels``; 7 levels reduce 128 pixels to 1 and 256 to 2. There is no
+    dropout: label and noise determine the image.
 
     Widths go ``width`` times 1, 2, 4, 8, 8, ... down and back up; the outermost step up goes to ``head``
-    channels, which the last convolution, of stride 1, turns into the picture. Norms follow all other
-    convolutions but the first and the innermost, where a single pixel may be left. Parameters with one input
-    channel and 7 levels of width 64:
+    channels, from which a last convolution of stride 1 makes the image. Norms follow all other convolutions
+    except the first and the innermost, where a single pixel may be left. Parameters with one input channel
+    and 7 levels of width 64:
 
     ========================= ============ ============
     up                        skips        no skips
@@ -41,20 +41,26 @@ class HeartGenerator(nn.Module):
     ========================= ============ ============
 
     Args:
-        classes, encoding: of the label, see `common.networks.blocks`.
-        out_channels: 1 for the image; more for logits beside it.
-        skips: whether the steps up see the steps down of their size, as in a U-Net.
-        up: ``transposed`` convolution of 4 x 4 and stride 2; ``transposed_conv``, that and a convolution of
-            4 x 4 and stride 1; ``resize``, nearest pixels and a convolution, which leaves no checkerboard.
-        levels: steps down, and up.
+        classes, encoding: classes and encoding of the label, see `common.networks.blocks`.
+        out_channels: 1 for the image; more for additional logits.
+        skips: skip connections, as in a U-Net.
+        up: ``transposed`` convolution of 4 x 4 and stride 2; ``transposed_conv``, this and a convolution of
+            4 x 4 and stride 1; ``resize``, nearest-neighbour upsampling and a convolution, without
+            checkerboard artefacts.
+        levels: number of downsampling (and upsampling) steps.
         width: channels of the outermost step down.
-        head: channels before the last convolution; 0 for ``width / 8``, with which the published parameter
-            count is met, or ``out_channels`` where that is more. With more of them the net learns the range
-            of the image in fewer iterations: an update moves each weight by no more than the learning rate.
+        head: channels before the last convolution; 0 for ``width / 8``, which meets the published number of
+            parameters, or ``out_channels`` if that is more. With more channels the network learns the range
+            of the image in fewer iterations, since an update moves each weight by at most the learning rate.
         noise: channels of noise beside the label (`common.networks.blocks.DrawnNoise`), from which the
             network makes fine texture, another in every picture; 0 as published.
         texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
         norm: see `common.networks.blocks.norm_layer`; the paper's is ``batch``.
+
+    Example:
+        >>> network = HeartGenerator(levels=3, width=4)
+        >>> network(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 1, 16, 16])
     """
 
     def __init__(
@@ -130,8 +136,8 @@ def same_convolution(source: int, target: int, bias: bool = True) -> nn.Sequenti
 def _up(kind: str, source: int, target: int, outermost: bool, norm: str) -> nn.Sequential:
     """A step up: (B, C, h, w) -> (B, D, 2h, 2w).
 
-    That of the published code has its ReLU before its norm; the outermost one's convolution is the network's
-    last layer.
+    In the published code the ReLU precedes the norm, and the convolution of the outermost step is the last
+    layer of the network.
     """
     if kind == "transposed_conv" and not outermost:
         raised = upsampling_layer("transposed", source, target, bias=False)  # the next convolution has one
@@ -141,22 +147,27 @@ def _up(kind: str, source: int, target: int, outermost: bool, norm: str) -> nn.S
 
 
 class PatchGridDiscriminator(nn.Module):
-    """Five 4 x 4 convolutions on image and condition side by side, to a grid of logits, one for each patch.
+    """Five 4 x 4 convolutions on image and condition, concatenated, that give one logit for each patch.
 
     256 x 256 pixels give 32 x 32 logits with 3 downsamplings (the paper), each seeing 70 x 70 pixels, and
     16 x 16 with 4 (the published code), each seeing 94 x 94. Widths are ``width`` times 1, 2, 4, 8 in both:
-    2 764 609 parameters with one condition channel and width 64. Norm and LeakyReLU follow the layers between
-    the first, which has no norm, and the last, which has neither.
+    2 764 609 parameters with one condition channel and width 64. Norm and LeakyReLU follow all layers except
+    the first (no norm) and the last (neither).
 
     Args:
         classes, encoding: of the condition, see `common.networks.blocks`.
-        image_channels: channels of what is judged.
+        image_channels: channels of the image.
         width: channels of the first layer.
-        downsamplings: how many of the layers have stride 2: the first ones.
+        downsamplings: number of layers with stride 2, from the first on.
         norm: see `common.networks.blocks.norm_layer`; the paper's is ``batch``. A gradient penalty needs any
             other.
     Raises:
-        UserError: more downsamplings than the last layer leaves, or no such norm.
+        UserError: more downsamplings than layers before the last, or an unknown norm.
+
+    Example:
+        >>> discriminator = PatchGridDiscriminator(width=4)
+        >>> discriminator(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)).logits[0].shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

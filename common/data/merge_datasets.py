@@ -1,4 +1,4 @@
-"""Several sets become one: same masks, same range, same size, one split by patient."""
+"""Merges data sets into one: the same masks, intensity range and size, and one split by patient."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from common.errors import UserError
 from common.files import atomic_folder, write_json
 
 logger = logging.getLogger(__name__)
-# 16 bits keep a lung window of 1 400 HU to 0.02 HU; 8 bits would round to 5.5 HU.
+# 16 bits resolve a lung window of 1 400 HU to 0.02 HU, 8 bits to 5.5 HU.
 FULL_SCALE = SIXTEEN_BITS[1]
 MR = "MR"
 PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
@@ -37,17 +37,16 @@ PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How slices are harmonised.
+    """The settings of `harmonise`.
 
     Args:
         image_size: pixels along both sides.
         window: HU range that becomes [0, 1].
-        standardise: ``none``, ``landmarks`` or ``histogram``: brings slices that are not HU, and so come in
-            unknown windows, to a common look (`common.data.intensity_standardization`); learnt from the
-            training split.
-        keep_empty: keep slices where nothing is segmented.
-        hu_offset: what to add to volumes of CT that are no HU, see `common.data.intensity.offset_to_hu`.
-        seed, fractions: of the split into training, validation and test patients.
+        standardise: ``none``, ``landmarks`` or ``histogram``: standardises slices in unknown windows (not in
+            HU), see `common.data.intensity_standardization`; learnt from the training split.
+        keep_empty: keep slices without a segmented pixel.
+        hu_offset: added to CT volumes that are not in HU, see `common.data.intensity.offset_to_hu`.
+        seed, fractions: seed and shares of the split into training, validation and test patients.
         fit: how slices become square, see `common.data.transforms.fit_square`.
     """
 
@@ -63,7 +62,7 @@ class MergeSettings:
 
 @dataclass(frozen=True)
 class Slice:
-    """One harmonised slice in memory: image float32 [0, 1], mask uint8 {0, 1} or None, both (S, S)."""
+    """A harmonised slice in memory: image float32 [0, 1], mask uint8 {0, 1} or None, both (S, S)."""
 
     image: np.ndarray
     mask: np.ndarray | None
@@ -72,7 +71,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Written:
-    """One harmonised slice on disk, where it came from, and its thumbnail."""
+    """A harmonised slice on disk with its source and thumbnail."""
 
     sample: Sample
     source: LocalDataset
@@ -84,16 +83,16 @@ class Written:
 def harmonise(
     sources: Sequence[LocalDataset], output: str | Path, settings: MergeSettings, *, progress: bool = True
 ) -> dict[str, int]:
-    """Writes one ``images/`` + ``masks/`` folder pair from all sources; appears whole or not at all.
+    """Writes ``images/`` and ``masks/`` from all sources into a folder that appears whole or not at all.
 
     Images are 16-bit PNG (0..65535 stands for [0, 1]), masks 8-bit PNG {0, 255} by nearest neighbour, both
     named ``PATIENT_NUMBER.png``, so that the layout ``image_mask_folders`` finds the patients.
-    ``splits.json`` splits by patient, also where sets share patients: by the registry's rules, and by slices
-    that look the same. ``provenance.json`` says for each slice where it came from. Sets without masks give
+    ``splits.json`` splits by patient, also if sets share patients: these are found by the rules of the
+    registry and by equal slices. ``provenance.json`` names the source of each slice. Sets without masks give
     images alone.
 
     Returns:
-        the number of slices in each split, and of those dropped for an empty mask ("empty").
+        the number of slices in each split, and of those left out for an empty mask ("empty").
     Raises:
         UserError: ``output`` exists or lies in a source, a source is unreadable, or masked and unmasked sets
             are mixed.
@@ -101,11 +100,11 @@ def harmonise(
     standardiser = Standardiser(settings.standardise, settings.window)
     for source in sources:
         if Path(output).resolve().is_relative_to(source.folder.resolve()):
-            raise UserError(f"{output}: lies inside the set {source.folder}; give --output another place")
+            raise UserError(f"{output}: lies inside the set {source.folder}; choose another --output")
     with atomic_folder(output) as folder:
         found = [(source, sample) for source in sources for sample in source_samples(source)]
         if len({sample.mask is None for _, sample in found}) > 1:
-            raise UserError(f"{output}: sets with and without masks do not merge; prepare them apart")
+            raise UserError(f"{output}: sets with and without masks do not merge; prepare them separately")
         written = list(_write_all(found, folder, settings, progress))
         if not written:
             raise UserError(f"{sources[0].folder}: every mask is empty; see --keep_empty and --foreground")
@@ -117,18 +116,18 @@ def harmonise(
 
 
 def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT") -> Slice:
-    """Reads, windows and resizes one slice with its mask."""
-    offset = settings.hu_offset if modality != MR else 0.0  # which has no HU, and no air to be missed
+    """Reads, windows and resizes a slice with its mask."""
+    offset = settings.hu_offset if modality != MR else 0.0  # MR has no HU
     pixels, mask = read_pair(replace(sample, hu_offset=offset))
-    is_hu, source_range = meaning(pixels, modality)
+    is_hu, source_range = value_range_of(pixels, modality)
     unit = to_unit(pixels.values, settings.window, is_hu, source_range)
     image = np.clip(fit_square(unit, settings.image_size, settings.fit), 0.0, 1.0)
     label = None if mask is None else fit_mask(mask, settings.image_size, settings.fit)
     return Slice(image, label, is_hu)
 
 
-def meaning(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
-    """Whether values are HU, else what is black and white: of magnetic resonance two percentiles."""
+def value_range_of(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
+    """Returns whether values are HU, and black and white otherwise: of MR images two percentiles."""
     if modality != MR:
         return pixels.is_hu, pixels.source_range
     lower, upper = np.percentile(pixels.values, PERCENTILES)
@@ -156,7 +155,7 @@ def _write_all(
 def _split(
     written: Sequence[Written], settings: MergeSettings, merged: bool, output: str | Path
 ) -> dict[str, list[Sample]]:
-    """By person. Groups that a set alone reports apart join the others in a merged set."""
+    """Splits by person; test groups that a single set reports separately are split too in a merged set."""
     samples = [item.sample for item in written]
     if not merged:
         return split_by_patient(samples, settings.fractions, settings.seed, where=output)
@@ -164,12 +163,12 @@ def _split(
     samples = join_persons(samples, sets, np.stack([item.thumbnail for item in written]))
     joined = len({sample.patient for sample in samples}) - len({sample.unit for sample in samples})
     if joined:
-        logger.warning("%d patients show slices of another set's patients: kept together", joined)
+        logger.warning("%d patients share slices with patients of another set: kept together", joined)
     return split_by_patient(samples, settings.fractions, settings.seed, apart=(), where=output)
 
 
 def _standardise(written: Sequence[Written], training: set[Path], standardiser: Standardiser) -> None:
-    """Rewrites the images of scans that are not HU in the common look, learnt from the training scans."""
+    """Standardises the images of scans that are not in HU, as learnt from the training scans."""
     if standardiser.method == "none":
         return
     scans: dict[str, list[Path]] = defaultdict(list)
@@ -229,7 +228,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path) -> str | None:
-    """Digest of a file; None for a folder (a DICOM series)."""
+    """Returns the digest of a file; None for a folder (a DICOM series)."""
     if path.is_dir():
         return None
     with open(path, "rb") as stream:

@@ -12,7 +12,7 @@ from PIL import Image
 from common.data.image_io import Pixels
 from common.data.intensity import WINDOWS
 from common.data.layouts import find_samples
-from common.data.merge_datasets import MergeSettings, harmonise, meaning
+from common.data.merge_datasets import MergeSettings, harmonise, value_range_of
 from common.data.public_datasets import LocalDataset, load_registry
 from common.data.splits import assign, read_splits
 from common.errors import UserError
@@ -232,7 +232,7 @@ def test_all_masks_empty_is_one_line(tmp_path):
 def test_meaning_of_values(values, is_hu, modality, expected):
     source_range = (0.0, 255.0) if is_hu else (0.0, 65535.0)
     pixels = Pixels(np.array([values], np.float32), is_hu, source_range)
-    assert meaning(pixels, modality) == (expected[0], pytest.approx(expected[1]))
+    assert value_range_of(pixels, modality) == (expected[0], pytest.approx(expected[1]))
 
 
 def test_every_split_of_a_merged_set_holds_slices_of_each_source(tmp_path, monkeypatch):

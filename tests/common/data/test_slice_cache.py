@@ -46,7 +46,7 @@ from common.data.slice_geometry import (
     read_source,
 )
 from common.errors import UserError
-from tests.common.data.store.made import hounsfield, image, label, labels, save
+from tests.common.data.made_sources import hounsfield, image, label, labels, save
 from tests.common.data.test_bad_input import write_dicom, write_mhd
 
 

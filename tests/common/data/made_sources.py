@@ -1,4 +1,4 @@
-"""Made source files for the tests of the store: asymmetric, so that no flip or transpose goes unseen."""
+"""Source files for the tests of the slice cache: asymmetric, so that flips and transposes are noticed."""
 
 from __future__ import annotations
 
