@@ -199,17 +199,17 @@ def accepted_arguments(component: ConfigComponent) -> list[str] | None:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def suggestion(name: str, beside: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:
+def suggestion(name: str, names: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:
     """Returns ``; did you mean 'x'?``: the nearest name under ``parent``, else anywhere, else a list."""
     prefix = parent + ID_SEP_KEY if parent else ""
-    siblings = {other: prefix + other for other in sorted(set(beside))}
+    siblings = {other: prefix + other for other in sorted(set(names))}
     others = {id_.rpartition(ID_SEP_KEY)[2]: id_ for id_ in sorted(elsewhere, key=len, reverse=True)}
     for known in (siblings, others):
         near = difflib.get_close_matches(name, known, n=1)
         if near:
             return f"; did you mean '{_shown(known[near[0]])}'?"
-    names = [*list(siblings)[:_SHOWN_AT_MOST], *(["…"] if len(siblings) > _SHOWN_AT_MOST else [])]
-    return f"; known here: {', '.join(names)}" if names else ""
+    shown = [*list(siblings)[:_SHOWN_AT_MOST], *(["…"] if len(siblings) > _SHOWN_AT_MOST else [])]
+    return f"; known here: {', '.join(shown)}" if shown else ""
 
 
 def _names_in(read: Values, parent: str) -> set[str]:

@@ -23,7 +23,7 @@ def bundle_root(name: str) -> str:
     the running ``common``.
 
     Raises:
-        UserError: no such bundle beside ``common``.
+        UserError: no such bundle next to ``common``.
     """
     calling = _calling_bundle(name)
     if calling is not None:

@@ -1,7 +1,7 @@
 """Marks of synthetic images: every written image says that it is synthetic, and what made it.
 
 A NIfTI header says it in ``descrip`` and ``aux_file``, a PNG in text chunks, a GIF or JPEG in its comment.
-What inference writes has a JSON file beside it too. Nothing here depends on date or place: the same model,
+Inference also writes a JSON file for each image. Nothing here depends on date or place: the same model,
 seed and condition give the same bytes.
 """
 
@@ -109,7 +109,7 @@ class Provenance:
     def write_beside(
         self, image: Path, condition: str | os.PathLike[str] | None = None, **facts: Any
     ) -> Path:
-        """Writes the `record` as ``NAME.json`` beside the image ``NAME.png`` or ``NAME.nii.gz``."""
+        """Writes the `record` as ``NAME.json`` next to the image ``NAME.png`` or ``NAME.nii.gz``."""
         path = image.with_name(f"{stem(image)}.json")
         write_json(path, self.record(condition, **facts))
         return path

@@ -88,7 +88,7 @@ def default_handlers(
         network: name of the network that is pictured and saved.
         losses: watched for convergence, see `common.handlers.monitors.Convergence`; None for no such watch.
         shown: losses in the progress bar.
-        metadata: written beside the best model, see `common.training.checkpoint.BestModelSaver`.
+        metadata: facts in ``models/model.json``, see `common.training.checkpoint.BestModelSaver`.
         score, mode: of a validation, which choose the best model.
         val_smoothing: validations whose median score counts.
         examples: a batch that is drawn every ``image_interval`` epochs and at ``image_iterations``, see

@@ -1,4 +1,4 @@
-"""What handlers read from a training engine."""
+"""Access to the state of a training engine, for handlers."""
 
 from __future__ import annotations
 

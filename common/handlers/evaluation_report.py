@@ -1,4 +1,4 @@
-"""Evaluation reports: metrics beside their baselines, panels and galleries, for masks and for noise."""
+"""Evaluation reports: metrics with their baselines, panels and galleries, for masks and for noise."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Alarm:
         return {"on": self.on, "events": self.events}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``."""
+        """Restores ``state_dict``."""
         self.on, self.events = bool(state["on"]), int(state["events"])
 
 
@@ -146,7 +146,7 @@ class ConstantOutputMonitor:
         return {**counters, "alarm": self.alarm.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting from ``state_dict``."""
+        """Restores ``state_dict``."""
         self.flat, self.images, self.epochs = (int(state[name]) for name in ("flat", "images", "epochs"))
         self.alarm.load_state_dict(state["alarm"])
 
@@ -245,7 +245,7 @@ class ModeCollapseMonitor:
         return {"fresh": self.fresh, "looks": self.looks, "alarm": self.alarm.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting from ``state_dict``."""
+        """Restores ``state_dict``."""
         self.fresh, self.looks = bool(state["fresh"]), int(state["looks"])
         self.alarm.load_state_dict(state["alarm"])
 
@@ -315,7 +315,7 @@ class GradientNormMonitor:
         return {"iterations": dict(self.iterations), "alarms": alarms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting from ``state_dict``; new measures begin at 0."""
+        """Restores ``state_dict``."""
         for name in self.bounds.keys() & state["iterations"].keys():
             self.iterations[name] = int(state["iterations"][name])
             self.alarms[name].load_state_dict(state["alarms"][name])
@@ -391,7 +391,7 @@ class DivergenceGuard:
         return {"flat_iterations": self.flat_iterations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting from ``state_dict``."""
+        """Restores ``state_dict``."""
         self.flat_iterations = int(state["flat_iterations"])
 
 
@@ -483,7 +483,7 @@ class Convergence:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``, to the bit."""
+        """Restores ``state_dict``."""
         self.values = state["values"].tolist()
         self.medians = state["medians"].tolist()
         self.stable_windows = int(state["stable_windows"])
@@ -537,5 +537,5 @@ class AccuracyAverage:
         return {"averages": dict(self.averages)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``'s averages."""
+        """Restores ``state_dict``."""
         self.averages = dict(state["averages"])

@@ -102,7 +102,7 @@ class TimeLimit:
         return {"cpu_seconds": cpu, "wall_seconds": wall}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Counts on from ``state_dict``'s seconds."""
+        """Restores ``state_dict``."""
         self.cpu_spent, self.wall_spent = float(state["cpu_seconds"]), float(state["wall_seconds"])
 
 

@@ -83,7 +83,7 @@ class Validation:
         return {"last_iteration": self.last_iteration}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``."""
+        """Restores ``state_dict``."""
         self.last_iteration = int(state["last_iteration"])
 
 

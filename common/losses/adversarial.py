@@ -65,7 +65,7 @@ class AdversarialLoss:
         Args:
             logits_real: of real images, without gradients; needed where logits are paired.
         Raises:
-            UserError: logits are to be paired, and there are none of real images or not as many.
+            UserError: paired logits without real ones, or not as many.
         """
         if self.paired is not None:
             if logits_real is None:
@@ -84,7 +84,7 @@ def adversarial_loss(kind: str = "bce") -> AdversarialLoss:
         kind: ``bce`` (Goodfellow et al. 2014, non-saturating), ``least_squares`` (Mao et al. 2017, eq. 9
             without its halves), ``hinge`` (Miyato et al. 2018, eq. 16-17), ``wasserstein`` (Arjovsky et al.
             2017; needs a gradient penalty or clipped weights), ``relativistic`` (real and generated images in
-            pairs, each is to be more real than the other: Jolicoeur-Martineau 2018, eq. 9 and 10; Huang et
+            pairs, each more real than the other: Jolicoeur-Martineau 2018, eq. 9 and 10; Huang et
             al. 2024, "R3GAN", with the penalties R1 and R2) or ``margin`` (CapsuleGAN, Jaiswal et al. 2018,
             eq. 3; for "logits" that are lengths of capsules, 0 to 1).
     Raises:

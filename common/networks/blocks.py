@@ -169,7 +169,7 @@ class ClassEncoding(nn.Module):
     """Encodes a map of class indices for a network: (B, 1, H, W) -> (B, `channels`, H, W).
 
     Args:
-        classes: K, the number of classes beside the background 0.
+        classes: K, the number of classes without the background 0.
         kind: ``index``: index / K in [0, 1], one channel (Habijan 2022). ``onehot``: K
             channels in {0, 1}, channel k - 1 for class k. ``image``: not a label but an image in [-1, 1],
             passed through.
@@ -234,7 +234,7 @@ class DrawnNoise(nn.Module):
         self.bank = nn.Parameter(bank, requires_grad=False)
 
     def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What the network sees (B, C, H, W), the condition (B, K, H, W), white noise (B, channels, H, W)."""
+        """(B, C, H, W), condition (B, K, H, W), white noise (B, channels, H, W) -> (B, C + channels, H, W)."""
         return torch.cat([x, self.scaled(self.white(condition, noise).to(x.dtype))], dim=1)
 
     def white(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -34,7 +34,7 @@ class TrailingDDIMScheduler(DDIMScheduler):
 
     With N training timesteps and n sampling steps the timesteps are N - 1, N - 1 - N/n, ..., N/n - 1
     ("trailing", Lin et al. 2024). MONAI's own spacing divides N - 1 by n - 1, while its ``step`` goes back by
-    N // n: the image is then noisier than the network is told, the more so the fewer the steps (at N = 1000
+    N // n: the image is then noisier than the timestep says, the more so the fewer the steps (at N = 1000
     and n = 10 the final image is left with the noise of timestep 11).
     """
 
@@ -148,7 +148,7 @@ class DiffusionGenerator(nn.Module):
 
         Args:
             inputs: masks (B, condition_channels, S, S) in {0, 1}, or latents (B, S * S) from N(0, I).
-            noise: N(0, 1), (B, 1, S, S), beside a mask; left out, it follows from the mask in evaluation mode
+            noise: N(0, 1), (B, 1, S, S), with a mask; by default it depends on the mask in evaluation mode
                 (see `DrawnNoise`) and is drawn in training mode.
         """
         if self.noise is None:
@@ -163,7 +163,7 @@ class DiffusionGenerator(nn.Module):
         return images
 
     def encoded(self, mask: Tensor) -> Tensor:
-        """What the UNet sees of a mask in {0, 1}: values in {-1, 1}."""
+        """Maps a mask in {0, 1} to the UNet's input in {-1, 1}."""
         return mask.float() * 2 - 1
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -213,7 +213,7 @@ def check_settings(
     prediction: str,
     schedule: str,
 ) -> None:
-    """Refuses settings that MONAI's networks would fail on later, or with a traceback.
+    """Raises on settings that would fail in MONAI's networks later, or with a traceback.
 
     Raises:
         UserError: names the setting and what fits.

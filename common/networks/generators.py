@@ -118,7 +118,7 @@ class SpadeGenerator(nn.Module):
         image_size: S, a multiple of ``2 ** len(channels)``; the net takes no other size.
         channels: widths from the outermost level to the innermost.
         classes, encoding: of the label, see `common.networks.blocks`.
-        noise, texture: channels of noise beside the label, see `common.networks.blocks`.
+        noise, texture: noise channels with the label, see `common.networks.blocks`.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class SkipExcitationGenerator(nn.Module):
         image_size: S, a power of 2 from 16 up.
         latent: values of the noise.
         width: channels of the 64 x 64 map; twice as many at half the side, up to 8 times.
-        classes: number of classes; 0 for none. A class is 16 learned values beside the latent, see
+        classes: number of classes; 0 for none. A class is 16 learned values next to the latent, see
             `common.networks.blocks`.
     Attributes:
         draws_own_weights: see `common.networks.initialisation.init_weights`.

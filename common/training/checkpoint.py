@@ -54,7 +54,7 @@ class Stateful(Protocol):
         """Tensors and plain numbers."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``."""
+        """Restores ``state_dict``."""
 
 
 def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
@@ -101,7 +101,7 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
                 f"{path}: unreadable resume file ({type(error).__name__}), trying the one before it"
             )
     if present:
-        raise UserError(f"{present[0]}: no resume file is readable; delete {folder} to start anew")
+        raise UserError(f"{present[0]}: no resume file is readable; delete {folder} to start over")
     return None
 
 
@@ -306,7 +306,7 @@ class BestModelSaver:
         fids = sorted(name for name in metrics if name.startswith(FID_PREFIX))
         names = [self.score] if isinstance(self.score, str) else fids
         if self.best_iteration and names != self.names:
-            logger.warning("%s: judged by another metric than before; the best is chosen anew", self.path)
+            logger.warning("%s: the metric has changed; the best model is chosen again", self.path)
             self.best_score, self.best_iteration, self.recent = math.nan, 0, []
         self.names = names
 
@@ -351,7 +351,7 @@ class BestModelSaver:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``; one without names, of an earlier version, chooses its best anew."""
+        """Restores ``state_dict``; earlier versions have none of ``names`` and choose a new best."""
         self.best_score, self.best_iteration = float(state["best_score"]), int(state["best_iteration"])
         self.recent = [float(score) for score in state.get("recent", [])][-self.smoothing :]
         self.names = list(state.get("names", []))

@@ -68,7 +68,7 @@ class ImagePool:
         return {"ranks": distributed.gather({"images": kept, "seen": self.seen})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from ``state_dict``."""
+        """Restores ``state_dict``."""
         own = state["ranks"][distributed.rank()]
         self.images, self.seen = list(own["images"]), int(own["seen"])
 
