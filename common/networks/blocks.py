@@ -234,7 +234,7 @@ class DrawnNoise(nn.Module):
         self.bank = nn.Parameter(bank, requires_grad=False)
 
     def forward(self, x: Tensor, condition: Tensor, noise: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), condition (B, K, H, W), white noise (B, channels, H, W) -> (B, C + channels, H, W)."""
+        """(B, C, H, W), condition (B, K, H, W), noise (B, channels, H, W) -> (B, C + channels, H, W)."""
         return torch.cat([x, self.scaled(self.white(condition, noise).to(x.dtype))], dim=1)
 
     def white(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
