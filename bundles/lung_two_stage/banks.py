@@ -1,4 +1,4 @@
-"""What the stages hand to each other: banks of nodules and of slices, one folder each."""
+"""Banks of nodules and of slices, a folder each: what the stages exchange."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 
 RECORDS = "records.json"
-"""Written last: a folder that holds it is complete."""
+"""Written last: a folder with it is complete."""
 REAL, GENERATED = "real", "generated"
 
 
 @dataclass(frozen=True)
 class NoduleRecord:
-    """Where a nodule comes from.
+    """Metadata of a nodule.
 
     Args:
-        name: unique in its bank and safe as a file name.
-        patient: of a real one; empty for generated ones.
-        category: class such as ``solid`` or ``malignant``; empty where there are none.
+        name: unique in its bank, and a valid file name.
+        patient: of a real nodule; empty for generated ones.
+        category: class such as ``solid`` or ``malignant``; empty if there are none.
         diameter_mm: of the disc with the mask's area.
         spacing_mm: side of a pixel.
         origin: `REAL` or `GENERATED`.
-        similarity: of a generated one to the nearest real one, 0 to 1; None for real ones.
+        similarity: of a generated nodule to the most similar real one, in [0, 1]; None for real ones.
     """
 
     name: str
@@ -44,15 +44,15 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class SliceRecord:
-    """Where a slice comes from.
+    """Metadata of a slice.
 
     Args:
-        name: unique in its bank and safe as a file name.
-        patient: of a real one; empty for generated ones.
+        name: unique in its bank, and a valid file name.
+        patient: of a real slice; empty for generated ones.
         spacing_mm: side of a pixel.
-        nominal_hu: the file had 8 bits, its HU are those of a window taken for granted.
+        nominal_hu: the file had 8 bits; HU follow from an assumed window.
         origin, similarity: as in `NoduleRecord`.
-        part: of a window that shows a part of the chest; its lung is 1, whichever it is.
+        part: a window that shows a part of the chest; its lung is 1, right or left.
     """
 
     name: str
@@ -66,13 +66,19 @@ class SliceRecord:
 
 @dataclass(frozen=True)
 class NoduleBank:
-    """Nodule crops.
+    """A bank of nodule crops.
+
+    Example:
+        >>> record = NoduleRecord("n1", "patient_1", "solid", 7.5, 0.7)
+        >>> bank = NoduleBank(np.zeros((1, 32, 32), np.int16), np.zeros((1, 32, 32), np.uint8), [record])
+        >>> len(bank.select(lambda record: record.diameter_mm > 5))
+        1
 
     Args:
         hu: (N, S, S) int16, the crop with the lung around the nodule.
-        alpha: (N, S, S) uint8, the nodule's mask with a soft rim: 0 outside, 128 on its border, 255 inside. A
-            label: the pixels of the rim are mixtures already and must not be mixed by it again.
-        records: N.
+        alpha: (N, S, S) uint8, the nodule's mask with a soft rim: 0 outside, 128 on its border, 255 inside.
+            It is a label, not a blending weight: pixels of the rim are mixtures already.
+        records: of the N nodules.
     """
 
     hu: NDArray[np.int16]
@@ -83,7 +89,7 @@ class NoduleBank:
         return len(self.records)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``hu.npy``, ``alpha.npy`` and ``records.json``; atomic one by one, the records last."""
+        """Writes ``hu.npy``, ``alpha.npy`` and, last, ``records.json``, each atomically."""
         return _save(folder, {"hu": self.hu, "alpha": self.alpha}, self.records)
 
     @classmethod
@@ -91,28 +97,29 @@ class NoduleBank:
         """Reads what `save` wrote.
 
         Args:
-            mapped: the arrays stay on disk, read-only, and share their memory with other processes.
+            folder: of the bank.
+            mapped: memory-map the arrays, read-only.
         Raises:
-            UserError: no such bank, an empty or an incomplete one.
+            UserError: the bank is missing, empty or incomplete.
         """
         arrays, records = _load(folder, ("hu", "alpha"), NoduleRecord, "nodules", mapped)
         return cls(arrays["hu"], arrays["alpha"], records)
 
-    def chosen(self, keep: Callable[[NoduleRecord], bool]) -> NoduleBank:
+    def select(self, keep: Callable[[NoduleRecord], bool]) -> NoduleBank:
         """The nodules whose record ``keep`` accepts."""
-        places = [index for index, record in enumerate(self.records) if keep(record)]
-        return NoduleBank(self.hu[places], self.alpha[places], [self.records[i] for i in places])
+        indices = [index for index, record in enumerate(self.records) if keep(record)]
+        return NoduleBank(self.hu[indices], self.alpha[indices], [self.records[i] for i in indices])
 
 
 @dataclass(frozen=True)
 class SliceBank:
-    """Axial slices, upright: row 0 at the front of the patient, column 0 at the patient's right.
+    """A bank of axial slices, upright: row 0 at the front of the patient, column 0 at the patient's right.
 
     Args:
         hu: (M, H, W) int16.
-        lung: (M, H, W) uint8: 0 outside, 1 right, 2 left lung (nodules and vessels within included).
-        nodules: (M, H, W) uint8: the category's number + 1, or 1 where there are no categories; 0 none.
-        records: M.
+        lung: (M, H, W) uint8: 0 outside, 1 right, 2 left lung, with the nodules and vessels inside.
+        nodules: (M, H, W) uint8: 0 background, else the category's index + 1, or 1 if there are none.
+        records: of the M slices.
     """
 
     hu: NDArray[np.int16]
@@ -124,7 +131,7 @@ class SliceBank:
         return len(self.records)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``hu.npy``, ``lung.npy``, ``nodules.npy`` and ``records.json``; as `NoduleBank.save`."""
+        """Writes ``hu.npy``, ``lung.npy``, ``nodules.npy`` and, last, ``records.json``, each atomically."""
         return _save(folder, {"hu": self.hu, "lung": self.lung, "nodules": self.nodules}, self.records)
 
     @classmethod
@@ -132,37 +139,37 @@ class SliceBank:
         """Reads what `save` wrote.
 
         Args:
-            mapped: as in `NoduleBank.load`.
+            folder, mapped: as in `NoduleBank.load`.
         Raises:
-            UserError: no such bank, an empty or an incomplete one.
+            UserError: the bank is missing, empty or incomplete.
         """
         arrays, records = _load(folder, ("hu", "lung", "nodules"), SliceRecord, "slices", mapped)
         return cls(arrays["hu"], arrays["lung"], arrays["nodules"], records)
 
-    def chosen(self, keep: Callable[[SliceRecord], bool]) -> SliceBank:
+    def select(self, keep: Callable[[SliceRecord], bool]) -> SliceBank:
         """The slices whose record ``keep`` accepts."""
-        places = [index for index, record in enumerate(self.records) if keep(record)]
-        return SliceBank(
-            self.hu[places], self.lung[places], self.nodules[places], [self.records[i] for i in places]
-        )
+        indices = [index for index, record in enumerate(self.records) if keep(record)]
+        records = [self.records[i] for i in indices]
+        return SliceBank(self.hu[indices], self.lung[indices], self.nodules[indices], records)
 
 
 R = TypeVar("R", NoduleRecord, SliceRecord)
 
 
 def _save(folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], records: Sequence[Any]) -> Path:
-    place = Path(folder)
-    (place / RECORDS).unlink(missing_ok=True)
+    target = Path(folder)
+    (target / RECORDS).unlink(missing_ok=True)
     for name, array in arrays.items():
-        with atomic_write(place / f"{name}.npy") as temporary:
+        with atomic_write(target / f"{name}.npy") as temporary:
             np.save(temporary, array)
-    write_json(place / RECORDS, [asdict(record) for record in records])
-    return place
+    write_json(target / RECORDS, [asdict(record) for record in records])
+    return target
 
 
 def _load(
     folder: str | os.PathLike[str], names: Sequence[str], kind: type[R], what: str, mapped: bool
 ) -> tuple[dict[str, np.ndarray], list[R]]:
+    """The arrays by name and the records; keys of records that ``kind`` does not know are ignored."""
     place = Path(folder)
     if not (place / RECORDS).is_file():
         raise UserError(f"{place}: no bank of {what} here; run the stage that makes it")

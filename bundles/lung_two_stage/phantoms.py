@@ -1,4 +1,4 @@
-"""The made patients on which all stages of this bundle work where there are no others."""
+"""The phantoms on which all stages of this bundle work if no data are given."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from common.data.phantoms.writing import ensure_phantoms
 
 PATIENTS = 16
 SHAPE = (128, 128, 32)
-"""Voxels of 2.8 x 2.8 x 7.5 mm: nodules are 3 to 9 pixels wide, and slices as large as the extraction's."""
+"""Voxels of 2.8 x 2.8 x 7.5 mm: nodules are 3 to 9 pixels wide."""
 
 
 def chest_scans(folder: str | os.PathLike[str], patients: int = PATIENTS, seed: int = 0) -> Path:
-    """The folder of phantoms with nodules and otherwise sound lungs; made where there is none (a minute)."""
+    """Makes chest phantoms with nodules and otherwise healthy lungs, if the folder has none; returns it."""
     return ensure_phantoms(folder, patients, seed, SHAPE, with_lesions=False)

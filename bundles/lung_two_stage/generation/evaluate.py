@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bundles.lung_two_stage.generation.bank_data import BankData, BankImages
 from bundles.lung_two_stage.generation.select import GeneratorModel, how_to_train
-from bundles.lung_two_stage.segmentation.inference import refuse_seen
+from bundles.lung_two_stage.segmentation.inference import check_unseen
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.handlers.image_logging import save_galleries
@@ -104,7 +104,7 @@ class GeneratorComparison:
         self.resamples, self.seed, self.device = resamples, seed, device
         self.data = BankData.of_model(self._shared_info(), bank_dir, layer, split_seed)
         self.held_out = self._held_out()
-        refuse_seen({path: path for paths in self.paths.values() for path in paths}, self.held_out.samples)
+        check_unseen({path: path for paths in self.paths.values() for path in paths}, self.held_out.samples)
         self.count = len(self.held_out) if num_samples is None else num_samples
         if min(self.count, len(self.held_out)) <= NEIGHBOURS:
             raise UserError(

@@ -1,4 +1,4 @@
-"""A segmenter on whole scans: probabilities, masks, and candidates out of them."""
+"""A segmenter on whole scans: probabilities, masks and candidates; methods of Table I by name."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from common.metrics.detection import DECISION, LEAST_SCORE, Candidate
 from common.training.contexts import evaluating
 
 LEVELS = (DECISION, 0.25, 0.1, LEAST_SCORE)
-"""Probabilities at which pieces are looked for, the surest first: at a low cut alone they run together."""
+"""Thresholds for candidates, from high to low; at a low threshold alone they would merge."""
 WIDEST_MM = 60.0
-"""What is wider is no nodule but a network's general doubt."""
+"""Wider regions are no candidates: there the network is unsure everywhere."""
 LEAST_VOXELS = 4
 """Smaller pieces are no candidates."""
 BATCH_PIXELS = 2**19
-"""Of slices that pass through the network together."""
+"""Pixels of the slices that pass through the network together."""
 HOW_TO_TRAIN = (
     "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/train_segmentation.yaml"
 )
 
 
 def predict_probabilities(network: nn.Module, hu: NDArray[np.generic], window: Window) -> NDArray[np.float32]:
-    """How probable a nodule is at each pixel: HU (N, H, W) -> float32 (N, H, W) in [0, 1].
+    """Nodule probabilities, float32 (N, H, W) in [0, 1].
 
     Args:
-        network: images (B, 1, H, W) in [-1, 1] -> logits (B, 1, H, W); its mode stays as it was.
+        network: maps images (B, 1, H, W) in [-1, 1] to logits (B, 1, H, W); its mode is restored.
+        hu: (N, H, W).
         window: HU of -1 and 1, as in training.
     """
     device = next(network.parameters()).device
@@ -54,21 +55,16 @@ def predict_probabilities(network: nn.Module, hu: NDArray[np.generic], window: W
     return found
 
 
-def predict_masks(
-    network: nn.Module,
-    hu: NDArray[np.generic],
-    window: Window,
-    threshold: float = DECISION,
-    least_voxels: int = LEAST_VOXELS,
-) -> NDArray[np.uint8]:
-    """Nodule masks uint8 {0, 1} (N, H, W) of HU (N, H, W), see `mask_from`."""
-    return mask_from(predict_probabilities(network, hu, window), threshold, least_voxels)
-
-
 def mask_from(
     probabilities: NDArray[np.float32], threshold: float = DECISION, least_voxels: int = LEAST_VOXELS
 ) -> NDArray[np.uint8]:
-    """Where a nodule is as probable as ``threshold``, pieces below ``least_voxels`` left out."""
+    """Mask {0, 1} of the pieces with at least that probability and ``least_voxels``.
+
+    Example:
+        >>> probabilities = np.float32([[[0.9, 0.9, 0.1, 0.1, 0.1, 0.9]]])
+        >>> mask_from(probabilities, least_voxels=2).tolist()
+        [[[1, 1, 0, 0, 0, 0]]]
+    """
     return (_pieces(probabilities, threshold, least_voxels)[0] > 0).astype(np.uint8)
 
 
@@ -78,35 +74,38 @@ def candidates_from(
     levels: Sequence[float] = LEVELS,
     least_voxels: int = LEAST_VOXELS,
 ) -> list[Candidate]:
-    """One candidate for each piece of the masks at falling levels that holds none of those before.
+    """Candidates: the pieces of the masks at falling thresholds that contain no earlier candidate.
 
-    Its score is the largest probability within, its position the centre of mass of the probabilities, its
-    radius that of the sphere of equal volume (in pictures of the disc of equal area).
+    The score is the largest probability in the piece, the position the centre of mass of the probabilities,
+    the radius that of the sphere with the same volume (for single slices the disc with the same area).
 
     Args:
-        levels: probabilities, the highest first; the last is the least score of a candidate.
+        probabilities: (Z, H, W) of the scan.
+        scan: gives name and geometry.
+        levels: thresholds, the highest first; the last is the least score of a candidate.
+        least_voxels: smaller pieces are left out.
     """
-    found, taken = list[Candidate](), np.zeros(probabilities.shape, bool)
+    candidates, taken = list[Candidate](), np.zeros(probabilities.shape, bool)
     for level in levels:
         pieces, numbers = _pieces(probabilities, level, least_voxels)
-        known = set(np.unique(pieces[taken]).tolist())
+        earlier = set(np.unique(pieces[taken]).tolist())
         boxes = ndimage.find_objects(pieces)
         for number in numbers:
-            if number in known:
+            if number in earlier:
                 continue
             box = boxes[number - 1]
             inside = pieces[box] == number
             candidate = _candidate(probabilities[box] * inside, inside, box, scan)
             if 2 * candidate.radius_mm <= WIDEST_MM:
-                found.append(candidate)
+                candidates.append(candidate)
                 taken[box] |= inside
-    return found
+    return candidates
 
 
 def _candidate(
     weights: NDArray[np.float32], inside: NDArray[np.bool_], box: tuple[slice, ...], scan: NoduleScan
 ) -> Candidate:
-    """A piece in its box."""
+    """The candidate of a piece, given in its bounding box."""
     voxel = np.array(ndimage.center_of_mass(weights)) + [part.start for part in box]
     z, y, x = (float(value) for value in scan.in_mm(voxel))
     radius = equivalent_diameter(inside, scan.spacing, len(scan.hu) == 1) / 2
@@ -114,13 +113,13 @@ def _candidate(
 
 
 class SegmentationMethod:
-    """A method of Table I: the pieces of a segmenter's masks.
+    """A segmenter as a method of Table I.
 
     Args:
-        name: as the table shows it.
+        name: in the table.
         network: see `predict_probabilities`.
         window: as in training.
-        threshold, least_voxels: see `mask_from`; candidates have levels of their own.
+        threshold, least_voxels: see `mask_from`; candidates have their own thresholds.
     """
 
     def __init__(
@@ -133,13 +132,13 @@ class SegmentationMethod:
     ) -> None:
         self.name, self.network, self.window = name, network, window
         self.threshold, self.least_voxels = threshold, least_voxels
-        self._seen: tuple[NoduleScan, NDArray[np.float32]] | None = None
+        self._last: tuple[NoduleScan, NDArray[np.float32]] | None = None
 
     @classmethod
     def from_model(
         cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> SegmentationMethod:
-        """A trained one, with the window that it was trained with.
+        """Loads a trained segmenter and its window.
 
         Raises:
             UserError: no such model, or one that cannot be read.
@@ -148,7 +147,7 @@ class SegmentationMethod:
         return cls(name, network.to(device), model_window(model_info(ckpt_path)))
 
     def untrained(self, seed: int = 0) -> SegmentationMethod:
-        """A copy with first weights, seeded: what training has to beat."""
+        """A copy with seeded initial weights, as a baseline."""
         network = copy.deepcopy(self.network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -160,24 +159,24 @@ class SegmentationMethod:
         )
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """The pieces of its probabilities, unsure ones too; see `candidates_from`."""
+        """Candidates with any score, see `candidates_from`."""
         return candidates_from(self._probabilities(scan), scan, least_voxels=self.least_voxels)
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
-        """Its mask {0, 1} (Z, H, W)."""
+        """The mask {0, 1} (Z, H, W)."""
         return mask_from(self._probabilities(scan), self.threshold, self.least_voxels)
 
     def _probabilities(self, scan: NoduleScan) -> NDArray[np.float32]:
-        """Of the scan, computed once for both questions."""
-        if self._seen is None or self._seen[0] is not scan:
-            self._seen = scan, predict_probabilities(self.network, scan.hu, self.window)
-        return self._seen[1]
+        """Probabilities of the scan, kept until another scan comes."""
+        if self._last is None or self._last[0] is not scan:
+            self._last = scan, predict_probabilities(self.network, scan.hu, self.window)
+        return self._last[1]
 
 
 def _pieces(
     probabilities: NDArray[np.float32], threshold: float, least_voxels: int
 ) -> tuple[NDArray[np.int32], list[int]]:
-    """The mask's pieces, numbered, and the numbers of those that are large enough; the others are 0."""
+    """A label map of the pieces that are large enough, and their numbers."""
     pieces, count = label_pieces(probabilities >= threshold)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     large = sizes >= least_voxels
@@ -191,40 +190,40 @@ SEGMENTER = "bundles.lung_two_stage.segmentation.inference.SegmentationMethod.fr
 
 
 class Method(Protocol):
-    """A trained method.
+    """A trained method of Table I.
 
     Attributes:
-        name: as the table shows it.
+        name: in the table.
     """
 
     name: str
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """Where it sees nodules: ``scan`` is the scan's name, ``position_mm`` in the frame of its nodules."""
+        """Where it detects nodules, in mm as the scan's own nodules."""
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
-        """The nodules' mask {0, 1} (Z, H, W) of the scan; None for a method that draws none."""
+        """The nodules' mask {0, 1} (Z, H, W); None for a method that draws none."""
 
 
 class EmptyMask:
-    """The baseline that finds nothing anywhere."""
+    """The baseline that finds nothing."""
 
     name = "empty mask"
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
-        """None at all."""
+        """No candidates."""
         return []
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
-        """0 everywhere."""
+        """An empty mask."""
         return np.zeros(scan.hu.shape, np.uint8)
 
 
 def load_method(name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Method:
-    """A trained method from its model's file.
+    """Loads a trained method from its model's file.
 
-    The JSON beside the model says under ``method`` what makes the method: the dotted name of something of
-    this bundle that is called as ``(name, ckpt_path, device)``. Without that entry it is a segmenter.
+    ``method`` in the model's JSON file is the dotted name of a callable of this bundle that takes ``(name,
+    ckpt_path, device)``. Without that entry it is a segmenter.
 
     Raises:
         UserError: no such model, or its JSON names something else.
@@ -239,8 +238,8 @@ def load_method(name: str, ckpt_path: str | os.PathLike[str], device: torch.devi
     return cast(Method, make(name, ckpt_path, device))
 
 
-def named(models: Mapping[str, str] | None, ckpt_path: str | os.PathLike[str]) -> dict[str, str]:
-    """The models' files by the names of the table: ``models``, or the one at ``ckpt_path``.
+def models_by_name(models: Mapping[str, str] | None, ckpt_path: str | os.PathLike[str]) -> dict[str, str]:
+    """The models' files by their names in the table: ``models``, or the one at ``ckpt_path``.
 
     Raises:
         UserError: ``models`` is no mapping.
@@ -253,13 +252,13 @@ def named(models: Mapping[str, str] | None, ckpt_path: str | os.PathLike[str]) -
 
 
 def with_baselines(methods: Sequence[Method], seed: int = 0) -> list[Method]:
-    """The methods, an untrained copy of the first that can make one, and the empty mask."""
+    """The methods, an untrained copy of the first segmenter, and the empty mask."""
     copies = [method.untrained(seed) for method in methods if hasattr(method, "untrained")]
     return [*methods, *copies[:1], EmptyMask()]
 
 
-def refuse_seen(models: Mapping[str, str | os.PathLike[str]], records: Sequence[Sample]) -> None:
-    """Checks that no model was trained, or chosen, on one of the patients.
+def check_unseen(models: Mapping[str, str | os.PathLike[str]], records: Sequence[Sample]) -> None:
+    """Checks that no model was trained or validated on one of the patients.
 
     Raises:
         UserError: names one.

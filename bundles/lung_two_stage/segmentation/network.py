@@ -10,14 +10,14 @@ from torch.nn import functional
 from common.errors import UserError
 
 HALVINGS_OF_MONAI = 4
-"""That `BasicUNet` and `BasicUNetPlusPlus` have."""
+"""Of `BasicUNet` and `BasicUNetPlusPlus`."""
 
 
 class Segmenter(nn.Module):
-    """A network that gives one logit a pixel: above 0 is nodule, its sigmoid is the probability.
+    """Base of networks with one logit a pixel, whose sigmoid is the probability of a nodule.
 
-    Images of any size are taken: their edges are repeated up to the next multiple of what the network halves
-    to, and the logits are cut back. Subclasses fill in ``logits``.
+    Images may have any size: their edges are repeated up to a multiple of 2 to the power of ``halvings``, and
+    the logits are cropped. Subclasses implement ``logits``.
 
     Args:
         halvings: how often the network halves the image.
@@ -28,7 +28,7 @@ class Segmenter(nn.Module):
         self.multiple = 2**halvings
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 1, H, W) in [-1, 1] -> logits (B, 1, H, W), float32 whatever they are computed in."""
+        """Maps images (B, 1, H, W) in [-1, 1] to logits (B, 1, H, W), always float32."""
         height, width = images.shape[-2], images.shape[-1]
         missing = [-height % self.multiple, -width % self.multiple]
         if missing[0] or missing[1]:
@@ -36,7 +36,7 @@ class Segmenter(nn.Module):
         return self.logits(images)[..., :height, :width].float()
 
     def logits(self, images: Tensor) -> Tensor:
-        """As ``forward``, of sizes that fit."""
+        """As ``forward``, for sides that are multiples of ``self.multiple``."""
         raise NotImplementedError
 
 
@@ -50,7 +50,7 @@ class DenseUNet(Segmenter):
     encoder k     2 x 2 max pooling, then as encoder 0                  (2^k w, 64 / 2^k, ...)
     bottom        max pooling, then as encoder 0; k = ``halvings``      (8 w, 8, 8)
     decoder k     2 x 2 transposed convolution, stride 2                (2^k w, 64 / 2^k, ...)
-                  beside encoder k's output                             (2^(k+1) w, ...)
+                  concatenated with encoder k's output                  (2^(k+1) w, ...)
                   dense block: ``layers`` x (batch norm, ReLU, 3 x 3    (2^(k+1) w + layers g,
                   convolution to g), each seeing all before it          ...)
                   1 x 1 convolution, batch norm, ReLU                   (2^k w, ...)
@@ -59,8 +59,12 @@ class DenseUNet(Segmenter):
 
     With the defaults (w = 16, g = 8, 3 layers, 3 halvings) there are 405 569 parameters.
 
-    The paper names the parts and no sizes: widths, growth and depth are ours. Dense blocks as in Huang et
-    al., Densely connected convolutional networks, CVPR 2017, without bottlenecks.
+    Chi 2023 names the parts but no sizes; widths, growth and depth are ours. Dense blocks as in Huang et al.,
+    Densely connected convolutional networks, CVPR 2017, without bottlenecks.
+
+    Example:
+        >>> DenseUNet(width=4, halvings=2)(torch.zeros(1, 1, 30, 40)).shape
+        torch.Size([1, 1, 30, 40])
 
     Args:
         width: w, channels of the first stage.
@@ -161,6 +165,6 @@ def _convolution(before: int, after: int, side: int) -> list[nn.Module]:
 
 
 def _dense(width: int, growth: int, layers: int, dropout: float) -> nn.Sequential:
-    """From 2 w channels through the dense block to w."""
+    """The dense block: (B, 2 w, H, W) -> (B, w, H, W)."""
     dense = [DenseLayer(2 * width + k * growth, growth, dropout) for k in range(layers)]
     return nn.Sequential(*dense, *_convolution(2 * width + layers * growth, width, 1))

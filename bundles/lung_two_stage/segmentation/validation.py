@@ -1,4 +1,4 @@
-"""What the training of a segmenter looks at: pictures, and metrics of its logits."""
+"""Example images and metrics for the training of a segmenter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.ignite_metrics import as_given, batched, summed
 
 
-def shown(dataset: NoduleSliceDataset, count: int) -> dict[str, Tensor]:
-    """A batch for `common.handlers.image_logging.ImageGrid`: the CT as condition, the true mask as real
-    image.
+def example_images(dataset: NoduleSliceDataset, count: int) -> dict[str, Tensor]:
+    """A batch for image grids: the CT as condition, the true mask in [-1, 1] as real image.
 
     The grid shows the logits from -1 (black) to 1 (white) between the two.
     """
@@ -26,13 +25,19 @@ def shown(dataset: NoduleSliceDataset, count: int) -> dict[str, Tensor]:
 
 
 def mask_and_truth(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: predicted and true mask, (B, 1, H, W) in {0, 1}."""
+    """An ``output_transform``: predicted and true mask, (B, 1, H, W) in {0, 1}.
+
+    Example:
+        >>> logits = torch.tensor([[[[-1.0, 2.0]]]])
+        >>> mask_and_truth({"pred": logits, "label": torch.ones(1, 1, 1, 2), "image": logits})[0].tolist()
+        [[[[0.0, 1.0]]]]
+    """
     logits, truth, _ = prediction_target_condition(output)
     return (logits > 0).float(), truth
 
 
 class NoduleSensitivity(Metric):
-    """The share of patches with a nodule in which the mask touches it. Higher is better, 1 at most.
+    """Share of patches with a nodule in which the predicted mask overlaps it, in [0, 1].
 
     Args:
         output_transform: engine output -> (mask, true mask), (B, 1, H, W) in {0, 1}.
@@ -44,7 +49,7 @@ class NoduleSensitivity(Metric):
         super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
-        """Forgets what was seen."""
+        """Starts again."""
         self.sums = torch.zeros(2, dtype=torch.float64)  # touched, with a nodule
 
     def update(self, output: Any) -> None:
@@ -54,6 +59,6 @@ class NoduleSensitivity(Metric):
         self.sums += torch.stack([touched, present])
 
     def compute(self) -> float:
-        """The share over all processes; 0 for a pass without nodules."""
+        """The share over all processes; 0 if there was no nodule."""
         touched, present = summed(self.sums).tolist()
         return touched / present if present else 0.0

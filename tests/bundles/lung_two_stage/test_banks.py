@@ -43,12 +43,12 @@ def test_mapped_arrays_hold_the_same(tmp_path: Path) -> None:
 
 
 def test_slices_come_back_and_can_be_chosen(tmp_path: Path) -> None:
-    read = SliceBank.load(slices().save(tmp_path)).chosen(lambda record: record.patient == "b")
+    read = SliceBank.load(slices().save(tmp_path)).select(lambda record: record.patient == "b")
     assert len(read) == 1 and read.hu[0, 0, 0] == 12 and read.lung.shape == read.nodules.shape == (1, 3, 4)
 
 
 def test_only_the_chosen_nodules_stay() -> None:
-    kept = nodules().chosen(lambda record: record.origin == GENERATED)
+    kept = nodules().select(lambda record: record.origin == GENERATED)
     assert [record.name for record in kept.records] == ["b"]
     np.testing.assert_array_equal(kept.alpha[0], nodules().alpha[1])
 
@@ -66,6 +66,6 @@ def test_what_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
-    place = slices().chosen(lambda _: False).save(tmp_path)
+    place = slices().select(lambda _: False).save(tmp_path)
     with pytest.raises(UserError, match="holds no slices"):
         SliceBank.load(place)

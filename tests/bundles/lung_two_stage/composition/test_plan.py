@@ -87,7 +87,7 @@ def test_what_cannot_be_placed_is_counted() -> None:
 def test_more_than_can_be_made_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="count 76: only 75 of 75 combinations can be made; lower the count"):
         make_plan(nodules(), healthy_slices(), EVEN, replace(RULES, count=76))
-    only = large(nodules()).chosen(lambda record: record.name == "nodule_0")
+    only = large(nodules()).select(lambda record: record.name == "nodule_0")
     for count in (5, None):
         with pytest.raises(UserError, match=r"only 0 of 75 .*\(75 with a nodule larger than the lung\)"):
             make_plan(only, healthy_slices(), EVEN, replace(RULES, count=count))

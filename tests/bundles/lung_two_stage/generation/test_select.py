@@ -140,7 +140,7 @@ def test_a_bank_of_real_and_generated_nodules(data: BankData, tmp_path: Path) ->
     report = write_bank(data, tmp_path / "nodules", 7, 12, 40)
     assert (report["synthetic"], report["bundle"], report["seed"]) == (True, "painter", 0)
     bank = NoduleBank.load(tmp_path / "nodules")
-    real, made = (bank.chosen(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
+    real, made = (bank.select(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
     assert (len(real), len(made)) == (7, 12)
     assert report["counts"]["drawn"] == 40 and report["counts"]["copies"] >= 2
     assert all(record.patient for record in real.records)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundles.lung_two_stage.segmentation.evaluate import FOUND, TRUE, compare, holding, table, write_report
+from bundles.lung_two_stage.segmentation.evaluate import (
+    FOUND,
+    TRUE,
+    compare,
+    mark_slices,
+    write_report,
+    write_table,
+)
 from bundles.lung_two_stage.segmentation.inference import EmptyMask
 from common.data.intensity import Window
 from common.data.nodules import Nodule
@@ -104,8 +111,8 @@ def test_a_method_without_masks_has_no_dice() -> None:
 def test_a_candidate_holds_in_the_slices_within_its_radius() -> None:
     scan = two_scans()[0]  # slices 2 mm apart
     told = [Candidate("a", (4.5, 0.0, 0.0), 1.0, 2.0), Candidate("a", (17.1, 0.0, 0.0), 1.0, 0.1)]
-    assert np.flatnonzero(holding(told, scan)).tolist() == [2, 3, 9]
-    assert not holding([], scan).any()
+    assert np.flatnonzero(mark_slices(told, scan)).tolist() == [2, 3, 9]
+    assert not mark_slices([], scan).any()
 
 
 def test_nothing_to_compare() -> None:
@@ -140,7 +147,7 @@ def test_the_report_of_a_comparison(tmp_path: Path) -> None:
 
 def test_the_table_says_what_its_numbers_are() -> None:
     result = compare([EmptyMask()], [scan_of(ball_mask((1, 8, 8), np.s_[0:1, 2:5, 2:5]))], 1).result
-    text = table(result)
+    text = write_table(result)
     assert "within the nodule's radius of its centre" in text and "accuracy" in text
     assert len([line for line in text.splitlines() if line.startswith("empty mask")]) == 1
     assert "0.000" in text and pytest.approx(0) == result["methods"]["empty mask"]["cpm"]["mean"]

@@ -11,12 +11,11 @@ from bundles.lung_two_stage.segmentation.inference import (
     EmptyMask,
     SegmentationMethod,
     candidates_from,
+    check_unseen,
     load_method,
     mask_from,
-    named,
-    predict_masks,
+    models_by_name,
     predict_probabilities,
-    refuse_seen,
     with_baselines,
 )
 from bundles.lung_two_stage.segmentation.network import DenseUNet
@@ -94,7 +93,6 @@ def test_a_method_answers_both_questions_alike() -> None:
     scan = scan_of(mask)
     method = SegmentationMethod("mine", Brightness(), WINDOW)
     np.testing.assert_array_equal(method.masks(scan), mask)
-    np.testing.assert_array_equal(predict_masks(Brightness(), scan.hu, WINDOW), mask)
     (candidate,) = method.candidates(scan)
     assert candidate.position_mm == pytest.approx(scan.nodules[0].centre_mm)
     other = scan_of(ball_mask((8, 20, 20)), "b")
@@ -133,10 +131,10 @@ def test_baselines_come_last() -> None:
 
 
 def test_models_have_names() -> None:
-    assert named(None, "a/model.pt") == {"this method": "a/model.pt"}
-    assert named({"U-Net": "b"}, "a") == {"U-Net": "b"}
+    assert models_by_name(None, "a/model.pt") == {"this method": "a/model.pt"}
+    assert models_by_name({"U-Net": "b"}, "a") == {"U-Net": "b"}
     with pytest.raises(UserError, match="give names and files"):
-        named("b", "a")  # type: ignore[arg-type]
+        models_by_name("b", "a")  # type: ignore[arg-type]
 
 
 def test_models_are_not_evaluated_on_what_they_learned_from(tmp_path: Path) -> None:
@@ -145,7 +143,7 @@ def test_models_are_not_evaluated_on_what_they_learned_from(tmp_path: Path) -> N
     )
     records = {name: Sample(tmp_path / name, None, name) for name in "abc"}
     models = {"mine": tmp_path / "model.pt", "unknown": tmp_path / "other.pt"}
-    refuse_seen(models, [records["c"]])
+    check_unseen(models, [records["c"]])
     for name in "ab":
         with pytest.raises(UserError, match=f"was trained with patient {name}"):
-            refuse_seen(models, [records["c"], records[name]])
+            check_unseen(models, [records["c"], records[name]])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.phantoms import chest_scans
 from bundles.lung_two_stage.segmentation.network import DenseUNet, UNet, UNetPlusPlus
@@ -18,6 +19,7 @@ from common.inference.checkpoint import network_for
 from tests.bundles.lung_two_stage.segmentation.made import write_scans
 from tests.bundles.runs import ROOT, Run, finished, forked
 from tests.bundles.runs import command as started
+from tests.common.data.made_scans import HEADER, write_luna
 
 CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 TINY = {
@@ -76,7 +78,6 @@ def test_a_resumed_run_is_the_unbroken_one(trained: Path, data: Path, tmp_path: 
     folder = tmp_path / "run"
     first = train(folder, data, **{**SMALL, "max_epochs": 1})
     assert first.code == 0, first.err
-    assert train(folder, data, **SMALL).error.endswith("start another with --output_dir")
     second = train(folder, data, **SMALL, resume="true")
     assert second.code == 0, second.err
     for name in ("models/model.pt", "logs/losses.csv"):
@@ -102,23 +103,35 @@ def test_several_models_in_one_table(trained: Path, data: Path, tmp_path: Path) 
     assert result["data"]["scans"] == result["data"]["nodules"] == 1 and result["data"]["slices"] == 6
     assert result["methods"]["first"] == result["methods"]["second"]
     assert (tmp_path / "eval" / "panel.png").is_file() and "second" in run.out
-    other = tmp_path / "other" / "model.pt"  # one that the first model's test patient was shown to
-    shutil.copytree(trained / "models", other.parent)
-    facts = read_json(other.with_suffix(".json"))
+
+
+def test_a_model_that_has_seen_the_test_patients_is_refused(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "other" / "model.pt"
+    shutil.copytree(trained / "models", model.parent)
+    facts = read_json(model.with_suffix(".json"))
     facts["splits"]["train"] += facts["splits"].pop("test")
-    write_json(other.with_suffix(".json"), facts)
-    models = str({"first": str(model), "second": str(other)})
-    words = arguments("evaluating", ["evaluate_segmentation"], models=models, **given)
-    seen = forked(words, tmp_path / "seen")
-    assert "was trained with patient" in seen.error
+    write_json(model.with_suffix(".json"), facts)
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "evaluate_segmentation.yaml"))
+    parser.update({"dataset_dir": str(data), "device": "cpu"})
+    parser["models"] = {"first": str(trained / "models" / "model.pt"), "second": str(model)}
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("evaluating#1")
+    assert "was trained with patient" in str(caught.value.__cause__)
 
 
-def test_refusals(data: Path, tmp_path: Path) -> None:
-    assert "normal_share 1: give a share" in train(tmp_path / "a", data, normal_share=1).error
-    given = {"dataset_dir": data, "output_dir": tmp_path / "c", "device": "cpu"}
-    run = forked(arguments("evaluating", ["evaluate_segmentation"], **given), tmp_path / "log")
-    assert "no trained model yet; train first" in run.error
-    assert not (tmp_path / "a" / "models").exists() and not (tmp_path / "c" / "eval").exists()
+def test_a_bad_scan_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    centres = {series: "15,26,36" for series in ("1.1", "1.2", "1.3", "1.4")}  # mm, inside
+    for series in centres:
+        write_luna(tmp_path / "data", "", series)
+    centres["1.1"] = "150,26,36"
+    lines = [f"{series},{centre},4\n" for series, centre in centres.items()]
+    (tmp_path / "data" / "annotations.csv").write_text(HEADER + "".join(lines))
+    run = train(tmp_path / "run", tmp_path / "data", **{**TINY, "batch_size": 1})
+    assert "1.1.mhd: the annotation at (150, 26, 36) mm lies outside the scan" in run.error
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
