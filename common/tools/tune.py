@@ -89,37 +89,36 @@ def read_space(path: Path) -> SearchSpace:
         raise UserError(f"{path}: {reason}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    match content:
-        case {"parameters": {**parameters}, "trial": {**trial}, **rest} if parameters:
-            pass
-        case {"parameters": {**parameters}, **rest} if parameters and "trial" not in rest:
-            trial = {}
-        case _:
-            raise UserError(f"{path}: needs parameters, a mapping of config keys to ranges (and trial)")
-    if rest:
-        raise UserError(f"{path}: unknown key '{next(iter(rest))}'; use parameters and trial")
-    distributions = {
-        str(key): _distribution(f"{path}: parameter '{key}'", item) for key, item in parameters.items()
-    }
-    return SearchSpace(distributions, trial)
+    content = content if isinstance(content, dict) else {}
+    unknown = sorted(set(content) - {"parameters", "trial"})
+    if unknown:
+        raise UserError(f"{path}: unknown key '{unknown[0]}'; use parameters and trial")
+    parameters, trial = content.get("parameters"), content.get("trial") or {}
+    if not isinstance(parameters, dict) or not parameters or not isinstance(trial, dict):
+        raise UserError(f"{path}: needs parameters, a mapping of config keys to ranges (and trial)")
+    where = f"{path}: parameter"
+    return SearchSpace({str(k): _distribution(f"{where} '{k}'", v) for k, v in parameters.items()}, trial)
 
 
 def _distribution(where: str, item: Any) -> BaseDistribution:
     kinds = load_optuna().distributions
-    match item:
-        case {"choices": choices, **rest} if not rest:
-            if not isinstance(choices, list) or not choices or not all(isinstance(v, Value) for v in choices):
-                raise UserError(f"{where}: choices must be a list of numbers or words")
-            return kinds.CategoricalDistribution(choices)
-        case {"low": low, "high": high, **rest} if set(rest) <= {"log"}:
-            if not (_is_number(low) and _is_number(high)):
-                raise UserError(f"{where}: low and high must be numbers (1.0e-4 in YAML; 1e-4 is text)")
-            whole = isinstance(low, int) and isinstance(high, int)
-            try:
-                return (kinds.IntDistribution if whole else kinds.FloatDistribution)(low, high, **rest)
-            except ValueError as error:
-                raise UserError(f"{where}: {error}") from error
-    raise UserError(f"{where}: give low and high (and log), or choices")
+    keys = set(item) if isinstance(item, dict) else set()
+    if keys == {"choices"}:
+        choices = item["choices"]
+        if not isinstance(choices, list) or not choices or not all(isinstance(v, Value) for v in choices):
+            raise UserError(f"{where}: choices must be a list of numbers or words")
+        return kinds.CategoricalDistribution(choices)
+    if not {"low", "high"} <= keys <= {"low", "high", "log"}:
+        raise UserError(f"{where}: give low and high (and log), or choices")
+    low, high = item["low"], item["high"]
+    if not (_is_number(low) and _is_number(high)):
+        raise UserError(f"{where}: low and high must be numbers (1.0e-4 in YAML; 1e-4 is text)")
+    whole = isinstance(low, int) and isinstance(high, int)
+    kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+    try:
+        return kind(low, high, log=bool(item.get("log")))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _is_number(value: Any) -> bool:

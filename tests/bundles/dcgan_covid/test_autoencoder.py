@@ -31,7 +31,8 @@ def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize(("size", "count"), [(64, 2_188_419), (128, 8_492_163)])
 def test_five_layers_down_and_the_mirror_up(size: int, count: int) -> None:
-    network = DenseAutoencoder(size)
+    with torch.device("meta"):
+        network = DenseAutoencoder(size)
     down = [(size**2, 256), (256, 128), (128, 64), (64, 32), (32, 3)]
     assert linear_sizes(network.encoder) == down
     assert linear_sizes(network.decoder) == [(wide, narrow) for narrow, wide in reversed(down)]

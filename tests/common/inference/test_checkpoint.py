@@ -167,15 +167,9 @@ def test_a_slice_of_a_volume_by_number_or_the_middle_one(tmp_path: Path) -> None
         image_as_in_training(tmp_path / "v.nii.gz", {}, 8, 5)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("none.png", "no such file"), ("text.png", "cannot be read"), ("text.txt", "unknown file type")],
-)
-def test_what_is_no_image_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "text.txt").write_text("no image")
-    with pytest.raises(UserError, match=f"{name}: {said}"):
-        image_as_in_training(tmp_path / name, {}, 16)
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.png: no such file"):
+        image_as_in_training(tmp_path / "none.png", {}, 16)
 
 
 def test_a_picture_has_no_slices(tmp_path: Path) -> None:
