@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -86,3 +87,25 @@ def component_description(key: str) -> dict[str, Any]:
     names = [name for name in raw if not (name.startswith("_") and name.endswith("_"))]
     arguments = {name: parser.get_parsed_content(f"{key}{ID_SEP_KEY}{name}") for name in names}
     return {"target": raw["_target_"], "arguments": arguments}
+
+
+def transform_descriptions(key: str, first: int = 0) -> list[dict[str, Any]]:
+    """`component_description` of each transform in the `Compose` at ``key``, from number ``first`` on.
+
+    Evaluation and inference build the transforms of a trained model from these.
+
+    Raises:
+        UserError: no bundle run is going on, or arguments cannot be written as JSON.
+    """
+    transforms = f"{key}{ID_SEP_KEY}transforms"
+    count = len(calling_workflow().parser.get(transforms))
+    described = [component_description(f"{transforms}{ID_SEP_KEY}{number}") for number in range(first, count)]
+    for number, entry in enumerate(described, first):
+        try:
+            json.dumps(entry)
+        except TypeError as error:
+            raise UserError(
+                f"config key '{transforms}{ID_SEP_KEY}{number}': {error}; give texts, numbers and lists, "
+                "so that they can be written beside the model"
+            ) from error
+    return described

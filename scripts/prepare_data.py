@@ -24,7 +24,7 @@ from common.data.public_datasets import (
     load_registry,
     obtain,
 )
-from common.data.transforms import FITS
+from common.data.resize import FITS
 from common.errors import UserError, install_hook
 from common.files import refuse_existing
 

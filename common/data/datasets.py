@@ -1,11 +1,11 @@
-"""Image and mask pairs in memory, as the network wants them."""
+"""Datasets of slices as networks see them: pairs, images with classes, slices of volumes, unpaired sets."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from common.data.image_io import for_each, read_pair
-from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
-from common.data.intensity_standardization import Standardiser
+from common.data.image_io import for_each
+from common.data.intensity import from_network
 from common.data.labels import LabelSet
+from common.data.replay import (
+    Item,
+    ReplayDataset,
+    ReplayTransforms,
+    Transform,
+    flatten_transforms,
+    is_random,
+    plain_tensors,
+    split_at_first_random,
+)
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, CachedVolume, SliceReader, selected_slices
 from common.data.slice_noise import noise_coordinates
-from common.data.transforms import (
-    Augmentation,
-    AugmentationDraw,
-    apply_to_image,
-    apply_to_mask,
-    check_fit_name,
-    fit_mask,
-    fit_square,
-)
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -38,151 +38,130 @@ logger = logging.getLogger(__name__)
 EMPTY_MASKS = ("keep", "drop")
 
 
-class PairDataset(Dataset[dict[str, Any]]):
-    """CT slices in [-1, 1] with lesion masks {0, 1}, both (1, S, S).
+class PairDataset(ReplayDataset):
+    """CT slices in [-1, 1] with lesion masks {0, 1}, both (1, S, S), kept in memory.
 
-    Everything is read, checked, resized and standardised once, here, in the main process; workers share it.
-    An int index gives the pair as it is, a `SampleIndex` gives the augmented pair of that visit.
+    Everything up to the first random transform is done once, here, in the main process; workers share it.
+    An int index gives the pair as it is, a `SampleIndex` the augmented pair of that epoch. An item has
+    ``image``, ``label`` (with masks), ``sample`` (its index), whatever else the transforms add, and, for an
+    int index, the place of its noise, see `common.data.slice_noise.noise_coordinates`.
 
     Args:
-        samples: what to load.
-        image_size: S in pixels.
-        window: HU window, a preset's name or [lower, upper].
-        standardiser: brings 8-bit slices of different windows to a common look.
-        fit_standardiser: learn it from these samples first (the training split).
-        augment: what is drawn for each visit; None for nothing.
-        seed: the run's seed, for the augmentation.
-        empty_masks: ``keep`` or ``drop`` slices with fewer than ``min_lesion_pixels`` lesion pixels at S x S.
+        samples: what to load; a transform finds each under ``record``, its files as ``image`` and ``label``.
+        preprocessing: MONAI dictionary transforms, such as `common.data.transforms.slice_preprocessing`.
+        augmentation: further, random transforms of a training set.
+        seed: the run's seed, for the random transforms.
+        empty_masks: ``keep`` or ``drop`` slices with fewer than ``min_lesion_pixels`` lesion pixels, counted
+            after resizing.
         min_lesion_pixels: see ``empty_masks``.
-        source_range: black and white of files that are not HU; None for their type's full range.
-        fit: how slices become square, see `common.data.transforms.fit_square`.
+        training: whether transforms that learn from a set (`StandardizeIntensityd`) learn from this one.
 
     Attributes:
         samples: the samples kept, in order.
-        images: float32 (N, 1, S, S) in [-1, 1].
+        images: float32 (N, 1, S, S).
         labels: float32 (N, 1, S, S) in {0, 1}; None for unconditional sets.
         dropped: number of slices dropped for their empty mask.
         nominal_hu: whether some of the values are not calibrated HU.
     Raises:
-        UserError: a bad file, or nothing left.
+        UserError: a bad file, no slices left, or slices of several sizes after the transforms.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        image_size: int,
-        window: str | Window | Sequence[float] = "lung",
-        standardiser: Standardiser | None = None,
-        fit_standardiser: bool = False,
-        augment: Augmentation | None = None,
+        preprocessing: Transform | Sequence[Transform],
+        augmentation: Transform | Sequence[Transform] | None = None,
         seed: int = 0,
         empty_masks: str = "keep",
         min_lesion_pixels: int = 1,
-        source_range: Sequence[float] | None = None,
-        fit: str = "pad",
+        training: bool = False,
     ) -> None:
-        self.fit = check_fit_name(fit)
         if empty_masks not in EMPTY_MASKS:
             raise UserError(f"empty_masks {empty_masks!r} is unknown; choose keep or drop")
-        self.image_size, self.window = int(image_size), window_by_name(window)
-        self.augment, self.seed, self.source_range = augment, seed, source_range
         least = min_lesion_pixels if empty_masks == "drop" else 0
-        loaded = for_each(samples, self._load, "reading")
-        kept = [index for index, pair in enumerate(loaded) if _lesion(pair) >= least]
+        steps = flatten_transforms([preprocessing, *([] if augmentation is None else [augmentation])])
+        if augmentation is None and not training:
+            steps = [step for step in steps if not is_random(step)]
+        fixed, varying = split_at_first_random(steps)
+        self.varying = ReplayTransforms(varying, seed)
+        # Transforms of whole scans come after all slices are loaded and those without lesion are dropped.
+        first = next((n for n, step in enumerate(fixed) if hasattr(step, "map_items")), len(fixed))
+        load = ReplayTransforms(fixed[:first])
+        loaded = for_each(samples, lambda sample: load(_initial_item(sample), 0), "reading")
+        kept = [item for item in loaded if "label" not in item or float(item["label"].sum()) >= least]
         self.dropped = len(loaded) - len(kept)
         if not kept:
             where = samples[0].image.parent if samples else "the data set"
             raise UserError(
                 f"{where}: no slices left to use ({self.dropped} with an empty mask); set empty_masks to keep"
             )
-        self.samples = [samples[index] for index in kept]
-        units, masks, is_hu = zip(*(loaded[index] for index in kept), strict=True)
-        self.nominal_hu = not all(is_hu)
-        looks = self._standardised(units, is_hu, standardiser, fit_standardiser)
-        self.images = to_network(np.stack(looks)[:, None])  # (N, 1, S, S)
-        self.labels = _stacked(masks)
+        for step in fixed[first:]:
+            maps_set = hasattr(step, "map_items")
+            kept = (
+                step.map_items(kept, training) if maps_set else [ReplayTransforms(step)(i, 0) for i in kept]
+            )
+        self.samples = [item["record"] for item in kept]
+        self.nominal_hu = not all(item.get("is_hu", True) for item in kept)
+        self._store([plain_tensors(item) for item in kept])
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        image = self.images[index]
-        label = None if self.labels is None else self.labels[index]
-        if self.augment is not None and isinstance(visit, SampleIndex):
-            draw = self.augment.draw(make_rng(self.seed, "augmentation", visit.epoch, visit.index))
-            image, label = _augmented(image, label, draw)
-        item: dict[str, Any] = {"image": torch.from_numpy(image), "sample": index}
-        if label is not None:
-            item["label"] = torch.from_numpy(label)
-            if not isinstance(visit, SampleIndex):  # in training noise is drawn anew for each visit
-                item |= noise_coordinates(self.samples[index].name)
+    def __getitem__(self, index: SampleIndex | int) -> Item:
+        number = index.index if isinstance(index, SampleIndex) else int(index)
+        item = super().__getitem__(index)
+        item |= {key: item[key].float() for key in ("image", "label") if key in item}
+        item["sample"] = number
+        if "label" in item and not isinstance(
+            index, SampleIndex
+        ):  # in training noise is drawn for each visit
+            item |= noise_coordinates(self.samples[number].name)
         return item
 
-    def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:
-        """Image in [0, 1] and mask {0, 1}, both (S, S), and whether the values are HU."""
-        pixels, mask = read_pair(sample)
-        source = pixels.source_range if self.source_range is None else tuple(self.source_range)
-        unit = to_unit(pixels.values, self.window, pixels.is_hu, (float(source[0]), float(source[1])))
-        small = None if mask is None else fit_mask(mask, self.image_size, self.fit)
-        return fit_square(unit, self.image_size, self.fit), small, pixels.is_hu
-
-    def _standardised(
-        self, units: Sequence[np.ndarray], is_hu: Sequence[bool], standardiser: Standardiser | None, fit: bool
-    ) -> Sequence[np.ndarray]:
-        """Scan by scan in the common look; HU values are left alone."""
-        if standardiser is None:
-            return units
-        scans: dict[str, list[int]] = defaultdict(list)
-        for index, sample in enumerate(self.samples):
-            if not is_hu[index]:
-                scans[sample.patient].append(index)
-        if fit:
-            standardiser.fit({patient: [units[index] for index in scan] for patient, scan in scans.items()})
-        result = list(units)
-        for scan in scans.values():
-            for index, image in zip(
-                scan, standardiser.apply_scan([units[index] for index in scan]), strict=True
-            ):
-                result[index] = image
-        return result
+    def _store(self, items: Sequence[Item]) -> None:
+        """Keeps tensors and numbers of the items; all images in one array, all labels in another."""
+        self.images = _stack([item["image"] for item in items], self.samples)
+        labels = [item["label"] for item in items if "label" in item]
+        self.labels = _stack(labels, self.samples) if len(labels) == len(items) else None
+        self.items = []
+        for index, item in enumerate(items):
+            kept = {key: value for key, value in item.items() if isinstance(value, torch.Tensor)}
+            kept.pop("label", None)
+            kept["image"] = torch.from_numpy(self.images[index])
+            if self.labels is not None:
+                kept["label"] = torch.from_numpy(self.labels[index])
+            self.items.append(kept)
 
 
-def _augmented(
-    image: np.ndarray, label: np.ndarray | None, draw: AugmentationDraw
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image and label (1, S, S) of one visit."""
-    moved = to_network(apply_to_image(from_network(image[0]), draw))[None]
-    return moved, None if label is None else apply_to_mask(label[0], draw)[None]
+def _initial_item(sample: Sample) -> Item:
+    """What the first transform gets; `LoadSliced` reads the record, MONAI's `LoadImaged` the paths."""
+    paths = {"image": str(sample.image), **({} if sample.mask is None else {"label": str(sample.mask)})}
+    return {**paths, "record": sample, "patient": sample.patient}
 
 
-def _lesion(pair: tuple[np.ndarray, np.ndarray | None, bool]) -> float:
-    """Lesion pixels of a loaded pair; without a mask there is nothing to be empty."""
-    return float("inf") if pair[1] is None else float(pair[1].sum())
-
-
-def _stacked(masks: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """float32 (N, 1, S, S), or None where a slice has no mask."""
-    present = [mask for mask in masks if mask is not None]
-    return np.stack(present)[:, None].astype(np.float32) if len(present) == len(masks) else None
+def _stack(arrays: Sequence[torch.Tensor], samples: Sequence[Sample]) -> np.ndarray:
+    """float32 (N, ...)."""
+    shapes = [tuple(array.shape) for array in arrays]
+    other = next((n for n, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is not None:
+        raise UserError(
+            f"{samples[other].image}: {shapes[other]} after preprocessing, but {samples[0].image.name} is "
+            f"{shapes[0]}; put FitSquared or Resized into the list"
+        )
+    return np.stack([array.numpy() for array in arrays]).astype(np.float32, copy=False)
 
 
 class ImageDataset(PairDataset):
     """CT slices (1, S, S) in [-1, 1], each with the index of its class.
 
-    As `common.data.datasets.PairDataset`, without masks. Items hold ``image``, ``class`` and ``sample``.
+    As `PairDataset`, without masks. Items hold ``image``, ``class`` and ``sample``.
 
     Args:
         samples: what to load.
-        class_names: the classes; an item's ``class`` is its category's place among them.
-        image_size: S in pixels.
-        fit: how slices become square, see `common.data.transforms.fit_square`.
-        flips: double the set: image i + N is the left-right flip of image i, as paper C's training set.
-        window, standardiser, fit_standardiser, augment, seed, source_range: as there.
+        class_names: the classes; an item's ``class`` is the index of its category among them.
+        preprocessing, augmentation, seed, training: see `PairDataset`.
+        flips: double the set: image i + N is the left-right flip of image i, as in Gubbi's training set.
 
     Attributes:
         samples: one for each image, flips included.
-        images: float32 (N, 1, S, S) in [-1, 1], flips included.
+        images: float32 (N, 1, S, S), flips included.
         classes: int64 (N,).
     Raises:
         UserError: a bad file, no images, or all of them the same.
@@ -192,40 +171,32 @@ class ImageDataset(PairDataset):
         self,
         samples: Sequence[Sample],
         class_names: Sequence[str],
-        image_size: int,
-        fit: str = "pad",
-        flips: bool = False,
-        window: str | Window | Sequence[float] = "lung",
-        standardiser: Standardiser | None = None,
-        fit_standardiser: bool = False,
-        augment: Augmentation | None = None,
+        preprocessing: Transform | Sequence[Transform],
+        augmentation: Transform | Sequence[Transform] | None = None,
         seed: int = 0,
-        source_range: Sequence[float] | None = None,
+        flips: bool = False,
+        training: bool = False,
     ) -> None:
+        masked = next((sample for sample in samples if sample.mask is not None), None)
+        if masked is not None:
+            raise ValueError(f"{masked.image}: this set is for images without masks")
         self.class_names = list(class_names)
-        super().__init__(
-            [_unmasked(sample) for sample in samples],
-            image_size,
-            window,
-            standardiser,
-            fit_standardiser,
-            augment,
-            seed,
-            source_range=source_range,
-            fit=fit,
-        )
-        places = [self.class_names.index(sample.category) for sample in self.samples]
-        self.classes = np.array(places, np.int64)
-        self._check_variety()
+        super().__init__(samples, preprocessing, augmentation, seed, training=training)
+        self.classes = np.array([self.class_names.index(s.category) for s in self.samples], np.int64)
+        if len(self.images) > 1 and (self.images == self.images[:1]).all():
+            raise UserError(
+                f"{self.samples[0].image.parent}: all {len(self.images)} images are the same; "
+                "there is nothing to learn, bring different ones"
+            )
         if flips:
             self._double()
 
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        item = super().__getitem__(visit)
+    def __getitem__(self, index: SampleIndex | int) -> Item:
+        item = super().__getitem__(index)
         return {**item, "class": int(self.classes[item["sample"]])}
 
     def with_flips(self) -> ImageDataset:
-        """A copy that holds each image's left-right flip too: what such a training set is compared with."""
+        """A copy that holds each image's left-right flip too, as the training set with ``flips`` does."""
         doubled = copy.copy(self)
         doubled._double()
         return doubled
@@ -235,29 +206,11 @@ class ImageDataset(PairDataset):
         counted = Counter(self.classes.tolist())
         return {name: counted[index] for index, name in enumerate(self.class_names)}
 
-    def _load(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None, bool]:
-        pixels = read_pair(sample).pixels
-        source = pixels.source_range if self.source_range is None else tuple(self.source_range)
-        unit = to_unit(pixels.values, self.window, pixels.is_hu, (float(source[0]), float(source[1])))
-        return fit_square(unit, self.image_size, self.fit), None, pixels.is_hu
-
     def _double(self) -> None:
         self.images = np.concatenate([self.images, self.images[..., ::-1]])  # (2 N, 1, S, S)
         self.classes = np.concatenate([self.classes, self.classes])
         self.samples = [*self.samples, *self.samples]
-
-    def _check_variety(self) -> None:
-        if len(self.images) > 1 and (self.images == self.images[:1]).all():
-            raise UserError(
-                f"{self.samples[0].image.parent}: all {len(self.images)} images are the same; "
-                "there is nothing to learn, bring different ones"
-            )
-
-
-def _unmasked(sample: Sample) -> Sample:
-    if sample.mask is not None:
-        raise ValueError(f"{sample.image}: this set is for images without masks")
-    return sample
+        self.items = [{"image": torch.from_numpy(image)} for image in self.images]
 
 
 class _Lookup(NamedTuple):
@@ -286,8 +239,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
         label_set: the classes; None where the condition is an image.
         min_pixels: see `common.data.slice_cache.selected_slices`.
         every: see there.
-        augment: what is drawn for each visit; None for nothing.
-        seed: the run's seed, for the augmentation.
+        preprocessing: MONAI dictionary transforms of each slice, after it is read.
+        augmentation: further, random transforms of a training set.
+        seed: the run's seed, for the random transforms.
         coarse: probability that a visit has chambers and myocardium merged into the class ``whole_heart``.
 
     Attributes:
@@ -305,12 +259,15 @@ class SliceDataset(Dataset[dict[str, Any]]):
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
-        augment: Augmentation | None = None,
+        augmentation: Transform | Sequence[Transform] | None = None,
         seed: int = 0,
         coarse: float = 0.0,
+        preprocessing: Transform | Sequence[Transform] | None = None,
     ) -> None:
         classes = () if label_set is None else label_set.classes
-        self.pairs, self.augment, self.seed, self.coarse = list(pairs), augment, seed, _share(coarse)
+        self.pairs, self.seed, self.coarse = list(pairs), seed, _share(coarse)
+        self.preprocessing = flatten_transforms(preprocessing)
+        self.augment(augmentation)
         self._places = selected_slices(self.pairs, min_pixels, every, classes)  # (N, 2): pair, slice
         self.dropped = sum(pair.image.depth for pair in self.pairs) - len(self._places)
         self.size = self.pairs[0].image.geometry.size
@@ -323,6 +280,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
             self._merged = [_Lookup.of(pair.table, label_set.merged()) for pair in self.pairs]
         self._reader = SliceReader()
         self._codes = np.empty((self.size, self.size), np.uint8)
+
+    def augment(self, augmentation: Transform | Sequence[Transform] | None) -> None:
+        """Sets the random transforms; None for none."""
+        self._transforms = ReplayTransforms(
+            [*self.preprocessing, *flatten_transforms(augmentation)], self.seed
+        )
 
     def __len__(self) -> int:
         return len(self._places)
@@ -344,17 +307,21 @@ class SliceDataset(Dataset[dict[str, Any]]):
             drawn = visit if isinstance(visit, SampleIndex) else None
             self._read_image(sample, image[row, 0])
             self._read_label(sample, label[row, 0], merged=drawn is not None and self._is_coarse(drawn))
-            if drawn is not None and self.augment is not None:
-                draw = self.augment.draw(make_rng(self.seed, "augmentation", drawn.epoch, drawn.index))
-                self._move(image[row, 0], label[row, 0], draw)
-        return {
-            "image": torch.from_numpy(image),
-            "label": torch.from_numpy(label),
-            "sample": torch.tensor(samples),
-            **(
-                {} if any(isinstance(visit, SampleIndex) for visit in visits) else self._noise_places(samples)
-            ),
-        }
+        batch = {"image": torch.from_numpy(image), "label": torch.from_numpy(label)}
+        if self._transforms:
+            batch = self._transformed(batch, visits)
+        noise = {} if any(isinstance(visit, SampleIndex) for visit in visits) else self._noise_places(samples)
+        return {**batch, "sample": torch.tensor(samples), **noise}
+
+    def _transformed(
+        self, batch: Mapping[str, torch.Tensor], visits: Sequence[SampleIndex | int]
+    ) -> dict[str, Any]:
+        """The batch with each row through the transforms."""
+        rows = [
+            self._transforms({key: values[row] for key, values in batch.items()}, visit)
+            for row, visit in enumerate(visits)
+        ]
+        return {str(key): torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     def _noise_places(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         places = []
@@ -371,7 +338,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     @property
     def images(self) -> np.ndarray:
-        """All images, float32 (N, 1, S, S) in [-1, 1]; read anew at each call."""
+        """All images, float32 (N, 1, S, S) in [-1, 1]; read again at each call."""
+        if self.preprocessing:
+            return np.stack([self[index]["image"].numpy() for index in range(len(self))])
         images = np.empty((len(self), 1, self.size, self.size), np.float32)
         for index in range(len(self)):
             self._read_image(index, images[index, 0])
@@ -379,7 +348,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels, float32 (N, 1, S, S); read anew at each call."""
+        """All labels, float32 (N, 1, S, S); read again at each call."""
+        if self.preprocessing:
+            return np.stack([self[index]["label"].numpy() for index in range(len(self))])
         labels = np.empty((len(self), 1, self.size, self.size), np.float32)
         for index in range(len(self)):
             self._read_label(index, labels[index, 0])
@@ -456,14 +427,6 @@ class SliceDataset(Dataset[dict[str, Any]]):
         if self.coarse == 0.0:
             return False
         return bool(make_rng(self.seed, "coarse", draw.epoch, draw.index).random() < self.coarse)
-
-    def _move(self, image: np.ndarray, label: np.ndarray, draw: AugmentationDraw) -> None:
-        """Augments one slice in place, image and label (S, S) alike."""
-        image[:] = to_network(apply_to_image(from_network(image), draw))
-        if self.pairs[0].table is not None:
-            label[:] = apply_to_mask(label, draw)
-        else:
-            label[:] = to_network(apply_to_image(from_network(label), replace(draw, gamma=1.0)))
 
 
 def first_of(batch: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from scipy.ndimage import distance_transform_edt
 
 from common.data.datasets import SliceDataset, first_of
 from common.data.labels import LabelSet
+from common.data.replay import Transform
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair
-from common.data.transforms import Augmentation
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -295,14 +295,15 @@ class PerturbedSliceDataset(SliceDataset):
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
-        augment: Augmentation | None = None,
+        augmentation: Transform | Sequence[Transform] | None = None,
         seed: int = 0,
         coarse: float = 0.0,
+        preprocessing: Transform | Sequence[Transform] | None = None,
         perturb: Perturbation | None = None,
     ) -> None:
         if label_set is None:
             raise UserError("perturb needs labels as condition; leave it out where the condition is an image")
-        super().__init__(pairs, label_set, min_pixels, every, augment, seed, coarse)
+        super().__init__(pairs, label_set, min_pixels, every, augmentation, seed, coarse, preprocessing)
         self.perturb = perturb or Perturbation()
         self.classes = len(label_set.classes)
         self._classes_merged = label_set.merged() if coarse > 0 else None

@@ -22,9 +22,9 @@ from common.data.intensity_standardization import Standardiser
 from common.data.near_duplicates import thumbnail
 from common.data.patients import join_persons
 from common.data.public_datasets import LocalDataset, source_samples
+from common.data.resize import fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.splits import split_by_patient, write_splits
-from common.data.transforms import fit_mask, fit_square
 from common.errors import UserError
 from common.files import atomic_folder, write_json
 
@@ -47,7 +47,7 @@ class MergeSettings:
         keep_empty: keep slices without a segmented pixel.
         hu_offset: added to CT volumes that are not in HU, see `common.data.intensity.offset_to_hu`.
         seed, fractions: seed and shares of the split into training, validation and test patients.
-        fit: how slices become square, see `common.data.transforms.fit_square`.
+        fit: how slices become square, see `common.data.resize.fit_square`.
     """
 
     image_size: int

@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from common.data.image_io import read_picture
 from common.data.intensity import WINDOWS, to_unit
+from common.data.resize import resize_image
 from common.data.samples import Sample
-from common.data.transforms import resize_image
 from common.data.volume_io import is_volume, open_volume
 
 THUMBNAIL = 32

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from monai.transforms import ScaleIntensityRanged
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.ndimage import binary_dilation, gaussian_filter, gaussian_filter1d
@@ -24,13 +25,14 @@ from skimage.filters import threshold_otsu
 from torch.utils.data import Dataset
 
 from common.data.image_io import for_each, read_label_picture, read_picture
-from common.data.intensity import Window, to_hu, to_network, to_unit, window_by_name
+from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, image_files, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
 from common.data.patients import keep_scans_together, patient_of
+from common.data.replay import ReplayTransforms, Transform, flatten_transforms
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample, stem, with_hu_offset
-from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
+from common.data.transforms import WindowHUd
 from common.data.volume_io import NIFTI_SUFFIXES, Volume, is_volume, itk_geometry, nifti_geometry, open_volume
 from common.errors import UserError, read_errors
 from common.files import read_json
@@ -576,7 +578,9 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         image_size: S in pixels of the file.
         window: HU window, a preset's name or [lower, upper].
         balance: the two numbers of `Balance`.
-        augment: random transforms of a patch, or None.
+        preprocessing: MONAI dictionary transforms of the patches, which are in HU; None for the window and
+            [-1, 1].
+        augmentation: further, random transforms of a training set's patches; None for none.
         seed: of all random choices.
 
     Attributes:
@@ -593,20 +597,27 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         image_size: int,
         window: str | Window | Sequence[float] = "lung",
         balance: Balance | Sequence[float] = (0.3, 0.7),
-        augment: Augmentation | None = None,
+        preprocessing: Transform | Sequence[Transform] | None = None,
+        augmentation: Transform | Sequence[Transform] | None = None,
         seed: int = 0,
     ) -> None:
         self.image_size, self.window = int(image_size), window_by_name(window)
-        self.balance, self.augment, self.seed = (
-            balance if isinstance(balance, Balance) else Balance(*balance),
-            augment,
-            seed,
-        )
+        self.balance = balance if isinstance(balance, Balance) else Balance(*balance)
+        self.seed = seed
+        if preprocessing is None:
+            preprocessing = [WindowHUd("image", self.window), ScaleIntensityRanged("image", 0, 1, -1, 1)]
+        self.preprocessing = flatten_transforms(preprocessing)
+        self.augment(augmentation)
         self.dropped, self.nominal_hu = 0, False
         scans = for_each(samples, self._slices, "reading")
         self.slices = self._chosen([slice_ for scan in scans for slice_ in scan])
         self.samples = [slice_.sample for slice_ in self.slices]
         self._places = [np.argwhere(slice_.mask) for slice_ in self.slices]
+
+    def augment(self, augmentation: Transform | Sequence[Transform] | None) -> None:
+        """Sets the random transforms; None for none."""
+        steps = [*self.preprocessing, *flatten_transforms(augmentation)]
+        self._transforms = ReplayTransforms(steps, self.seed)
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -615,16 +626,13 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         index = visit.index if isinstance(visit, SampleIndex) else int(visit)
         hu, mask, _ = self.slices[index]
         corner = self._corner(visit)
-        unit = _cut(to_unit(hu, self.window, is_hu=True), corner, self.image_size)
+        patch = _cut(hu, corner, self.image_size, self.window.lower)
         label = _cut(mask, corner, self.image_size)
-        if self.augment is not None and isinstance(visit, SampleIndex):
-            draw = self.augment.draw(make_rng(self.seed, "augmentation", visit.epoch, visit.index))
-            unit, label = apply_to_image(unit, draw), apply_to_mask(label, draw)
-        return {
-            "image": torch.from_numpy(to_network(unit)[None]),
+        item = {
+            "image": torch.from_numpy(patch[None].astype(np.float32)),
             "label": torch.from_numpy(label[None].astype(np.float32)),
-            "sample": index,
         }
+        return {**self._transforms(item, visit), "sample": index}
 
     def _slices(self, sample: Sample) -> list[NoduleSlice]:
         """Reads the slices of a scan with nodules, and as many others as may be needed."""
@@ -680,9 +688,9 @@ def _drawn(places: NDArray[np.intp], most: int, random: np.random.Generator) -> 
     return places if len(places) <= most else np.sort(random.choice(places, most, replace=False))
 
 
-def _cut(array: np.ndarray, corner: tuple[int, int], size: int) -> np.ndarray:
-    """Returns the (size, size) part from ``corner`` on, padded with 0."""
-    out = np.zeros((size, size), array.dtype)
+def _cut(array: np.ndarray, corner: tuple[int, int], size: int, fill: float = 0) -> np.ndarray:
+    """Returns the (size, size) part from ``corner`` on, padded with ``fill``."""
+    out = np.full((size, size), fill, array.dtype)
     row, column = corner
     inside = array[max(0, row) : row + size, max(0, column) : column + size]
     top, left = max(0, -row), max(0, -column)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from common.data.datasets import ImageDataset
 from common.data.intensity import Window, window_by_name
-from common.data.intensity_standardization import Standardiser
 from common.data.samples import Sample, stem
+from common.data.transforms import preprocessing_of_model
 from common.data.volume_io import is_volume, volume_depth
 from common.errors import UserError, check_int
 from common.files import read_json
@@ -180,14 +180,10 @@ def image_as_in_training(
     file = Path(path)
     if not file.exists():
         raise UserError(f"{file}: no such file; check the path")
-    state = info.get("standardiser")
     dataset = ImageDataset(
         [Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE, hu_offset=hu_offset)],
         [IMAGE],
-        image_size,
-        fit=info.get("fit", "pad"),
-        window=info.get("window_hu", "lung"),
-        standardiser=None if state is None else Standardiser.from_state(state),
+        preprocessing_of_model(info, IMAGE, image_size, info.get("window_hu", "lung")),
     )
     return torch.from_numpy(dataset.images)  # (1, 1, S, S)
 

@@ -29,11 +29,11 @@ from common.data.label_perturbation import (
 from common.data.labels import LabelMap, LabelSet
 from common.data.layouts import expand, files_by_stem, find_volumes, mask_file, paired_files, without_ending
 from common.data.patients import patient_of
+from common.data.resize import check_fit_name, fit_mask
 from common.data.samples import ORIENTATIONS, Sample, stem
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, check_same_grid
 from common.data.slice_geometry import Geometry, Intensity, Request, plane_spacing, planes_shape
 from common.data.slice_noise import noise_coordinates
-from common.data.transforms import check_fit_name, fit_mask
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
 from common.rng import make_rng
@@ -55,7 +55,7 @@ class MaskSlices(Dataset):
             of `common.data.samples.ORIENTATIONS`.
         threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
             layout, which for plain masks is any non-zero value.
-        fit: how the generator's slices became square, see `common.data.transforms.fit_square`.
+        fit: how the generator's slices became square, see `common.data.resize.fit_square`.
         empty_masks: what its training did with masks without lesion; after ``drop`` a warning counts such
             masks, for which the generator was never trained.
     Raises:
@@ -396,7 +396,7 @@ def _remove(folder: Path, owner: int) -> None:
 
 
 def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) -> dict[str, Any]:
-    """Returns arguments of `common.data.datamodules.StructureData` as in the model's training.
+    """Settings of a model's training for `LoadCachedSliced` and `StructureData`.
 
     Args:
         info: the facts beside the model (`common.inference.checkpoint.model_info`); empty for the defaults.
@@ -418,11 +418,9 @@ def data_settings(info: Mapping[str, Any], label_map: LabelMap | None = None) ->
         "fit": geometry.fit,
         "window": limits if intensity.kind == "window" else "angiography",
         "percentiles": limits if intensity.kind == "percentile" else None,
-        "condition": "image" if labels is None else "label",
+        "label_set": labels,
         "condition_dir": info.get("condition_dir"),
         "image_dir": info.get("image_dir", "images"),
-        "labels": "all" if labels is None else list(labels.classes),
-        "label_map": None if labels is None else labels.label_map,
     }
 
 

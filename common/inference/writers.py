@@ -26,10 +26,10 @@ from torch import Tensor
 from common.data.intensity import Window, from_network, to_hu
 from common.data.labels import MMWHS_VALUES, WHOLE_HEART
 from common.data.labels import STRUCTURES as HEART_STRUCTURES
+from common.data.resize import unfit_square
 from common.data.samples import restore_orientation, stem
 from common.data.slice_cache import CachedVolume, SliceReader
 from common.data.slice_geometry import Frame, from_planes, planes_shape, to_planes
-from common.data.transforms import unfit_square
 from common.data.volume_io import Volume, is_volume, open_volume, single_slice, write_nifti
 from common.errors import UserError, check_int
 from common.files import atomic_write, write_json

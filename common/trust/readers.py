@@ -34,7 +34,7 @@ from common.data.labels import LabelSet
 from common.data.samples import Sample, with_hu_offset
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
 from common.data.slice_geometry import Request
-from common.data.transforms import fit_mask, fit_square
+from common.data.resize import fit_mask, fit_square
 from common.data.volume_io import is_volume
 from common.errors import UserError, read_errors
 from common.files import read_json
@@ -65,7 +65,7 @@ class ReadingSettings:
     Attributes:
         image_size: S in pixels.
         window: HU that become -1 and 1.
-        fit: how slices become square, see `common.data.transforms.fit_square`.
+        fit: how slices become square, see `common.data.resize.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
         hu_offset: added to values that are no HU, see `common.data.intensity.offset_to_hu`.
         patient_pattern: see `common.data.patients.patient_of`; None for the usual ways of naming files.

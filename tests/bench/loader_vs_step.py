@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.data.datamodules import make_loader
-from common.data.datasets import PairDataset
 from common.data.layouts import find_samples
 from common.data.phantoms.writing import PhantomSettings, write_phantoms
 from common.data.sampler import InfiniteBatchSampler
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 from tests.bench.pix2pix_step import BATCH, REPEATS, SIZE, trainer_step
+from tests.common.data.made_sets import pair_dataset
 
 BATCHES = 50
 
@@ -35,7 +35,7 @@ def loading() -> Work:
     """Draws batches of phantom pairs."""
     with tempfile.TemporaryDirectory() as folder:
         write_phantoms(Path(folder) / "phantoms", PhantomSettings(patients=4, shape=(128, 128, 12)))
-        dataset = PairDataset(find_samples(Path(folder) / "phantoms"), SIZE)
+        dataset = pair_dataset(find_samples(Path(folder) / "phantoms"), SIZE)
     loader: DataLoader = make_loader(dataset, InfiniteBatchSampler(len(dataset), BATCH))
 
     def work() -> None:

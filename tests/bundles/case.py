@@ -30,6 +30,13 @@ def write_patients(
             nib.save(nib.Nifti1Image(voxels, affine), folder / part / f"patient_{number:03d}.nii.gz")
 
 
+_STOCK = (
+    "[{'_target_':'RandAffined','keys':KEYS,'prob':0.8,'rotate_range':0.3,'scale_range':[0.1,0.1],'mode':MODE},"
+    "{'_target_':'RandGaussianNoised','keys':'image','prob':0.7,'std':0.05}]"
+)
+"""Random transforms as MONAI has them."""
+PAIR_AUGMENTATION = _STOCK.replace("KEYS", "['image','label']").replace("MODE", "['bilinear','nearest']")
+IMAGE_AUGMENTATION = _STOCK.replace("KEYS", "'image'").replace("MODE", "'bilinear'")
 ACCURACIES = frozenset(f"D_accuracy_{kind}{suffix}" for kind in ("real", "fake") for suffix in ("", "_ema"))
 """What is logged of a discriminator; a critic has none."""
 

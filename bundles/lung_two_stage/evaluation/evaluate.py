@@ -33,7 +33,7 @@ from bundles.lung_two_stage.enhancement.nodule_preservation import NoduleDice, S
 from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.data.intensity import Window, from_network, to_hu
 from common.data.lung_segmentation import segment_lung_slice
-from common.data.transforms import resize_image
+from common.data.resize import resize_image
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for

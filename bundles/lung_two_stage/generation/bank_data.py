@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
 from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
+from common.data.resize import resize_image
 from common.data.sampler import SampleIndex
 from common.data.samples import ORIENTATIONS, Sample
 from common.data.splits import SplitData
-from common.data.transforms import resize_image
 from common.errors import UserError
 from common.rng import make_rng
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.bundles.case import BundleCase
+from tests.bundles.case import IMAGE_AUGMENTATION, BundleCase
 
 PAPERS, SLICES, HEIGHT, WIDTH = 8, 4, 28, 32
 LATENT = 8
@@ -83,5 +83,5 @@ CASE = BundleCase(
         | {"vanishing_iterations", "black_share", "black_epochs"}
     ),
     rows=5,
-    augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "discriminator_augment": "all"},
+    augment={"augmentation#transforms": IMAGE_AUGMENTATION, "discriminator_augment": "all"},
 )

@@ -29,13 +29,13 @@ from bundles.dcgan_covid.latent_map import (
     three_seeds,
     write_projector,
 )
-from common.data.datamodules import ImageData
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.sampling import draw_images, latents
 from tests.bundles.dcgan_covid.case import CASE
 from tests.bundles.dcgan_covid.made_model import CLASSES, LATENT, SIZE, make_generator, make_model
 from tests.bundles.runs import Run, fingerprints, forked
+from tests.common.data.made_sets import image_data
 
 
 def greys(levels: list[float], side: int = 8) -> torch.Tensor:
@@ -43,7 +43,7 @@ def greys(levels: list[float], side: int = 8) -> torch.Tensor:
 
 
 def test_real_images_of_all_splits_come_with_class_file_and_split(halves: Path) -> None:
-    data = ImageData(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, "all", flips=False)
     pictures = real_pictures(data, most=1000)
     assert len(pictures) == 64 and pictures.class_names == ["real covid", "real noncovid"]
     assert np.bincount(pictures.classes).tolist() == [32, 32]
@@ -54,7 +54,7 @@ def test_real_images_of_all_splits_come_with_class_file_and_split(halves: Path) 
 
 
 def test_too_many_real_images_are_thinned_evenly(halves: Path) -> None:
-    data = ImageData(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, "all", flips=False)
     whole, some = real_pictures(data, 64), real_pictures(data, 4)
     assert some.names == [whole.names[place] for place in (0, 21, 42, 63)]
     assert torch.equal(some.images, whole.images[[0, 21, 42, 63]])
@@ -103,7 +103,7 @@ def test_models_of_other_grey_levels_do_not_share_a_map(entry: str, values: tupl
 
 
 def test_more_classes_than_the_legend_holds_are_refused(halves: Path) -> None:
-    data = ImageData(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, "all", flips=False)
     data.class_names = [f"class{number}" for number in range(6)]
     with pytest.raises(UserError, match="6 classes are more than the map's 5"):
         real_pictures(data, 10)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.labels import STRUCTURES
-from tests.bundles.case import ACCURACIES, BundleCase, write_patients
+from tests.bundles.case import ACCURACIES, PAIR_AUGMENTATION, BundleCase, write_patients
 
 SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-6.0, -6.0, 8.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
@@ -61,7 +61,7 @@ CASE = BundleCase(
     inference=lambda data: {"input_dir": data / "labels"},
     beside=lambda data: {"store_dir": data.with_name(f"{data.name}_slices")},
     files=frozenset({"logs/progression.png"}),
-    augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}", "coarse_labels": 0.5},
+    augment={"augmentation#transforms": PAIR_AUGMENTATION, "coarse_labels": 0.5},
     undrawn={"network_def#noise": 0},
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
     metrics=frozenset({"fid_gridvgg", "structure_faithfulness"}),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bundles.case import ACCURACIES, BundleCase, write_patients
+from tests.bundles.case import ACCURACIES, PAIR_AUGMENTATION, BundleCase, write_patients
 
 SIDE, DEPTH = 32, 4
 AFFINE = np.diag([-11.0, -11.0, 30.0, 1.0])  # LPS voxel axes: rows and columns lie as in the picture
@@ -54,7 +54,7 @@ CASE = BundleCase(
     SHORT,
     make_pairs,
     inference=lambda data: {"input_dir": data / "masks"},
-    augment={"augment": "{'flip':0.5,'rotation':8.0,'shift':0.05}"},
+    augment={"augmentation#transforms": PAIR_AUGMENTATION},
     placeholders=lambda data: {"MASKS": str(data / "masks")},
     undrawn={
         "network_def#noise": 0,

@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.datamodules import ImageData, NoduleData, PairData, StructureData, make_loader
-from common.data.datasets import PairDataset
+from common.data.datamodules import NoduleData, StructureData, make_loader
 from common.data.layouts import find_samples
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.splits import split_by_patient, write_splits
-from common.data.transforms import LIGHT, Augmentation
 from common.errors import UserError
 from tests.common.data.made_scans import write_picture
+from tests.common.data.made_sets import image_data, light, mirror, pair_data, pair_dataset, structure_data
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_splits_shapes_and_ranges(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        data = PairData(folder, image_size=16, standardise="landmarks")
+        data = pair_data(folder, 16, standardise="landmarks")
     assert len(data.train) + len(data.val) + len(data.test) == 18 and "dropped 6 slices" in caplog.text
     item = data.train[0]
     assert item["image"].shape == item["label"].shape == (1, 16, 16) and item["image"].dtype == torch.float32
@@ -51,7 +50,7 @@ def test_splits_shapes_and_ranges(folder: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_image_and_mask_stay_registered(folder: Path) -> None:
-    dataset = PairDataset(find_samples(folder), 24, augment=Augmentation(flip=1.0), seed=5)
+    dataset = pair_dataset(find_samples(folder), 24, augmentation=[mirror(), light(24)], seed=5)
     for visit in (0, SampleIndex(0, 2)):
         image, label = dataset[visit]["image"][0], dataset[visit]["label"][0]
         assert image[label > 0].mean() - image[label == 0].mean() > 0.9
@@ -62,29 +61,27 @@ def test_image_and_mask_stay_registered(folder: Path) -> None:
 
 
 def test_metadata_is_json_and_rebuilds_the_look(folder: Path) -> None:
-    data = PairData(folder, 16, standardise="histogram", window=[-1350, 150])
+    data = pair_data(folder, 16, standardise="histogram", window=[-1350, 150])
     metadata = json.loads(json.dumps(data.metadata()))
     assert metadata["nominal_hu"] is True and metadata["window_hu"] == [-1350, 150]
-    again = PairData(
-        folder, 16, window=[-1350, 150], parts=("test",), standardiser_state=metadata["standardiser"]
-    )
+    again = pair_data(folder, 16, window=[-1350, 150], parts=("test",), state=metadata["standardiser"])
     assert list(again.datasets) == ["test"] and np.array_equal(again.test.images, data.test.images)
 
 
 def test_keeping_and_dropping_empty_masks(folder: Path) -> None:
     samples = find_samples(folder)
-    assert len(PairDataset(samples, 16)) == 24
-    assert len(PairDataset(samples, 16, empty_masks="drop")) == 18
+    assert len(pair_dataset(samples, 16)) == 24
+    assert len(pair_dataset(samples, 16, empty_masks="drop")) == 18
     with pytest.raises(UserError, match="no slices left"):
-        PairDataset(samples, 16, empty_masks="drop", min_lesion_pixels=1000)
+        pair_dataset(samples, 16, empty_masks="drop", min_lesion_pixels=1000)
     with pytest.raises(UserError, match="keep or drop"):
-        PairDataset(samples, 16, empty_masks="remove")
+        pair_dataset(samples, 16, empty_masks="remove")
 
 
 def test_the_folders_own_splits_are_used(folder: Path) -> None:
     splits = split_by_patient(find_samples(folder), seed=77)
     write_splits(folder / "splits.json", splits)
-    assert PairData(folder, 8, split_seed=1).splits == splits
+    assert pair_data(folder, 8, split_seed=1).splits == splits
 
 
 def test_hu_volumes_are_not_standardised(tmp_path: Path) -> None:
@@ -98,14 +95,14 @@ def test_hu_volumes_are_not_standardised(tmp_path: Path) -> None:
             nib.Nifti1Image(np.ones((9, 10, 2), np.uint8), np.eye(4)),
             tmp_path / "masks" / f"{patient}.nii.gz",
         )
-    plain, landmarks = (PairData(tmp_path, 8, standardise=how) for how in ("none", "landmarks"))
+    plain, landmarks = (pair_data(tmp_path, 8, standardise=how) for how in ("none", "landmarks"))
     assert np.array_equal(plain.train.images, landmarks.train.images)
     assert landmarks.metadata()["nominal_hu"] is False
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_follows_the_stream(folder: Path, workers: int) -> None:
-    dataset = PairDataset(find_samples(folder), 8, augment=Augmentation(), seed=1)
+    dataset = pair_dataset(find_samples(folder), 8, augmentation=light(8), seed=1)
     stream = InfiniteBatchSampler(len(dataset), batch_size=3, seed=4)
     batches = list(islice(make_loader(dataset, stream, workers), 2))
     for position, batch in enumerate(batches):
@@ -114,37 +111,47 @@ def test_the_loader_follows_the_stream(folder: Path, workers: int) -> None:
         assert torch.equal(batch["image"], torch.stack([dataset[visit]["image"] for visit in visits]))
 
 
+def test_auto_augments_small_training_sets_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = ((1000, "auto", True), (3, "auto", False), (3, "light", True), (1000, "none", False))
+    for few, augment, changed in cases:
+        monkeypatch.setattr("common.data.transforms.FEW", few)
+        data = pair_data(folder, 8, augmentation=mirror(), augment=augment)
+        assert changed != torch.equal(data.train[SampleIndex(0, 0)]["image"], data.train[0]["image"])
+        assert torch.equal(data.val[SampleIndex(0, 0)]["image"], data.val[0]["image"])
+    with pytest.raises(UserError, match="augment 'strong' is unknown; choose auto, light or none"):
+        pair_data(folder, 8, augment="strong")
+
+
 def test_slices_keep_their_shape_in_the_square(folder: Path) -> None:
     """Slices of 24 x 20 pixels with a lesion of 6 x 4."""
     extents, metadata = {}, {}
     for fit in ("pad", "stretch"):
-        data = PairData(folder, 48, fit=fit, augment="auto")
+        data = pair_data(folder, 48, fit=fit)
         rows, columns = np.nonzero(data.train.labels[0, 0])
         extents[fit], metadata[fit] = (np.ptp(rows) + 1, np.ptp(columns) + 1), data.metadata()
         image = data.train.images[0, 0]
         assert (image[:, :4] == -1).all() == (image[:, 44:] == -1).all() == (fit == "pad")
-        assert data.train.augment is LIGHT and data.val.augment is data.test.augment is None
     assert extents == {"pad": (12, 8), "stretch": (12, 9)}
     assert metadata["pad"]["fit"] == "pad" and metadata["stretch"]["fit"] == "stretch"
     assert metadata["pad"]["empty_masks"] == "drop"
 
 
 def test_the_noise_of_an_item_goes_by_its_name(folder: Path) -> None:
-    dataset = PairDataset(find_samples(folder), 8)
+    dataset = pair_dataset(find_samples(folder), 8)
     keys = [dataset[index]["noise_key"] for index in range(len(dataset))]
     assert len(set(keys)) == len(keys) and np.isnan(dataset[0]["noise_mm"])
-    assert PairDataset(find_samples(folder)[3:4], 8)[0]["noise_key"] == keys[3]
+    assert pair_dataset(find_samples(folder)[3:4], 8)[0]["noise_key"] == keys[3]
     assert "noise_key" not in dataset[SampleIndex(3, 0)]  # training draws it anew at each visit
 
 
 def test_mask_conventions_can_be_set(folder: Path) -> None:
     with pytest.raises(UserError, match="unexpected mask values 255"):
-        PairData(folder, 8, mask_values=[1])
-    assert PairData(folder, 8, mask_threshold=200).train.labels is not None
+        pair_data(folder, 8, mask_values=[1])
+    assert pair_data(folder, 8, mask_threshold=200).train.labels is not None
 
 
 def test_another_folder_is_prepared_alike_and_must_hold_other_patients(folder: Path) -> None:
-    data = PairData(folder, 8)
+    data = pair_data(folder, 8)
     with pytest.raises(UserError, match="is in the training split too"):
         data.whole(folder)
     other = folder / "other"
@@ -154,7 +161,7 @@ def test_another_folder_is_prepared_alike_and_must_hold_other_patients(folder: P
             (other / kind / file.name.replace("p0", "q0")).write_bytes(file.read_bytes())
     held = data.whole(other)
     assert [sample.patient for sample in held.samples] == ["q0"] * 3  # the slice without lesion is dropped
-    original = PairDataset([s for s in find_samples(folder) if s.patient == "p0"], 8, empty_masks="drop")
+    original = pair_dataset([s for s in find_samples(folder) if s.patient == "p0"], 8, empty_masks="drop")
     assert np.array_equal(held.images, original.images)
 
 
@@ -164,7 +171,7 @@ def test_shared_covid_slices(shared_data: Path) -> None:
     groups = {name: [s for s in samples if s.group == name] for name in ("doctor", "pseudo")}
     assert len(groups["doctor"]) == 50 and len(groups["pseudo"]) == 800
     assert len({s.patient for s in groups["pseudo"]}) == 20 and len({s.name for s in samples}) == 850
-    data = PairData(shared_data / "covid_lesions", 64, standardise="landmarks")
+    data = pair_data(shared_data / "covid_lesions", 64, standardise="landmarks")
     parts = [{s.unit for s in part} for part in data.splits.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) and len(data.apart["doctor"]) == 50
     # The mean of a scan's bright fifth varied fourfold before; all scans now agree.
@@ -192,42 +199,42 @@ def test_splits_by_paper_and_doubled_training(
     folder_image_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        data = ImageData(folder_image_data, 16, flips=True)
+        data = image_data(folder_image_data, 16, flips=True)
     assert data.class_names == ["ill", "well"]
     parts = [{sample.patient for sample in part} for part in data.splits.values()]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 12
     assert sum(map(len, data.splits.values())) == 28
     assert len(data.train) == 2 * len(data.splits["train"]) and len(data.val) == len(data.splits["val"])
     assert "(train with its flips); train has" in caplog.text and "well" in caplog.text
-    assert len(ImageData(folder_image_data, 16).train) == len(
+    assert len(image_data(folder_image_data, 16).train) == len(
         data.splits["train"]
     )  # mirrored anatomy is asked for
 
 
 def test_the_split_does_not_depend_on_the_classes(folder_image_data: Path) -> None:
-    whole, ill = ImageData(folder_image_data, 16), ImageData(folder_image_data, 16, classes="ill")
+    whole, ill = image_data(folder_image_data, 16), image_data(folder_image_data, 16, classes="ill")
     assert ill.class_names == ["ill"] and ill.summary().endswith("; class ill")
     for name, part in ill.splits.items():
         assert part == [sample for sample in whole.splits[name] if sample.category == "ill"]
-    assert ImageData(folder_image_data, 16, classes="well,ill").train[0]["class"] == 1
-    assert ImageData(folder_image_data, 16, split_seed=3).splits != whole.splits
+    assert image_data(folder_image_data, 16, classes="well,ill").train[0]["class"] == 1
+    assert image_data(folder_image_data, 16, split_seed=3).splits != whole.splits
 
 
 def test_metadata_is_json_and_prepares_alike(folder_image_data: Path) -> None:
-    data = ImageData(folder_image_data, 16, standardise="histogram", fit="crop", classes=["well", "ill"])
+    data = image_data(folder_image_data, 16, standardise="histogram", fit="crop", classes=["well", "ill"])
     said = json.loads(json.dumps(data.metadata()))
     assert said["classes"] == ["well", "ill"] and said["fit"] == "crop" and said["flips"] is False
     assert said["nominal_hu"] is True and said["image_size"] == 16
     assert said["slices"]["train"] == len(data.train)
-    given = {"classes": said["classes"], "fit": said["fit"], "standardiser_state": said["standardiser"]}
-    again = ImageData(folder_image_data, 16, parts=["test"], **given)
+    given = {"classes": said["classes"], "fit": said["fit"], "state": said["standardiser"]}
+    again = image_data(folder_image_data, 16, parts=["test"], **given)
     assert list(again.datasets) == ["test"] and np.array_equal(again.test.images, data.test.images)
 
 
 def test_another_folder_is_prepared_alike_and_must_hold_other_patients_image_data(
     folder_image_data: Path, tmp_path: Path
 ) -> None:
-    data = ImageData(folder_image_data, 16, classes="ill")
+    data = image_data(folder_image_data, 16, classes="ill")
     with pytest.raises(UserError, match="is in the training split too"):
         data.whole(folder_image_data)
     other = tmp_path / "other" / "ill"
@@ -243,18 +250,18 @@ def test_another_folder_is_prepared_alike_and_must_hold_other_patients_image_dat
 
 def test_bad_settings(folder_image_data: Path) -> None:
     with pytest.raises(UserError, match="no class severe; there is ill, well"):
-        ImageData(folder_image_data, 16, classes="severe")
+        image_data(folder_image_data, 16, classes="severe")
     with pytest.raises(UserError, match="fit 'x' is unknown"):
-        ImageData(folder_image_data, 16, fit="x")
+        image_data(folder_image_data, 16, fit="x")
     with pytest.raises(UserError, match="standardise 'x' is unknown"):
-        ImageData(folder_image_data, 16, standardise="x")
+        image_data(folder_image_data, 16, standardise="x")
     with pytest.raises(UserError, match="cannot be split into train, val and test"):
-        ImageData(folder_image_data, 16, patient_pattern="()")
+        image_data(folder_image_data, 16, patient_pattern="()")
 
 
 @pytest.mark.realdata
 def test_shared_covid_ct(shared_data: Path) -> None:
-    data = ImageData(shared_data / "covid_ct", 32)
+    data = image_data(shared_data / "covid_ct", 32)
     assert data.class_names == ["covid"] and sum(map(len, data.splits.values())) == 289
     units = [{sample.unit for sample in part} for part in data.splits.values()]
     assert sum(map(len, units)) == len(set.union(*units))
@@ -270,7 +277,7 @@ def load(hearts: Path, tmp_path: Path) -> Callable[..., StructureData]:
     """Loads a folder, by default the made hearts, with any settings."""
 
     def loaded(folder: Path | None = None, **settings: Any) -> StructureData:
-        return StructureData(folder or hearts, SIZE, tmp_path / "store", **settings)
+        return structure_data(folder or hearts, SIZE, tmp_path / "store", **settings)
 
     return loaded
 
@@ -328,8 +335,8 @@ def test_other_filters_convert_nothing(load: Callable[..., StructureData], tmp_p
 
 
 def test_training_alone_is_augmented_and_coarse(load: Callable[..., StructureData]) -> None:
-    data = load(coarse=1.0, augment={"flip": 1.0, "shift": 0.0, "scale": 0.0, "rotation": 0.0}, seed=1)
-    assert data.train.augment == Augmentation(1.0, 0.0, 0.0, 0.0) and data.val.augment is None
+    data = load(coarse=1.0, augmentation=mirror(), seed=1)
+    assert torch.equal(data.train[SampleIndex(1, 0)]["image"], data.train[1]["image"].flip(-1))
     assert 8 in data.train[SampleIndex(1, 0)]["label"] and 8 not in data.train[1]["label"]
     assert torch.equal(data.val[SampleIndex(1, 0)]["label"], data.val[1]["label"])
 
@@ -368,10 +375,8 @@ def test_another_image_as_condition(load: Callable[..., StructureData], hearts: 
     assert torch.equal(back["image"], item["label"]) and torch.equal(back["label"], item["image"])
     folders = {name: data.metadata()[name] for name in ("condition", "condition_dir", "image_dir")}
     assert folders == {"condition": "image", "condition_dir": "native", "image_dir": "images"}
-    with pytest.raises(UserError, match="needs condition_dir"):
+    with pytest.raises(UserError, match="set condition_dir"):
         load(condition="image")
-    with pytest.raises(UserError, match="condition 'mask' is unknown"):
-        load(condition="mask")
 
 
 def test_pictures(tmp_path: Path, load: Callable[..., StructureData]) -> None:
@@ -476,7 +481,7 @@ def test_bad_settings_structure_data(load: Callable[..., StructureData], tmp_pat
 
 @pytest.mark.realdata
 def test_shared_acdc(shared_data: Path, tmp_path: Path) -> None:
-    data = StructureData(
+    data = structure_data(
         shared_data / "acdc", 64, tmp_path, label_map="{1: RV, 2: Myo, 3: LV}", percentiles=(1, 99)
     )
     assert sum(len(part) for part in data.datasets.values()) == 313
@@ -494,7 +499,7 @@ def test_shared_acdc(shared_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.realdata
 def test_shared_chd(shared_data: Path, tmp_path: Path) -> None:
-    data = StructureData(shared_data / "cardiac_chd", 64, tmp_path, min_pixels=0)
+    data = structure_data(shared_data / "cardiac_chd", 64, tmp_path, min_pixels=0)
     assert sum(len(part) for part in data.datasets.values()) == 24
     assert sorted(chain(*data.patients().values())) == ["1001", "1002", "1003", "1004", "1005"]
     assert data.metadata()["nominal_hu"] is True
@@ -526,12 +531,13 @@ def folder_nodule_data(tmp_path: Path) -> Path:
 
 
 def test_patients_are_split_and_scans_read(folder_nodule_data: Path) -> None:
-    data = NoduleData(folder_nodule_data, 12, augment={"flip": 0.5}, parts=["train", "val"])
+    data = NoduleData(folder_nodule_data, 12, augmentation=mirror(), parts=["train", "val"])
     patients = data.patients()
     assert sum(map(len, patients.values())) == 10 and min(map(len, patients.values())) >= 1
     assert not set(patients["train"]) & {*patients["val"], *patients["test"]}
     assert set(data.datasets) == {"train", "val"} and len(data.train) == 2 * len(patients["train"])
-    assert data.train.augment is not None and data.val.augment is None
+    for part, mirrored in ((data.train, True), (data.val, False)):
+        assert mirrored != torch.equal(part[SampleIndex(0, 0)]["image"], part[0]["image"])
     scans = list(data.scans("test"))
     assert {scan.patient for scan in scans} == set(patients["test"]) and len(list(data.scans("test", 1))) == 1
     assert scans[0].hu.shape == (1, 12, 12)

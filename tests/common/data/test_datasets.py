@@ -10,18 +10,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandAdjustContrastd
 from PIL import Image
 
 from common.data.datamodules import example_batch, make_loader, ordered_loader
-from common.data.datasets import ImageDataset, SliceDataset, UnpairedDataset
+from common.data.datasets import SliceDataset, UnpairedDataset
 from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, cached_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
-from common.data.transforms import LIGHT, Augmentation
 from common.errors import UserError
+from tests.common.data.made_sets import image_dataset, light, mirror
 
 
 @pytest.fixture
@@ -36,55 +37,54 @@ def samples(tmp_path: Path) -> list[Sample]:
 
 
 def test_items(samples: list[Sample]) -> None:
-    dataset = ImageDataset(samples, ["a", "b"], 16)
+    dataset = image_dataset(samples, ["a", "b"], 16)
     item = dataset[2]
     assert set(item) == {"image", "class", "sample"} and item["class"] == 1 and item["sample"] == 2
     assert item["image"].shape == (1, 16, 16) and item["image"].dtype == torch.float32
     assert dataset.counts() == {"a": 1, "b": 2}
     assert (item["image"][0, :4] == -1).all() and item["image"][0, 8, 0] == pytest.approx(2 * 250 / 255 - 1)
-    assert (ImageDataset(samples, ["a", "b"], 16, fit="stretch")[2]["image"][0, :, :4] > 0.4).all()
+    assert (image_dataset(samples, ["a", "b"], 16, fit="stretch")[2]["image"][0, :, :4] > 0.4).all()
 
 
 def test_flips_double_the_set_in_the_dataset(samples: list[Sample]) -> None:
-    dataset = ImageDataset(samples, ["a", "b"], 16, flips=True)
+    dataset = image_dataset(samples, ["a", "b"], 16, flips=True)
     assert len(dataset) == len(dataset.samples) == len(dataset.images) == 6
     for index in range(3):
         assert torch.equal(dataset[index + 3]["image"], dataset[index]["image"].flip(-1))
         assert dataset[index + 3]["class"] == dataset[index]["class"]
         assert dataset.samples[index + 3] is dataset.samples[index]
         assert not torch.equal(dataset[index + 3]["image"], dataset[index]["image"])
-    plain = ImageDataset(samples, ["a", "b"], 16)
+    plain = image_dataset(samples, ["a", "b"], 16)
     np.testing.assert_array_equal(plain.with_flips().images, dataset.images)
     assert len(plain) == 3 and dataset.counts() == {"a": 2, "b": 4}
 
 
 def test_augmentation_repeats_by_visit(samples: list[Sample]) -> None:
-    dataset = ImageDataset(samples, ["a", "b"], 16, flips=True, augment=Augmentation(shift=0.2), seed=3)
+    dataset = image_dataset(samples, ["a", "b"], 16, flips=True, augmentation=light(16, ["image"]), seed=3)
     first, again, other = (dataset[SampleIndex(4, epoch)] for epoch in (1, 1, 2))
     assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], other["image"])
     assert first["class"] == 0 and torch.equal(dataset[4]["image"], dataset[1]["image"].flip(-1))
 
 
 def test_light_augmentation_is_drawn_anew_at_each_visit(samples: list[Sample]) -> None:
-    dataset = ImageDataset(samples, ["a", "b"], 16, augment=LIGHT, seed=3)
+    dataset = image_dataset(samples, ["a", "b"], 16, augmentation=light(16, ["image"]), seed=3)
     visits = [dataset[SampleIndex(1, epoch)]["image"] for epoch in range(6)]
     assert all(not torch.equal(visits[a], visits[b]) for a in range(6) for b in range(a))
     assert all(visit[0, 4:12, :6].mean() > visit[0, 4:12, 10:].mean() for visit in visits)  # none is mirrored
-    assert torch.equal(dataset[1]["image"], ImageDataset(samples, ["a", "b"], 16)[1]["image"])
+    assert torch.equal(dataset[1]["image"], image_dataset(samples, ["a", "b"], 16)[1]["image"])
 
 
 def test_refusals(samples: list[Sample]) -> None:
     with pytest.raises(UserError, match="all 2 images are the same"):
-        ImageDataset([samples[0], samples[0]], ["b"], 16)
+        image_dataset([samples[0], samples[0]], ["b"], 16)
     with pytest.raises(UserError, match="fit 'x' is unknown"):
-        ImageDataset(samples, ["a", "b"], 16, fit="x")
+        image_dataset(samples, ["a", "b"], 16, fit="x")
     samples[1].image.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1\.png"):
-        ImageDataset(samples, ["a", "b"], 16)
+        image_dataset(samples, ["a", "b"], 16)
 
 
 SIZE = 16  # that of the made volumes: nothing is resized
-PLAIN = Augmentation(flip=1.0, shift=0.0, scale=0.0, rotation=0.0)
 
 
 @pytest.fixture
@@ -184,18 +184,18 @@ def test_coarse_is_checked(pairs: Callable[..., list[CachedPair]]) -> None:
 
 
 def test_augmentation_moves_image_and_label_alike(pairs: Callable[..., list[CachedPair]]) -> None:
-    dataset = SliceDataset(pairs(LabelSet()), LabelSet(), augment=PLAIN)
+    dataset = SliceDataset(pairs(LabelSet()), LabelSet(), augmentation=mirror())
     drawn, plain = dataset[SampleIndex(6, 0)], dataset[6]
     assert torch.equal(drawn["label"], plain["label"].flip(-1))
     assert torch.allclose(drawn["image"], plain["image"].flip(-1), atol=1e-6)
-    moved = SliceDataset(dataset.pairs, LabelSet(), augment=Augmentation(), seed=1)
+    moved = SliceDataset(dataset.pairs, LabelSet(), augmentation=light(16), seed=1)
     assert torch.equal(moved[SampleIndex(6, 3)]["image"], moved[SampleIndex(6, 3)]["image"])
     assert not torch.equal(moved[SampleIndex(6, 3)]["image"], moved[SampleIndex(6, 4)]["image"])
     assert set(moved[SampleIndex(6, 3)]["label"].unique().tolist()) <= set(range(8))
 
 
 def test_an_image_as_condition(pairs: Callable[..., list[CachedPair]]) -> None:
-    dataset = SliceDataset(pairs(None), None, augment=Augmentation(gamma=0.5))
+    dataset = SliceDataset(pairs(None), None, augmentation=RandAdjustContrastd("image", prob=1.0))
     assert len(dataset) == 25 and dataset.dropped == 0  # nothing counts as empty
     assert torch.equal(dataset[7]["label"], dataset[7]["image"]) and dataset.labels.min() == -1
     drawn = dataset[SampleIndex(7, 0)]  # the gray curve is the target's alone
@@ -237,7 +237,7 @@ def test_loaders_serve_the_stream_from_any_position(
     pairs: Callable[..., list[CachedPair]], workers: int
 ) -> None:
     label_set = LabelSet(coarse=True)
-    dataset = SliceDataset(pairs(label_set), label_set, augment=Augmentation(), seed=1, coarse=0.5)
+    dataset = SliceDataset(pairs(label_set), label_set, augmentation=light(16), seed=1, coarse=0.5)
     stream = InfiniteBatchSampler(len(dataset), batch_size=4, seed=9)
     batches = list(islice(make_loader(dataset, stream, workers), 7))  # into the second epoch
     for position, batch in enumerate(batches):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bundles.lung_two_stage.extraction.slices import find_healthy_slices, read_healthy_scans
-from common.data.datamodules import ImageData, NoduleData, PairData, StructureData
+from common.data.datamodules import NoduleData
 from common.data.image_io import read_pixels
 from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
 from common.data.layouts import find_samples
@@ -24,6 +24,7 @@ from common.inference.datasets import LabelSlices, Source
 from common.paths import repository_root
 from common.trust.readers import IMAGES, STRUCTURES, ReadingSettings, read_set
 from tests.common.data.made_scans import write_mhd
+from tests.common.data.made_sets import image_data, pair_data, structure_data
 from tests.common.data.test_bad_input import write_dicom
 
 SIZE, PATIENTS = 16, 4
@@ -64,16 +65,16 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 
 def pairs(folder: Path, work: Path, **offset: Any) -> np.ndarray:
-    return PairData(folder, SIZE, window=WIDE, patient_pattern=r"(p\d)", **offset).train.images
+    return pair_data(folder, SIZE, window=WIDE, patient_pattern=r"(p\d)", **offset).train.images
 
 
 def images(folder: Path, work: Path, **offset: Any) -> np.ndarray:
-    return ImageData(folder / "flat", SIZE, window=WIDE, **offset).train.images
+    return image_data(folder / "flat", SIZE, window=WIDE, **offset).train.images
 
 
 def structures(folder: Path, work: Path, **offset: Any) -> np.ndarray:
     given = {"labels": ["LV"], "label_map": {1: "LV"}, "window": WIDE}
-    return StructureData(folder, SIZE, work / folder.name, **given, **offset).train.images
+    return structure_data(folder, SIZE, work / folder.name, **given, **offset).train.images
 
 
 def nodules(folder: Path, work: Path, **offset: Any) -> np.ndarray:
@@ -169,8 +170,8 @@ def test_magnetic_resonance_is_not_refused(tmp_path: Path) -> None:
             nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 2.0, 1.0])), path)
     given = {"labels": ["LV"], "label_map": {1: "LV"}}
     with pytest.raises(UserError, match=r"or --hu_offset 0 if they are HU; for MR set percentiles"):
-        StructureData(tmp_path / "mr", SIZE, tmp_path / "store", **given)
-    data = StructureData(tmp_path / "mr", SIZE, tmp_path / "store", percentiles=[1, 99], **given)
+        structure_data(tmp_path / "mr", SIZE, tmp_path / "store", **given)
+    data = structure_data(tmp_path / "mr", SIZE, tmp_path / "store", percentiles=[1, 99], **given)
     assert data.train.images.max() == 1.0
     sample = Sample(tmp_path / "mr" / "images" / "p0.nii.gz", None, "p0", 1)
     assert harmonise_slice(sample, MergeSettings(SIZE, WINDOWS["lung"]), "MR").image.max() > 0.999
@@ -183,7 +184,7 @@ def test_labels_have_no_air_and_are_read_all_the_same(folders: dict[str, Path], 
     for patient in range(PATIENTS):
         path = folders["hu"] / "masks" / f"p{patient}.nii.gz"
         nib.save(nib.Nifti1Image(label().astype(np.uint16) * 820, affine), path)
-    assert PairData(folders["hu"], SIZE, window=WIDE, patient_pattern=r"(p\d)").train.labels.max() == 1
+    assert pair_data(folders["hu"], SIZE, window=WIDE, patient_pattern=r"(p\d)").train.labels.max() == 1
 
 
 @pytest.mark.parametrize(

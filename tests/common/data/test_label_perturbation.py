@@ -24,6 +24,7 @@ from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.errors import UserError
 from common.rng import make_rng
+from tests.common.data.made_sets import structure_data
 
 
 def disc(radius: float, centre: tuple[float, float] = (32, 32), size: int = 64) -> np.ndarray:
@@ -250,7 +251,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(folder: Path, tmp_path: Path) -> Any:
     def make(**settings: Any) -> StructureData:
         plain = {"perturb": {"elastic": 0.05, "growth": 0.03, "mix": 0.4}, "labels": "LV,Myo"}
-        return StructureData(folder, SIDE, tmp_path / "store", **{**plain, **settings})
+        return structure_data(folder, SIDE, tmp_path / "store", **{**plain, **settings})
 
     return make
 

@@ -26,10 +26,10 @@ from common.data.nodules import (
     read_nodule_scan,
 )
 from common.data.sampler import SampleIndex
-from common.data.transforms import Augmentation
 from common.data.volume_io import open_volume
 from common.errors import UserError
 from tests.common.data.made_scans import HEADER, write_luna, write_picture, write_volume
+from tests.common.data.made_sets import light
 
 
 def chest() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -312,7 +312,7 @@ def test_patches_show_the_nodule_as_often_as_asked(scans: list[NoduleSample]) ->
 
 
 def test_items(scans: list[NoduleSample]) -> None:
-    data = NoduleSliceDataset(scans, SIZE, window=[-1000, 400], augment=Augmentation(rotation=20), seed=3)
+    data = NoduleSliceDataset(scans, SIZE, window=[-1000, 400], augmentation=light(SIZE), seed=3)
     item = data[1]
     assert item["image"].shape == item["label"].shape == (1, SIZE, SIZE)
     assert item["image"].dtype == item["label"].dtype == torch.float32 and item["sample"] == 1

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.datamodules import ImageData
 from common.data.image_layouts import find_images
 from common.data.spaced_slices import spaced_slices
 from common.errors import UserError
+from tests.common.data.made_sets import image_data
 
 DEPTH, SPACING = 12, 4.0
 
@@ -69,11 +69,11 @@ def test_a_data_set_of_links_is_split_by_volume_and_remembers(folder: Path, tmp_
     linked.mkdir()
     for file in folder.iterdir():
         (linked / file.name).symlink_to(file)
-    data = ImageData(linked, 16, slice_mm=10)
+    data = image_data(linked, 16, slice_mm=10)
     assert sum(len(part) for part in data.splits.values()) == 12
     parts = [{sample.patient for sample in part} for part in data.splits.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 4
-    assert data.metadata()["slice_mm"] == 10 and ImageData(linked, 16).metadata()["slice_mm"] is None
+    assert data.metadata()["slice_mm"] == 10 and image_data(linked, 16).metadata()["slice_mm"] is None
     other = tmp_path / "elsewhere" / "linked"  # the class has the folder's name
     make_chest(other / "case7.nii.gz", 2, 9, seed=7)
     assert len(data.whole(other)) == 3

@@ -17,6 +17,7 @@ from common.data.layouts import find_samples
 from common.data.samples import Sample
 from common.errors import UserError
 from common.handlers.evaluation_report import CollectedReport, EvaluationReport, SampleReport
+from tests.common.data.made_sets import image_dataset, pair_dataset
 
 
 class Corners:
@@ -40,7 +41,7 @@ def dataset(folder: Path, patients: int, seed: int) -> PairDataset:
         image = numbers.integers(0, 60, mask.shape, dtype=np.uint8) + np.uint8(120) * (mask > 0)
         for kind, array in (("images", image), ("masks", mask)):
             Image.fromarray(array).save(folder / kind / f"s{seed}p{number // 2}_{number % 2}.png")
-    return PairDataset(find_samples(folder), 32)
+    return pair_dataset(find_samples(folder), 32)
 
 
 @pytest.fixture
@@ -100,7 +101,8 @@ def test_every_part_gets_its_own_predictions(parts: dict[str, PairDataset], tmp_
 
 
 def test_sets_without_masks_are_refused(parts: dict[str, PairDataset], tmp_path: Path) -> None:
-    parts["test"].labels = None
+    for item in parts["test"].items:
+        del item["label"]
     with pytest.raises(UserError, match="needs masks"):
         EvaluationReport({"test": parts["test"]}, parts["train"], tmp_path, Corners())
 
@@ -195,7 +197,7 @@ def image_dataset(folder: Path, count: int, seed: int) -> ImageDataset:
         path = folder / f"s{seed}-{index}.png"
         Image.fromarray(image).save(path)
         samples.append(Sample(path, None, f"s{seed}p{index // 3}", category=CLASSES[high]))
-    return ImageDataset(samples, CLASSES, 32)
+    return image_dataset(samples, CLASSES, 32)
 
 
 @pytest.fixture

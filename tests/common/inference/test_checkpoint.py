@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.data.datamodules import ImageData
 from common.data.intensity import WINDOWS, Window
 from common.errors import UserError
 from common.files import write_json
@@ -24,6 +23,7 @@ from common.inference.checkpoint import (
 )
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.networks.generators import ResnetGenerator, SpadeGenerator
+from tests.common.data.made_sets import image_data
 
 CLASS = "common.networks.discriminators.ConditionalPatchDiscriminator"
 
@@ -147,7 +147,7 @@ def picture(path: Path, height: int = 20, width: int = 30, seed: int = 0) -> Pat
 def test_it_is_what_training_saw(tmp_path: Path, fit: str) -> None:
     for number in range(9):
         picture(tmp_path / "set" / f"p{number}.png", 20 + number, 30, number)
-    data = ImageData(tmp_path / "set", 16, fit=fit, flips=False, standardise="histogram")
+    data = image_data(tmp_path / "set", 16, fit=fit, flips=False, standardise="histogram")
     sample, image = data.test.samples[0], data.test.images[:1]
     found = image_as_in_training(sample.image, data.metadata(), 16)
     assert torch.equal(found, torch.from_numpy(image))

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import inspect
 import logging
 import tempfile
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from common.data.datamodules import StructureData
 from common.data.labels import STRUCTURES
 from common.data.slice_cache import SliceCache
 from common.data.slice_geometry import Request
+from common.data.transforms import LoadCachedSliced
 from common.errors import UserError
 from common.inference.datasets import (
     LabelSlices,
@@ -253,7 +254,8 @@ def test_the_models_own_settings_come_back() -> None:
     assert given["fit"] == "stretch"  # of models that say nothing
     assert data_settings({**MR, "fit": "pad"})["fit"] == "pad"
     assert given["interpolation"] == "linear" and given["percentiles"] == [1, 99]
-    assert given["labels"] == ["LV", "RV", "Myo"] and given["label_map"] == {1: "RV", 2: "Myo", 3: "LV"}
+    assert given["label_set"].classes == ("LV", "RV", "Myo")
+    assert given["label_set"].label_map == {1: "RV", 2: "Myo", 3: "LV"}
 
 
 def test_a_window_is_given_as_its_ends() -> None:
@@ -262,23 +264,24 @@ def test_a_window_is_given_as_its_ends() -> None:
 
 
 def test_files_of_another_convention() -> None:
-    assert data_settings(MR, "{7: LV}")["label_map"] == {7: "LV"}
-    assert data_settings(MR, "default")["label_map"] is None
+    assert data_settings(MR, "{7: LV}")["label_set"].label_map == {7: "LV"}
+    assert data_settings(MR, "default")["label_set"].label_map is None
 
 
 def test_a_condition_image_has_no_classes() -> None:
     given = data_settings({**MR, "condition": "image", "label_set": None})
-    assert given["condition"] == "image" and given["label_map"] is None
+    assert given["label_set"] is None
 
 
 def test_without_a_model_the_defaults_stand() -> None:
     given = data_settings({})
     assert given["image_size"] == 128 and given["window"] == [-200, 600]
-    assert given["labels"] == list(STRUCTURES)
+    assert list(given["label_set"].classes) == list(STRUCTURES)
 
 
 def test_all_are_arguments_of_the_data_set() -> None:
-    assert set(data_settings(MR)) <= set(inspect.signature(StructureData).parameters)
+    known = {*signature(LoadCachedSliced).parameters, *signature(StructureData).parameters}
+    assert set(data_settings(MR)) <= known
 
 
 SIZE = 32

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common.data.datamodules import StructureData
 from common.data.image_layouts import find_images
 from common.data.intensity import Window
 from common.data.labels import LabelSet
@@ -38,6 +37,7 @@ from common.inference.writers import (
     values_of_classes,
 )
 from common.provenance import Provenance
+from tests.common.data.made_sets import structure_data
 from tests.common.data.test_bad_input import write_dicom
 from tests.common.inference.hearts import AFFINES, generated, heart, hu_of, model_facts, save
 from tests.common.inference.test_datasets import STRONG, ball, slices_variants
@@ -427,7 +427,7 @@ def test_the_pairs_are_a_data_set(tmp_path: Path) -> None:
         save(tmp_path / "in" / f"heart{number}_label.nii.gz", MMWHS[ball(number)])
     made = LabelVariants(slices_variants(tmp_path / "in"), {"elastic": 0.05, "growth": 0.0, "mix": 0.5}, 2)
     written_pair_writing(made, tmp_path / "out")
-    data = StructureData(tmp_path / "out", SIZE, tmp_path / "store", fractions=(0.34, 0.33, 0.33))
+    data = structure_data(tmp_path / "out", SIZE, tmp_path / "store", fractions=(0.34, 0.33, 0.33))
     assert {part[0].patient for part in data.splits.values()} == {"heart0", "heart1", "heart2"}
     assert len(data.train) == 2 * 6  # two variants of one patient, six slices with a heart each
     assert set(data.train[0]["label"].unique().tolist()) == {0.0, 1.0, 5.0}

@@ -1,0 +1,173 @@
+"""Random transforms that give the same result in any process, in any worker and after any restart.
+
+MONAI seeds random transforms once, before training: what a sample gets depends on all samples before it, so
+a resumed run differs from a straight one. Here every random transform is seeded anew for each sample, from
+(run seed, epoch, index) and its own name. Any of MONAI's random transforms can be replayed in this way, as
+they draw all their numbers from the generator that `Randomizable.set_random_state` sets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, get_track_meta, set_track_meta
+from monai.transforms import Compose, Randomizable, RandomizableTrait
+from torch.utils.data import Dataset
+
+from common.data.sampler import SampleIndex
+from common.errors import UserError
+from common.rng import make_rng
+
+Transform = Callable[[Any], Any]
+Item = dict[Hashable, Any]
+SEEDS = 2**32
+
+
+def flatten_transforms(transform: Transform | Sequence[Transform] | None) -> list[Transform]:
+    """The transforms of nested `Compose` objects in order; None is no transform.
+
+    `OneOf`, `SomeOf`, `RandomOrder` and lazy compositions stay one transform each.
+
+    Raises:
+        UserError: something in the list is no transform.
+    """
+    if transform is None:
+        return []
+    if isinstance(transform, (list, tuple)):
+        return [leaf for member in transform for leaf in flatten_transforms(member)]
+    if type(transform) is Compose and not transform.lazy:
+        return flatten_transforms(list(transform.transforms))
+    if not callable(transform):
+        raise UserError(f"transforms: {transform!r} is no transform; write each as a _target_ with arguments")
+    return [transform]
+
+
+def is_random(transform: Transform) -> bool:
+    """Whether a transform draws random numbers."""
+    return isinstance(transform, (Randomizable, RandomizableTrait))
+
+
+class ReplayTransforms:
+    """Applies transforms in order; the random ones are seeded from (seed, epoch, index) and their own name.
+
+    The name is the class and how many of that class come before, so a transform that is inserted does not
+    change what the others draw.
+
+    Args:
+        transform: MONAI dictionary transforms: one, a list, or (nested) `Compose` objects.
+        seed: the run's seed.
+
+    Example:
+        >>> from monai.transforms import RandGaussianNoised
+        >>> replay = ReplayTransforms(RandGaussianNoised(keys="image", prob=1.0), seed=0)
+        >>> item = {"image": torch.zeros(1, 4, 4)}
+        >>> first, again, later = (replay(item, SampleIndex(7, epoch))["image"] for epoch in (0, 0, 1))
+        >>> torch.equal(first, again), torch.equal(first, later)
+        (True, False)
+    """
+
+    def __init__(self, transform: Transform | Sequence[Transform] | None, seed: int = 0) -> None:
+        self.transforms, self.seed = flatten_transforms(transform), seed
+        counts: Counter[str] = Counter()
+        self._names: list[tuple[str, int]] = []
+        for member in self.transforms:
+            name = type(member).__name__
+            self._names.append((name, counts[name]))
+            counts[name] += 1
+
+    def __bool__(self) -> bool:
+        return bool(self.transforms)
+
+    def __call__(self, item: Mapping[Hashable, Any], index: SampleIndex | int) -> Item:
+        """The transformed item with plain tensors. A plain int leaves the random transforms out."""
+        result: Any = dict(item)
+        with no_metadata():
+            for transform, (name, occurrence) in zip(self.transforms, self._names, strict=True):
+                if is_random(transform):
+                    if not isinstance(index, SampleIndex):
+                        continue
+                    if isinstance(transform, Randomizable):
+                        rng = make_rng(self.seed, name, occurrence, index.epoch, index.index)
+                        transform.set_random_state(seed=int(rng.integers(SEEDS)))
+                result = transform(result)
+        return plain_tensors(result)
+
+
+@contextmanager
+def no_metadata() -> Iterator[None]:
+    """MONAI's transforms give plain tensors within; it saves a third of their time."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
+
+
+def plain_tensors(item: Mapping[Hashable, Any]) -> Item:
+    """The item with arrays and `MetaTensor` objects as contiguous tensors; float64 becomes float32."""
+    return {key: _plain(value) for key, value in item.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MetaTensor):
+        value = value.as_tensor()
+    elif isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    if not isinstance(value, torch.Tensor):
+        return value
+    return (value.float() if value.dtype == torch.float64 else value).contiguous()
+
+
+class ReplayDataset(Dataset[Item]):
+    """Items with their transforms: up to the first random transform once, from there on at each access.
+
+    A `SampleIndex` gives the sample as that epoch has it, an int index the sample without random transforms.
+    Like `monai.data.CacheDataset`, whose random transforms however depend on the order of access.
+
+    Args:
+        items: dictionaries, as MONAI's datasets take them.
+        transform: MONAI dictionary transforms: one, a list, or (nested) `Compose` objects.
+        seed: the run's seed.
+
+    Example:
+        >>> from monai.transforms import Compose, RandFlipd, ScaleIntensityd
+        >>> items = [{"image": torch.arange(4.0).reshape(1, 2, 2)}]
+        >>> transform = Compose([ScaleIntensityd("image"), RandFlipd("image", prob=0.5, spatial_axis=1)])
+        >>> dataset = ReplayDataset(items, transform, seed=1)
+        >>> dataset[0]["image"].max()
+        tensor(1.)
+        >>> [bool(dataset[SampleIndex(0, epoch)]["image"][0, 0, 0] > 0) for epoch in range(4)]
+        [False, True, True, True]
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[Hashable, Any]],
+        transform: Transform | Sequence[Transform] | None,
+        seed: int = 0,
+    ) -> None:
+        fixed, varying = split_at_first_random(transform)
+        self.items = [plain_tensors(ReplayTransforms(fixed)(item, 0)) for item in items]
+        self.varying = ReplayTransforms(varying, seed)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: SampleIndex | int) -> Item:
+        number = index.index if isinstance(index, SampleIndex) else int(index)
+        return self.varying(self.items[number], index)
+
+
+def split_at_first_random(
+    transform: Transform | Sequence[Transform] | None,
+) -> tuple[list[Transform], list[Transform]]:
+    """The transforms before the first random one, which are the same at each access, and the others."""
+    transforms = flatten_transforms(transform)
+    first = next((n for n, member in enumerate(transforms) if is_random(member)), len(transforms))
+    return transforms[:first], transforms[first:]
