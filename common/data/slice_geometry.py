@@ -17,8 +17,8 @@ from PIL import Image
 
 from common.data.image_io import PICTURE_SUFFIXES, read_label_picture, read_picture
 from common.data.intensity import Window, to_unit
-from common.data.samples import ORIENTATIONS, orient
 from common.data.resize import FITS, resize_image
+from common.data.samples import ORIENTATIONS, orient
 from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume
 from common.errors import UserError
 
