@@ -90,4 +90,4 @@ def _middle(extent: int, size: int) -> slice:
 def _resized(array: np.ndarray, height: int, width: int, how: Image.Resampling) -> np.ndarray:
     if array.shape == (height, width):
         return array
-    return np.asarray(Image.fromarray(array).resize((width, height), how))
+    return np.array(Image.fromarray(array).resize((width, height), how))
