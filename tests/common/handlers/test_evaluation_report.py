@@ -186,7 +186,7 @@ def test_condition_images_have_neither_structures_nor_lesions(tmp_path: Path) ->
 CLASSES = ["low", "high"]
 
 
-def image_dataset(folder: Path, count: int, seed: int) -> ImageDataset:
+def noise_dataset(folder: Path, count: int, seed: int) -> ImageDataset:
     """Noise of 32 x 32 pixels; of a patient's three slices two are "low" and one, brighter, is "high"."""
     numbers = np.random.default_rng(seed)
     folder.mkdir()
@@ -203,7 +203,7 @@ def image_dataset(folder: Path, count: int, seed: int) -> ImageDataset:
 @pytest.fixture
 def image_parts(tmp_path: Path) -> dict[str, ImageDataset]:
     counts = {"test": 24, "validation": 9, "train": 30}
-    return {name: image_dataset(tmp_path / name, count, count) for name, count in counts.items()}
+    return {name: noise_dataset(tmp_path / name, count, count) for name, count in counts.items()}
 
 
 def test_files_appear_and_real_images_pass_for_real(
@@ -214,7 +214,7 @@ def test_files_appear_and_real_images_pass_for_real(
     out = tmp_path / "eval"
     settings: dict[str, Any] = {"losses": losses, "facts": {"model": "m.pt"}, "seed": 3, "resamples": 20}
     report = SampleReport(**image_parts, folder=out, extractor=Corners(), **settings)
-    evaluated(report, torch.from_numpy(image_dataset(tmp_path / "new", 27, 5).images))
+    evaluated(report, torch.from_numpy(noise_dataset(tmp_path / "new", 27, 5).images))
     found = json.loads((out / "metrics.json").read_text())
     assert found == report.result and found["apart"] == {}
     assert found["model"] == "m.pt" and found["split"] == "test" and found["extractor"] == "corners"
@@ -229,7 +229,7 @@ def test_files_appear_and_real_images_pass_for_real(
 
 def test_classes_are_reported_apart(image_parts: dict[str, ImageDataset], tmp_path: Path) -> None:
     """The generator draws "high" as "low" looks: each class says so, and only the one."""
-    new = image_dataset(tmp_path / "new", 30, 5)
+    new = noise_dataset(tmp_path / "new", 30, 5)
     images = torch.from_numpy(new.images)
     low = torch.from_numpy(new.classes == 0)
     images[~low] = images[low][: int((~low).sum())]
@@ -269,7 +269,7 @@ def test_few_images_are_named(image_parts: dict[str, ImageDataset], tmp_path: Pa
     report = SampleReport(**image_parts, folder=tmp_path / "eval", extractor=Corners())
     with pytest.raises(UserError, match="num_samples 5 is too few"):
         evaluated(report, torch.zeros(5, 1, 32, 32))
-    few = image_dataset(tmp_path / "few", 4, 1)
+    few = noise_dataset(tmp_path / "few", 4, 1)
     with pytest.raises(UserError, match="4 test images are too few"):
         SampleReport(
             **{**image_parts, "test": few},
