@@ -31,10 +31,10 @@ from common.data.intensity import (
 )
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
+from common.data.resize import fit_mask, fit_square
 from common.data.samples import Sample, with_hu_offset
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
 from common.data.slice_geometry import Request
-from common.data.resize import fit_mask, fit_square
 from common.data.volume_io import is_volume
 from common.errors import UserError, read_errors
 from common.files import read_json
