@@ -1,4 +1,4 @@
-"""A small net in BigGAN's style (Brock et al. 2019): residual blocks, self-attention, conditional norm."""
+"""A small BigGAN (Brock et al. 2019): residual blocks, self-attention, conditional batch norm."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from common.networks.blocks import class_embedding, class_projection
 from common.networks.discriminators import DiscriminatorOutput
 
 ATTENDED = 16
-"""Side of the map with self-attention (of smaller images: the half of their side)."""
+"""Side of the map with self-attention; half of the image's side for smaller images."""
 
 
 class SelfAttention(nn.Module):
-    """Every place looks at every other: (B, C, h, w) -> the same (Zhang et al. 2019, section 3).
+    """Self-attention (Zhang et al. 2019, section 3): (B, C, h, w) -> (B, C, h, w).
 
-    The result is added with a learned weight that begins at 0.
+    The result is added with a learned weight, initially 0.
     """
 
     def __init__(self, channels: int) -> None:
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
 
 
 class ConditionalNorm(nn.Module):
-    """BatchNorm whose scale and shift follow from a vector: latent and class (Brock et al. 2019)."""
+    """BatchNorm whose scale and shift are linear in a vector of latent and class (Brock et al. 2019)."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -91,18 +91,18 @@ class ShrinkingBlock(nn.Module):
 
 
 class BigGanGenerator(nn.Module):
-    """Noise to image: (B, latent) and classes (B,) -> (B, channels, S, S) in [-1, 1].
+    """Latents (B, latent) and, with classes, class indices (B,) -> images (B, channels, S, S) in [-1, 1].
 
-    Latent and class vector condition every norm. Without classes the latent does alone (Chen et al. 2019).
+    Latent and class embedding condition every norm; without classes the latent does (Chen et al. 2019).
 
     Args:
         image_size: S, a power of 2 from 16 up.
-        latent: values of the noise.
+        latent: size of a latent.
         width: channels of the last block; each smaller map has twice as many.
         channels: of the image.
         classes: number of classes; 0 for none.
     Raises:
-        UserError: no such size.
+        UserError: an unknown size.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class BigGanGenerator(nn.Module):
         self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
+        """Latents (B, latent) and, with classes, class indices (B,) -> (B, channels, S, S)."""
         vector = latent
         if condition is not None:
             vector = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)
@@ -134,12 +134,12 @@ class BigGanGenerator(nn.Module):
 
 
 class BigGanDiscriminator(nn.Module):
-    """Image to one logit: (B, channels, S, S) and classes (B,) -> (B, 1), the class by projection.
+    """Images (B, channels, S, S) and, with classes, indices (B,) -> logits (B, 1); the class by projection.
 
     Args:
-        image_size, width, channels, classes: as of `BigGanGenerator`.
+        image_size, width, channels, classes: see `BigGanGenerator`.
     Raises:
-        UserError: no such size.
+        UserError: an unknown size.
     """
 
     def __init__(self, image_size: int = 32, width: int = 32, channels: int = 2, classes: int = 0) -> None:
@@ -154,7 +154,7 @@ class BigGanDiscriminator(nn.Module):
         self.projection = class_projection(classes, widths[-1])
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
+        """(B, channels, S, S) and (B,) -> (B, 1)."""
         features, x = [], self.first(image)
         for level, block in enumerate(self.blocks, 1):
             x = block(x)
@@ -169,5 +169,5 @@ class BigGanDiscriminator(nn.Module):
 
 
 def attended_level(levels: int) -> int:
-    """After how many doublings from 4 x 4 the map has `ATTENDED` pixels a side, or half the image's."""
+    """Doublings from 4 x 4 to the map with self-attention."""
     return min(2, levels - 1)

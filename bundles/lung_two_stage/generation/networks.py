@@ -1,4 +1,4 @@
-"""Convolutional networks for crops and slices: the generator of most methods, and DCGAN's discriminator."""
+"""Generators and discriminators of nodule crops and slices: convolutional, dense and capsule networks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ SMALLEST = 4
 """Side of the first map of a generator and of the last one of a discriminator."""
 SLOPE = 0.2
 EMBEDDING = 16
-"""Values that stand for a class beside the latent."""
+"""Size of a class embedding."""
 
 
 def doublings(image_size: int) -> int:
-    """How often a map of `SMALLEST` pixels doubles up to the image.
+    """The number of doublings from `SMALLEST` pixels to the image.
 
     Raises:
-        UserError: not a power of 2 from 16 up.
+        UserError: the size is not a power of 2 from 16 up.
+
+    Example:
+        >>> doublings(32)
+        3
     """
     if image_size < 4 * SMALLEST or image_size & (image_size - 1):
         raise UserError(f"image_size {image_size} does not fit the networks; take 16, 32, 64 or 128")
@@ -40,21 +44,21 @@ def doublings(image_size: int) -> int:
 
 
 def doubling(kind: str, source: int, target: int) -> nn.Sequential:
-    """(B, C, h, w) -> (B, D, 2h, 2w) with BatchNorm and ReLU."""
+    """A layer (B, C, h, w) -> (B, D, 2h, 2w) with BatchNorm and ReLU."""
     layer = upsampling_layer(kind, source, target, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(target), nn.ReLU())
 
 
 def halving(source: int, target: int, norm: str = NONE) -> nn.Sequential:
-    """(B, C, h, w) -> (B, D, h/2, w/2) with LeakyReLU."""
+    """A layer (B, C, h, w) -> (B, D, h/2, w/2) with LeakyReLU."""
     convolution = nn.Conv2d(source, target, 4, stride=2, padding=1, bias=norm == NONE)
     return nn.Sequential(convolution, norm_layer(norm, target), nn.LeakyReLU(SLOPE))
 
 
 def keeping_size(network: nn.Module) -> nn.Module:
-    """Draws the convolutions' weights so that features keep their size (He et al. 2015).
+    """Initialises convolutions so that features keep their magnitude (He et al. 2015).
 
-    A network without norms needs that: with a deviation of 0.02 each layer halves what it is given.
+    Networks without norms need it: with a standard deviation of 0.02 each layer halves its input.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -65,22 +69,26 @@ def keeping_size(network: nn.Module) -> nn.Module:
 
 
 class ConvolutionalGenerator(nn.Module):
-    """Noise to image: a 4 x 4 map that doubles up to the image (Radford et al. 2016).
+    """A DCGAN generator (Radford et al. 2016): latents to images by doubling a 4 x 4 map.
 
-    (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, channels, S, S) in
-    [-1, 1]. BatchNorm and ReLU follow every layer but the last; a tanh comes last.
+    (B, latent) from N(0, I) and, with classes, class indices (B,) -> (B, channels, S, S) in [-1, 1].
+    BatchNorm and ReLU follow every layer but the last, which a tanh follows.
 
     Args:
         image_size: S, a power of 2 from 16 up.
-        latent: values of the noise.
+        latent: size of a latent.
         width: channels of the map before the last layer; each smaller map has twice as many.
         channels: of the image; nodules have two: HU window and alpha.
-        classes: number of classes; 0 for none. A class is 16 learned values beside the latent.
+        classes: number of classes; 0 for none. A learned embedding of 16 values joins the latent.
         upsample: ``resize`` or ``transposed``, see `common.networks.blocks`.
-        grain: add noise of learned strength after every doubling (Karras et al. 2019, section 3.2): what is
-            chance in a CT, its grain, has not to be drawn from the latent then.
+        grain: add noise of learned strength after every doubling (Karras et al. 2019, section 3.2), so that
+            the latent need not describe the noise of a CT.
     Raises:
-        UserError: no such size or layer.
+        UserError: an unknown size or layer.
+
+    Example:
+        >>> ConvolutionalGenerator(image_size=32, latent=8, width=4)(torch.randn(3, 8)).shape
+        torch.Size([3, 2, 32, 32])
     """
 
     def __init__(
@@ -111,7 +119,7 @@ class ConvolutionalGenerator(nn.Module):
         )
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
+        """Latents (B, latent) and, with classes, class indices (B,) -> (B, channels, S, S)."""
         x = latent
         if condition is not None:
             x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
@@ -121,7 +129,7 @@ class ConvolutionalGenerator(nn.Module):
         return torch.tanh(x.float())
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """What a state_dict of such a network says of its sizes, for messages."""
+        """The sizes of a network of this kind, from its state_dict, for messages."""
         classes = len(state["embedding.table"]) if "embedding.table" in state else 0
         levels = sum(name.startswith("layers.") and name.endswith(".1.running_mean") for name in state) - 1
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
@@ -129,23 +137,23 @@ class ConvolutionalGenerator(nn.Module):
 
 
 class NoLayerNoise(nn.Module):
-    """Stands where a layer has no `LayerNoise`."""
+    """Takes the place of `LayerNoise` where a layer has none."""
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """``x`` as it is."""
+        """Returns ``x``."""
         return x
 
 
 class LayerNoise(nn.Module):
-    """Adds one map of noise to all channels, each with its own learned strength, 0 at first.
+    """Adds a map of noise to all channels, each with its own learned strength, initially 0.
 
-    (B, C, H, W) and the latents (B, L) -> (B, C, H, W). In training the noise is drawn anew; in evaluation it
-    follows from the latent, see `common.networks.blocks.DrawnNoise`: equal latents give equal images.
+    (B, C, H, W) and latents (B, L) -> (B, C, H, W). In training the noise is random; in evaluation it follows
+    from the latent, see `common.networks.blocks.DrawnNoise`, so that equal latents give equal images.
 
     Args:
         channels: C.
-        seed: of the noise in evaluation; each layer needs its own.
-        size: side of that noise.
+        seed: of the noise in evaluation, different for each layer.
+        size: side of that noise in pixels.
     """
 
     def __init__(self, channels: int, seed: int, size: int = 128) -> None:
@@ -166,20 +174,19 @@ class LayerNoise(nn.Module):
 
 
 class ConvolutionalDiscriminator(nn.Module):
-    """Image to one logit: convolutions of stride 2 down to 4 x 4, and one over what is left.
+    """A DCGAN discriminator: convolutions of stride 2 down to 4 x 4, then one over the whole map.
 
-    (B, channels, S, S) in [-1, 1] -> logits (B, 1). The class is judged by projection (Miyato and Koyama
-    2018).
+    (B, channels, S, S) in [-1, 1] -> logits (B, 1). The class is used by projection (Miyato and Koyama 2018).
 
     Args:
         image_size: S, a power of 2 from 16 up.
         width: channels of the first layer; each smaller map has twice as many.
         channels: of the image.
         classes: number of classes; 0 for none.
-        norm: of all layers but the first, see `common.networks.blocks.norm_layer`. A gradient penalty needs
-            one that does not tie the samples of a batch: any but ``batch``.
+        norm: of all layers but the first, see `common.networks.blocks.norm_layer`. With a gradient penalty
+            any but ``batch``, which makes the samples of a batch depend on each other.
     Raises:
-        UserError: no such size or norm.
+        UserError: an unknown size or norm.
     """
 
     def __init__(
@@ -200,7 +207,7 @@ class ConvolutionalDiscriminator(nn.Module):
         self.projection = class_projection(classes, widths[-1])
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
+        """Images (B, channels, S, S) and, with classes, class indices (B,) -> logits (B, 1)."""
         features, x = [], image
         for layer in self.hidden:
             x = layer(x)
@@ -212,12 +219,12 @@ class ConvolutionalDiscriminator(nn.Module):
 
 
 class DenseGenerator(nn.Module):
-    """Noise to image by three dense layers: (B, latent) and classes (B,) -> (B, channels, S, S) in [-1, 1].
+    """Three dense layers (Goodfellow et al. 2014): latents to images (B, channels, S, S) in [-1, 1].
 
     Args:
         image_size: S.
-        latent: values of the noise.
-        width: values between the layers.
+        latent: size of a latent.
+        width: units of the hidden layers.
         channels: of the image.
         classes: number of classes; 0 for none.
     """
@@ -239,7 +246,7 @@ class DenseGenerator(nn.Module):
         )
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Latents (B, latent) and, where there are classes, their indices (B,) -> (B, channels, S, S)."""
+        """Latents (B, latent) and, with classes, class indices (B,) -> (B, channels, S, S)."""
         x = latent
         if condition is not None:
             x = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)
@@ -247,10 +254,10 @@ class DenseGenerator(nn.Module):
 
 
 class DenseDiscriminator(nn.Module):
-    """Image to one logit by three dense layers: (B, channels, S, S) and classes (B,) -> (B, 1).
+    """Three dense layers: images (B, channels, S, S) and classes (B,) -> logits (B, 1).
 
     Args:
-        image_size, width, channels, classes: as of `DenseGenerator`.
+        image_size, width, channels, classes: see `DenseGenerator`.
     """
 
     def __init__(self, image_size: int = 32, width: int = 256, channels: int = 2, classes: int = 0) -> None:
@@ -263,7 +270,7 @@ class DenseDiscriminator(nn.Module):
         self.last = nn.Linear(width, 1)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> logits (B, 1)."""
+        """Images (B, channels, S, S) and, with classes, class indices (B,) -> logits (B, 1)."""
         x = image.flatten(1)
         if condition is not None:
             x = torch.cat([x, self.embedding(condition).to(x.dtype)], dim=1)
@@ -273,37 +280,41 @@ class DenseDiscriminator(nn.Module):
 
 SCORES = ("linear", "length")
 PRIMARY_SIDE = 4
-"""Places of primary capsules on a side: an image of 32 pixels has 8 x 8 features, halved once more."""
+"""Side of the map of primary capsules: features of 8 x 8 pixels, halved once more."""
 
 
 class CapsuleDiscriminator(nn.Module):
-    """Image to one number: two convolutions, primary capsules, routing (paper D; Jaiswal et al. 2018).
+    """Convolutions, primary capsules and routing (Chi 2023; Jaiswal et al. 2018).
 
-    (B, channels, S, S) in [-1, 1] -> scores (B, 1). Larger images have more convolutions, so that always 4 x
-    4 places hold primary capsules.
+    (B, channels, S, S) in [-1, 1] -> scores (B, 1). The number of convolutions follows from the image's size,
+    so that primary capsules always form a 4 x 4 map.
 
-    With the score ``linear`` several output capsules are routed to and a linear layer reads them before their
-    squash: a critic without bounds, as the Wasserstein loss needs; the class is judged by projection. With
-    ``length`` there is one output capsule for each class, else a single one, as published; its length, 0 to
-    1, says how real the image is, as the margin loss needs. A single capsule leaves nothing to route.
+    With the score ``linear``, a linear layer reads several output capsules before their squash: an unbounded
+    critic, as the Wasserstein loss needs; the class is used by projection. With ``length``, as published,
+    there is one output capsule for each class, or a single one; its length from 0 to 1 is the score, as the
+    margin loss needs. With a single output capsule there is nothing to route.
 
-    The convolutions begin with weights that keep the features' size: a squash makes short capsules shorter
-    still, and routing sees nothing then.
+    Convolutions are initialised so that features keep their magnitude: the squash shortens short capsules
+    further, and the routing would see nothing.
 
     Args:
         image_size: S, a power of 2 from 16 up.
         width: channels of the first layer.
         channels: of the image.
         classes: number of classes; 0 for none.
-        maps, size: primary capsules at each place, and their size.
-        capsules, capsule_size: output capsules of the score ``linear``, and their size.
-        iterations, gradients: see `common.capsules.RoutingCapsules`. A gradient penalty needs
-            ``all``.
+        maps, size: number of primary capsules per pixel of their map, and their size.
+        capsules, capsule_size: number of output capsules of the score ``linear``, and their size.
+        iterations, gradients: see `common.capsules.RoutingCapsules`; a gradient penalty needs ``all``.
         score: ``linear`` or ``length``.
-        norm: of the convolutions but the first, see `common.networks.blocks.norm_layer`. A gradient penalty
+        norm: of the convolutions but the first, see `common.networks.blocks.norm_layer`; a gradient penalty
             needs any but ``batch``.
     Raises:
-        UserError: no such size, score or norm.
+        UserError: an unknown size, score or norm.
+
+    Example:
+        >>> output = CapsuleDiscriminator(image_size=16, width=4)(torch.zeros(2, 2, 16, 16))
+        >>> output.logits[0].shape
+        torch.Size([2, 1])
     """
 
     def __init__(
@@ -329,7 +340,7 @@ class CapsuleDiscriminator(nn.Module):
         self.hidden = nn.Sequential(
             *(halving(widths[n], widths[n + 1], norm if n else NONE) for n in range(len(widths) - 1))
         )  # down to 8 x 8
-        for layer in self.hidden.modules():
+        for layer in self.hidden.modules():  # as keeping_size, but for the biases
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
         self.primary = PrimaryCapsules(widths[-1], maps, size, kernel=4, stride=2, padding=1)
@@ -340,7 +351,7 @@ class CapsuleDiscriminator(nn.Module):
         self.projection = class_projection(classes if score == "linear" else 0, count * capsule_size)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, channels, S, S) and, where there are classes, their indices (B,) -> scores (B, 1)."""
+        """Images (B, channels, S, S) and, with classes, class indices (B,) -> scores (B, 1)."""
         features = self.hidden(image)
         capsules = self.routing(self.primary(features))  # (B, J, D)
         scores = (
@@ -349,8 +360,8 @@ class CapsuleDiscriminator(nn.Module):
         return DiscriminatorOutput([scores], [[features]])
 
     def _lengths(self, capsules: Tensor, condition: Tensor | None) -> Tensor:
-        every = lengths(capsules)  # (B, J)
-        return every[:, :1] if condition is None else every.gather(1, condition.long()[:, None])
+        scores = lengths(capsules)  # (B, J)
+        return scores[:, :1] if condition is None else scores.gather(1, condition.long()[:, None])
 
     def _read(self, capsules: Tensor, condition: Tensor | None) -> Tensor:
         assert self.linear is not None
