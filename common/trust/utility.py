@@ -1,4 +1,4 @@
-"""Are synthetic images of use? A network trained with them is tested on real patients it never saw."""
+"""Utility: does a network that is trained with synthetic images do better on unseen real patients?"""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from common.trust.faithfulness import mean_dice, overlaps, segmented, structure_
 from common.trust.image_sets import ImageSet, Sets, TrainingSlices
 from common.trust.results import HIGHER, Figure, Line, Plot, Section
 
-EVERY_SLICE = 0.5  # a pixel of the mean label: the structure that at least half of the images have there
+MAJORITY = 0.5
+"""Share of the training labels with a structure at a pixel from which on the mean label has it there."""
 
 
 class Task(Protocol):
-    """Something to train for.
+    """A downstream task.
 
     Attributes:
         name: of the task, for people.
-        metric: what is judged; higher is better.
-        network: what is trained.
-        nothing: what the floor answers.
+        metric: its name; higher is better.
+        network: the trained network's name.
+        nothing: the constant prediction behind the floor, in words.
     """
 
     name: str
@@ -42,18 +43,18 @@ class Task(Protocol):
     nothing: str
 
     def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
-        """Trains on equal shares of the sets, and says of each test image what `judge` takes, (N, ...)."""
+        """Trains on equal shares of the sets; returns for each test image what `judge` takes, (N, ...)."""
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """The same of an answer that looks at no image."""
+        """The outcome of a constant predictor."""
 
     def judge(self, outcome: NDArray, counts: NDArray) -> float:
-        """The metric of test images that count so often (N,)."""
+        """The metric over test images, each weighted by its count (N,)."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Outcomes are (N, K, 3), see `common.trust.faithfulness.overlaps`.
+    """Segmentation by a U-Net; outcomes are (N, K, 3), see `common.trust.faithfulness.overlaps`.
 
     Attributes:
         structures: what is segmented.
@@ -67,7 +68,7 @@ class Segmentation:
     nothing = "the structure that at least half of the training labels have at a pixel"
 
     def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
-        """A segmenter's; see `Task`."""
+        """Trains a segmenter; see `Task`."""
         images = torch.cat([part.images for part in training])
         labels = torch.cat([labels_of(part) for part in training])
         parts = [len(part) for part in training]
@@ -75,11 +76,11 @@ class Segmentation:
         return self._overlaps(segmented(network, test.images, self.device), test)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """Of the mean label."""
+        """The outcome of predicting the mean label."""
         mean = torch.zeros(1, *labels_of(training).shape[1:])
         for index in range(1, len(self.structures) + 1):
             share = (labels_of(training).round() == index).float().mean(0, keepdim=True)
-            mean[share >= EVERY_SLICE] = index
+            mean[share >= MAJORITY] = index
         return self._overlaps(mean.expand(len(test), -1, -1, -1), test)
 
     def judge(self, outcome: NDArray, counts: NDArray) -> float:
@@ -92,7 +93,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Classification:
-    """Outcomes are (N, 2): the class found, and the true one.
+    """Classification by a small CNN; outcomes are (N, 2): the predicted and the true class.
 
     Attributes:
         classes: names of the folders.
@@ -106,7 +107,7 @@ class Classification:
     nothing = "always the class that most training images have"
 
     def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
-        """A classifier's; see `Task`."""
+        """Trains a classifier; see `Task`."""
         images = torch.cat([part.images for part in training])
         numbers = np.concatenate([self._numbers(part) for part in training])
         shape = tuple(images.shape[1:])
@@ -118,7 +119,7 @@ class Classification:
         return np.stack([found, self._numbers(test)], axis=1)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """Of the most frequent class."""
+        """The outcome of predicting the most frequent class."""
         commonest = np.bincount(self._numbers(training)).argmax()
         return np.stack([np.full(len(test), commonest), self._numbers(test)], axis=1)
 
@@ -127,18 +128,17 @@ class Classification:
         return balanced_accuracy(outcome[:, 0], outcome[:, 1], len(self.classes), counts)
 
     def _numbers(self, images: ImageSet) -> NDArray[np.int64]:
-        places = {name: place for place, name in enumerate(self.classes)}
-        return np.array([places[name] for name in folders_of(images)], np.int64)
+        return np.array([list(self.classes).index(name) for name in folders_of(images)], np.int64)
 
 
 def make_classifier(shape: Sequence[int], classes: int, width: int = 8) -> nn.Module:
-    """(B, 1, S, S) in [-1, 1] -> logits (B, classes)."""
+    """A classifier of images (B, 1, S, S) in [-1, 1]; returns logits (B, classes)."""
     channels = (width, 2 * width, 4 * width)
     return Classifier(shape, classes, channels, (2, 2, 2), norm="batch")
 
 
 def find_task(sets: Sets, device: torch.device | str = "cpu") -> Task | None:
-    """What there is to train for: labels, else class folders with equal names; None for nothing."""
+    """The task that the sets allow: labels, else class folders of equal names; None where there is none."""
     every = (sets.real, sets.heldout, sets.synthetic)
     if all(each.labels is not None for each in every):
         return Segmentation(structure_names(*every), device)
@@ -165,7 +165,9 @@ SHARES = (0.1, 0.25, 1.0)
 REAL, SYNTHETIC, BOTH = "real", "synthetic", "real_and_synthetic"
 FLOOR = "no_network"
 FEWEST_OWN = 8
-LEAST_LEARNED = 0.1  # by which training with real images must beat an answer that looks at no image
+"""Synthetic images that must be left if those made of held-out labels are left out."""
+LEAST_LEARNED = 0.1
+"""Margin by which training with real images must beat a constant predictor."""
 WHOLE_GENERATOR = (
     "The generator learned from all real patients, so gains with a part of them hold for a user of this "
     "generator, not for one trained on that part"
@@ -189,43 +191,36 @@ def utility(
 
     All trainings have the same budget, and those of a seed the same first weights. Batches of both kinds hold
     as many real images as synthetic ones. Intervals are over test patients and seeds, those of differences
-    paired; whether a difference is clear is decided for all of them together (Holm 1979).
+    paired; Holm's correction (1979) decides for all differences together which are clear.
 
     The generator has learned from all real patients, also where a training takes a part of them: gains with a
-    part say what one gains who has the generator and few images of one's own, not what a generator trained on
-    few patients would give. The statement and the figures' notes say so.
+        part hold for a user who has the generator and few images, not for a generator trained on few
+        patients. The statement and the figures' notes say so.
 
     Args:
         seed: of the first training and of the bootstrap.
         seeds: trainings of each kind.
         budget: of each training.
-        shares: of the real patients that the curve is drawn over; 1 is always among them.
+        shares: of the real patients in the learning curve; 1 is always among them.
     """
     task = find_task(sets, device)
     if task is None:
         return Section("utility", TITLE, f"{NOTHING}.")
     budget = budget or Budget()
-    synthetic, leak = unseen(sets.synthetic, sets.heldout)
+    synthetic, leak = leave_out_heldout(sets.synthetic, sets.heldout)
     parts = real_parts(sets.real, shares, seed)
     regimes: dict[str, list[ImageSet]] = {SYNTHETIC: [synthetic]}
     for percent, part in parts.items():
         regimes |= {_at(REAL, percent): [part], _at(BOTH, percent): [part, synthetic]}
-    outcomes = trained(task, regimes, sets.heldout, budget, range(seed, seed + seeds))
-    judge = _comparison(task, outcomes, sets.heldout, resamples, seed)
-    curve = [percent for percent in parts if percent < 100]
-    differences = {regime: judge.difference(regime, REAL, task.judge) for regime in (SYNTHETIC, BOTH)}
-    gains = {
-        percent: judge.difference(_at(BOTH, percent), _at(REAL, percent), task.judge) for percent in curve
-    }
-    floor = _floor(task, sets, judge.resamples)
-    learns = judge.value(REAL, task.judge).mean - floor.mean >= LEAST_LEARNED
+    outcomes = train_all(task, regimes, sets.heldout, budget, range(seed, seed + seeds))
+    result = _compare(task, outcomes, sets, [*parts], resamples, seed)
     return Section(
         name="utility",
         title=TITLE,
-        statement=statement(task, differences, gains, seeds, learns),
-        figures=_figures(task, judge, differences, gains, floor, seed),
-        plots=[_plot(task, judge, list(parts))],
-        warnings=_warnings(leak, sets, parts, learns),
+        statement=statement(result, seeds),
+        figures=_figures(result, seed),
+        plots=[_plot(result)],
+        warnings=_warnings(leak, sets, result),
         facts={
             "task": task.name,
             "network": task.network,
@@ -236,13 +231,71 @@ def utility(
             "real_patients": {f"{percent} %": len(set(part.patients)) for percent, part in parts.items()},
             "test_images": len(sets.heldout),
             "test_patients": len(set(sets.heldout.patients)),
-            "by_seed": {regime: judge.by_seed(regime, task.judge) for regime in outcomes},
+            "by_seed": {regime: result.comparison.by_seed(regime, task.judge) for regime in outcomes},
         },
     )
 
 
-def unseen(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet, str]:
-    """The synthetic images that were not made of held-out patients' labels, and what is to be said of others.
+@dataclass(frozen=True)
+class Comparison:
+    """What the trainings give.
+
+    Attributes:
+        task: what was trained for.
+        comparison: outcomes of all trainings, with their resamples.
+        percents: of the real patients, parts of the learning curve; 100 comes last.
+        differences: of synthetic and both from real images alone.
+        gains: by percent, of adding synthetic images to that part of the real patients.
+        floor: the score of a constant predictor.
+    """
+
+    task: Task
+    comparison: TrainingComparison
+    percents: Sequence[int]
+    differences: Mapping[str, Value]
+    gains: Mapping[int, Value]
+    floor: Value
+
+    def value(self, regime: str) -> Value:
+        """The metric of one kind of training."""
+        return self.comparison.value(regime, self.task.judge)
+
+    @property
+    def learns(self) -> bool:
+        """Whether training with real images clearly beats a constant predictor."""
+        return self.value(REAL).mean - self.floor.mean >= LEAST_LEARNED
+
+
+def _compare(
+    task: Task,
+    outcomes: Mapping[str, Sequence[NDArray]],
+    sets: Sets,
+    percents: Sequence[int],
+    count: int,
+    seed: int,
+) -> Comparison:
+    test = sets.heldout
+    drawn = resample_counts(test.patients, len(test), count, make_rng(seed, "utility", task.name))
+    trainings = len(next(iter(outcomes.values())))
+    seeds = resample_counts(None, trainings, count, make_rng(seed, "utility", task.name, "seeds"))
+    comparison = TrainingComparison(outcomes, Resamples(drawn, test.patients), seeds)
+    floor = TrainingComparison({FLOOR: [task.floor(sets.real, test)]}, comparison.resamples)
+    return Comparison(
+        task,
+        comparison,
+        percents,
+        {regime: comparison.difference(regime, REAL, task.judge) for regime in (SYNTHETIC, BOTH)},
+        {
+            percent: comparison.difference(_at(BOTH, percent), _at(REAL, percent), task.judge)
+            for percent in percents
+            if percent < 100
+        },
+        floor.value(FLOOR, task.judge),
+    )
+
+
+def leave_out_heldout(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet, str]:
+    """Leaves out synthetic images that were made of held-out patients' labels; returns a warning about them.
 
     A network that learns from the test patients' own labels knows something of the test. Where hardly any
     other images are left, all are taken.
@@ -250,18 +303,20 @@ def unseen(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet, str]:
     if synthetic.labels is None or heldout.labels is None:
         return synthetic, ""
     known = {label.numpy().tobytes() for label in heldout.labels if label.any()}
-    places = [k for k, label in enumerate(synthetic.labels) if label.numpy().tobytes() not in known]
-    leaking = len(synthetic) - len(places)
+    kept = [k for k, label in enumerate(synthetic.labels) if label.numpy().tobytes() not in known]
+    leaking = len(synthetic) - len(kept)
     if not leaking:
         return synthetic, ""
-    said = f"{leaking} of {len(synthetic)} synthetic images have the label of a held-out image as condition"
-    if len(places) < min(FEWEST_OWN, len(synthetic)):
-        return synthetic, f"{said}: trainings with them know something of the test."
-    return synthetic.chosen(places), f"{said}; they are left out here."
+    message = (
+        f"{leaking} of {len(synthetic)} synthetic images have the label of a held-out image as condition"
+    )
+    if len(kept) < min(FEWEST_OWN, len(synthetic)):
+        return synthetic, f"{message}: trainings with them know something of the test."
+    return synthetic.chosen(kept), f"{message}; they are left out here."
 
 
 def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, ImageSet]:
-    """Nested parts of the real images, whole patients, by per cent of the patients; 100 comes last.
+    """Nested parts of the real images, whole patients, by percent of the patients; 100 comes last.
 
     Shares that come to the same number of patients are one.
     """
@@ -271,12 +326,12 @@ def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, 
     parts = {}
     for number in numbers:
         taken = set(order[:number])
-        places = [k for k, patient in enumerate(real.patients) if patient in taken]
-        parts[round(100 * number / len(order))] = real.chosen(places)
+        rows = [k for k, patient in enumerate(real.patients) if patient in taken]
+        parts[round(100 * number / len(order))] = real.chosen(rows)
     return parts
 
 
-def trained(
+def train_all(
     task: Task,
     regimes: Mapping[str, Sequence[ImageSet]],
     test: ImageSet,
@@ -291,110 +346,79 @@ def trained(
     return outcomes
 
 
-def statement(
-    task: Task, differences: Mapping[str, Value], gains: Mapping[int, Value], seeds: int, learns: bool = True
-) -> str:
-    """What the figures say, whichever way they point; little where real images alone teach nothing."""
-    adjusted = holm({**differences, **{str(percent): gain for percent, gain in gains.items()}})
-    named = {name.replace("_", " "): value for name, value in differences.items()}
-    own = {name.replace("_", " "): adjusted[name] for name in differences}
+def statement(result: Comparison, seeds: int) -> str:
+    """The differences in words; a doubt first where real images alone teach the network nothing."""
+    task, gains = result.task, result.gains
+    adjusted = holm({**result.differences, **{str(percent): gain for percent, gain in gains.items()}})
+    named = {name.replace("_", " "): value for name, value in result.differences.items()}
+    own = {name.replace("_", " "): adjusted[name] for name in result.differences}
     words = [
         describe_differences(f"{task.name.capitalize()} of held-out real patients", task.metric, named, own)
     ]
     if gains:
         few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
         own = {f"with {percent} % of the real patients": adjusted[str(percent)] for percent in gains}
-        said = describe_differences(
+        text = describe_differences(
             "adding synthetic images", task.metric, few, own, "as many real ones alone"
         )
-        words += [said[0].upper() + said[1:], WHOLE_GENERATOR]
-    doubt = "" if learns else "Cannot be judged: real images alone teach the network hardly anything. "
+        words += [text[0].upper() + text[1:], WHOLE_GENERATOR]
+    doubt = "" if result.learns else "Cannot be judged: real images alone teach the network hardly anything. "
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 
 
-def _comparison(
-    task: Task, outcomes: Mapping[str, Sequence[NDArray]], test: ImageSet, count: int, seed: int
-) -> TrainingComparison:
-    drawn = resample_counts(test.patients, len(test), count, make_rng(seed, "utility", task.name))
-    number = len(next(iter(outcomes.values())))
-    seeds = resample_counts(None, number, count, make_rng(seed, "utility", task.name, "seeds"))
-    return TrainingComparison(outcomes, Resamples(drawn, test.patients), seeds)
-
-
-def _floor(task: Task, sets: Sets, resamples: Resamples) -> Value:
-    """Of an answer that looks at no image."""
-    outcome = task.floor(sets.real, sets.heldout)
-    return TrainingComparison({FLOOR: [outcome]}, resamples).value(FLOOR, task.judge)
-
-
-def _figures(
-    task: Task,
-    judge: TrainingComparison,
-    differences: Mapping[str, Value],
-    gains: Mapping[int, Value],
-    floor: Value,
-    seed: int,
-) -> list[Figure]:
-    values = {regime: judge.value(regime, task.judge) for regime in (REAL, SYNTHETIC, BOTH)}
-    made = [
-        Figure(
-            f"{task.metric}_trained_on_{regime}",
-            value,
-            HIGHER,
-            {FLOOR: floor} if regime == REAL else {REAL: values[REAL], FLOOR: floor},
-            task.network,
-            seed,
-        )
-        for regime, value in values.items()
-    ]
-    for regime, value in differences.items():
+def _figures(result: Comparison, seed: int) -> list[Figure]:
+    task, floor = result.task, result.floor
+    values = {regime: result.value(regime) for regime in (REAL, SYNTHETIC, BOTH)}
+    figures = []
+    for regime, value in values.items():
+        baselines = {FLOOR: floor} if regime == REAL else {REAL: values[REAL], FLOOR: floor}
+        name = f"{task.metric}_trained_on_{regime}"
+        figures.append(Figure(name, value, HIGHER, baselines, task.network, seed))
+    for regime, value in result.differences.items():
         note = "difference to real images alone, same seeds and test images"
-        made.append(Figure(f"{task.metric}_gain_{regime}", value, HIGHER, {}, task.network, seed, note))
-    for percent, value in gains.items():
-        alone = judge.value(_at(REAL, percent), task.judge)
+        figures.append(Figure(f"{task.metric}_gain_{regime}", value, HIGHER, {}, task.network, seed, note))
+    for percent, value in result.gains.items():
         name = f"{task.metric}_gain_at_{percent}_percent"
         note = "real: what these patients alone reach; the generator learned from all patients"
-        made.append(Figure(name, value, HIGHER, {REAL: alone}, task.network, seed, note))
-    return made
+        alone = {REAL: result.value(_at(REAL, percent))}
+        figures.append(Figure(name, value, HIGHER, alone, task.network, seed, note))
+    return figures
 
 
-def _plot(task: Task, judge: TrainingComparison, percents: Sequence[int]) -> Plot:
-    lines = []
-    for regime, name in ((REAL, "real"), (BOTH, "real + synthetic")):
-        lines.append(_line(name, percents, [judge.value(_at(regime, p), task.judge) for p in percents]))
-    alone = judge.value(SYNTHETIC, task.judge)
-    lines.append(_line("synthetic alone", percents, [alone] * len(percents)))
+def _plot(result: Comparison) -> Plot:
+    percents = list(result.percents)
+    curves = {
+        "real": [result.value(_at(REAL, percent)) for percent in percents],
+        "real + synthetic": [result.value(_at(BOTH, percent)) for percent in percents],
+        "synthetic alone": [result.value(SYNTHETIC)] * len(percents),
+    }
+    lines = [
+        Line(
+            name, percents, *([getattr(value, part) for value in values] for part in ("mean", "low", "high"))
+        )
+        for name, values in curves.items()
+    ]
     return Plot(
-        f"{task.name.capitalize()} by the share of real patients",
+        f"{result.task.name.capitalize()} by the share of real patients",
         "real patients, %",
-        task.metric.replace("_", " "),
+        result.task.metric.replace("_", " "),
         lines,
         "On held-out real patients; bands are 95 % intervals over patients and seeds.",
     )
 
 
-def _line(name: str, x: Sequence[float], values: Sequence[Value]) -> Line:
-    return Line(
-        name,
-        list(x),
-        [value.mean for value in values],
-        [value.low for value in values],
-        [value.high for value in values],
-    )
-
-
-def _warnings(leak: str, sets: Sets, parts: Mapping[int, ImageSet], learns: bool) -> list[str]:
-    warnings = [leak] if leak else []
-    if not learns:
-        warnings.append(
-            "Trained with real images the network hardly beats an answer without one: train longer."
+def _warnings(leak: str, sets: Sets, result: Comparison) -> list[str]:
+    messages = [leak] if leak else []
+    if not result.learns:
+        messages.append(
+            "Trained with real images the network hardly beats a constant predictor: train longer."
         )
     tested = len(set(sets.heldout.patients))
     if tested < 5:
-        warnings.append(f"{tested} held-out patients: intervals over so few say little.")
-    if len(parts) == 1:
-        warnings.append("Too few real patients for a curve over their share.")
-    return warnings
+        messages.append(f"{tested} held-out patients: intervals over so few say little.")
+    if len(result.percents) == 1:
+        messages.append("Too few real patients for a curve over their share.")
+    return messages
 
 
 def _at(regime: str, percent: int) -> str:

@@ -9,7 +9,7 @@ import torch
 from common.training.fit_supervised import Budget
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.results import Section
-from common.trust.utility import real_parts, unseen, utility
+from common.trust.utility import leave_out_heldout, real_parts, utility
 from tests.common.trust.made_sets import drawn, ignoring, image_set, made, made_sets, squares
 
 BUDGET = Budget(15, 8, 1e-2)
@@ -70,6 +70,6 @@ def test_the_held_out_patients_own_labels_are_left_out() -> None:
     heldout = image_set("heldout", labels[:8], drawn(labels[:8], 2))
     own = torch.cat([labels[:5], squares(15, 6)])
     mixed = image_set("mixed", own, drawn(own, 5))
-    kept, said = unseen(mixed, heldout)
+    kept, said = leave_out_heldout(mixed, heldout)
     assert len(kept) == 15 and said.startswith("5 of 20") and "left out" in said
-    assert unseen(heldout, heldout)[0] is heldout
+    assert leave_out_heldout(heldout, heldout)[0] is heldout
