@@ -37,8 +37,7 @@ from common.trust.html_page import page_path, write_report
 from common.trust.image_sets import Sets
 from common.trust.privacy import privacy
 from common.trust.release import MANIFEST, left, refuse_list_name, release
-from common.trust.report import GateState, Report, set_facts
-from common.trust.results import Section
+from common.trust.results import GateState, Report, Section, set_facts
 from common.trust.utility import utility
 
 T = TypeVar("T")

@@ -1,10 +1,10 @@
-"""The release gate: may these synthetic images leave the house?
+"""The release gate: may these synthetic images be shared?
 
-Patients are the unit, for images of one patient are not independent. An image that is outstandingly near to
-one patient (see `common.trust.near_copies`) is a hit; a copy hits the training patient that it was made of,
-and whatever else is like a real patient hits training and held-out ones alike, as many as there are of each.
-So the gate asks whether the patients that were hit are training patients more often than by chance, and
-whether there are more of them than real images of other patients would hit.
+Patients are the unit, because images of one patient are not independent. An image that is outstandingly near
+to one patient (see `common.trust.near_copies`) is a hit. A copy hits the training patient that it was made
+of; other images that resemble a real patient hit training and held-out patients in proportion to their
+numbers. So the gate tests whether the patients that were hit are training patients more often than expected
+by chance, and whether there are more of them than real images of other patients would hit.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from common.trust.near_copies import Copies
 OPEN, CLOSED, UNDECIDED = "open", "closed", "undecided"
 SIGNIFICANT = 0.01
 NEARER = 4
-"""An image is a copy beyond doubt if its 1 - similarity to a training patient is so many times smaller than
-any real image's to another patient: half the distance. The smallest of many distances shrinks slowly where
-images differ in many ways, so other real images do not come that near by being many."""
+"""An image is certainly a copy if its 1 - similarity to a training patient is this many times smaller than
+any
+real image's to another patient: half the distance. The smallest of many distances shrinks slowly where images
+differ in many ways, so other real images do not come that near by their number alone."""
 FEWEST = 20
-"""Held-out patients, without whom the gate is undecided."""
+"""With fewer held-out patients the gate is undecided."""
 COARSEST = 0.2
-"""The gate is undecided where a larger share of copies would not have been noticed."""
+"""The gate is undecided where this share of copies could have gone unnoticed."""
 DRAWS, SURE = 200, 0.9
-"""In how many draws of copied images, and in which share of them, the gate would have closed."""
+"""Draws of copied images, and the share of them in which the gate must have closed."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Gate:
     Attributes:
         verdict: ``open``, ``closed`` or ``undecided``.
         threshold: the score above which an image is flagged; a similarity where that was given.
-        flagged: places of the synthetic images above it that are nearest to a training patient, the
-            outstanding ones first.
+        flagged: indices of the synthetic images above it that are nearest to a training patient, the highest
+            score first.
         reason: one sentence.
-        similarities: of each synthetic image to its nearest training image: a correlation.
-        nearest: which one that is.
+        similarities: each synthetic image's correlation with its nearest training image.
+        nearest: indices of these training images.
         scores: see `common.trust.near_copies.Evidence`.
         p_value: of the test; NaN where the threshold was given.
         calibrated: whether the threshold comes from real images.
@@ -76,15 +77,15 @@ class Gate:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the tests need.
+    """The numbers that the tests take.
 
     Attributes:
         images: synthetic ones.
-        trained, heldout: patients.
+        trained, heldout: patients of the pool.
         hit, hit_heldout: how many of them were hit.
-        reference: patients whose images were looked up to find the threshold.
-        rank: one more than of these exceed it.
-        odds: how many times as many images there are of a training patient as of a held-out one.
+        reference: patients whose images set the threshold.
+        rank: one more than how many of these exceed it.
+        odds: images per training patient relative to images per held-out patient.
     """
 
     images: int
@@ -97,15 +98,14 @@ class Counts:
     odds: float = 1.0
 
     def p_value(self, hit: int | None = None) -> float:
-        """Of both tests together (Bonferroni), with ``hit`` training patients instead of those that were."""
-        here = self.hit if hit is None else hit
-        side = side_p_value(here, self.hit_heldout, self.trained, self.heldout, self.odds)
-        both = side, many_p_value(here, self.images, self.rank, self.reference)
-        return min(1.0, 2 * min(both))
+        """The p-value of both tests together (Bonferroni), as if ``hit`` training patients had been hit."""
+        count = self.hit if hit is None else hit
+        side = side_p_value(count, self.hit_heldout, self.trained, self.heldout, self.odds)
+        return min(1.0, 2 * min(side, many_p_value(count, self.images, self.rank, self.reference)))
 
     @property
     def critical(self) -> int | None:
-        """The fewest training patients whose being hit closes the gate; None where all of them would not."""
+        """The smallest number of hit training patients that closes the gate; None where none would."""
         most = min(self.trained, self.images)
         low, high = 0, most
         if not most or self.p_value(most) >= SIGNIFICANT:
@@ -127,15 +127,19 @@ def pattern_similarity(images: Tensor, nearest: Nearest) -> Tensor:
 
 
 def side_p_value(hit: int, hit_heldout: int, trained: int, heldout: int, odds: float = 1.0) -> float:
-    """How likely so many of the patients that were hit, or more, are training patients by chance.
+    """The probability that as many of the hit patients, or more, are training patients by chance.
 
-    Which patients a model was trained on says nothing of images that are no copies: of the patients they hit,
-    the training patients are hypergeometrically distributed (Fisher's exact test), however many images hit
-    each of them and whoever these images are of. Patients with more images are hit more often: where training
-    patients have more, the distribution is Wallenius' noncentral one.
+    For images that are no copies it does not matter which patients the model was trained on: among the
+        patients that they hit, training patients follow a hypergeometric distribution (Fisher's exact test),
+        however many images hit each of them. Patients with more images are hit more often: where training
+        patients have more, the distribution is Wallenius' noncentral hypergeometric one.
 
     Args:
-        odds: see `Counts`; below 1 is taken for 1.
+        odds: see `Counts`; values below 1 are taken for 1.
+
+    Example:
+        >>> round(side_p_value(hit=5, hit_heldout=0, trained=20, heldout=20), 4)
+        0.0236
     """
     if odds <= 1:
         return float(hypergeom.sf(hit - 1, trained + heldout, trained, hit + hit_heldout))
@@ -143,19 +147,19 @@ def side_p_value(hit: int, hit_heldout: int, trained: int, heldout: int, odds: f
 
 
 def many_p_value(hit: int, images: int, rank: int, reference: int) -> float:
-    """How likely so many training patients or more are hit by images of as many other patients.
+    """The probability that images of as many other patients hit as many training patients or more.
 
-    A share of real patients hits others too: the share above the r-th highest of m scores is
-    Beta(r, m + 1 - r) distributed, whatever the scores are, so the count is beta-binomial (and not more where
+    Some real patients hit others too: the share above the r-th highest of m scores has the distribution
+    Beta(r, m + 1 - r), whatever that of the scores is, so the count is beta-binomial (and not larger where
     the threshold lies between that score and the next higher one). If several images are of one patient,
-    fewer are hit.
+    fewer patients are hit.
     """
     return float(betabinom.sf(hit - 1, images, rank, reference + 1 - rank))
 
 
 def counts_of(copies: Copies) -> Counts:
-    """Patients that the synthetic images hit."""
-    hit, apart = (
+    """Counts the patients that the synthetic images hit."""
+    hit, hit_heldout = (
         len(copies.patients[copies.synthetic.images[near]].unique()) for near in copies.hits(copies.synthetic)
     )
     trained, heldout = int(copies.trained.sum()), int((~copies.trained).sum())
@@ -165,7 +169,7 @@ def counts_of(copies: Copies) -> Counts:
         trained,
         heldout,
         hit,
-        apart,
+        hit_heldout,
         reference=len(copies.usual),
         rank=copies.rank,
         odds=(images / trained) / ((len(copies.patients) - images) / heldout),
@@ -175,26 +179,25 @@ def counts_of(copies: Copies) -> Counts:
 def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     """The smallest share of copies of the synthetic images that would have closed the gate nine times in ten.
 
-    Copies of training images drawn at random hit their patients with the share that was found of those
-    planted, of the kind of copy that is found worst; of the held-out patients as many are hit as real images
-    of other patients hit.
+    Copies of randomly drawn training images hit their patients as often as the planted copies of the kind
+    that is found worst; as many held-out patients are hit as real images of other patients hit.
 
     Returns:
-        Infinite where no share would have.
+        A share of the synthetic images; infinite where no share would have closed it.
     """
     by_chance = round((counts.rank - 1) / counts.reference * counts.heldout)
     critical = replace(counts, hit_heldout=by_chance).critical
     found = min(copies.noticed().values())
     if critical is None:
         return math.inf
-    numbers = make_rng(seed, "gate", "noticed")
+    random = make_rng(seed, "gate", "noticed")
     owners = copies.patients[copies.trained[copies.patients]].numpy()
     needed = []
     for _ in range(DRAWS):
-        hit = np.resize(owners[numbers.permutation(len(owners))], counts.images)
-        places = np.flatnonzero(numbers.random(counts.images) < found)
-        firsts = np.sort(np.unique(hit[places], return_index=True)[1])  # of each patient, among those found
-        needed.append(places[firsts[critical - 1]] + 1 if len(firsts) >= critical else math.inf)
+        hit = np.resize(owners[random.permutation(len(owners))], counts.images)
+        noticed = np.flatnonzero(random.random(counts.images) < found)
+        firsts = np.sort(np.unique(hit[noticed], return_index=True)[1])  # each patient's first copy
+        needed.append(noticed[firsts[critical - 1]] + 1 if len(firsts) >= critical else math.inf)
     return float(np.quantile(needed, SURE, method="higher")) / counts.images
 
 
@@ -205,17 +208,17 @@ def release_gate(
     max_similarity: float | None = None,
     seed: int = 0,
 ) -> Gate:
-    """Opens, closes or leaves undecided.
+    """Decides whether the gate is open, closed or undecided.
 
-    Without ``max_similarity`` the gate closes if significantly more training patients are hit than chance
-    would have it (p < 0.01), or if one image is a copy beyond doubt, see `NEARER`. With it, it closes if any
-    synthetic image is more similar to a training image.
+    Without ``max_similarity`` the gate closes if more training patients are hit than expected by chance
+    (p < 0.01), or if one image is certainly a copy, see `NEARER`. With it, the gate closes if any synthetic
+    image is more similar to a training image.
 
     Args:
         similar: (N,) similarities of the synthetic images to their nearest training images.
-        nearest: which ones these are.
-        max_similarity: in [-1, 1]; None calibrates.
-        seed: of the draws that say what would have been noticed.
+        nearest: indices of these training images.
+        max_similarity: in [-1, 1]; None calibrates the threshold on real images.
+        seed: of the draws for the smallest share that would have been noticed.
     Raises:
         UserError: ``max_similarity`` is no correlation.
     """
@@ -225,22 +228,21 @@ def release_gate(
     threshold = _checked(max_similarity) if max_similarity is not None else copies.threshold
     hits = similar > threshold if given else copies.hits(found)[0]
     order = measure.argsort(descending=True, stable=True).tolist()
-    flagged = [place for place in order if hits[place]]
-    places = [int(place) for place in nearest]
-    known = similar.tolist(), places, found.scores.tolist()
+    flagged = [index for index in order if hits[index]]
+    known = similar.tolist(), [int(index) for index in nearest], found.scores.tolist()
     if given:
         verdict = CLOSED if flagged else OPEN
         return Gate(verdict, threshold, flagged, _given(flagged, threshold), *known, calibrated=False)
     counts = counts_of(copies)
     p_value, noticed = counts.p_value(), smallest_noticed(copies, counts, seed)
-    sure = int(beyond_doubt(copies).sum())
+    sure = int(certain_copies(copies).sum())
     verdict = _verdict(counts, p_value, sure, noticed)
     reason = _reason(verdict, counts, len(flagged), sure, p_value, noticed)
     return Gate(verdict, threshold, flagged, reason, *known, p_value=p_value, noticed=noticed)
 
 
-def beyond_doubt(copies: Copies) -> Tensor:
-    """Which synthetic images (N,) bool are copies whatever the others are, see `NEARER`."""
+def certain_copies(copies: Copies) -> Tensor:
+    """Which synthetic images (N,) bool are copies whatever the statistics say, see `NEARER`."""
     found = copies.synthetic
     limit = 1 - (1 - float(copies.reference.whole.max())) / NEARER
     return copies.hits(found)[0] & (found.training >= found.whole) & (found.whole > limit)
@@ -267,7 +269,7 @@ def _given(flagged: Sequence[int], threshold: float) -> str:
 
 
 def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: float, noticed: float) -> str:
-    told = (
+    text = (
         f"{flagged} of {counts.images} synthetic images {'is' if flagged == 1 else 'are'} outstandingly near "
         "to a training patient "
         f"({counts.hit} of {counts.trained} training patients, {counts.hit_heldout} of {counts.heldout} "
@@ -275,13 +277,13 @@ def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: floa
     )
     copied = "1 image is a copy" if sure == 1 else f"{sure} images are copies"
     if sure:
-        told = f"{copied} (nearer to a training image than half of what any other real one is); {told}"
+        text = f"{copied} (at less than half the distance of any real image to another patient); {text}"
     if verdict == CLOSED:
-        return told
+        return text
     if verdict == OPEN:
-        return f"no evidence of copying above {100 * noticed:.3g} % of the images; {told}"
+        return f"no evidence of copying above {100 * noticed:.3g} % of the images; {text}"
     if counts.heldout < FEWEST:
         few = "1 held-out patient is" if counts.heldout == 1 else f"{counts.heldout} held-out patients are"
-        return f"{few} too few to tell, bring at least {FEWEST}; {told}"
+        return f"{few} too few to tell, bring at least {FEWEST}; {text}"
     least = f"of less than {100 * noticed:.3g} %" if math.isfinite(noticed) else "of any share"
-    return f"copies {least} of the images would not have been noticed; {told}"
+    return f"copies {least} of the images would not have been noticed; {text}"

@@ -18,8 +18,7 @@ from common.files import atomic_write, write_json
 from common.metrics.bootstrap import Value
 from common.trust.figures import svg
 from common.trust.gate import CLOSED, OPEN, UNDECIDED
-from common.trust.report import Report
-from common.trust.results import AS_REAL, HIGHER, LOWER, Figure
+from common.trust.results import AS_REAL, HIGHER, LOWER, Figure, Report
 
 PAGE = Path(__file__).parent / "page"
 BETTER = {HIGHER: "higher is better", LOWER: "lower is better", AS_REAL: "best as real"}

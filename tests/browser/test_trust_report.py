@@ -10,8 +10,7 @@ import pytest
 from common.metrics.bootstrap import Value
 from common.trust.figures import examples_picture
 from common.trust.html_page import write_report
-from common.trust.report import GateState, Report, SetFacts
-from common.trust.results import HIGHER, LOWER, Figure, Line, Plot, Section
+from common.trust.results import HIGHER, LOWER, Figure, GateState, Line, Plot, Report, Section, SetFacts
 from tests.browser.explorer_page import DESKTOP, PHONE
 from tests.common.trust.made_sets import made
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from scipy.stats import betabinom
 
-from common.trust.gate import SIGNIFICANT, beyond_doubt, counts_of
+from common.trust.gate import SIGNIFICANT, certain_copies, counts_of
 from common.trust.near_copies import Copies
 from tests.common.trust.made_patients import made_copies
 
@@ -51,7 +51,7 @@ def rows(repeats: int) -> Iterator[str]:
         counted = torch.zeros(3)
         for seed in range(repeats):
             copies = made_copies(seed, **case)
-            found = closes(copies), bool(beyond_doubt(copies).any()), closes_by_images(copies)
+            found = closes(copies), bool(certain_copies(copies).any()), closes_by_images(copies)
             counted += torch.tensor([float(each) for each in found])
         shares = " | ".join(f"{100 * share:.1f} %" for share in (counted / repeats).tolist())
         yield (

@@ -15,7 +15,7 @@ from common.trust.gate import (
     Counts,
     Gate,
     _reason,
-    beyond_doubt,
+    certain_copies,
     counts_of,
     many_p_value,
     pattern_similarity,
@@ -65,7 +65,7 @@ def test_false_closings_are_as_rare_as_stated_though_slices_are_clustered() -> N
     closed = 0
     for seed in range(60):
         copies = made_copies(seed, unseen=6, slices=10)
-        closed += counts_of(copies).p_value() < 0.01 or bool(beyond_doubt(copies).any())
+        closed += counts_of(copies).p_value() < 0.01 or bool(certain_copies(copies).any())
     assert closed <= 2
 
 
@@ -138,11 +138,11 @@ def test_copies_of_held_out_images_leave_it_open() -> None:
     assert counts.hit <= 2 and counts.hit_heldout >= 20 and counts.p_value() == 1
 
 
-def test_one_copy_beyond_doubt_closes_it() -> None:
+def test_one_copy_certain_copies_closes_it() -> None:
     copies = made_copies(5, unseen=35, slices=4, copied=1)
     gate = answer(copies)
     assert gate.verdict == CLOSED and gate.flagged[0] == 140 and "1 image is a copy" in gate.reason
-    assert beyond_doubt(copies).nonzero().flatten().tolist() == [140]
+    assert certain_copies(copies).nonzero().flatten().tolist() == [140]
 
 
 def test_a_given_threshold_allows_none_above_it() -> None:

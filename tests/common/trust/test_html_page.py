@@ -14,8 +14,18 @@ from common.errors import UserError
 from common.metrics.bootstrap import Value
 from common.trust.figures import svg
 from common.trust.html_page import number, page, write_report
-from common.trust.report import GateState, Report, SetFacts
-from common.trust.results import HIGHER, LOWER, Figure, Line, Picture, Plot, Section
+from common.trust.results import (
+    HIGHER,
+    LOWER,
+    Figure,
+    GateState,
+    Line,
+    Picture,
+    Plot,
+    Report,
+    Section,
+    SetFacts,
+)
 
 NAN = math.nan
 PNG = (
