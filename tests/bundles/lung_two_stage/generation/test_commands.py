@@ -9,13 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
-from bundles.lung_two_stage.generation.evaluate import NoduleWriter
 from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.files import read_json
-from common.inference.sampling import SampleNumbers
 from common.provenance import sha256_of
 from common.tools.export import Settings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
@@ -45,15 +42,6 @@ def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
     for volume, lower, width, channel in ((crop, -1000, 1400, 0), (alpha, 0, 255, 1)):
         expected = (drawn[channel] + 1) / 2 * width + lower
         assert np.abs(np.asarray(volume.dataobj)[..., 0].T - expected).max() < 1
-
-
-def test_pictures_of_crops_have_their_alpha_in_another_folder(tmp_path: Path) -> None:
-    numbers = SampleNumbers(1, class_names=["solid"])
-    writer = NoduleWriter(numbers, 2, tmp_path, {"window_hu": [-1000, 400]})
-    writer.add(0, torch.stack([torch.full((4, 4), -1.0), torch.ones(4, 4)]))
-    for part, value in (("samples", 0), ("alpha", 255)):
-        with Image.open(tmp_path / part / "solid" / "seed2_sample000000.png") as picture:
-            assert np.asarray(picture).tolist() == [[value] * 4] * 4
 
 
 def test_without_a_model_sampling_names_the_training(tmp_path: Path) -> None:
