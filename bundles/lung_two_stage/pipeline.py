@@ -27,6 +27,7 @@ WORK_DIR = "{work_dir}"
 
 logger = logging.getLogger(__name__)
 Described = Mapping[str, Mapping[str, Any] | None]
+Budgets = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,22 @@ def _fill(value: Any, work_dir: Path) -> Any:
     return value.replace(WORK_DIR, str(work_dir)) if isinstance(value, str) else value
 
 
-def parse_stages(described: Described) -> list[Stage]:
+def parse_stages(described: Described, budgets: Budgets | None = None) -> list[Stage]:
     """Stages in their order, as a config describes them.
 
     Example:
-        >>> described = {"nodules": {"config": "train_nodules", "settings": [{"seed": 1}, {"max_epochs": 9}]}}
-        >>> parse_stages(described)[0].settings
-        {'seed': 1, 'max_epochs': 9}
+        >>> described = {"nodules": {"config": "train_nodules", "settings": ["short", {"seed": 1}]}}
+        >>> parse_stages(described, budgets={"short": {"max_epochs": 9}})[0].settings
+        {'max_epochs': 9, 'seed': 1}
 
     Args:
         described: the arguments of `Stage` by the stage's name. ``config`` and ``after`` may be single names,
-            ``run`` is ``training`` and ``writes`` the stage's name by default, and ``settings`` may be a list
-            of mappings, of which later ones win. A stage that an overlay has set to null is left out, and
-            from every ``after`` too.
+            ``run`` is ``training`` and ``writes`` the stage's name by default. ``settings`` is a mapping,
+            the name of a budget, or a list of them, of which later ones win. A stage that an overlay has set
+            to null is left out, and from every ``after`` too.
+        budgets: settings by name.
     Raises:
-        UserError: a stage comes before one that it reads, or two write to one folder.
+        UserError: a stage comes before one that it reads, two write to one folder, or a budget is unknown.
     """
     stages: list[Stage] = []
     for name, entry in described.items():
@@ -109,7 +111,10 @@ def parse_stages(described: Described) -> list[Stage]:
         ]
         settings: dict[str, Any] = {}
         for part in _as_list(entry.get("settings", ())):
-            settings |= part
+            if isinstance(part, str) and part not in (budgets or {}):
+                names = ", ".join(budgets or {})
+                raise UserError(f"stage {name}: there is no budget {part}; name one of {names}")
+            settings |= (budgets or {})[part] if isinstance(part, str) else part
         run, writes = str(entry.get("run", "training")), str(entry.get("writes", name))
         unknown = sorted(set(after) - {other.name for other in stages})
         if unknown:
@@ -162,6 +167,7 @@ class Pipeline:
         work_dir: the folder of all stages; their logs and records are in its ``pipeline/``.
         shared: settings for every stage whose config has them; None is left out.
         before: stages that must run before, such as those that baselines are compared with.
+        budgets: settings by name, which stages share.
     """
 
     def __init__(
@@ -170,8 +176,9 @@ class Pipeline:
         work_dir: str | Path,
         shared: Mapping[str, Any] | None = None,
         before: Described | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
-        self.stages = parse_stages({**(before or {}), **stages})
+        self.stages = parse_stages({**(before or {}), **stages}, budgets)
         self.work_dir, self.shared = Path(work_dir).resolve(), dict(shared or {})
         self.configs = Path(bundle_root(BUNDLE)) / "configs"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -425,7 +425,7 @@ def find_healthy_slices(
     return split_for_enhancer(split["train"], split["test"], share, seed)
 
 
-def read_healthy_scans(samples: Sequence[Sample], window: Window) -> Iterator[NoduleScan]:
+def read_healthy_scans(samples: Iterable[Sample], window: Window) -> Iterator[NoduleScan]:
     """Reads scans one after the other; those of pictures and volumes have empty masks.
 
     Args:

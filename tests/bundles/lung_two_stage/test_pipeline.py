@@ -101,6 +101,8 @@ def test_stages_that_make_no_pipeline_are_one_line() -> None:
         parse_stages({"a": {"config": "extract"}, "b": {"config": "extract", "writes": "a"}})
     with pytest.raises(UserError, match=r"extrakt\.yaml: stage a needs this config"):
         parse_stages({"a": {"config": "extrakt"}})[0].files(CONFIGS)
+    with pytest.raises(UserError, match="stage a: there is no budget long; name one of short"):
+        parse_stages({"a": {"config": "extract", "settings": "long"}}, {"short": {}})
     (left,) = parse_stages({"a": None, "b": {"config": "extract", "after": "a"}})
     assert left.after == []
 
@@ -208,8 +210,9 @@ def test_the_segmenter_beats_its_untrained_copy_and_the_empty_mask(work: Path) -
     methods = read_json(work / "tables" / "segmentation" / "eval" / "metrics.json")["methods"]
     trained = methods["this method"]
     for name in ("untrained this method", "empty mask"):
-        assert trained["dice"]["mean"] > methods[name]["dice"]["mean"] + 0.1
-        assert trained["sensitivity"]["mean"] > methods[name]["sensitivity"]["mean"]
+        assert trained["dice"]["mean"] > 0.3 > 3 * methods[name]["dice"]["mean"]
+        assert trained["sensitivity"]["mean"] > 0.3 > methods[name]["sensitivity"]["mean"]
+        assert trained["cpm"]["mean"] > methods[name]["cpm"]["mean"] + 0.2
 
 
 def distance(real: Tensor, made: Tensor, features: str = "randvgg") -> float:

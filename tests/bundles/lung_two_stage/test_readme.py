@@ -14,7 +14,6 @@ from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.composition.shards import Composites
 from bundles.lung_two_stage.phantoms import chest_scans
-from bundles.lung_two_stage.pipeline import parse_stages
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, command, finished
@@ -43,15 +42,14 @@ def smallest_budgets(folder: Path) -> Path:
     parser = ConfigParser()
     parser.read_config(str(CASE.configs / "pipeline.yaml"))
     overlay: dict[str, Any] = {}
-    for part in ("stages", "baseline_stages"):
-        described = parser.get_parsed_content(part)
-        before = {} if part == "stages" else parser.get_parsed_content("stages")
-        stages = {stage.name: stage for stage in parse_stages({**before, **described})}
-        for name in described:
-            trains = {"max_epochs": 1, "val_interval": 1} if stages[name].run == "training" else {}
-            if name.startswith("slices_"):  # there are few
-                trains["batch_size"] = 4
-            overlay[f"{part}#{name}#settings"] = {**stages[name].settings, **trains, **SMALL.get(name, {})}
+    for part, chain in (("stages", "chain"), ("baseline_stages", "baseline_chain")):
+        for stage in parser.get_parsed_content(chain).stages:
+            if stage.name in parser[part]:
+                trains = {"max_epochs": 1, "val_interval": 1} if stage.run == "training" else {}
+                if stage.name.startswith("slices_"):  # there are few
+                    trains["batch_size"] = 4
+                settings = {**stage.settings, **trains, **SMALL.get(stage.name, {})}
+                overlay[f"{part}#{stage.name}#settings"] = settings
     file = folder / "smallest.yaml"
     file.write_text(yaml.safe_dump(overlay))
     return file

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,15 @@ from tests.bundles.lung_two_stage.composition.test_compose import files
 from tests.bundles.runs import ROOT, forked
 
 CONFIG = ROOT / "bundles" / "lung_two_stage" / "configs" / "compose.yaml"
-LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def script(folder: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Starts the script on the banks of ``made.settings``, its output into ``folder/script.log``."""
-    line = [sys.executable, *launcher, str(ROOT / "scripts" / "synthesize.py")]
+def script(folder: Path) -> subprocess.Popen[bytes]:
+    """Starts the script with two workers on the banks of ``made.settings``; its output: ``script.log``."""
+    line = [sys.executable, str(ROOT / "scripts" / "synthesize.py"), "--workers", "2"]
     line += ["--nodules", str(folder / "nodules"), "--healthy_slices", str(folder / "healthy_slices")]
     line += ["--output", str(folder / "by_script"), "--groups", "400", "--count", "480", "--per_shard", "9"]
-    log = (folder / "script.log").open("ab")
-    return subprocess.Popen([*line, *more], cwd=folder, stdout=log, stderr=log)
+    with (folder / "script.log").open("ab") as log:
+        return subprocess.Popen(line, cwd=folder, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
@@ -62,36 +60,20 @@ def test_the_config_makes_the_same_set(straight: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_killed_twice_at_random_times_and_resumed(straight: Path, tmp_path: Path, workers: str) -> None:
+def test_killed_twice_at_random_times_with_its_workers_and_resumed(straight: Path, tmp_path: Path) -> None:
+    """Of one process: see test_compose."""
     for name in ("nodules", "healthy_slices"):
         (tmp_path / name).symlink_to(straight / name)
     out, draw = tmp_path / "by_script", random.Random()
     for _ in range(2):
         there = len(list(out.glob("[0-9]*.tar"))) if out.exists() else 0
-        process = script(tmp_path, "--workers", workers)
+        process = script(tmp_path)
         while process.poll() is None and len(list(out.glob("[0-9]*.tar"))) <= there:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    last = script(tmp_path, "--workers", workers)
+    last = script(tmp_path)
     assert last.wait(300) == 0, (tmp_path / "script.log").read_text()
     assert files(out) == files(straight / "out")
     assert len(list(Composites(out))) == 480
-
-
-@pytest.mark.slow
-def test_two_launched_processes_make_the_files_of_one(straight: Path, tmp_path: Path) -> None:
-    for name in ("nodules", "healthy_slices"):
-        (tmp_path / name).symlink_to(straight / name)
-    assert script(tmp_path, launcher=LAUNCHER).wait(300) == 0, (tmp_path / "script.log").read_text()
-    assert files(tmp_path / "by_script") == files(straight / "out")
-
-
-@pytest.mark.slow
-def test_a_refusal_is_one_line(straight: Path, tmp_path: Path) -> None:
-    assert script(tmp_path).wait(120) == 1
-    assert (
-        (tmp_path / "script.log").read_text().startswith(f"error: {tmp_path / 'nodules'}: no bank of nodules")
-    )

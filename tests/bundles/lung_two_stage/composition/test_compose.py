@@ -134,13 +134,6 @@ def test_two_processes_make_the_files_of_one(straight: Path, tmp_path: Path) -> 
     assert files(asked.folder) == files(straight / "out")
 
 
-@pytest.mark.slow
-def test_workers_make_the_files_of_one_process(straight: Path, tmp_path: Path) -> None:
-    asked = settings(straight, output_dir=str(tmp_path / "out"), num_workers=2)
-    compose(asked)
-    assert files(asked.folder) == files(straight / "out")
-
-
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
