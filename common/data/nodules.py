@@ -1,9 +1,4 @@
-"""Lung nodule data sets: layouts, scans with their nodules, and patches for training a segmenter.
-
-Pictures cut from CT are often stretched to the minimum and maximum of each slice, so that a gray value is
-another HU in every picture. The scale is still linear: `hu_by_levels` finds it from the gray of the lung
-around the nodule and that of muscle and blood.
-"""
+"""Lung nodule data sets: layouts, scans with their nodules, and patches for training a segmenter."""
 
 from __future__ import annotations
 
@@ -19,11 +14,9 @@ import torch
 from monai.transforms import ScaleIntensityRanged
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.ndimage import binary_dilation, gaussian_filter, gaussian_filter1d
-from scipy.signal import find_peaks
-from skimage.filters import threshold_otsu
 from torch.utils.data import Dataset
 
+from common.data.gray_levels import hu_by_levels
 from common.data.image_io import for_each, read_label_picture, read_picture
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, image_files, paired_files
@@ -37,72 +30,6 @@ from common.data.volume_io import NIFTI_SUFFIXES, Volume, is_volume, itk_geometr
 from common.errors import UserError, read_errors
 from common.files import read_json
 from common.rng import make_rng
-
-LUNG, TISSUE = -840.0, 30.0
-"""Median HU of the two levels in 240 crops of LIDC-IDRI with known HU."""
-NEAR = 24
-"""Width in pixels of the ring around a nodule in which the lung is measured."""
-FEWEST = 64
-"""Fewest pixels of a level."""
-SMOOTH = 0.012
-"""Smoothing of the histogram of soft tissue, as a share of the range of the picture."""
-BESIDE = 0.4
-"""Least height of a mode of the histogram, as a share of the largest."""
-LEAST_STEP = 0.1
-"""Least distance of the levels of lung and tissue, as a share of the range."""
-
-
-def levels_of(gray: NDArray[np.floating], nodule: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Returns the gray values of lung and of soft tissue; None if the picture does not show both.
-
-    Args:
-        gray: (H, W), linear in HU. Its minimum is outside the scan, or air, and is ignored.
-        nodule: (H, W); the lung is measured around it.
-    """
-    values = np.asarray(gray, np.float64)
-    span = float(values.max() - values.min())
-    shown = values > values.min()
-    if shown.sum() < 2 * FEWEST or span <= 0:
-        return None
-    smooth = gaussian_filter(values, 1.0)
-    between = float(threshold_otsu(smooth[shown]))
-    beside = binary_dilation(nodule, iterations=NEAR) & ~binary_dilation(nodule, iterations=3)
-    lung = values[(beside if nodule.any() else shown) & shown & (smooth < between)]
-    tissue = values[shown & (smooth > between)]
-    if min(lung.size, tissue.size) < FEWEST:
-        return None
-    found = float(np.median(lung)), _muscle(tissue, span)
-    return found if found[1] - found[0] >= LEAST_STEP * span else None
-
-
-def hu_by_levels(
-    gray: NDArray[np.floating], nodule: NDArray[np.bool_], otherwise: Window
-) -> NDArray[np.int16]:
-    """Converts a picture to HU (H, W) with lung at `LUNG` and soft tissue at `TISSUE`.
-
-    Args:
-        gray, nodule: see `levels_of`.
-        otherwise: window for the minimum and maximum of a picture that does not show both.
-    """
-    values = np.asarray(gray, np.float64)
-    found = levels_of(values, nodule)
-    if found is None:
-        low, step = float(values.min()), max(float(np.ptp(values)), 1.0)
-        hu = otherwise.lower + (values - low) / step * otherwise.width
-    else:
-        hu = LUNG + (values - found[0]) * (TISSUE - LUNG) / (found[1] - found[0])
-    return np.rint(hu.clip(-1024, 3071)).astype(np.int16)
-
-
-def _muscle(values: NDArray[np.float64], span: float) -> float:
-    """Returns the gray of muscle and blood: the brightest mode of the histogram (fat has a darker one)."""
-    counts, edges = np.histogram(values, 256)
-    width = SMOOTH * span / max(edges[1] - edges[0], 1e-9)
-    smooth = gaussian_filter1d(np.pad(counts.astype(np.float64), 1), width, mode="constant")
-    places, _ = find_peaks(smooth, height=BESIDE * smooth.max())
-    place = min(int(places[-1]) if len(places) else int(smooth.argmax()), len(counts)) - 1
-    return float(edges[max(place, 0)] + edges[max(place, 0) + 1]) / 2
-
 
 logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
@@ -373,7 +300,7 @@ def read_nodule_scan(
         sample: the record.
         window: its ends are black and white of files that are not in HU.
         gray: how the gray of a picture becomes HU: `BY_WINDOW`, or `BY_LEVELS` for pictures that were
-            stretched one by one, see `hu_by_levels`.
+            stretched one by one, see `common.data.gray_levels.hu_by_levels`.
     Raises:
         UserError: unreadable, sizes that differ, an annotation outside, a value that is no category.
     """
