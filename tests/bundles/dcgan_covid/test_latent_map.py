@@ -43,7 +43,7 @@ def greys(levels: list[float], side: int = 8) -> torch.Tensor:
 
 
 def test_real_images_of_all_splits_come_with_class_file_and_split(halves: Path) -> None:
-    data = image_data(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, classes="all")
     pictures = real_pictures(data, most=1000)
     assert len(pictures) == 64 and pictures.class_names == ["real covid", "real noncovid"]
     assert np.bincount(pictures.classes).tolist() == [32, 32]
@@ -54,7 +54,7 @@ def test_real_images_of_all_splits_come_with_class_file_and_split(halves: Path) 
 
 
 def test_too_many_real_images_are_thinned_evenly(halves: Path) -> None:
-    data = image_data(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, classes="all")
     whole, some = real_pictures(data, 64), real_pictures(data, 4)
     assert some.names == [whole.names[place] for place in (0, 21, 42, 63)]
     assert torch.equal(some.images, whole.images[[0, 21, 42, 63]])
@@ -103,7 +103,7 @@ def test_models_of_other_grey_levels_do_not_share_a_map(entry: str, values: tupl
 
 
 def test_more_classes_than_the_legend_holds_are_refused(halves: Path) -> None:
-    data = image_data(halves, 16, "all", flips=False)
+    data = image_data(halves, 16, classes="all")
     data.class_names = [f"class{number}" for number in range(6)]
     with pytest.raises(UserError, match="6 classes are more than the map's 5"):
         real_pictures(data, 10)
