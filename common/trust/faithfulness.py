@@ -1,4 +1,4 @@
-"""Do synthetic images show what their conditions ask for? A segmenter that learned from real images looks."""
+"""Faithfulness: do synthetic images show their conditions? A segmenter trained on real images judges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEVELS = 3  # halvings
 
 
 def structure_names(*sets: ImageSet) -> list[str]:
-    """What the label values from 1 on are called: as the sets say, else by their numbers.
+    """The names of the label values from 1 on, from the sets, else by number.
 
     Names beyond the highest value are left out: a model may know more structures than these sets show.
 
@@ -45,7 +45,10 @@ def structure_names(*sets: ImageSet) -> list[str]:
 
 
 def make_segmenter(classes: int, width: int = 16) -> nn.Module:
-    """(B, 1, S, S) in [-1, 1] -> logits (B, classes + 1, S, S), background first; S a multiple of 8."""
+    """A U-Net for images (B, 1, S, S) in [-1, 1], S a multiple of 8.
+
+    It returns logits (B, classes + 1, S, S), background first.
+    """
     channels = (width, 2 * width, 4 * width, 4 * width)
     return UNet(2, 1, classes + 1, channels, (2,) * LEVELS, num_res_units=1, norm="batch")
 
@@ -59,10 +62,10 @@ def train_segmenter(
     device: torch.device | str = "cpu",
     parts: Sequence[int] = (),
 ) -> nn.Module:
-    """A segmenter trained on slices (N, 1, S, S) with class indices 0..classes (N, 1, S, S).
+    """Trains a segmenter on slices (N, 1, S, S) with class indices 0..classes (N, 1, S, S).
 
-    Loss: Dice and cross-entropy in equal parts. First weights and order follow from the seed.
-    Of ``parts`` (their sizes, in the images' order) each batch holds equal shares.
+    The loss is Dice and cross-entropy in equal parts. First weights and order follow from the seed. Each
+    batch holds equal shares of the ``parts`` (given by their sizes, in the images' order).
 
     Raises:
         UserError: the size does not fit the network.
@@ -77,13 +80,13 @@ def train_segmenter(
 
 
 def segmented(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """The class indices (N, 1, S, S) uint8 that the segmenter finds."""
+    """Segments images (N, 1, S, S) into class indices (N, 1, S, S) uint8."""
     batches = [predictions(network, batch, device).argmax(1, keepdim=True) for batch in images.split(64)]
     return torch.cat(batches).to(torch.uint8)
 
 
 def overlaps(found: Tensor, true: Tensor, classes: int) -> Tensor:
-    """Of each image and class: pixels found and true, found, true.
+    """Counts for each image and class the pixels that are found and true, found, and true.
 
     Args:
         found, true: class indices (N, 1, S, S).
@@ -98,21 +101,27 @@ def overlaps(found: Tensor, true: Tensor, classes: int) -> Tensor:
 
 
 def mean_dice(sums: Tensor) -> float:
-    """The mean Dice over the classes that either side has; of sums (K, 3) of `overlaps`."""
+    """The mean Dice over the classes that either side has, from sums (K, 3) of `overlaps`.
+
+    Example:
+        >>> mean_dice(torch.tensor([[10.0, 20.0, 20.0], [0.0, 5.0, 0.0]]))
+        0.25
+    """
     both, found, true = sums.T
     return float((2 * both / (found + true)).nanmean())
 
 
-SHIFTS = 5  # each image is compared with as many others' conditions
+SHIFTS = 5
+"""Other images whose conditions each image is compared with."""
 PART_NAMES = ("wanted", "lost", "invented")
 
 LEAST_MARGIN = 0.1
-"""Of Dice, by which a segmenter must tell its own conditions from others'."""
+"""Dice by which real images' own conditions must exceed others', or the segmenter cannot judge."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the segmenter found in one set, against one set of conditions.
+    """What the segmenter found in N images, compared with one set of conditions.
 
     Attributes:
         counts: (N, K, 3) of `overlaps`, float64.
@@ -125,7 +134,7 @@ class Seen:
     resamples: Resamples
 
     def dice(self, index: int | None = None) -> Value:
-        """Of one structure, or the mean over all; images are pooled."""
+        """Dice of one structure, or the mean over all; images are pooled."""
         return self.resamples.ratio(self._of(index), mean_dice).within(0, 1)
 
     def sensitivity(self, index: int | None = None) -> Value:
@@ -133,11 +142,11 @@ class Seen:
         return self.resamples.ratio(self._of(index), mean_sensitivity).within(0, 1)
 
     def invented(self, index: int | None = None) -> Value:
-        """Structures an image that the condition has nothing of."""
+        """Structures per image that the condition does not have."""
         return self.resamples.mean(_summed(self.parts.invented, index))
 
     def lost(self, index: int | None = None) -> Value:
-        """Structures of the condition, an image, in which nothing was found."""
+        """Structures of the condition per image in which nothing was found."""
         return self.resamples.mean(_summed(self.parts.lost, index))
 
     def _of(self, index: int | None) -> Tensor:
@@ -145,14 +154,14 @@ class Seen:
 
 
 def seen(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples) -> Seen:
-    """Class indices found and wanted, (N, 1, S, S) each."""
+    """Compares class indices found and wanted, (N, 1, S, S) each."""
     return Seen(
         overlaps(found, conditions, classes), compare_components(found, conditions, classes), resamples
     )
 
 
 def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int) -> Seen:
-    """Each image against the conditions of `SHIFTS` other images, summed; of one image, against none."""
+    """Compares each image with the conditions of `SHIFTS` other images; a single image with none."""
     order = make_rng(seed, "faithfulness", "shuffled").permutation(len(found))
     shifts = range(1, min(SHIFTS, len(found) - 1) + 1)
     others = [seen(found, conditions[_moved(order, shift)], classes, resamples) for shift in shifts]
@@ -163,9 +172,9 @@ def shuffled(found: Tensor, conditions: Tensor, classes: int, resamples: Resampl
 
 
 def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
-    """Where the Dice lies between that of others' conditions (0) and that of held-out real images (1).
+    """The Dice rescaled to 0 for others' conditions and 1 for held-out real images.
 
-    NaN where the segmenter tells nothing: it finds held-out structures hardly better than others' conditions.
+    NaN where the segmenter cannot judge: it finds held-out structures hardly better than others' conditions.
     """
     if not can_judge(good, bad):
         return Value(math.nan, math.nan, math.nan, len(own.counts))
@@ -177,12 +186,12 @@ def condition_index(own: Seen, good: Seen, bad: Seen) -> Value:
 
 
 def can_judge(good: Seen, bad: Seen) -> bool:
-    """Whether the segmenter tells held-out images' own conditions from others'."""
+    """Whether the segmenter finds held-out images' own conditions clearly better than others'."""
     return good.dice().mean - bad.dice().mean >= LEAST_MARGIN
 
 
 def mean_sensitivity(sums: Tensor) -> float:
-    """The mean over structures of the share found of what was wanted; of sums (K, 3) of `overlaps`."""
+    """The mean over structures of the share that was found, from sums (K, 3) of `overlaps`."""
     both, _, wanted = sums.T
     return float((both / wanted).nanmean())
 
@@ -198,10 +207,10 @@ def _summed(counts: np.ndarray, index: int | None) -> Tensor:
 
 
 def _moved(order: np.ndarray, shift: int) -> np.ndarray:
-    """For each image the place of another one: the next but ``shift`` in a drawn order."""
-    places = np.empty_like(order)
-    places[order] = np.roll(order, -shift)
-    return places
+    """The index of another image for each image, ``shift`` further in a random order."""
+    others = np.empty_like(order)
+    others[order] = np.roll(order, -shift)
+    return others
 
 
 HELD_OUT, SHUFFLED = "heldout_real", "shuffled_conditions"
@@ -218,10 +227,10 @@ def faithfulness(
     shown: int = 6,
     device: torch.device | str = "cpu",
 ) -> Section | None:
-    """Re-segments the synthetic images and compares with their conditions.
+    """Segments the synthetic images and compares the result with their conditions.
 
-    Beside each value stand two: the same segmenter on held-out real images (what good is on this set), and
-    the synthetic images against other images' conditions (what an image is worth that ignores its own).
+    Two baselines: the same segmenter on held-out real images (a good value on this set), and the synthetic
+    images against other images' conditions (the value of images that ignore their condition).
 
     Args:
         budget: of the segmenter's training.
@@ -259,7 +268,7 @@ def faithfulness(
 
 
 def statement(index: Value, own: Seen, good: Seen, bad: Seen) -> str:
-    """What the figures say, whichever way they point."""
+    """The figures in words."""
     numbers = (
         f"Dice {_shown(own.dice())} in the synthetic images, {_shown(good.dice())} in held-out real ones, "
         f"{bad.dice().mean:.2f} against other images' conditions"
@@ -295,7 +304,7 @@ def _figures(index: Value, views: Mapping[str, Seen], structures: Sequence[str],
             {HELD_OUT: one, SHUFFLED: Value(0.0, 0.0, 0.0, index.n)},
             EXTRACTOR,
             seed,
-            "where the Dice lies between that of others' conditions (0) and that of held-out real images (1)",
+            "the Dice rescaled: 0 for others' conditions, 1 for held-out real images",
         )
     ]
     places: dict[str, int | None] = {"": None}
@@ -311,8 +320,8 @@ def _measures(views: Mapping[str, Seen], suffix: str, place: int | None, seed: i
     measures = {
         "dice": (Seen.dice, HIGHER, ""),
         "sensitivity": (Seen.sensitivity, HIGHER, "share of the condition's pixels that was found"),
-        "false_structures": (Seen.invented, LOWER, "an image; found where the condition has nothing of it"),
-        "lost_structures": (Seen.lost, LOWER, "an image; nothing found where the condition has one"),
+        "false_structures": (Seen.invented, LOWER, "per image; found where the condition does not have them"),
+        "lost_structures": (Seen.lost, LOWER, "per image; nothing found where the condition has one"),
     }
     figures = []
     for name, (measure, better, note) in measures.items():
@@ -324,7 +333,7 @@ def _measures(views: Mapping[str, Seen], suffix: str, place: int | None, seed: i
 
 
 def _plot(own: Seen, good: Seen, bad: Seen) -> Plot:
-    """How the images' own Dice are distributed."""
+    """The distribution of the single images' Dice."""
     edges = np.linspace(0, 1, 11)
     lines = []
     for name, view in (("synthetic", own), ("held-out real", good), ("others' conditions", bad)):
@@ -358,7 +367,7 @@ def _facts(
 
 
 def known_conditions(synthetic: ImageSet, real: ImageSet) -> int:
-    """How many synthetic images have the very label of an image that the segmenter learns from."""
+    """The number of synthetic images whose condition is a label that the segmenter learned from."""
     if synthetic.labels is None or real.labels is None:
         return 0
     learned = {label.numpy().tobytes() for label in real.labels}
@@ -369,8 +378,8 @@ def _warnings(good: Seen, bad: Seen, known: int, count: int) -> list[str]:
     warnings = []
     if known:
         warnings.append(
-            f"{known} of {count} conditions are the very label of an image that the segmenter learned from: "
-            "it may find more in the synthetic images for that."
+            f"{known} of {count} conditions are labels that the segmenter learned from: it may find more "
+            "in the synthetic images for that reason."
         )
     if not can_judge(good, bad):
         warnings.append(

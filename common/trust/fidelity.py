@@ -1,4 +1,4 @@
-"""Fidelity and diversity: how like real images the synthetic ones are as a set, beside what is possible."""
+"""Fidelity and diversity: how much the synthetic set resembles real images, with baselines."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from common.trust.image_sets import ImageSet, Sets
 from common.trust.results import HIGHER, Figure, Line, Plot, Section
 
 PARTS = (1, 2, 3, 4)
-"""Both sets are cut into so many parts; all parts of a cut are measured, so each image counts in each cut."""
+"""Numbers of parts into which both sets are cut; all parts are measured, so each image counts in each cut."""
 LEAST = 2 * PARTS[-1]
-"""Images of a set: no part has fewer than two."""
+"""Images that a set must have, so that no part has fewer than two."""
 LEFT_OUT = 20
-"""Parts of each set that are left out in turn: each costs ten decompositions."""
+"""Parts of each set that the jackknife leaves out in turn; each costs ten matrix decompositions."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Extrapolation:
     """A line through FID over the inverse number of images.
 
     Attributes:
-        value: where it meets 0, that is infinitely many patients, with its interval; at least 0.
+        value: its value at 0, for infinitely many patients, with an interval; at least 0.
         numbers: how many generated images a part has, for each of `PARTS`.
         means: the mean FID of the parts of each cut.
     """
@@ -46,14 +46,13 @@ class Extrapolation:
 
 
 def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0) -> Extrapolation | None:
-    """The FID that the sets would have with infinitely many patients each; None for fewer than `LEAST` images
-    or `PARTS` patients of a set.
+    """Extrapolates FID to infinitely many patients; None for fewer than `LEAST` images or `PARTS` patients.
 
-    Chong & Forsyth thin the generated images alone, as their real statistics rest on 50 000 images. Here both
-    sets are few, and each biases the value by about 1 / number (their equation 5): both are thinned alike,
-    and one line over the share that is left removes the two. The sets are cut by patient: slices of one
-    patient stay together, for it is patients that there are few of. The line is straight where there are more
-    patients than features; with fewer it bends, and the value is then a guess.
+    Chong & Forsyth (2020) thin the generated images alone, as their real statistics rest on 50 000 images.
+    Here both sets are small, and each adds a bias of about 1 / number (their equation 5): both are thinned
+    alike, and one line over the remaining share removes both. The sets are cut by patient, slices of one
+    patient stay together. The line is straight where there are more patients than features; with fewer it
+    bends, and the value is then a guess.
 
     Args:
         real, fake: features (N, D) and (M, D).
@@ -66,7 +65,7 @@ def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0
     if min(len(real), len(fake)) < LEAST or min(len(side.unique()) for side in sides) < PARTS[-1]:
         return None
     cuts = [_cut(sides, parts, seed) for parts in PARTS]
-    numbers = [_thinned(sides, cut) for cut in cuts]
+    numbers = [_thinning(sides, cut) for cut in cuts]
 
     def means(weights: Tensor) -> list[float]:
         return [_mean_fid(real, fake, weights * part) for part in cuts]
@@ -80,10 +79,10 @@ def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0
 
 
 def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
-    """Which images belong to which part: (parts, N + M) of 0 and 1, ones once in each column.
+    """Assigns images to parts: (parts, N + M) of 0 and 1, a single 1 in each column.
 
-    Patients are dealt in turn, those with most images first, the order of equals drawn: parts are of about as
-    many patients and images.
+    Patients are dealt in turn, those with most images first and equals in random order, so that parts have
+    about as many patients and images.
     """
     numbers, which = make_rng(seed, "fid infinity", parts), []
     for side in sides:
@@ -96,8 +95,8 @@ def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
     return (torch.cat(which) == torch.arange(parts)[:, None]).double()
 
 
-def _thinned(sides: Sequence[Tensor], cut: Tensor) -> float:
-    """How many times fewer patients a part has than the whole, as the mean over parts and both sets."""
+def _thinning(sides: Sequence[Tensor], cut: Tensor) -> float:
+    """Patients of the whole relative to those of a part, as the mean over parts and both sets."""
     split = len(sides[0])
     found = [
         len(side.unique()) / len(side[part > 0].unique())
@@ -108,7 +107,7 @@ def _thinned(sides: Sequence[Tensor], cut: Tensor) -> float:
 
 
 def _mean_fid(real: Tensor, fake: Tensor, weights: Tensor) -> float:
-    """Over the parts, each with its own weights (parts, N + M); NaN where one has too few images."""
+    """The mean FID over the parts, with weights (parts, N + M); NaN where one has too few images."""
     split = len(real)
     if any(float(side.sum()) < 2 for part in weights for side in (part[:split], part[split:])):
         return math.nan
@@ -116,7 +115,7 @@ def _mean_fid(real: Tensor, fake: Tensor, weights: Tensor) -> float:
 
 
 def _intercept(numbers: Sequence[float], means: Sequence[float]) -> float:
-    """Of the least-squares line over how many times fewer patients there are, at infinitely many."""
+    """The value at infinitely many patients of the least-squares line over the thinning."""
     return float(np.polynomial.Polynomial.fit(numbers, means, 1).convert().coef[0])
 
 
@@ -125,11 +124,11 @@ REAL_REAL, MEAN_IMAGE = "real_real", "mean_image"
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one set.
+    """The measures of one set.
 
     Attributes:
         values: by metric.
-        line: of the extrapolation; None for very few images.
+        line: the extrapolation of FID; None for very few images.
     """
 
     values: Mapping[str, Value]
@@ -137,12 +136,12 @@ class Measured:
 
 
 class SetMeasures:
-    """Measures sets against the held-out images, whose side is computed once.
+    """Measures sets against the held-out images, whose features are computed once.
 
     Args:
         sets: what the report is about.
         extractor, classifier: on ``device`` already.
-        seed, resamples: of all drawn numbers, and of the bootstrap-t.
+        seed, resamples: of all random numbers, and of the bootstrap-t.
 
     Attributes:
         k: neighbours of precision, recall, density and coverage; fewer than usual for very few images.
@@ -168,8 +167,12 @@ class SetMeasures:
     def __call__(
         self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
     ) -> Measured:
-        """Measures images (M, 1, S, S) of which features (M, D) may be known, and whose they are: patients of
-        real ones, volumes of generated slices."""
+        """Measures images (M, 1, S, S).
+
+        Args:
+            features: (M, D), where they are known.
+            patients: of real images, or the volumes of generated slices.
+        """
         features = self.evaluator.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
         both = self.evaluator.resamples.join(drawn)
@@ -185,9 +188,11 @@ class SetMeasures:
         return Measured(values, line)
 
     def baselines(self, count: int) -> dict[str, Measured]:
-        """``real_real``: real images in the place of ``count`` synthetic ones (all where there are fewer);
-        ``mean_image``: the real images' mean, as often; ``blurred_real``: the held-out images, blurred. FID
-        cannot leave a patient's own images out: the blurred ones have none."""
+        """The measures of sets in the place of ``count`` synthetic images.
+
+        ``real_real`` are real images (all where there are fewer), ``mean_image`` their mean, ``blurred_real``
+        the held-out images, blurred. FID cannot leave a patient's own images out: the blurred ones have none.
+        """
         order = self.evaluator.stand_in(count)
         taken = self.sets.real.chosen(order.tolist())
         mean = mean_image(self.sets.real.images, count)
@@ -198,7 +203,7 @@ class SetMeasures:
         }
 
     def _blurred(self) -> dict[str, Value]:
-        """The held-out images, blurred, in the place of synthetic ones."""
+        """The measures of the held-out images after blurring."""
         (images, features), patients = self.evaluator.blurred, self.sets.heldout.patients
         drawn = self._resamples(patients, len(images))
         found = self.evaluator.likeness(images, features, patients)
@@ -216,19 +221,19 @@ class SetMeasures:
 
 
 def others(patients: Sequence[str]) -> int:
-    """How many images of other patients each image has beside it at least."""
+    """The smallest number of other patients' images that an image of the set has."""
     return len(patients) - max(Counter(patients).values(), default=0)
 
 
 BIASED = 0.1
-"""Share of FID that extrapolation takes away from which on it is worth a warning."""
+"""Share of FID that extrapolation removes from which on a warning is given."""
 
 
 def statement(figures: Sequence[Figure], extractor: str) -> str:
-    """Three sentences: the distance, whether it can be told from none, and what is lacking."""
+    """Three sentences: the distance, whether it differs from that of real images, and what is lacking."""
     by_kind = {figure.name.removesuffix(f"_{extractor}"): figure for figure in figures}
     precision, recall = by_kind["precision"], by_kind["recall"]
-    return f"{_distance(by_kind['fid'], extractor)} {_told_apart(by_kind['kid'])} {_lack(precision, recall)}"
+    return f"{_distance(by_kind['fid'], extractor)} {_kid_verdict(by_kind['kid'])} {_lack(precision, recall)}"
 
 
 def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
@@ -236,26 +241,26 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     fid = next(figure for figure in figures if figure.name.startswith("fid_"))
     infinite = next((figure for figure in figures if figure.name.startswith("fid_infinity")), None)
     synthetic, heldout = len(sets.synthetic), len(sets.heldout)
-    said = []
+    messages = []
     if min(synthetic, heldout) < features:
-        said.append(
+        messages.append(
             f"{synthetic} synthetic and {heldout} held-out images for {features} features: FID is biased "
             f"upward (real against real: {fid.baselines[REAL_REAL].text()}) and its extrapolation a guess; "
             "trust KID, which has no such bias"
         )
     if infinite is not None and infinite.value.mean < (1 - BIASED) * fid.value.mean:
-        said.append(
+        messages.append(
             f"FID is {fid.value.text()} for {synthetic} images but {infinite.value.text()} extrapolated to "
             "infinitely many patients: compare it only with values of as many images"
         )
     taken = fid.baselines[REAL_REAL].n
     if taken < synthetic:
-        said.append(
+        messages.append(
             f"real against real rests on {taken} images, the synthetic value on {synthetic}: FID, recall and "
             "coverage of fewer images are worse, so the comparison favours the synthetic ones"
         )
     few = few_patients(len(set(sets.heldout.patients)))
-    return said if few is None else [*said, f"held-out images of {few}"]
+    return messages if few is None else [*messages, f"held-out images of {few}"]
 
 
 def _distance(fid: Figure, extractor: str) -> str:
@@ -272,7 +277,7 @@ def _distance(fid: Figure, extractor: str) -> str:
     return f"{text}: {100 * share:.0f} % of the way from real images to the mean image."
 
 
-def _told_apart(kid: Figure) -> str:
+def _kid_verdict(kid: Figure) -> str:
     real = kid.baselines[REAL_REAL]
     figures = f"{kid.value.text()} against {real.text()}"
     if not (kid.value.bounded and real.bounded):
@@ -293,9 +298,7 @@ def _lack(precision: Figure, recall: Figure) -> str:
         return f"Too few patients to say {question} ({'; '.join(words)})."
     true, diverse = _as_real(precision), _as_real(recall)
     if true and diverse:
-        return (
-            f"They look like real images and are as diverse, as far as so many can tell ({'; '.join(words)})."
-        )
+        return f"They look like real images and are as diverse, as far as can be told ({'; '.join(words)})."
     if true:
         return f"They look like real images but miss part of their variety ({words[1]}), as in mode collapse."
     if diverse:
@@ -312,8 +315,8 @@ NOTES = {
     "fid": "Frechet distance of features; it grows as images get fewer, so compare values of equal n.",
     "fid_infinity": "FID where a line over 1 / n meets infinitely many patients (Chong & Forsyth 2020).",
     "kid": "Kernel distance of features over pairs of different patients; unbiased, may fall below 0.",
-    "excess_kid": "KID in steps: 0 as real images of others, 1 as held-out images blurred by a pixel.",
-    "is": "Knows no real images: read it beside theirs.",
+    "excess_kid": "KID rescaled: 0 for real images of others, 1 for held-out images blurred by a pixel.",
+    "is": "Takes no account of real images: compare it with theirs.",
     "precision": "Share of synthetic images that lie among the real ones.",
     "recall": "Share of real images that the synthetic ones reach.",
     "density": "As precision, counted so that single odd real images do not raise it; may exceed 1.",
@@ -332,24 +335,24 @@ def fidelity(
     classifier: Classifier | None = None,
     device: torch.device | str = "cpu",
 ) -> Section:
-    """The section. All sets are compared with the held-out images, which no generator has seen.
+    """Compares the synthetic images and the baselines with the held-out images, which no generator has seen.
 
-    ``real_real`` are the real images in the synthetic ones' place, as many of them as there are synthetic
-    ones; ``mean_image`` is their mean, as often; ``blurred_real`` are the held-out images, blurred.
+    Baselines: ``real_real`` (as many real images as there are synthetic ones), ``mean_image`` (their mean)
+        and ``blurred_real`` (the held-out images, blurred).
 
     Args:
-        extractor: on ``device`` already; its name becomes part of the names of all that rests on features.
+        extractor: on ``device`` already; its name becomes part of the names of measures on features.
         resamples: of the bootstrap-t; intervals are over patients.
         classifier: for the inception score, on ``device`` already; without one there is none.
     """
     comparison = SetMeasures(sets, extractor, seed, resamples, classifier, device)
     found = comparison(sets.synthetic.images, None, sets.synthetic.volumes)
-    beside = comparison.baselines(len(sets.synthetic))
+    baselines = comparison.baselines(len(sets.synthetic))
     figures = [
         _figure(
             name,
             value,
-            {which: each.values[name] for which, each in beside.items() if name in each.values},
+            {which: each.values[name] for which, each in baselines.items() if name in each.values},
             extractor.name,
             "" if classifier is None else classifier.name,
             seed,
@@ -361,7 +364,7 @@ def fidelity(
         "Fidelity and diversity",
         statement(figures, extractor.name),
         figures,
-        _plots(found, beside[REAL_REAL]),
+        _plots(found, baselines[REAL_REAL]),
         warnings=warnings(sets, figures, extractor.dimension),
         facts={
             "extractor": extractor.name,
@@ -384,7 +387,7 @@ def _real_sets(sets: Sets) -> dict[str, ImageSet]:
 def _figure(
     name: str, value: Value, baselines: Mapping[str, Value], extractor: str, classifier: str, seed: int
 ) -> Figure:
-    """With the network's name at the end of the figure's where one is behind it."""
+    """A figure whose name ends with that of its network, where it has one."""
     network = "" if name.startswith("pair_") and name.endswith("ssim") else extractor
     network = classifier if name.startswith("is_") else network
     kind = name.removesuffix(f"_{network}")
@@ -394,7 +397,7 @@ def _figure(
 
 
 def _plots(found: Measured, real: Measured) -> list[Plot]:
-    """The lines of the extrapolation."""
+    """The extrapolation's lines."""
     lines = [
         Line(
             name,
@@ -405,8 +408,8 @@ def _plots(found: Measured, real: Measured) -> list[Plot]:
         if each.line is not None
     ]
     caption = (
-        "Both sets cut by patient into 1 to 4 parts, the parts' mean FID; at 0 where the fitted line meets "
-        "infinitely many patients. What falls on the way there is bias of few patients."
+        "Both sets cut by patient into 1 to 4 parts, the parts' mean FID; the fitted line at 0 is that "
+        "of infinitely many patients. The difference is the bias of few patients."
     )
     title = "FID and the number of images"
     return [Plot(title, "1 / number of images", "FID", lines, caption)] if lines else []

@@ -1,4 +1,4 @@
-"""The report's diagrams as SVG text: the same bytes for the same numbers, readable without colours."""
+"""The report's diagrams as SVG text (same numbers, same bytes; readable without colours) and its sheets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMELESS = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def svg(plot: Plot) -> str:
-    """The plot as an ``<svg>`` element, without XML declaration, date or anything of the machine."""
+    """Draws a plot as an ``<svg>`` element without XML declaration, date or anything of the machine."""
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=SIZE, layout="constrained")
         axes = canvas.add_subplot()
@@ -62,7 +62,7 @@ def _curve(axes: Axes, line: Line, number: int) -> None:
 
 
 def _steps(axes: Axes, line: Line, number: int) -> None:
-    """y over the edges x; of as many x as y the last edge is as far on as the one before."""
+    """Steps y between the edges x; a missing last edge is as far on as the one before."""
     edges = _edges(line.x, len(line.y))
     axes.stairs(line.y, edges, color=COLOURS[number % len(COLOURS)], linestyle=_dash(number), linewidth=1.8)
     axes.plot([], [], color=COLOURS[number % len(COLOURS)], linestyle=_dash(number), label=line.name)
@@ -80,7 +80,7 @@ def _dash(number: int) -> str | tuple:
 
 
 def _inline(text: str) -> str:
-    """The element alone, as wide as the page lets it be."""
+    """The element alone, as wide as the page allows."""
     start = text.index("<svg")
     head, rest = text[start:].split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
@@ -91,12 +91,12 @@ def _inline(text: str) -> str:
 def sheet_png(
     columns: Sequence[Tensor], titles: Sequence[str], names: Sequence[str], legend: Sequence[str] = ()
 ) -> bytes:
-    """A sheet as PNG bytes, the same for the same images.
+    """A sheet of images as PNG bytes; the same images give the same bytes.
 
     Args:
         columns: (N, 1, H, W) or (N, 3, H, W) each, in [0, 1].
-        titles: one a column.
-        names: one a row.
+        titles: one per column.
+        names: one per row.
         legend: names of the classes, where a column is in colours.
     """
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def sheet_png(
 def mistakes_picture(
     synthetic: ImageSet, found: Tensor, parts: ComponentCounts, structures: Sequence[str], shown: int
 ) -> list[Picture]:
-    """The images that lose or invent most, their conditions and what was found; nothing where none does.
+    """The images that lose or invent most structures, with conditions and segmentations; [] for none.
 
     Args:
         found: class indices (N, 1, S, S).
@@ -134,7 +134,7 @@ def mistakes_picture(
 
 
 def examples_picture(sets: Sequence[tuple[str, ImageSet]], count: int = 8) -> Picture:
-    """A row a set: ``count`` images of each, spread evenly over it (fewer where a set has fewer)."""
+    """One row per set: ``count`` images of each, evenly spread (fewer where a set has fewer)."""
     shown = min([count, *(len(each) for _, each in sets)])
     rows = []
     for _, each in sets:

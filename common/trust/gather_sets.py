@@ -1,4 +1,4 @@
-"""The three sets of a report, read or drawn as its options say."""
+"""Gathers the three sets of a report: reads them, or generates synthetic images with a bundle."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from common.trust.readers import STRUCTURES, ReadingSettings, read_set
 from common.trust.utility import labels_of
 
 FEW_VALUES = 16
-"""A slice of a scan has more gray values than that; a mask or a label map has fewer."""
+"""Slices of scans have more gray values than this; masks and label maps do not."""
 MOSTLY = 0.5
-LOOKED_AT = 50
-"""Images of a set, evenly spread, whose values are counted."""
+COUNTED = 50
+"""Images of a set, evenly spread, whose gray values are counted."""
 
 
 def check_sets(sets: Sets, drawn: bool = False) -> None:
-    """Refuses sets whose comparison would mean nothing.
+    """Checks that the sets can be compared.
 
     Args:
-        drawn: the synthetic images come straight from a generator: however flat, they are no masks.
+        drawn: whether the synthetic images come directly from a generator and so cannot be masks.
 
     Raises:
         UserError: NaN, images of different sizes, masks where the others are scans, two sets of the same
@@ -106,13 +106,9 @@ def _check_apart(real: ImageSet, heldout: ImageSet) -> None:
 
 
 def _holds_masks(images: ImageSet) -> bool:
-    places = torch.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).long()
+    places = torch.linspace(0, len(images) - 1, min(len(images), COUNTED)).long()
     few = [len(image.unique()) <= FEW_VALUES for image in images.images[places]]
-    return _share(few) > MOSTLY
-
-
-def _share(held: Sequence[bool]) -> float:
-    return sum(held) / len(held)
+    return sum(few) / len(few) > MOSTLY
 
 
 def _where(images: ImageSet, name: str) -> str:
@@ -147,9 +143,8 @@ def trained_model(bundle: Path) -> Path:
 
 
 def draws_from_noise(bundle: Path) -> bool:
-    """Whether the generator takes noise alone, and no conditions."""
-    known = yaml.safe_load(config_of(bundle).read_text(encoding="utf-8"))
-    return NOISE in known
+    """Whether the bundle's generator takes noise alone, and no conditions."""
+    return NOISE in yaml.safe_load(config_of(bundle).read_text(encoding="utf-8"))
 
 
 def generate(
@@ -159,12 +154,12 @@ def generate(
     conditions: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Runs the bundle's inference; the images go to ``folder``, those made of conditions to its ``images/``.
+    """Runs the bundle's inference; images go to ``folder``, those made from conditions to its ``images/``.
 
     Args:
-        count: images of a generator of noise; one of conditions makes one of each.
-        conditions: folder of masks, label maps or whatever the model's conditions are.
-        settings: further ones of the config: ``ckpt_path``, ``seed``, ``device``.
+        count: images to draw from noise; a conditional generator makes one for each condition.
+        conditions: folder of masks, label maps or other conditions of the model.
+        settings: further keys of the config: ``ckpt_path``, ``seed``, ``device``.
     Raises:
         UserError: the bundle has no model, or a generator of conditions gets none.
     """
@@ -181,10 +176,10 @@ def generate(
 
 
 def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) -> ImageSet | None:
-    """Labelled slices to generate from, half of the training patients and half of the held-out ones.
+    """Draws labelled slices as conditions, half from training patients and half from held-out ones.
 
-    The held-out half shows whether the generator can do what it has not seen, the training half whether it
-    gives away what it has. Where one side has too few, the other gives more.
+    The held-out half shows whether the generator works on unseen conditions, the training half whether it
+    reveals its training images. Where one side has too few, the other gives more.
 
     Returns:
         ``count`` slices, all where there are fewer; None without labels.
@@ -201,9 +196,9 @@ def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) 
 
 
 def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSettings) -> Path:
-    """Labels as numbered files in ``labels/``, in the values that the model's own files have.
+    """Writes labels as numbered files to ``labels/``, with the values of the model's own files.
 
-    PNG, or NIfTI where the model takes slices of a certain scale.
+    They are PNG, or NIfTI where the model takes slices of a certain pixel spacing.
 
     Returns:
         The folder ``labels/``.
@@ -220,8 +215,8 @@ def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSetting
         slice_ = values[label[0].round().long().numpy()]  # (S, S)
         path = folder / LABELS / f"condition{number:06d}"
         if spacing is not None:
-            place = single_slice(slice_.shape[0], slice_.shape[1], float(spacing))
-            write_nifti(path.with_suffix(".nii.gz"), place, slice_[..., None], slice_.dtype)
+            geometry = single_slice(slice_.shape[0], slice_.shape[1], float(spacing))
+            write_nifti(path.with_suffix(".nii.gz"), geometry, slice_[..., None], slice_.dtype)
             continue
         with atomic_write(path.with_suffix(".png")) as temporary:
             Image.fromarray(slice_).save(temporary)
@@ -229,7 +224,7 @@ def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSetting
 
 
 def _file_values(reading: ReadingSettings, classes: int) -> np.ndarray:
-    """What stands in files for the classes 0..K: (K + 1,) uint8, or uint16 where values are larger."""
+    """The files' values of the classes 0..K: (K + 1,) uint8, or uint16 where values are larger."""
     labels = label_set_of(reading.info) if reading.kind == STRUCTURES else None
     if labels is None:
         return np.array([0, MASK_VALUE], np.uint8)
@@ -242,38 +237,37 @@ def _file_values(reading: ReadingSettings, classes: int) -> np.ndarray:
 FIDELITY, FAITHFULNESS, UTILITY, PRIVACY = "fidelity", "faithfulness", "utility", "privacy"
 SECTIONS = (FIDELITY, FAITHFULNESS, UTILITY, PRIVACY)
 JUDGE = 5
-"""How many times the iterations of a training for the utility, of which there are some twenty."""
+"""Iterations of the faithfulness segmenter relative to one of the twenty or so utility trainings."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line's.
+    """The options of a trust report.
 
     Attributes:
-        real: images that the generator was trained on, or all of which it was trained on some.
+        real: images that the generator was trained on, or a superset of them.
         output: the page's file.
-        bundle: folder of the bundle whose model made the images: it says how images are read, and can draw
-            some. None for images of any other generator.
+        bundle: folder of the bundle whose model made the images: its facts define how images are read, and it
+            can generate some. None for images of any other generator.
         heldout: images of other patients; None splits ``real`` by patient, which needs a bundle.
-        synthetic: images in question, or where to put those that are drawn.
+        synthetic: the synthetic images, or the folder for generated ones.
         condition: their conditions, files of equal names.
-        generate: how many to draw from the bundle; 0 for none.
-        patient_pattern: what in file names is the patient; None for the model's own or the field's ways.
+        generate: how many images to generate; 0 for none.
+        patient_pattern: the patient's part of file names; None for the model's own or the usual patterns.
         ckpt_path: the model; None for the bundle's own.
-        sections: which, of `SECTIONS`.
+        sections: some of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
         max_similarity: of the release gate; None calibrates it.
-        hu_offset: what to add to values that are no HU, see `common.data.intensity.offset_to_hu`.
-        release: folder for the images that the gate lets through; None for no such copy.
-        seed: of all that is drawn.
-        seeds: trainings of each kind, of the utility.
-        budget: of each training of the utility; the one segmenter of the faithfulness has `JUDGE` times as
-            many iterations, see ``judge``.
+        hu_offset: added to values that are no HU, see `common.data.intensity.offset_to_hu`.
+        release: folder for a copy of the images that the gate does not flag; None for no copy.
+        seed: of all random numbers.
+        seeds: utility trainings of each kind.
+        budget: of each utility training; the faithfulness segmenter has `JUDGE` times as many iterations.
         resamples: of the bootstrap.
-        device: where networks run.
-        settings: further ones of the bundle's inference.
+        device: of the networks.
+        settings: further keys of the bundle's inference config.
         window: without a bundle, HU that become black and white; None for ``lung``.
-        image_size: without a bundle, side of the squares to which slices are brought, in pixels.
+        image_size: without a bundle, side of the square slices in pixels.
     Raises:
         UserError: an unknown section, a release without the gate, what needs a bundle without one, or the
             other way round.
@@ -305,7 +299,7 @@ class Options:
 
     @property
     def judge(self) -> Budget:
-        """Of the segmenter that judges faithfulness: a weak one can say nothing."""
+        """The budget of the faithfulness segmenter, which must not be weak."""
         return replace(self.budget, iterations=JUDGE * self.budget.iterations)
 
     def __post_init__(self) -> None:
@@ -319,7 +313,7 @@ class Options:
         self._check_reading()
 
     def _check_reading(self) -> None:
-        """A model says how images are read; without one the caller does, and nothing can be drawn."""
+        """Checks that either a bundle or the options define how images are read."""
         reading = {name: getattr(self, name) for name in ("window", "image_size")}
         given = [name for name, value in reading.items() if value is not None]
         if self.bundle is not None and given:
@@ -337,7 +331,7 @@ class Options:
 
 
 def model_of(options: Options) -> Path | None:
-    """The model's file, whether there is one or not; None without a bundle.
+    """The path of the model, existing or not; None without a bundle.
 
     Raises:
         UserError: no such bundle.
@@ -349,13 +343,14 @@ def model_of(options: Options) -> Path | None:
 
 
 def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
-    """Reads real and held-out images, reads or draws synthetic ones, and checks that they can be compared.
+    """Reads real and held-out images, reads or generates synthetic ones, and checks that they can be
+    compared.
 
     Args:
-        model: what stands beside it says how images are read; without one the options do.
-        drawn: an empty folder for images to be drawn, where they are not to be kept.
+        model: its facts define how images are read; without a model the options do.
+        drawn: an empty folder for generated images that are not kept.
     Raises:
-        UserError: what `read_set`, `generate` and `check_sets` refuse.
+        UserError: see `read_set`, `generate` and `check_sets`.
     """
     info: Mapping[str, Any] = {} if model is None else model_info(model)
     reading = (
@@ -372,14 +367,14 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
         real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
     else:
         heldout = read_set(options.heldout, reading)
-        refuse_seen(heldout, known)
+        check_unseen(heldout, known)
     sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
     check_sets(sets, drawn=bool(options.generate))
     return sets
 
 
-def refuse_seen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
-    """Checks that the model was neither trained nor chosen on any of the held-out patients.
+def check_unseen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
+    """Checks that the model was neither trained nor selected on any held-out patient.
 
     Raises:
         UserError: names one.

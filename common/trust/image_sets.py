@@ -24,13 +24,18 @@ class ImageSet:
 
     Attributes:
         images: float32 (N, 1, S, S) in [-1, 1].
-        patients: one id an image; of synthetic ones each its own.
-        names: the files, for lists and captions: paths in ``folder``, with ``#PART`` for a part of a file.
-        labels: conditions (N, 1, S, S): {0, 1} masks, or the indices of structures; None without.
+        patients: one id an image; synthetic images each have their own.
+        names: paths in ``folder``, with ``#PART`` for a part of a file.
+        labels: conditions (N, 1, S, S): {0, 1} masks, or indices of structures; None without.
         structures: names of the label values from 1 on; one for masks.
-        folder: where the files are, for messages.
-        scans: the patients as a model's own splits name them, where several are known to be one person; ()
-            for ``patients``.
+        folder: of the files.
+        scans: the patients as a model's splits name them, where several are known to be one person; () for
+            ``patients``.
+
+    Example:
+        >>> images = ImageSet(torch.zeros(3, 1, 8, 8), ["a", "a", "b"], ["a1.png", "a2.png", "b1.png"])
+        >>> images.chosen([2]).patients
+        ['b']
     """
 
     images: Tensor
@@ -46,31 +51,31 @@ class ImageSet:
 
     @property
     def volumes(self) -> list[str] | None:
-        """The file of each image, where a file holds several: slices of one generated volume are alike."""
+        """The file of each image, where files hold several: slices of one volume are not independent."""
         files = [name.split("#")[0] for name in self.names]
         return files if len(set(files)) < len(files) else None
 
-    def chosen(self, places: Sequence[int]) -> ImageSet:
-        """The images at ``places``, in their order."""
-        taken = list(places)
+    def chosen(self, indices: Sequence[int]) -> ImageSet:
+        """The images with these indices, in their order."""
+        taken = list(indices)
         return replace(
             self,
             images=self.images[taken],
-            patients=[self.patients[place] for place in taken],
-            names=[self.names[place] for place in taken],
+            patients=[self.patients[index] for index in taken],
+            names=[self.names[index] for index in taken],
             labels=None if self.labels is None else self.labels[taken],
-            scans=[self.scans[place] for place in taken] if self.scans else (),
+            scans=[self.scans[index] for index in taken] if self.scans else (),
         )
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What a report is about.
+    """The three sets of a report.
 
     Attributes:
-        real: what the generator was, or could have been, trained on.
+        real: images that the generator was, or could have been, trained on.
         heldout: real images of other patients.
-        synthetic: in question.
+        synthetic: the generator's images.
     """
 
     real: ImageSet
@@ -79,7 +84,7 @@ class Sets:
 
 
 def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """The images of both sets as one set, with labels where both have some."""
+    """Joins two sets, with labels where both have some."""
     labels = None
     if first.labels is not None and second.labels is not None:
         labels = torch.cat([first.labels, second.labels])
@@ -95,14 +100,14 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
 def split_by_patient(
     real: ImageSet, seed: int = 0, training: Collection[str] = ()
 ) -> tuple[ImageSet, ImageSet]:
-    """The real images for `Sets.real` and for `Sets.heldout`, of different patients.
+    """Splits real images by patient into `Sets.real` and `Sets.heldout`.
 
     Args:
         real: all of them.
         seed: another seed gives another split; the order of the images does not matter.
         training: the patients that the model learned from, where they are known (``splits`` in its
-            metadata): the split is theirs then. Without them patients are drawn until half of the images are
-            held out, and what is said of copies holds only if the model saw the one half alone.
+            metadata): they are `Sets.real` then. Without them patients are drawn until half of the images are
+            held out, and results on copies hold only if the model was trained on the other half alone.
     Raises:
         UserError: one patient only, or the training patients are all or none of them.
     """
@@ -111,20 +116,20 @@ def split_by_patient(
     kept = {patient for patient, scan in zip(real.patients, scans, strict=True) if scan in known}
     if not known:
         kept = _drawn(real.patients, seed)
-    here = [place for place, patient in enumerate(real.patients) if patient in kept]
-    there = [place for place, patient in enumerate(real.patients) if patient not in kept]
+    here = [index for index, patient in enumerate(real.patients) if patient in kept]
+    there = [index for index, patient in enumerate(real.patients) if patient not in kept]
     if not here or not there:
         which = "all" if here else "none"
-        told = f"{which} of them among the model's training patients" if known else "which cannot be split"
+        problem = f"{which} of them among the model's training patients" if known else "which cannot be split"
         raise UserError(
-            f"{real.folder or 'the real images'}: {len(set(real.patients))} patients, {told}; "
+            f"{real.folder or 'the real images'}: {len(set(real.patients))} patients, {problem}; "
             "give other patients' images with --heldout"
         )
     return real.chosen(here), real.chosen(there)
 
 
 def _drawn(patients: Sequence[str], seed: int) -> set[str]:
-    """Patients with about half of the images: whoever comes next goes where fewer are."""
+    """Draws patients with about half of the images: the next one goes where fewer are."""
     names = sorted(set(patients))
     counts = Counter(patients)
     kept: set[str] = set()
@@ -141,12 +146,12 @@ LIGHT = Augmentation(flip=0.5, shift=0.04, scale=0.06, rotation=6.0)
 
 
 class TrainingSlices(Dataset[dict[str, Any]]):
-    """Slices (1, S, S) in [-1, 1] with their targets. A `SampleIndex` is augmented, a plain number is not.
+    """Slices (1, S, S) in [-1, 1] with their targets; augmented for a `SampleIndex`, but not for an int.
 
     Args:
         images: (N, 1, S, S).
-        targets: by name: maps (N, 1, S, S), which go the image's way, or numbers (N,).
-        seed: of the draws.
+        targets: by name: maps (N, 1, S, S), which are augmented with the image, or numbers (N,).
+        seed: of the augmentation.
     """
 
     def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
@@ -156,15 +161,15 @@ class TrainingSlices(Dataset[dict[str, Any]]):
         return len(self.images)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        place = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        if place >= len(self):
-            raise IndexError(place)
-        image, targets = self.images[place], {name: values[place] for name, values in self.targets.items()}
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
+        if index >= len(self):
+            raise IndexError(index)
+        image, targets = self.images[index], {name: values[index] for name, values in self.targets.items()}
         if isinstance(visit, SampleIndex):
             drawn = LIGHT.draw(make_rng(self.seed, "trust", visit.epoch, visit.index))
             image = _moved_image(image, drawn)
             targets = {name: _moved_map(target, drawn) for name, target in targets.items()}
-        return {"image": image, **targets, "sample": place}
+        return {"image": image, **targets, "sample": index}
 
 
 def _moved_image(image: Tensor, drawn: AugmentationDraw) -> Tensor:

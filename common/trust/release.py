@@ -1,4 +1,4 @@
-"""Writes the synthetic images that are unlike every training image, and says what was left out and why."""
+"""Copies the synthetic images that the gate does not flag, with a list of those left out and why."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ MANIFEST = "released.json"
 
 
 def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
-    """Writes the images that the gate did not flag into a folder of its own, whole or not at all.
+    """Writes the images that the gate did not flag to a folder, atomically.
 
-    Files are copied as they are, labels and the JSON of what made them too. What lies in one file with others
-    is written apart: a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays
-    whole, so one flagged slice leaves all of it out. ``released.json`` lists what is there, and what is not,
-    with the nearest training image and its similarity.
+    Files are copied unchanged, with their labels and provenance JSON. Images that share a file are written
+    one by
+    one: a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays whole, so one
+    flagged slice leaves all of it out. ``released.json`` lists the released images, and those left out with
+    their nearest training image and its similarity.
 
     Args:
-        sets: as they were read; their names are those of files in ``sets.synthetic.folder``.
+        sets: as they were read; names are those of files in ``sets.synthetic.folder``.
         gate: of these sets.
-        output_dir: absent, empty, or of an earlier release.
+        output_dir: absent, empty, or that of an earlier release.
     Returns:
         How many images were written.
     Raises:
         UserError: the folder holds other things, the disk is full, all images are flagged, or see
-            `refuse_list_name`.
+            `check_list_name`.
     """
-    source, kept = Path(sets.synthetic.folder), left(sets, gate)
+    source, kept = Path(sets.synthetic.folder), unflagged(sets, gate)
     if not kept:
         raise UserError(
             f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
-    refuse_list_name(sets.synthetic)
+    check_list_name(sets.synthetic)
     with replaced_folder(output_dir, MANIFEST) as folder:
         for file, names in _by_file(kept).items():
             _write(source, file, names, folder)
@@ -56,8 +57,8 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     return len(kept)
 
 
-def refuse_list_name(synthetic: ImageSet) -> None:
-    """Checks that no image's JSON of what made it is called as the list of what was released.
+def check_list_name(synthetic: ImageSet) -> None:
+    """Checks that no image's provenance JSON has the name of the list of released images.
 
     Raises:
         UserError: one is.
@@ -70,16 +71,16 @@ def refuse_list_name(synthetic: ImageSet) -> None:
             )
 
 
-def left(sets: Sets, gate: Gate) -> list[str]:
-    """The names of all synthetic images but the flagged ones and other slices of their volumes."""
+def unflagged(sets: Sets, gate: Gate) -> list[str]:
+    """The names of all synthetic images except flagged ones and other slices of their volumes."""
     names = sets.synthetic.names
-    flagged = {names[place] for place in gate.flagged}
+    flagged = {names[index] for index in gate.flagged}
     lost = {_file(name) for name in flagged if not _divisible(_file(name))}
     return [name for name in names if name not in flagged and _file(name) not in lost]
 
 
 def _by_file(names: Sequence[str]) -> dict[str, list[str]]:
-    """The parts in use of each file."""
+    """The parts to release of each file."""
     parts: dict[str, list[str]] = defaultdict(list)
     for name in names:
         parts[_file(name)].append(name.partition("#")[2])
@@ -104,11 +105,11 @@ def _write_samples(shard: Path, keys: set[str], folder: Path) -> None:
             (folder / f"{key}.{suffix}").write_bytes(content)
 
 
-def _write_planes(stack: Path, places: Sequence[str], folder: Path) -> None:
+def _write_planes(stack: Path, indices: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True)
     array = np.load(stack, mmap_mode="r", allow_pickle=False)
-    for place in places:
-        np.save(folder / f"{place}{ARRAY}", array[int(place)])
+    for index in indices:
+        np.save(folder / f"{index}{ARRAY}", array[int(index)])
 
 
 def _labels(source: Path, file: str) -> list[Path]:
@@ -122,7 +123,7 @@ def _labels(source: Path, file: str) -> list[Path]:
 
 
 def _record(image: Path) -> list[Path]:
-    """The JSON beside an image of what made it, see `common.provenance`, if there."""
+    """The provenance JSON next to an image, if any, see `common.provenance`."""
     path = image.with_name(f"{stem(image)}.json")
     return [path] if path.is_file() else []
 
@@ -135,12 +136,12 @@ def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:
     rows = [
         {
             "image": name,
-            "nearest": sets.real.names[gate.nearest[place]],
-            "similarity": round(gate.similarities[place], 4),
-            "score": round(gate.scores[place], 2) if gate.scores else None,
-            "why": "too similar" if place in gate.flagged else "another slice of its volume is",
+            "nearest": sets.real.names[gate.nearest[index]],
+            "similarity": round(gate.similarities[index], 4),
+            "score": round(gate.scores[index], 2) if gate.scores else None,
+            "why": "too similar" if index in gate.flagged else "another slice of its volume is",
         }
-        for place, name in enumerate(sets.synthetic.names)
+        for index, name in enumerate(sets.synthetic.names)
         if name not in kept
     ]
     return {

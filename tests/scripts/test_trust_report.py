@@ -45,6 +45,8 @@ class Coarse:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.trust.command.extractor_by_name", lambda name, weights: Coarse())
     monkeypatch.setattr("common.trust.registration.FULL_SEARCH", 0)
+    monkeypatch.setattr("common.trust.membership.MOST_PAIRS", 0)
+    monkeypatch.setattr("common.trust.near_copies.PLANTED", 8)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.trust.gather_sets import refuse_seen
+from common.trust.gather_sets import check_unseen
 from common.trust.image_sets import split_by_patient
 from tests.common.trust.made_textures import a_set, pictures
 
@@ -24,14 +24,14 @@ def test_halves_of_different_patients() -> None:
 
 def test_held_out_patients_of_the_training_are_refused() -> None:
     heldout = a_set(pictures(3, 0), "other", ["a", "b", "c"])
-    refuse_seen(heldout, {"train": ["d"], "val": ["e"], "test": ["b"]})
-    refuse_seen(heldout, {})
+    check_unseen(heldout, {"train": ["d"], "val": ["e"], "test": ["b"]})
+    check_unseen(heldout, {})
     for train, found in ((["c", "b"], "b"), (["scan2"], "scan2")):
         scans = replace(heldout, scans=["a", "b", "scan2"]) if found == "scan2" else heldout
         told = f"other: patient {found} is held out, but the model was trained or chosen on it"
         for part in ("train", "val"):
             with pytest.raises(UserError, match=told):
-                refuse_seen(scans, {part: train})
+                check_unseen(scans, {part: train})
 
 
 def test_the_models_own_training_patients_decide() -> None:
