@@ -47,6 +47,7 @@ def test_a_good_config_passes() -> None:
             "unknown config key 'ema_decay'; it is 'ema_half_life' now, in images: "
             "0.69 * batch_size / (1 - ema_decay) is the same",
         ),
+        ("normals_dir", "unknown config key 'normals_dir'; it is 'healthy_slices_dir' now"),
         ("train#x", "unknown config key 'train#x'; known here: optimizer, trainer"),
         ("train#optim", "unknown config key 'train#optim'; did you mean 'train#optimizer'?"),
         (

@@ -166,7 +166,7 @@ class EnhancerData(KeptSplit):
         self.train, self.val = (
             UnpairedDataset(
                 CompositeItems(self.composites, numbers[part], self.window),
-                RealItems(real.select(lambda r, part=part: r.patient in self.patients[part]).hu, self.window),
+                RealItems(real.hu[[r.patient in self.patients[part] for r in real.records]], self.window),
                 seed,
             )
             for part in ("train", "val")

@@ -17,7 +17,7 @@ from common.inference.checkpoint import load_weights, model_info, network_for
 from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.faithfulness import FEWEST_PIXELS, lesion_ring
 from common.metrics.features import FeatureExtractor
-from common.metrics.ignite_metrics import FrechetDistance, LesionFaithfulness, as_given, batched
+from common.metrics.ignite_metrics import FrechetDistance, LesionFaithfulness, as_given
 from common.metrics.segmentation import MeanDice, overlap_counts
 
 Output = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -148,11 +148,11 @@ class NoduleDice(MeanDice):
         self.segmenter = segmenter.to(device)
         super().__init__(1, output_transform, device)
 
-    def update(self, output: Any) -> None:
-        """Adds a batch."""
-        images, masks = (batched(item) for item in output[:2])
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The sums of `overlap_counts`."""
+        images, masks = batch
         predicted = self.segmenter(images.to(self._device)).cpu()
-        self.counts += overlap_counts(predicted.float(), (masks.cpu() > 0).float(), 1)
+        return overlap_counts(predicted.float(), (masks.cpu() > 0).float(), 1)
 
 
 def composite_to_real(
