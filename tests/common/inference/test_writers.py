@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -187,6 +186,8 @@ def test_in_plane_spacing_crops_and_comes_back(tmp_path: Path) -> None:
 
 
 def save_by_itk(path: Path, label: np.ndarray) -> Path:
+    import itk
+
     volume = itk.image_from_array(np.ascontiguousarray(label.T))
     volume.SetSpacing((1.5, 1.25, 3.0))
     volume.SetOrigin((10.0, -20.0, 30.0))
@@ -195,6 +196,7 @@ def save_by_itk(path: Path, label: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.slow  # itk takes seconds to import
 def test_mhd_labels_become_nifti_at_the_same_place(tmp_path: Path) -> None:
     label = heart(8, 8, 6)
     path = save_by_itk(tmp_path / "labels" / "case.mhd", label)
