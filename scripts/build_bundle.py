@@ -2,8 +2,9 @@
 
 Each NAME_vVERSION.zip holds configs (YAML and JSON), documents, licence, trained weights and the code it
 needs; the same commit and weights give the same bytes. Beside them: SHA256SUMS, models/model_info.json, and
-NAME_vVERSION/ with files above 25 MB, which the zip only lists. MONAI sends an unpacked zip to the Hugging Face
-Hub: python -m monai.bundle push_to_hf_hub --repo OWNER/NAME --name NAME --bundle_dir DIR --version VERSION
+NAME_vVERSION/ with files above 25 MB, which the zip only lists. MONAI sends an unpacked zip to the
+Hugging Face Hub: python -m monai.bundle push_to_hf_hub --repo OWNER/NAME --name NAME --bundle_dir DIR
+--version VERSION
 
 Example:
     python scripts/build_bundle.py all --output dist
