@@ -368,8 +368,8 @@ class DetectionQuality(Metric):
         scan = str(len(self.scans))
         self.scans.append(scan)
         self.candidates += box_candidates(boxes, scan, 0, SQUARE)
-        found = nodules_in_mask((mask > 0).astype(np.uint8)[None], SQUARE)
-        self.nodules += [TrueNodule(scan, nodule.centre_mm, nodule.diameter_mm) for nodule in found]
+        nodules = nodules_in_mask((mask > 0).astype(np.uint8)[None], SQUARE)
+        self.nodules += [TrueNodule(scan, nodule.centre_mm, nodule.diameter_mm) for nodule in nodules]
 
 
 def box_candidates(

@@ -76,12 +76,12 @@ def contrast_change(change: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
     The composite decides which pixels are the darker halves. Images without a nodule count 0.
     """
     nodules = (mask > 0).any(1)
-    found = [
+    changes = [
         (_darker(change[n, 0], composite[n, 0], inside) - _darker(change[n, 0], composite[n, 0], ring)).abs()
         for n, (inside, ring) in enumerate(zip(nodules, lesion_ring(nodules), strict=True))
         if min(int(inside.sum()), int(ring.sum())) >= FEWEST_PIXELS
     ]
-    return torch.stack(found).sum() / len(mask) if found else change.sum() * 0.0
+    return torch.stack(changes).sum() / len(mask) if changes else change.sum() * 0.0
 
 
 def _darker(values: Tensor, gray: Tensor, region: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def by_metric(results: Sequence[Mapping[str, Value]]) -> Row:
 
 
 class GeneratorComparison:
-    """Compares equally large sets of generated images with held-out real ones, beside baselines.
+    """Compares equally large sets of generated images and of baselines with held-out real images.
 
     The baselines: ``real real``, training images in the place of generated ones, as good as it gets;
     ``mean image``, the training images' mean, as a collapsed generator could draw it; ``blurred real``, the
