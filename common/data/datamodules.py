@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
-from torch.utils.data import DataLoader, Dataset, default_collate
-
 from common.data.datasets import ImageDataset, PairDataset, SliceDataset
 from common.data.image_layouts import AUTO, find_images
 from common.data.intensity import Window, window_by_name
@@ -32,7 +29,6 @@ from common.data.nodules import (
 )
 from common.data.patients import keep_scans_together, patient_of
 from common.data.replay import Transform, flatten_transforms
-from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample, with_hu_offset
 from common.data.spaced_slices import spaced_slices
 from common.data.splits import SplitData
@@ -164,7 +160,7 @@ class PairData(InMemoryData[PairDataset]):
         self._load_parts(parts, augmentation, augment)
         logger.info(self.summary())
 
-    def whole(self, folder: str | os.PathLike[str]) -> PairDataset:
+    def from_folder(self, folder: str | os.PathLike[str]) -> PairDataset:
         """All slices of another folder, with the same preprocessing.
 
         Raises:
@@ -256,7 +252,7 @@ class ImageData(InMemoryData[ImageDataset]):
         self._load_parts(parts, augmentation, augment, flips=flips)
         logger.info(self.summary())
 
-    def whole(self, folder: str | os.PathLike[str]) -> ImageDataset:
+    def from_folder(self, folder: str | os.PathLike[str]) -> ImageDataset:
         """All images of this set's classes in another folder, with the same preprocessing.
 
         Raises:
@@ -309,41 +305,6 @@ def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_thr
     if mask_values is not None:
         return replace(sample, mask_values=tuple(mask_values), mask_threshold=None)
     return sample
-
-
-def make_loader(
-    dataset: Dataset[dict[str, Any]],
-    stream: InfiniteBatchSampler,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[dict[str, Any]]:
-    """An endless loader whose batches are those of ``stream``; the workers draw nothing themselves.
-
-    A dataset with a ``collate`` of its own brings its batches together itself.
-    """
-    return DataLoader(
-        dataset,
-        batch_sampler=stream,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        collate_fn=getattr(dataset, "collate", None),
-    )
-
-
-def ordered_loader(
-    dataset: Dataset[dict[str, Any]], batch_size: int, num_workers: int = 0
-) -> DataLoader[dict[str, Any]]:
-    """All of a dataset once, in order and unaugmented, for validation."""
-    return DataLoader(
-        dataset, batch_size, num_workers=num_workers, collate_fn=getattr(dataset, "collate", None)
-    )
-
-
-def example_batch(dataset: PairDataset | SliceDataset | NoduleSliceDataset, count: int) -> dict[str, Any]:
-    """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return dict(default_collate([dataset[int(place)] for place in places]))
 
 
 class StructureData(SplitData[SliceDataset]):
@@ -422,7 +383,7 @@ class StructureData(SplitData[SliceDataset]):
             self.train.augment(choose_augmentation(augment, augmentation, len(self.train)))
         logger.info(self.summary())
 
-    def whole(self, folder: str | os.PathLike[str], label_map: LabelMap | None = None) -> SliceDataset:
+    def from_folder(self, folder: str | os.PathLike[str], label_map: LabelMap | None = None) -> SliceDataset:
         """All slices of another folder, prepared like this set's: patients kept apart from all training.
 
         Args:

@@ -21,7 +21,7 @@ from common.data.replay import (
     Item,
     ReplayDataset,
     ReplayTransforms,
-    Transform,
+    Transforms,
     flatten_transforms,
     is_random,
     plain_tensors,
@@ -69,8 +69,8 @@ class PairDataset(ReplayDataset):
     def __init__(
         self,
         samples: Sequence[Sample],
-        preprocessing: Transform | Sequence[Transform],
-        augmentation: Transform | Sequence[Transform] | None = None,
+        preprocessing: Transforms,
+        augmentation: Transforms = None,
         seed: int = 0,
         empty_masks: str = "keep",
         min_lesion_pixels: int = 1,
@@ -96,10 +96,8 @@ class PairDataset(ReplayDataset):
                 f"{where}: no slices left to use ({self.dropped} with an empty mask); set empty_masks to keep"
             )
         for step in fixed[first:]:
-            maps_set = hasattr(step, "map_items")
-            kept = (
-                step.map_items(kept, training) if maps_set else [ReplayTransforms(step)(i, 0) for i in kept]
-            )
+            map_items = getattr(step, "map_items", None)
+            kept = map_items(kept, training) if map_items else [ReplayTransforms(step)(i, 0) for i in kept]
         self.samples = [item["record"] for item in kept]
         self.nominal_hu = not all(item.get("is_hu", True) for item in kept)
         self._store([plain_tensors(item) for item in kept])
@@ -132,8 +130,8 @@ class PairDataset(ReplayDataset):
 
 def _initial_item(sample: Sample) -> Item:
     """What the first transform gets; `LoadSliced` reads the record, MONAI's `LoadImaged` the paths."""
-    paths = {"image": str(sample.image), **({} if sample.mask is None else {"label": str(sample.mask)})}
-    return {**paths, "record": sample, "patient": sample.patient}
+    item: Item = {"record": sample, "patient": sample.patient, "image": str(sample.image)}
+    return item if sample.mask is None else {**item, "label": str(sample.mask)}
 
 
 def _stack(arrays: Sequence[torch.Tensor], samples: Sequence[Sample]) -> np.ndarray:
@@ -171,8 +169,8 @@ class ImageDataset(PairDataset):
         self,
         samples: Sequence[Sample],
         class_names: Sequence[str],
-        preprocessing: Transform | Sequence[Transform],
-        augmentation: Transform | Sequence[Transform] | None = None,
+        preprocessing: Transforms,
+        augmentation: Transforms = None,
         seed: int = 0,
         flips: bool = False,
         training: bool = False,
@@ -259,10 +257,10 @@ class SliceDataset(Dataset[dict[str, Any]]):
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
-        augmentation: Transform | Sequence[Transform] | None = None,
+        augmentation: Transforms = None,
         seed: int = 0,
         coarse: float = 0.0,
-        preprocessing: Transform | Sequence[Transform] | None = None,
+        preprocessing: Transforms = None,
     ) -> None:
         classes = () if label_set is None else label_set.classes
         self.pairs, self.seed, self.coarse = list(pairs), seed, _share(coarse)
@@ -281,7 +279,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self._reader = SliceReader()
         self._codes = np.empty((self.size, self.size), np.uint8)
 
-    def augment(self, augmentation: Transform | Sequence[Transform] | None) -> None:
+    def augment(self, augmentation: Transforms) -> None:
         """Sets the random transforms; None for none."""
         self._transforms = ReplayTransforms(
             [*self.preprocessing, *flatten_transforms(augmentation)], self.seed

@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 
 from common.data.datasets import SliceDataset, first_of
 from common.data.labels import LabelSet
-from common.data.replay import Transform
+from common.data.replay import Transforms
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair
@@ -295,10 +295,10 @@ class PerturbedSliceDataset(SliceDataset):
         label_set: LabelSet | None,
         min_pixels: int = 1,
         every: int = 1,
-        augmentation: Transform | Sequence[Transform] | None = None,
+        augmentation: Transforms = None,
         seed: int = 0,
         coarse: float = 0.0,
-        preprocessing: Transform | Sequence[Transform] | None = None,
+        preprocessing: Transforms = None,
         perturb: Perturbation | None = None,
     ) -> None:
         if label_set is None:

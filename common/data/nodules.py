@@ -22,7 +22,7 @@ from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, image_files, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
 from common.data.patients import keep_scans_together, patient_of
-from common.data.replay import ReplayTransforms, Transform, flatten_transforms
+from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.transforms import WindowHUd
@@ -524,8 +524,8 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         image_size: int,
         window: str | Window | Sequence[float] = "lung",
         balance: Balance | Sequence[float] = (0.3, 0.7),
-        preprocessing: Transform | Sequence[Transform] | None = None,
-        augmentation: Transform | Sequence[Transform] | None = None,
+        preprocessing: Transforms = None,
+        augmentation: Transforms = None,
         seed: int = 0,
     ) -> None:
         self.image_size, self.window = int(image_size), window_by_name(window)
@@ -541,7 +541,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         self.samples = [slice_.sample for slice_ in self.slices]
         self._places = [np.argwhere(slice_.mask) for slice_ in self.slices]
 
-    def augment(self, augmentation: Transform | Sequence[Transform] | None) -> None:
+    def augment(self, augmentation: Transforms) -> None:
         """Sets the random transforms; None for none."""
         steps = [*self.preprocessing, *flatten_transforms(augmentation)]
         self._transforms = ReplayTransforms(steps, self.seed)

@@ -9,9 +9,9 @@ they draw all their numbers from the generator that `Randomizable.set_random_sta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from common.errors import UserError
 from common.rng import make_rng
 
 Transform = Callable[[Any], Any]
-Item = dict[Hashable, Any]
+Transforms: TypeAlias = "Transform | Sequence[Transforms] | None"
+"""One transform, a list, or (nested) lists."""
+Item = dict[Any, Any]
 SEEDS = 2**32
 
 
-def flatten_transforms(transform: Transform | Sequence[Transform] | None) -> list[Transform]:
+def flatten_transforms(transform: Transforms) -> list[Transform]:
     """The transforms of nested `Compose` objects in order; None is no transform.
 
     `OneOf`, `SomeOf`, `RandomOrder` and lazy compositions stay one transform each.
@@ -71,7 +73,7 @@ class ReplayTransforms:
         (True, False)
     """
 
-    def __init__(self, transform: Transform | Sequence[Transform] | None, seed: int = 0) -> None:
+    def __init__(self, transform: Transforms, seed: int = 0) -> None:
         self.transforms, self.seed = flatten_transforms(transform), seed
         counts: Counter[str] = Counter()
         self._names: list[tuple[str, int]] = []
@@ -83,7 +85,7 @@ class ReplayTransforms:
     def __bool__(self) -> bool:
         return bool(self.transforms)
 
-    def __call__(self, item: Mapping[Hashable, Any], index: SampleIndex | int) -> Item:
+    def __call__(self, item: Mapping[Any, Any], index: SampleIndex | int) -> Item:
         """The transformed item with plain tensors. A plain int leaves the random transforms out."""
         result: Any = dict(item)
         with no_metadata():
@@ -109,7 +111,7 @@ def no_metadata() -> Iterator[None]:
         set_track_meta(before)
 
 
-def plain_tensors(item: Mapping[Hashable, Any]) -> Item:
+def plain_tensors(item: Mapping[Any, Any]) -> Item:
     """The item with arrays and `MetaTensor` objects as contiguous tensors; float64 becomes float32."""
     return {key: _plain(value) for key, value in item.items()}
 
@@ -143,13 +145,13 @@ class ReplayDataset(Dataset[Item]):
         >>> dataset[0]["image"].max()
         tensor(1.)
         >>> [bool(dataset[SampleIndex(0, epoch)]["image"][0, 0, 0] > 0) for epoch in range(4)]
-        [False, True, True, True]
+        [True, True, False, False]
     """
 
     def __init__(
         self,
-        items: Sequence[Mapping[Hashable, Any]],
-        transform: Transform | Sequence[Transform] | None,
+        items: Sequence[Mapping[Any, Any]],
+        transform: Transforms,
         seed: int = 0,
     ) -> None:
         fixed, varying = split_at_first_random(transform)
@@ -165,7 +167,7 @@ class ReplayDataset(Dataset[Item]):
 
 
 def split_at_first_random(
-    transform: Transform | Sequence[Transform] | None,
+    transform: Transforms,
 ) -> tuple[list[Transform], list[Transform]]:
     """The transforms before the first random one, which are the same at each access, and the others."""
     transforms = flatten_transforms(transform)

@@ -23,7 +23,7 @@ from common.data.image_io import read_pair
 from common.data.intensity import Window, to_unit, window_by_name
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
-from common.data.replay import Transform, flatten_transforms
+from common.data.replay import Transform, Transforms, flatten_transforms
 from common.data.resize import check_fit_name, fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, SliceReader, cached_pair
@@ -31,7 +31,7 @@ from common.data.slice_geometry import Geometry, Intensity, Request
 from common.errors import UserError
 
 Keys = str | Sequence[str]
-Item = dict[Hashable, Any]
+Item = dict[Any, Any]
 
 
 class LoadSliced(MapTransform):
@@ -266,7 +266,7 @@ class RandGaind(RandomizableTransform, MapTransform):
 
     Example:
         >>> RandGaind("image", 0.5, prob=1.0).set_random_state(0)({"image": np.array([-1.0, 0.0])})["image"]
-        array([-1.        ,  0.04881351])
+        array([-1.        ,  0.21518937])
     """
 
     def __init__(self, keys: Keys, factor: float = 0.02, prob: float = 1.0) -> None:
@@ -331,7 +331,7 @@ def preprocessing_of_model(
     state = info.get("standardiser")
     if not info.get("preprocessing"):
         return slice_preprocessing(keys, image_size, window, info.get("fit", fit), state=state)
-    own = {
+    own: dict[type, dict[str, Any]] = {
         FitSquared: {"image_size": image_size},
         WindowHUd: {"window": window},
         StandardizeIntensityd: {"window": window, "state": state},
@@ -369,7 +369,7 @@ def _transform_class(target: str) -> Any:
     return kind
 
 
-def find_transform(transform: Transform | Sequence[Transform] | None, kind: type) -> Any:
+def find_transform(transform: Transforms, kind: type) -> Any:
     """The first transform of a class, or None."""
     return next((member for member in flatten_transforms(transform) if isinstance(member, kind)), None)
 

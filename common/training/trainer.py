@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common.data.datamodules import make_loader
+from common.data.loaders import make_loader
 from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
 from common.networks.initialisation import describe_mismatch

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from common.data.datamodules import make_loader
 from common.data.layouts import find_samples
+from common.data.loaders import make_loader
 from common.data.phantoms.writing import PhantomSettings, write_phantoms
 from common.data.sampler import InfiniteBatchSampler
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds

@@ -21,9 +21,9 @@ from monai.transforms import (
     SqueezeDimd,
 )
 
-from common.data.datamodules import make_loader
 from common.data.datasets import SliceDataset
 from common.data.labels import LabelSet
+from common.data.loaders import make_loader
 from common.data.sampler import InfiniteBatchSampler
 from common.data.samples import Sample
 from common.data.slice_cache import SliceCache, cached_pair

@@ -9,7 +9,7 @@ import torch
 from ignite.metrics import Metric
 from torch import Tensor
 
-from common.data.datamodules import example_batch
+from common.data.loaders import example_batch
 from common.data.nodules import NoduleSliceDataset
 from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.ignite_metrics import as_given, batched, summed

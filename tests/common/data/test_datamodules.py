@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.datamodules import NoduleData, StructureData, make_loader
+from common.data.datamodules import NoduleData, StructureData
 from common.data.layouts import find_samples
+from common.data.loaders import make_loader
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.splits import split_by_patient, write_splits
 from common.errors import UserError
@@ -153,13 +154,13 @@ def test_mask_conventions_can_be_set(folder: Path) -> None:
 def test_another_folder_is_prepared_alike_and_must_hold_other_patients(folder: Path) -> None:
     data = pair_data(folder, 8)
     with pytest.raises(UserError, match="is in the training split too"):
-        data.whole(folder)
+        data.from_folder(folder)
     other = folder / "other"
     for kind in ("images", "masks"):
         (other / kind).mkdir(parents=True)
         for file in (folder / kind).glob("p0_*.png"):
             (other / kind / file.name.replace("p0", "q0")).write_bytes(file.read_bytes())
-    held = data.whole(other)
+    held = data.from_folder(other)
     assert [sample.patient for sample in held.samples] == ["q0"] * 3  # the slice without lesion is dropped
     original = pair_dataset([s for s in find_samples(folder) if s.patient == "p0"], 8, empty_masks="drop")
     assert np.array_equal(held.images, original.images)
@@ -236,16 +237,16 @@ def test_another_folder_is_prepared_alike_and_must_hold_other_patients_image_dat
 ) -> None:
     data = image_data(folder_image_data, 16, classes="ill")
     with pytest.raises(UserError, match="is in the training split too"):
-        data.whole(folder_image_data)
+        data.from_folder(folder_image_data)
     other = tmp_path / "other" / "ill"
     other.mkdir(parents=True)
     for file in (folder_image_data / "ill").glob("paper0-*.png"):
         (other / file.name.replace("paper0", "q")).write_bytes(file.read_bytes())
-    held = data.whole(tmp_path / "other")
+    held = data.from_folder(tmp_path / "other")
     assert [sample.patient for sample in held.samples] == ["q"] * 3 and len(held) == 3
     (tmp_path / "other" / "ill").rename(tmp_path / "other" / "well")
     with pytest.raises(UserError, match="no class ill; there is well"):
-        data.whole(tmp_path / "other")
+        data.from_folder(tmp_path / "other")
 
 
 def test_bad_settings(folder_image_data: Path) -> None:
@@ -355,13 +356,13 @@ def test_another_folder_with_another_map(
 ) -> None:
     data = load(parts=("test",))
     with pytest.raises(UserError, match="is in the training split too"):
-        data.whole(hearts)
+        data.from_folder(hearts)
     label = heart_label(2)
     save_volume(tmp_path / "other" / "q.nii.gz", label.astype(np.int16) * 30 - 100)
     save_volume(tmp_path / "other" / "q_seg.nii.gz", np.where(label == 6, 44, 0).astype(np.uint8))
     with pytest.raises(UserError, match=r"q_seg.*values 44 .*give --label_map"):
-        data.whole(tmp_path / "other")
-    held = data.whole(tmp_path / "other", label_map={44: "Ao"})
+        data.from_folder(tmp_path / "other")
+    held = data.from_folder(tmp_path / "other", label_map={44: "Ao"})
     assert len(held) == 3 and held.labels.max() == 6 and held.samples[0].patient == "q"
 
 
@@ -511,8 +512,8 @@ def test_shared_totalsegmentator_label(
 ) -> None:
     data = load(coarse=0.5, parts=("test",))
     with pytest.raises(UserError, match="is none of"):
-        load().whole(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
-    held = data.whole(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
+        load().from_folder(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
+    held = data.from_folder(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
     assert set(np.unique(held.labels)) == {0, 6, 7, 8} and held.window_of(0) == (-200, 600)
     assert len(held) + held.dropped == 164
 

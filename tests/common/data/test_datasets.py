@@ -13,10 +13,10 @@ import torch
 from monai.transforms import RandAdjustContrastd
 from PIL import Image
 
-from common.data.datamodules import example_batch, make_loader, ordered_loader
 from common.data.datasets import SliceDataset, UnpairedDataset
 from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
+from common.data.loaders import example_batch, make_loader, ordered_loader
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, cached_pair

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.datamodules import StructureData, make_loader
+from common.data.datamodules import StructureData
 from common.data.datasets import SliceDataset
 from common.data.label_perturbation import (
     PartnerSampler,
@@ -20,6 +20,7 @@ from common.data.label_perturbation import (
     mixed,
     perturb_map,
 )
+from common.data.loaders import make_loader
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.data.samples import Sample
 from common.errors import UserError

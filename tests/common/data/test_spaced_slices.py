@@ -76,7 +76,7 @@ def test_a_data_set_of_links_is_split_by_volume_and_remembers(folder: Path, tmp_
     assert data.metadata()["slice_mm"] == 10 and image_data(linked, 16).metadata()["slice_mm"] is None
     other = tmp_path / "elsewhere" / "linked"  # the class has the folder's name
     make_chest(other / "case7.nii.gz", 2, 9, seed=7)
-    assert len(data.whole(other)) == 3
+    assert len(data.from_folder(other)) == 3
 
 
 def test_what_cannot_be_told_is_refused(folder: Path, tmp_path: Path) -> None:
