@@ -1,9 +1,9 @@
-"""Are synthetic images faithful, useful and private? One web page and trust.json with the answers.
+r"""Are synthetic images faithful, useful and private? One web page and trust.json with the answers.
 
-The images may be of any generator: folders of PNG, JPEG, NumPy, NIfTI, MHD or DICOM files, slices or volumes.
-HU are seen through --window. With --bundle the bundle's model says how images are read, --generate draws
-images from it, and without --heldout the real images are split by patient: those that the model was trained
-on, and the others.
+The images may come from any generator: folders of PNG, JPEG, NumPy, NIfTI, MHD or DICOM files, slices or
+volumes; --window maps HU to gray values. With --bundle the bundle's model defines how images are read,
+--generate draws images from it, and without --heldout the real images are split by patient into those that
+the model was trained on and the others.
 
 Example:
     python scripts/trust_report.py --real TRAIN --heldout OTHERS --synthetic IMAGES --output report.html \
@@ -13,9 +13,9 @@ Example:
     python scripts/trust_report.py --bundle bundles/pix2pix_covid --real TRAIN --heldout OTHERS \
         --synthetic IMAGES --condition MASKS --output report.html --release CLEARED
 
-Exit code 0: the release gate is open (or privacy was left out); 3: it is closed; 4: it is undecided, for
-fewer than 20 held-out patients, or because it could not have noticed 20 % of copies; the report is written
-all the same; 2: something in the input is wrong, nothing is written.
+Exit codes: 0, the release gate is open (or privacy was left out); 3, it is closed; 4, it is undecided: fewer
+than 20 held-out patients, or 20 % of copies could have gone unnoticed; the report is written in all these
+cases. 2: the input is wrong and nothing is written.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from common.errors import UserError, check_int, install_hook, root_cause, show_o
 BAD_INPUT, GATE_CLOSED, GATE_UNDECIDED = 2, 3, 4
 CODES = {"open": 0, "closed": GATE_CLOSED, "undecided": GATE_UNDECIDED}
 FOLDERS = {
-    "heldout": "real images of other patients; with --bundle --real can be split by patient instead",
-    "synthetic": "the images in question; with --generate the folder they are put into",
+    "heldout": "real images of other patients; with --bundle, --real can be split by patient instead",
+    "synthetic": "the synthetic images; with --generate the folder for them",
     "condition": "their masks or label maps, of equal names; with --generate what to draw from",
-    "release": "copy the images here that are unlike every training image",
+    "release": "copy the images that the gate does not flag to this folder",
 }
 
 
@@ -44,7 +44,7 @@ def parser() -> OverridesParser:
     )
     made.add_argument("--output", type=Path, required=True, metavar="HTML", help="the report's file")
     made.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="whose model it was, e.g. bundles/pix2pix_covid"
+        "--bundle", type=Path, metavar="DIR", help="bundle of the model, e.g. bundles/pix2pix_covid"
     )
     for name, meaning in FOLDERS.items():
         made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
@@ -56,15 +56,15 @@ def parser() -> OverridesParser:
         "--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)"
     )
     made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
-    made.add_argument("--patient_pattern", metavar="REGEX", help="what in file names is the patient")
+    made.add_argument("--patient_pattern", metavar="REGEX", help="the patient's part of file names")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
-    made.add_argument("--hu_offset", type=float, metavar="HU", help="added to volumes that are no HU: -1024")
+    made.add_argument("--hu_offset", type=float, metavar="HU", help="added to values that are not HU: -1024")
     made.add_argument("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
-    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="of the extractor, from a file")
+    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="the extractor's weights")
     made.add_argument(
         "--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)"
     )
-    made.add_argument("--seed", default=0, help="of all that is drawn (0)")
+    made.add_argument("--seed", default=0, help="of all random numbers (0)")
     made.add_argument("--seeds", default=3, help="trainings of each kind for the utility (3)")
     made.add_argument(
         "--iterations",

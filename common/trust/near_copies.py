@@ -313,9 +313,16 @@ def combine_views(views: Mapping[str, Matches], reference: slice, training: int)
     orientations = torch.stack([each.orientations[:, 0] for each in views.values()])[which, rows]
     similar = torch.where(whole.images < training, whole.similarities, torch.zeros_like(whole.similarities))
     most = similar.argmax(1, keepdim=True)
-    trained = [part.gather(1, most)[:, 0] for part in (similar, whole.images, whole.orientations)]
     return Evidence(
-        highest, images, orientations, which, whole.similarities[:, 0], *trained, names=tuple(views)
+        highest,
+        images,
+        orientations,
+        which,
+        whole.similarities[:, 0],
+        similar.gather(1, most)[:, 0],
+        whole.images.gather(1, most)[:, 0],
+        whole.orientations.gather(1, most)[:, 0],
+        tuple(views),
     )
 
 
