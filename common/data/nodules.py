@@ -555,11 +555,12 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         corner = self._corner(visit)
         patch = _cut(hu, corner, self.image_size, self.window.lower)
         label = _cut(mask, corner, self.image_size)
-        item = {
+        item: dict[Any, Any] = {
             "image": torch.from_numpy(patch[None].astype(np.float32)),
             "label": torch.from_numpy(label[None].astype(np.float32)),
         }
-        return {**self._transforms(item, visit), "sample": index}
+        item = {**self._transforms(item, visit), "sample": index}
+        return item
 
     def _slices(self, sample: Sample) -> list[NoduleSlice]:
         """Reads the slices of a scan with nodules, and as many others as may be needed."""
