@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,15 @@ def features(count: int, dimension: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(numbers.standard_normal((count, dimension)) @ mixing + numbers.uniform(0, 3))
 
 
-def moments(values: torch.Tensor) -> StreamingMoments:
-    result = StreamingMoments(values.shape[1])
-    for batch in values.split(7):
+def streamed(batches: Sequence[torch.Tensor]) -> StreamingMoments:
+    result = StreamingMoments(batches[0].shape[1])
+    for batch in batches:
         result.update(batch)
     return result
+
+
+def moments(values: torch.Tensor) -> StreamingMoments:
+    return streamed(values.split(7))
 
 
 @pytest.mark.parametrize("counts", [(300, 200), (40, 45)], ids=["full rank", "fewer samples than dimensions"])
@@ -79,13 +85,6 @@ def features_statistics(count: int = 57, dimension: int = 5) -> torch.Tensor:
     numbers = np.random.default_rng(1)
     mixing = numbers.standard_normal((dimension, dimension))
     return torch.from_numpy(100 + numbers.standard_normal((count, dimension)) @ mixing)
-
-
-def streamed(batches: list[torch.Tensor]) -> StreamingMoments:
-    moments = StreamingMoments(batches[0].shape[1])
-    for batch in batches:
-        moments.update(batch)
-    return moments
 
 
 def test_uneven_batches_give_mean_and_covariance_of_the_whole() -> None:
