@@ -108,7 +108,7 @@ def test_real_slices_are_not_projected(trained: Trained, tmp_path: Path) -> None
     Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32)).save(slice_)
     given = {"ckpt_path": folder / "models" / "model.pt", "output_dir": tmp_path / "out", "to_seed": 2}
     run = forked(case.arguments("interpolation", "inference", from_image=slice_, **given), tmp_path / "log")
-    assert run.code != 0 and "no gradient" in run.err.strip().splitlines()[-1]
+    assert run.code != 0 and "without gradients" in run.err.strip().splitlines()[-1]
     run = forked(case.arguments("interpolation", "inference", from_seed=1, **given), tmp_path / "log")
     assert run.code == 0, run.err
 
