@@ -133,7 +133,7 @@ def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Pa
         apart = 0.1 if "accuracy" in column else 1e-4
         np.testing.assert_allclose(losses["two"][column], losses["one"][column], rtol=1e-3, atol=apart)
     moved = {name: float((weights[name] - weights["one"]).abs().mean()) for name in ("two", "other")}
-    # Adam divides by the gradient's size, so rounding of gradients near 0 shows in the weights (0.02 to 0.06 seen).
+    # Adam divides by the size of gradients, so rounding near 0 shows in the weights (0.02 to 0.06 seen).
     assert moved["two"] < 0.1 * moved["other"], moved
 
 
