@@ -53,4 +53,5 @@ def test_every_config_that_is_named_is_there(case: BundleCase) -> None:
     named = set(re.findall(r"\b(\w+\.yaml)", own))
     named |= set(re.findall(rf"bundles/{case.name}/configs/(\w+\.yaml)", common))
     assert {f"{name}.yaml" for name in (case.train, case.evaluate, "inference")} <= named
-    assert [name for name in sorted(named) if not (case.configs / name).is_file()] == []
+    missing = [name for name in sorted(named) if not (case.configs / name).is_file()]
+    assert [name for name in missing if not name.startswith("my_")] == []  # my_....yaml is the reader's own
