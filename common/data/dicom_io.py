@@ -80,6 +80,12 @@ class DicomSeries:
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices."""
+        rows, columns = self.frames[0].shape
+        return columns, rows, len(self.frames)
+
+    @property
     def affine(self) -> np.ndarray:
         """4 x 4: (column, row, slice) to world mm (RAS)."""
         first = self.frames[0]
@@ -105,6 +111,10 @@ def read_series(path: Path) -> SeriesVolume:
     Values are each slice's stored values times its own slope plus its own intercept, whatever the photometric
     interpretation; int16 where they are whole numbers that fit, else int32 or float32.
 
+    Args:
+        path: one file, or a folder with the files of one series at any depth.
+    Returns:
+        array (column, row, slice) in HU, affine to world mm (RAS), and whether the size of a voxel is known.
     Raises:
         UserError: no series, several, gaps, uneven steps, two different slices in one place, a tilted gantry,
             colours, or damaged files.
@@ -284,6 +294,8 @@ def _read_frames(file: Path) -> Iterator[Frame]:
     """The slices that a file holds; none where it is no image."""
     header = _header(file)
     if "Rows" not in header or "Columns" not in header:
+        if _is_image_class(header):
+            raise UserError(f"{file}: ends before its pixels are described; restore the file")
         return
     count = int(header.get("NumberOfFrames", 1) or 1)
     shared = _first(header, "SharedFunctionalGroupsSequence")
@@ -296,6 +308,12 @@ def _read_frames(file: Path) -> Iterator[Frame]:
     for index in range(count):
         own = groups[index] if groups else None
         yield _frame(file, header, own, shared, index, count)
+
+
+def _is_image_class(header: Dataset) -> bool:
+    """Whether the file says that it is an image, or no longer says what it is; a report is none."""
+    known = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    return known is None or "Image Storage" in known.name
 
 
 def _frame(
@@ -387,10 +405,13 @@ def _read_frame(frame: Frame) -> np.ndarray:
 
 def _stored_values(dataset: Dataset) -> np.ndarray:
     """The stored values, (row, column) or (frame, row, column), in the bits that count."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
         stored = np.asarray(dataset.pixel_array)
-    except (RuntimeError, NotImplementedError, AttributeError):
-        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+    except AttributeError as error:  # damaged: an element that describes the pixels is missing
+        raise ValueError(str(error)) from error
+    except (RuntimeError, NotImplementedError):
+        if syntax is None or not syntax.is_compressed:
             raise
         return _stored_by_itk(dataset)
     bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)

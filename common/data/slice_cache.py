@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from common.data.geometry import Grid, check_same_place
 from common.data.image_io import for_each
 from common.data.labels import LabelSet
 from common.data.samples import Sample, stem
@@ -52,8 +53,6 @@ MOST_OPEN = 128
 DISK_RESERVE = 16e6
 """Bytes to leave free for the records and the file system's tables."""
 CHUNK = 2**20
-AFFINE_TOLERANCE = 1e-3
-"""mm; tools write affines in single precision."""
 PATIENTS_SHOWN = 5
 _SCALE = np.float32(1 / 65535)  # 65535 becomes exactly 1
 
@@ -528,23 +527,16 @@ def cached_pair(
 
 
 def check_same_grid(image: CachedVolume, label: CachedVolume) -> None:
-    """Checks that the voxels of two files are at the same positions; the order of the axes may differ.
+    """Refuses two files whose voxels are not in the same places; the order of their axes may differ.
 
     Raises:
-        UserError: names both files.
+        UserError: names both files and both geometries, see `common.data.geometry.check_same_place`.
     """
-    if image.shape != label.shape:
-        sizes = [" x ".join(map(str, volume.shape)) for volume in (label, image)]
-        raise UserError(
-            f"{label.source}: is {sizes[0]} voxels but {image.source} is {sizes[1]} "
-            "(rows x columns x slices); resample one to the other"
-        )
-    difference = np.abs(display_affine(image) - display_affine(label)).max()
-    if difference > AFFINE_TOLERANCE:
-        raise UserError(
-            f"{label.source}: its affine differs from that of {image.source} (by up to {difference:.4g} mm); "
-            "resample one to the other, or copy the header if only that is wrong"
-        )
+    image_grid, label_grid = (
+        Grid(Path(volume.source), volume.shape, display_affine(volume), np.array(volume.affine))
+        for volume in (image, label)
+    )
+    check_same_place(image_grid, label_grid)
 
 
 def display_affine(volume: CachedVolume) -> np.ndarray:

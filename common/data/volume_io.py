@@ -1,10 +1,9 @@
-"""Volume files as they lie on disk: NIfTI (nibabel), MHD/MHA and DICOM (ITK through MONAI's reader)."""
+"""Volume files: NIfTI by nibabel, MHD and MHA by ITK through MONAI's reader, DICOM by pydicom."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.volumeutils import apply_read_scaling
 
+from common.data.dicom_io import ITK_LOCK, dicom_files, find_single_series, read_series
 from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
 from common.errors import UserError, read_errors
 from common.files import atomic_write
@@ -107,8 +107,6 @@ MOST_VOXELS = 2**31
 # Compressed bytes at a time: deflate packs up to a thousand to one.
 GZIP_CHUNK = 2**18
 GZIP = zlib.MAX_WBITS | 16
-# ITK loads its modules when they are first used, which two threads must not do at once.
-_ITK = threading.Lock()
 
 
 class VolumeFile(NamedTuple):
@@ -138,6 +136,11 @@ def read_volume_file(path: Path) -> VolumeFile:
     with read_errors(path):
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             return _read_nifti(path)
+        if path.is_dir() or path.name.lower().endswith(DICOM_SUFFIXES):
+            array, affine, has_spacing = read_series(path)
+            _check_shape(array.shape, path)
+            _check_affine(affine)
+            return VolumeFile(array, affine, array.shape, None, has_spacing)
         if path.name.lower().endswith(META_SUFFIXES):
             check_meta_image(path)
         return _read_itk(path)
@@ -213,16 +216,20 @@ def gunzip(path: Path) -> Iterator[bytes]:
 
 
 def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(X, Y, Z) extent and affine of what ITK reads, from headers alone. Raises as ITK does.
+    """(X, Y, Z) extent and affine of an MHD, MHA or DICOM volume, from headers alone.
 
-    Of a DICOM folder every file counts as a slice, and the affine's translation is its first file's.
+    Raises:
+        UserError: a DICOM series that `common.data.dicom_io.find_single_series` refuses.
+        RuntimeError: anything else that ITK cannot read.
     """
+    if path.is_dir() or path.name.lower().endswith(DICOM_SUFFIXES):
+        series = find_single_series(path)
+        return series.shape, series.affine
     import itk
 
-    first = _dicom_files(path)[0] if path.is_dir() else path
-    with _ITK:
-        header = itk.ImageIOFactory.CreateImageIO(str(first), itk.CommonEnums.IOFileMode_ReadMode)
-        header.SetFileName(str(first))
+    with ITK_LOCK:
+        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        header.SetFileName(str(path))
         header.ReadImageInformation()
         axes = header.GetNumberOfDimensions()
         extent = [header.GetDimensions(axis) for axis in range(axes)]
@@ -232,7 +239,7 @@ def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
     for axis, column in enumerate(columns[:3]):
         affine[: min(axes, 3), axis] = column[:3]
     affine[: min(axes, 3), 3] = origin[:3]
-    x, y, z = (*extent[:2], len(_dicom_files(path))) if path.is_dir() else (*extent, 1, 1)[:3]
+    x, y, z = (*extent, 1, 1)[:3]
     return (int(x), int(y), int(z)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
 
 
@@ -243,20 +250,18 @@ def source_parts(path: Path) -> list[Path]:
         OSError: a folder or MHD header cannot be read.
     """
     if path.is_dir():
-        return _dicom_files(path)
+        return dicom_files(path)
     data = meta_data_files(path) if path.suffix.lower() == ".mhd" else []
     return [path, *(file for file in data if file.is_file())]
 
 
 def _read_itk(path: Path) -> VolumeFile:
-    """MHD, MHA, a DICOM file or a DICOM series folder; ITK applies DICOM's rescale slope and intercept."""
+    """Reads an MHD or MHA file."""
     import itk
     from monai.data.image_reader import ITKReader
 
-    with _ITK:
+    with ITK_LOCK:
         itk.ProcessObject.SetGlobalWarningDisplay(False)
-        if path.is_dir():
-            _check_series(path)
         reader = ITKReader()
         array, meta = reader.get_data(reader.read(path))
     _check_shape(tuple(array.shape), path)
@@ -278,30 +283,6 @@ def _check_shape(shape: tuple[int, ...], path: Path) -> None:
 def _check_affine(affine: np.ndarray) -> None:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ValueError("its affine is singular or not finite")
-
-
-def _check_series(folder: Path) -> None:
-    """One series in the folder: ITK would take the first of several in silence."""
-    import itk
-
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")
-    names.SetDirectory(str(folder))
-    series = list(names.GetSeriesUIDs())
-    if not series:
-        raise UserError(f"{folder}: no DICOM series in the folder; put the slices of one series there")
-    if len(series) > 1:
-        raise UserError(f"{folder}: {len(series)} DICOM series in one folder; keep one series per folder")
-    found, files = len(names.GetFileNames(series[0])), _dicom_files(folder)
-    if found < len(files):
-        raise UserError(
-            f"{folder}: {len(files) - found} of {len(files)} files are not readable as DICOM; restore them"
-        )
-
-
-def _dicom_files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
 
 
 __all__ = [

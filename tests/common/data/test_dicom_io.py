@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import BasicTextSRStorage, RLELossless, generate_uid
 
 from common.data.dicom_io import find_series, read_series
 from common.errors import UserError
@@ -213,6 +213,21 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     assert "IM0003.dcm" in refusal(tmp_path)
     files[3].write_bytes(b"\0" * 400)
     assert "IM0003.dcm" in refusal(tmp_path)
+    files[3].write_bytes(whole)
+    for share in (0.3, 0.5, 0.6):  # the last slice, cut within its header: no gap would show it
+        files[-1].write_bytes(whole[: int(share * len(whole))])
+        assert "IM0005.dcm" in refusal(tmp_path)
+
+
+def test_a_report_in_the_folder_is_no_slice(tmp_path: Path) -> None:
+    def report(data: Any, index: int) -> None:
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+        del data.Rows, data.Columns, data.PixelData
+
+    hu = ct_stack()
+    write_ct(tmp_path, hu)
+    write_ct(tmp_path, hu[:, :, :1], name="report{}.dcm", edit=report)
+    assert np.array_equal(read_series(tmp_path).array, hu)
 
 
 @pytest.mark.parametrize("kind", ["RGB", "PALETTE COLOR"])
