@@ -441,7 +441,7 @@ def no_spacing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
-        ("labels", rewritten(lambda a: a[:-1]), r"labels/p3.*16 x 15 x 5 voxels but .*images/p3"),
+        ("labels", rewritten(lambda a: a[:-1]), r"labels/p3.*.*images/p3.*15 columns instead of 16"),
         ("labels", rewritten(lambda a: a * 30), r"labels/p3.*values 30, 60, 90.*no map is given"),
         ("labels", rewritten(lambda a: a + 0.5), r"labels/p3.*no label"),
         ("images", rewritten(lambda a: a * 0), r"images/p3.*every pixel has the same value"),
