@@ -19,14 +19,25 @@ THUMBNAIL = 32
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(H, W) in any range -> float32 (T * T,) of zero mean and unit norm: a dot product is a correlation."""
+    """Reduces an image to a vector of zero mean and unit norm, so that a dot product is a correlation.
+
+    Args:
+        image: (H, W) in any range.
+    Returns:
+        (T * T,) float32, T being `THUMBNAIL`.
+
+    Example:
+        >>> ramp = np.arange(64.0 * 64).reshape(64, 64)
+        >>> round(float(thumbnail(ramp) @ thumbnail(5 - 2 * ramp)), 4)
+        -1.0
+    """
     small = resize_image(image, THUMBNAIL, THUMBNAIL).ravel()
     small = small - small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
 
 
 def without_padding(image: np.ndarray) -> np.ndarray:
-    """Without rows and columns at the edges of (H, W) that have the first pixel's value throughout.
+    """Cuts off rows and columns at the edges of (H, W) that hold nothing but the first pixel's value.
 
     Bars that padding to a square has left make the thumbnails of different slices alike.
     """
@@ -43,12 +54,12 @@ SAME_SCAN_CORRELATION = 0.85
 # bright side, 20 % on the dark side) by 0.938 at least, and 99 % of them above 0.96.
 SAME_SLICE_CORRELATION = 0.95
 MOST_OF_ALL = 0.5
-"""Share of all pictures in one group from which on chains have joined different scans."""
+"""A group with more than this share of all pictures has joined different scans through chains."""
 BLOCK = 1024  # pictures compared with all others at a time
 
 
 def same_slice_groups(samples: Sequence[Sample]) -> list[int]:
-    """A group number for each slice: those that show the same, at another size, window or padding, share one.
+    """Returns a group number for each slice; copies at another size, window or padding share one.
 
     Raises:
         UserError: a file is unreadable.
@@ -60,10 +71,10 @@ def same_slice_groups(samples: Sequence[Sample]) -> list[int]:
 
 
 def near_duplicate_groups(samples: Sequence[Sample], threshold: float = SAME_SCAN_CORRELATION) -> list[int]:
-    """A group number for each slice: those whose 32 x 32 thumbnails correlate by ``threshold`` share one.
+    """Returns a group number for each slice; slices whose thumbnails correlate by ``threshold`` share one.
 
     Groups are joined through chains (single linkage) and numbered in the order of ``samples``. Where chains
-    join most of a larger set, as whole chest CTs have slices that are like others', see `scan_groups`.
+    join most of a larger set, as they do with whole chest CTs, groups are made as in `scan_groups`.
 
     Raises:
         UserError: a file is unreadable.
@@ -77,11 +88,10 @@ def near_duplicate_groups(samples: Sequence[Sample], threshold: float = SAME_SCA
 
 
 def scan_groups(samples: Sequence[Sample]) -> list[int]:
-    """A group number for each slice, of slices in the order of their scans.
+    """Returns a group number for each of the slices, which are in the order of their scans.
 
-    Neighbours that are alike share one, and so do slices that show the same. On eight chest CTs of 1 to 8 mm
-    neighbouring slices correlate by 0.953 at least, the last of one scan and the first of the next by 0.724
-    at most.
+    Similar neighbours share a group, and so do copies. On eight chest CTs of 1 to 8 mm neighbouring slices
+    correlate by at least 0.953, the last of one scan and the first of the next by at most 0.724.
 
     Raises:
         UserError: a file is unreadable.
@@ -94,7 +104,7 @@ def _thumbnails(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def _upright(path: Path) -> np.ndarray:
-    """The one slice of a file, (H, W), in any range."""
+    """Reads the only slice of a file, (H, W), in any range."""
     if not is_volume(path):
         return read_picture(path)[0]
     volume = open_volume(path)
@@ -109,7 +119,7 @@ def _in_order(thumbnails: np.ndarray) -> list[int]:
 
 
 def _alike(thumbnails: np.ndarray, threshold: float) -> np.ndarray:
-    """Index pairs (P, 2) that correlate by ``threshold`` at least; each with itself, too."""
+    """Returns index pairs (P, 2) that correlate by at least ``threshold``, with i = j among them."""
     pairs = []
     for start in range(0, len(thumbnails), BLOCK):
         alike = np.argwhere(thumbnails[start : start + BLOCK] @ thumbnails.T >= threshold)
@@ -119,9 +129,13 @@ def _alike(thumbnails: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def connected(pairs: np.ndarray, count: int) -> list[int]:
-    """A group number for each of ``count`` things: pairs (P, 2) share one, also through others.
+    """Returns a group number for each of ``count`` things; pairs (P, 2) and chains of pairs share one.
 
     Groups are numbered in the order of the things.
+
+    Example:
+        >>> connected(np.array([[0, 3], [3, 1]]), 4)
+        [0, 0, 1, 0]
     """
     links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     labels = connected_components(links, directed=False)[1]

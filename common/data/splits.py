@@ -1,4 +1,4 @@
-"""Train, validation and test: a patient's part follows from its name, whoever else is in the set."""
+"""Splits into train, validation and test by patient: a patient's part follows from a hash of the name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 LEAST = 0.75
-"""Of its share of patients, that a part has at least."""
+"""Each part gets at least this much of its share of patients."""
 LEAST_PATIENTS = 3
-"""In every part of a set of `MANY_PATIENTS`: with fewer there are no intervals."""
+"""Least number of patients in each part of a set of `MANY_PATIENTS`: fewer have no confidence interval."""
 MANY_PATIENTS = 18  # three are a sixth of them
 RULE = "hash 38750"
-"""Goes into the hash and stands beside each model. Of many numbers this one brings the phantoms, and public
-sets that the bundles are tested with, close to 70, 15 and 15 per cent."""
+"""Name of the rule: it enters the hash and is stored with each model. The number was chosen so that the
+phantoms and the public sets of the tests are split close to 70, 15 and 15 per cent."""
 
 
 def split_by_patient(
@@ -41,12 +41,12 @@ def split_by_patient(
     apart: Collection[str] = ("doctor",),
     where: str | os.PathLike[str] = "",
 ) -> dict[str, list[Sample]]:
-    """Splits so that no patient (nor person with several scans) is in two parts.
+    """Splits a data set so that no patient (nor person with several scans) is in two parts.
 
-    A hash of the patient's name and the seed says which part: it stays when other patients come or go, and
-    the fractions are met as chance has it. Where this leaves a part empty, with less than `LEAST` of its
-    share of patients, or with fewer than three of eighteen or more, those whose hash comes nearest move
-    there, and one line says who; so for each of several sites, too, that has three patients or more.
+    A hash of the patient's name and the seed decides the part, so it stays the same when other patients come
+    or go, and the fractions are met on average. Where a part would be empty, would have less than `LEAST` of
+    its share, or fewer than three of eighteen or more patients, the patients with the nearest hashes move
+    there, and one line names them. The same is done for each site that has three patients or more.
 
     Args:
         samples: the whole set.
@@ -57,6 +57,11 @@ def split_by_patient(
         where: the set's folder, for messages.
     Raises:
         UserError: fewer than three patients, or fractions that are not positive.
+
+    Example:
+        >>> samples = [Sample(Path(f"case{n}.png"), None, patient=f"case{n}") for n in range(200)]
+        >>> {name: len(part) for name, part in split_by_patient(samples).items()}
+        {'train': 136, 'val': 38, 'test': 26}
     """
     groups, common = apart_and_common(samples, apart)
     shares = checked_shares(common, fractions)
@@ -73,16 +78,29 @@ def split_by_patient(
 
 
 def drawn(name: str, seed: int, purpose: str = RULE) -> float:
-    """A number from 0 to 1 that follows from a patient's name, the seed and what it is for."""
+    """Returns a number in [0, 1) that follows from a patient's name, the seed and the purpose alone.
+
+    Example:
+        >>> drawn("case7", seed=0) == drawn("case7", seed=0) != drawn("case7", seed=1)
+        True
+    """
     digest = hashlib.sha256(f"{purpose.removeprefix('hash ')}/{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def held_out(names: Collection[str], share: float, seed: int, purpose: str, least: int = 1) -> list[str]:
-    """A share of patients, sorted; who it is stays when others come or go.
+    """Chooses a share of the patients; the choice stays the same when other patients come or go.
 
-    Those whose number (`drawn`) is below the share. Where these are fewer than ``least``, or one of the sides
-    has less than `LEAST` of its share or nobody, whoever comes nearest goes over.
+    Patients whose number (`drawn`) is below the share are chosen. Where these are fewer than ``least``, or
+    either side has less than `LEAST` of its share or nobody, the patients with the nearest numbers change
+    sides.
+
+    Returns:
+        The chosen patients, sorted.
+
+    Example:
+        >>> len(held_out([f"case{n}" for n in range(200)], share=0.25, seed=0, purpose="enhancer"))
+        50
     """
     order = sorted(set(names), key=lambda name: (drawn(name, seed, purpose), name))
     count = sum(drawn(name, seed, purpose) < share for name in order)
@@ -94,7 +112,10 @@ def held_out(names: Collection[str], share: float, seed: int, purpose: str, leas
 def apart_and_common(
     samples: Sequence[Sample], apart: Collection[str]
 ) -> tuple[dict[str, list[Sample]], list[Sample]]:
-    """The groups that are reported apart, by name, and all other samples; no groups where nothing else is."""
+    """Returns the groups that are reported apart, by name, and all other samples.
+
+    A set that holds nothing but such groups has none that are reported apart.
+    """
     own = sorted({sample.group for sample in samples} & set(apart))
     common = [sample for sample in samples if sample.group not in own]
     if not common:
@@ -103,7 +124,7 @@ def apart_and_common(
 
 
 def checked_shares(samples: Sequence[Sample], fractions: Sequence[float]) -> list[float]:
-    """The fractions of train, val and test, of a sum of 1.
+    """Returns the fractions of train, val and test, scaled to a sum of 1.
 
     Raises:
         UserError: one is not positive, or there are fewer than three patients.
@@ -160,7 +181,7 @@ def assign(samples: Sequence[Sample], table: Mapping[str, Sequence[str]]) -> dic
 
 
 def _sites(samples: Sequence[Sample]) -> list[list[str]]:
-    """The persons of each site with three or more, then all of them."""
+    """Returns the persons of each site that has three or more, then all persons."""
     counts: dict[str, Counter[str]] = {}
     for sample in samples:
         counts.setdefault(sample.unit, Counter())[sample.site] += 1
@@ -172,7 +193,7 @@ def _sites(samples: Sequence[Sample]) -> list[list[str]]:
 
 
 def _fill(part_of: dict[str, int], place: Mapping[str, float], ends: Sequence[float]) -> list[str]:
-    """Moves the nearest patients into parts that lack some; who went where, in words."""
+    """Moves the nearest patients into parts that lack some; returns a sentence for each move."""
     starts, moved = (0.0, *ends[:-1]), []
     due = [LEAST * len(place) * (end - start) for start, end in zip(starts, ends, strict=True)]
     fewest = LEAST_PATIENTS if len(place) >= MANY_PATIENTS else 1
@@ -202,9 +223,10 @@ def earlier_split(
     seed: int = 0,
     apart: Collection[str] = ("doctor",),
 ) -> dict[str, list[Sample]]:
-    """As `common.data.splits.split_by_patient`, by the draw of earlier versions.
+    """Splits as earlier versions did, for models that were trained with those.
 
-    The best of `ORDERS` seeded orders of the whole set, by slices: one patient more or less changes it all.
+    It takes the best of `ORDERS` seeded orders of the whole set, counted in slices, so one patient more or
+    less changes the whole split.
 
     Raises:
         UserError: fewer than three patients, or fractions that are not positive.
@@ -228,7 +250,7 @@ def _split(
 def _assignment(
     sites: Mapping[str, Counter[str]], shares: Sequence[float], seed: int, order: int
 ) -> dict[str, str]:
-    """One seeded order of the patients, each put where most is lacking; no split stays empty."""
+    """Puts the patients, in one seeded order, where most slices are lacking; no split stays empty."""
     patients = sorted(sites)
     counts, assignment = [0] * len(SPLITS), {}
     for position, index in enumerate(make_rng(seed, "split", order).permutation(len(patients))):
@@ -243,7 +265,7 @@ def _assignment(
 def _distance(
     assignment: Mapping[str, str], sites: Mapping[str, Counter[str]], shares: Sequence[float]
 ) -> float:
-    """Slices too many or too few, summed over splits and sites, in all and for each site."""
+    """Counts slices too many or too few, over splits and sites, in all and for each site."""
     names = sorted({site for counts in sites.values() for site in counts})
     # (patients, sites) slices, and (splits, patients) membership
     slices = np.array([[sites[patient][name] for name in names] for patient in sorted(sites)], dtype=float)
@@ -255,7 +277,7 @@ def _distance(
 
 
 KEPT = "split.json"
-"""Beside a run's resume file: the split that it began with."""
+"""File beside a run's resume file with the split that the run began with."""
 
 
 class Part(Protocol):
@@ -271,14 +293,14 @@ D = TypeVar("D", bound=Part)
 
 
 class KeptSplit(ABC):
-    """A data set whose ``metadata`` has ``splits``: the patients of each part by name."""
+    """Base of data sets whose ``metadata`` has ``splits``, the patients of each part by name."""
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """What travels with a trained model, as plain JSON."""
+        """Returns what is stored with a trained model, as plain JSON."""
 
     def keep_split(self, folder: str | os.PathLike[str], resume: bool = False) -> None:
-        """Writes the split beside a run that begins, or checks it where the run is resumed.
+        """Stores the split of a run that begins, or checks it where the run is resumed.
 
         Raises:
             UserError: the run began with another split.
@@ -287,14 +309,14 @@ class KeptSplit(ABC):
 
 
 class SplitData(KeptSplit, Generic[D]):
-    """A data set of several parts. Subclasses fill in the attributes.
+    """Base of data sets of several parts. Subclasses set the attributes.
 
     Attributes:
         dataset_dir: the set's folder.
         splits: the samples of each split, loaded or not.
         datasets: the parts that were loaded, by the name of the split.
         rule: how the set was split: the rule's name, seed and fractions.
-        patient_pattern: what told the patients; None for the field's ways of naming.
+        patient_pattern: the regular expression that found the patients; None for the field's usual names.
     """
 
     patient_pattern: str | None = None
@@ -332,14 +354,14 @@ class SplitData(KeptSplit, Generic[D]):
         return {name: part for name, part in self.datasets.items() if name not in SPLITS}
 
     def counts(self) -> str:
-        """Slices and patients of each split, for people."""
+        """Describes the slices and patients of each split in words."""
         return ", ".join(
             f"{name} {len(part)} slices of {len({sample.patient for sample in part.samples})} patients"
             for name, part in self.datasets.items()
         )
 
     def patients(self) -> dict[str, list[str]]:
-        """The patients of each split, sorted."""
+        """Returns the patients of each split, sorted."""
         return {name: sorted({s.patient for s in part}) for name, part in self.splits.items()}
 
     def split_by(
@@ -350,7 +372,7 @@ class SplitData(KeptSplit, Generic[D]):
         apart: Sequence[str] = (),
         trained: Mapping[str, Any] | None = None,
     ) -> dict[str, list[Sample]]:
-        """`split_samples`, and remembers who was trained on and by which rule the set was split."""
+        """Calls `split_samples` and remembers the training patients and the rule of the split."""
         table = None if trained is None else trained.get("splits")
         self._learned_from = set() if table is None else {*table.get("train", ()), *table.get("val", ())}
         own = (self.dataset_dir / SPLITS_FILE).is_file()
@@ -360,7 +382,7 @@ class SplitData(KeptSplit, Generic[D]):
         return split_samples(self.dataset_dir, samples, fractions, seed, apart, trained)
 
     def split_facts(self) -> dict[str, Any]:
-        """What a model's metadata say of the split: the patients by part, and the rule."""
+        """Returns what a model's metadata say about the split: the patients of each part, and the rule."""
         pattern = {} if self.patient_pattern is None else {"patient_pattern": self.patient_pattern}
         return {"splits": self.patients(), "split": {**self.rule, **pattern}}
 
@@ -386,18 +408,18 @@ def split_samples(
     apart: Sequence[str] = (),
     trained: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Sample]]:
-    """The split of a data set.
+    """Splits a data set by the first of these that there is: the folder's ``splits.json``, the split that is
+    stored with a trained model, `split_by_patient`.
 
-    Of a trained model its own, kept with it: patients that it does not name are left out, and one line counts
-    them. Else the folder's ``splits.json`` where there is one, else `split_by_patient`.
+    Patients that a model's split does not name are left out, and one line counts them.
 
     Args:
-        trained: what stands beside a trained model (`common.inference.checkpoint.model_info`): ``splits``,
-            the patients of each part, or only ``split``, the rule and its seed (shared models name no
-            patients); with neither the split is that of earlier versions. None before a training.
+        trained: a trained model's metadata (`common.inference.checkpoint.model_info`): ``splits``, the
+            patients of each part, or only ``split``, the rule and its seed (shared models name no patients);
+            with neither, the split is that of earlier versions. None before a training.
     Raises:
-        UserError: a bad table, not three fractions, a set of other patients, or a ``splits.json`` that gives
-            the model's training patients another part.
+        UserError: a bad table, not three fractions, a set of other patients, or a ``splits.json`` that puts
+            the model's training patients into another part.
     """
     table = folder / SPLITS_FILE
     own = assign(samples, read_splits(table)) if table.is_file() else None
@@ -431,12 +453,12 @@ def keep_split(folder: str | os.PathLike[str], facts: Mapping[str, Any], resume:
     """Writes ``split.json`` into a run's folder; where the run is resumed, compares with it instead.
 
     Args:
-        folder: of the resume file.
+        folder: the folder of the resume file.
         facts: a data set's metadata, with ``splits`` and ``split``.
-        resume: whether a run may be there that goes on. One of an earlier version has its split beside its
-            model only.
+        resume: whether a run in the folder goes on. Runs of earlier versions have their split in the model's
+            JSON only.
     Raises:
-        UserError: a patient is in another part than when the run began, or came, or went.
+        UserError: a patient is in another part than when the run began, was added, or is missing.
     """
     path = Path(folder) / KEPT
     files = [path, *sorted(Path(folder).glob("*.json"))] if resume else []
@@ -449,7 +471,7 @@ def keep_split(folder: str | os.PathLike[str], facts: Mapping[str, Any], resume:
             parts = [part.get(other[0], "no part") for part in (before, now)]
             raise UserError(
                 f"{kept[0]}: patient {other[0]} was in {parts[0]} when the run began, {parts[1]} now "
-                f"({len(other)} so in all); bring the data back, or put these splits as {SPLITS_FILE} there"
+                f"({len(other)} such patients); restore the data, or put these splits there as {SPLITS_FILE}"
             )
     if is_main() and (kept is None or kept[0] != path):
         write_json(path, {name: facts[name] for name in ("splits", "split") if name in facts})
@@ -458,10 +480,10 @@ def keep_split(folder: str | os.PathLike[str], facts: Mapping[str, Any], resume:
 def _as_kept(
     folder: Path, samples: Sequence[Sample], table: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Sample]]:
-    """The samples of a trained model's parts, without those of strangers.
+    """Returns the samples of each part of a trained model's split.
 
-    A patient whom the files now show to be one person with a training or validation patient is a stranger to
-    all other parts.
+    Patients that it does not name are left out. So are patients of later parts whom the files now show to be
+    the same person as a training or validation patient.
     """
     part_of = _part_of(table)
     units = {name: {s.unit for s in samples if part_of.get(s.patient) == name} for name in ("train", "val")}

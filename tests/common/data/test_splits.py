@@ -313,7 +313,7 @@ def test_a_run_keeps_its_split(tmp_path: Path) -> None:
     assert kept == {"splits": OWN, "split": {"rule": RULE, "seed": 0}}
     keep_split(tmp_path / "models", facts, resume=True)
     moved = {**facts, "splits": {"train": ["a", "d"], "val": ["c"], "test": ["b"]}}
-    with pytest.raises(UserError, match=r"split\.json: patient b was in train .* test now \(2 so in all"):
+    with pytest.raises(UserError, match=r"split\.json: patient b was in train .* test now \(2 such patients"):
         keep_split(tmp_path / "models", moved, resume=True)
     with pytest.raises(UserError, match=r"patient e was in no part when .* train now"):
         keep_split(tmp_path / "models", {"splits": {**OWN, "train": ["a", "b", "e"]}}, resume=True)
