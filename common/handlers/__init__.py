@@ -20,6 +20,7 @@ from common.handlers.monitors import AccuracyAverage, Convergence, DivergenceGua
 from common.handlers.stopping import TimeLimit
 from common.handlers.validation import Validation
 from common.training.checkpoint import BestModelSaver, Resume, fid_then_faithfulness
+from common.training.pretrained import Pretrained
 
 
 class HandlerGroup:
@@ -71,6 +72,7 @@ def default_handlers(
     resume: bool = False,
     resume_interval: int = 0,
     resume_epochs: int = 1,
+    pretrained: str | Path | None = None,
 ) -> HandlerGroup:
     """The handlers of a training: guard, monitors, log, pictures, validation, best model and resume file.
 
@@ -105,6 +107,7 @@ def default_handlers(
         resume: go on with the run in ``output_dir``.
         resume_interval: iterations between resume files within an epoch; 0 for none.
         resume_epochs: epochs between resume files.
+        pretrained: file of weights that a new run starts from, see `common.training.pretrained`.
     """
     output = Path(output_dir)
     logs, models = output / "logs" / (name or ""), output / "models" / (name or "")
@@ -132,5 +135,6 @@ def default_handlers(
         best=best,
         budget=TimeLimit(cpu_minutes),
         resume=Resume(models, resume, resume_interval, resume_epochs, flush=[log.flush]),
+        pretrained=Pretrained(pretrained, network) if pretrained else None,
         progress=ProgressBar(shown),
     )

@@ -144,10 +144,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no trained model yet; train first: {how_to_train}")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file}: not a readable model; train again or restore the file") from error
+    state = read_weights(file)
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -157,6 +154,20 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
             "restore the .json beside it or the configs"
         ) from error
     return network.eval()
+
+
+def read_weights(path: str | os.PathLike[str]) -> Any:
+    """Returns the content of a file that ``torch.save`` wrote, on the CPU.
+
+    Raises:
+        UserError: the file is missing or unreadable, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file of weights; check the path, or train first") from error
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a readable model; train again or restore the file") from error
 
 
 def image_as_in_training(

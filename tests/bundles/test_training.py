@@ -75,3 +75,15 @@ def test_same_seed_same_bytes(case: BundleCase, trained: Trained, data: Path, tm
     assert run.code == 0, run.err
     for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (trained[0] / name).read_bytes(), name
+
+
+def test_it_starts_from_given_weights(case: BundleCase, trained: Trained, data: Path, tmp_path: Path) -> None:
+    given, output = trained[0] / "models" / "resume.pt", tmp_path / "run"
+    run = forked(case.training(data, output, pretrained=given, max_epochs=1), tmp_path / "log")
+    assert run.code == 0, run.err
+    line = next(line for line in run.out.splitlines() if f"{given}: G starts from" in line)
+    assert "D starts from" in line and "(not" not in line
+    shipped = case.root / "models" / "missing.pt"
+    error = forked(case.training(data, tmp_path / "none", pretrained=shipped), tmp_path / "log2").error
+    assert error.startswith(f"{shipped}: no such file of weights")
+    assert not (tmp_path / "none" / "models" / "model.pt").exists()
