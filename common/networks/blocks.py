@@ -296,6 +296,48 @@ def noise_channels(network: nn.Module) -> int:
     return max((part.channels for part in network.modules() if isinstance(part, DrawnNoise)), default=0)
 
 
+class NoLayerNoise(nn.Module):
+    """Takes the place of `LayerNoise` where a layer has none."""
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """Returns ``x``."""
+        return x
+
+
+class LayerNoise(nn.Module):
+    """Adds a map of noise to all channels, each with its own learned strength, initially 0.
+
+    (B, C, H, W) and latents (B, L) -> (B, C, H, W). In training the noise is random; in evaluation it follows
+    from the latent, see `DrawnNoise`, so that equal latents give equal images.
+
+    Args:
+        channels: C.
+        seed: seed of the noise in evaluation, different for each layer.
+        size: side of that noise in pixels.
+
+    Example:
+        >>> layer = LayerNoise(channels=8, seed=0).eval()
+        >>> layer(torch.zeros(2, 8, 16, 16), torch.randn(2, 100)).shape
+        torch.Size([2, 8, 16, 16])
+    """
+
+    def __init__(self, channels: int, seed: int, size: int = 128) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.noise = DrawnNoise(1, size, seed)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, L) -> (B, C, H, W)."""
+        count, height, width = x.shape[0], x.shape[2], x.shape[3]
+        if self.training:
+            noise = torch.randn(count, 1, height, width, dtype=x.dtype, device=x.device)
+        else:
+            pixels = height * width
+            known = latent.repeat(1, -(-pixels // latent.shape[1]))[:, :pixels]
+            noise = self.noise.of_condition(known.reshape(count, 1, height, width)).to(x.dtype)
+        return x + self.strength.to(x.dtype) * noise
+
+
 class FixedTexture(nn.Module):
     """Appends channels of N(0, 1) noise that never changes; its own seed draws it, the weights keep it.
 

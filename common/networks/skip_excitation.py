@@ -3,7 +3,7 @@
 Skip-layer excitation is FastGAN's (Liu et al. 2021, "Towards Faster and Stabilized GAN Training for
 High-fidelity Few-shot Image Synthesis", section 3.1); residual blocks that begin as the identity and have no
 norm are R3GAN's (Huang et al. 2024, "The GAN is dead; long live the GAN!", section 3.3). FastGAN's norm is
-left out, and so is the noise that it adds to its maps: a latent is one image, whatever else is in the batch.
+left out. The noise that it adds to its maps follows from the latent here: a latent is one image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import UserError
-from common.networks.blocks import class_embedding, class_projection
+from common.networks.blocks import LayerNoise, NoLayerNoise, class_embedding, class_projection
 from common.networks.discriminators import DiscriminatorOutput
 
 SMALLEST = 4
@@ -35,9 +35,8 @@ class SkipExcitationGenerator(nn.Module):
     (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, 1, S, S) in [-1, 1]. A
     dense layer makes a map of 4 x 4, blocks double it; a map of 64 or more pixels a side is weighed channel
     by channel by what the map of a sixteenth of its side says. A 3 x 3 convolution and tanh come last.
-    Nothing in it is random, and no image depends on the others of its batch, in training or later. At the
-    beginning all blocks are bilinear enlargement. 3 408 065 parameters at S = 128, width 32 and a latent of
-    100.
+    No image depends on the others of its batch, in training or later. At the beginning all blocks are bilinear
+    enlargement. 3 408 065 parameters at S = 128, width 32 and a latent of 100.
 
     Layers are named by the side of their map: the weights of a network for 64 x 64 but for its last layer are
     those of one for 128 x 128.
@@ -48,6 +47,8 @@ class SkipExcitationGenerator(nn.Module):
         width: channels of the 64 x 64 map; twice as many at half the side, up to 8 times.
         classes: number of classes; 0 for none. A class is 16 learned values next to the latent, see
             `common.networks.blocks`.
+        grain: add noise of learned strength after every doubling (`common.networks.blocks.LayerNoise`), so
+            that the latent need not describe the noise of a CT.
     Attributes:
         draws_own_weights: see `common.networks.initialisation.init_weights`.
     Raises:
@@ -56,7 +57,9 @@ class SkipExcitationGenerator(nn.Module):
 
     draws_own_weights = True
 
-    def __init__(self, image_size: int = 128, latent: int = 100, width: int = 32, classes: int = 0) -> None:
+    def __init__(
+        self, image_size: int = 128, latent: int = 100, width: int = 32, classes: int = 0, grain: bool = False
+    ) -> None:
         super().__init__()
         sides = sides_up_to(image_size)
         self.latent, self.classes, self.image_size = latent, classes, image_size
@@ -76,6 +79,13 @@ class SkipExcitationGenerator(nn.Module):
         self.smallest_side, self.levels = SMALLEST, LEVELS  # TorchScript knows no module's constants
         self.smallest = ResidualBlock(channels[0])
         self.doublings = nn.ModuleDict(blocks)
+        self.grain = nn.ModuleDict(
+            {
+                str(side): LayerNoise(channels[level], seed=level) if grain else NoLayerNoise()
+                for level, side in enumerate(sides)
+                if level
+            }
+        )
         self.last = nn.ModuleDict({str(image_size): nn.Conv2d(channels[-1], 1, 3, padding=1)})
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -85,8 +95,8 @@ class SkipExcitationGenerator(nn.Module):
             z = torch.cat([latent, self.embedding(condition).to(latent.dtype)], dim=1)  # (B, latent + 16)
         x = self.smallest(self.first(z).reshape(z.shape[0], -1, self.smallest_side, self.smallest_side))
         maps = [x]
-        for doubling in self.doublings.values():
-            x = doubling(x, maps[max(0, len(maps) - self.levels)])
+        for doubling, grain in zip(self.doublings.values(), self.grain.values()):  # noqa: B905  TorchScript
+            x = grain(doubling(x, maps[max(0, len(maps) - self.levels)]), latent)
             maps.append(x)
         for layer in self.last.values():
             x = layer(x)

@@ -13,7 +13,8 @@ from common.capsules import PrimaryCapsules, RoutingCapsules, lengths
 from common.errors import UserError
 from common.networks.blocks import (
     NONE,
-    DrawnNoise,
+    LayerNoise,
+    NoLayerNoise,
     class_embedding,
     class_projection,
     norm_layer,
@@ -134,43 +135,6 @@ class ConvolutionalGenerator(nn.Module):
         levels = sum(name.startswith("layers.") and name.endswith(".1.running_mean") for name in state) - 1
         latent = len(state["layers.0.0.weight"]) - (EMBEDDING if classes else 0)
         return {"latent size": latent, "image size": SMALLEST * 2**levels, "number of classes": classes}
-
-
-class NoLayerNoise(nn.Module):
-    """Takes the place of `LayerNoise` where a layer has none."""
-
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Returns ``x``."""
-        return x
-
-
-class LayerNoise(nn.Module):
-    """Adds a map of noise to all channels, each with its own learned strength, initially 0.
-
-    (B, C, H, W) and latents (B, L) -> (B, C, H, W). In training the noise is random; in evaluation it follows
-    from the latent, see `common.networks.blocks.DrawnNoise`, so that equal latents give equal images.
-
-    Args:
-        channels: C.
-        seed: of the noise in evaluation, different for each layer.
-        size: side of that noise in pixels.
-    """
-
-    def __init__(self, channels: int, seed: int, size: int = 128) -> None:
-        super().__init__()
-        self.strength = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.noise = DrawnNoise(1, size, seed)
-
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, L) -> (B, C, H, W)."""
-        count, height, width = x.shape[0], x.shape[2], x.shape[3]
-        if self.training:
-            noise = torch.randn(count, 1, height, width, dtype=x.dtype, device=x.device)
-        else:
-            pixels = height * width
-            known = latent.repeat(1, -(-pixels // latent.shape[1]))[:, :pixels]
-            noise = self.noise.of_condition(known.reshape(count, 1, height, width)).to(x.dtype)
-        return x + self.strength.to(x.dtype) * noise
 
 
 class ConvolutionalDiscriminator(nn.Module):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,17 +60,29 @@ def test_channels_halve_above_64_pixels_and_are_bounded_below() -> None:
     assert [channels_of(side, 32) for side in (4, 8, 16, 32, 64, 128)] == [256, 256, 128, 64, 32, 16]
 
 
-@pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("side", [32, 64, 128])
-def test_shape_range_and_script(side: int, classes: int) -> None:
+@pytest.mark.parametrize(("side", "classes", "grain"), [(32, 0, True), (64, 3, True), (128, 0, False)])
+def test_shape_range_and_script(side: int, classes: int, grain: bool) -> None:
     torch.manual_seed(0)
-    network = trained(SkipExcitationGenerator(side, width=4, classes=classes)).eval()
+    network = trained(SkipExcitationGenerator(side, width=4, classes=classes, grain=grain)).eval()
     given = (NOISE, torch.tensor([0, 1, 2])) if classes else (NOISE,)
     with torch.no_grad():
         image = network(*given)
         torch.testing.assert_close(torch.jit.script(network)(*given), image)
     assert image.shape == (3, 1, side, side) and image.dtype == torch.float32
     assert -1 < float(image.min()) < float(image.max()) < 1
+
+
+def test_grain_is_drawn_in_training_and_follows_from_the_latent_later() -> None:
+    network = trained(SkipExcitationGenerator(64, width=4, grain=True))
+    with torch.no_grad():
+        assert not torch.equal(network(NOISE), network(NOISE))
+        images = network.eval()(NOISE)
+        torch.testing.assert_close(network(NOISE[1:2]), images[1:2])
+        for layer in network.grain.values():
+            layer.strength.zero_()
+        difference = network(NOISE) - images
+    assert difference.abs().mean() > 1e-3
+    assert abs(np.corrcoef(difference[0].flatten(), difference[1].flatten())[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize("training", [True, False])
