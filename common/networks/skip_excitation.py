@@ -35,8 +35,8 @@ class SkipExcitationGenerator(nn.Module):
     (B, latent) from N(0, I), and (B,) class indices where there are classes -> (B, 1, S, S) in [-1, 1]. A
     dense layer makes a map of 4 x 4, blocks double it; a map of 64 or more pixels a side is weighed channel
     by channel by what the map of a sixteenth of its side says. A 3 x 3 convolution and tanh come last.
-    No image depends on the others of its batch, in training or later. At the beginning all blocks are bilinear
-    enlargement. 3 408 065 parameters at S = 128, width 32 and a latent of 100.
+    No image depends on the others of its batch, in training or later. At the beginning all blocks are
+    bilinear enlargement. 3 408 065 parameters at S = 128, width 32 and a latent of 100.
 
     Layers are named by the side of their map: the weights of a network for 64 x 64 but for its last layer are
     those of one for 128 x 128.
