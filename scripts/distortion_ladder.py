@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         patient_pattern=options.patient_pattern,
     )
     real = read_set(options.real, settings)
-    real = real.chosen(choose_evenly(real.patients, options.images))
+    real = real.select(choose_evenly(real.patients, options.images))
     count = len(real)
     if not 0 <= options.example < count:
         raise UserError(f"--example {options.example}: give one of 0 to {count - 1}")

@@ -19,8 +19,8 @@ from common.metrics.fid import fid
 from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
 from common.rng import make_rng
-from common.trust.image_sets import ImageSet, Sets
-from common.trust.results import HIGHER, Figure, Line, Plot, Section
+from common.trust.image_sets import Sets
+from common.trust.report import HIGHER, Figure, Line, Plot, Section
 
 PARTS = (1, 2, 3, 4)
 """Numbers of parts into which both sets are cut; all parts are measured, so each image counts in each cut."""
@@ -28,6 +28,23 @@ LEAST = 2 * PARTS[-1]
 """Images that a set must have, so that no part has fewer than two."""
 LEFT_OUT = 20
 """Parts of each set that the jackknife leaves out in turn; each costs ten matrix decompositions."""
+BIASED = 0.1
+"""Share of FID that extrapolation removes from which on a warning is given."""
+REAL_REAL, MEAN_IMAGE = "real_real", "mean_image"
+NOTES = {
+    "fid": "Frechet distance of features; it grows as images get fewer, so compare values of equal n.",
+    "fid_infinity": "FID where a line over 1 / n meets infinitely many patients (Chong & Forsyth 2020).",
+    "kid": "Kernel distance of features over pairs of different patients; unbiased, may fall below 0.",
+    "excess_kid": "KID rescaled: 0 for real images of others, 1 for held-out images blurred by a pixel.",
+    "is": "Takes no account of real images: compare it with theirs.",
+    "precision": "Share of synthetic images that lie among the real ones.",
+    "recall": "Share of real images that the synthetic ones reach.",
+    "density": "As precision, counted so that single odd real images do not raise it; may exceed 1.",
+    "coverage": "Share of real images with a synthetic one near by; odd synthetic images do not raise it.",
+    "pair_ssim": "Mean SSIM of pairs of synthetic images: higher than real pairs' is less diverse.",
+    "pair_ms_ssim": "Mean MS-SSIM of pairs of synthetic images: higher than real pairs' is less diverse.",
+    "pair_distance": "Mean feature distance of synthetic pairs: lower than real pairs' is less diverse.",
+}
 
 
 @dataclass(frozen=True)
@@ -70,12 +87,15 @@ def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0
     def means(weights: Tensor) -> list[float]:
         return [_mean_fid(real, fake, weights * part) for part in cuts]
 
-    value = resamples.distance(lambda weights: _intercept(numbers, means(weights)), LEFT_OUT)
-    bounded = replace(value, mean=max(value.mean, 0.0), low=max(value.low, 0.0), high=max(value.high, 0.0))
-    if not value.bounded:
-        bounded = replace(bounded, low=math.nan, high=math.nan)
+    def intercept(weights: Tensor) -> float:
+        """The value at infinitely many patients of the least-squares line over the thinning."""
+        return float(np.polynomial.Polynomial.fit(numbers, means(weights), 1).convert().coef[0])
+
+    value = resamples.distance(intercept, LEFT_OUT)
+    ends = (max(value.low, 0.0), max(value.high, 0.0)) if value.bounded else (math.nan, math.nan)
+    value = replace(value, mean=max(value.mean, 0.0), low=ends[0], high=ends[1], n=len(fake))
     whole = torch.ones(len(real) + len(fake), dtype=torch.float64)
-    return Extrapolation(replace(bounded, n=len(fake)), [len(fake) / each for each in numbers], means(whole))
+    return Extrapolation(value, [len(fake) / each for each in numbers], means(whole))
 
 
 def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
@@ -84,55 +104,41 @@ def _cut(sides: Sequence[Tensor], parts: int, seed: int) -> Tensor:
     Patients are dealt in turn, those with most images first and equals in random order, so that parts have
     about as many patients and images.
     """
-    numbers, which = make_rng(seed, "fid infinity", parts), []
+    rng, which = make_rng(seed, "fid infinity", parts), []
     for side in sides:
-        names, places, counts = side.unique(return_inverse=True, return_counts=True)
-        order = numbers.permutation(len(names))
+        names, indices, counts = side.unique(return_inverse=True, return_counts=True)
+        order = rng.permutation(len(names))
         order = order[np.argsort(-counts.numpy()[order], kind="stable")]
         dealt = np.empty(len(names), np.int64)
         dealt[order] = np.arange(len(names)) % parts
-        which.append(torch.from_numpy(dealt)[places])
+        which.append(torch.from_numpy(dealt)[indices])
     return (torch.cat(which) == torch.arange(parts)[:, None]).double()
 
 
 def _thinning(sides: Sequence[Tensor], cut: Tensor) -> float:
-    """Patients of the whole relative to those of a part, as the mean over parts and both sets."""
+    """Patients of the whole relative to those of a part, the mean over parts and both sets."""
     split = len(sides[0])
-    found = [
-        len(side.unique()) / len(side[part > 0].unique())
-        for side, columns in zip(sides, (cut[:, :split], cut[:, split:]), strict=True)
-        for part in columns
+    halves = zip(sides, (cut[:, :split], cut[:, split:]), strict=True)
+    ratios = [
+        len(side.unique()) / len(side[part > 0].unique()) for side, columns in halves for part in columns
     ]
-    return float(np.mean(found))
+    return float(np.mean(ratios))
 
 
 def _mean_fid(real: Tensor, fake: Tensor, weights: Tensor) -> float:
-    """The mean FID over the parts, with weights (parts, N + M); NaN where one has too few images."""
-    split = len(real)
-    if any(float(side.sum()) < 2 for part in weights for side in (part[:split], part[split:])):
+    """The mean FID over the parts, with weights (parts, N + M); NaN if one has too few images."""
+    sides = [(part[: len(real)], part[len(real) :]) for part in weights]
+    if any(float(side.sum()) < 2 for pair in sides for side in pair):
         return math.nan
-    return float(np.mean([fid(real, fake, part[:split], part[split:]) for part in weights]))
-
-
-def _intercept(numbers: Sequence[float], means: Sequence[float]) -> float:
-    """The value at infinitely many patients of the least-squares line over the thinning."""
-    return float(np.polynomial.Polynomial.fit(numbers, means, 1).convert().coef[0])
-
-
-REAL_REAL, MEAN_IMAGE = "real_real", "mean_image"
+    return float(np.mean([fid(real, fake, *pair) for pair in sides]))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measures of one set.
-
-    Attributes:
-        values: by metric.
-        line: the extrapolation of FID; None for very few images.
-    """
+    """The measures of one set: values by metric, and the extrapolation of FID (None for very few images)."""
 
     values: Mapping[str, Value]
-    line: Extrapolation | None
+    line: Extrapolation | None = None
 
 
 class SetMeasures:
@@ -158,8 +164,9 @@ class SetMeasures:
     ) -> None:
         real, heldout = sets.real, sets.heldout
         sides = RealImages(heldout.images, heldout.patients, heldout.images, real.images, real.patients)
-        fewest = min(others(part.patients) for part in (real, heldout))
-        self.k = max(1, min(NEIGHBOURS, fewest, len(sets.synthetic) - 1))
+        # the smallest number of other patients' images that an image of a set has
+        others = [len(part) - max(Counter(part.patients).values(), default=0) for part in (real, heldout)]
+        self.k = max(1, min(NEIGHBOURS, *others, len(sets.synthetic) - 1))
         self.evaluator = SetEvaluator(sides, extractor, seed, resamples, self.k, device)
         self.sets, self.seed, self.count = sets, seed, resamples
         self.classifier, self.device = classifier, device
@@ -170,44 +177,38 @@ class SetMeasures:
         """Measures images (M, 1, S, S).
 
         Args:
-            features: (M, D), where they are known.
+            features: (M, D), if they exist already.
             patients: of real images, or the volumes of generated slices.
         """
         features = self.evaluator.extract(images) if features is None else features
         drawn = self._resamples(patients, len(images))
-        both = self.evaluator.resamples.join(drawn)
-        line = fid_infinity(self.evaluator.features, features, both, self.seed)
+        line = fid_infinity(
+            self.evaluator.features, features, self.evaluator.resamples.join(drawn), self.seed
+        )
         name = self.evaluator.extractor.name
-        found = self.evaluator.likeness(images, features, patients)
-        values = {
-            f"fid_{name}": found.pop(f"fid_{name}"),
-            **({} if line is None else {f"fid_infinity_{name}": line.value}),
-            **found,
-            **self._score(images, drawn),
-        }
-        return Measured(values, line)
+        values = self.evaluator.likeness(images, features, patients)
+        first = {f"fid_{name}": values.pop(f"fid_{name}")}
+        if line is not None:
+            first[f"fid_infinity_{name}"] = line.value
+        return Measured({**first, **values, **self._score(images, drawn)}, line)
 
     def baselines(self, count: int) -> dict[str, Measured]:
-        """The measures of sets in the place of ``count`` synthetic images.
+        """Measures the sets that stand in for ``count`` synthetic images.
 
-        ``real_real`` are real images (all where there are fewer), ``mean_image`` their mean, ``blurred_real``
+        ``real_real`` are real images (all if there are fewer), ``mean_image`` their mean, ``blurred_real``
         the held-out images, blurred. FID cannot leave a patient's own images out: the blurred ones have none.
         """
         order = self.evaluator.stand_in(count)
-        taken = self.sets.real.chosen(order.tolist())
+        taken = self.sets.real.select(order.tolist())
         mean = mean_image(self.sets.real.images, count)
+        (blurred, features), patients = self.evaluator.blurred, self.sets.heldout.patients
+        values = self.evaluator.likeness(blurred, features, patients) | self.evaluator.no_fid(len(blurred))
+        values |= self._score(blurred, self._resamples(patients, len(blurred)))
         return {
             REAL_REAL: self(taken.images, self.evaluator.training[order], taken.patients),
             MEAN_IMAGE: self(mean, self.evaluator.extract(mean[:1]).expand(count, -1)),
-            BLURRED: Measured(self._blurred(), None),
+            BLURRED: Measured(values),
         }
-
-    def _blurred(self) -> dict[str, Value]:
-        """The measures of the held-out images after blurring."""
-        (images, features), patients = self.evaluator.blurred, self.sets.heldout.patients
-        drawn = self._resamples(patients, len(images))
-        found = self.evaluator.likeness(images, features, patients)
-        return {**found, **self.evaluator.no_fid(len(images)), **self._score(images, drawn)}
 
     def _score(self, images: Tensor, drawn: Resamples) -> dict[str, Value]:
         if self.classifier is None:
@@ -216,28 +217,82 @@ class SetMeasures:
         return {f"is_{self.classifier.name}": score_with_interval(probabilities, drawn)}
 
     def _resamples(self, patients: Sequence[str] | None, length: int) -> Resamples:
-        numbers = make_rng(self.seed, "trust", "fidelity", length)
-        return Resamples.draw(patients, length, self.count, numbers)
+        return Resamples.draw(patients, length, self.count, make_rng(self.seed, "trust", "fidelity", length))
 
 
-def others(patients: Sequence[str]) -> int:
-    """The smallest number of other patients' images that an image of the set has."""
-    return len(patients) - max(Counter(patients).values(), default=0)
+def fidelity(
+    sets: Sets,
+    extractor: FeatureExtractor,
+    seed: int = 0,
+    resamples: int = 500,
+    classifier: Classifier | None = None,
+    device: torch.device | str = "cpu",
+) -> Section:
+    """Compares the synthetic images and the baselines with the held-out images, which no generator has seen.
+
+    Baselines: ``real_real`` (as many real images as there are synthetic ones), ``mean_image`` (their mean)
+        and ``blurred_real`` (the held-out images, blurred).
+
+    Args:
+        extractor: on ``device`` already; its name becomes part of the names of measures on features.
+        resamples: of the bootstrap-t; intervals are over patients.
+        classifier: for the inception score, on ``device`` already; None to leave it out.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> from common.trust.image_sets import ImageSet
+        >>> images = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> parts = [ImageSet(part, list("abcd"), list("1234")) for part in images.split(4)]
+        >>> fidelity(Sets(*parts), RandomVGG(), resamples=20).figures[0].name
+        'fid_randvgg'
+    """
+    measures = SetMeasures(sets, extractor, seed, resamples, classifier, device)
+    synthetic = measures(sets.synthetic.images, None, sets.synthetic.volumes)
+    baselines = measures.baselines(len(sets.synthetic))
+    figures = []
+    for name, value in synthetic.values.items():
+        network = "" if name.startswith("pair_") and name.endswith("ssim") else extractor.name
+        if classifier is not None and name.startswith("is_"):
+            network = classifier.name
+        kind = name.removesuffix(f"_{network}")
+        full, best = f"{kind}_{network}" if network else kind, HIGHER if kind == "is" else better(kind)
+        known = {which: each.values[name] for which, each in baselines.items() if name in each.values}
+        figures.append(Figure(full, value, best, known, network, seed, NOTES.get(kind, "")))
+    parts = {"real": sets.real, "heldout": sets.heldout, "synthetic": sets.synthetic}
+    return Section(
+        "fidelity",
+        "Fidelity and diversity",
+        _describe(figures, extractor.name),
+        figures,
+        _plots(synthetic, baselines[REAL_REAL]),
+        warnings=_warnings(sets, figures, extractor.dimension),
+        facts={
+            "extractor": extractor.name,
+            "features": extractor.dimension,
+            "neighbours": measures.k,
+            "images": {name: len(part) for name, part in parts.items()},
+            "patients": {name: len(set(parts[name].patients)) for name in ("real", "heldout")},
+        },
+    )
 
 
-BIASED = 0.1
-"""Share of FID that extrapolation removes from which on a warning is given."""
+def _plots(synthetic: Measured, real: Measured) -> list[Plot]:
+    """Plots the lines of the extrapolation."""
+    lines = [
+        Line(name, [0.0, *(1 / each for each in line.numbers)], [line.value.mean, *line.means])
+        for name, line in (("synthetic", synthetic.line), ("real against real", real.line))
+        if line is not None
+    ]
+    caption = (
+        "Both sets cut by patient into 1 to 4 parts, the parts' mean FID; the fitted line at 0 is that "
+        "of infinitely many patients. The difference is the bias of few patients."
+    )
+    title = "FID and the number of images"
+    return [Plot(title, "1 / number of images", "FID", lines, caption)] if lines else []
 
 
-def statement(figures: Sequence[Figure], extractor: str) -> str:
-    """Three sentences: the distance, whether it differs from that of real images, and what is lacking."""
-    by_kind = {figure.name.removesuffix(f"_{extractor}"): figure for figure in figures}
-    precision, recall = by_kind["precision"], by_kind["recall"]
-    return f"{_distance(by_kind['fid'], extractor)} {_kid_verdict(by_kind['kid'])} {_lack(precision, recall)}"
-
-
-def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
-    """What a reader must know before trusting the figures: few images, few patients, unequal numbers."""
+def _warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
+    """Warns of few images, few patients and unequal numbers."""
     fid = next(figure for figure in figures if figure.name.startswith("fid_"))
     infinite = next((figure for figure in figures if figure.name.startswith("fid_infinity")), None)
     synthetic, heldout = len(sets.synthetic), len(sets.heldout)
@@ -263,7 +318,14 @@ def warnings(sets: Sets, figures: Sequence[Figure], features: int) -> list[str]:
     return messages if few is None else [*messages, f"held-out images of {few}"]
 
 
-def _distance(fid: Figure, extractor: str) -> str:
+def _describe(figures: Sequence[Figure], extractor: str) -> str:
+    """Three sentences: the distance, whether it differs from that of real images, and what is lacking."""
+    kinds = {figure.name.removesuffix(f"_{extractor}"): figure for figure in figures}
+    lack = _describe_lack(kinds["precision"], kinds["recall"])
+    return f"{_describe_distance(kinds['fid'], extractor)} {_describe_kid(kinds['kid'])} {lack}"
+
+
+def _describe_distance(fid: Figure, extractor: str) -> str:
     real, mean = fid.baselines[REAL_REAL].mean, fid.baselines[MEAN_IMAGE].mean
     values = f"{fid.value.mean:.3g}, {real:.3g} for real against real and {mean:.3g} for the mean image"
     text = f"FID ({extractor}) is {values}"
@@ -277,7 +339,7 @@ def _distance(fid: Figure, extractor: str) -> str:
     return f"{text}: {100 * share:.0f} % of the way from real images to the mean image."
 
 
-def _kid_verdict(kid: Figure) -> str:
+def _describe_kid(kid: Figure) -> str:
     real = kid.baselines[REAL_REAL]
     figures = f"{kid.value.text()} against {real.text()}"
     if not (kid.value.bounded and real.bounded):
@@ -287,16 +349,16 @@ def _kid_verdict(kid: Figure) -> str:
     return f"KID does not tell {kid.value.n} of them from real images ({figures})."
 
 
-def _lack(precision: Figure, recall: Figure) -> str:
-    words = [
-        f"{name} {figure.value.text()}, of real images {figure.baselines[REAL_REAL].text()}"
+def _describe_lack(precision: Figure, recall: Figure) -> str:
+    pairs = {
+        name: (figure.value, figure.baselines[REAL_REAL])
         for name, figure in (("precision", precision), ("recall", recall))
-    ]
-    known = [each for figure in (precision, recall) for each in (figure.value, figure.baselines[REAL_REAL])]
-    if not all(value.bounded for value in known):
+    }
+    words = [f"{name} {value.text()}, of real images {real.text()}" for name, (value, real) in pairs.items()]
+    if not all(value.bounded and real.bounded for value, real in pairs.values()):
         question = "whether they look like real images and are as diverse"
         return f"Too few patients to say {question} ({'; '.join(words)})."
-    true, diverse = _as_real(precision), _as_real(recall)
+    true, diverse = (value.high >= real.low for value, real in pairs.values())
     if true and diverse:
         return f"They look like real images and are as diverse, as far as can be told ({'; '.join(words)})."
     if true:
@@ -304,112 +366,3 @@ def _lack(precision: Figure, recall: Figure) -> str:
     if diverse:
         return f"They reach the variety of real images, but many do not look like them ({words[0]})."
     return f"They do not look like real images, nor reach their variety ({'; '.join(words)})."
-
-
-def _as_real(figure: Figure) -> bool:
-    return figure.value.high >= figure.baselines[REAL_REAL].low
-
-
-RESAMPLES = 500
-NOTES = {
-    "fid": "Frechet distance of features; it grows as images get fewer, so compare values of equal n.",
-    "fid_infinity": "FID where a line over 1 / n meets infinitely many patients (Chong & Forsyth 2020).",
-    "kid": "Kernel distance of features over pairs of different patients; unbiased, may fall below 0.",
-    "excess_kid": "KID rescaled: 0 for real images of others, 1 for held-out images blurred by a pixel.",
-    "is": "Takes no account of real images: compare it with theirs.",
-    "precision": "Share of synthetic images that lie among the real ones.",
-    "recall": "Share of real images that the synthetic ones reach.",
-    "density": "As precision, counted so that single odd real images do not raise it; may exceed 1.",
-    "coverage": "Share of real images with a synthetic one near by; odd synthetic images do not raise it.",
-    "pair_ssim": "Mean SSIM of pairs of synthetic images: higher than real pairs' is less diverse.",
-    "pair_ms_ssim": "Mean MS-SSIM of pairs of synthetic images: higher than real pairs' is less diverse.",
-    "pair_distance": "Mean feature distance of synthetic pairs: lower than real pairs' is less diverse.",
-}
-
-
-def fidelity(
-    sets: Sets,
-    extractor: FeatureExtractor,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    classifier: Classifier | None = None,
-    device: torch.device | str = "cpu",
-) -> Section:
-    """Compares the synthetic images and the baselines with the held-out images, which no generator has seen.
-
-    Baselines: ``real_real`` (as many real images as there are synthetic ones), ``mean_image`` (their mean)
-        and ``blurred_real`` (the held-out images, blurred).
-
-    Args:
-        extractor: on ``device`` already; its name becomes part of the names of measures on features.
-        resamples: of the bootstrap-t; intervals are over patients.
-        classifier: for the inception score, on ``device`` already; without one there is none.
-    """
-    comparison = SetMeasures(sets, extractor, seed, resamples, classifier, device)
-    found = comparison(sets.synthetic.images, None, sets.synthetic.volumes)
-    baselines = comparison.baselines(len(sets.synthetic))
-    figures = [
-        _figure(
-            name,
-            value,
-            {which: each.values[name] for which, each in baselines.items() if name in each.values},
-            extractor.name,
-            "" if classifier is None else classifier.name,
-            seed,
-        )
-        for name, value in found.values.items()
-    ]
-    return Section(
-        "fidelity",
-        "Fidelity and diversity",
-        statement(figures, extractor.name),
-        figures,
-        _plots(found, baselines[REAL_REAL]),
-        warnings=warnings(sets, figures, extractor.dimension),
-        facts={
-            "extractor": extractor.name,
-            "features": extractor.dimension,
-            "neighbours": comparison.k,
-            "images": {
-                "real": len(sets.real),
-                "heldout": len(sets.heldout),
-                "synthetic": len(sets.synthetic),
-            },
-            "patients": {name: len(set(part.patients)) for name, part in _real_sets(sets).items()},
-        },
-    )
-
-
-def _real_sets(sets: Sets) -> dict[str, ImageSet]:
-    return {"real": sets.real, "heldout": sets.heldout}
-
-
-def _figure(
-    name: str, value: Value, baselines: Mapping[str, Value], extractor: str, classifier: str, seed: int
-) -> Figure:
-    """A figure whose name ends with that of its network, where it has one."""
-    network = "" if name.startswith("pair_") and name.endswith("ssim") else extractor
-    network = classifier if name.startswith("is_") else network
-    kind = name.removesuffix(f"_{network}")
-    judged = HIGHER if kind == "is" else better(kind)
-    full = f"{kind}_{network}" if network else kind
-    return Figure(full, value, judged, baselines, network, seed, NOTES.get(kind, ""))
-
-
-def _plots(found: Measured, real: Measured) -> list[Plot]:
-    """The extrapolation's lines."""
-    lines = [
-        Line(
-            name,
-            [0.0, *(1 / number for number in each.line.numbers)],
-            [each.line.value.mean, *each.line.means],
-        )
-        for name, each in (("synthetic", found), ("real against real", real))
-        if each.line is not None
-    ]
-    caption = (
-        "Both sets cut by patient into 1 to 4 parts, the parts' mean FID; the fitted line at 0 is that "
-        "of infinitely many patients. The difference is the bias of few patients."
-    )
-    title = "FID and the number of images"
-    return [Plot(title, "1 / number of images", "FID", lines, caption)] if lines else []

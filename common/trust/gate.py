@@ -14,34 +14,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from scipy.stats import betabinom, hypergeom, nchypergeom_wallenius
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics.features import pattern_vectors
 from common.rng import make_rng
-from common.trust.membership import Nearest
 from common.trust.near_copies import Copies
 
 OPEN, CLOSED, UNDECIDED = "open", "closed", "undecided"
 SIGNIFICANT = 0.01
 NEARER = 4
 """An image is certainly a copy if its 1 - similarity to a training patient is this many times smaller than
-any
-real image's to another patient: half the distance. The smallest of many distances shrinks slowly where images
-differ in many ways, so other real images do not come that near by their number alone."""
+any real image's to another patient: half the distance. The smallest of many distances shrinks slowly if
+images differ in many ways, so other real images do not come that near by their number alone."""
 FEWEST = 20
 """With fewer held-out patients the gate is undecided."""
 COARSEST = 0.2
 """The gate is undecided where this share of copies could have gone unnoticed."""
 DRAWS, SURE = 200, 0.9
-"""Draws of copied images, and the share of them in which the gate must have closed."""
+"""Draws of copied images, and the share of draws in which the gate must have closed."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The answer.
+    """The gate's answer.
 
     Attributes:
         verdict: ``open``, ``closed`` or ``undecided``.
@@ -84,8 +80,13 @@ class Counts:
         trained, heldout: patients of the pool.
         hit, hit_heldout: how many of them were hit.
         reference: patients whose images set the threshold.
-        rank: one more than how many of these exceed it.
+        rank: one more than the number of these that exceed it.
         odds: images per training patient relative to images per held-out patient.
+
+    Example:
+        >>> counts = Counts(200, trained=30, heldout=25, hit=12, hit_heldout=0, reference=55, rank=2)
+        >>> counts.critical, counts.p_value() < 0.01
+        (8, True)
     """
 
     images: int
@@ -105,7 +106,7 @@ class Counts:
 
     @property
     def critical(self) -> int | None:
-        """The smallest number of hit training patients that closes the gate; None where none would."""
+        """The smallest number of hit training patients that closes the gate; None if no number would."""
         most = min(self.trained, self.images)
         low, high = 0, most
         if not most or self.p_value(most) >= SIGNIFICANT:
@@ -116,23 +117,13 @@ class Counts:
         return high
 
 
-def pattern_similarity(images: Tensor, nearest: Nearest) -> Tensor:
-    """Correlations (N,) float64 of images (N, 1, S, S) with their nearest image by `pattern_vectors`.
-
-    A constant image resembles nothing: 0.
-    """
-    constant = pattern_vectors(images).square().sum(1) < 0.5  # else 1
-    correlations = 1 - nearest.distances.square() / 2
-    return torch.where(constant, torch.zeros_like(correlations), correlations).clamp(-1, 1)
-
-
 def side_p_value(hit: int, hit_heldout: int, trained: int, heldout: int, odds: float = 1.0) -> float:
-    """The probability that as many of the hit patients, or more, are training patients by chance.
+    """The probability that ``hit`` or more of the hit patients are training patients by chance.
 
     For images that are no copies it does not matter which patients the model was trained on: among the
-        patients that they hit, training patients follow a hypergeometric distribution (Fisher's exact test),
-        however many images hit each of them. Patients with more images are hit more often: where training
-        patients have more, the distribution is Wallenius' noncentral hypergeometric one.
+    patients that they hit, training patients follow a hypergeometric distribution (Fisher's exact test),
+    however many images hit each of them. Patients with more images are hit more often: if training patients
+    have more, the distribution is Wallenius' noncentral hypergeometric one.
 
     Args:
         odds: see `Counts`; values below 1 are taken for 1.
@@ -150,9 +141,13 @@ def many_p_value(hit: int, images: int, rank: int, reference: int) -> float:
     """The probability that images of as many other patients hit as many training patients or more.
 
     Some real patients hit others too: the share above the r-th highest of m scores has the distribution
-    Beta(r, m + 1 - r), whatever that of the scores is, so the count is beta-binomial (and not larger where
-    the threshold lies between that score and the next higher one). If several images are of one patient,
-    fewer patients are hit.
+    Beta(r, m + 1 - r), whatever that of the scores is, so the count is beta-binomial (and not larger if the
+    threshold lies between that score and the next higher one). If several images are of one patient, fewer
+    patients are hit.
+
+    Example:
+        >>> round(many_p_value(hit=1, images=1, rank=1, reference=19), 6)  # the highest of twenty scores
+        0.05
     """
     return float(betabinom.sf(hit - 1, images, rank, reference + 1 - rank))
 
@@ -177,13 +172,13 @@ def counts_of(copies: Copies) -> Counts:
 
 
 def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
-    """The smallest share of copies of the synthetic images that would have closed the gate nine times in ten.
+    """Finds the smallest share of copies that would have closed the gate nine times in ten.
 
     Copies of randomly drawn training images hit their patients as often as the planted copies of the kind
     that is found worst; as many held-out patients are hit as real images of other patients hit.
 
     Returns:
-        A share of the synthetic images; infinite where no share would have closed it.
+        A share of the synthetic images; infinite if no share would have closed it.
     """
     by_chance = round((counts.rank - 1) / counts.reference * counts.heldout)
     critical = replace(counts, hit_heldout=by_chance).critical
@@ -221,28 +216,54 @@ def release_gate(
         seed: of the draws for the smallest share that would have been noticed.
     Raises:
         UserError: ``max_similarity`` is no correlation.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> from common.trust.image_sets import ImageSet, Sets
+        >>> from common.trust.membership import oriented_features
+        >>> from common.trust.near_copies import find_copies
+        >>> import torch
+        >>> images = torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> parts = images[:10], images[10:], images[:10].flip(-1)  # the last are copies of the first
+        >>> ids = [[f"{name}{k}" for k in range(10)] for name in ("real", "heldout", "synthetic")]
+        >>> sets = Sets(*(ImageSet(part, names, names) for part, names in zip(parts, ids, strict=True)))
+        >>> copies = find_copies(sets, RandomVGG(), oriented_features(RandomVGG(), images))
+        >>> gate = release_gate(copies, copies.synthetic.training, copies.synthetic.training_images.tolist())
+        >>> gate.verdict, sorted(gate.flagged) == list(range(10))  # undecided with ten held-out patients
+        ('undecided', True)
     """
     found = copies.synthetic
-    given = max_similarity is not None
-    measure = similar if given else found.scores
-    threshold = _checked(max_similarity) if max_similarity is not None else copies.threshold
-    hits = similar > threshold if given else copies.hits(found)[0]
-    order = measure.argsort(descending=True, stable=True).tolist()
-    flagged = [index for index in order if hits[index]]
     known = similar.tolist(), [int(index) for index in nearest], found.scores.tolist()
-    if given:
+    if max_similarity is not None:
+        if not -1 <= max_similarity <= 1:
+            problem = "a correlation between -1 and 1, such as 0.95"
+            raise UserError(f"max_similarity {max_similarity}: give {problem}")
+        flagged = _ordered(similar, similar > max_similarity)
+        reason = f"{_count_images(len(flagged))} more similar to a training image than the given"
         verdict = CLOSED if flagged else OPEN
-        return Gate(verdict, threshold, flagged, _given(flagged, threshold), *known, calibrated=False)
+        threshold = float(max_similarity)
+        return Gate(verdict, threshold, flagged, f"{reason} {threshold:.3g}", *known, calibrated=False)
+    flagged = _ordered(found.scores, copies.hits(found)[0])
     counts = counts_of(copies)
     p_value, noticed = counts.p_value(), smallest_noticed(copies, counts, seed)
     sure = int(certain_copies(copies).sum())
     verdict = _verdict(counts, p_value, sure, noticed)
     reason = _reason(verdict, counts, len(flagged), sure, p_value, noticed)
-    return Gate(verdict, threshold, flagged, reason, *known, p_value=p_value, noticed=noticed)
+    return Gate(verdict, copies.threshold, flagged, reason, *known, p_value=p_value, noticed=noticed)
+
+
+def _ordered(measure: Tensor, hits: Tensor) -> list[int]:
+    """Indices of the hits, the highest measure first."""
+    return [index for index in measure.argsort(descending=True, stable=True).tolist() if hits[index]]
+
+
+def _count_images(count: int) -> str:
+    number = "no" if not count else str(count)
+    return f"{number} synthetic {'image is' if count < 2 else 'images are'}"
 
 
 def certain_copies(copies: Copies) -> Tensor:
-    """Which synthetic images (N,) bool are copies whatever the statistics say, see `NEARER`."""
+    """Finds the synthetic images (N,) bool that are copies whatever the statistics say, see `NEARER`."""
     found = copies.synthetic
     limit = 1 - (1 - float(copies.reference.whole.max())) / NEARER
     return copies.hits(found)[0] & (found.training >= found.whole) & (found.whole > limit)
@@ -254,18 +275,6 @@ def _verdict(counts: Counts, p_value: float, sure: int, noticed: float) -> str:
     if sure or p_value < SIGNIFICANT:
         return CLOSED
     return OPEN if noticed <= COARSEST else UNDECIDED
-
-
-def _checked(similarity: float) -> float:
-    if not -1 <= similarity <= 1:
-        raise UserError(f"max_similarity {similarity}: a correlation between -1 and 1, such as 0.95")
-    return float(similarity)
-
-
-def _given(flagged: Sequence[int], threshold: float) -> str:
-    many = f"{len(flagged)} synthetic images are" if flagged else "no synthetic image is"
-    many = "1 synthetic image is" if len(flagged) == 1 else many
-    return f"{many} more similar to a training image than the given {threshold:.3g}"
 
 
 def _reason(verdict: str, counts: Counts, flagged: int, sure: int, p_value: float, noticed: float) -> str:

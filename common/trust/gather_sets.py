@@ -26,9 +26,8 @@ from common.inference.checkpoint import model_info
 from common.inference.datasets import label_set_of
 from common.rng import make_rng
 from common.training.fit_supervised import Budget
-from common.trust.image_sets import ImageSet, Sets, joined, split_by_patient
+from common.trust.image_sets import ImageSet, Sets, join_sets, labels_of, split_by_patient
 from common.trust.readers import STRUCTURES, ReadingSettings, read_set
-from common.trust.utility import labels_of
 
 FEW_VALUES = 16
 """Slices of scans have more gray values than this; masks and label maps do not."""
@@ -49,65 +48,57 @@ def check_sets(sets: Sets, drawn: bool = False) -> None:
     """
     named = {"real": sets.real, "heldout": sets.heldout, "synthetic": sets.synthetic}
     for name, images in named.items():
-        _check_one(images, name)
+        where, finite = _where(images, name), images.images.isfinite().flatten(1).all(1)
+        if len(images) < 2:
+            raise UserError(f"{where}: holds {len(images)} image; at least 2 are needed")
+        if not bool(finite.all()):
+            index = int((~finite).nonzero()[0])
+            raise UserError(f"{where}: {images.names[index]} holds NaN or infinite values; remove the image")
     for (name, first), (other, second) in combinations(named.items(), 2):
-        _check_alike(first, name, second, other, not drawn or "synthetic" not in (name, other))
-    _check_apart(sets.real, sets.heldout)
+        may_be_masks = not drawn or "synthetic" not in (name, other)
+        _check_alike(first, _where(first, name), second, _where(second, other), may_be_masks)
+    _check_separate(sets.real, sets.heldout)
 
 
-def digests(images: ImageSet) -> list[bytes]:
-    """A hash of each image's pixels."""
+def hash_images(images: ImageSet) -> list[bytes]:
+    """Hashes each image's pixels."""
     return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in images.images]
 
 
-def _check_one(images: ImageSet, name: str) -> None:
-    if len(images) < 2:
-        raise UserError(f"{_where(images, name)}: holds {len(images)} image; at least 2 are needed")
-    finite = images.images.isfinite().flatten(1).all(1)
-    if not bool(finite.all()):
-        place = int((~finite).nonzero()[0])
-        raise UserError(
-            f"{_where(images, name)}: {images.names[place]} holds NaN or infinite values; remove the image"
-        )
-
-
-def _check_alike(first: ImageSet, name: str, second: ImageSet, other: str, look: bool) -> None:
-    here, there = _where(first, name), _where(second, other)
+def _check_alike(first: ImageSet, here: str, second: ImageSet, there: str, may_be_masks: bool) -> None:
     if first.images.shape[1:] != second.images.shape[1:]:
         sizes = [" x ".join(str(side) for side in part.images.shape[2:]) for part in (first, second)]
         raise UserError(
             f"{there}: images of {sizes[1]} pixels but {sizes[0]} in {here}; read both at one size"
         )
     flat = _holds_masks(first), _holds_masks(second)
-    if look and flat[0] != flat[1]:
+    if may_be_masks and flat[0] != flat[1]:
         masks, scans = (here, there) if flat[0] else (there, here)
         raise UserError(
             f"{masks}: most images have no more than {FEW_VALUES} gray values, as masks do, those of {scans} "
             "have many; give the images, not their labels"
         )
-    if len(first) == len(second) and Counter(digests(first)) == Counter(digests(second)):
+    if len(first) == len(second) and Counter(hash_images(first)) == Counter(hash_images(second)):
         raise UserError(f"{there}: holds the same {len(second)} images as {here}; give two different sets")
 
 
-def _check_apart(real: ImageSet, heldout: ImageSet) -> None:
-    where = _where(heldout, "heldout")
+def _check_separate(real: ImageSet, heldout: ImageSet) -> None:
+    here, where = _where(real, "real"), _where(heldout, "heldout")
     shared = sorted(set(real.patients) & set(heldout.patients))
     if shared:
         raise UserError(
-            f"{where}: patient {shared[0]} is in {_where(real, 'real')} too ({len(shared)} in all); "
+            f"{where}: patient {shared[0]} is in {here} too ({len(shared)} in all); "
             "held-out images must be of other patients"
         )
-    known = dict(zip(digests(real), real.names, strict=True))
-    for digest, name in zip(digests(heldout), heldout.names, strict=True):
+    known = dict(zip(hash_images(real), real.names, strict=True))
+    for digest, name in zip(hash_images(heldout), heldout.names, strict=True):
         if digest in known:
-            raise UserError(
-                f"{where}: {name} is the same image as {known[digest]} in {_where(real, 'real')}; remove one"
-            )
+            raise UserError(f"{where}: {name} is the same image as {known[digest]} in {here}; remove one")
 
 
 def _holds_masks(images: ImageSet) -> bool:
-    places = torch.linspace(0, len(images) - 1, min(len(images), COUNTED)).long()
-    few = [len(image.unique()) <= FEW_VALUES for image in images.images[places]]
+    indices = torch.linspace(0, len(images) - 1, min(len(images), COUNTED)).long()
+    few = [len(image.unique()) <= FEW_VALUES for image in images.images[indices]]
     return sum(few) / len(few) > MOSTLY
 
 
@@ -175,14 +166,14 @@ def generate(
     monai.bundle.run(run_id=RUN_ID, config_file=str(config_of(bundle).resolve()), **given)
 
 
-def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) -> ImageSet | None:
+def choose_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) -> ImageSet | None:
     """Draws labelled slices as conditions, half from training patients and half from held-out ones.
 
     The held-out half shows whether the generator works on unseen conditions, the training half whether it
-    reveals its training images. Where one side has too few, the other gives more.
+    reveals its training images. If one side has too few, the other gives more.
 
     Returns:
-        ``count`` slices, all where there are fewer; None without labels.
+        ``count`` slices, all if there are fewer; None without labels.
     """
     if real.labels is None or heldout.labels is None:
         return None
@@ -191,8 +182,8 @@ def chosen_conditions(real: ImageSet, heldout: ImageSet, count: int, seed: int) 
     parts = []
     for side, (images, number) in enumerate(zip((real, heldout), numbers, strict=True)):
         order = make_rng(seed, "trust", "conditions", side).permutation(len(images))
-        parts.append(images.chosen(sorted(order[:number].tolist())))
-    return joined(*parts)
+        parts.append(images.select(sorted(order[:number].tolist())))
+    return join_sets(*parts)
 
 
 def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSettings) -> Path:
@@ -229,14 +220,14 @@ def _file_values(reading: ReadingSettings, classes: int) -> np.ndarray:
     if labels is None:
         return np.array([0, MASK_VALUE], np.uint8)
     candidates = sorted(labels.label_map or DEFAULT_MAP)
-    found = labels.table(candidates, CONFIG).tolist()
-    values = [0, *(candidates[found.index(k)] if k in found else 0 for k in range(1, classes + 1))]
+    indices = labels.table(candidates, CONFIG).tolist()
+    values = [0, *(candidates[indices.index(k)] if k in indices else 0 for k in range(1, classes + 1))]
     return np.array(values, np.uint8 if max(values) <= MASK_VALUE else np.uint16)
 
 
 FIDELITY, FAITHFULNESS, UTILITY, PRIVACY = "fidelity", "faithfulness", "utility", "privacy"
 SECTIONS = (FIDELITY, FAITHFULNESS, UTILITY, PRIVACY)
-JUDGE = 5
+SEGMENTER_FACTOR = 5
 """Iterations of the faithfulness segmenter relative to one of the twenty or so utility trainings."""
 
 
@@ -262,15 +253,20 @@ class Options:
         release: folder for a copy of the images that the gate does not flag; None for no copy.
         seed: of all random numbers.
         seeds: utility trainings of each kind.
-        budget: of each utility training; the faithfulness segmenter has `JUDGE` times as many iterations.
+        budget: of each utility training; the faithfulness segmenter has `SEGMENTER_FACTOR` times as many.
         resamples: of the bootstrap.
         device: of the networks.
         settings: further keys of the bundle's inference config.
         window: without a bundle, HU that become black and white; None for ``lung``.
         image_size: without a bundle, side of the square slices in pixels.
     Raises:
-        UserError: an unknown section, a release without the gate, what needs a bundle without one, or the
-            other way round.
+        UserError: an unknown section, a release without the gate, an option that needs a bundle without one,
+            or an option that the bundle decides.
+
+    Example:
+        >>> options = Options(Path("train"), Path("report.html"), heldout=Path("others"))
+        >>> options.segmenter_budget.iterations
+        1000
     """
 
     real: Path
@@ -298,9 +294,9 @@ class Options:
     hu_offset: float | None = None
 
     @property
-    def judge(self) -> Budget:
+    def segmenter_budget(self) -> Budget:
         """The budget of the faithfulness segmenter, which must not be weak."""
-        return replace(self.budget, iterations=JUDGE * self.budget.iterations)
+        return replace(self.budget, iterations=SEGMENTER_FACTOR * self.budget.iterations)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.sections if name not in SECTIONS]
@@ -310,15 +306,10 @@ class Options:
             raise UserError("--release needs the gate's answer: take privacy into --sections")
         if self.release is not None and self.generate and self.synthetic is None:
             raise UserError("--release copies files: give with --synthetic a folder for the drawn ones")
-        self._check_reading()
-
-    def _check_reading(self) -> None:
-        """Checks that either a bundle or the options define how images are read."""
-        reading = {name: getattr(self, name) for name in ("window", "image_size")}
-        given = [name for name, value in reading.items() if value is not None]
-        if self.bundle is not None and given:
-            raise UserError(f"--{given[0]}: the bundle's model says how images are read; leave it out")
+        given = [name for name in ("window", "image_size") if getattr(self, name) is not None]
         if self.bundle is not None:
+            if given:
+                raise UserError(f"--{given[0]}: the bundle's model says how images are read; leave it out")
             return
         if self.generate or self.ckpt_path is not None:
             name = "generate" if self.generate else "ckpt_path"
@@ -343,8 +334,7 @@ def model_of(options: Options) -> Path | None:
 
 
 def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
-    """Reads real and held-out images, reads or generates synthetic ones, and checks that they can be
-    compared.
+    """Reads real and held-out images, reads or generates synthetic ones, and checks all three sets.
 
     Args:
         model: its facts define how images are read; without a model the options do.
@@ -353,11 +343,9 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
         UserError: see `read_set`, `generate` and `check_sets`.
     """
     info: Mapping[str, Any] = {} if model is None else model_info(model)
-    reading = (
-        ReadingSettings.of_any_generator(options.window, options.image_size)
-        if model is None
-        else ReadingSettings.of(info)
-    )
+    reading = ReadingSettings.of(info)
+    if model is None:
+        reading = ReadingSettings.of_any_generator(options.window, options.image_size)
     reading = replace(reading, hu_offset=options.hu_offset)
     if options.patient_pattern is not None:
         reading = replace(reading, patient_pattern=options.patient_pattern)
@@ -380,11 +368,11 @@ def check_unseen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
         UserError: names one.
     """
     known = {*splits.get("train", ()), *splits.get("val", ())}
-    seen = known & {*heldout.scans, *heldout.patients}
-    if seen:
+    learned = known & {*heldout.scans, *heldout.patients}
+    if learned:
         raise UserError(
-            f"{heldout.folder}: patient {min(seen)} is held out, but the model was trained or chosen on it; "
-            "remove the images"
+            f"{heldout.folder}: patient {min(learned)} is held out, but the model was trained or chosen on "
+            "it; remove the images"
         )
 
 
@@ -404,7 +392,7 @@ def _synthetic(
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; give another --synthetic for the {options.generate} images")
     if labels is None and not draws_from_noise(options.bundle):
-        chosen = chosen_conditions(real, heldout, options.generate, options.seed)
+        chosen = choose_conditions(real, heldout, options.generate, options.seed)
         labels = None if chosen is None else write_conditions(chosen, folder, reading)
     settings = {"ckpt_path": str(model), "seed": options.seed, **options.settings}
     generate(options.bundle, options.generate, folder, labels, settings)

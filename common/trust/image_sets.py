@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.data.sampler import SampleIndex
-from common.data.transforms import Augmentation, AugmentationDraw, apply_to_image, apply_to_mask
+from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -34,7 +34,7 @@ class ImageSet:
 
     Example:
         >>> images = ImageSet(torch.zeros(3, 1, 8, 8), ["a", "a", "b"], ["a1.png", "a2.png", "b1.png"])
-        >>> images.chosen([2]).patients
+        >>> images.select([2]).patients
         ['b']
     """
 
@@ -55,8 +55,8 @@ class ImageSet:
         files = [name.split("#")[0] for name in self.names]
         return files if len(set(files)) < len(files) else None
 
-    def chosen(self, indices: Sequence[int]) -> ImageSet:
-        """The images with these indices, in their order."""
+    def select(self, indices: Sequence[int]) -> ImageSet:
+        """Returns the images with these indices, in this order."""
         taken = list(indices)
         return replace(
             self,
@@ -83,8 +83,15 @@ class Sets:
     synthetic: ImageSet
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Joins two sets, with labels where both have some."""
+def labels_of(images: ImageSet) -> Tensor:
+    """Returns the labels of a set that has some."""
+    if images.labels is None:
+        raise ValueError(f"{images.folder}: no labels")
+    return images.labels
+
+
+def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Joins two sets, with labels if both have some."""
     labels = None
     if first.labels is not None and second.labels is not None:
         labels = torch.cat([first.labels, second.labels])
@@ -106,10 +113,16 @@ def split_by_patient(
         real: all of them.
         seed: another seed gives another split; the order of the images does not matter.
         training: the patients that the model learned from, where they are known (``splits`` in its
-            metadata): they are `Sets.real` then. Without them patients are drawn until half of the images are
+            metadata): they become `Sets.real`. Without them patients are drawn until half of the images are
             held out, and results on copies hold only if the model was trained on the other half alone.
     Raises:
         UserError: one patient only, or the training patients are all or none of them.
+
+    Example:
+        >>> images = ImageSet(torch.zeros(4, 1, 8, 8), ["a", "a", "b", "c"], ["1", "2", "3", "4"])
+        >>> real, heldout = split_by_patient(images, training=["a"])
+        >>> real.names, heldout.names
+        (['1', '2'], ['3', '4'])
     """
     known = set(training)
     scans = real.scans or real.patients
@@ -125,7 +138,7 @@ def split_by_patient(
             f"{real.folder or 'the real images'}: {len(set(real.patients))} patients, {problem}; "
             "give other patients' images with --heldout"
         )
-    return real.chosen(here), real.chosen(there)
+    return real.select(here), real.select(there)
 
 
 def _drawn(patients: Sequence[str], seed: int) -> set[str]:
@@ -152,6 +165,11 @@ class TrainingSlices(Dataset[dict[str, Any]]):
         images: (N, 1, S, S).
         targets: by name: maps (N, 1, S, S), which are augmented with the image, or numbers (N,).
         seed: of the augmentation.
+
+    Example:
+        >>> slices = TrainingSlices(torch.zeros(4, 1, 8, 8), {"class": torch.arange(4)})
+        >>> int(slices[2]["class"]), slices[SampleIndex(2, epoch=1)]["image"].shape
+        (2, torch.Size([1, 8, 8]))
     """
 
     def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
@@ -166,19 +184,12 @@ class TrainingSlices(Dataset[dict[str, Any]]):
             raise IndexError(index)
         image, targets = self.images[index], {name: values[index] for name, values in self.targets.items()}
         if isinstance(visit, SampleIndex):
-            drawn = LIGHT.draw(make_rng(self.seed, "trust", visit.epoch, visit.index))
-            image = _moved_image(image, drawn)
-            targets = {name: _moved_map(target, drawn) for name, target in targets.items()}
+            draw = LIGHT.draw(make_rng(self.seed, "trust", visit.epoch, visit.index))
+            image = _plane(apply_to_image((image[0].numpy() + 1) / 2, draw) * 2 - 1)
+            for name, target in targets.items():
+                if target.ndim:  # a map (1, S, S), no number
+                    targets[name] = _plane(apply_to_mask(target[0].numpy(), draw))
         return {"image": image, **targets, "sample": index}
-
-
-def _moved_image(image: Tensor, drawn: AugmentationDraw) -> Tensor:
-    return _plane(apply_to_image((image[0].numpy() + 1) / 2, drawn) * 2 - 1)
-
-
-def _moved_map(target: Tensor, drawn: AugmentationDraw) -> Tensor:
-    """A map (1, S, S); a number stays."""
-    return _plane(apply_to_mask(target[0].numpy(), drawn)) if target.ndim else target
 
 
 def _plane(array: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -16,13 +17,10 @@ from common.rng import make_rng
 from common.trust.image_sets import Sets
 from common.trust.registration import ORIENTATION_NAMES, turn
 
-Shift = tuple[int, int]
-"""Pixels down and across."""
-STAY: tuple[Shift, ...] = ((0, 0),)
 REACH = 2
-"""Largest shift that is looked for, of 32 pixels: 6 % of the side."""
+"""Largest shift that is searched, of 32 pixels: 6 % of the side."""
 MOST_PAIRS = 10_000_000
-"""With more pairs of images no shifts are looked for: they are 25 times the work."""
+"""With more pairs of images no shifts are searched, which are 25 times the work."""
 BLOCK = 512, 1024
 """Queries and references that are compared at once, in the processor's cache."""
 CHANCE = 0.5
@@ -47,9 +45,9 @@ class Nearest:
 
 
 class NearestSearch:
-    """Keeps the nearest reference of each of ``count`` queries; one orientation is in memory at a time.
+    """Keeps the nearest reference of each of ``count`` queries, one orientation at a time in memory.
 
-    Which reference is nearest is found in float32, the distance to it is exact.
+    The nearest reference is found in float32, the distance to it is exact.
 
     Example:
         >>> search, queries = NearestSearch(2), torch.tensor([[0.0, 1.0], [2.0, 0.0]])
@@ -69,10 +67,10 @@ class NearestSearch:
         )
 
     def offer(self, start: int, first: int, closeness: Tensor) -> None:
-        """Takes what is nearer than before.
+        """Keeps references that are nearer than before.
 
         Args:
-            start, first: the first of the queries and of the references.
+            start, first: index of the first query and of the first reference.
             closeness: (R, C) of these queries and references, minus half the squared distance.
         """
         highest = closeness.amax(1)
@@ -98,11 +96,11 @@ def compare(
     of_queries: NearestSearch,
     of_references: NearestSearch | None = None,
 ) -> None:
-    """Looks for nearer references of all queries, and for nearer queries of all references in the same walk.
+    """Searches nearer references of all queries and, in the same pass, nearer queries of all references.
 
     Args:
         queries, references: (N, D) and (M, D), one side in this orientation.
-        of_queries, of_references: what has been found so far; updated.
+        of_queries, of_references: the searches to update.
     """
     centre = (queries.sum(0) + references.sum(0)) / (len(queries) + len(references))
     left, right = queries - centre, references - centre
@@ -148,23 +146,30 @@ def measure_distances(
         oriented: the orientation's index, the training images' vectors (M, D) and the held-out ones' (K, D)
             in it, once or more for each orientation.
     """
-    searches: dict[str, NearestSearch] = {}
-
-    def search(name: str, count: int) -> NearestSearch:
-        return searches.setdefault(name, NearestSearch(count))
-
+    of_synthetic, of_heldout = NearestSearch(len(synthetic)), NearestSearch(len(heldout))
+    of_members, of_others = None, NearestSearch(len(heldout))
     for orientation, training, others in oriented:
-        members = search("members", len(training))
-        compare(synthetic, training, orientation, search("synthetic", len(synthetic)), members)
-        compare(heldout, training, orientation, search("heldout", len(heldout)))
-        compare(others, synthetic, orientation, search("others", len(others)))
-    return Distances(**{name: each.nearest for name, each in searches.items()})
+        of_members = of_members or NearestSearch(len(training))
+        compare(synthetic, training, orientation, of_synthetic, of_members)
+        compare(heldout, training, orientation, of_heldout)
+        compare(others, synthetic, orientation, of_others)
+    assert of_members is not None
+    return Distances(*(each.nearest for each in (of_synthetic, of_heldout, of_members, of_others)))
 
 
 def pixel_distances(sets: Sets) -> Distances:
-    """Distances between patterns of 32 x 32 pixels, see `common.metrics.features.pattern_vectors`."""
+    """Measures distances between patterns of 32 x 32 pixels, see `common.metrics.features.pattern_vectors`.
+
+    Example:
+        >>> from common.trust.image_sets import ImageSet
+        >>> images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> parts = (images[:4], images[4:], images[:4].flip(-1))  # the synthetic images are mirrored copies
+        >>> sets = Sets(*(ImageSet(part, list("abcd"), list("1234")) for part in parts))
+        >>> pixel_distances(sets).synthetic.indices.tolist()
+        [0, 1, 2, 3]
+    """
     few = len(sets.real) * max(len(sets.synthetic), len(sets.heldout)) <= MOST_PAIRS
-    shifts = shifts_up_to(REACH) if few else STAY
+    shifts = shifts_up_to(REACH if few else 0)
     real, heldout = (small_images(each.images) for each in (sets.real, sets.heldout))
     moved = zip(orient_and_shift(real, shifts), orient_and_shift(heldout, shifts), strict=True)
     return measure_distances(
@@ -177,39 +182,34 @@ def pixel_distances(sets: Sets) -> Distances:
 def oriented_features(
     extractor: FeatureExtractor, images: Tensor, device: torch.device | str = "cpu"
 ) -> list[Tensor]:
-    """Features (N, D) of images (N, 1, S, S) in each of the eight orientations.
-
-    Args:
-        extractor: on ``device`` already.
-    """
+    """Extracts features (N, D) of images (N, 1, S, S) in each of the eight orientations."""
     return [extract(extractor, turn(images, name), device=device) for name in ORIENTATION_NAMES]
 
 
-def orient_and_shift(images: Tensor, shifts: Sequence[Shift] = STAY) -> Iterator[tuple[int, Tensor]]:
-    """Patterns (N, D) of images (N, 1, S, S) in each orientation and shift, with the orientation's index."""
+def orient_and_shift(
+    images: Tensor, shifts: Sequence[tuple[int, int]] = ((0, 0),)
+) -> Iterator[tuple[int, Tensor]]:
+    """Yields orientation and patterns (N, D) of images (N, 1, S, S) for each orientation and shift."""
     for orientation, name in enumerate(ORIENTATION_NAMES):
         turned = turn(images, name)
         for shift in shifts:
             yield orientation, pattern_vectors(shift_pixels(turned, shift))
 
 
-def shifts_up_to(reach: int) -> tuple[Shift, ...]:
-    """All shifts by whole pixels of at most ``reach`` in each direction, the shortest first.
+def shifts_up_to(reach: int) -> list[tuple[int, int]]:
+    """Lists all shifts, pixels down and across, of at most ``reach`` each, the shortest first.
 
     Example:
         >>> shifts_up_to(1)[:3]
-        ((0, 0), (-1, 0), (0, -1))
+        [(0, 0), (-1, 0), (0, -1)]
     """
     steps = range(-reach, reach + 1)
-    every = ((down, across) for down in steps for across in steps)
-    return tuple(sorted(every, key=lambda shift: abs(shift[0]) + abs(shift[1])))
+    return sorted(product(steps, steps), key=lambda shift: abs(shift[0]) + abs(shift[1]))
 
 
-def shift_pixels(images: Tensor, shift: Shift) -> Tensor:
-    """Shifts images (N, 1, H, W); border pixels continue outside."""
+def shift_pixels(images: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Shifts images (N, 1, H, W) down and across; border pixels continue outside."""
     down, across = shift
-    if not down and not across:
-        return images
     reach, (height, width) = max(abs(down), abs(across)), images.shape[-2:]
     padded = F.pad(images, (reach,) * 4, mode="replicate")
     top, left = reach - down, reach - across
@@ -217,7 +217,7 @@ def shift_pixels(images: Tensor, shift: Shift) -> Tensor:
 
 
 def mean_by_patient(values: Tensor, patients: Sequence[str]) -> Tensor:
-    """The mean (P, ...) float64 of each patient's values (N, ...); patients in order of appearance.
+    """Averages values (N, ...) by patient: (P, ...) float64, patients in order of appearance.
 
     Example:
         >>> mean_by_patient(torch.tensor([4.0, 1.0, 2.0]), ["b", "a", "b"]).tolist()
@@ -231,7 +231,7 @@ def mean_by_patient(values: Tensor, patients: Sequence[str]) -> Tensor:
 
 
 def membership_auc(members: Tensor, others: Tensor, weights: Tensor | None = None) -> float:
-    """The chance that a member is nearer to the synthetic images than another patient; ties count half.
+    """Computes the chance that a member is nearer to synthetic images than another patient; ties count half.
 
     Args:
         members, others: distances (N,) and (M,) to the nearest synthetic image.
@@ -249,7 +249,7 @@ def membership_auc(members: Tensor, others: Tensor, weights: Tensor | None = Non
 
 
 def tpr_at_fpr(members: Tensor, others: Tensor, rate: float, weights: Tensor | None = None) -> float:
-    """The share of members recognised where at most a share ``rate`` of others is taken for members.
+    """Computes the share of members recognised if at most a share ``rate`` of others is taken for members.
 
     Args:
         members, others, weights: as in `membership_auc`.
@@ -274,11 +274,16 @@ def membership_attack(
     resamples: int = 500,
     rate: float | None = None,
 ) -> Value:
-    """`membership_auc` over patients with its interval, or `tpr_at_fpr` for a ``rate``.
+    """Computes `membership_auc`, or `tpr_at_fpr` at a ``rate``, over patients, with its interval.
 
     Args:
         members, others: distances (N,) and (M,) of images.
-        patients: of the members and of the others, one id an image.
+        patients: of the members and of the others, one id per image.
+
+    Example:
+        >>> near, far = torch.linspace(0, 1, 8), torch.linspace(2, 3, 8)
+        >>> membership_attack(near, far, (list("aabbccdd"), list("eeffgghh")), resamples=20).mean
+        1.0
     """
     near, far = mean_by_patient(members, patients[0]), mean_by_patient(others, patients[1])
 
@@ -287,20 +292,18 @@ def membership_attack(
             return membership_auc(near, far, weights)
         return tpr_at_fpr(near, far, rate, weights)
 
-    first, second = (
-        Resamples.draw(
-            [f"{side} {k}" for k in range(count)], count, resamples, make_rng(seed, "membership", side)
-        )
-        for side, count in enumerate((len(near), len(far)))
-    )
-    both = first.join(second)
+    sides = []
+    for side, count in enumerate((len(near), len(far))):
+        ids = [f"{side} {k}" for k in range(count)]
+        sides.append(Resamples.draw(ids, count, resamples, make_rng(seed, "membership", side)))
+    both = sides[0].join(sides[1])
     return (
-        both.distance(statistic).within(0, 1) if rate is None else both.percentile(statistic)
-    )  # it has jumps
+        both.percentile(statistic) if rate is not None else both.distance(statistic).within(0, 1)
+    )  # rates jump
 
 
 def roc_curve(members: Tensor, others: Tensor) -> tuple[list[float], list[float]]:
-    """The attack's ROC curve: shares of others (M,) and of members (N,) below each distance."""
+    """Computes the attack's ROC curve: shares of others (M,) and of members (N,) below each distance."""
     levels = torch.cat([members, others]).unique()
     shares = [
         torch.searchsorted(part.sort().values, levels, right=True).double() / len(part)
@@ -311,7 +314,7 @@ def roc_curve(members: Tensor, others: Tensor) -> tuple[list[float], list[float]
 
 
 def _count_by_distance(members: Tensor, others: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """How many members and others there are at each distance, the smallest first."""
+    """Counts members and others at each distance, the smallest first."""
     levels, indices = torch.cat([members, others]).unique(return_inverse=True)
     counts = torch.ones(len(indices), dtype=torch.float64) if weights is None else weights.double()
     split = len(members)
@@ -343,11 +346,17 @@ class DomainShift:
 def domain_shift(
     training: Tensor, heldout: Tensor, patients: tuple[Sequence[str], Sequence[str]], seed: int = 0
 ) -> DomainShift:
-    """A permutation test over patients: the squared distance of the sets' means, against random splits.
+    """Compares the squared distance of the sets' means with that of random splits (permutation test).
 
     Args:
         training, heldout: features (N, D) and (M, D).
-        patients: of both, one id an image; each patient counts once.
+        patients: of both, one id per image; each patient counts once.
+
+    Example:
+        >>> drawn = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        >>> names = [str(k) for k in range(40)]
+        >>> domain_shift(drawn[:20] + 3, drawn[20:], (names[:20], names[20:])).significant
+        True
     """
     means = torch.cat([mean_by_patient(training, patients[0]), mean_by_patient(heldout, patients[1])])
     means = (means - means.mean(0)) / means.std(0).clamp(min=1e-6)  # (P, D)

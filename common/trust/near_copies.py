@@ -9,6 +9,7 @@ patient, show how near a patient may be without a copy; planted copies show what
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -52,7 +53,13 @@ BLUR = 1 / 32
 
 
 def plant_copies(images: Tensor, random: np.random.Generator) -> Mapping[str, Tensor]:
-    """Each kind of copy of all ``images`` (N, 1, S, S) by name; halves are of an image and the next one."""
+    """Makes each kind of copy of all ``images`` (N, 1, S, S), by name.
+
+    Example:
+        >>> images = torch.zeros(2, 1, 16, 16)
+        >>> list(plant_copies(images, np.random.default_rng(0)))[:4]
+        ['exact', 'noisy', 'flipped', 'shifted']
+    """
     still = torch.zeros(len(images))
 
     def draw(most: float) -> Tensor:
@@ -60,7 +67,7 @@ def plant_copies(images: Tensor, random: np.random.Generator) -> Mapping[str, Te
 
     noise = torch.from_numpy(random.normal(0, NOISE, images.shape)).to(images.dtype)
     halves, middle = images.clone(), images.shape[-1] // 2
-    halves[..., middle:] = images.roll(-1, 0)[..., middle:]
+    halves[..., middle:] = images.roll(-1, 0)[..., middle:]  # of the next image
     return {
         "exact": images,
         "noisy": images + noise,
@@ -76,7 +83,7 @@ def plant_copies(images: Tensor, random: np.random.Generator) -> Mapping[str, Te
 def harmless_images(
     training: Tensor, heldout: Tensor, count: int, random: np.random.Generator
 ) -> Mapping[str, Tensor]:
-    """Sets that a gate must leave open: (1, 1, S, S), (count, 1, S, S) and (count, 1, S, S)."""
+    """Makes sets that a gate must leave open: (1, 1, S, S), (count, 1, S, S) and (count, 1, S, S)."""
     chosen = torch.from_numpy(random.permutation(len(heldout))[:count].copy())
     return {
         "mean_image": mean_image(training, 1),
@@ -213,7 +220,10 @@ def find_copies(
 
     Args:
         extractor: on ``device`` already.
-        oriented: features (M, D) of the pool in each of the eight orientations, training images first.
+        oriented: features (M, D) of the pool in each of the eight orientations, training images first; see
+            `common.trust.membership.oriented_features`.
+
+    Example: see `common.trust.gate.release_gate`.
     """
     pool = torch.cat([sets.real.images, sets.heldout.images])
     names = [*sets.real.patients, *sets.heldout.patients]
@@ -249,19 +259,23 @@ def find_copies(
 
 
 def choose_reference(patients: Tensor, training: int, most: int) -> Tensor:
-    """Indices (K,) of at most ``most`` images: the first image of each patient, then the second ones, and so
-    on.
+    """Chooses at most ``most`` images: the first of each patient, then the second ones, and so on.
 
-    Half of them are of held-out patients, as far as there are enough, however many training patients come
-    before these in the pool.
+    Half of them are of held-out patients, as far as there are enough.
 
     Args:
         patients: (M,) numbers from 0; the first ``training`` images are the training images.
+    Returns:
+        Indices (K,).
+
+    Example:
+        >>> choose_reference(torch.tensor([0, 0, 1, 2, 3, 3]), training=3, most=4).tolist()
+        [0, 2, 3, 4]
     """
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     order: list[tuple[int, int]] = []
     for index, patient in enumerate(patients.tolist()):
-        counts[patient] = counts.get(patient, 0) + 1
+        counts[patient] += 1
         order.append((counts[patient], index))
     trained, heldout = sorted(order[:training]), sorted(order[training:])
     apart = min(len(heldout), max(most // 2, most - len(trained)))
@@ -269,7 +283,7 @@ def choose_reference(patients: Tensor, training: int, most: int) -> Tensor:
 
 
 def match_features(features: Tensor, oriented: Sequence[Tensor], patients: Tensor, own: Tensor) -> Matches:
-    """The nearest patients by features; similarities are 1 - distance^2 / 2, as those of unit vectors are.
+    """Finds the nearest patients by features; similarities are 1 - distance^2 / 2, as those of unit vectors.
 
     Candidates are found in float32; the distances to them are exact.
 
@@ -297,11 +311,11 @@ def match_features(features: Tensor, oriented: Sequence[Tensor], patients: Tenso
 
 
 def combine_views(views: Mapping[str, Matches], reference: slice, training: int) -> Evidence:
-    """The view in which each image is most outstandingly near, in units of the reference images' spread.
+    """Finds the view in which each image is most outstandingly near, in units of the reference's spread.
 
     Args:
         views: by name, one of them `WHOLE`.
-        reference: which of the images that were searched for are real ones without their own patients.
+        reference: the searched images that are real ones, without their own patients.
         training: how many of the pool's images are training images; they come first.
     """
     scores = torch.stack(

@@ -12,8 +12,7 @@ from torch import Tensor
 from common.metrics.bootstrap import Resamples, Value, few_patients
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors
 from common.rng import make_rng
-from common.trust.figures import sheet_png
-from common.trust.gate import Gate, pattern_similarity, release_gate
+from common.trust.gate import Gate, release_gate
 from common.trust.image_sets import Sets
 from common.trust.membership import (
     CHANCE,
@@ -28,15 +27,14 @@ from common.trust.membership import (
     pixel_distances,
     roc_curve,
 )
-from common.trust.near_copies import Copies, find_copies
+from common.trust.near_copies import Copies, Evidence, find_copies
 from common.trust.registration import ORIENTATION_NAMES, turn
-from common.trust.results import AS_REAL, LOWER, Figure, Line, Picture, Plot, Section
+from common.trust.report import AS_REAL, LOWER, Figure, Line, Picture, Plot, Section, sheet_png
 from common.visualization import unit_range
 
 PIXELS = "pixels"
 NEARLY_ONE = 0.99
 """Similarity of a held-out image to a training image from which on it may be of the same patient."""
-RESAMPLES = 500
 REAL_REAL, CHANCE_NAME = "real_real", "chance"
 MANY = 1000
 """Patients that either side needs for a true-positive rate at 0.1 % false positives."""
@@ -53,6 +51,13 @@ CURVE = 200
 """Points of a curve at most: more cannot be seen."""
 BEHIND = 1e6
 """Subtracted from the score of an image that is nearest to a held-out patient."""
+TINY = torch.finfo(torch.float64).tiny
+DISTANCE_CAPTION = (
+    "Copies lie near 0. Synthetic images as new as real ones lie where held-out real images lie."
+)
+ROC_CAPTION = (
+    "The attacker takes a patient for a training patient if synthetic images are near to the patient's."
+)
 
 
 def privacy(
@@ -60,14 +65,14 @@ def privacy(
     extractor: FeatureExtractor,
     seed: int = 0,
     max_similarity: float | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = 500,
     device: torch.device | str = "cpu",
 ) -> tuple[Section, Gate]:
     """Measures distances, runs the membership attack and asks the release gate.
 
-    ``sets.real`` must be what the model was trained on, or nothing can be said about copies. In both spaces,
-    pixels and features, flips and quarter turns do not count; in pixels small shifts do not count either. The
-    baseline ``real_real`` is that of the held-out images.
+    ``sets.real`` must be what the model was trained on, or nothing can be said about copies. Distances in
+    pixels and features ignore flips and quarter turns, in pixels also small shifts. The baseline
+    ``real_real`` is that of the held-out images.
 
     Args:
         extractor: on ``device`` already; it sees each real image in eight orientations.
@@ -75,6 +80,16 @@ def privacy(
         resamples: of the bootstrap, over patients where several are known.
     Raises:
         UserError: ``max_similarity`` is no correlation.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> from common.trust.image_sets import ImageSet
+        >>> images = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> names = [["a", "b", "c", "d"], ["e", "f", "g", "h"], ["i", "j", "k", "l"]]
+        >>> parts = zip(images.split(4), names, strict=True)
+        >>> section, gate = privacy(Sets(*(ImageSet(part, ids, ids) for part, ids in parts)), RandomVGG())
+        >>> gate.verdict  # of four held-out patients
+        'undecided'
     """
     count = len(sets.real)
     pool = oriented_features(extractor, torch.cat([sets.real.images, sets.heldout.images]), device)
@@ -96,11 +111,11 @@ def privacy(
     section = Section(
         "privacy",
         "Privacy",
-        statement(gate, figures),
+        _describe(gate, figures),
         figures,
         [*distance_plots(spaces), roc_plot(spaces, sets)],
         [copies_picture(sets, gate, copies, nearest, spaces)],
-        warnings(sets, heldout_similarity, shift),
+        _warnings(sets, heldout_similarity, shift),
         {
             "gate": _gate_facts(gate, sets, copies),
             "usual_similarity": float(heldout_similarity.median()),
@@ -112,8 +127,18 @@ def privacy(
     return section, gate
 
 
+def pattern_similarity(images: Tensor, nearest: Nearest) -> Tensor:
+    """Correlations (N,) float64 of images (N, 1, S, S) with their nearest image by `pattern_vectors`.
+
+    A constant image resembles nothing: 0.
+    """
+    constant = pattern_vectors(images).square().sum(1) < 0.5  # else 1
+    correlations = 1 - nearest.distances.square() / 2
+    return torch.where(constant, torch.zeros_like(correlations), correlations).clamp(-1, 1)
+
+
 def nearest_training(sets: Sets, copies: Copies, patterns: Nearest, by_similarity: bool) -> Nearest:
-    """Each synthetic image's nearest training image.
+    """Finds each synthetic image's nearest training image.
 
     It is the more similar one of those found by registration and by patterns; or, unless the gate decides
     ``by_similarity`` alone, that which the image is outstandingly near to, in a half or by features.
@@ -133,8 +158,8 @@ def nearest_training(sets: Sets, copies: Copies, patterns: Nearest, by_similarit
     return Nearest((2 - 2 * similar).clamp(min=0).sqrt(), indices, orientations)
 
 
-def statement(gate: Gate, figures: Sequence[Figure]) -> str:
-    """The gate's answer with its reason, then the attack's success."""
+def _describe(gate: Gate, figures: Sequence[Figure]) -> str:
+    """The gate's answer with its reason, then the success of the strongest membership attack."""
     attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
     strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
     value = strongest.value
@@ -148,12 +173,11 @@ def statement(gate: Gate, figures: Sequence[Figure]) -> str:
     return f"The release gate is {gate.verdict}: {gate.reason}. {attack}"
 
 
-def warnings(sets: Sets, heldout_similarity: Tensor, shift: DomainShift) -> list[str]:
-    """What a reader must know before trusting the figures.
+def _warnings(sets: Sets, heldout_similarity: Tensor, shift: DomainShift) -> list[str]:
+    """Warns of a domain shift, near duplicates in the real sets, conditions and few patients.
 
     Args:
         heldout_similarity: of the held-out images to their nearest training image.
-        shift: between training and held-out images.
     """
     messages = []
     if shift.significant:
@@ -162,12 +186,11 @@ def warnings(sets: Sets, heldout_similarity: Tensor, shift: DomainShift) -> list
             f"splits by patient do (p = {shift.p_value:.2g}): are they from another hospital or scanner? "
             "Then they say little about how near images like the training ones may come to them"
         )
-    if float(heldout_similarity.max()) > NEARLY_ONE:
-        index = int(heldout_similarity.argmax())
+    highest, index = float(heldout_similarity.max()), int(heldout_similarity.argmax())
+    if highest > NEARLY_ONE:
         messages.append(
             f"{sets.heldout.names[index]} is held out but nearly a training image (similarity "
-            f"{float(heldout_similarity.max()):.4f}): is it of another patient? Copies cannot be recognised "
-            "while it is there"
+            f"{highest:.4f}): is it of another patient? Copies cannot be recognised while it is there"
         )
     if sets.synthetic.labels is not None:
         messages.append(
@@ -184,34 +207,32 @@ def warnings(sets: Sets, heldout_similarity: Tensor, shift: DomainShift) -> list
 def _copied_share(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples: int) -> Figure:
     """The share of flagged images, with that of held-out images and of the sets without copies."""
 
-    def share(flagged: Tensor, patients: Sequence[str] | None, key: str) -> Value:
-        drawn = Resamples.draw(patients, len(flagged), resamples, make_rng(seed, "copies", key))
-        return drawn.share(flagged.double())
+    def share(evidence: Evidence, key: str, ids: Sequence[str] | None = None) -> Value:
+        flagged = copies.hits(evidence)[0].double()
+        return Resamples.draw(ids, len(flagged), resamples, make_rng(seed, "copies", key)).share(flagged)
 
     heldout = ~copies.trained[copies.owners]
     owners = [str(owner) for owner in copies.owners[heldout].tolist()]
-    baselines = {REAL_REAL: share(copies.hits(copies.reference)[0][heldout], owners, REAL_REAL)}
-    baselines |= {name: share(copies.hits(each)[0], None, name) for name, each in copies.harmless.items()}
-    value = share(copies.hits(copies.synthetic)[0], volumes, "synthetic")
+    baselines = {REAL_REAL: share(copies.reference.part(heldout), REAL_REAL, owners)}
+    baselines |= {name: share(each, name) for name, each in copies.harmless.items()}
+    value = share(copies.synthetic, "synthetic", volumes)
     return Figure("copies", value, LOWER, baselines, "", seed, NOTES["copies"])
 
 
 def _space_figures(space: str, found: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
     """The ratio of distances and the membership attack in one space."""
-    sides = ((sets.synthetic.volumes, len(sets.synthetic)), (sets.heldout.patients, len(sets.heldout)))
-    first, second = (
-        Resamples.draw(ids, length, resamples, make_rng(seed, "privacy", side))
-        for side, (ids, length) in enumerate(sides)
-    )
-    heldout = found.heldout.distances
-    ratio, one = (
-        _median_ratio(found.synthetic.distances, heldout, first.join(second)),
-        Value(1.0, 1.0, 1.0, len(heldout)),
-    )
+    near, far = found.synthetic.distances, found.heldout.distances
+    first = Resamples.draw(sets.synthetic.volumes, len(near), resamples, make_rng(seed, "privacy", 0))
+    second = Resamples.draw(sets.heldout.patients, len(far), resamples, make_rng(seed, "privacy", 1))
+
+    def ratio(weights: Tensor) -> float:
+        usual = _weighted_median(far, weights[len(near) :])
+        return _weighted_median(near, weights[: len(near)]) / max(usual, TINY)
+
+    value = replace(first.join(second).percentile(ratio), n=len(near))
+    baselines = {REAL_REAL: Value(1.0, 1.0, 1.0, len(far))}
     extractor = "" if space == PIXELS else space
-    figures = [
-        Figure(f"distance_{space}", ratio, AS_REAL, {REAL_REAL: one}, extractor, seed, NOTES["distance"])
-    ]
+    figures = [Figure(f"distance_{space}", value, AS_REAL, baselines, extractor, seed, NOTES["distance"])]
     ids = sets.real.patients, sets.heldout.patients
     rates: dict[str, float | None] = {"auc": None, "tpr_at_1_percent": 0.01}
     if min(len(set(each)) for each in ids) > MANY:
@@ -225,17 +246,6 @@ def _space_figures(space: str, found: Distances, sets: Sets, seed: int, resample
     return figures
 
 
-def _median_ratio(synthetic: Tensor, heldout: Tensor, both: Resamples) -> Value:
-    """The ratio of the medians with its interval."""
-    split = len(synthetic)
-
-    def ratio(weights: Tensor) -> float:
-        usual = _weighted_median(heldout, weights[split:])
-        return _weighted_median(synthetic, weights[:split]) / max(usual, torch.finfo(torch.float64).tiny)
-
-    return replace(both.percentile(ratio), n=split)
-
-
 def _weighted_median(values: Tensor, weights: Tensor) -> float:
     """The smallest of the values (N,) that half of the weight does not exceed."""
     ordered, order = values.sort()
@@ -244,6 +254,16 @@ def _weighted_median(values: Tensor, weights: Tensor) -> float:
 
 
 def _gate_facts(gate: Gate, sets: Sets, copies: Copies) -> dict[str, object]:
+    flagged = [
+        {
+            "image": sets.synthetic.names[index],
+            "nearest": sets.real.names[gate.nearest[index]],
+            "similarity": round(gate.similarities[index], 4),
+            "score": round(gate.scores[index], 2),
+            "view": copies.synthetic.view(index),
+        }
+        for index in gate.flagged
+    ]
     return {
         "verdict": gate.verdict,
         "open": gate.open,
@@ -252,23 +272,14 @@ def _gate_facts(gate: Gate, sets: Sets, copies: Copies) -> dict[str, object]:
         "p_value": gate.p_value if gate.calibrated else None,
         "smallest_share_noticed": gate.noticed if math.isfinite(gate.noticed) else None,
         "reason": gate.reason,
-        "flagged": [
-            {
-                "image": sets.synthetic.names[index],
-                "nearest": sets.real.names[gate.nearest[index]],
-                "similarity": round(gate.similarities[index], 4),
-                "score": round(gate.scores[index], 2),
-                "view": copies.synthetic.view(index),
-            }
-            for index in gate.flagged
-        ],
+        "flagged": flagged,
     }
 
 
 def copies_picture(
     sets: Sets, gate: Gate, copies: Copies, nearest: Nearest, spaces: Mapping[str, Distances]
 ) -> Picture:
-    """The synthetic images most outstandingly near to a training patient, beside the nearest training images.
+    """Shows the synthetic images most outstandingly near to a training patient beside the training images.
 
     The training images are turned as they fit best, but not zoomed, shifted or rotated further.
 
@@ -276,9 +287,19 @@ def copies_picture(
         nearest: the nearest training image of each synthetic image by the gate's search.
         spaces: distances by space.
     """
-    order = _most_outstanding(gate, copies)[:SHOWN]
-    columns = [sets.synthetic.images[order], _turned_nearest(sets.real.images, nearest, order)]
-    columns += [_turned_nearest(sets.real.images, each.synthetic, order) for each in spaces.values()]
+    trained = copies.trained[copies.patients[copies.synthetic.images]]
+    measure = torch.where(trained, copies.synthetic.scores, copies.synthetic.scores - BEHIND)
+    if not gate.calibrated:
+        measure = torch.tensor(gate.similarities, dtype=torch.float64)
+    order = measure.argsort(descending=True, stable=True)[:SHOWN]
+
+    def turned(found: Nearest) -> Tensor:
+        pairs = zip(found.indices[order].tolist(), found.orientations[order].tolist(), strict=True)
+        images = sets.real.images
+        return torch.cat([turn(images[row : row + 1], ORIENTATION_NAMES[way]) for row, way in pairs])
+
+    columns = [sets.synthetic.images[order], turned(nearest)]
+    columns += [turned(each.synthetic) for each in spaces.values()]
     names = [
         f"{sets.synthetic.names[index]}: {gate.scores[index]:.1f} ({copies.synthetic.view(index)}), "
         f"similarity {gate.similarities[index]:.3f} to {sets.real.names[gate.nearest[index]]}"
@@ -295,61 +316,30 @@ def copies_picture(
     return Picture("Synthetic images beside their nearest training images", caption, png)
 
 
-def _most_outstanding(gate: Gate, copies: Copies) -> Tensor:
-    """Indices of the synthetic images, those nearest to a training patient first."""
-    trained = copies.trained[copies.patients[copies.synthetic.images]]
-    measure = torch.where(trained, copies.synthetic.scores, copies.synthetic.scores - BEHIND)
-    if not gate.calibrated:
-        measure = torch.tensor(gate.similarities, dtype=torch.float64)
-    return measure.argsort(descending=True, stable=True)
-
-
-def _turned_nearest(training: Tensor, nearest: Nearest, order: Tensor) -> Tensor:
-    """The nearest training images (N, 1, S, S) of some synthetic images, turned as these are."""
-    pairs = zip(nearest.indices[order].tolist(), nearest.orientations[order].tolist(), strict=True)
-    return torch.cat([turn(training[index : index + 1], ORIENTATION_NAMES[way]) for index, way in pairs])
-
-
 def distance_plots(spaces: Mapping[str, Distances]) -> list[Plot]:
-    """Distributions of the distances to the nearest training image, one plot a space."""
+    """Plots the distributions of the distances to the nearest training image, one plot per space."""
     plots = []
     for space, found in spaces.items():
-        usual = max(float(found.heldout.distances.median()), torch.finfo(torch.float64).tiny)
-        parts = {
-            "synthetic": found.synthetic.distances / usual,
-            "held-out real": found.heldout.distances / usual,
-        }
+        usual = max(float(found.heldout.distances.median()), TINY)
+        pairs = (("synthetic", found.synthetic), ("held-out real", found.heldout))
+        parts = {name: nearest.distances / usual for name, nearest in pairs}
         highest = max(float(part.max()) for part in parts.values()) * (1 + 1e-9)
         edges = torch.linspace(0, max(highest, 1.0), BINS + 1, dtype=torch.float64)
-        lines = []
-        for name, part in parts.items():  # y[i] from x[i] on, all steps of equal width
-            shares = torch.histogram(part, edges).hist / len(part)
-            lines.append(Line(name, edges[:-1].tolist(), shares.tolist()))
-        plots.append(
-            Plot(
-                f"Distance to the nearest training image ({space})",
-                "distance, as a multiple of the held-out images' median",
-                "share of images",
-                lines,
-                "Copies lie near 0. Synthetic images as new as real ones lie where held-out real images lie.",
-                "steps",
-            )
-        )
+        shares = {name: torch.histogram(part, edges).hist / len(part) for name, part in parts.items()}
+        lines = [Line(name, edges[:-1].tolist(), share.tolist()) for name, share in shares.items()]
+        title = f"Distance to the nearest training image ({space})"
+        x_label = "distance, as a multiple of the held-out images' median"
+        plots.append(Plot(title, x_label, "share of images", lines, DISTANCE_CAPTION, "steps"))
     return plots
 
 
 def roc_plot(spaces: Mapping[str, Distances], sets: Sets) -> Plot:
-    """The membership attack's ROC curves."""
+    """Plots the membership attack's ROC curves."""
     lines = [Line("chance", [0.0, 1.0], [0.0, 1.0])]
     for name, each in spaces.items():
         members = mean_by_patient(each.members.distances, sets.real.patients)
         false, true = roc_curve(members, mean_by_patient(each.others.distances, sets.heldout.patients))
         points = torch.linspace(0, len(false) - 1, min(len(false), CURVE)).round().long().tolist()
         lines.append(Line(name, [false[point] for point in points], [true[point] for point in points]))
-    return Plot(
-        "Membership inference",
-        "held-out patients taken for training patients",
-        "training patients recognised",
-        lines,
-        "The attacker takes a patient for a training patient if synthetic images are near to the patient's.",
-    )
+    axes = "held-out patients taken for training patients", "training patients recognised"
+    return Plot("Membership inference", *axes, lines, ROC_CAPTION)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -29,10 +30,9 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     """Writes the images that the gate did not flag to a folder, atomically.
 
     Files are copied unchanged, with their labels and provenance JSON. Images that share a file are written
-    one by
-    one: a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays whole, so one
-    flagged slice leaves all of it out. ``released.json`` lists the released images, and those left out with
-    their nearest training image and its similarity.
+    one by one: a sample of a shard as its files, an image of a NumPy stack as ``.npy``. A volume stays whole,
+    so one flagged slice leaves all of it out. ``released.json`` lists the released images, and those left out
+    with their nearest training image and its similarity.
 
     Args:
         sets: as they were read; names are those of files in ``sets.synthetic.folder``.
@@ -50,11 +50,26 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
             f"{source}: all {len(sets.synthetic)} images are near to training images; nothing was written"
         )
     check_list_name(sets.synthetic)
+    parts: dict[str, list[str]] = defaultdict(list)  # to release, of each file
+    for name in kept:
+        parts[_file(name)].append(name.partition("#")[2])
     with replaced_folder(output_dir, MANIFEST) as folder:
-        for file, names in _by_file(kept).items():
-            _write(source, file, names, folder)
+        for file, part in parts.items():
+            _write(source, file, part, folder)
         write_json(folder / MANIFEST, _manifest(sets, gate, set(kept)))
     return len(kept)
+
+
+def check_release_folder(folder: Path | None) -> None:
+    """Checks, before anything is measured, that the folder for released images holds no other files.
+
+    Raises:
+        UserError: it does.
+    """
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder}: holds other files; give --release a new folder")
 
 
 def check_list_name(synthetic: ImageSet) -> None:
@@ -72,44 +87,30 @@ def check_list_name(synthetic: ImageSet) -> None:
 
 
 def unflagged(sets: Sets, gate: Gate) -> list[str]:
-    """The names of all synthetic images except flagged ones and other slices of their volumes."""
+    """Lists the names of all synthetic images except flagged ones and other slices of their volumes."""
     names = sets.synthetic.names
     flagged = {names[index] for index in gate.flagged}
     lost = {_file(name) for name in flagged if not _divisible(_file(name))}
     return [name for name in names if name not in flagged and _file(name) not in lost]
 
 
-def _by_file(names: Sequence[str]) -> dict[str, list[str]]:
-    """The parts to release of each file."""
-    parts: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        parts[_file(name)].append(name.partition("#")[2])
-    return parts
-
-
 def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
+    inner, keys = folder / PurePosixPath(file).with_suffix(""), set(parts)
     if file.endswith(SHARD):
-        return _write_samples(source / file, set(parts), folder / PurePosixPath(file).with_suffix(""))
-    if file.endswith(ARRAY) and any(parts):
-        return _write_planes(source / file, parts, folder / PurePosixPath(file).with_suffix(""))
-    for path in (*source_parts(source / file), *_record(source / file), *_labels(source, file)):
-        target = folder / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-
-
-def _write_samples(shard: Path, keys: set[str], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for key, files in shard_samples(shard):
-        for suffix, content in files.items() if key in keys else ():
-            (folder / f"{key}.{suffix}").write_bytes(content)
-
-
-def _write_planes(stack: Path, indices: Sequence[str], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    array = np.load(stack, mmap_mode="r", allow_pickle=False)
-    for index in indices:
-        np.save(folder / f"{index}{ARRAY}", array[int(index)])
+        inner.mkdir(parents=True)
+        for key, files in shard_samples(source / file):
+            for suffix, content in files.items() if key in keys else ():
+                (inner / f"{key}.{suffix}").write_bytes(content)
+    elif file.endswith(ARRAY) and any(parts):
+        inner.mkdir(parents=True)
+        array = np.load(source / file, mmap_mode="r", allow_pickle=False)
+        for index in parts:
+            np.save(inner / f"{index}{ARRAY}", array[int(index)])
+    else:
+        for path in (*source_parts(source / file), *_record(source / file), *_labels(source, file)):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def _labels(source: Path, file: str) -> list[Path]:
@@ -118,18 +119,14 @@ def _labels(source: Path, file: str) -> list[Path]:
     if first != IMAGE_FOLDER or not rest:
         return []
     name = stem(Path(file))
-    found = [path for place in MASK_FOLDERS for path in sorted((source / place).rglob(f"{_escaped(name)}.*"))]
-    return [path for path in found if stem(path) == name and path.is_file()]
+    files = [path for label in MASK_FOLDERS for path in sorted((source / label).rglob(f"{escape(name)}.*"))]
+    return [path for path in files if stem(path) == name and path.is_file()]
 
 
 def _record(image: Path) -> list[Path]:
     """The provenance JSON next to an image, if any, see `common.provenance`."""
     path = image.with_name(f"{stem(image)}.json")
     return [path] if path.is_file() else []
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _manifest(sets: Sets, gate: Gate, kept: set[str]) -> dict[str, object]:

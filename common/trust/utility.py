@@ -17,11 +17,12 @@ from tqdm import tqdm
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy
 from common.metrics.paired_comparison import TrainingComparison, describe_differences, holm
+from common.metrics.segmentation import mean_dice
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
-from common.trust.faithfulness import mean_dice, overlaps, segmented, structure_names, train_segmenter
-from common.trust.image_sets import ImageSet, Sets, TrainingSlices
-from common.trust.results import HIGHER, Figure, Line, Plot, Section
+from common.trust.faithfulness import overlaps, segment, structure_names, train_segmenter
+from common.trust.image_sets import ImageSet, Sets, TrainingSlices, labels_of
+from common.trust.report import HIGHER, Figure, Line, Plot, Section
 
 MAJORITY = 0.5
 """Share of the training labels with a structure at a pixel from which on the mean label has it there."""
@@ -43,18 +44,18 @@ class Task(Protocol):
     nothing: str
 
     def outcome(self, training: Sequence[ImageSet], test: ImageSet, budget: Budget, seed: int) -> NDArray:
-        """Trains on equal shares of the sets; returns for each test image what `judge` takes, (N, ...)."""
+        """Trains on equal shares of the sets; returns for each test image what `score` takes, (N, ...)."""
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
         """The outcome of a constant predictor."""
 
-    def judge(self, outcome: NDArray, counts: NDArray) -> float:
+    def score(self, outcome: NDArray, counts: NDArray) -> float:
         """The metric over test images, each weighted by its count (N,)."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Segmentation by a U-Net; outcomes are (N, K, 3), see `common.trust.faithfulness.overlaps`.
+    """Segmentation by a U-Net; outcomes are (N, 3, K), see `common.trust.faithfulness.overlaps`.
 
     Attributes:
         structures: what is segmented.
@@ -73,7 +74,7 @@ class Segmentation:
         labels = torch.cat([labels_of(part) for part in training])
         parts = [len(part) for part in training]
         network = train_segmenter(images, labels, len(self.structures), budget, seed, self.device, parts)
-        return self._overlaps(segmented(network, test.images, self.device), test)
+        return self._overlaps(segment(network, test.images, self.device), test)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
         """The outcome of predicting the mean label."""
@@ -83,7 +84,7 @@ class Segmentation:
             mean[share >= MAJORITY] = index
         return self._overlaps(mean.expand(len(test), -1, -1, -1), test)
 
-    def judge(self, outcome: NDArray, counts: NDArray) -> float:
+    def score(self, outcome: NDArray, counts: NDArray) -> float:
         """The mean Dice over structures, all images together."""
         return mean_dice(torch.from_numpy(np.tensordot(counts, outcome, axes=1)))
 
@@ -110,20 +111,24 @@ class Classification:
         """Trains a classifier; see `Task`."""
         images = torch.cat([part.images for part in training])
         numbers = np.concatenate([self._numbers(part) for part in training])
-        shape = tuple(images.shape[1:])
-        network = seeded(lambda: make_classifier(shape, len(self.classes)), seed, "classifier")
+        shape, channels = tuple(images.shape[1:]), (8, 16, 32)
+
+        def make() -> nn.Module:
+            return Classifier(shape, len(self.classes), channels, (2, 2, 2), norm="batch")
+
+        network = seeded(make, seed, "classifier")
         items = TrainingSlices(images, {"class": torch.from_numpy(numbers)}, seed)
         parts = [len(part) for part in training]
         fit(network, items, {"ce": nn.CrossEntropyLoss()}, "class", budget, seed, self.device, parts)
-        found = predictions(network, test.images, self.device).argmax(1).numpy()
-        return np.stack([found, self._numbers(test)], axis=1)
+        predicted = predictions(network, test.images, self.device).argmax(1).numpy()
+        return np.stack([predicted, self._numbers(test)], axis=1)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
         """The outcome of predicting the most frequent class."""
         commonest = np.bincount(self._numbers(training)).argmax()
         return np.stack([np.full(len(test), commonest), self._numbers(test)], axis=1)
 
-    def judge(self, outcome: NDArray, counts: NDArray) -> float:
+    def score(self, outcome: NDArray, counts: NDArray) -> float:
         """The mean over classes of the share found."""
         return balanced_accuracy(outcome[:, 0], outcome[:, 1], len(self.classes), counts)
 
@@ -131,14 +136,8 @@ class Classification:
         return np.array([list(self.classes).index(name) for name in folders_of(images)], np.int64)
 
 
-def make_classifier(shape: Sequence[int], classes: int, width: int = 8) -> nn.Module:
-    """A classifier of images (B, 1, S, S) in [-1, 1]; returns logits (B, classes)."""
-    channels = (width, 2 * width, 4 * width)
-    return Classifier(shape, classes, channels, (2, 2, 2), norm="batch")
-
-
 def find_task(sets: Sets, device: torch.device | str = "cpu") -> Task | None:
-    """The task that the sets allow: labels, else class folders of equal names; None where there is none."""
+    """Finds the task that the sets allow: labels, else class folders of equal names; None without either."""
     every = (sets.real, sets.heldout, sets.synthetic)
     if all(each.labels is not None for each in every):
         return Segmentation(structure_names(*every), device)
@@ -149,15 +148,8 @@ def find_task(sets: Sets, device: torch.device | str = "cpu") -> Task | None:
 
 
 def folders_of(images: ImageSet) -> list[str]:
-    """The innermost folder of each image's name: its class where there are class folders."""
+    """Lists the innermost folder of each image's name, its class if there are class folders."""
     return [PurePosixPath(name).parent.name for name in images.names]
-
-
-def labels_of(images: ImageSet) -> Tensor:
-    """The labels of a set that has some."""
-    if images.labels is None:
-        raise ValueError(f"{images.folder}: no labels")
-    return images.labels
 
 
 TITLE = "Utility: does a network gain from the synthetic images?"
@@ -193,15 +185,24 @@ def utility(
     as many real images as synthetic ones. Intervals are over test patients and seeds, those of differences
     paired; Holm's correction (1979) decides for all differences together which are clear.
 
-    The generator has learned from all real patients, also where a training takes a part of them: gains with a
-        part hold for a user who has the generator and few images, not for a generator trained on few
-        patients. The statement and the figures' notes say so.
+    The generator has learned from all real patients, also if a training takes a part of them: gains with a
+    part hold for a user who has the generator and few images, not for a generator trained on few patients.
+    The statement and the figures' notes say so.
 
     Args:
         seed: of the first training and of the bootstrap.
         seeds: trainings of each kind.
         budget: of each training.
         shares: of the real patients in the learning curve; 1 is always among them.
+
+    Example:
+        >>> images = torch.zeros(8, 1, 16, 16)
+        >>> images[::2] = 0.5
+        >>> names = [f"{kind}/{k}.png" for k in range(4) for kind in ("bright", "dark")]
+        >>> parts = [ImageSet(images, [f"{side}{k}" for k in range(8)], names) for side in "rhs"]
+        >>> section = utility(Sets(*parts), seeds=1, budget=Budget(1, 4), shares=(), resamples=5)
+        >>> section.facts["task"], section.figures[0].name
+        ('classification', 'balanced_accuracy_trained_on_real')
     """
     task = find_task(sets, device)
     if task is None:
@@ -217,7 +218,7 @@ def utility(
     return Section(
         name="utility",
         title=TITLE,
-        statement=statement(result, seeds),
+        statement=_describe(result, seeds),
         figures=_figures(result, seed),
         plots=[_plot(result)],
         warnings=_warnings(leak, sets, result),
@@ -231,14 +232,14 @@ def utility(
             "real_patients": {f"{percent} %": len(set(part.patients)) for percent, part in parts.items()},
             "test_images": len(sets.heldout),
             "test_patients": len(set(sets.heldout.patients)),
-            "by_seed": {regime: result.comparison.by_seed(regime, task.judge) for regime in outcomes},
+            "by_seed": {regime: result.comparison.by_seed(regime, task.score) for regime in outcomes},
         },
     )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the trainings give.
+    """The results of all trainings.
 
     Attributes:
         task: what was trained for.
@@ -258,7 +259,7 @@ class Comparison:
 
     def value(self, regime: str) -> Value:
         """The metric of one kind of training."""
-        return self.comparison.value(regime, self.task.judge)
+        return self.comparison.value(regime, self.task.score)
 
     @property
     def learns(self) -> bool:
@@ -284,21 +285,21 @@ def _compare(
         task,
         comparison,
         percents,
-        {regime: comparison.difference(regime, REAL, task.judge) for regime in (SYNTHETIC, BOTH)},
+        {regime: comparison.difference(regime, REAL, task.score) for regime in (SYNTHETIC, BOTH)},
         {
-            percent: comparison.difference(_at(BOTH, percent), _at(REAL, percent), task.judge)
+            percent: comparison.difference(_at(BOTH, percent), _at(REAL, percent), task.score)
             for percent in percents
             if percent < 100
         },
-        floor.value(FLOOR, task.judge),
+        floor.value(FLOOR, task.score),
     )
 
 
 def leave_out_heldout(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet, str]:
     """Leaves out synthetic images that were made of held-out patients' labels; returns a warning about them.
 
-    A network that learns from the test patients' own labels knows something of the test. Where hardly any
-    other images are left, all are taken.
+    A network that learns from the test patients' own labels knows something of the test. If hardly any other
+    images are left, all are taken.
     """
     if synthetic.labels is None or heldout.labels is None:
         return synthetic, ""
@@ -312,13 +313,13 @@ def leave_out_heldout(synthetic: ImageSet, heldout: ImageSet) -> tuple[ImageSet,
     )
     if len(kept) < min(FEWEST_OWN, len(synthetic)):
         return synthetic, f"{message}: trainings with them know something of the test."
-    return synthetic.chosen(kept), f"{message}; they are left out here."
+    return synthetic.select(kept), f"{message}; they are left out here."
 
 
 def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, ImageSet]:
-    """Nested parts of the real images, whole patients, by percent of the patients; 100 comes last.
+    """Makes nested parts of the real images, of whole patients, by percent of the patients; 100 comes last.
 
-    Shares that come to the same number of patients are one.
+    Shares that give the same number of patients are one part.
     """
     patients = sorted(set(real.patients))
     order = [patients[k] for k in make_rng(seed, "utility", "patients").permutation(len(patients))]
@@ -327,7 +328,7 @@ def real_parts(real: ImageSet, shares: Sequence[float], seed: int) -> dict[int, 
     for number in numbers:
         taken = set(order[:number])
         rows = [k for k, patient in enumerate(real.patients) if patient in taken]
-        parts[round(100 * number / len(order))] = real.chosen(rows)
+        parts[round(100 * number / len(order))] = real.select(rows)
     return parts
 
 
@@ -338,7 +339,7 @@ def train_all(
     budget: Budget,
     seeds: Sequence[int],
 ) -> dict[str, list[NDArray]]:
-    """The outcomes of each regime, one a seed."""
+    """Trains each regime once per seed; returns the outcomes."""
     outcomes: dict[str, list[NDArray]] = {name: [] for name in regimes}
     work = [(name, seed) for name in regimes for seed in seeds]
     for name, seed in tqdm(work, desc="utility", unit="training", leave=False, disable=None):
@@ -346,22 +347,20 @@ def train_all(
     return outcomes
 
 
-def statement(result: Comparison, seeds: int) -> str:
-    """The differences in words; a doubt first where real images alone teach the network nothing."""
+def _describe(result: Comparison, seeds: int) -> str:
+    """The differences in words; a doubt first if real images alone teach the network nothing."""
     task, gains = result.task, result.gains
     adjusted = holm({**result.differences, **{str(percent): gain for percent, gain in gains.items()}})
     named = {name.replace("_", " "): value for name, value in result.differences.items()}
     own = {name.replace("_", " "): adjusted[name] for name in result.differences}
-    words = [
-        describe_differences(f"{task.name.capitalize()} of held-out real patients", task.metric, named, own)
-    ]
+    subject = f"{task.name.capitalize()} of held-out real patients"
+    words = [describe_differences(subject, task.metric, named, own)]
     if gains:
-        few = {f"with {percent} % of the real patients": gain for percent, gain in gains.items()}
-        own = {f"with {percent} % of the real patients": adjusted[str(percent)] for percent in gains}
-        text = describe_differences(
-            "adding synthetic images", task.metric, few, own, "as many real ones alone"
-        )
-        words += [text[0].upper() + text[1:], WHOLE_GENERATOR]
+        names = {percent: f"with {percent} % of the real patients" for percent in gains}
+        few = {names[percent]: gain for percent, gain in gains.items()}
+        own = {names[percent]: adjusted[str(percent)] for percent in gains}
+        to = "as many real ones alone"
+        words += [describe_differences("Adding synthetic images", task.metric, few, own, to), WHOLE_GENERATOR]
     doubt = "" if result.learns else "Cannot be judged: real images alone teach the network hardly anything. "
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 

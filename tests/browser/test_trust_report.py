@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from common.metrics.bootstrap import Value
-from common.trust.figures import examples_picture
-from common.trust.html_page import write_report
-from common.trust.results import HIGHER, LOWER, Figure, GateState, Line, Plot, Report, Section, SetFacts
+from common.trust.report import (
+    HIGHER,
+    LOWER,
+    Figure,
+    GateState,
+    Line,
+    Plot,
+    Report,
+    Section,
+    SetFacts,
+    examples_picture,
+    write_report,
+)
 from tests.browser.explorer_page import DESKTOP, PHONE
-from tests.common.trust.made_sets import made
+from tests.common.trust.made import made
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -140,11 +140,9 @@ def test_a_release_never_mixes_with_other_files(words: list[str], tmp_path: Path
         ("--output r.html", "give their folder with --synthetic, or --generate N"),
         ("--synthetic nowhere --output r.html", "nowhere: no such folder"),
         ("--synthetic nowhere --output r.pdf", "r.pdf: give the report's file"),
-        ("--synthetic nowhere --output r.html --sections fun", "sections fun: choose of fidelity"),
         ("--synthetic nowhere --output r.html --seeds 0", "seeds 0: give a whole number of at least 1"),
         ("--synthetic nowhere --output r.html --max_similarity x", "max_similarity x: give a correlation"),
         ("--synthetic nowhere --output r.html --widht 3", "--widht: settings of the bundle's inference"),
-        ("--generate 4 --output r.html --release out", "--release copies files"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -182,8 +180,6 @@ def hu(depth: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--synthetic drawn", "give those it has not seen with --heldout"),
-        ("--heldout others --generate 4", "--generate needs the bundle"),
         ("--heldout others --synthetic drawn --window 400 -1000", "the lower end must be below"),
         ("--heldout others --synthetic drawn --image_size 0", "image_size 0: give a whole number"),
     ],

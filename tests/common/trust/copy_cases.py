@@ -41,7 +41,7 @@ def split(real: ImageSet, seed: int = 0) -> tuple[ImageSet, ImageSet, ImageSet]:
     ends = {name: place for place, name in enumerate(order)}
     sides = [(ends[name] >= trained) + (ends[name] >= trained + heldout) for name in real.patients]
     first, second, third = (
-        real.chosen([place for place, where in enumerate(sides) if where == side]) for side in range(3)
+        real.select([place for place, where in enumerate(sides) if where == side]) for side in range(3)
     )
     return first, second, third
 

@@ -2,7 +2,7 @@
 
     python -m tests.common.trust.false_closings 1000
 
-prints a table. Patients are points in 12 dimensions, slices lie around them (`made_patients`).
+prints a table. Patients are points in 12 dimensions, slices lie around them (`tests.common.trust.made`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.stats import betabinom
 
 from common.trust.gate import SIGNIFICANT, certain_copies, counts_of
 from common.trust.near_copies import Copies
-from tests.common.trust.made_patients import made_copies
+from tests.common.trust.made import made_copies
 
 CASES = (
     {"trained": 25, "heldout": 20, "unseen": 5, "slices": 20},

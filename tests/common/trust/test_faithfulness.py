@@ -15,8 +15,8 @@ from common.metrics.segmentation import compare_components
 from common.training.fit_supervised import Budget
 from common.trust.faithfulness import faithfulness, known_conditions
 from common.trust.image_sets import ImageSet, Sets
-from common.trust.results import Section
-from tests.common.trust.made_sets import ignoring, made, made_sets
+from common.trust.report import Section
+from tests.common.trust.made import ignoring, made, made_sets
 
 BUDGET = Budget(20, 8, 1e-2)
 

@@ -10,21 +10,11 @@ from common.metrics.bootstrap import Resamples, resample_counts
 from common.metrics.fid import fid
 from common.rng import make_rng
 from common.trust.fidelity import fid_infinity, fidelity
-from common.trust.results import Figure, Section
-from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with
+from common.trust.report import Figure, Section
+from tests.common.trust.made import Coarse, noise, pictures, sets_with
 
-NAMES = [
-    "fid_coarse",
-    "fid_infinity_coarse",
-    "kid_coarse",
-    "excess_kid_coarse",
-    "precision_coarse",
-    "recall_coarse",
-    "density_coarse",
-    "coverage_coarse",
-    "pair_ssim",
-    "pair_distance_coarse",
-]
+KINDS = ["fid", "fid_infinity", "kid", "excess_kid", "precision", "recall", "density", "coverage"]
+NAMES = [*(f"{kind}_coarse" for kind in KINDS), "pair_ssim", "pair_distance_coarse"]
 
 
 class Brightness:
@@ -76,9 +66,8 @@ def test_every_figure_has_its_baselines_and_is_plain() -> None:
         same = set() if figure.name.startswith("fid_infinity") else {"blurred_real"}
         assert set(figure.baselines) == {"real_real", "mean_image"} | same
         assert figure.seed == 3 and figure.note
-        assert not figure.value.bounded or figure.value.low <= figure.value.mean <= figure.value.high, (
-            figure.name
-        )
+        value = figure.value
+        assert not value.bounded or value.low <= value.mean <= value.high, figure.name
         assert figure.extractor == ("" if figure.name == "pair_ssim" else figure.name.split("_")[-1])
     better = {figure.name: figure.better for figure in section.figures}
     assert better["fid_infinity_coarse"] == "lower" and better["is_brightness"] == "higher"
@@ -159,7 +148,4 @@ def test_few_patients_have_a_value_or_none_and_no_interval() -> None:
     assert found is not None and found.value.mean >= 0 and not found.value.bounded
     three = Resamples.draw(names[:72], 72, 20, make_rng(0, "test"))
     assert fid_infinity(real[:72], fake, three.join(sides[1])) is None
-
-
-def test_none_for_very_few() -> None:
     assert fid_infinity(features(7, 0), features(100, 1), resamples(107)) is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,12 +14,11 @@ from common.data.intensity import Window
 from common.errors import UserError
 from common.inference.datasets import LabelSlices, Source
 from common.paths import repository_root
-from common.training.fit_supervised import Budget
 from common.trust import gather_sets as gathering
 from common.trust.gather_sets import (
     Options,
     check_sets,
-    chosen_conditions,
+    choose_conditions,
     config_of,
     draws_from_noise,
     generate,
@@ -27,12 +27,7 @@ from common.trust.gather_sets import (
 )
 from common.trust.image_sets import Sets
 from common.trust.readers import STRUCTURES, ReadingSettings
-from tests.common.trust.made_sets import made
-from tests.common.trust.made_textures import a_set, pictures, sets_with
-
-
-def test_sound_sets_pass() -> None:
-    check_sets(sets_with(pictures(6, 2), 6, 6))
+from tests.common.trust.made import a_set, made, pictures, sets_with
 
 
 def refused(sets: Sets) -> str:
@@ -44,6 +39,7 @@ def refused(sets: Sets) -> str:
 
 def test_sets_that_cannot_be_compared_are_named() -> None:
     good = sets_with(pictures(6, 2), 6, 6)
+    check_sets(good)
     broken = pictures(3, 2)
     broken[1, 0, 3, 3] = torch.nan
     assert refused(replace(good, synthetic=a_set(broken, "synthetic"))).startswith(
@@ -72,36 +68,25 @@ def test_equal_sets_shared_images_and_shared_patients() -> None:
     )
 
 
-PLACES = {"bundle": Path("bundle"), "real": Path("real"), "output": Path("report.html")}
+PLACES: dict[str, Any] = {"bundle": Path("bundle"), "real": Path("real"), "output": Path("report.html")}
+NO_BUNDLE: dict[str, Any] = {**PLACES, "bundle": None, "heldout": Path("others")}
 
 
-def test_the_one_segmenter_that_judges_learns_five_times_as_long() -> None:
-    options = Options(**PLACES, budget=Budget(300, 8, 1e-3))
-    assert (options.judge.iterations, options.judge.batch_size) == (1500, 8)
-    assert options.budget.iterations == 300
-
-
-def test_sections_and_releases_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UserError, match="sections looks: choose of fidelity"):
-        Options(**PLACES, sections=["looks"])
-    with pytest.raises(UserError, match="take privacy into --sections"):
-        Options(**PLACES, sections=["fidelity"], release=Path("out"))
-    with pytest.raises(UserError, match="give with --synthetic a folder"):
-        Options(**PLACES, release=Path("out"), generate=3)
-
-
-def test_without_a_bundle_the_caller_says_how_images_are_read_and_who_is_held_out() -> None:
-    places = {"real": Path("real"), "output": Path("report.html")}
-    kept = Options(**places, heldout=Path("others"), window=Window(-900, 100), image_size=64)
-    assert kept.bundle is None and kept.window == Window(-900, 100)
-    with pytest.raises(UserError, match="give those it has not seen with --heldout"):
-        Options(**places)
-    with pytest.raises(UserError, match="--generate needs the bundle"):
-        Options(**places, heldout=Path("others"), generate=3)
-    with pytest.raises(UserError, match="--ckpt_path needs the bundle"):
-        Options(**places, heldout=Path("others"), ckpt_path=Path("model.pt"))
-    with pytest.raises(UserError, match="--window: the bundle's model says how images are read"):
-        Options(**PLACES, window=Window(-900, 100))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({**PLACES, "sections": ["looks"]}, "sections looks: choose of fidelity"),
+        ({**PLACES, "sections": ["fidelity"], "release": Path("out")}, "take privacy into --sections"),
+        ({**PLACES, "release": Path("out"), "generate": 3}, "give with --synthetic a folder"),
+        ({**PLACES, "window": Window(-900, 100)}, "--window: the bundle's model says how images are read"),
+        ({**NO_BUNDLE, "heldout": None}, "give those it has not seen with --heldout"),
+        ({**NO_BUNDLE, "generate": 3}, "--generate needs the bundle"),
+        ({**NO_BUNDLE, "ckpt_path": Path("model.pt")}, "--ckpt_path needs the bundle"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Options(**options)
 
 
 def test_the_offset_reaches_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +106,14 @@ BUNDLES = repository_root() / "bundles"
 
 def test_half_of_the_conditions_are_of_training_patients() -> None:
     real, heldout = made("real", 20, 1), made("heldout", 6, 2)
-    names = chosen_conditions(real, heldout, 8, 0).names
+    names = choose_conditions(real, heldout, 8, 0).names
     assert [name[:4] for name in names] == ["real"] * 4 + ["held"] * 4
-    assert names == chosen_conditions(real, heldout, 8, 0).names
-    assert names != chosen_conditions(real, heldout, 8, 1).names
-    many = chosen_conditions(real, heldout, 22, 0)
+    assert names == choose_conditions(real, heldout, 8, 0).names
+    assert names != choose_conditions(real, heldout, 8, 1).names
+    many = choose_conditions(real, heldout, 22, 0)
     assert sum(name.startswith("held") for name in many.names) == 6 and len(many) == 22
-    assert len(chosen_conditions(real, heldout, 100, 0)) == 26
-    assert chosen_conditions(replace(real, labels=None), heldout, 4, 0) is None
+    assert len(choose_conditions(real, heldout, 100, 0)) == 26
+    assert choose_conditions(replace(real, labels=None), heldout, 4, 0) is None
 
 
 def test_masks_are_written_white(tmp_path: Path) -> None:
@@ -168,12 +153,9 @@ def test_structures_of_a_certain_scale_are_written_with_it(tmp_path: Path) -> No
         write_conditions(conditions, tmp_path, replace(reading, info={**info, "axis": "coronal"}))
 
 
-def test_bundles_are_known_by_their_configs() -> None:
+def test_bundles_are_known_by_their_configs(tmp_path: Path) -> None:
     assert draws_from_noise(BUNDLES / "dcgan_covid") and not draws_from_noise(BUNDLES / "pix2pix_covid")
     assert trained_model(BUNDLES / "dcgan_covid") == BUNDLES / "dcgan_covid" / "models" / "model.pt"
-
-
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--bundle takes a bundle's folder"):
         config_of(tmp_path)
     with pytest.raises(UserError, match="give some with --condition"):

@@ -8,7 +8,7 @@ import torch
 from common.errors import UserError
 from common.trust.gather_sets import check_unseen
 from common.trust.image_sets import split_by_patient
-from tests.common.trust.made_textures import a_set, pictures
+from tests.common.trust.made import a_set, pictures
 
 
 def test_halves_of_different_patients() -> None:
@@ -16,7 +16,7 @@ def test_halves_of_different_patients() -> None:
     here, there = split_by_patient(real, 3)
     assert not set(here.patients) & set(there.patients) and len(here) + len(there) == 20
     assert 8 <= len(here) <= 12
-    turned = real.chosen(range(19, -1, -1))
+    turned = real.select(range(19, -1, -1))
     assert set(split_by_patient(turned, 3)[0].patients) == set(here.patients)
     splits = {frozenset(split_by_patient(real, seed)[0].patients) for seed in range(8)}
     assert len(splits) > 1
@@ -49,6 +49,6 @@ def test_the_models_own_training_patients_decide() -> None:
 def test_chosen_images_keep_what_belongs_to_them() -> None:
     labels = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 32, 32)
     real = replace(a_set(pictures(4, 0), "real"), labels=labels, structures=("x",), scans=list("abcd"))
-    taken = real.chosen([3, 1])
+    taken = real.select([3, 1])
     assert taken.labels is not None and taken.labels[:, 0, 0, 0].tolist() == [3, 1]
     assert list(taken.scans) == ["d", "b"] and taken.folder == "real" and taken.structures == ("x",)

@@ -17,11 +17,11 @@ from common.trust import privacy as privacy_section
 from common.trust.gate import Gate, release_gate
 from common.trust.membership import Nearest, oriented_features
 from common.trust.near_copies import draw_principal, find_copies
-from common.trust.privacy import nearest_training, privacy
+from common.trust.privacy import nearest_training, pattern_similarity, privacy
 from common.trust.readers import ReadingSettings, read_set
-from common.trust.results import Figure, Section
+from common.trust.report import Figure, Section
 from tests.common.trust import copy_cases
-from tests.common.trust.made_textures import Coarse, noise, pictures, sets_with, turned
+from tests.common.trust.made import Coarse, noise, pictures, sets_with, turned
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,12 @@ def test_copies_of_training_images_close_the_gate(change: str) -> None:
         assert found["membership_auc_pixels"].value.mean > 0.8  # 10 of the 30 patients were not copied
         assert found["membership_tpr_at_1_percent_pixels"].value.mean > 0.5
         assert "can tell training patients" in section.statement
+    if change == "turned":  # the sheet shows the same image four times in its first row, 160 pixels a tile
+        with Image.open(io.BytesIO(section.pictures[0].png)) as opened:
+            sheet = np.asarray(opened.convert("L"))
+        tiles = [sheet[40:150, left : left + 150] for left in (10, 176, 342, 508)]
+        assert all(np.array_equal(tiles[0], tile) for tile in tiles[1:])
+        assert f"{len(gate.flagged)} of 100" in section.pictures[0].caption
 
 
 @pytest.mark.parametrize("seed", [2, 3])
@@ -72,6 +78,18 @@ def test_other_real_images_leave_it_open(seed: int) -> None:
         assert found[f"distance_{space}"].value.mean == pytest.approx(1, abs=0.15)
     assert "do not tell" in section.statement
     assert min(section.facts["planted_copies_found"].values()) >= 0.75
+    names = ("distance_{}", "membership_auc_{}", "membership_tpr_at_1_percent_{}")
+    assert list(found) == ["copies", *(name.format(s) for s in ("pixels", "coarse") for name in names)]
+    assert found["copies"].baselines["real_real"].mean <= 0.1
+    assert found["membership_auc_coarse"].baselines["chance"].mean == 0.5
+    assert found["membership_tpr_at_1_percent_coarse"].baselines["chance"].mean == 0.01
+    assert found["distance_pixels"].extractor == "" and found["distance_coarse"].extractor == "coarse"
+    assert all(f.value.low <= f.value.mean <= f.value.high for f in section.figures)
+    facts = json.loads(json.dumps(section.plain(), allow_nan=False))["facts"]
+    assert facts["gate"]["open"] and 0 < facts["gate"]["smallest_share_noticed"] <= 0.2
+    assert [plot.kind for plot in section.plots] == ["steps", "steps", "line"]
+    for plot in section.plots[:2]:
+        assert all(sum(line.y) == pytest.approx(1) and len(line.x) == len(line.y) for line in plot.lines)
 
 
 def test_sets_that_are_near_to_all_are_no_copies() -> None:
@@ -102,6 +120,12 @@ def test_too_few_patients_leave_it_undecided() -> None:
     assert gate.verdict == "undecided" and len(gate.flagged) == 38
     assert "undecided: 19 held-out patients are too few" in section.statement
     assert section.facts["gate"]["verdict"] == "undecided"
+
+
+def test_similarity_is_a_correlation_and_a_constant_image_has_none() -> None:
+    images = torch.cat([pictures(1, 0), torch.zeros(1, 1, 32, 32)])
+    nearest = Nearest(torch.tensor([0.2, 1.0]).double(), torch.zeros(2).long(), torch.zeros(2).long())
+    assert pattern_similarity(images, nearest).tolist() == pytest.approx([0.98, 0.0])
 
 
 def test_slices_of_one_volume_are_one_for_the_share_of_copies() -> None:
@@ -141,39 +165,6 @@ def test_similarity_and_nearest_are_of_one_image() -> None:
     assert 1 - float(found.distances[4]) ** 2 / 2 == pytest.approx(correlation, abs=0.02)
     alone = nearest_training(sets, change(made, synthetic=hit), patterns, True)
     assert alone.indices[1:].tolist() == [*range(21, 30)]
-
-
-def test_a_given_similarity_is_the_threshold() -> None:
-    _, section, gate = measured(pictures(60, 2), max_similarity=0.99)
-    assert gate.open and gate.threshold == 0.99 and not gate.flagged and "given 0.99" in gate.reason
-    assert section.facts["gate"]["p_value"] is None
-
-
-def test_the_section_is_plain_and_repeats() -> None:
-    found, section, _ = measured(pictures(80, 2))
-    names = ("distance_{}", "membership_auc_{}", "membership_tpr_at_1_percent_{}")
-    assert list(found) == ["copies", *(name.format(s) for s in ("pixels", "coarse") for name in names)]
-    assert found["copies"].baselines["real_real"].mean <= 0.1
-    assert found["membership_auc_coarse"].baselines["chance"].mean == 0.5
-    assert found["membership_tpr_at_1_percent_coarse"].baselines["chance"].mean == 0.01
-    assert found["distance_pixels"].extractor == "" and found["distance_coarse"].extractor == "coarse"
-    assert all(f.value.low <= f.value.mean <= f.value.high for f in section.figures)
-    facts = json.loads(json.dumps(section.plain(), allow_nan=False))["facts"]
-    assert facts["gate"]["open"] and 0 < facts["gate"]["smallest_share_noticed"] <= 0.2
-    assert [plot.kind for plot in section.plots] == ["steps", "steps", "line"]
-    for plot in section.plots[:2]:
-        assert all(sum(line.y) == pytest.approx(1) and len(line.x) == len(line.y) for line in plot.lines)
-
-
-def test_the_sheet_shows_copies_beside_what_they_were_copied_from() -> None:
-    _, section, _ = measured(turned(pictures(60, 0)))
-    (picture,) = section.pictures
-    with Image.open(io.BytesIO(picture.png)) as opened:
-        sheet = np.asarray(opened.convert("L"))
-    places = (10, 176, 342, 508)  # the first row, 160 pixels a tile
-    tiles = [sheet[40:150, left : left + 150] for left in places]
-    assert all(np.array_equal(tiles[0], tile) for tile in tiles[1:])
-    assert "60 of 60" in picture.caption
 
 
 def test_what_makes_figures_doubtful_is_said() -> None:

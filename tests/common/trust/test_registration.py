@@ -22,7 +22,7 @@ from common.trust.registration import (
     view_window,
     warp,
 )
-from tests.common.trust.made_textures import noise, pictures
+from tests.common.trust.made import noise, pictures
 
 NOBODY = torch.tensor([-1])
 STILL = torch.zeros(1)

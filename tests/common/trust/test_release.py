@@ -14,7 +14,7 @@ from common.trust.image_sets import ImageSet, Sets
 from common.trust.readers import ReadingSettings, read_set
 from common.trust.release import release
 from tests.common.trust import folders
-from tests.common.trust.made_textures import a_set, pictures
+from tests.common.trust.made import a_set, pictures
 
 SETTINGS = ReadingSettings(32, Window(-1000, 275))
 
@@ -41,13 +41,8 @@ def test_files_are_copied_as_they_are_and_flagged_ones_left_out(tmp_path: Path) 
     assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
     manifest = json.loads((tmp_path / "out" / "released.json").read_text())
     (row,) = manifest["left_out"]
-    assert row == {
-        "image": "case1_000.png",
-        "nearest": "real_001.png",
-        "similarity": 0.99,
-        "score": 1.5,
-        "why": "too similar",
-    }
+    expected = {"image": "case1_000.png", "nearest": "real_001.png", "similarity": 0.99, "score": 1.5}
+    assert row == {**expected, "why": "too similar"}
     assert manifest["threshold"] == 0.5 and len(manifest["released"]) == 3 and manifest["gate"] == "closed"
     assert release(sets, gate(4, [0, 1]), tmp_path / "out") == 2  # an earlier release is replaced
     assert written(tmp_path / "out") == ["case2_000.png", "case3_000.png", "released.json"]
@@ -107,11 +102,8 @@ def test_one_flagged_slice_leaves_its_volume_out(tmp_path: Path) -> None:
     assert release(sets, gate(6, [1]), tmp_path / "out") == 3
     assert written(tmp_path / "out") == ["b.nii.gz", "released.json"]
     rows = json.loads((tmp_path / "out" / "released.json").read_text())["left_out"]
-    assert [row["why"] for row in rows] == [
-        "another slice of its volume is",
-        "too similar",
-        "another slice of its volume is",
-    ]
+    other = "another slice of its volume is"
+    assert [row["why"] for row in rows] == [other, "too similar", other]
 
 
 def test_nothing_is_written_where_nothing_is_left_or_others_files_are(tmp_path: Path) -> None:

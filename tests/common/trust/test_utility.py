@@ -8,9 +8,9 @@ import torch
 
 from common.training.fit_supervised import Budget
 from common.trust.image_sets import ImageSet, Sets
-from common.trust.results import Section
+from common.trust.report import Section
 from common.trust.utility import leave_out_heldout, real_parts, utility
-from tests.common.trust.made_sets import drawn, ignoring, image_set, made, made_sets, squares
+from tests.common.trust.made import drawn, ignoring, image_set, made, made_sets, squares
 
 BUDGET = Budget(15, 8, 1e-2)
 
