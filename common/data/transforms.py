@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pydoc import locate
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import monai.transforms
 import numpy as np
 from monai.transforms import Compose, MapTransform, RandomizableTransform, ScaleIntensityRanged
-from scipy.ndimage import affine_transform
 
 from common.data.image_io import read_pair
 from common.data.intensity import Window, to_unit, window_by_name
@@ -394,89 +392,3 @@ def choose_augmentation(augment: str | None, augmentation: Transform | None, sli
         )
     wanted = augment == "light" or (augment == "auto" and slices <= FEW)
     return augmentation if wanted else None
-
-
-@dataclass(frozen=True)
-class AugmentationDraw:
-    """The parameters of one visit: geometry shared by image and mask, gamma and gain for the image alone.
-
-    ``shift`` is (rows, columns) as a share of the side, ``rotation`` in radians (counter-clockwise).
-    """
-
-    flip: bool = False
-    shift: tuple[float, float] = (0.0, 0.0)
-    scale: float = 1.0
-    rotation: float = 0.0
-    gamma: float = 1.0
-    gain: float = 1.0
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The ranges that are drawn from.
-
-    Args:
-        flip: probability of a left-right flip. It mirrors anatomy: half of what a generator draws then has
-            its heart at the right, which no more than one person in ten thousand has.
-        shift: largest shift, as a share of the side.
-        scale: largest relative change of size.
-        rotation: largest rotation in degrees.
-        gamma: largest change of the gray curve's exponent, on a log scale; 0 for none.
-        gain: largest relative change of the gray values above the window's lower end.
-    """
-
-    flip: float = 0.0
-    shift: float = 0.04
-    scale: float = 0.06
-    rotation: float = 6.0
-    gamma: float = 0.0
-    gain: float = 0.0
-
-    def draw(self, random: np.random.Generator) -> AugmentationDraw:
-        """Draws the parameters of one visit. The number of draws does not depend on the ranges."""
-        flip, row, column, scale, rotation, gamma, gain = random.random(7)
-        return AugmentationDraw(
-            flip=bool(flip < self.flip),
-            shift=(self.shift * _signed(row), self.shift * _signed(column)),
-            scale=1.0 + self.scale * _signed(scale),
-            rotation=float(np.deg2rad(self.rotation)) * _signed(rotation),
-            gamma=float(np.exp(self.gamma * _signed(gamma))),
-            gain=1.0 + self.gain * _signed(gain),
-        )
-
-
-def apply_to_image(image: np.ndarray, draw: AugmentationDraw) -> np.ndarray:
-    """The augmented image: (H, W) float32 in [0, 1], bilinear, borders repeated."""
-    moved = _moved(image, draw, interpolation=1)
-    if draw.gamma != 1.0:
-        moved = np.power(np.clip(moved, 0.0, 1.0), np.float32(draw.gamma))
-    return moved if draw.gain == 1.0 else np.clip(moved * np.float32(draw.gain), 0.0, 1.0)
-
-
-def apply_to_mask(mask: np.ndarray, draw: AugmentationDraw) -> np.ndarray:
-    """The augmented mask: (H, W), nearest neighbour, the same geometry as the image."""
-    return _moved(mask, draw, interpolation=0)
-
-
-def _moved(array: np.ndarray, draw: AugmentationDraw, interpolation: int) -> np.ndarray:
-    flipped = array[:, ::-1] if draw.flip else array
-    if (draw.shift, draw.scale, draw.rotation) == ((0.0, 0.0), 1.0, 0.0):
-        return np.ascontiguousarray(flipped)
-    matrix, offset = _inverse_map(array.shape, draw)
-    return affine_transform(
-        flipped, matrix, offset=offset, order=interpolation, mode="nearest", prefilter=False
-    )
-
-
-def _inverse_map(shape: tuple[int, ...], draw: AugmentationDraw) -> tuple[np.ndarray, np.ndarray]:
-    """Output pixel to input pixel: rotation and scale about the centre, then the shift."""
-    cosine, sine = np.cos(draw.rotation) / draw.scale, np.sin(draw.rotation) / draw.scale
-    matrix = np.array([[cosine, sine], [-sine, cosine]])
-    centre = (np.array(shape, dtype=np.float64) - 1.0) / 2.0
-    shift = np.array(draw.shift) * np.array(shape)
-    return matrix, centre - matrix @ (centre + shift)
-
-
-def _signed(uniform: float) -> float:
-    """[0, 1) to [-1, 1)."""
-    return 2.0 * float(uniform) - 1.0

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
+from monai.transforms import RandAffined, RandFlipd
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from common.data.sampler import SampleIndex
-from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
+from common.data.replay import ReplayDataset
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -155,10 +153,7 @@ def _drawn(patients: Sequence[str], seed: int) -> set[str]:
     return kept
 
 
-LIGHT = Augmentation(flip=0.5, shift=0.04, scale=0.06, rotation=6.0)
-
-
-class TrainingSlices(Dataset[dict[str, Any]]):
+class TrainingSlices(ReplayDataset):
     """Slices (1, S, S) in [-1, 1] with their targets; augmented for a `SampleIndex`, but not for an int.
 
     Args:
@@ -167,30 +162,23 @@ class TrainingSlices(Dataset[dict[str, Any]]):
         seed: of the augmentation.
 
     Example:
-        >>> slices = TrainingSlices(torch.zeros(4, 1, 8, 8), {"class": torch.arange(4)})
-        >>> int(slices[2]["class"]), slices[SampleIndex(2, epoch=1)]["image"].shape
-        (2, torch.Size([1, 8, 8]))
+        >>> slices = TrainingSlices(torch.zeros(2, 1, 16, 16), {"class": torch.tensor([0, 1])})
+        >>> slices[1]["image"].shape, int(slices[1]["class"])
+        (torch.Size([1, 16, 16]), 1)
     """
 
     def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
-        self.images, self.targets, self.seed = images, dict(targets), seed
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        if index >= len(self):
-            raise IndexError(index)
-        image, targets = self.images[index], {name: values[index] for name, values in self.targets.items()}
-        if isinstance(visit, SampleIndex):
-            draw = LIGHT.draw(make_rng(self.seed, "trust", visit.epoch, visit.index))
-            image = _plane(apply_to_image((image[0].numpy() + 1) / 2, draw) * 2 - 1)
-            for name, target in targets.items():
-                if target.ndim:  # a map (1, S, S), no number
-                    targets[name] = _plane(apply_to_mask(target[0].numpy(), draw))
-        return {"image": image, **targets, "sample": index}
-
-
-def _plane(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
+        tensors = {"image": images, **{k: v.float() if v.ndim > 1 else v for k, v in targets.items()}}
+        items = [{**{k: v[n] for k, v in tensors.items()}, "sample": n} for n in range(len(images))]
+        maps = [name for name, values in targets.items() if values.ndim > 1]
+        shift = 0.04 * images.shape[-1]
+        moved = RandAffined(
+            ["image", *maps],
+            prob=1.0,
+            rotate_range=math.radians(6),
+            translate_range=[shift, shift],
+            scale_range=[0.06, 0.06],
+            mode=["bilinear", *["nearest" for _ in maps]],
+            padding_mode="border",
+        )
+        super().__init__(items, [RandFlipd(["image", *maps], prob=0.5, spatial_axis=1), moved], seed)

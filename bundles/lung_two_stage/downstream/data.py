@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to
 from bundles.lung_two_stage.enhancement.enhance import load_enhancer
 from common.data import splits
 from common.data.intensity import Window, window_by_name
+from common.data.replay import ReplayTransforms, Transforms
 from common.data.sampler import SampleIndex
 from common.data.splits import KeptSplit
-from common.data.transforms import Augmentation, apply_to_image, apply_to_mask
 from common.errors import UserError
 from common.files import read_json
 from common.rng import make_rng
@@ -112,14 +112,14 @@ class SliceItems(Dataset[dict[str, Any]]):
     Args:
         slices: for the task category, those without a nodule are left out.
         task: see `TASKS`.
-        augment: random flips and affine changes.
+        augmentation: random MONAI dictionary transforms of ``image`` and ``label``; None for none.
         seed: of the augmentation.
     Raises:
         UserError: an unknown task, or no slice with a nodule for the task category.
     """
 
     def __init__(
-        self, slices: Slices, task: str = NODULE, augment: Augmentation | None = None, seed: int = 0
+        self, slices: Slices, task: str = NODULE, augmentation: Transforms = None, seed: int = 0
     ) -> None:
         if task not in TASKS:
             raise UserError(f"task {task!r} is unknown; choose {' or '.join(TASKS)}")
@@ -127,26 +127,22 @@ class SliceItems(Dataset[dict[str, Any]]):
         if not len(self.slices):
             raise UserError(f"task {task}: none of the {len(slices)} slices has a nodule")
         self.classes = classes_of(self.slices, task)
-        self.augment, self.seed = augment, seed
+        self.augmentation = ReplayTransforms(augmentation, seed)
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        place = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        if place >= len(self):
-            raise IndexError(place)
-        image, mask = self.slices.images[place, 0].numpy(), self.slices.nodules[place] > 0
-        if isinstance(visit, SampleIndex) and self.augment is not None:
-            drawn = self.augment.draw(make_rng(self.seed, "diagnosis", visit.epoch, visit.index))
-            image = apply_to_image((image + 1) / 2, drawn) * 2 - 1
-            mask = apply_to_mask(mask, drawn)
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(image, np.float32))[None],
-            "label": torch.from_numpy(mask.astype(np.float32))[None],
-            "class": int(self.classes[place]),
-            "sample": place,
+        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
+        if index >= len(self):
+            raise IndexError(index)
+        item = {
+            "image": self.slices.images[index],
+            "label": torch.from_numpy((self.slices.nodules[index] > 0).astype(np.float32))[None],
+            "class": int(self.classes[index]),
+            "sample": index,
         }
+        return self.augmentation(item, visit)
 
 
 def classes_of(slices: Slices, task: str) -> NDArray[np.int64]:
@@ -296,7 +292,7 @@ class DiagnosisData(KeptSplit):
         task: see `TASKS`; joint becomes nodule where there are no categories.
         categories: names of the nodules' categories; empty where there are none.
         window: of the images.
-        augment: settings of `common.data.transforms.Augmentation` for the training set.
+        augmentation: random MONAI dictionary transforms of the training set; None for none.
         seed: the run's seed.
 
     Attributes:
@@ -313,15 +309,14 @@ class DiagnosisData(KeptSplit):
         task: str = NODULE,
         categories: Sequence[str] = (),
         window: str | Window | Sequence[float] = "lung",
-        augment: Mapping[str, float] | None = None,
+        augmentation: Transforms = None,
         seed: int = 0,
     ) -> None:
         task = NODULE if task == JOINT and not categories else task
         self.sources, self.regime, self.task = sources, regime, task
         self.window = window_by_name(window)
         self.class_names = class_names(task, categories)
-        drawn = Augmentation(**augment) if augment is not None else None
-        self.train = SliceItems(sources.training(regime), task, drawn, seed)
+        self.train = SliceItems(sources.training(regime), task, augmentation, seed)
         self.val = SliceItems(sources.validation, task)
         highest = max(int(items.classes.max()) for items in (self.train, self.val))
         if highest >= len(self.class_names):
@@ -368,3 +363,8 @@ def known_categories(extraction_dir: str | os.PathLike[str]) -> list[str]:
     """The names of the nodules' categories in the extraction's report; none without a report."""
     path = Path(extraction_dir) / "extraction.json"
     return list(read_json(path).get("categories", [])) if path.is_file() else []
+
+
+def slice_side(extraction_dir: str | os.PathLike[str]) -> int:
+    """The side of the test slices in pixels; the augmentation's shifts are shares of it."""
+    return int(SliceBank.load(Path(extraction_dir) / "tests").hu.shape[-1])

@@ -24,7 +24,7 @@ from bundles.lung_two_stage.downstream.data import (
     Slices,
     Sources,
 )
-from common.data.transforms import Augmentation
+from common.data.replay import Transforms
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.classification import balanced_accuracy, macro_area, recalls
 from common.metrics.paired_comparison import Metric, TrainingComparison, describe_differences, holm
@@ -109,7 +109,7 @@ class Utility:
         regimes: of `REGIMES`; the others are compared with ``real`` and ``oversampled``.
         seeds: trainings of each regime; all regimes of a seed have the same initial weights and order.
         budget: of each training.
-        augment: settings of `common.data.transforms.Augmentation`; None for no augmentation.
+        augmentation: random MONAI dictionary transforms of the training slices; None for none.
         resamples: of the bootstrap over test patients and seeds.
         seed: of the first training and of the bootstrap.
         device: where networks run.
@@ -121,14 +121,14 @@ class Utility:
         regimes: Sequence[str] = REGIMES,
         seeds: int = 3,
         budget: Budget | Mapping[str, Any] | None = None,
-        augment: Mapping[str, float] | None = None,
+        augmentation: Transforms = None,
         resamples: int = 1000,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.sources, self.regimes, self.seeds = sources, list(regimes), range(seed, seed + seeds)
         self.budget = budget if isinstance(budget, Budget) else Budget(**(budget or {}))
-        self.augment = Augmentation(**augment) if augment is not None else None
+        self.augmentation = augmentation
         self.count, self.seed, self.device = resamples, seed, device
 
     def compare(self, task: Task) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Utility:
 
     def _outcomes(self, task: Task, regime: str, test: Slices) -> list[NDArray]:
         kind = CATEGORY if task.name == CATEGORY else NODULE
-        items = SliceItems(self.sources.training(regime), kind, self.augment, self.seed)
+        items = SliceItems(self.sources.training(regime), kind, self.augmentation, self.seed)
         parts = [
             int(part.has_nodule.sum()) if kind == CATEGORY else len(part)
             for part in self.sources.parts(regime)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.data.sampler import SampleIndex
 from common.errors import UserError
 from common.trust.gather_sets import check_unseen
-from common.trust.image_sets import split_by_patient
+from common.trust.image_sets import TrainingSlices, split_by_patient
 from tests.common.trust.made import a_set, pictures
 
 
@@ -52,3 +53,16 @@ def test_chosen_images_keep_what_belongs_to_them() -> None:
     taken = real.select([3, 1])
     assert taken.labels is not None and taken.labels[:, 0, 0, 0].tolist() == [3, 1]
     assert list(taken.scans) == ["d", "b"] and taken.folder == "real" and taken.structures == ("x",)
+
+
+def test_training_slices_and_their_maps_are_moved_alike_and_repeatably() -> None:
+    labels = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    labels[:, :, 4:14, 18:28] = 2
+    slices = TrainingSlices(labels.float() - 1, {"label": labels, "class": torch.tensor([3, 1])}, seed=5)
+    first, again, later = (slices[SampleIndex(1, epoch)] for epoch in (0, 0, 1))
+    assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], later["image"])
+    assert set(first["label"].unique().tolist()) == {0.0, 2.0} and int(first["class"]) == 1
+    differing = (first["image"] > 0) != (first["label"] > 1)
+    assert differing.float().mean() < 0.03 and not torch.equal(first["label"], labels[1])
+    assert torch.equal(slices[1]["image"], labels[1].float() - 1)
+    assert torch.equal(slices[1]["label"], labels[1].float())

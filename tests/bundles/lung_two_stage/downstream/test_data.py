@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandFlipd
 
 from bundles.lung_two_stage.composition.shards import Composites
 from bundles.lung_two_stage.downstream.data import (
@@ -20,7 +21,6 @@ from bundles.lung_two_stage.downstream.data import (
 )
 from common.data.intensity import WINDOWS
 from common.data.sampler import SampleIndex
-from common.data.transforms import Augmentation
 from common.errors import UserError
 from tests.bundles.lung_two_stage.made_work import made_work, slice_bank, write_composites
 
@@ -58,7 +58,7 @@ def test_items_of_all_tasks() -> None:
 def test_only_draws_are_augmented_image_and_mask_alike() -> None:
     slices = made()
     shown = Slices(torch.from_numpy((slices.nodules > 0).astype(np.float32))[:, None], slices.nodules, "abc")
-    items = SliceItems(shown, augment=Augmentation(1.0, 0, 0, 0), seed=1)
+    items = SliceItems(shown, augmentation=RandFlipd(["image", "label"], 1.0, spatial_axis=1))
     flipped = items[SampleIndex(2, 0)]
     assert torch.equal(flipped["label"], items[2]["label"].flip(-1))
     assert torch.equal(flipped["image"] > 0.5, flipped["label"] > 0)

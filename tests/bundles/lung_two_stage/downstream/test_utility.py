@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandFlipd
 from torch import nn
 
 from bundles.lung_two_stage.downstream.data import SliceItems, Slices, Sources, bank_slices
@@ -15,6 +16,7 @@ from common.training.fit_supervised import Budget, fit, predictions, seeded
 from tests.bundles.lung_two_stage.made_work import slice_bank
 
 TINY = {"iterations": 2, "batch_size": 4}
+FLIP = RandFlipd(["image", "label"], 0.5, spatial_axis=1)
 
 
 def slices(name: str, count: int, seed: int = 0) -> Slices:
@@ -38,7 +40,7 @@ def test_a_comparison_is_whole_and_repeats() -> None:
     results = []
     for _ in range(2):
         torch.rand(3)  # what happened before must not matter
-        utility = Utility(sources(), ["real", "both"], 2, TINY, {"flip": 0.5}, resamples=20)
+        utility = Utility(sources(), ["real", "both"], 2, TINY, FLIP, resamples=20)
         results.append(utility.compare(classification("nodule", make, 2)))
     assert results[0] == results[1]
     found = results[0]
