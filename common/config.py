@@ -101,6 +101,7 @@ RENAMED = {
             "rivals": "baselines",
             "rival_stages": "baseline_stages",
             "purposes": "downstream_tasks",
+            "turned": "augment",
         }.items()
     },
 }

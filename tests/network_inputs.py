@@ -200,7 +200,6 @@ CASES = {
             "enhancer_path": None,
             "positives": 3,
             "synthetic": 4,
-            "augment": None,
         },
         ("image", "class"),
         5,

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from common.data.intensity import Window, to_network, to_unit, window_by_name
 from common.data.nodules import Nodule, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
+from common.data.replay import ReplayTransforms, Transforms
 from common.data.sampler import SampleIndex
 from common.data.splits import SplitData
 from common.data.volume_io import is_volume
@@ -214,8 +215,8 @@ def _interpolated(hu: NDArray[np.int16], axes: Sequence[NDArray[np.float64]]) ->
 class CubeDataset(Dataset[dict[str, Any]]):
     """Cubes around candidates and nodules of scans.
 
-    An epoch of training has each cube with a nodule and as many random cubes without, shifted, flipped and
-    rotated; otherwise every cube comes once. Candidates in findings that the data set excludes, outside of
+    An epoch of training has each cube with a nodule and as many random cubes without, shifted and augmented;
+    otherwise every cube comes once. Candidates in findings that the data set excludes, outside of
     nodules, are left out.
 
     Items: ``image`` (1, D, S, S) float32 in [-1, 1], ``label`` (1,) float32, 1 or 0.
@@ -228,6 +229,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         seed: of all draws.
         training: see above; the nodules' centres are among the points then.
         most: candidates without a nodule from each scan.
+        augmentation: random MONAI dictionary transforms of ``image`` in training.
     Raises:
         UserError: a bad scan, or training scans without nodules or without other candidates.
     """
@@ -241,7 +243,9 @@ class CubeDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         training: bool = False,
         most: int = 30,
+        augmentation: Transforms = None,
     ) -> None:
+        self.augmentation = ReplayTransforms(augmentation, seed)
         self.samples, self.dropped = list(samples), 0
         self.shape, self.window, self.seed, self.training = shape, window, seed, training
         margin = JITTER if training else 0
@@ -266,7 +270,9 @@ class CubeDataset(Dataset[dict[str, Any]]):
         random = make_rng(self.seed, "cube", draw.epoch, draw.index)
         number, without = divmod(draw.index, 2)  # even samples have a nodule
         index = int(random.choice(self.negative) if without else self.positive[number])
-        return self._item(index, _augment(self.cubes[index], self.shape.size, random))
+        top, left = random.integers(0, 2 * JITTER + 1, 2)
+        part = self.cubes[index][:, top : top + self.shape.size, left : left + self.shape.size]
+        return self.augmentation(self._item(index, part), draw)
 
     def _item(self, index: int, cube: NDArray[np.int16]) -> dict[str, Any]:
         image = to_network(to_unit(cube, self.window, is_hu=True))
@@ -285,7 +291,7 @@ class CubeData(SplitData[CubeDataset]):
         size, side_mm, depth, step_mm: see `CubeShape`; cubes of pictures are one slice deep.
         window: HU window: a preset's name or [lower, upper].
         seed: the run's seed.
-        most: see `CubeDataset`.
+        most, augmentation: see `CubeDataset`.
         split_seed: of the split.
         parts: splits to load; None for all.
     Raises:
@@ -308,6 +314,7 @@ class CubeData(SplitData[CubeDataset]):
         parts: Sequence[str] | None = None,
         patient_pattern: str | None = None,
         hu_offset: float | None = None,
+        augmentation: Transforms = None,
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
         self.patient_pattern = patient_pattern
@@ -316,7 +323,16 @@ class CubeData(SplitData[CubeDataset]):
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)
         self.datasets = {
-            name: CubeDataset(part, points, self.shape, self.window, seed, name == "train", most)  # type: ignore[arg-type]
+            name: CubeDataset(
+                part,  # type: ignore[arg-type]
+                points,
+                self.shape,
+                self.window,
+                seed,
+                name == "train",
+                most,
+                augmentation,
+            )
             for name, part in self.splits.items()
             if parts is None or name in parts
         }
@@ -375,11 +391,3 @@ def _labelled(
     kept = labels.copy()
     kept[random.permutation(np.flatnonzero(without))[:most]] = True
     return cut_cubes(scan, points[kept], shape, margin), labels[kept]
-
-
-def _augment(cube: NDArray[np.int16], size: int, random: np.random.Generator) -> NDArray[np.int16]:
-    """A random (D, S, S) part of a larger cube, flipped and rotated."""
-    top, left = random.integers(0, cube.shape[1] - size + 1, 2)
-    part = np.rot90(cube[:, top : top + size, left : left + size], int(random.integers(4)), axes=(1, 2))
-    flips = tuple(axis for axis in range(3) if random.random() < 0.5)
-    return np.asarray(np.flip(part, flips))

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import RandRotate90d
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
 from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
+from common.data.replay import ReplayTransforms, Transforms
 from common.data.resize import resize_image
 from common.data.sampler import SampleIndex
 from common.data.samples import ORIENTATIONS, Sample
 from common.data.splits import SplitData
+from common.data.transforms import choose_augmentation, find_transform
 from common.errors import UserError
-from common.rng import make_rng
 
 NODULES, HEALTHY_SLICES = "nodules", "healthy_slices"
 LAYERS = (NODULES, HEALTHY_SLICES)
@@ -149,15 +151,15 @@ def _resized(units: Images, height: int, width: int | None = None) -> Images:
 class BankImages(Dataset[dict[str, Any]]):
     """Images of a bank. Items hold ``image`` (C, S, S) in [-1, 1], ``class`` and ``sample``.
 
-    An int index gives the image as it is; a `SampleIndex` gives one of its eight flips and rotations where
-    images are ``turned``, since a nodule has no upright orientation.
+    An int index gives the image as it is; a `SampleIndex` gives it with the random transforms of that epoch.
 
     Args:
         images: (N, C, S, S) in [-1, 1].
         samples: N; their category is the class's name.
         class_names: the classes; without any, all images are of class 0.
-        turned: see above.
-        seed: of the turns.
+        augmentation: random MONAI dictionary transforms of ``image``; None for none.
+        seed: the run's seed, for the augmentation.
+        turned: whether training shows all eight flips and rotations.
 
     Attributes:
         classes: int64 (N,).
@@ -170,24 +172,26 @@ class BankImages(Dataset[dict[str, Any]]):
         images: Images,
         samples: Sequence[Sample],
         class_names: Sequence[str] = (),
-        turned: bool = False,
+        augmentation: Transforms = None,
         seed: int = 0,
+        turned: bool = False,
     ) -> None:
         self.images, self.samples, self.class_names = images, list(samples), list(class_names)
-        self.turned, self.seed = turned, seed
-        places = [self.class_names.index(sample.category) if class_names else 0 for sample in samples]
-        self.classes = np.array(places, np.int64)
+        self.augmentation, self.turned = ReplayTransforms(augmentation, seed), turned
+        indices = [self.class_names.index(sample.category) if class_names else 0 for sample in samples]
+        self.classes = np.array(indices, np.int64)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        image = self.images[index]
-        if self.turned and isinstance(visit, SampleIndex):
-            number = make_rng(self.seed, "turn", visit.epoch, visit.index).integers(len(ORIENTATIONS))
-            image = turn(image, int(number))
-        return {"image": torch.from_numpy(image), "class": int(self.classes[index]), "sample": index}
+        item = {
+            "image": torch.from_numpy(self.images[index]),
+            "class": int(self.classes[index]),
+            "sample": index,
+        }
+        return self.augmentation(item, visit)
 
     def first_channel(self) -> BankImages:
         """The same images without alpha: what metrics and pictures take, (N, 1, S, S)."""
@@ -223,8 +227,11 @@ class BankData(SplitData[BankImages]):
         image_size: S of the square images; a bank of other sizes is resized.
         window: HU range of [-1, 1], a preset's name or [lower, upper].
         fallback: classes of a bank without categories, see `classes_of`.
-        turned: show training images in all eight orientations.
-        seed: the run's seed (turns).
+        augmentation: random MONAI dictionary transforms of the training images.
+        augment: whether they are used, see `common.data.transforms.choose_augmentation`.
+        turned: whether training shows all eight orientations, in which copies are looked for then; None:
+            where the augmentation has ``RandRotate90d``.
+        seed: the run's seed (augmentation).
         split_seed: of the split.
         fractions: shares of train, val, test.
         trained: facts of the model that is used: its own split is taken, see
@@ -246,7 +253,9 @@ class BankData(SplitData[BankImages]):
         image_size: int,
         window: str | Window | Sequence[float] = "lung",
         fallback: str = "none",
-        turned: bool = False,
+        augmentation: Transforms = None,
+        augment: str | None = "light",
+        turned: bool | None = None,
         seed: int = 0,
         split_seed: int = 0,
         fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -265,13 +274,16 @@ class BankData(SplitData[BankImages]):
         self.class_names = self.classes.names
         labelled = self._samples(self.layer.records)
         self.splits = {part: [labelled[n] for n in chosen] for part, chosen in self.indices.items()}
+        used = choose_augmentation(augment, augmentation, len(self.indices["train"]))  # type: ignore[arg-type]
+        if turned is None:
+            turned = find_transform(used, RandRotate90d) is not None
+        training = {"augmentation": used, "seed": seed, "turned": turned}
         self.datasets = {
             part: BankImages(
                 self.layer.images[chosen],
                 self.splits[part],
                 self.class_names,
-                turned and part == "train",
-                seed,
+                **(training if part == "train" else {}),  # type: ignore[arg-type]
             )
             for part, chosen in self.indices.items()
         }

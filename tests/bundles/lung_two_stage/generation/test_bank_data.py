@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandFlipd, RandRotate90d
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceRecord
 from bundles.lung_two_stage.generation.bank_data import (
@@ -49,12 +50,13 @@ def test_patients_are_split_four_to_one(work: Path) -> None:
 
 
 def test_visits_are_turned_the_same_way_every_time(work: Path) -> None:
-    data = BankData(work / "extraction" / "nodules", "nodules", SIZE, turned=True)
+    turns = [RandFlipd("image", 0.5, spatial_axis=1), RandRotate90d("image", 0.75, max_k=3)]
+    data = BankData(work / "extraction" / "nodules", "nodules", SIZE, augmentation=turns)
     plain = data.train[3]["image"].numpy()
     visits = [data.train[SampleIndex(3, epoch)]["image"].numpy() for epoch in range(12)]
     seen = [turn(plain, number) for number in range(8)]
     ways = [next(n for n, one in enumerate(seen) if np.array_equal(one, visit)) for visit in visits]
-    assert len(set(ways)) > 3
+    assert len(set(ways)) > 3 and data.metadata()["turned"]
     assert np.array_equal(data.train[SampleIndex(3, 5)]["image"].numpy(), visits[5])
     assert not data.val.turned and len(data.train.as_seen()) == 8 * 32 and len(data.val.as_seen()) == 4
     assert np.array_equal(data.train.as_seen().images[32 * 6 + 3], turn(plain, 6))
