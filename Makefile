@@ -8,7 +8,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types bench clean set-aside
+.PHONY: help setup demo test test-all fuzz lint types bench clean set-aside
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test: setup ## the quick tests
 
 test-all: setup ## the whole suite, with the long round trips and the browser
 	$(PYTEST) $(PYTEST_ARGS)
+
+fuzz: setup ## damaged and oddly arranged inputs for every reader, always the same ones (about 3 minutes)
+	$(PYTHON) -m tests.fuzz.run
 
 lint: setup ## ruff
 	$(PYTHON) -m ruff check .
