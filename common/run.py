@@ -1,4 +1,4 @@
-"""The start of a bundle run: literals of the command line, checks of the config, the seed."""
+"""The start of a bundle run: values of the command line, checks of the config, the seed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from monai.utils import set_determinism
 
 from common.config import check_config
 from common.errors import UserError, install_hook
+from common.settings import command_line, settle_values
 
 WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
@@ -36,28 +37,47 @@ def _is_literal(value: Any) -> bool:
 
 
 def initialize_run(run_id: str | None = None) -> None:
-    """Starts a run; the first item of each run list: ``- "$run.initialize_run()"``.
+    """Starts a run: checks the config and seeds torch, numpy and Python with the key ``seed``.
 
-    Uncaught errors become one line each, ``true``, ``false`` and ``null`` of the command line get their
-    meaning (`coerce_cli_literals`), all config keys are checked (`common.config.check_config`), and the key
-    ``seed`` seeds the generators of torch, numpy and Python.
+    It is the item of each config's ``initialize``, which MONAI runs before anything of the config is built,
+    by ``run`` as by `monai.bundle.load` or a `ConfigWorkflow` in a notebook; and the first item of each run
+    list, where it does nothing unless ``initialize`` was left out. ``true``, ``false`` and ``null`` of the
+    command line get their meaning (`coerce_cli_literals`), the keys are checked
+    (`common.config.check_config`), and the settings get their types (`common.settings.settle_values`). In the
+    command ``python -m monai.bundle`` uncaught errors become one line each.
 
     Args:
         run_id: the list being run; by default the one the calling workflow runs.
     Raises:
-        UserError: a config key is wrong, or no bundle run is going on.
+        UserError: a key or a value is wrong, or no bundle run is going on.
+
+    Example:
+        An overlay with its own list of what to run begins with it::
+
+            training:
+            - "$run.initialize_run()"
+            - "$@train#trainer.run()"
     """
-    install_hook()
+    if command_line() is not None:
+        install_hook()
     workflow = calling_workflow()
+    items = workflow.parser.ref_resolver.items  # MONAI makes others when it parses a config again
+    if workflow.__dict__.get(STARTED) is items:
+        return
     ids = [workflow.init_id, run_id or workflow.run_id, workflow.final_id, "seed"]
     coerce_cli_literals(workflow.parser)
     check_config(workflow.parser, [id_ for id_ in ids if id_])
+    settle_values(workflow.parser, workflow.config_root_path)
+    workflow.__dict__[STARTED] = items
     seed = workflow.parser.get_parsed_content("seed") if "seed" in workflow.parser else None
     if seed is None:
         return
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"config key 'seed': {seed!r} is not a whole number from 0 up")
     set_determinism(seed)
+
+
+STARTED = "_started_items"
 
 
 def calling_workflow() -> ConfigWorkflow:

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import atomic_write, read_json, visible_files, write_json
 from common.paths import METADATA, repository_root
 from common.provenance import sha256_of
-from common.tools.standalone import code_files, fingerprint, imported_modules, standalone
+from common.tools.standalone import code_files, findable, fingerprint, imported_modules, standalone
 
 Contents = dict[str, bytes]
 """Files of a zip: path inside the bundle's folder -> bytes."""
@@ -118,7 +118,8 @@ def bundle_contents(root: Path, name: str, models: Mapping[str, Path]) -> Conten
         text = file.suffix == ".md" or file.name == "LICENSE"
         path = file.relative_to(bundle).as_posix()
         contents[path] = in_the_download(data.decode(), name).encode() if text else data
-    sources = [*(path for path in visible_files(bundle) if path.suffix == ".py"), root / REGISTRY_FILE]
+    sources = [path for path in visible_files(bundle) if path.suffix == ".py"]
+    sources += [root / "synthetic_ct_bundles.py", root / REGISTRY_FILE]
     contents |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources} | code
     return contents | {path: shared_bytes(file) for path, file in models.items()}
 
@@ -140,6 +141,7 @@ def _configs(folder: Path, name: str, network: Mapping[str, Any] | None, build: 
             contents[json_path.as_posix()] = as_json(json_text, file).encode()
             lines = text.splitlines(keepends=True)  # paths change in comments only
             text = "".join(in_the_download(x, name) if x.lstrip().startswith("#") else x for x in lines)
+            text = findable(text)
         contents[path] = text.encode()
     return contents
 

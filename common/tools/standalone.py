@@ -5,11 +5,15 @@ that people read has plain imports (``$import common.paths as paths``). `monai.b
 and ``verify_net_in_out`` put nothing there, and MONAI evaluates import statements before anything else. The
 JSON has three entries more:
 
-- ``_path_`` puts the folder of the download second on Python's path;
+- ``_path_`` puts the folder of the download first on Python's path;
 - ``_code_`` checks that the ``common`` in use is the one that the bundle was built with;
 - ``_modules_`` are the imported modules, by the names that the YAML gives them.
 
 Every component of this project requires ``_code_``, and ``$paths.f()`` becomes ``$@_modules_#paths.f()``.
+
+The YAML of a download stays as it is but for its ``initialize``, see `findable`: from another folder it works
+with ``run`` and as a `ConfigWorkflow`, not with ``ckpt_export`` and ``verify_net_in_out``, which run no
+``initialize``.
 """
 
 from __future__ import annotations
@@ -29,12 +33,13 @@ PACKAGES = ("common", "bundles")
 PATH, CODE, MODULES = "_path_", "_code_", "_modules_"
 IMPORTS = "imports"
 IMPORT = re.compile(r"\$import ((?:common|bundles)\.[\w.]+) as (\w+)")
+OWN_IMPORT = re.compile(rf"{IMPORT.pattern}|\$import synthetic_ct_bundles")
 REFERENCE = re.compile(r"@[\w#:]+")
 
 # Finds the configs in use: of a workflow (run, load) or of a command (ckpt_export, verify_net_in_out). The
 # nearest folder above them that holds `common` is the download's.
 FIND_CODE = (
-    "$[path.insert(1, str(root)) for path in [__import__('sys').path]"
+    "$[path.insert(0, str(root)) for path in [__import__('sys').path]"
     " for config in [next((config for frame in __import__('inspect').stack(0)"
     " for known in [frame.frame.f_locals] for workflow in [known.get('self')]"
     " for config in [workflow.config_root_path"
@@ -44,6 +49,21 @@ FIND_CODE = (
     " for root in [next((folder for folder in __import__('pathlib').Path(first).resolve().parents"
     " if (folder / 'common').is_dir()), None)] if root and str(root) not in path]"
 )
+
+# Imports that failed before the path was set are made again.
+FORGET_IMPORTS = (
+    "$[known.pop(name) for frame in __import__('inspect').stack(0)"
+    " for workflow in [frame.frame.f_locals.get('self')]"
+    " if isinstance(workflow, __import__('monai').bundle.ConfigWorkflow)"
+    " for known in [workflow.parser.ref_resolver.resolved_content]"
+    f" for name in list(known) if name.startswith('{IMPORTS}::')]"
+)
+START = "initialize: # checks and seeds before anything is built\n"
+
+
+def findable(text: str) -> str:
+    """Returns a YAML whose ``initialize`` first finds the code of the download."""
+    return text.replace(START, f'{START}- "{FIND_CODE}"\n- "{FORGET_IMPORTS}"\n')
 
 
 def imported_modules(config: Mapping[str, Any]) -> dict[str, str]:
@@ -72,7 +92,7 @@ def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> d
     known = frozenset(names) | own.keys()
     changed = {key: _rewritten(value, known) for key, value in config.items()}
     for key in {IMPORTS, f"+{IMPORTS}"} & changed.keys():
-        changed[key] = [item for item in changed[key] if not IMPORT.fullmatch(str(item).strip())]
+        changed[key] = [item for item in changed[key] if not OWN_IMPORT.fullmatch(str(item).strip())]
     if IMPORTS not in config:  # single entries, which keep those of the base
         return {**{f"{MODULES}#{name}": module for name, module in modules.items()}, **changed}
     check = {"_target_": f"{__name__}.check_build", "_requires_": f"@{PATH}", "build": build}
