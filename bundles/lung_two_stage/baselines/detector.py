@@ -31,8 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bundles.lung_two_stage.baselines.candidates import merge_candidates
-from common.data.intensity import Window, to_network, to_unit
+from bundles.lung_two_stage.segmentation.inference import network_input
+from common.data.intensity import Window
 from common.data.nodules import NoduleScan, nodules_in_mask
+from common.data.replay import Transform
+from common.data.transforms import recorded_transforms
 from common.errors import UserError
 from common.handlers.image_logging import SEED, ImageGrid, sample
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
@@ -270,7 +273,8 @@ class DetectedNodules:
     Args:
         name: in the table.
         network: see `PyramidDetector`.
-        window: of the slices, as in training.
+        window, preprocessing: of the slices, as in training, see
+            `bundles.lung_two_stage.segmentation.inference.network_input`.
         anchors: of the network's levels.
         least: least score of a box.
         most: boxes of a slice at most.
@@ -284,8 +288,9 @@ class DetectedNodules:
         anchors: PyramidAnchors | None = None,
         least: float = LEAST_SCORE,
         most: int = 20,
+        preprocessing: Sequence[Transform] = (),
     ) -> None:
-        self.name, self.network, self.window = name, network, window
+        self.name, self.network, self.window, self.preprocessing = name, network, window, preprocessing
         self.anchors = anchors or PyramidAnchors()
         self.least, self.most = least, most
 
@@ -301,7 +306,8 @@ class DetectedNodules:
         network = load_weights(network_for(ckpt_path, PyramidDetector()), ckpt_path, HOW_TO_TRAIN)
         info = model_info(ckpt_path)
         anchors = PyramidAnchors(sizes=info.get("anchor_sizes", SIZES))
-        return cls(name, network.to(device), model_window(info), anchors)
+        transforms = recorded_transforms(info)
+        return cls(name, network.to(device), model_window(info), anchors, preprocessing=transforms)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """Candidates with half of the box's mean side as radius and a score from 0 to 1."""
@@ -321,8 +327,7 @@ class DetectedNodules:
         missing = [-side % self.anchors.strides[-1] for side in hu.shape[1:]]
         count = max(1, BATCH_PIXELS // int(np.prod(hu.shape[1:])))
         for start in range(0, len(hu), count):
-            slices = to_network(to_unit(hu[start : start + count], self.window, is_hu=True))
-            images = torch.from_numpy(slices)[:, None].to(device)  # (B, 1, H, W)
+            images = network_input(hu[start : start + count], self.window, self.preprocessing).to(device)
             images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
             with evaluating(self.network), torch.inference_mode():
                 outputs = self.network(images)

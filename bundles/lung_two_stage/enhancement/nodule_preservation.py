@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data.intensity import Window, window_by_name
+from common.data.replay import Transform
+from common.data.transforms import recorded_transforms
 from common.inference.checkpoint import load_weights, model_info, network_for
 from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.faithfulness import FEWEST_PIXELS, lesion_ring
@@ -102,18 +105,27 @@ class Segmenter(nn.Module):
             (background first).
         window: of the images.
         own: of the segmenter's training.
+        preprocessing: of its training, in the place of the window; see
+            `bundles.lung_two_stage.segmentation.inference.network_input`.
     """
 
-    def __init__(self, network: nn.Module, window: Window, own: Window) -> None:
+    def __init__(
+        self, network: nn.Module, window: Window, own: Window, preprocessing: Sequence[Transform] = ()
+    ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
+        self.window, self.own, self.preprocessing = window, own, preprocessing
         self.scale = window.width / own.width
         self.shift = (window.lower + window.width / 2 - own.lower - own.width / 2) * 2 / own.width
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, 1, H, W) in [-1, 1] to nodule masks (B, 1, H, W), bool."""
-        logits = self.network((images * self.scale + self.shift).clamp(-1, 1))
+        given = (images * self.scale + self.shift).clamp(-1, 1)
+        if self.preprocessing:
+            hu = (images[:, 0].float().cpu().numpy() + 1) / 2 * self.window.width + self.window.lower
+            given = network_input(hu, self.own, self.preprocessing).to(images.device)
+        logits = self.network(given)
         return logits > 0 if logits.shape[1] == 1 else logits.argmax(1, keepdim=True) > 0
 
 
@@ -127,8 +139,9 @@ def load_segmenter(ckpt_path: str | os.PathLike[str], window: Window) -> Segment
         logger.info(f"{ckpt_path}: no segmenter yet, Dice before and after the enhancement is left out")
         return None
     network = load_weights(network_for(ckpt_path, nn.Identity()), ckpt_path, "run the segmentation stage")
-    own = window_by_name(model_info(ckpt_path).get("window_hu", window))
-    return Segmenter(network, window, own)
+    info = model_info(ckpt_path)
+    own = window_by_name(info.get("window_hu", window))
+    return Segmenter(network, window, own, recorded_transforms(info))
 
 
 class NoduleDice(MeanDice):

@@ -6,18 +6,20 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
+from torch import Tensor, nn
 
 from bundles.lung_two_stage.segmentation.network import DenseUNet
 from common.data.intensity import Window, to_network, to_unit
 from common.data.nodules import NoduleScan, equivalent_diameter, label_pieces
+from common.data.replay import ReplayTransforms, Transform
 from common.data.samples import Sample
+from common.data.transforms import recorded_transforms
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, locate_by_name, model_info, model_window, network_for
 from common.metrics.detection import DECISION, LEAST_SCORE, Candidate
@@ -36,21 +38,47 @@ HOW_TO_TRAIN = (
 )
 
 
-def predict_probabilities(network: nn.Module, hu: NDArray[np.generic], window: Window) -> NDArray[np.float32]:
+def network_input(hu: NDArray[Any], window: Window, preprocessing: Sequence[Transform] = ()) -> Tensor:
+    """Slices in HU (N, H, W) as the input of a network, (N, 1, H, W), as it had them in training.
+
+    Args:
+        window: HU of -1 and 1; for models of earlier versions, which name no transforms.
+        preprocessing: of the training, see `common.data.transforms.recorded_transforms`.
+    Raises:
+        UserError: the transforms change the size of slices, so that a mask would not fit its scan.
+
+    Example:
+        >>> network_input(np.array([[[-1000, -300, 400]]]), Window(-1000, 400))
+        tensor([[[[-1.,  0.,  1.]]]])
+    """
+    if not preprocessing:
+        return torch.from_numpy(to_network(to_unit(hu, window, is_hu=True)))[:, None]
+    prepare = ReplayTransforms(preprocessing)
+    images = torch.stack([prepare({"image": plane[None].astype(np.float32)}, 0)["image"] for plane in hu])
+    if images.shape[2:] != hu.shape[1:]:
+        raise UserError(
+            f"the model's preprocessing makes slices of {tuple(images.shape[2:])} pixels of {hu.shape[1:]}; "
+            "masks of whole scans need transforms that keep the size"
+        )
+    return images
+
+
+def predict_probabilities(
+    network: nn.Module, hu: NDArray[Any], window: Window, preprocessing: Sequence[Transform] = ()
+) -> NDArray[np.float32]:
     """Nodule probabilities, float32 (N, H, W) in [0, 1].
 
     Args:
         network: maps images (B, 1, H, W) in [-1, 1] to logits (B, 1, H, W); its mode is restored.
         hu: (N, H, W).
-        window: HU of -1 and 1, as in training.
+        window, preprocessing: see `network_input`.
     """
     device = next(network.parameters()).device
     count = max(1, BATCH_PIXELS // int(np.prod(hu.shape[1:])))
     found = np.empty(hu.shape, np.float32)
     with evaluating(network), torch.inference_mode():
         for start in range(0, len(hu), count):
-            images = to_network(to_unit(hu[start : start + count], window, is_hu=True))[:, None]
-            logits = network(torch.from_numpy(images).to(device))
+            logits = network(network_input(hu[start : start + count], window, preprocessing).to(device))
             found[start : start + count] = logits[:, 0].float().sigmoid().cpu().numpy()
     return found
 
@@ -120,6 +148,7 @@ class SegmentationMethod:
         network: see `predict_probabilities`.
         window: as in training.
         threshold, least_voxels: see `mask_from`; candidates have their own thresholds.
+        preprocessing: as in training, see `network_input`.
     """
 
     def __init__(
@@ -129,8 +158,9 @@ class SegmentationMethod:
         window: Window,
         threshold: float = DECISION,
         least_voxels: int = LEAST_VOXELS,
+        preprocessing: Sequence[Transform] = (),
     ) -> None:
-        self.name, self.network, self.window = name, network, window
+        self.name, self.network, self.window, self.preprocessing = name, network, window, preprocessing
         self.threshold, self.least_voxels = threshold, least_voxels
         self._last: tuple[NoduleScan, NDArray[np.float32]] | None = None
 
@@ -138,13 +168,14 @@ class SegmentationMethod:
     def from_model(
         cls, name: str, ckpt_path: str | os.PathLike[str], device: torch.device | str = "cpu"
     ) -> SegmentationMethod:
-        """Loads a trained segmenter and its window.
+        """Loads a trained segmenter with its window and its preprocessing.
 
         Raises:
             UserError: no such model, or one that cannot be read.
         """
         network = load_weights(network_for(ckpt_path, DenseUNet()), ckpt_path, HOW_TO_TRAIN)
-        return cls(name, network.to(device), model_window(model_info(ckpt_path)))
+        info = model_info(ckpt_path)
+        return cls(name, network.to(device), model_window(info), preprocessing=recorded_transforms(info))
 
     def untrained(self, seed: int = 0) -> SegmentationMethod:
         """A copy with seeded initial weights, as a baseline."""
@@ -154,9 +185,8 @@ class SegmentationMethod:
             for module in network.modules():
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
-        return SegmentationMethod(
-            f"untrained {self.name}", network, self.window, self.threshold, self.least_voxels
-        )
+        settings = self.window, self.threshold, self.least_voxels, self.preprocessing
+        return SegmentationMethod(f"untrained {self.name}", network, *settings)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """Candidates with any score, see `candidates_from`."""
@@ -169,7 +199,8 @@ class SegmentationMethod:
     def _probabilities(self, scan: NoduleScan) -> NDArray[np.float32]:
         """Probabilities of the scan, kept until another scan comes."""
         if self._last is None or self._last[0] is not scan:
-            self._last = scan, predict_probabilities(self.network, scan.hu, self.window)
+            found = predict_probabilities(self.network, scan.hu, self.window, self.preprocessing)
+            self._last = scan, found
         return self._last[1]
 
 

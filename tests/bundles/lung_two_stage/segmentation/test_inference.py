@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundles.lung_two_stage.enhancement.nodule_preservation import load_segmenter
 from bundles.lung_two_stage.segmentation.inference import (
     EmptyMask,
     SegmentationMethod,
@@ -35,6 +36,40 @@ def test_probabilities_are_the_sigmoid_of_logits_in_the_models_window() -> None:
     expected = 1 / (1 + np.exp(-4 * np.array([[[-1, 0], [1, 1]]])))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert found.dtype == np.float32 and network.training  # modes stay
+
+
+def test_a_models_own_preprocessing_is_used_and_must_keep_the_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = DenseUNet(4, 1, 2, 1).eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    network_info = {
+        "target": "bundles.lung_two_stage.segmentation.network.DenseUNet",
+        "arguments": {"width": 4, "halvings": 1, "growth": 2, "layers": 1},
+    }
+    steps = [
+        {"target": "common.data.transforms.WindowHUd", "arguments": {"keys": "image", "window": [-1000, 0]}},
+        {
+            "target": "ScaleIntensityRanged",
+            "arguments": {"keys": "image", "a_min": 0, "a_max": 1, "b_min": 0, "b_max": 3},
+        },
+    ]
+    info = {"network": network_info, "window_hu": [-1000, 400], "preprocessing": steps}
+    (tmp_path / "model.json").write_text(json.dumps(info))
+    scan = scan_of(ball_mask((2, 8, 8), np.s_[0:1, 1:3, 1:3]))
+    images = (np.clip(scan.hu.astype(np.float32), -1000, 0) + 1000) / 1000 * 3
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(images)[:, None])
+        expected = logits[:, 0].sigmoid().numpy()
+    method = load_method("mine", tmp_path / "model.pt")
+    np.testing.assert_allclose(method._probabilities(scan), expected, atol=1e-5)
+    segmenter = load_segmenter(tmp_path / "model.pt", WINDOW)
+    seen = np.clip(scan.hu, -1000, 400)
+    shown = torch.from_numpy((seen[:, None].astype(np.float32) + 1000) / 700 - 1)
+    assert segmenter is not None and torch.equal(segmenter(shown), logits > 0)
+    steps.append({"target": "Resized", "arguments": {"keys": "image", "spatial_size": [4, 4]}})
+    (tmp_path / "model.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="transforms that keep the size"):
+        load_method("mine", tmp_path / "model.pt").masks(scan)
 
 
 def test_many_slices_pass_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
