@@ -108,15 +108,45 @@ def _write_errors(error: OSError, target: Path) -> OSError | UserError:
     return error
 
 
+_SYSTEM_NAMES = (
+    *("@eadir", "@tmp", "__macosx", "__pycache__", "#recycle", "$recycle.bin", "lost+found"),
+    *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to the system or an editor: ``._x.png``, ``@eaDir``, ``Thumbs.db``."""
+    return name.startswith(".") or name.endswith("~") or name.lower() in _SYSTEM_NAMES
+
+
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones, caches and editors' copies."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not path.name.endswith("~")
-        and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
-    ]
+    """All files below a folder at any depth, sorted, without hidden ones; links to folders are followed.
+
+    Raises:
+        UserError: a link to a folder above it or to nothing, or a folder that cannot be read.
+    """
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for inner in (Path(place, name) for name in folders):
+            if inner.is_symlink():
+                _check_loop(inner, folder)
+        files += [Path(place, name) for name in names if not is_hidden(name)]
+    for file in files:
+        if file.is_symlink() and not file.exists():
+            raise UserError(f"{file}: is a link to a file that is not there; restore that or remove the link")
+    return sorted(file for file in files if file.is_file())
+
+
+def _check_loop(link: Path, folder: Path) -> None:
+    target = link.resolve()
+    above = [link.parent, *(parent for parent in link.parents if parent.is_relative_to(folder))]
+    if any(parent.resolve() == target for parent in (*above, *folder.resolve().parents)):
+        raise UserError(f"{link}: is a link to a folder above it ({target}); remove the link")
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check the folder") from error
 
 
 @contextmanager

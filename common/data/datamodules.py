@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from common.data.datasets import ImageDataset, PairDataset, SliceDataset
+from common.data.folders import warn_of_left_out
 from common.data.image_layouts import AUTO, find_images
 from common.data.intensity import Window, window_by_name
 from common.data.intensity_standardization import Standardiser
@@ -450,6 +451,7 @@ def _find_volumes(
         Sample(image, second, patient_of(image, patient_pattern))
         for image, second in paired_files(Path(folder), Path(folder) / condition_dir, image_dir)
     ]
+    warn_of_left_out(Path(folder), [path for record in records for path in (record.image, record.mask)])
     return keep_scans_together(records, Path(folder), patient_pattern)
 
 

@@ -12,14 +12,17 @@ import math
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from common.data.formats import is_dicom_file
 from common.errors import UserError, read_errors
+from common.files import visible_files
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -31,8 +34,9 @@ SAME_POSITION = 0.01
 UNEVEN_STEP = 0.03
 # Slices that are shifted in their plane by more than this share of a pixel a slice come from a tilted gantry.
 TILTED = 0.01
-SYSTEM_NAMES = ("dicomdir", "thumbs.db", "desktop.ini")
-DICOM_MAGIC = b"DICM"
+AIR_HU, METAL_HU = -1024.0, 3071.0
+"""Range of a CT's HU. Padding beyond it becomes air; within it, headers often name a value of tissue."""
+CACHED_SERIES = 64
 # ITK loads its modules when they are first used, which two threads must not do at once.
 ITK_LOCK = threading.Lock()
 
@@ -54,6 +58,8 @@ class Frame:
     thickness: float
     rescale: tuple[float, float]
     localizer: bool
+    sized: bool = True
+    rescaled: bool = True
     description: str = ""
 
     @property
@@ -131,9 +137,19 @@ def find_single_series(path: Path) -> DicomSeries:
     Raises:
         UserError: no series, several, or one that `order_slices` refuses.
     """
-    found = find_series(path)
+    with read_errors(path):
+        stats = [(file, file.stat()) for file in dicom_files(path)]
+    return _single_series(path, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+@lru_cache(maxsize=CACHED_SERIES)
+def _single_series(path: Path, stamps: tuple[tuple[Path, int, int], ...]) -> DicomSeries:
+    found = _grouped(file for file, _, _ in stamps)
     if not found:
-        raise UserError(f"{path}: no DICOM series in the folder; put the slices of one series there")
+        raise UserError(
+            f"{path}: holds no DICOM images; an image is one file, or a folder with one DICOM series "
+            "(convert segmentations and doses to NIfTI)"
+        )
     if len(found) > 1:
         names = "; ".join(f"{len(frames)} slices{_described(frames)}" for frames in found.values())
         raise UserError(
@@ -154,8 +170,12 @@ def find_series(path: Path) -> dict[str, list[Frame]]:
     Raises:
         UserError: a file that is named or marked as DICOM cannot be read.
     """
+    return _grouped(dicom_files(path))
+
+
+def _grouped(files: Iterable[Path]) -> dict[str, list[Frame]]:
     groups: dict[str, list[Frame]] = defaultdict(list)
-    for file in dicom_files(path):
+    for file in files:
         for frame in _read_frames(file):
             groups[frame.series].append(frame)
     proper = {uid: frames for uid, frames in groups.items() if not all(frame.localizer for frame in frames)}
@@ -168,24 +188,29 @@ def dicom_files(path: Path) -> list[Path]:
     Raises:
         UserError: the folder cannot be read.
     """
-    if not path.is_dir():
-        return [path]
-    with read_errors(path):
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    return [file for file in files if not _is_hidden(file, path) and is_dicom_file(file)]
+    return [file for file in visible_files(path) if is_dicom_file(file)] if path.is_dir() else [path]
 
 
-def is_dicom_file(file: Path) -> bool:
-    """Whether a file is DICOM by its first bytes, or by its name where it has no preamble."""
-    if file.name.lower() in SYSTEM_NAMES or file.name.startswith("."):
-        return False
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
+def in_series(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Series UID -> its files, of DICOM files in one folder; scouts and what is no image are left out.
+
+    All headers are read only where the first, the middle and the last differ.
+    """
+    uids = {series_uid(files[index]) for index in (0, len(files) // 2, -1)}
+    if len(uids) == 1 and "" not in uids:
+        return {uids.pop(): list(files)}
+    return {uid: list(dict.fromkeys(f.file for f in frames)) for uid, frames in _grouped(files).items()}
+
+
+def series_uid(file: Path) -> str:
+    """``SeriesInstanceUID`` of a DICOM file, or nothing where it has none or cannot be read."""
+    import pydicom
+
     try:
-        with file.open("rb") as opened:
-            return opened.read(132)[128:] == DICOM_MAGIC
-    except OSError:
-        return False
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except Exception:  # whoever reads the voxels says what is wrong with it
+        return ""
+    return str(header.get("SeriesInstanceUID", "") or "")
 
 
 def order_slices(frames: Sequence[Frame], path: Path) -> DicomSeries:
@@ -199,7 +224,16 @@ def order_slices(frames: Sequence[Frame], path: Path) -> DicomSeries:
     if len(kept) == 1:
         return _single(kept[0], path, left_out)
     if any(frame.position is None for frame in kept):
-        raise UserError(f"{path}: slices without ImagePositionPatient; their order and spacing are not known")
+        raise UserError(
+            f"{path}: slices without ImagePositionPatient or ImageOrientationPatient, so their order and "
+            "spacing are not known; export the series again, or as NIfTI"
+        )
+    bare = [frame.file.name for frame in kept if not frame.rescaled]
+    if 0 < len(bare) < len(kept):
+        raise UserError(
+            f"{path}: {len(bare)} of {len(kept)} slices have no RescaleIntercept (first {bare[0]}), so their "
+            "HU are not known; export the series again"
+        )
     kept = _without_repeated(kept, path, left_out)
     if len(kept) == 1:
         return _single(kept[0], path, left_out)
@@ -211,7 +245,9 @@ def order_slices(frames: Sequence[Frame], path: Path) -> DicomSeries:
         raise UserError(_uneven(path, kept, steps, usual, int(uneven[0])))
     step = (np.array(kept[-1].position) - np.array(kept[0].position)) / (len(kept) - 1)
     _check_tilt(step, kept[0], path)
-    return DicomSeries(path, tuple(kept), tuple(float(value) for value in step), True, dict(left_out))
+    return DicomSeries(
+        path, tuple(kept), tuple(float(value) for value in step), kept[0].sized, dict(left_out)
+    )
 
 
 def _uneven(path: Path, frames: Sequence[Frame], steps: np.ndarray, usual: float, place: int) -> str:
@@ -237,9 +273,8 @@ def _check_tilt(step: np.ndarray, frame: Frame, path: Path) -> None:
 
 def _single(frame: Frame, path: Path, left_out: Counter[str]) -> DicomSeries:
     step = frame.normal * (frame.thickness or 1.0)
-    return DicomSeries(
-        path, (frame,), tuple(float(value) for value in step), frame.thickness > 0, dict(left_out)
-    )
+    known = frame.sized and frame.thickness > 0
+    return DicomSeries(path, (frame,), tuple(float(value) for value in step), known, dict(left_out))
 
 
 def _of_one_plane(frames: Sequence[Frame], path: Path, left_out: Counter[str]) -> list[Frame]:
@@ -293,9 +328,10 @@ def _without_repeated(frames: Sequence[Frame], path: Path, left_out: Counter[str
 def _read_frames(file: Path) -> Iterator[Frame]:
     """The slices that a file holds; none where it is no image."""
     header = _header(file)
-    if "Rows" not in header or "Columns" not in header:
-        if _is_image_class(header):
-            raise UserError(f"{file}: ends before its pixels are described; restore the file")
+    described = "Rows" in header and "Columns" in header
+    if not described and _is_image_class(header):
+        raise UserError(f"{file}: ends before its pixels are described; restore the file")
+    if not described or not _is_image_class(header):
         return
     count = int(header.get("NumberOfFrames", 1) or 1)
     shared = _first(header, "SharedFunctionalGroupsSequence")
@@ -311,9 +347,11 @@ def _read_frames(file: Path) -> Iterator[Frame]:
 
 
 def _is_image_class(header: Dataset) -> bool:
-    """Whether the file says that it is an image, or no longer says what it is; a report is none."""
+    """Whether the file is an image or no longer says what it is; reports and segmentations are none."""
     known = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    return known is None or "Image Storage" in known.name
+    if known is None or "Image Storage" in known.name:
+        return True
+    return bool(known.is_private) and "Rows" in header
 
 
 def _frame(
@@ -331,6 +369,9 @@ def _frame(
         orientation = value("PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = value("PixelMeasuresSequence", "PixelSpacing")
         thickness = value("PixelMeasuresSequence", "SliceThickness")
+        rescale = [
+            value("PixelValueTransformationSequence", name) for name in ("RescaleSlope", "RescaleIntercept")
+        ]
         kinds = [str(kind).upper() for kind in header.get("ImageType", None) or []]
         return Frame(
             file=file,
@@ -340,20 +381,19 @@ def _frame(
             instance=str(header.get("SOPInstanceUID", "")),
             patient=str(header.get("PatientID", "")),
             shape=(int(header.Rows), int(header.Columns)),
-            position=None if not position else tuple(float(number) for number in position),
+            position=tuple(float(number) for number in position) if position and orientation else None,
             orientation=tuple(float(number) for number in orientation or (1, 0, 0, 0, 1, 0)),
             spacing=(float(spacing[0]), float(spacing[1])) if spacing else (1.0, 1.0),
-            thickness=float(thickness or 0.0) if spacing else 0.0,
-            rescale=(
-                float(_or(value("PixelValueTransformationSequence", "RescaleSlope"), 1.0)),
-                float(_or(value("PixelValueTransformationSequence", "RescaleIntercept"), 0.0)),
-            ),
+            thickness=float(thickness or 0.0),
+            rescale=(float(_or(rescale[0], 1.0)), float(_or(rescale[1], 0.0))),
             localizer="LOCALIZER" in kinds,
+            sized=bool(spacing),
+            rescaled=_or(rescale[1], None) is not None or "ModalityLUTSequence" in header,
             description=str(header.get("SeriesDescription", "")),
         )
 
 
-def _or(value: Any, otherwise: float) -> Any:
+def _or(value: Any, otherwise: float | None) -> Any:
     return otherwise if value is None or value == "" else value
 
 
@@ -400,7 +440,26 @@ def _read_frame(frame: Frame) -> np.ndarray:
         slope, intercept = frame.rescale
         if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
             raise UserError(f"{frame.file}: its rescale slope is {slope:g}; repair the header")
-        return stored.astype(np.float64) * slope + intercept
+        return _without_padding(stored.astype(np.float64) * slope + intercept, stored, dataset)
+
+
+def _without_padding(values: np.ndarray, stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The values with air where the scanner filled up its field of view; in other images than CT the lowest.
+
+    ``PixelPaddingValue`` (DICOM PS3.3, C.7.5.1.1.2) is often written in the wrong sign.
+    """
+    ends = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if not isinstance(ends[0], int):
+        return values
+    bits, signed = int(dataset.BitsAllocated), int(dataset.get("PixelRepresentation", 0))
+    ends = [int(end) % 2**bits for end in ends if isinstance(end, int)]
+    ends = [end - 2**bits if signed and end >= 2 ** (bits - 1) else end for end in ends]
+    padding = (stored >= min(ends)) & (stored <= max(ends))
+    if dataset.get("Modality") == "CT":
+        values[padding & ((values < AIR_HU) | (values >= METAL_HU))] = AIR_HU
+    elif padding.any() and not padding.all():
+        values[padding] = values[~padding].min()
+    return values
 
 
 def _stored_values(dataset: Dataset) -> np.ndarray:
@@ -445,10 +504,6 @@ def _smallest_type(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
     fits = np.iinfo(np.int16).min <= whole.min() and whole.max() <= np.iinfo(np.int16).max
     return whole.astype(np.int16 if fits else np.int32)
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "@eaDir", "__MACOSX")) for part in file.relative_to(folder).parts)
 
 
 def _described(frames: Sequence[Frame]) -> str:

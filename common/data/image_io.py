@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -10,11 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.data.formats import PICTURE_SUFFIXES, READ, has_suffix
 from common.data.samples import Sample, orient
-from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume, open_volume
+from common.data.volume_io import Volume, is_volume, open_volume
 from common.errors import UserError, read_errors
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 EIGHT_BITS = (0.0, 255.0)
 SIXTEEN_BITS = (0.0, 65535.0)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -28,13 +29,32 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     Raises:
         UserError: unreadable, or in colour.
     """
-    with read_errors(path), Image.open(path) as picture:
-        picture.load()
+    with _opened(path) as picture:
         if picture.mode == "L":
             return np.asarray(picture), EIGHT_BITS
         if picture.mode in _SIXTEEN_BIT_MODES:
             return np.asarray(picture), SIXTEEN_BITS
         return _gray(picture, path), EIGHT_BITS
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The loaded picture of a file of one page.
+
+    Raises:
+        UserError: an unknown format, unreadable, or several pages.
+    """
+    if not has_suffix(path, PICTURE_SUFFIXES):
+        what = path.suffix or path.name
+        raise UserError(f"{path}: {what} is not supported; convert it to NIfTI or PNG ({READ} are read)")
+    with read_errors(path), Image.open(path) as picture:
+        pages = getattr(picture, "n_frames", 1)
+        if pages > 1:
+            raise UserError(
+                f"{path}: holds {pages} pages; save each as a picture of its own, or all as a NIfTI volume"
+            )
+        picture.load()
+        yield picture
 
 
 def read_label_picture(path: Path) -> np.ndarray:
@@ -43,8 +63,7 @@ def read_label_picture(path: Path) -> np.ndarray:
     Raises:
         UserError: unreadable, or in colour.
     """
-    with read_errors(path), Image.open(path) as picture:
-        picture.load()
+    with _opened(path) as picture:
         if picture.mode in ("L", "P", *_SIXTEEN_BIT_MODES):
             return np.asarray(picture)
         if picture.mode == "1":
@@ -98,7 +117,7 @@ def read_pixels(sample: Sample) -> Pixels:
             and volume.array.min() == volume.array.max()
         )
     else:
-        values, source_range = read_picture(_picture(sample.image))
+        values, source_range = read_picture(sample.image)
         is_hu, constant = False, bool(values.min() == values.max())
     if constant:
         raise UserError(f"{sample.image}: every pixel has the same value; replace or remove the image")
@@ -116,7 +135,7 @@ def read_mask(sample: Sample) -> np.ndarray:
     if is_volume(sample.mask):
         labels = axial_slice(open_volume(sample.mask), sample.index, sample.mask)
     else:
-        labels = read_label_picture(_picture(sample.mask))
+        labels = read_label_picture(sample.mask)
     return orient(binary_mask(labels, sample, sample.mask), sample.orientation)
 
 
@@ -161,13 +180,6 @@ def axial_slice(volume: Volume, index: int | None, path: Path) -> np.ndarray:
             f"{path}: has {volume.depth} slices but its partner has more; image and mask must fit"
         )
     return volume.array[:, :, index or 0]
-
-
-def _picture(path: Path) -> Path:
-    if not path.name.lower().endswith(PICTURE_SUFFIXES):
-        known = ", ".join((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES))
-        raise UserError(f"{path}: unknown file type; use one of {known} or a folder with a DICOM series")
-    return path
 
 
 def _listed(values: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data.image_io import PICTURE_SUFFIXES
+from common.data.folders import images_below, no_images, warn_of_left_out
 from common.data.layouts import (
     PHANTOM_MARKER,
     detect_layout,
@@ -27,11 +27,10 @@ from common.data.patients import (
     keep_scans_together,
     names_patient,
     patient_of,
-    series_of,
     whose,
 )
 from common.data.samples import Sample, stem, with_hu_offset
-from common.data.volume_io import VOLUME_SUFFIXES, is_volume, open_volume
+from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
 
 SEVERITIES = ("none", "mild", "moderate", "severe")
@@ -106,9 +105,9 @@ def find_images(
 
     Args:
         dataset_dir: the data set's folder.
-        layout: a key of `IMAGE_LAYOUTS`, or ``auto``: sub-folders are patients where each is one DICOM
-            series, or where there are three at least with the names of patients (``case12``, ``P001``,
-            ``LIDC-IDRI-0001``); else classes.
+        layout: a key of `IMAGE_LAYOUTS`, or ``auto``: sub-folders are patients where each holds the DICOM
+            series of one person, or where there are three at least with the names of patients (``case12``,
+            ``P001``, ``LIDC-IDRI-0001``); else classes.
         patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
         hu_offset: what the samples' values need to be HU, see `common.data.intensity.offset_to_hu`.
     Raises:
@@ -122,16 +121,18 @@ def find_images(
         raise UserError(f"layout {name!r} is unknown; choose one of {AUTO}, {', '.join(IMAGE_LAYOUTS)}")
     found = IMAGE_LAYOUTS[name](folder, pattern_of(folder, patient_pattern))
     if not found.samples:
-        raise UserError(f"{folder}: no images found; put PNG, JPEG, NIfTI, MHD or DICOM files there")
+        raise no_images(folder, "no images found; put files there")
+    if name not in OF_OTHERS:
+        warn_of_left_out(folder, [sample.image for sample in found.samples])
     return found._replace(samples=with_hu_offset(found.samples, hu_offset))
 
 
 def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
     """A sub-folder for each class, such as COVID-CT's ``covid`` and ``noncovid``.
 
-    It holds images, or folders of images, each of one patient (a DICOM series).
+    It holds images, or folders of images, each of one patient, to any depth.
     """
-    places = [place for place in sorted(folder.iterdir()) if _holds_images(place, depth=2)]
+    places = _top_folders(folder, images_below(folder))
     records = [
         replace(record, group="-".join(filter(None, [place.name, record.group])), category=place.name)
         for place in places
@@ -156,20 +157,8 @@ def _told_apart(records: Sequence[Sample], pattern: str | None) -> list[Sample]:
     ]
 
 
-def patient_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
-    """A sub-folder for each patient: a DICOM series, slices, volumes, or folders of these; one class."""
-    name = folder.resolve().name
-    records = [
-        replace(record, category=name)
-        for place in sorted(folder.iterdir())
-        if _holds_images(place, depth=2)
-        for record in _of_patient(place, patient_pattern)
-    ]
-    return ImageSet(_joined(records, folder, patient_pattern), [name])
-
-
 def one_folder(folder: Path, patient_pattern: str | None = None) -> ImageSet:
-    """Images of one class, which has the folder's name."""
+    """Images of one class, which has the folder's name; a sub-folder, to any depth, is one patient's."""
     name = folder.resolve().name
     records = [replace(record, category=name) for record in _records(folder, patient_pattern)]
     return ImageSet(_joined(records, folder, patient_pattern), [name])
@@ -200,12 +189,14 @@ def without_masks(folder: Path, patient_pattern: str | None = None) -> ImageSet:
     return ImageSet(samples, sorted({sample.category for sample in samples}))
 
 
+OF_OTHERS = ("phantom", "pairs")
+"""Layouts in which not every image is to be used, or whose own search says what is left out."""
 ImageLayout = Callable[[Path, str | None], ImageSet]
 IMAGE_LAYOUTS: dict[str, ImageLayout] = {
     "phantom": phantom_slices,
     "pairs": without_masks,
     "classes": class_folders,
-    "patients": patient_folders,
+    "patients": one_folder,
     "flat": one_folder,
 }
 
@@ -217,32 +208,41 @@ def _layout_of(folder: Path) -> str:
         detect_layout(folder)
         return "pairs"
     except UserError:
-        within = [place for place in sorted(folder.iterdir()) if _holds_images(place, depth=2)]
-    if not _holds_images(folder):
-        return "patients" if _are_patients(within) else "classes"
-    if within:
+        images = images_below(folder)
+    within = _top_folders(folder, images)
+    if within and any(image.parent == folder and image not in within for image in images):
         raise UserError(
             f"{folder}: holds images beside folders of images ({', '.join(place.name for place in within)}); "
             "move them into the folder of a class"
         )
-    return "flat"
+    if not within:
+        return "flat"
+    return "patients" if _are_patients(within, images) else "classes"
 
 
-def _are_patients(places: Sequence[Path]) -> bool:
+def _top_folders(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """The sub-folders that hold images, or are one: a DICOM series."""
+    steps = ((image, image.relative_to(folder).parts) for image in images)
+    return sorted(
+        {folder / parts[0] for image, parts in steps if len(parts) > 1 or (parts and image.is_dir())}
+    )
+
+
+def _are_patients(places: Sequence[Path], images: Sequence[Path]) -> bool:
     """Whether folders are one patient each rather than one class each."""
     if len(places) >= LEAST_PATIENTS and all(names_patient(place.name) for place in places):
         return True
-    return bool(places) and all(_is_one_patients(place) for place in places)
+    return all(
+        _is_one_patients([image for image in images if image.is_relative_to(place)]) for place in places
+    )
 
 
-def _is_one_patients(place: Path) -> bool:
-    """Whether a folder holds DICOM series alone, one of them or several of one ``PatientID``."""
-    if any(_is_image(file) and not is_dicom(file) for file in place.rglob("*")):
+def _is_one_patients(images: Sequence[Path]) -> bool:
+    """Whether images are DICOM series alone, one of them or several of one ``PatientID``."""
+    if not all(is_dicom(image) for image in images):
         return False
-    inner = [place, *(folder for folder in sorted(place.rglob("*")) if folder.is_dir())]
-    series = [folder for folder in inner if series_of(folder)]
-    named = {header_patient(folder) for folder in series}
-    return len(series) == 1 or (len(named) == 1 and "" not in named)
+    named = {header_patient(image) for image in images}
+    return len(images) == 1 or (len(named) == 1 and "" not in named)
 
 
 def _names(classes: str | Sequence[str], known: Sequence[str]) -> list[str]:
@@ -254,40 +254,22 @@ def _names(classes: str | Sequence[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(str(name).strip() for name in listed))
 
 
-def _holds_images(place: Path, depth: int = 1) -> bool:
-    """Whether a folder, or one so many levels below it, has images in it."""
-    if not place.is_dir() or place.name.startswith("."):
-        return False
-    if any(_is_image(file) for file in place.iterdir()) or series_of(place):
-        return True
-    return depth > 1 and any(_holds_images(inner, depth - 1) for inner in place.iterdir())
-
-
-def _is_image(file: Path) -> bool:
-    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    return file.name.lower().endswith(known) and not file.name.startswith(".") and file.is_file()
-
-
 def _records(folder: Path, pattern: str | None) -> Iterator[Sample]:
-    """A folder's files, and its sub-folders, each of one patient; itself where it is one DICOM series."""
-    if series_of(folder):
-        yield Sample(folder, None, patient_of(folder, pattern))
-        return
-    for name, file in sorted(files_by_stem(folder).items()):
-        if file.is_file():
-            yield Sample(file, None, patient_of(file, pattern, None if is_volume(file) else name))
-        elif _holds_images(file, depth=2):
-            yield from _of_patient(file, pattern)
+    """A folder's images; a sub-folder is of one patient, named by the files (DICOM headers) or by the folder.
 
-
-def _of_patient(folder: Path, pattern: str | None) -> Iterator[Sample]:
-    """What lies in the folder of one patient, named by the files (DICOM headers) or by the folder."""
-    for record in _records(folder, pattern):
-        own = record.image == folder or pattern is not None
-        named = header_patient(record.image) if is_dicom(record.image) else ""
-        patient = record.patient if own else named or patient_of(folder)
-        inner = "" if record.image == folder else folder.name
-        yield replace(record, patient=patient, group="-".join(filter(None, [inner, record.group])))
+    Raises:
+        UserError: two images of one folder differ in their suffix alone.
+    """
+    known: dict[tuple[Path, str], Path] = {}
+    for image in images_below(folder):
+        other = known.setdefault((image.parent, stem(image)), image)
+        if other != image:
+            raise UserError(f"{image}: {other.name} beside it has the same name; keep one of the two")
+        inner = image.relative_to(folder).parts[:-1] if image != folder else ()
+        patient = patient_of(image, pattern, None if is_volume(image) else stem(image))
+        if inner and pattern is None:
+            patient = (header_patient(image) if is_dicom(image) else "") or patient_of(folder / inner[0])
+        yield Sample(image, None, patient, group="-".join(inner))
 
 
 def _joined(records: Sequence[Sample], folder: Path, pattern: str | None) -> list[Sample]:

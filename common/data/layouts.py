@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data.image_io import PICTURE_SUFFIXES
+from common.data.folders import images_below, images_in, no_images, warn_of_left_out
+from common.data.formats import SEGMENTATION_SUFFIX, has_suffix
 from common.data.near_duplicates import near_duplicate_groups
 from common.data.patients import SLICE_PATTERN, keep_scans_together, patient_of
 from common.data.samples import Sample, stem
-from common.data.volume_io import META_SUFFIXES, NIFTI_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
+from common.data.volume_io import is_volume, volume_depth
 from common.errors import UserError
 
 # "X_label", "X_gt", "X_seg", or "label" alone in a folder with one image.
@@ -42,7 +43,7 @@ def without_ending(name: str) -> str:
 
 def has_labels_beside(folder: Path) -> bool:
     """Whether any volume below ``folder`` is named like a label."""
-    return any(_LABEL.fullmatch(stem(file)) for file in _volume_files(folder))
+    return any(_LABEL.fullmatch(_name(file)) for file in images_below(folder) if is_volume(file))
 
 
 def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Sample]:
@@ -52,7 +53,7 @@ def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Samp
     the patient and goes before the file's.
 
     Args:
-        folder: searched to any depth; hidden files and folders are left out.
+        folder: searched to any depth; an image is a volume file or the folder of a DICOM series.
         patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
     Raises:
         UserError: no labels at all, or a label without its image.
@@ -73,16 +74,29 @@ def _record(pair: _Pair, repeated: bool, pattern: str | None) -> Sample:
 
 def _pairs(folder: Path) -> Iterator[_Pair]:
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
-    for file in _volume_files(folder):
-        known = folders[file.parent].setdefault(stem(file), file)
-        if known != file:
-            raise UserError(f"{file}: {known.name} beside it has the same name; keep one of the two")
+    for image in filter(is_volume, images_below(folder)):
+        for place in (
+            (image.parent, image) if image.is_dir() else (image.parent,)
+        ):  # a label may lie in a series
+            known = folders[place].setdefault(_name(image), image)
+            if known != image:
+                raise UserError(f"{image}: {known.name} beside it has the same name; keep one of the two")
     for files in folders.values():
-        labels = {name: match for name in files if (match := _LABEL.fullmatch(name))}
+        labels = {
+            name: match
+            for name, file in files.items()
+            if not file.is_dir() and (match := _LABEL.fullmatch(name))
+        }
         images = {name: file for name, file in files.items() if name not in labels}
         for name, match in labels.items():
             base = match["base"] or ""
             yield _Pair(_image_of(files[name], base, images), files[name], base)
+
+
+def _name(file: Path) -> str:
+    """The file's stem; of 3D Slicer's ``CASE.seg.nrrd`` one that says that it is a label."""
+    named = _LABEL.fullmatch(stem(file)) or not has_suffix(file, SEGMENTATION_SUFFIX)
+    return stem(file) if named else f"{stem(file)}_seg"
 
 
 def _image_of(label: Path, base: str, images: dict[str, Path]) -> Path:
@@ -92,13 +106,6 @@ def _image_of(label: Path, base: str, images: dict[str, Path]) -> Path:
     if len(found) != 1:
         raise UserError(f"{label}: label without image, {len(found)} fit beside it; expected {EXPECTED}")
     return found[0]
-
-
-def _volume_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-        if not hidden and path.name.lower().endswith((*NIFTI_SUFFIXES, *META_SUFFIXES)) and path.is_file():
-            yield path
 
 
 MASK_FOLDERS = ("masks", "labels")
@@ -130,27 +137,14 @@ def paired_files(
     return [(images[name], masks[name]) for name in sorted(images)]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Picture files, volumes and series folders in ``folder``, sorted by name; hidden files are left out.
-
-    Raises:
-        UserError: the folder is missing.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; a data set has images/ and masks/ with equal file names")
-    known = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
-    found = (file for file in folder.iterdir() if not file.name.startswith("."))
-    return sorted(file for file in found if file.name.lower().endswith(known) or file.is_dir())
-
-
 def files_by_stem(folder: Path) -> dict[str, Path]:
-    """`image_files` by their name without suffix.
+    """`common.data.folders.images_in` by their names without suffix.
 
     Raises:
         UserError: the folder is missing, or two files differ in their suffix alone.
     """
     files: dict[str, Path] = {}
-    for file in image_files(folder):
+    for file in images_in(folder):
         if stem(file) in files:
             raise UserError(
                 f"{file}: {files[stem(file)].name} beside it has the same name; keep one of the two"
@@ -200,6 +194,7 @@ def find_samples(
     samples = [sample for record in LAYOUTS[name](folder, patient_pattern) for sample in expand(record)]
     if not samples:
         raise UserError(f"{folder}: no image and mask pairs found; put equal names into images/ and masks/")
+    _warn(folder, name, samples)
     return samples
 
 
@@ -224,10 +219,19 @@ def find_volumes(
     if layout not in ("auto", *VOLUME_LAYOUTS):
         raise UserError(f"layout {layout!r} is unknown; choose one of auto, {', '.join(VOLUME_LAYOUTS)}")
     if layout == "image_mask_folders" or (layout == "auto" and (folder / "images").is_dir()):
-        return _label_folders(folder, patient_pattern, labels)
-    if layout == "auto" and not has_labels_beside(folder):
-        raise UserError(f"{folder}: no images with labels found; expected images/ and labels/, or {EXPECTED}")
-    return labels_beside(folder, patient_pattern)
+        records = _label_folders(folder, patient_pattern, labels)
+    elif layout == "auto" and not has_labels_beside(folder):
+        raise no_images(folder, f"no images with labels found; expected images/ and labels/, or {EXPECTED}")
+    else:
+        records = labels_beside(folder, patient_pattern)
+    _warn(folder, layout, records)
+    return records
+
+
+def _warn(folder: Path, layout: str, records: list[Sample]) -> None:
+    """Says what is left out, but of phantoms, which come with labels for other models."""
+    if layout != "phantom" and not (folder / PHANTOM_MARKER).is_file():
+        warn_of_left_out(folder, [path for record in records for path in (record.image, record.mask)])
 
 
 def _label_folders(folder: Path, pattern: str | None, labels: str | os.PathLike[str]) -> list[Sample]:
@@ -262,9 +266,10 @@ def detect_layout(folder: Path) -> str:
         return "image_mask_folders"
     if has_labels_beside(folder):
         return "labels_beside"
-    raise UserError(
-        f"{folder}: no known layout; expected images/ and masks/ with equal file names "
-        "(PNG or JPEG slices, NIfTI or MHD volumes, DICOM series folders), or doctor/ and pseudo/"
+    raise no_images(
+        folder,
+        "no known layout; expected images/ and masks/ with equal file names, X.nii.gz beside X_label.nii.gz, "
+        "or doctor/ and pseudo/",
     )
 
 
@@ -346,7 +351,7 @@ def _covid_parts(folder: Path) -> dict[str, Path]:
     name = folder.resolve().name
     if name in COVID_PARTS:
         return {name: folder}
-    first = next((stem(file) for file in image_files(folder / "images")), "")
+    first = next((stem(file) for file in images_in(folder / "images")), "")
     return {"pseudo": folder} if first.startswith(("Data-1_coronacases", "Data-1_radiopaedia")) else {}
 
 

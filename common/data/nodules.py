@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import Dataset
 
+from common.data.folders import images_in, warn_of_left_out
+from common.data.formats import META_SUFFIXES, NIFTI_SUFFIXES, has_suffix
 from common.data.gray_levels import hu_by_levels
 from common.data.image_io import for_each, read_label_picture, read_picture
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
-from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, image_files, paired_files
+from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
 from common.data.patients import keep_scans_together, patient_of
 from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
 from common.data.sampler import SampleIndex
 from common.data.samples import Sample, stem, with_hu_offset
 from common.data.transforms import WindowHUd
-from common.data.volume_io import NIFTI_SUFFIXES, Volume, is_volume, itk_geometry, nifti_geometry, open_volume
+from common.data.volume_io import Volume, is_volume, open_volume, volume_geometry
 from common.errors import UserError, read_errors
-from common.files import read_json
+from common.files import read_json, visible_files
 from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
@@ -96,10 +98,15 @@ def find_nodule_scans(
     if name == "luna":
         if patient_pattern is not None:
             logger.warning(f"{folder}: patient_pattern is not used; each of LUNA16's scans is a patient")
-        return with_hu_offset(luna(folder, unannotated), hu_offset)
+        records = luna(folder, unannotated)
+        tables = [folder / ANNOTATIONS, folder / EXCLUDED]
+        warn_of_left_out(folder, [*tables, *(path for r in records for path in (r.image, r.mask))])
+        return with_hu_offset(records, hu_offset)
     if name not in NODULE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(NODULE_LAYOUTS)}")
     records = with_hu_offset(NODULE_LAYOUTS[name](folder, patient_pattern), hu_offset)
+    if name != "phantom":
+        warn_of_left_out(folder, [path for record in records for path in (record.image, record.mask)])
     return keep_scans_together(records, folder, patient_pattern)
 
 
@@ -143,7 +150,8 @@ def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
     ``annotations_excluded.csv`` is optional too. A mask belongs to the scan whose name begins its own, else
     to the scan with the same voxel grid.
     """
-    scans = sorted(path for path in folder.rglob("*.mhd") if LUNG_MASKS not in path.parent.name)
+    files = visible_files(folder)
+    scans = [file for file in files if has_suffix(file, META_SUFFIXES) and LUNG_MASKS not in file.parent.name]
     if not scans:
         raise UserError(f"{folder}: no .mhd scans beside {ANNOTATIONS}; put LUNA16's subsets there")
     nodules = read_annotations(folder / ANNOTATIONS)
@@ -154,7 +162,7 @@ def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
             f"{lonely[0]}: its series has no annotations in {folder / ANNOTATIONS} "
             f"({len(lonely)} of {len(scans)} scans); add them, or set unannotated to normal if it holds none"
         )
-    masks = _masks_of(scans, sorted(path for path in folder.rglob("*") if _is_nifti(path)))
+    masks = _masks_of(scans, [file for file in files if has_suffix(file, NIFTI_SUFFIXES)])
     return [
         NoduleSample(
             scan,
@@ -188,7 +196,7 @@ def _layout_of(folder: Path) -> str:
             f"{folder}: no known layout; expected images/ and masks/ (or labels/nodule/) with equal file "
             f"names, or LUNA16's .mhd scans with {ANNOTATIONS}"
         )
-    first = next(iter(image_files(folder / "images")), None)
+    first = next(iter(images_in(folder / "images")), None)
     if first is None or patient_of(first, LIDC_PATTERN) == stem(first):
         return "pairs"
     return "nodule_volumes" if is_volume(first) else "nodule_slices"
@@ -206,10 +214,6 @@ def _kinds(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(NIFTI_SUFFIXES) and not path.name.startswith(".")
-
-
 def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
     """Assigns the masks to the scans."""
     found: dict[Path, Path] = {}
@@ -225,9 +229,9 @@ def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
 
 def _same_grid(scan: Path, mask: Path) -> bool:
     with read_errors(scan):
-        shape, affine = itk_geometry(scan)
+        shape, affine = volume_geometry(scan)
     with read_errors(mask):
-        mask_shape, mask_affine = nifti_geometry(mask)
+        mask_shape, mask_affine = volume_geometry(mask)
     return shape == mask_shape and np.allclose(affine, mask_affine, atol=1e-2)
 
 

@@ -14,17 +14,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from common.data.formats import is_dicom_file
 from common.data.near_duplicates import SAME_SLICE_CORRELATION, scan_groups
 from common.data.samples import Sample, stem
-from common.data.volume_io import (
-    DICOM_SUFFIXES,
-    META_SUFFIXES,
-    NIFTI_SUFFIXES,
-    is_volume,
-    itk_geometry,
-    nifti_geometry,
-    source_parts,
-)
+from common.data.volume_io import is_volume, source_parts, volume_geometry
 from common.errors import UserError
 
 # Names that `common.data.merge_datasets` writes: PATIENT_NUMBER, and PATIENT_NUMBER_variant02 made of it.
@@ -108,12 +101,11 @@ def whose(image: Path, pattern: str | None = None, name: str | None = None) -> W
 
 
 def is_single_slice(path: Path) -> bool:
-    """Whether a NIfTI or MetaImage file holds one slice, by its header; False where it cannot be read."""
-    known = path.name.lower()
-    if path.is_dir() or not known.endswith((*NIFTI_SUFFIXES, *META_SUFFIXES)) or not path.is_file():
+    """Whether a volume file (not DICOM) holds one slice, by its header; False where it cannot be read."""
+    if not is_volume(path) or is_dicom(path) or not path.is_file():
         return False
     try:
-        extent = (nifti_geometry(path) if known.endswith(NIFTI_SUFFIXES) else itk_geometry(path))[0]
+        extent = volume_geometry(path)[0]
     except Exception:  # whoever reads the voxels says what is wrong with it
         return False
     return min(extent) == 1
@@ -126,18 +118,8 @@ def names_patient(folder_name: str) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its suffix, or a folder of such files is one series."""
-    return bool(series_of(path)) if path.is_dir() else path.name.lower().endswith(DICOM_SUFFIXES)
-
-
-def series_of(folder: Path) -> str:
-    """``SeriesInstanceUID`` of a folder of DICOM slices that all belong to one series; else ""."""
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    suffixes = ("", *DICOM_SUFFIXES)
-    if not files or not all(file.is_file() and file.suffix.lower() in suffixes for file in files):
-        return ""
-    found = {_header(files[place])["SeriesInstanceUID"] for place in (0, len(files) // 2, -1)}
-    return found.pop() if len(found) == 1 and len(files) > 1 else ""
+    """Whether an image is DICOM: a file of that format, or a folder, which stands for a series."""
+    return path.is_dir() or is_dicom_file(path)
 
 
 def _matched(text: str, pattern: str) -> Whose:
@@ -157,7 +139,7 @@ def header_patient(image: Path) -> str:
         first = source_parts(image)[0] if image.is_dir() else image
     except (OSError, IndexError):
         return ""
-    if not first.name.lower().endswith(DICOM_SUFFIXES) and not image.is_dir():
+    if not is_dicom_file(first):
         return ""
     header = _header(first)
     if not _NOBODY.fullmatch(header["PatientID"]):

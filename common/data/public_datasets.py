@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ from common.data.layouts import expand, find_samples
 from common.data.patients import patient_of
 from common.data.samples import Sample
 from common.errors import UserError
-from common.files import read_json
+from common.files import is_hidden, read_json
 from common.paths import repository_root
 
 REGISTRY_FILE = "datasets.json"
@@ -299,11 +300,10 @@ def _groups(pattern: str, path: str) -> str | None:
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yields the matches of a glob without hidden files (macOS writes ``._NAME`` next to each file)."""
-    for path in folder.glob(pattern):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            yield path
+    """Yields the matches of a glob without hidden files; links to folders are followed."""
+    for name in glob.iglob(pattern, root_dir=folder, recursive=True):
+        if (folder / name).is_file() and not any(map(is_hidden, Path(name).parts)):
+            yield folder / name
 
 
 def _relative(path: Path, folder: Path) -> str:

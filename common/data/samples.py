@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from common.data.formats import COMPOUND_SUFFIXES
+
 # The eight flips and rotations of the square, applied to (H, W, ...) arrays. Rotations are counter-clockwise.
 ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": lambda a: a,
@@ -25,8 +27,6 @@ INVERSE_ORIENTATIONS: dict[str, str] = {name: name for name in ORIENTATIONS} | {
     "rot90": "rot270",
     "rot270": "rot90",
 }
-
-COMPOUND_SUFFIXES = (".nii.gz",)
 
 
 @dataclass(frozen=True)

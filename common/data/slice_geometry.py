@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.image_io import PICTURE_SUFFIXES, read_label_picture, read_picture
+from common.data.image_io import read_label_picture, read_picture
 from common.data.intensity import Window, to_unit
 from common.data.resize import FITS, resize_image
 from common.data.samples import ORIENTATIONS, orient
-from common.data.volume_io import VOLUME_SUFFIXES, Volume, is_volume
+from common.data.volume_io import Volume, is_volume
 from common.errors import UserError
 
 AXES = ("axial", "coronal", "sagittal")
@@ -322,9 +322,6 @@ def _read_volume(request: Request) -> Volume:
         if request.orientation != "identity":
             raise UserError(f"{path}: orientation {request.orientation} is for pictures; leave it out")
         return Volume.from_file(path)
-    if not path.name.lower().endswith(PICTURE_SUFFIXES):
-        known = ", ".join((*PICTURE_SUFFIXES, *VOLUME_SUFFIXES))
-        raise UserError(f"{path}: unknown file type; use one of {known} or a folder with a DICOM series")
     pixels, source_range = (
         read_picture(path) if request.kind == "image" else (read_label_picture(path), (0.0, 255.0))
     )

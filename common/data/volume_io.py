@@ -1,15 +1,18 @@
-"""Volume files: NIfTI by nibabel, MHD and MHA by ITK through MONAI's reader, DICOM by pydicom."""
+"""Volume files: NIfTI and Analyze by nibabel, MHD, MHA and NRRD by MONAI's ITKReader, DICOM by pydicom."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
@@ -20,19 +23,26 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from nibabel.volumeutils import apply_read_scaling
 
 from common.data.dicom_io import ITK_LOCK, dicom_files, find_single_series, read_series
+from common.data.formats import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    PAIR_SUFFIXES,
+    has_suffix,
+    is_volume,
+)
 from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
 from common.errors import UserError, read_errors
 from common.files import atomic_write
 from common.provenance import Provenance
 
-META_SUFFIXES = (".mhd", ".mha")
 CHUNK = 2**22
 HEADER_BYTES = 65536
 
 
 def check_meta_image(path: Path) -> None:
     """Missing bytes of an MHD's data file: ITK fills them with zeros in silence."""
-    header = meta_header(path)
+    header = header_fields(path)
     if 0.0 in map(float, header.get("ElementSpacing", "").split()):
         raise UserError(f"{path}: its header gives a voxel size of 0 mm; write the true ElementSpacing there")
     if path.suffix.lower() != ".mhd":
@@ -49,11 +59,13 @@ def check_meta_image(path: Path) -> None:
         _check_compressed(data)
 
 
-def meta_data_files(path: Path) -> list[Path]:
-    """The files that hold an MHD's voxels: one, or where it lists several or gives a pattern, all of them."""
-    name = meta_header(path).get("ElementDataFile", "LOCAL")
+def data_files(path: Path) -> list[Path]:
+    """The files with the voxels of an MHD or NHDR: one, or all that it lists or gives a pattern of."""
+    header = header_fields(path)
+    name = header.get("ElementDataFile") or header.get("data file") or header.get("datafile") or "LOCAL"
     if name.upper().startswith("LIST"):
-        return [path.parent / line.strip() for line in _lines(path) if line.strip() and "=" not in line]
+        listed = (line.strip() for line in _lines(path))
+        return [path.parent / line for line in listed if line and not re.search("[=:]|^#|^NRRD", line)]
     if "%" in name:  # "slice%03d.raw 1 90 1"
         pattern = name.split()[0]
         return sorted(path.parent.glob(f"{pattern.partition('%')[0]}*{Path(pattern).suffix}"))
@@ -70,12 +82,15 @@ def _check_compressed(data: Path) -> None:
         raise ValueError(f"its data file {data.name} ends early")
 
 
-def meta_header(path: Path) -> dict[str, str]:
-    """The ``Key = value`` lines of a MetaImage file, up to the one that says where its voxels are."""
+def header_fields(path: Path) -> dict[str, str]:
+    """The ``Key = value`` lines of a MetaImage header, or the ``key: value`` lines of a NRRD header."""
     header: dict[str, str] = {}
+    meta = has_suffix(path, META_SUFFIXES)
     for line in _lines(path):
-        key, equals, value = line.partition("=")
-        if equals and "ElementDataFile" not in header:
+        key, found, value = line.partition("=" if meta else ": ")
+        if not meta and not line:  # the voxels begin
+            break
+        if found and "ElementDataFile" not in header:
             header[key.strip()] = value.strip()
     return header
 
@@ -99,14 +114,16 @@ def _raw_bytes(header: dict[str, str]) -> int:
     return math.prod(int(extent) for extent in header.get("DimSize", "0").split()) * _ELEMENT_BYTES[kind]
 
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-DICOM_SUFFIXES = (".dcm",)
-VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *META_SUFFIXES, *DICOM_SUFFIXES)
 # A chest CT has about 2e8 voxels; a broken header can ask for anything.
 MOST_VOXELS = 2**31
 # Compressed bytes at a time: deflate packs up to a thousand to one.
 GZIP_CHUNK = 2**18
 GZIP = zlib.MAX_WBITS | 16
+
+
+NIBABEL_SUFFIXES = (*NIFTI_SUFFIXES, *PAIR_SUFFIXES)
+ITK_SUFFIXES = (*META_SUFFIXES, *NRRD_SUFFIXES)
+logger = logging.getLogger(__name__)
 
 
 class VolumeFile(NamedTuple):
@@ -122,11 +139,6 @@ class VolumeFile(NamedTuple):
     has_spacing: bool = True
 
 
-def is_volume(path: Path) -> bool:
-    """Whether ``path`` names a volume: by suffix, or a folder (a DICOM series)."""
-    return path.name.lower().endswith(VOLUME_SUFFIXES) or path.is_dir()
-
-
 def read_volume_file(path: Path) -> VolumeFile:
     """Reads a volume without touching its axis order.
 
@@ -134,29 +146,58 @@ def read_volume_file(path: Path) -> VolumeFile:
         UserError: unreadable or not a 3-D volume.
     """
     with read_errors(path):
-        if path.name.lower().endswith(NIFTI_SUFFIXES):
+        if has_suffix(path, NIBABEL_SUFFIXES):
             return _read_nifti(path)
-        if path.is_dir() or path.name.lower().endswith(DICOM_SUFFIXES):
-            array, affine, has_spacing = read_series(path)
-            _check_shape(array.shape, path)
-            _check_affine(affine)
-            return VolumeFile(array, affine, array.shape, None, has_spacing)
-        if path.name.lower().endswith(META_SUFFIXES):
-            check_meta_image(path)
-        return _read_itk(path)
+        if has_suffix(path, ITK_SUFFIXES):
+            if has_suffix(path, META_SUFFIXES):
+                check_meta_image(path)
+            return _read_itk(path)
+        array, affine, has_spacing = read_series(path)
+        _check_shape(array.shape, path)
+        _check_affine(affine)
+        return VolumeFile(array, affine, array.shape, None, has_spacing)
 
 
-def nifti_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(X, Y, Z) extent and affine of a NIfTI file, from its header alone. Raises as nibabel does."""
-    image = _open_nifti(path)
-    x, y, z = (*image.shape, 1, 1)[:3]
-    return (int(x), int(y), int(z)), np.asarray(image.affine, dtype=np.float64)
+def volume_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(X, Y, Z) extent and affine (RAS) of a volume, from headers alone. Raises as its reader does."""
+    if has_suffix(path, NIBABEL_SUFFIXES):
+        image = _open_nifti(path)
+        x, y, z = (*image.shape, 1, 1)[:3]
+        return (int(x), int(y), int(z)), np.asarray(image.affine, dtype=np.float64)
+    if has_suffix(path, ITK_SUFFIXES):
+        return _itk_geometry(path)
+    series = find_single_series(path)
+    return series.shape, series.affine
 
 
-def _open_nifti(path: Path) -> nib.Nifti1Image:
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Image):
-        raise ValueError("not a NIfTI image")
+def _voxel_file(path: Path) -> Path:
+    """The file with the voxels of a NIfTI file or of the header of a pair."""
+    if not has_suffix(path, PAIR_SUFFIXES):
+        return path
+    name = path.name[: path.name.lower().rindex(".hdr")]
+    beside = [file for file in path.parent.iterdir() if file.name.startswith(name)]
+    ends = (f"{name}.img".lower(), f"{name}.img.gz".lower())
+    found = sorted(file for file in beside if file.name.lower() in ends)
+    if not found:
+        raise UserError(
+            f"{path}: its voxels, {name}.img or {name}.img.gz, are missing; put them beside the header"
+        )
+    return found[0]
+
+
+def _open_nifti(path: Path) -> nib.AnalyzeImage:
+    """A NIfTI file, or a NIfTI or Analyze 7.5 pair; `nib.load` wants both files of one compressed or none."""
+    if has_suffix(path, PAIR_SUFFIXES):
+        with ImageOpener(str(path)) as file:
+            start = file.read(348)
+        kinds = {b"ni1\0": nib.Nifti1Pair, b"n+1\0": nib.Nifti1Pair}
+        kind = nib.Nifti2Pair if b"ni2" in start[:8] else kinds.get(start[344:348], nib.AnalyzeImage)
+        files = {"header": nib.FileHolder(str(path)), "image": nib.FileHolder(str(_voxel_file(path)))}
+        image = kind.from_file_map(files)
+    else:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ValueError("not a NIfTI image")
     _check_shape(tuple(int(extent) for extent in image.shape), path)
     return image
 
@@ -167,19 +208,22 @@ def _read_nifti(path: Path) -> VolumeFile:
     if kind.fields is not None or kind.kind == "c":
         raise UserError(f"{path}: holds colours or complex numbers; save one gray value per voxel")
     shape = tuple(int(extent) for extent in image.shape)
-    stored = cast(ArrayProxy, image.dataobj)
-    array = _decompressed(path, stored) if path.name.lower().endswith(".gz") else np.asanyarray(stored)
+    stored, file = cast(ArrayProxy, image.dataobj), _voxel_file(path)
+    array = _decompressed(file, stored) if has_suffix(file, ".gz") else np.asanyarray(stored)
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(affine)
-    known = _has_voxel_size(path, image)
-    return VolumeFile(array.reshape(shape[:3]), affine, shape, image.header.copy(), known)
+    header = image.header.copy() if isinstance(image, nib.Nifti1Image) else None
+    if not isinstance(image, nib.Nifti1Pair):
+        logger.warning("%s: Analyze 7.5 says no sides; its first axis is taken as running to the right", path)
+    return VolumeFile(array.reshape(shape[:3]), affine, shape, header, _has_voxel_size(path, image))
 
 
-def _has_voxel_size(path: Path, image: nib.Nifti1Image) -> bool:
+def _has_voxel_size(path: Path, image: nib.AnalyzeImage) -> bool:
     """Whether the header as it lies in the file has one: nibabel turns missing ones into 1 mm."""
     with ImageOpener(str(path)) as file:
-        header = type(image.header).from_fileobj(file, check=False)
-    return bool(header["sform_code"] > 0 or (header["pixdim"][1 : min(image.ndim, 3) + 1] != 0).all())
+        header = cast(Any, type(image.header)).from_fileobj(file, check=False)
+    placed = "sform_code" in header and header["sform_code"] > 0
+    return bool(placed or (header["pixdim"][1 : min(image.ndim, 3) + 1] != 0).all())
 
 
 def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
@@ -215,22 +259,24 @@ def gunzip(path: Path) -> Iterator[bytes]:
         raise ValueError("compressed file ended before the end-of-stream marker was reached")
 
 
-def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(X, Y, Z) extent and affine of an MHD, MHA or DICOM volume, from headers alone.
-
-    Raises:
-        UserError: a DICOM series that `common.data.dicom_io.find_single_series` refuses.
-        RuntimeError: anything else that ITK cannot read.
-    """
-    if path.is_dir() or path.name.lower().endswith(DICOM_SUFFIXES):
-        series = find_single_series(path)
-        return series.shape, series.affine
+def _itk_io(path: Path) -> Any:
+    """ITK's reader of a file, with its header read. By its suffix ITK would not know ``.MHD`` in capitals."""
     import itk
 
+    reader = itk.MetaImageIO.New() if has_suffix(path, META_SUFFIXES) else itk.NrrdImageIO.New()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise UserError(
+            f"{path}: holds {reader.GetNumberOfComponents()} values in each voxel (colours, or segments that "
+            "overlap); save one gray value or label (3D Slicer: export the segments as a label map)"
+        )
+    return reader
+
+
+def _itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
     with ITK_LOCK:
-        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-        header.SetFileName(str(path))
-        header.ReadImageInformation()
+        header = _itk_io(path)
         axes = header.GetNumberOfDimensions()
         extent = [header.GetDimensions(axis) for axis in range(axes)]
         columns = [np.multiply(header.GetDirection(axis), header.GetSpacing(axis)) for axis in range(axes)]
@@ -244,30 +290,35 @@ def itk_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
 
 
 def source_parts(path: Path) -> list[Path]:
-    """The files that a volume or picture consists of: a series' slices; an MHD header and its data, if there.
+    """The files that a volume or picture consists of: a series' slices; a header and its data, if there.
 
     Raises:
-        OSError: a folder or MHD header cannot be read.
+        OSError: a folder or header cannot be read.
     """
     if path.is_dir():
         return dicom_files(path)
-    data = meta_data_files(path) if path.suffix.lower() == ".mhd" else []
+    if has_suffix(path, PAIR_SUFFIXES):
+        with suppress(UserError):
+            return [path, _voxel_file(path)]
+    data = data_files(path) if has_suffix(path, (".mhd", ".nhdr")) else []
     return [path, *(file for file in data if file.is_file())]
 
 
 def _read_itk(path: Path) -> VolumeFile:
-    """Reads an MHD or MHA file."""
+    """Reads an MHD, MHA or NRRD file."""
     import itk
     from monai.data.image_reader import ITKReader
+    from monai.data.utils import to_affine_nd
 
     with ITK_LOCK:
         itk.ProcessObject.SetGlobalWarningDisplay(False)
-        reader = ITKReader()
+        reader = ITKReader(imageio=_itk_io(path))
         array, meta = reader.get_data(reader.read(path))
     _check_shape(tuple(array.shape), path)
-    affine = np.asarray(meta["affine"], dtype=np.float64)
+    affine = np.asarray(to_affine_nd(3, meta["affine"]), dtype=np.float64)  # a 2-D file's is 3 x 3
     _check_affine(affine)
-    known = not path.name.lower().endswith(META_SUFFIXES) or "ElementSpacing" in meta_header(path)
+    sizes = ("ElementSpacing", "spacings", "space directions")
+    known = any(name in header_fields(path) for name in sizes)
     return VolumeFile(np.asarray(array), affine, tuple(array.shape), None, known)
 
 
@@ -286,7 +337,6 @@ def _check_affine(affine: np.ndarray) -> None:
 
 
 __all__ = [
-    "VOLUME_SUFFIXES",
     "Volume",
     "is_volume",
     "open_volume",
@@ -327,7 +377,7 @@ class Volume:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Volume:
-        """Reads NIfTI, MHD/MHA or a DICOM series folder.
+        """Reads NIfTI, Analyze, MHD, MHA, NRRD, a DICOM file or the folder of a DICOM series.
 
         Raises:
             UserError: unreadable, not a 3-D volume, non-finite, constant, or with an unusable affine.
@@ -432,7 +482,7 @@ def volume_depth(path: Path) -> int:
     Raises:
         UserError: unreadable.
     """
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+    if not has_suffix(path, NIFTI_SUFFIXES):
         return open_volume(path).depth  # a damaged one is refused here
     return volume_shape(path)[2]
 
@@ -444,8 +494,7 @@ def volume_shape(path: Path) -> tuple[int, int, int]:
         UserError: unreadable.
     """
     with read_errors(path):
-        nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
-        shape, affine = nifti_geometry(path) if nifti else itk_geometry(path)
+        shape, affine = volume_geometry(path)
         place = _to_display(affine)[:, 0]  # where each file axis goes
         height, width, depth = (int(shape[int(np.flatnonzero(place == axis)[0])]) for axis in range(3))
         return height, width, depth

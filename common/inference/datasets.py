@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.data.folders import no_images, warn_of_left_out
 from common.data.image_io import read_mask
 from common.data.intensity import to_network
 from common.data.label_perturbation import (
@@ -80,7 +81,8 @@ class MaskSlices(Dataset):
             )
         files = files_by_stem(Path(input_dir)).values()
         if not files:
-            raise UserError(f"{input_dir}: holds no masks; put PNG or NIfTI masks there")
+            raise no_images(Path(input_dir), "holds no masks; put masks there")
+        warn_of_left_out(Path(input_dir), files)
         changes: dict[str, Any] = {} if orientation == "auto" else {"orientation": orientation}
         if threshold is not None:
             changes["mask_threshold"] = threshold
@@ -177,7 +179,8 @@ def find_sources(
     folder = Path(str(input_dir))
     files = files_by_stem(folder)
     if not files:
-        raise UserError(f"{folder}: holds no label files; put NIfTI, MHD or PNG label maps there")
+        raise no_images(folder, "holds no label files; put label maps there")
+    warn_of_left_out(folder, files.values())
     return [Source(files[name]) for name in sorted(files)]
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.data.image_io import PICTURE_SUFFIXES
+from common.data.folders import images_below, warn_of_left_out
 from common.data.image_layouts import AUTO, find_images
 from common.data.layouts import MASK_FOLDERS, detect_layout, expand, find_samples, find_volumes, mask_file
-from common.data.patients import patient_of, series_of
+from common.data.patients import patient_of
 from common.data.samples import Sample, stem
-from common.data.volume_io import DICOM_SUFFIXES, VOLUME_SUFFIXES, is_volume, volume_depth
+from common.data.volume_io import is_volume, volume_depth
 from common.errors import UserError
+from common.files import visible_files
 
 IMAGES, PAIRS, STRUCTURES = "images", "pairs", "structures"
 """Kinds of data set: images alone, with lesion masks, with label maps of the heart."""
@@ -26,7 +27,6 @@ LABELS_OF = {IMAGE_FOLDER: MASK_FOLDERS, SAMPLE_FOLDER: (ALPHA_FOLDER,)}
 """Folders that hold images, each with the folders next to it that hold their labels."""
 HALF = 128
 """Of an alpha from 0 to 255: from this value on a pixel is nodule."""
-KNOWN_SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 
 
 def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str | None) -> list[Sample]:
@@ -53,7 +53,10 @@ def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str 
             f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
         )
     records = [Sample(file, None, patient_of(file, patient_pattern)) for file in images]
-    return records if labels is None else add_labels(records, labels)
+    records = records if labels is None else add_labels(records, labels)
+    sheets = [file for file in visible_files(place) if file.stem in SHEETS]
+    warn_of_left_out(place, [*sheets, *(path for record in records for path in (record.image, record.mask))])
+    return records
 
 
 def find_real_records(
@@ -82,26 +85,18 @@ def find_real_records(
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted; no hidden files, labels or sheets.
-
-    A folder with the slices of one DICOM series is one image: the folder itself. DICOM files of several
-    series in one folder are single images.
-    """
-    files = [file for file in files_below(folder) if file.name.lower().endswith(KNOWN_SUFFIXES)]
-    places = {file.parent for file in files if file.name.lower().endswith(DICOM_SUFFIXES)}
-    series = {place for place in places if series_of(place)}
-    return sorted({file.parent if file.parent in series else file for file in files})
+    """All images below ``folder`` (`common.data.folders.images_below`) but labels and sheets."""
+    return [image for image in images_below(folder) if _may_hold(image, folder)]
 
 
 def files_below(folder: Path) -> list[Path]:
     """Files that may hold images, sorted by path."""
+    return [file for file in visible_files(folder) if _may_hold(file, folder)]
 
-    def may_hold(file: Path) -> bool:
-        parts = file.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in parts)
-        return not hidden and file.stem not in SHEETS and not set(LABEL_FOLDERS) & set(parts[:-1])
 
-    return sorted(file for file in folder.rglob("*") if file.is_file() and may_hold(file))
+def _may_hold(path: Path, folder: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    return path.stem not in SHEETS and not set(LABEL_FOLDERS) & set(parts if path.is_dir() else parts[:-1])
 
 
 def add_labels(records: list[Sample], folder: Path) -> list[Sample]:
@@ -113,8 +108,7 @@ def add_labels(records: list[Sample], folder: Path) -> list[Sample]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder with the images' conditions")
     inner = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder)
-    files = sorted(file for file in inner.rglob("*") if file.name.lower().endswith(KNOWN_SUFFIXES))
-    labels = {stem(file): file for file in files}
+    labels = {stem(file): file for file in images_below(inner)}
     result = []
     for record in records:
         name = stem(record.image)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.data.formats import has_suffix
 from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels, for_each, read_pair
 from common.data.intensity import (
     WINDOWS,
@@ -37,7 +38,7 @@ from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cache
 from common.data.slice_geometry import Request
 from common.data.volume_io import is_volume
 from common.errors import UserError, read_errors
-from common.files import read_json
+from common.files import read_json, visible_files
 from common.inference.datasets import geometry_of, intensity_of, label_set_of
 from common.trust.image_files import (
     HALF,
@@ -231,7 +232,7 @@ def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
 
 def array_files(folder: Path) -> list[Path]:
     """The NumPy files below ``folder``."""
-    return [file for file in files_below(folder) if file.suffix == SUFFIX]
+    return [file for file in files_below(folder) if has_suffix(file, SUFFIX)]
 
 
 def interpret_values(array: np.ndarray, name: object, hu_offset: float | None = None) -> Pixels:
@@ -314,7 +315,7 @@ MOST_BYTES = 2**28
 
 def shard_files(folder: Path) -> list[Path]:
     """The shards below ``folder``, sorted."""
-    return sorted(path for path in folder.rglob(f"*{SHARD_SUFFIX}") if path.is_file())
+    return [file for file in visible_files(folder) if has_suffix(file, SHARD_SUFFIX)]
 
 
 def read_shards(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from glob import escape
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,7 +14,7 @@ from common.data.layouts import MASK_FOLDERS
 from common.data.samples import stem
 from common.data.volume_io import source_parts
 from common.errors import UserError
-from common.files import replaced_folder, write_json
+from common.files import replaced_folder, visible_files, write_json
 from common.trust.gate import Gate
 from common.trust.image_files import IMAGE_FOLDER
 from common.trust.image_sets import ImageSet, Sets
@@ -119,8 +118,8 @@ def _labels(source: Path, file: str) -> list[Path]:
     if first != IMAGE_FOLDER or not rest:
         return []
     name = stem(Path(file))
-    files = [path for label in MASK_FOLDERS for path in sorted((source / label).rglob(f"{escape(name)}.*"))]
-    return [path for path in files if stem(path) == name and path.is_file()]
+    places = [source / place for place in MASK_FOLDERS if (source / place).is_dir()]
+    return [path for place in places for path in visible_files(place) if stem(path) == name]
 
 
 def _record(image: Path) -> list[Path]:

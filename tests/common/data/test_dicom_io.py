@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import BasicTextSRStorage, RLELossless, generate_uid
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ExplicitVRBigEndian,
+    RLELossless,
+    RTDoseStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from common.data.dicom_io import find_series, read_series
 from common.errors import UserError
@@ -303,3 +311,145 @@ def write_enhanced(path: Path, hu: np.ndarray) -> Path:
 
     write_ct(path.parent, hu[:, :, :1], name=path.name, edit=edit)
     return path
+
+
+def drop(*names: str) -> Any:
+    def edit(data: Any, index: int) -> None:
+        for name in names:
+            delattr(data, name)
+
+    return edit
+
+
+@pytest.mark.parametrize("name", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_slices_without_a_place_are_refused(tmp_path: Path, name: str) -> None:
+    write_ct(tmp_path, ct_stack(), edit=drop(name))
+    assert "without ImagePositionPatient or ImageOrientationPatient" in refusal(tmp_path)
+
+
+def test_slices_without_a_pixel_size_have_none(tmp_path: Path) -> None:
+    write_ct(tmp_path, ct_stack(), edit=drop("PixelSpacing"))
+    assert not read_series(tmp_path).has_spacing
+
+
+def test_a_rescale_that_some_slices_lack_is_refused(tmp_path: Path) -> None:
+    def some(data: Any, index: int) -> None:
+        if index in (2, 4):
+            del data.RescaleSlope, data.RescaleIntercept
+
+    write_ct(tmp_path, ct_stack(), edit=some)
+    assert "2 of 6 slices have no RescaleIntercept (first IM0002.dcm)" in refusal(tmp_path)
+
+
+def test_an_intercept_without_a_slope_counts(tmp_path: Path) -> None:
+    hu = ct_stack()
+    write_ct(tmp_path, hu, edit=drop("RescaleSlope"))
+    assert np.array_equal(read_series(tmp_path).array, hu)
+
+
+def test_twelve_bits_with_a_sign(tmp_path: Path) -> None:
+    hu = np.clip(ct_stack(), -1000, 1000).astype(np.int16)
+
+    def twelve_bits(data: Any, index: int) -> None:
+        data.BitsStored, data.HighBit = 12, 11
+        stored = np.frombuffer(data.PixelData, "<u2") & 0x0FFF  # the four bits above do not repeat the sign
+        data.PixelData = stored.tobytes()
+
+    write_ct(tmp_path, hu, signed=True, rescale=[(1.0, 0.0)], edit=twelve_bits)
+    assert np.array_equal(read_series(tmp_path).array, hu)
+
+
+@pytest.mark.parametrize(
+    ("signed", "padding", "said"), [(True, -2000, -2000), (True, -2000, 63536), (False, 63536, 63536)]
+)
+def test_padding_outside_the_field_of_view_is_air(
+    tmp_path: Path, signed: bool, padding: int, said: int
+) -> None:
+    hu, intercept = ct_stack(), 0 if signed else -1024
+    stored = hu.astype(np.int32)
+    stored[:3, 2] = padding + intercept
+
+    def pad(data: Any, index: int) -> None:
+        data.add_new("PixelPaddingValue", "SS" if said < 0 else "US", said)
+
+    write_ct(tmp_path, stored, signed=signed, rescale=[(1.0, intercept)], edit=pad)
+    hu[:3, 2] = -1024
+    volume = read_series(tmp_path)
+    assert volume.array.dtype == np.int16 and np.array_equal(volume.array, hu)
+
+
+def test_padding_that_names_a_value_of_tissue_changes_nothing(tmp_path: Path) -> None:
+    hu = ct_stack()
+
+    def pad(data: Any, index: int) -> None:
+        data.add_new("PixelPaddingValue", "US", 1024)  # 0 HU
+
+    write_ct(tmp_path, hu, edit=pad)
+    assert (hu == 0).any() or (hu == 2).any()
+    assert np.array_equal(read_series(tmp_path).array, hu)
+
+
+def test_padding_of_magnetic_resonance_becomes_its_black(tmp_path: Path) -> None:
+    values = (ct_stack() + 1000).astype(np.int16)
+
+    def pad(data: Any, index: int) -> None:
+        data.Modality = "MR"
+        data.add_new("PixelPaddingValue", "US", 40000)
+
+    stored = values.astype(np.int32)
+    stored[0, 0] = 40000
+    write_ct(tmp_path, stored, rescale=[(1.0, 0.0)], edit=pad)
+    array = read_series(tmp_path).array
+    lowest = [values[..., index].ravel()[1:].min() for index in range(6)]
+    assert array[0, 0].tolist() == lowest and np.array_equal(array[1:], values[1:])
+
+
+def test_big_endian_files(tmp_path: Path) -> None:
+    hu = ct_stack()
+    for file in write_ct(tmp_path, hu):
+        data, read = pydicom.Dataset(), pydicom.dcmread(file)
+        data.update(read)
+        data.file_meta = read.file_meta
+        data.PixelData = np.frombuffer(read.PixelData, "<u2").astype(">u2").tobytes()
+        data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        data.save_as(file, enforce_file_format=True, little_endian=False, implicit_vr=False)
+    assert np.array_equal(read_series(tmp_path).array, hu)
+
+
+@pytest.mark.parametrize("kind", [SegmentationStorage, RTDoseStorage])
+def test_segmentations_and_doses_are_no_images(tmp_path: Path, kind: str) -> None:
+    def other(data: Any, index: int) -> None:
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kind
+
+    hu = ct_stack()
+    write_ct(tmp_path / "series", hu)
+    write_ct(tmp_path / "series", hu[:, :, :1], name="other{}.dcm", edit=other)
+    assert np.array_equal(read_series(tmp_path / "series").array, hu)
+    (tmp_path / "series" / "other0.dcm").rename(tmp_path / "alone.dcm")
+    assert "convert segmentations and doses to NIfTI" in refusal(tmp_path / "alone.dcm")
+
+
+def test_secondary_captures_in_a_series_are_left_out_or_refused(tmp_path: Path) -> None:
+    def capture(data: Any, index: int) -> None:
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        del data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing
+
+    hu, series = ct_stack(), generate_uid()
+    write_ct(tmp_path, hu, series=series)
+    write_ct(tmp_path, hu[:, :, :1], series=series, name="capture{}.dcm", edit=capture)
+    assert np.array_equal(read_series(tmp_path).array, hu)  # its pixels have no size: another kind of slice
+
+
+def test_a_file_without_a_suffix_is_a_slice(tmp_path: Path) -> None:
+    hu = ct_stack(depth=1)
+    file = write_ct(tmp_path, hu, name="1.2.840.{}")[0]
+    assert np.array_equal(read_series(file).array, hu)
+
+
+def test_left_out_slices_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    series = generate_uid()
+    for name in ("a{}", "b{}"):
+        write_ct(tmp_path, ct_stack(), series=series, name=name)
+    for _ in range(3):
+        read_series(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: left out of the series: 6 repeated slices"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import itk
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.image_io import read_mask, read_pixels
+from common.data.image_io import read_label_picture, read_mask, read_picture, read_pixels
 from common.data.samples import Sample
 from common.errors import UserError
 
@@ -112,3 +113,13 @@ def test_luna_scan_and_its_mask_lie_in_one_frame(shared_data: Path) -> None:
     image, nodule = read_pixels(sample).values, read_mask(sample)
     assert image.shape == nodule.shape == (512, 512)
     assert image[nodule > 0].mean() > -400 > image[100:400, 100:400].min() + 400
+
+
+@pytest.mark.parametrize("read", [read_picture, read_label_picture])
+def test_pages_are_not_dropped(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    pages = [Image.fromarray(np.full((3, 4), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "a.TIF", save_all=True, append_images=pages[1:], format="TIFF")
+    with pytest.raises(UserError, match=r"a\.TIF: holds 3 pages; save each as a picture of its own"):
+        read(tmp_path / "a.TIF")
+    pages[1].save(tmp_path / "b.TIFF")
+    read(tmp_path / "b.TIFF")

@@ -415,7 +415,7 @@ def test_missing_spacing_matters_only_where_mm_are_asked_for(tmp_path: Path) -> 
 
 def test_other_files_and_turned_volumes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"a\.txt: unknown file type"):
+    with pytest.raises(UserError, match=r"a\.txt: \.txt is not supported"):
         read_source(label(tmp_path / "a.txt"), Geometry(4))
     path = save(tmp_path / "a.nii", labels())
     with pytest.raises(UserError, match=r"a\.nii: orientation rot90 is for pictures"):

@@ -16,14 +16,15 @@ import pytest
 from common.data import volume_io as volume_files
 from common.data.volume_io import (
     Volume,
+    data_files,
     gunzip,
-    itk_geometry,
-    meta_data_files,
-    meta_header,
+    header_fields,
+    is_volume,
     open_volume,
     read_volume_file,
     source_parts,
     volume_depth,
+    volume_geometry,
     volume_shape,
     write_nifti,
 )
@@ -141,7 +142,7 @@ def test_headers_alone_tell_shape_and_axes(tmp_path: Path) -> None:
     # File axes run to the head, the left and the back (LPS: z, x, y).
     image.SetDirection(itk.matrix_from_array(np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])))
     itk.imwrite(image, str(tmp_path / "a.mha"))
-    shape, affine = itk_geometry(tmp_path / "a.mha")
+    shape, affine = volume_geometry(tmp_path / "a.mha")
     content = read_volume_file(tmp_path / "a.mha")
     assert shape == (20, 16, 6) and np.allclose(affine, content.affine)
     assert volume_shape(tmp_path / "a.mha") == Volume.from_file(tmp_path / "a.mha").array.shape == (6, 16, 20)
@@ -257,9 +258,160 @@ def test_the_files_that_hold_the_voxels(tmp_path: Path, ending: str, names: list
     for name in ("s1.raw", "s2.raw", "s3.raw", "other.raw"):
         (tmp_path / name).touch()
     (tmp_path / "a.mhd").write_text(HEADER + ending)
-    assert meta_data_files(tmp_path / "a.mhd") == [tmp_path / name for name in names]
+    assert data_files(tmp_path / "a.mhd") == [tmp_path / name for name in names]
 
 
 def test_a_header_ends_where_the_voxels_begin(tmp_path: Path) -> None:
     (tmp_path / "a.mha").write_bytes(HEADER.encode() + b"ElementDataFile = LOCAL\n\xff\nDimSize = 9 9 9\n")
-    assert meta_header(tmp_path / "a.mha")["DimSize"] == "4 5 3"
+    assert header_fields(tmp_path / "a.mha")["DimSize"] == "4 5 3"
+
+
+def write_nrrd(path: Path, array: np.ndarray, fields: str = "", encoding: str = "raw") -> None:
+    """NRRD of (X, Y, Z) int16: 0.5 x 0.75 x 2 mm, its first voxel at (1, 2, 3) mm in the space's own axes."""
+    kind = "short" if array.dtype == np.int16 else "uchar"
+    header = (
+        f"NRRD0004\ntype: {kind}\ndimension: {array.ndim}\n{fields}"
+        f"sizes: {' '.join(map(str, array.shape))}\nendian: little\nencoding: {encoding}\n"
+    )
+    data = np.ascontiguousarray(array.T).tobytes()
+    data = gzip.compress(data) if encoding == "gzip" else data
+    if path.suffix.lower() == ".nhdr":
+        path.with_suffix(".raw").write_bytes(data)
+        path.write_text(f"{header}data file: {path.with_suffix('.raw').name}\n")
+    else:
+        path.write_bytes(f"{header}\n".encode() + data)
+
+
+PLACE = "space directions: (0.5,0,0) (0,0.75,0) (0,0,2)\nspace origin: (1,2,3)\n"
+LPS = f"space: left-posterior-superior\n{PLACE}"
+PLACED = np.array([[-0.5, 0, 0, -1], [0, -0.75, 0, -2], [0, 0, 2, 3], [0, 0, 0, 1.0]])
+
+
+def marked() -> np.ndarray:
+    array = np.full(EXTENT, -900, np.int16)
+    array[MARK] = 500
+    return array
+
+
+def write_as(path: Path, array: np.ndarray) -> None:
+    """Writes ``array`` (X, Y, Z) at `PLACED` in the format of the suffix, whatever its case."""
+    suffix = path.name.partition(".")[2].lower()
+    if suffix in ("nrrd", "nhdr"):
+        return write_nrrd(path, array, LPS)
+    if suffix == "hdr":
+        nib.save(nib.Nifti1Pair(array, PLACED), path.with_name("pair.hdr"))
+        path.with_name("pair.img").rename(path.with_suffix(".IMG" if path.suffix.isupper() else ".img"))
+    elif suffix.startswith("nii"):
+        nib.save(nib.Nifti1Image(array, PLACED), path.with_name(f"pair.{suffix}"))
+    else:
+        image = itk.image_from_array(np.ascontiguousarray(array.T))
+        image.SetSpacing([0.5, 0.75, 2.0])
+        image.SetOrigin([1.0, 2.0, 3.0])
+        itk.imwrite(image, str(path.with_name(f"pair.{suffix}")))
+    path.with_name(f"pair.{suffix}").rename(path)
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "hdr", "mhd", "mha", "nrrd", "nhdr"])
+@pytest.mark.parametrize("capitals", [False, True])
+def test_every_format_says_the_same_in_small_letters_and_capitals(
+    tmp_path: Path, suffix: str, capitals: bool
+) -> None:
+    path = tmp_path / f"a.{suffix.upper() if capitals else suffix}"
+    write_as(path, marked())
+    content = read_volume_file(path)
+    assert np.array_equal(content.array, marked()) and content.has_spacing
+    np.testing.assert_allclose(content.affine, PLACED, atol=1e-6)
+    shape, affine = volume_geometry(path)
+    assert shape == EXTENT and is_volume(path) and volume_depth(path) == 3
+    np.testing.assert_allclose(affine, PLACED, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["nii", "hdr", "mhd", "mha", "nrrd", "nhdr"])
+def test_a_file_of_two_axes_is_one_slice(tmp_path: Path, suffix: str) -> None:
+    array = marked()[:, :, 2]
+    if suffix in ("nrrd", "nhdr"):
+        write_nrrd(tmp_path / f"a.{suffix}", array, "spacings: 0.5 0.75\n")
+    elif suffix in ("mhd", "mha"):
+        image = itk.image_from_array(np.ascontiguousarray(array.T))
+        image.SetSpacing([0.5, 0.75])
+        itk.imwrite(image, str(tmp_path / f"a.{suffix}"))
+    else:
+        write_as(tmp_path / f"a.{suffix}", array)
+    slice_ = Volume.from_file(tmp_path / f"a.{suffix}")
+    assert slice_.array[:, :, 0].tolist() == array.T.tolist() and slice_.spacing[:2] == (0.75, 0.5)
+    assert volume_shape(tmp_path / f"a.{suffix}") == (5, 4, 1)
+
+
+@pytest.mark.parametrize(("space", "signs"), [("right-anterior", (1, 1)), ("left-anterior", (-1, 1))])
+def test_nrrd_lies_where_its_space_says(tmp_path: Path, space: str, signs: tuple[int, int]) -> None:
+    write_nrrd(tmp_path / "a.nrrd", marked(), f"space: {space}-superior\n{PLACE}", "gzip")
+    content = read_volume_file(tmp_path / "a.nrrd")
+    assert np.array_equal(content.array, marked())
+    x, y = signs
+    expected = [[0.5 * x, 0, 0, x], [0, 0.75 * y, 0, 2 * y], [0, 0, 2, 3], [0, 0, 0, 1]]
+    np.testing.assert_allclose(content.affine, expected, atol=1e-9)
+
+
+def test_nrrd_without_sizes_has_no_spacing(tmp_path: Path) -> None:
+    write_nrrd(tmp_path / "a.nrrd", marked())
+    assert not read_volume_file(tmp_path / "a.nrrd").has_spacing
+
+
+def test_segments_of_slicer_keep_their_labels(tmp_path: Path) -> None:
+    labels = np.zeros(EXTENT, np.uint8)
+    labels[MARK], labels[3, 0, 1] = 2, 1
+    segments = "Segment0_LabelValue:=2\nSegment0_Layer:=0\nSegment1_LabelValue:=1\nSegment1_Layer:=0\n"
+    write_nrrd(tmp_path / "a.seg.nrrd", labels, LPS + segments)
+    content = read_volume_file(tmp_path / "a.seg.nrrd")
+    assert np.array_equal(content.array, labels)
+    layers = np.stack([labels == 1, labels == 2]).astype(np.uint8)
+    fields = LPS.replace("directions: ", "directions: none ") + "kinds: list domain domain domain\n"
+    write_nrrd(tmp_path / "b.seg.nrrd", layers, fields)
+    with pytest.raises(
+        UserError, match=r"b\.seg\.nrrd: holds 2 values in each voxel .* segments that overlap"
+    ):
+        read_volume_file(tmp_path / "b.seg.nrrd")
+
+
+@pytest.mark.parametrize("compressed", ["voxels", "both"])
+def test_voxels_of_a_pair_may_be_compressed(tmp_path: Path, compressed: str) -> None:
+    write_as(tmp_path / "a.hdr", marked())
+    header = tmp_path / "a.hdr"
+    for name in ("a.img", "a.hdr") if compressed == "both" else ("a.img",):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        (tmp_path / name).unlink()
+        header = tmp_path / "a.hdr.gz" if name == "a.hdr" else header
+    content = read_volume_file(header)
+    assert np.array_equal(content.array, marked()) and source_parts(header) == [header, tmp_path / "a.img.gz"]
+    np.testing.assert_allclose(content.affine, PLACED, atol=1e-6)
+    whole = (tmp_path / "a.img.gz").read_bytes()
+    (tmp_path / "a.img.gz").write_bytes(whole[:-9])
+    with pytest.raises(UserError, match="cannot be read"):
+        read_volume_file(header)
+
+
+def test_what_is_missing_of_a_pair_is_named(tmp_path: Path) -> None:
+    write_as(tmp_path / "a.hdr", marked())
+    (tmp_path / "a.img").unlink()
+    with pytest.raises(UserError, match=r"a\.hdr: its voxels, a\.img or a\.img\.gz, are missing"):
+        read_volume_file(tmp_path / "a.hdr")
+    write_as(tmp_path / "b.nhdr", marked())
+    (tmp_path / "b.raw").unlink()
+    with pytest.raises(UserError, match=r"b\.nhdr: cannot be read"):
+        read_volume_file(tmp_path / "b.nhdr")
+
+
+def test_analyze_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nib.save(nib.AnalyzeImage(marked(), np.diag([-0.5, 0.75, 2.0, 1.0])), tmp_path / "a.hdr")
+    content = read_volume_file(tmp_path / "a.hdr")
+    assert np.array_equal(content.array, marked()) and content.affine[0, 0] == -0.5
+    assert "a.hdr: Analyze 7.5 says no sides" in caplog.text
+
+
+def test_results_of_a_pair_are_whole_files(tmp_path: Path) -> None:
+    write_as(tmp_path / "a.hdr", marked())
+    volume = Volume.from_file(tmp_path / "a.hdr")
+    write_nifti(tmp_path / "b.nii.gz", volume, volume.array)
+    result = nib.load(tmp_path / "b.nii.gz")
+    assert np.array_equal(np.asarray(result.dataobj), marked())
+    np.testing.assert_allclose(result.affine, PLACED, atol=1e-6)
