@@ -105,7 +105,7 @@ def test_interpolation_between_images(model: Path, tmp_path: Path) -> None:
         ("inference", {"seed": -1}, "'seed'"),
         ("inference", {"num_sample": 3}, "did you mean 'num_samples'?"),
         ("interpolation", {}, "a walk needs a start: give --from_seed or --from_image"),
-        ("interpolation", {"from_seed": 1, "to_image": str(CONFIG)}, "inference.yaml: .yaml is not supported"),
+        ("interpolation", {"from_seed": 1, "to_image": str(CONFIG)}, ".yaml is not supported"),
         (
             "interpolation",
             {"from_seed": 1, "to_seed": 2, "projection#starts": 0},

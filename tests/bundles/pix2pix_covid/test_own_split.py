@@ -70,4 +70,4 @@ def test_a_run_is_resumed_with_its_own_patients_only(trained: Trained, pairs: Pa
     for part in ("images", "masks"):
         (data / part / f"{gone}.nii.gz").rename(data / part / f"{new}.nii.gz")
     refused = forked(CASE.training(data, folder, max_epochs=3, resume=True), tmp_path / "log")
-    assert f"split.json: patient {gone} was in train when the run began, no part now (2 so" in refused.error
+    assert f"split.json: patient {gone} was in train when the run began, no part now (2 such" in refused.error
