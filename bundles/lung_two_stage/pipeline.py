@@ -168,6 +168,11 @@ class Pipeline:
         shared: settings for every stage whose config has them; None is left out.
         before: stages that must run before, such as those that baselines are compared with.
         budgets: settings by name, which stages share.
+
+    Example:
+        >>> stages = {"extraction": {"config": "extract"}, "nodules": {"config": "train_nodules"}}
+        >>> [stage.writes for stage in Pipeline(stages, "work").stages]
+        ['extraction', 'nodules']
     """
 
     def __init__(

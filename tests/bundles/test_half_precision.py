@@ -17,8 +17,9 @@ from bundles.dcgan_covid.veegan import (
     VeeganGeneratorStep,
     veegan_loss,
 )
-from bundles.lung_two_stage.generation.biggan import BigGanDiscriminator, BigGanGenerator
 from bundles.lung_two_stage.generation.networks import (
+    BigGanDiscriminator,
+    BigGanGenerator,
     CapsuleDiscriminator,
     ConvolutionalDiscriminator,
     ConvolutionalGenerator,

@@ -23,6 +23,7 @@ from monai.apps.detection.networks.retinanet_network import (
 from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
 from monai.apps.detection.utils.box_coder import BoxCoder
 from monai.data.box_utils import box_iou, non_max_suppression
+from monai.losses.focal_loss import sigmoid_focal_loss
 from monai.networks.blocks import ResidualUnit
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from numpy.typing import NDArray
@@ -50,6 +51,8 @@ SIZES = (6, 8)
 """Sides of anchors in pixels."""
 NEIGHBOURS = np.ones((3, 3), np.uint8)
 CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+ALPHA = 0.25
+"""Weight of anchors with a nodule in the focal loss (Lin et al. 2017); the others have 1 - alpha."""
 LEVELS = 3
 BATCH_PIXELS = 2**19
 """Pixels of the slices in a batch."""
@@ -115,24 +118,6 @@ def boxes_of(mask: np.ndarray) -> np.ndarray:
     return np.array(corners, np.float32).reshape(-1, 4)
 
 
-def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """The focal loss of each logit (Lin et al. 2017), in the shape of ``logits``.
-
-    Args:
-        targets: 0 or 1.
-        alpha: weight of the ones; the zeros get 1 - alpha.
-        gamma: exponent that reduces the loss of well classified logits.
-
-    Example:
-        >>> round(float(focal_loss(torch.tensor(0.0), torch.tensor(1.0))), 4)  # 0.25 * 0.5^2 * log 2
-        0.0433
-    """
-    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probability = logits.sigmoid()
-    wrong = probability + targets - 2 * probability * targets  # 1 - p of the true class
-    return (alpha * targets + (1 - alpha) * (1 - targets)) * wrong**gamma * plain
-
-
 def detection_losses(
     outputs: Tensor, anchors: Tensor, boxes: Sequence[Tensor], low: float = 0.4, high: float = 0.5
 ) -> dict[str, Tensor]:
@@ -147,7 +132,7 @@ def detection_losses(
     matches = torch.stack([match_anchors(anchors, true, low, high) for true in boxes])  # (B, A)
     outputs, positive = outputs.float(), matches >= 0
     count = positive.sum().clamp(min=1)
-    score = focal_loss(outputs[..., 0], positive.float())[matches != IGNORED].sum()
+    score = sigmoid_focal_loss(outputs[..., 0], positive.float(), alpha=ALPHA)[matches != IGNORED].sum()
     wanted = [true.to(anchors)[match[match >= 0]] for true, match in zip(boxes, matches, strict=True)]
     codes = CODER.encode_single(torch.cat(wanted), anchors.expand(len(matches), -1, -1)[positive])
     box = F.smooth_l1_loss(outputs[..., 1:][positive], codes, reduction="sum", beta=1 / 9)
@@ -230,6 +215,11 @@ class PyramidDetector(nn.Module):
         anchors: per pixel of a feature map.
     Raises:
         UserError: a wrong number of channels or width.
+
+    Example:
+        >>> network = PyramidDetector(channels=(8, 8, 8, 8), width=8)
+        >>> network(torch.zeros(2, 1, 32, 32)).shape  # 2 anchors at each of 64, 16 and 4 places
+        torch.Size([2, 168, 5])
     """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 64), width: int = 32, anchors: int = 2) -> None:

@@ -166,6 +166,11 @@ class ComposeSettings:
         num_workers: processes that render; 0 for this one alone.
     Raises:
         UserError: a number or the format is not valid.
+
+    Example:
+        >>> settings = ComposeSettings("nodules", "healthy_slices", "out", groups=100, file_format="png")
+        >>> settings.plan.groups, settings.format.hu_window
+        (100, Window(lower=-1000, upper=400))
     """
 
     nodules_dir: str

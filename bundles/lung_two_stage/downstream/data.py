@@ -300,6 +300,16 @@ class DiagnosisData(KeptSplit):
         class_names: the classes of the classifier.
     Raises:
         UserError: the task category with fewer than two categories.
+
+    Example:
+        >>> def slices(*patients):
+        ...     nodules = np.zeros((len(patients), 8, 8), np.uint8)
+        ...     nodules[::2, 2:4, 2:4] = 1
+        ...     return Slices(torch.zeros(len(patients), 1, 8, 8), nodules, patients)
+        >>> sources = Sources(slices("a", "b"), slices("", ""), slices("c"), slices("d"))
+        >>> data = DiagnosisData(sources, regime="both")
+        >>> len(data.train), data.class_names
+        (4, ['none', 'nodule'])
     """
 
     def __init__(

@@ -60,13 +60,24 @@ def image_to_class(
     non_blocking: bool = False,
     **_options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """A ``prepare_batch``: ``image`` (B, 1, H, W) as input, ``class`` (B,) as target."""
+    """A ``prepare_batch``: ``image`` (B, 1, H, W) as input, ``class`` (B,) as target.
+
+    Example:
+        >>> batch = {"image": torch.zeros(2, 1, 8, 8), "class": [1, 0]}
+        >>> image_to_class(batch)[1]
+        tensor([1, 0])
+    """
     image, target = batch["image"], torch.as_tensor(batch["class"])
     return image.to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)
 
 
 def logits_and_classes(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: logits (B, K) and classes (B,), decollated or not."""
+    """An ``output_transform``: logits (B, K) and classes (B,), decollated or not.
+
+    Example:
+        >>> logits_and_classes({"pred": torch.zeros(2, 3), "label": torch.tensor([2, 1])})[1]
+        tensor([2, 1])
+    """
     items = [output] if isinstance(output, Mapping) else list(output)
     logits = torch.cat([torch.as_tensor(item["pred"]).reshape(-1, item["pred"].shape[-1]) for item in items])
     classes = torch.cat([torch.as_tensor(item["label"]).reshape(-1) for item in items])
@@ -84,5 +95,11 @@ def macro_auc_of_logits(logits: Tensor, classes: Tensor) -> float:
 
 
 def balanced_accuracy_of_logits(logits: Tensor, classes: Tensor) -> float:
-    """A ``compute_fn`` of ignite's ``EpochMetric``: balanced accuracy; NaN where a class is missing."""
+    """A ``compute_fn`` of ignite's ``EpochMetric``: balanced accuracy; NaN where a class is missing.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> balanced_accuracy_of_logits(logits, torch.tensor([0, 1, 1]))
+        0.75
+    """
     return balanced_accuracy(logits.argmax(1).numpy(), classes.numpy(), logits.shape[1])

@@ -177,6 +177,11 @@ def composite_to_real(
     """A ``prepare_batch``: composites (B, 1, H, W) as input, real slices and the composites' masks as target.
 
     Real slices are not paired with composites: metrics may compare the sets, never image by image.
+
+    Example:
+        >>> batch = {name: torch.zeros(2, 1, 8, 8) for name in ("label", "image", "mask")}
+        >>> [part.shape[1] for part in composite_to_real(batch)]
+        [1, 2]
     """
     target = torch.cat([batch["image"], batch["mask"]], dim=1)  # (B, 2, H, W)
     return batch["label"].to(device, non_blocking=non_blocking), target.to(device, non_blocking=non_blocking)
@@ -189,7 +194,14 @@ def parts(output: Output) -> dict[str, Tensor]:
 
 
 def choose(*names: str) -> Callable[[Output], tuple[Tensor, ...]]:
-    """An ``output_transform`` that selects some of the `parts`, in this order."""
+    """An ``output_transform`` that selects some of the `parts`, in this order.
+
+    Example:
+        >>> output = {"pred": torch.ones(1, 1, 2, 2), "label": torch.zeros(1, 2, 2, 2)}
+        >>> enhanced, real = choose("enhanced", "real")({**output, "image": output["pred"] / 2})
+        >>> float(enhanced.mean()), float(real.mean())
+        (1.0, 0.0)
+    """
     return lambda output: tuple(parts(output)[name] for name in names)
 
 

@@ -30,11 +30,9 @@ from bundles.lung_two_stage.downstream.network import SliceClassifier
 from bundles.lung_two_stage.downstream.utility import Utility, classification, segmentation
 from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to_images
 from bundles.lung_two_stage.enhancement.nodule_preservation import NoduleDice, Segmenter
-from bundles.lung_two_stage.generation.select import GeneratorModel
+from bundles.lung_two_stage.generation.select import GeneratorModel, find_lungs
 from common.data.intensity import Window, from_network, to_hu
-from common.data.lung_segmentation import segment_lung_slice
 from common.data.resize import resize_image
-from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.bootstrap import Resamples, Value
@@ -366,19 +364,8 @@ def enhancer_effect(
         for name, images in sets.items()
     }
     first, second = (to_hu(from_network(each[:, 0].numpy()), window) for each in (composites, enhanced))
-    share = changed_share(first, second, find_lungs(first, spacing_mm))
+    share = changed_share(first, second, find_lungs(first, spacing_mm, nominal_hu=False) > 0)
     return {"kid_change": changes, "changed_share": share, "extractor": evaluator.extractor.name}
-
-
-def find_lungs(hu: NDArray[np.int16], spacing_mm: float) -> NDArray[np.bool_]:
-    """Segments the lungs of slices (N, H, W), nodules included; empty where a slice shows none."""
-    lungs = np.zeros(hu.shape, bool)
-    for lung, values in zip(lungs, hu, strict=True):
-        try:
-            lung[:] = segment_lung_slice(values, spacing_mm) > 0
-        except UserError:
-            continue
-    return lungs
 
 
 def changed_share(

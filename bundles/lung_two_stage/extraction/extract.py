@@ -62,6 +62,10 @@ def mask_source(masks: str, ckpt_path: str | os.PathLike[str], device: torch.dev
         device: where the segmenter runs.
     Raises:
         UserError: another source, no model, or a model that draws no masks.
+
+    Example:
+        >>> mask_source("annotated", "no model is needed") is annotated_mask
+        True
     """
     if masks == ANNOTATED:
         return annotated_mask

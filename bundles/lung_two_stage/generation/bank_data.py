@@ -244,6 +244,14 @@ class BankData(SplitData[BankImages]):
         indices: of each part's images in the bank.
     Raises:
         UserError: there is no bank, or it cannot be split.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> records = [NoduleRecord(f"n{k}", f"patient_{k}", "", 8.0, 1.25) for k in range(10)]
+        >>> arrays = np.zeros((10, 16, 16), np.int16), np.zeros((10, 16, 16), np.uint8)
+        >>> data = BankData(NoduleBank(*arrays, records).save(mkdtemp()), "nodules", image_size=16)
+        >>> len(data.train), data.train[0]["image"].shape
+        (8, torch.Size([2, 16, 16]))
     """
 
     def __init__(

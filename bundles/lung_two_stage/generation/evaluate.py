@@ -211,12 +211,24 @@ class GeneratorComparison:
 
 
 def first_channels(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the HU window of generated and real images, (B, 1, S, S) in [-1, 1] each."""
+    """An ``output_transform``: the HU window of generated and real images, (B, 1, S, S) in [-1, 1] each.
+
+    Example:
+        >>> image = torch.arange(2.0).reshape(1, 2, 1, 1)  # HU window 0, alpha 1
+        >>> first_channels({"pred": image, "label": image, "image": image})[0].flatten()
+        tensor([0.])
+    """
     prediction, real, _ = prediction_target_condition(output)
     return prediction[:, :1], real[:, :1]
 
 
 def alphas(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """An ``output_transform``: the last channel of both (alpha of nodules), (B, 1, S, S) in [-1, 1] each."""
+    """An ``output_transform``: the last channel of both (alpha of nodules), (B, 1, S, S) in [-1, 1] each.
+
+    Example:
+        >>> image = torch.arange(2.0).reshape(1, 2, 1, 1)  # HU window 0, alpha 1
+        >>> alphas({"pred": image, "label": image, "image": image})[0].flatten()
+        tensor([1.])
+    """
     prediction, real, _ = prediction_target_condition(output)
     return prediction[:, -1:], real[:, -1:]

@@ -133,7 +133,12 @@ class GeneratorModel:
 
 
 def nodule_model_path(bundle_root: str, work_dir: str) -> str:
-    """The model of nodules: ``models/model.pt`` of the bundle where it ships one, else the training's."""
+    """The model of nodules: ``models/model.pt`` of the bundle where it ships one, else the training's.
+
+    Example:
+        >>> nodule_model_path("no such bundle", "work")
+        'work/nodules/models/model.pt'
+    """
     return str(Path(nodule_model_folder(bundle_root, work_dir)) / "models" / "model.pt")
 
 

@@ -274,6 +274,10 @@ def models_by_name(models: Mapping[str, str] | None, ckpt_path: str | os.PathLik
 
     Raises:
         UserError: ``models`` is no mapping.
+
+    Example:
+        >>> models_by_name(None, "OUT/models/model.pt")
+        {'this method': 'OUT/models/model.pt'}
     """
     if models is None:
         return {OWN_NAME: str(ckpt_path)}
@@ -283,7 +287,12 @@ def models_by_name(models: Mapping[str, str] | None, ckpt_path: str | os.PathLik
 
 
 def with_baselines(methods: Sequence[Method], seed: int = 0) -> list[Method]:
-    """The methods, an untrained copy of the first segmenter, and the empty mask."""
+    """The methods, an untrained copy of the first segmenter, and the empty mask.
+
+    Example:
+        >>> [method.name for method in with_baselines([])]
+        ['empty mask']
+    """
     copies = [method.untrained(seed) for method in methods if hasattr(method, "untrained")]
     return [*methods, *copies[:1], EmptyMask()]
 

@@ -108,6 +108,10 @@ class UNet(Segmenter):
 
     Args:
         width: channels of the first stage; they double at each of 4 halvings.
+
+    Example:
+        >>> UNet(width=4)(torch.zeros(1, 1, 30, 40)).shape
+        torch.Size([1, 1, 30, 40])
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -124,6 +128,10 @@ class UNetPlusPlus(Segmenter):
 
     Args:
         width: as of `UNet`.
+
+    Example:
+        >>> UNetPlusPlus(width=4)(torch.zeros(1, 1, 30, 40)).shape
+        torch.Size([1, 1, 30, 40])
     """
 
     def __init__(self, width: int = 16) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from bundles.lung_two_stage.baselines.detector import (
     BACKGROUND,
@@ -23,7 +22,6 @@ from bundles.lung_two_stage.baselines.detector import (
     boxes_of,
     decode_boxes,
     detection_losses,
-    focal_loss,
     match_anchors,
 )
 from common.data.intensity import Window
@@ -145,14 +143,6 @@ def test_training_lowers_the_loss_on_made_squares() -> None:
 def test_bad_settings_are_one_line() -> None:
     with pytest.raises(UserError, match="width 12"):
         PyramidDetector(width=12)
-
-
-def test_focal_loss_by_hand() -> None:
-    logits = torch.tensor([0.0, math.log(3), math.log(3)])  # p = 1/2, 3/4, 3/4
-    expected = [0.25 * 0.5**2 * math.log(2), 0.25 * 0.25**2 * math.log(4 / 3), 0.75 * 0.75**2 * math.log(4)]
-    assert focal_loss(logits, torch.tensor([1.0, 1.0, 0.0])).tolist() == pytest.approx(expected)
-    plain = F.binary_cross_entropy_with_logits(logits, torch.ones(3), reduction="none")
-    assert torch.allclose(focal_loss(logits, torch.ones(3), 0.5, 0.0), plain / 2)
 
 
 def test_losses_by_hand() -> None:

@@ -22,7 +22,6 @@ from bundles.lung_two_stage.evaluation.evaluate import (
     changed_share,
     compare_sets,
     describe_preservation,
-    find_lungs,
     format_sets,
     in_window,
     load_classifier,
@@ -234,12 +233,3 @@ def test_noise_is_as_strong_as_each_images_change() -> None:
     torch.testing.assert_close(change.square().mean((1, 2, 3)).sqrt(), expected, rtol=0.1, atol=0)
     assert not torch.equal(change[0] / 0.05, change[1] / expected[1])
     assert torch.equal(with_equal_noise(before, after), before + change)
-
-
-def test_lungs_are_found_where_there_are_any() -> None:
-    body = np.full((128, 128), -1000, np.int16)
-    body[10:118, 10:118] = 40
-    lungs = body.copy()
-    lungs[30:100, 20:58] = lungs[30:100, 70:108] = -850
-    found = find_lungs(np.stack([lungs, body]), 2.5)
-    assert found[0, 60, 40] and not found[0, 60, 64] and not found[1].any()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bundles.lung_two_stage.generation.biggan import BigGanDiscriminator, BigGanGenerator
 from bundles.lung_two_stage.generation.networks import (
+    BigGanDiscriminator,
+    BigGanGenerator,
     CapsuleDiscriminator,
     ConvolutionalDiscriminator,
     ConvolutionalGenerator,
