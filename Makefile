@@ -34,11 +34,9 @@ demo: setup set-aside ## train a bundle on phantoms, then evaluate it (about 5 m
 # An existing run is refused, never overwritten, so the demo moves an earlier one out of the way.
 set-aside:
 	@earlier=$(BUNDLE)/earlier/$$(date +%Y%m%d-%H%M%S); \
-	for folder in models logs eval; do \
-	  if [ -d $(BUNDLE)/$$folder ]; then \
-	    mkdir -p $$earlier && mv $(BUNDLE)/$$folder $$earlier/ && echo "moved the earlier $$folder/ to $$earlier/"; \
-	  fi; \
-	done
+	if [ -d $(BUNDLE)/run ]; then \
+	  mkdir -p $$earlier && mv $(BUNDLE)/run $$earlier/ && echo "moved the earlier run/ to $$earlier/"; \
+	fi
 
 test: setup ## the quick tests
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)

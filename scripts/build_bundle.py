@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid, or all")
     add("--output", type=Path, default=Path("dist"), metavar="DIR", help="folder of the zips (default dist)")
-    add("--models", type=Path, metavar="DIR", help="trained weights (default bundles/NAME/models)")
+    add("--models", type=Path, metavar="DIR", help="weights, e.g. bundles/NAME/run/models (default: shipped)")
     add("--url", help="where others will find DIR, e.g. https://example.org/bundles")
     return Settings(**vars(parser.parse_args(arguments)))
 

@@ -27,8 +27,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add = parser.add_argument
     add("name", metavar="NAME", help="the bundle, e.g. pix2pix_covid")
     add("--format", choices=list(SUFFIXES), required=True, help="kind of file")
-    add("--ckpt_path", type=Path, metavar="FILE", help="weights (default bundles/NAME/models/model.pt)")
-    add("--output", type=Path, metavar="FILE", help="default beside the weights: model.ts or model.onnx")
+    add("--ckpt_path", type=Path, metavar="FILE", help="weights (default: those of inference)")
+    add("--output", type=Path, metavar="FILE", help="default model.ts or .onnx in bundles/NAME/run/models")
     return Settings(**vars(parser.parse_args(arguments)))
 
 

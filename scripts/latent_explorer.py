@@ -23,9 +23,9 @@ from common.explorer.html_page import explore
 
 OPTIONS = {
     "dataset_dir": "the real images, as in training; the phantoms by default",
-    "output_dir": "of the trainings; the bundle's folder by default",
-    "ckpt_path": "the generator; OUTPUT_DIR/models/model.pt by default",
-    "autoencoder": "OUTPUT_DIR/models/autoencoder.pt by default",
+    "output_dir": "of the trainings; BUNDLE/run by default",
+    "ckpt_path": "the generator; by default the trained one in OUTPUT_DIR/models, or else the shipped one",
+    "autoencoder": "the autoencoder, by default alike",
     "num_real": "real images at most (1000); 0 for none",
     "num_samples": "generated images (200)",
     "seed": "of the generated images (0)",

@@ -11,6 +11,7 @@ from pydoc import locate
 from typing import Any, NamedTuple
 
 import torch
+from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from common.data.datasets import ImageDataset
@@ -134,8 +135,52 @@ def model_scale(info: Mapping[str, Any], fallback: str = "angiography") -> Scale
     return Scale(PLAIN_UNITS, "units", f", the percentiles {ends} of what the model learned from: no HU")
 
 
+def find_model(trained: str | os.PathLike[str], shipped: str | os.PathLike[str]) -> str:
+    """Returns the path of the model to use: the trained one, or else the one that the bundle ships.
+
+    Args:
+        trained: where a training saves its model. A training that has begun and has saved none yet is not
+            passed over.
+        shipped: the file in the bundle's ``models`` folder. Trainings of earlier versions saved there too.
+    Returns:
+        The path of an existing file, or ``trained`` if there is neither.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shipped = Path(folder, "model.pt")
+        ...     shipped.touch()
+        ...     find_model(f"{folder}/run/models/model.pt", shipped) == str(shipped)
+        True
+    """
+    own = Path(trained)
+    resume = (own.parent if own.stem == "model" else own.with_suffix("")) / "resume.pt"
+    return str(shipped if Path(shipped).is_file() and not (own.is_file() or resume.is_file()) else own)
+
+
+def bundle_model(bundle: Path) -> Path:
+    """Returns the path of the model that a bundle's inference uses, existing or not; see `find_model`.
+
+    Example:
+        >>> from common.paths import bundle_root
+        >>> bundle_model(Path(bundle_root("pix2pix_covid"))).name
+        'model.pt'
+    """
+    parser = ConfigParser()
+    parser.read_config(str(inference_config(bundle).resolve()))
+    return Path(parser.get_parsed_content("ckpt_path"))
+
+
+def inference_config(bundle: Path) -> Path:
+    """Returns the bundle's inference config: its YAML, or the JSON in a download without it."""
+    yaml = bundle / "configs" / "inference.yaml"
+    return yaml if yaml.is_file() else yaml.with_suffix(".json")
+
+
 def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train: str) -> nn.Module:
     """Loads the state_dict at ``path`` into ``network``; returns it in evaluation mode, on its own device.
+
+    One line in the log says which model it is: a trained one, or weights that a bundle ships (float16).
 
     Args:
         how_to_train: the command that makes the file, for the message if it is missing.
@@ -154,6 +199,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], how_to_train:
             f"{file}: does not fit the network{f' ({why})' if why else ''}; "
             "restore the .json beside it or the configs"
         ) from error
+    half = any(value.dtype is torch.float16 for value in state.values())
+    logger.info("%s: %s", file, "shipped weights" if half else "trained model")
     return network.eval()
 
 

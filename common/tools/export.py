@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import atomic_write, read_json
-from common.inference.checkpoint import load_weights, model_info, network_for
+from common.inference.checkpoint import bundle_model, inference_config, load_weights, model_info, network_for
 from common.networks.diffusion import DiffusionGenerator
 from common.paths import bundle_root
 from common.rng import make_rng
@@ -82,8 +82,8 @@ class Settings:
 
     name: str  # of the bundle
     format: str  # a key of `SUFFIXES`
-    ckpt_path: Path | None = None  # default bundles/NAME/models/model.pt
-    output: Path | None = None  # default beside the weights
+    ckpt_path: Path | None = None  # default the model of the bundle's inference
+    output: Path | None = None  # default beside the weights; of shipped ones in bundles/NAME/run/models
 
 
 def export(settings: Settings) -> Path:
@@ -93,8 +93,10 @@ def export(settings: Settings) -> Path:
         UserError: no trained model, a diffusion model, a missing package, or an export with other images.
     """
     bundle = Path(bundle_root(settings.name))
-    weights = settings.ckpt_path or bundle / "models" / "model.pt"
-    output = settings.output or weights.with_suffix(SUFFIXES[settings.format])
+    weights = settings.ckpt_path or bundle_model(bundle)
+    shipped = weights.resolve().parent == (bundle / "models").resolve()  # a folder for shipped weights alone
+    folder = bundle / "run" / "models" if shipped else weights.parent
+    output = settings.output or folder / f"{weights.stem}{SUFFIXES[settings.format]}"
     metadata, info = read_json(bundle / "configs" / "metadata.json"), model_info(weights)
     network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "see the bundle's README")
     if isinstance(network, DiffusionGenerator):
@@ -166,9 +168,3 @@ def _run_onnx(path: str) -> Callable[..., Tensor]:
         return torch.from_numpy(results[0])
 
     return run
-
-
-def inference_config(bundle: Path) -> Path:
-    """Returns the bundle's YAML, or the JSON in a download without it."""
-    yaml = bundle / "configs" / "inference.yaml"
-    return yaml if yaml.is_file() else yaml.with_suffix(".json")

@@ -14,7 +14,6 @@ import monai.bundle
 import numpy as np
 import torch
 import yaml
-from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.data.intensity import Window
@@ -22,7 +21,7 @@ from common.data.labels import DEFAULT_MAP
 from common.data.volume_io import single_slice, write_nifti
 from common.errors import UserError
 from common.files import atomic_write
-from common.inference.checkpoint import model_info
+from common.inference.checkpoint import bundle_model, model_info
 from common.inference.datasets import label_set_of
 from common.rng import make_rng
 from common.training.fit_supervised import Budget
@@ -124,13 +123,6 @@ def config_of(bundle: Path) -> Path:
     if not file.is_file():
         raise UserError(f"{file}: no such config; --bundle takes a bundle's folder, e.g. bundles/dcgan_covid")
     return file
-
-
-def trained_model(bundle: Path) -> Path:
-    """Where the bundle's inference looks for its model."""
-    parser = ConfigParser()
-    parser.read_config(str(config_of(bundle).resolve()))
-    return Path(parser.get_parsed_content("ckpt_path"))
 
 
 def draws_from_noise(bundle: Path) -> bool:
@@ -330,7 +322,7 @@ def model_of(options: Options) -> Path | None:
     if options.bundle is None:
         return None
     config_of(options.bundle)
-    return options.ckpt_path or trained_model(options.bundle)
+    return options.ckpt_path or bundle_model(options.bundle)
 
 
 def gather(options: Options, model: Path | None, drawn: Path) -> Sets:

@@ -65,10 +65,9 @@ def test_the_plain_command_refuses_in_one_line_too(case: BundleCase, tmp_path: P
 
 
 def test_without_a_model_evaluating_says_train_first(case: BundleCase, data: Path, tmp_path: Path) -> None:
-    parts = case.arguments(
-        "evaluating", case.evaluate, **case.beside(data), dataset_dir=data, output_dir=tmp_path / "run"
-    )
-    error = forked(parts, tmp_path / "log").error
+    folders = {"output_dir": tmp_path / "run", "bundle_root": tmp_path / "bundle"}
+    given = {**case.beside(data), "dataset_dir": data, **folders}
+    error = forked(case.arguments("evaluating", case.evaluate, **given), tmp_path / "log").error
     assert str(tmp_path / "run" / "models" / "model.pt") in error and "train first" in error
     assert not (tmp_path / "run").exists()
 

@@ -132,22 +132,6 @@ class GeneratorModel:
         return Candidates(images, [names[index] if names else "" for index in classes])
 
 
-def nodule_model_path(bundle_root: str, work_dir: str) -> str:
-    """The model of nodules: ``models/model.pt`` of the bundle where it ships one, else the training's.
-
-    Example:
-        >>> nodule_model_path("no such bundle", "work")
-        'work/nodules/models/model.pt'
-    """
-    return str(Path(nodule_model_folder(bundle_root, work_dir)) / "models" / "model.pt")
-
-
-def nodule_model_folder(bundle_root: str, work_dir: str) -> str:
-    """The folder with the ``models/`` of nodules: the bundle where it ships them, else the training's."""
-    shipped = (Path(bundle_root) / "models" / "model.pt").is_file()
-    return bundle_root if shipped else str(Path(work_dir) / NODULES)
-
-
 def largest_piece(alpha: Alpha) -> Alpha:
     """Clears (S, S) alpha of faint pixels and of all connected pieces but the largest."""
     pieces, count = ndimage.label(alpha >= FAINT)

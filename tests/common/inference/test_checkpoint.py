@@ -14,6 +14,7 @@ from common.data.intensity import WINDOWS, Window
 from common.errors import UserError
 from common.files import write_json
 from common.inference.checkpoint import (
+    find_model,
     image_as_in_training,
     load_weights,
     locate_by_name,
@@ -112,6 +113,30 @@ def test_weights_are_loaded_into_the_same_object_in_eval_mode(tmp_path: Path) ->
     torch.save(source.state_dict(), tmp_path / "model.pt")
     assert load_weights(target, tmp_path / "model.pt", "make demo") is target
     assert torch.equal(source.weight, target.weight) and not target.training
+
+
+def test_one_line_says_which_model_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Linear(2, 3)
+    for name, state in (("own", network.state_dict()), ("half", nn.Linear(2, 3).half().state_dict())):
+        torch.save(state, tmp_path / f"{name}.pt")
+        with caplog.at_level(logging.INFO):
+            load_weights(network, tmp_path / f"{name}.pt", "")
+    kinds = [message.rpartition(": ")[2] for message in caplog.messages]
+    assert kinds == ["trained model", "shipped weights"] and network.weight.dtype is torch.float32
+
+
+def test_the_trained_model_comes_before_the_shipped_one(tmp_path: Path) -> None:
+    trained, second = tmp_path / "run" / "models" / "model.pt", tmp_path / "run" / "models" / "second.pt"
+    shipped, none = tmp_path / "models" / "model.pt", tmp_path / "models" / "none.pt"
+    assert find_model(trained, shipped) == str(trained)  # there is none: the message says how to train
+    for file in (shipped, trained.with_name("other.pt")):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert find_model(trained, shipped) == str(shipped) and find_model(trained, none) == str(trained)
+    trained.with_name("resume.pt").touch()  # begun, and no model yet
+    assert find_model(trained, shipped) == str(trained) and find_model(second, shipped) == str(shipped)
+    trained.touch()
+    assert find_model(str(trained), str(shipped)) == str(trained)
 
 
 def test_without_a_model_it_says_how_to_train(tmp_path: Path) -> None:

@@ -202,7 +202,6 @@ def test_a_model_draws_the_same_samples_in_any_company(tmp_path: Path) -> None:
     assert np.abs(few.images - many.images[:3]).max() < 1e-5
     assert few.categories == ["part_solid", "solid", "part_solid"]
     assert model.draw(10, 5, [1]).categories == ["solid"] * 10
-    assert select.nodule_model_path(str(tmp_path), "w").endswith("w/nodules/models/model.pt")
 
 
 def test_models_trained_before_have_layers_by_their_new_name(tmp_path: Path) -> None:
