@@ -23,9 +23,6 @@ from common.metrics.distortion_ladder import REPEATS, choose_evenly, save_ladder
 from common.metrics.features import extractor_by_name
 from common.trust.readers import ReadingSettings, read_set
 
-DEFAULT = "gridvgg,randvgg"
-AT_MOST = 150  # images; each extractor computes features of each of them 15 times
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line.
@@ -38,17 +35,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--real", type=Path, required=True, metavar="DIR", help="real images of several patients")
     add("--output", type=Path, required=True, metavar="PNG", help="the figure")
     add("--json", type=Path, metavar="FILE", help="the scores as JSON")
-    add("--extractor", default=DEFAULT, metavar="NAMES", help=f"comma-separated ({DEFAULT})")
+    add("--extractor", default="gridvgg,randvgg", metavar="NAMES", help="comma-separated (gridvgg,randvgg)")
     add("--image_size", type=int, default=128, metavar="N", help="side of the slices in pixels (128)")
     windows = f"for images in HU: one of {', '.join(WINDOWS)}, or two numbers (lung)"
     add("--window", nargs="+", default=["lung"], metavar="HU", help=windows)
-    add(
-        "--images",
-        type=int,
-        default=AT_MOST,
-        metavar="N",
-        help=f"largest number of images, from all patients alike ({AT_MOST})",
-    )
+    add("--images", type=int, default=150, metavar="N", help="largest number, from all patients alike (150)")
     add("--repeats", type=int, default=REPEATS, metavar="N", help=f"number of splits by patient ({REPEATS})")
     add("--patient_pattern", metavar="REGEX", help="patient of a file: group 1 of the match in its name")
     add("--seed", type=int, default=0, help="seed of the splits (0)")
@@ -63,18 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.images < 1 or options.repeats < 1:
         raise UserError("--images and --repeats: give numbers of 1 or more")
     extractors = [extractor_by_name(name.strip()) for name in options.extractor.split(",")]
-    settings = ReadingSettings(
-        options.image_size,
-        parse_window(options.window),
-        fit="pad",
-        kind="images",
-        patient_pattern=options.patient_pattern,
-    )
+    size, window, pattern = options.image_size, parse_window(options.window), options.patient_pattern
+    settings = ReadingSettings(size, window, fit="pad", kind="images", patient_pattern=pattern)
     real = read_set(options.real, settings)
     real = real.select(choose_evenly(real.patients, options.images))
-    count = len(real)
-    if not 0 <= options.example < count:
-        raise UserError(f"--example {options.example}: give one of 0 to {count - 1}")
+    if not 0 <= options.example < len(real):
+        raise UserError(f"--example {options.example}: give one of 0 to {len(real) - 1}")
     results = []
     for extractor in extractors:
         result = score_ladder(real.images, real.patients, extractor, options.repeats, options.seed)
@@ -87,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"  {family}: a stronger distortion does not score above a weaker one")
     save_ladder_figure(options.output, real.images, results, options.example, source=options.source)
     if options.json is not None:
-        facts = {"images": count, "patients": len(set(real.patients)), "image_size": options.image_size}
+        facts = {"images": len(real), "patients": len(set(real.patients)), "image_size": size}
         write_json(options.json, {**facts, "extractors": [result.as_json() for result in results]})
     print(f"figure in {options.output}")
 

@@ -37,6 +37,14 @@ def baseline_predictions(
         train_labels, test_labels: (M, C, H, W) and (N, C, H, W).
         train_patients, test_patients: one id per image.
         sources: from `baseline_sources`, if they exist already.
+
+    Example:
+        >>> train, test = torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+        >>> train[0, 0, :4], train[1, 0, 4:], test[0, 0, 5:] = 1, 1, 1  # masks
+        >>> images = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+        >>> sets = baseline_predictions(images, train, ["a", "b"], test, ["c"])
+        >>> {name: float(each[0, 0, 0, 0]) for name, each in sets.items() if name != "real_real"}
+        {'mean_image': 0.0, 'nearest_mask': 0.5}
     """
     if sources is None:
         sources = baseline_sources(train_labels, train_patients, test_labels, test_patients, seed)
@@ -55,7 +63,7 @@ def baseline_sources(
     test_patients: Sequence[str],
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """The training images that are the baselines ``nearest_mask`` and ``real_real``: indices (N,) each."""
+    """Finds the training images of the baselines ``nearest_mask`` and ``real_real``: indices (N,) each."""
     return {
         "nearest_mask": nearest_masks(train_labels, test_labels),
         "real_real": other_patients(train_patients, test_patients, make_rng(seed, "baselines", "real_real")),
@@ -63,7 +71,7 @@ def baseline_sources(
 
 
 def mean_image(train_images: Tensor, count: int) -> Tensor:
-    """The training set's mean image, expanded without copies to (count, 1, H, W).
+    """Computes the training set's mean image, expanded without copies to (count, 1, H, W).
 
     Example:
         >>> mean_image(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), 3).flatten().tolist()

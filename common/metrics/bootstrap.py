@@ -84,7 +84,12 @@ class Value:
 
 
 def few_patients(patients: int | None) -> str | None:
-    """A line of warning for fewer than ten patients, else None."""
+    """Warns in one line of fewer than ten patients; None for more.
+
+    Example:
+        >>> few_patients(9), few_patients(10)
+        ('only 9 patients: intervals are wide, and such few may not stand for others', None)
+    """
     if patients is None or patients >= FEW:
         return None
     one = "patient" if patients == 1 else "patients"
@@ -301,6 +306,10 @@ def percentile_interval(
     Args:
         patients: number of patients that were drawn; the interval is expanded for few of them (Hesterberg
             2015, What teachers should know about the bootstrap, section 5.3) and NaN for fewer than three.
+
+    Example:
+        >>> [round(end, 1) for end in percentile_interval(float, torch.arange(101.0))]
+        [2.5, 97.5]
     """
     tail = (1 - LEVEL) / 2
     if patients is not None:
@@ -314,7 +323,12 @@ def percentile_interval(
 
 
 def clopper_pearson(hits: float, trials: float) -> tuple[float, float]:
-    """The exact interval of a share; unlike `scipy.stats.binomtest` it takes fractions of trials."""
+    """The exact interval of a share; unlike `scipy.stats.binomtest` it takes fractions of trials.
+
+    Example:
+        >>> [round(end, 3) for end in clopper_pearson(5, 5)]  # (1 - 0.95) / 2 = low ** 5
+        [0.478, 1.0]
+    """
     tail = (1 - LEVEL) / 2
     low = stats.beta.ppf(tail, hits, trials - hits + 1) if hits > 0 else 0.0
     high = stats.beta.ppf(1 - tail, hits + 1, trials - hits) if hits < trials else 1.0

@@ -160,6 +160,13 @@ def froc(
         resamples, seed: of the bootstrap.
     Raises:
         UserError: there are no scans, or a candidate or nodule belongs to another scan.
+
+    Example:
+        >>> nodules = [TrueNodule("a", (0, 0, 0), diameter_mm=8), TrueNodule("b", (9, 9, 9), diameter_mm=8)]
+        >>> candidates = [Candidate("a", (0, 0, 3), 0.9), Candidate("b", (50, 0, 0), 0.4)]
+        >>> result = froc(candidates, nodules, scans=["a", "b"], resamples=20)
+        >>> result.sensitivity.mean, result.false_positives.mean
+        (0.5, 0.5)
     """
     curve = _Curve(candidates, nodules, scans, excluded)
     units = None if patients is None else [patients[scan] for scan in scans]

@@ -81,11 +81,6 @@ def shuffle_blocks(images: Tensor, count: int) -> Tensor:
     return shuffled
 
 
-def flip_upside_down(images: Tensor) -> Tensor:
-    """Puts the spine in front."""
-    return images.flip(-2)
-
-
 def mirror_right_lung(images: Tensor) -> Tensor:
     """Replaces the right half of the image by the left half (the patient's right side), mirrored."""
     half = images.shape[-1] // 2
@@ -116,7 +111,7 @@ LADDER = (
     *(Distortion(f"noise of {share:.0%}", "noise", partial(add_noise, share=share)) for share in (0.05, 0.1)),
     Distortion("other window", "window", narrow_window),
     Distortion("two right lungs", "mirror", mirror_right_lung),
-    Distortion(UPSIDE_DOWN, "flip", flip_upside_down),
+    Distortion(UPSIDE_DOWN, "flip", lambda images: images.flip(-2)),
     Distortion(SHUFFLED, "blocks", partial(shuffle_blocks, count=2)),
     Distortion("8 × 8 blocks shuffled", "blocks", partial(shuffle_blocks, count=8)),
     Distortion(MEAN_IMAGE, "mean", lambda images: mean_image(images, len(images))),
@@ -184,17 +179,21 @@ def score_ladder(
         distance: of two sets of features (n, D) and (m, D) and their patients, like `kid`.
     Raises:
         UserError: fewer than four patients.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> scores = score_ladder(images, list("abcdefgh"), RandomVGG(), repeats=2, ladder=LADDER[:3])
+        >>> list(scores.scores)
+        ['blurred, σ 1 px', 'blurred, σ 2 px', 'blurred, σ 4 px']
     """
     halves = list(_halves(patients, repeats, seed))
     real = extract(extractor, images)
 
     def score(features: Tensor) -> list[float]:
-        return [
-            distance(
-                real[one], features[other], *([patients[index] for index in half] for half in (one, other))
-            )
-            for one, other in halves
-        ]
+        ids = [[[patients[index] for index in half] for half in pair] for pair in halves]
+        pairs = zip(halves, ids, strict=True)
+        return [distance(real[one], features[other], *names) for (one, other), names in pairs]
 
     within, scores = score(real), {}
     for step in ladder:
@@ -236,7 +235,7 @@ def _halves(patients: Sequence[str], repeats: int, seed: int) -> Iterator[tuple[
 
 
 SEEN, UNSEEN, REAL = "#0072b2", "#b34700", "#4d4d4d"  # Okabe & Ito 2008, the darker ones
-ROW, COLUMN, NAMES, TOP, FOOT = 0.72, 3.0, 2.2, 1.1, 0.9  # inches
+ROW, COLUMN = 0.72, 3.0  # inches
 LOWEST = 0.05  # of the axis, in units of the upper bound
 SMALLEST = 1e-4  # bound that is a unit; few splits may give one below 0
 
@@ -249,7 +248,7 @@ def save_ladder_figure(
     ladder: Sequence[Distortion] = LADDER,
     source: str = "",
 ) -> None:
-    """Draws what each distortion looks like and how each extractor scores it.
+    """Draws an example of each distortion and how each extractor scores it.
 
     A bar is the score in units of the upper bound of real against real (the line at 1) on a logarithmic axis;
     the number beside it is the KID itself. Bars that do not pass the line are marked "as real".
@@ -261,35 +260,28 @@ def save_ladder_figure(
         example: index of the image that is shown.
         source: where the images are from, for the foot of the figure.
     """
-    rows = len(ladder) + 1
-    width, height = ROW + NAMES + COLUMN * len(results), TOP + ROW * rows + FOOT
-    figure = Figure(figsize=(width, height))
-
-    def add_axes(left: float, size: float) -> Axes:
-        return figure.add_axes((left / width, FOOT / height, size / width, ROW * rows / height))
-
+    rows, names = len(ladder) + 1, ["real", *(step.name for step in ladder)]
+    figure = Figure(figsize=(3 + COLUMN * len(results), 2 + ROW * rows), layout="constrained")
+    widths = [0.3, *[1.0] * len(results)]
+    first, *others = figure.subplots(1, 1 + len(results), width_ratios=widths, sharey=True)
     shown = torch.stack([images[example, 0], *(step.apply(images)[example, 0] for step in ladder)])
     column = montage(shown.numpy(), fill=1.0, grid_shape=(rows, 1), padding_width=1)
-    axes = add_axes(0.0, ROW)
-    axes.imshow(column, cmap="gray", vmin=-1, vmax=1, aspect="auto", extent=(0, 1, rows - 0.5, -0.5))
-    axes.set(xticks=[], yticks=range(rows), yticklabels=["real", *(step.name for step in ladder)])
-    axes.yaxis.tick_right()
-    axes.tick_params(length=0, labelsize=12)
-    axes.set_frame_on(False)
-    top = max(max(scores.scores.values()) / _unit(scores) for scores in results)
-    for number, scores in enumerate(results):
-        _draw_bars(add_axes(ROW + NAMES + COLUMN * number, COLUMN - 0.2), scores, ladder, top)
+    first.imshow(column, cmap="gray", vmin=-1, vmax=1, aspect="auto", extent=(0, 1, rows - 0.5, -0.5))
+    first.set(xticks=[], yticks=range(rows), yticklabels=names)
+    first.tick_params(length=0, labelsize=12)
+    top = max(max(scores.scores.values()) / max(scores.bound, SMALLEST) for scores in results)
+    for axes, result in zip(others, results, strict=True):
+        _draw_bars(axes, result, [result.real, *(result.scores[step.name] for step in ladder)], top)
     figure.suptitle("The distortion ladder: KID of real slices against distorted ones of other patients")
     figure.supxlabel(source, fontsize=9)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def _draw_bars(axes: Axes, result: LadderScores, ladder: Sequence[Distortion], top: float) -> None:
-    scores = [result.real, *(result.scores[step.name] for step in ladder)]
+def _draw_bars(axes: Axes, result: LadderScores, scores: Sequence[float], top: float) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for row, score in enumerate(scores):
-        length, seen = max(score / _unit(result), LOWEST), score > result.bound
+        length, seen = max(score / max(result.bound, SMALLEST), LOWEST), score > result.bound
         colour = REAL if row == 0 else SEEN if seen else UNSEEN
         axes.barh(row, length, height=0.55, color=colour)
         text = f"{score:.3f}" if row == 0 or seen else f"{score:.3f}  as real"
@@ -297,11 +289,7 @@ def _draw_bars(axes: Axes, result: LadderScores, ladder: Sequence[Distortion], t
     axes.axvline(1, color=REAL, linewidth=1, zorder=0.5)
     label = "sees layout" if result.sees_layout else "blind to layout"
     axes.set_title(f"{result.extractor}\n{label}", fontsize=13, color=SEEN if result.sees_layout else UNSEEN)
-    axes.set_xscale("log")
-    axes.set(xlim=(LOWEST, max(top, 1) * 12), ylim=(len(scores) - 0.5, -0.5), yticks=[])
+    axes.set(xscale="log", xlim=(LOWEST, max(top, 1) * 12))
     axes.set_xlabel(f"in units of the bound, {result.bound:.3f}")
+    axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _unit(result: LadderScores) -> float:
-    return max(result.bound, SMALLEST)

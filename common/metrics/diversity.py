@@ -115,7 +115,7 @@ def feature_distances(features: Tensor, pairs: Tensor) -> PairValues:
 
 
 def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resamples) -> Value:
-    """The mean correlation of the fine texture over all pairs of images of different patients.
+    """Computes the mean correlation of the fine texture over pairs of images of different patients.
 
     About 0.04 for real lung slices, which share their outline. A generator that draws the same vessels or
     noise for every patient reaches 0.3 to 0.7, a single image 1.
@@ -124,6 +124,12 @@ def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resa
         images: (N, 1, H, W).
         patients: one id per image; generated images have the patient of their mask.
         resamples: of the images by patient.
+
+    Example:
+        >>> same = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1, -1)
+        >>> drawn = Resamples.draw(list("abcd"), 4, 20, np.random.default_rng(0))
+        >>> round(texture_correlation(same, list("abcd"), drawn).mean, 6)
+        1.0
     """
     total = len(resamples.stratum_of_part)
     sums = torch.zeros(total, images[0].numel(), dtype=torch.float64)  # (P, H * W)
@@ -191,10 +197,15 @@ class Birthday:
 
 
 def duplicate_threshold(real: Tensor, quantile: float = QUANTILE) -> float:
-    """The distance up to which two images count as alike: a quantile of real images' nearest distances.
+    """Computes the distance up to which two images count as alike, a quantile of nearest real distances.
 
     Args:
         real: features (N, D), at least two rows.
+
+    Example:
+        >>> real = torch.tensor([0.0, 1.0, 3.0, 7.0, 15.0])[:, None]  # nearest: 1, 1, 2, 4, 8
+        >>> duplicate_threshold(real, 0.75)
+        4.0
     """
     return float(find_nearest(real)[0].flatten().quantile(quantile))
 
@@ -207,6 +218,10 @@ def birthday(features: Tensor, threshold: float, rng: np.random.Generator) -> Bi
         rng: draws the orders in which images come.
     Raises:
         UserError: fewer than two images.
+
+    Example:
+        >>> birthday(torch.zeros(150, 4), 0.0, np.random.default_rng(5))  # total collapse
+        Birthday(batch=2, reached=True)
     """
     features = features[:MOST_IMAGES]
     count = len(features)
@@ -286,6 +301,14 @@ def measure_diversity(
         seed: of the pairs and orders drawn.
     Raises:
         UserError: fewer than two images, or images that are too small.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> images = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> real = measure_diversity(images, RandomVGG())
+        >>> copies = measure_diversity(images[:1].expand(6, -1, -1, -1), RandomVGG(), real.threshold)
+        >>> round(copies.against(real)["features"], 6)
+        0.0
     """
     pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), DIVERSITY_PAIRS)
     features = extract(extractor, images, device=device)
@@ -303,47 +326,36 @@ CHUNK = 256  # images at once
 SMALLEST_BANDWIDTH = 1e-6  # instead of 0, for which copies would be infinitely likely
 
 
-@dataclass(frozen=True)
-class LogLikelihood:
-    """The log-likelihood of test images; the metric is the mean.
+def log_likelihood(samples: Tensor, validation: Tensor, test: Tensor) -> tuple[Tensor, float]:
+    """Computes the log density of each test image under Gaussians around the generated images.
 
-    Attributes:
-        values: (N,) float64, nats per image.
-        bandwidth: standard deviation of the Gaussians, in the vectors' units.
-    """
-
-    values: Tensor
-    bandwidth: float
-
-    def mean(self) -> float:
-        """Nats per image; higher is better."""
-        return float(self.values.mean())
-
-
-def log_likelihood(
-    samples: Tensor, validation: Tensor, test: Tensor, bandwidths: Sequence[float] | None = None
-) -> LogLikelihood:
-    """The log density of each test image under Gaussians around the generated images.
-
-    The bandwidth is the most likely one for the validation images.
+    The bandwidth is the most likely one for the validation images, of `usual_bandwidths`.
 
     Args:
         samples, validation, test: vectors (M, D), (V, D) and (N, D) of generated images and of two separate
             parts of the real ones.
-        bandwidths: to choose from; by default `usual_bandwidths`.
+    Returns:
+        (N,) float64, nats per image, higher is better; and the bandwidth, the standard deviation of the
+        Gaussians in the vectors' units.
     Raises:
         UserError: one of the sets is empty.
+
+    Example:
+        >>> validation = torch.tensor([[0.3], [-0.3]])
+        >>> values, bandwidth = log_likelihood(torch.zeros(1, 1), validation, torch.zeros(2, 1))
+        >>> round(bandwidth, 3), values.shape
+        (0.3, torch.Size([2]))
     """
     for name, vectors in {"generated": samples, "validation": validation, "test": test}.items():
         if not len(vectors):
             raise UserError(f"no {name} images for the log-likelihood; at least 1 is needed")
-    widths = usual_bandwidths(samples, validation) if bandwidths is None else list(bandwidths)
+    widths = usual_bandwidths(samples, validation)
     best = widths[int(log_densities(samples, validation, widths).mean(1).argmax())]
-    return LogLikelihood(log_densities(samples, test, [best])[0], best)
+    return log_densities(samples, test, [best])[0], best
 
 
 def usual_bandwidths(samples: Tensor, validation: Tensor) -> list[float]:
-    """A geometric series of bandwidths up to the root mean square difference of a coordinate.
+    """Lists a geometric series of bandwidths up to the root mean square difference of a coordinate.
 
     The square of the best bandwidth is a mean of squared differences in which near samples count more (the
     derivative of the likelihood is 0 there), so no wider one need be tried.

@@ -35,7 +35,7 @@ from common.metrics.features import FeatureExtractor, extract, pattern_vectors, 
 from common.metrics.fid import fid
 from common.metrics.image_quality import image_metrics
 from common.metrics.kid import FeatureSet, KernelDistances, Patients, gaussian_blur
-from common.metrics.memorization import Nearest, nearest_training
+from common.metrics.memorization import NearestTraining, nearest_training
 from common.metrics.prdc import NEIGHBOURS, prdc, too_few_others
 from common.rng import make_rng
 
@@ -103,6 +103,17 @@ class Evaluator:
             per image; their excess KID is 0. None to leave excess KID out.
     Raises:
         UserError: fewer than two images.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> evaluator = Evaluator(images, None, RandomVGG(), list("aabbccdd"), resamples=20)
+        >>> values = evaluator(images)
+        >>> round(values["fid_randvgg"].mean, 6), values["mae"].mean
+        (0.0, 0.0)
+        >>> result = evaluate_with_baselines(evaluator, images, {"flipped": images.flip(-1)})
+        >>> result["metrics"]["mae"]["baselines"]["flipped"]["mean"] > 0.5
+        True
     """
 
     def __init__(
@@ -194,7 +205,7 @@ def evaluate_with_baselines(
     baselines: Mapping[str, Tensor],
     patients: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """The model's metrics beside those of the baselines (see `common.metrics.baselines`).
+    """Evaluates a model beside the baselines (see `common.metrics.baselines`); example in `Evaluator`.
 
     Args:
         patients: one id per image of each baseline that consists of other patients' real images.
@@ -252,6 +263,14 @@ class SetEvaluator:
         resamples: of the bootstrap-t.
         k: neighbours, see `common.metrics.prdc.prdc`.
         features: of the test and of the training images, if they exist already.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> parts = (torch.rand(32, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1).split(8)
+        >>> real = RealImages(parts[0], list("aabbccdd"), parts[1], parts[2], list("eeffgghh"))
+        >>> result = evaluate_set(SetEvaluator(real, RandomVGG(), resamples=20), parts[3])
+        >>> result["leading"]
+        ['fid_randvgg', 'coverage']
     """
 
     def __init__(
@@ -294,14 +313,14 @@ class SetEvaluator:
         drawn = self._resamples(patients, len(images))
         modes = birthday(features, self.threshold, self._rng("orders"))
         held_out = pixel_vectors(self.real.validation), pixel_vectors(self.real.test)
-        likelihood = log_likelihood(pixel_vectors(images), *held_out)
+        likelihood, bandwidth = log_likelihood(pixel_vectors(images), *held_out)
         values = {
             **self.likeness(images, features, patients),
             "modes": Value(modes.modes, math.nan, math.nan, len(images), drawn.patients),
-            "log_likelihood": self.resamples.mean(likelihood.values),
+            "log_likelihood": self.resamples.mean(likelihood),
             **self._copies(self.nearest(images, features), drawn),
         }
-        return SetMetrics(values, {"modes_reached": modes.reached, "bandwidth": likelihood.bandwidth})
+        return SetMetrics(values, {"modes_reached": modes.reached, "bandwidth": bandwidth})
 
     def likeness(self, images: Tensor, features: Tensor, patients: Patients = None) -> dict[str, Value]:
         """The metrics that compare whole sets: distances, precision to coverage, diversity of pairs.
@@ -321,7 +340,7 @@ class SetEvaluator:
             "pair_distance": feature_distances(features, pairs).interval(fake.resamples),
         }
 
-    def nearest(self, images: Tensor, features: Tensor) -> dict[str, Nearest]:
+    def nearest(self, images: Tensor, features: Tensor) -> dict[str, NearestTraining]:
         """The nearest training image of each image (M, 1, H, W) by ``features`` (M, D) and by ``pixels``."""
         by_features = nearest_training(features, self.training, self.features)
         real = pattern_vectors(self.real.training), pattern_vectors(self.real.test)
@@ -333,7 +352,7 @@ class SetEvaluator:
         ``mean_image`` is the training images' mean, ``real_real`` are training images, ``blurred_real`` are
         the test images, blurred. FID cannot leave a patient's own images out and is NaN for ``blurred_real``.
         For copies, and only there, ``real_real`` are the test images: training images are copies of
-            themselves.
+        themselves.
 
         Args:
             count: number of generated images; baselines have the same number, or all there are.
@@ -374,7 +393,7 @@ class SetEvaluator:
             self._kernels[count] = KernelDistances(self._test, others, self.blurred[1])
         return self._kernels[count]
 
-    def _copies(self, nearest: Mapping[str, Nearest], drawn: Resamples) -> dict[str, Value]:
+    def _copies(self, nearest: Mapping[str, NearestTraining], drawn: Resamples) -> dict[str, Value]:
         return {f"copies_by_{space}": each.share(drawn) for space, each in nearest.items()}
 
     def _resamples(self, patients: Patients, length: int) -> Resamples:
@@ -385,7 +404,7 @@ class SetEvaluator:
 
 
 def evaluate_set(evaluator: SetEvaluator, images: Tensor, features: Tensor | None = None) -> dict[str, Any]:
-    """The metrics of generated images (M, 1, H, W) beside those of the baselines.
+    """Evaluates generated images (M, 1, H, W) beside the baselines; example in `SetEvaluator`.
 
     Args:
         features: of the images, if they exist already.

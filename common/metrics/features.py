@@ -42,6 +42,10 @@ class RandomVGG(nn.Module):
 
     Args:
         seed: part of the metric's definition; values of different seeds are not comparable.
+
+    Example:
+        >>> RandomVGG()(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 240])
     """
 
     name = "randvgg"
@@ -222,6 +226,10 @@ def choosing_extractor(name: str, weights: str | Path | None = None) -> FeatureE
     Raises:
         UserError: as for `extractor_by_name`, or the extractor is blind to layout and would accept shuffled
             quadrants.
+
+    Example:
+        >>> choosing_extractor("gridvgg").sees_layout
+        True
     """
     extractor = extractor_by_name(name, weights)
     if extractor.sees_layout is False:
@@ -239,6 +247,10 @@ def extract(
     """Computes features in batches: (N, 1, H, W) -> (N, dimension) float32 on the CPU.
 
     The extractor must already be on ``device``.
+
+    Example:
+        >>> extract(RandomVGG(), torch.zeros(3, 1, 32, 32), batch_size=2).shape
+        torch.Size([3, 240])
     """
     batches = [extractor(batch.to(device)).float().cpu() for batch in images.split(batch_size)]
     return torch.cat(batches) if batches else torch.zeros(0, extractor.dimension)

@@ -37,6 +37,14 @@ class FrechetDistance(Metric):
         extractor: computes features; moved to ``device``.
         output_transform: engine output -> (pred, image, label).
         device: where features are computed.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> metric = FrechetDistance(RandomVGG())
+        >>> metric.update((images, images, torch.zeros_like(images)))  # pred, image, label
+        >>> round(metric.compute(), 4)
+        0.0
     """
 
     def __init__(
@@ -106,6 +114,13 @@ class LesionFaithfulness(SumMetric):
     """Lesion faithfulness of one pass, see `common.metrics.faithfulness`. Higher is better, 1 at most.
 
     A pass without any lesion gives 0: no lesion was shown to be drawn.
+
+    Example:
+        >>> metric, label = LesionFaithfulness(), torch.zeros(1, 1, 32, 32)
+        >>> label[..., 10:20, 10:20] = 1
+        >>> metric.update((0.25 * label, 0.5 * label, label))  # half of the contrast
+        >>> metric.compute()
+        0.5
     """
 
     shape = (3,)
@@ -127,6 +142,8 @@ class StructureFaithfulness(SumMetric):
 
     Args:
         classes: labels are (B, 1, H, W) indices 0..classes, 0 for the background.
+
+    Example: as `LesionFaithfulness`, with ``StructureFaithfulness(classes=7)`` and a label map.
     """
 
     def __init__(

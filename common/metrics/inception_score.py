@@ -1,5 +1,4 @@
-"""Inception score (Salimans et al. 2016): high if a classifier is sure of each image and sees all its
-classes.
+"""Inception score (Salimans et al. 2016): high if a classifier is sure of each image and sees all classes.
 
 The score depends on the classifier as much as on the images: the classifier is part of its name
 (``is_<name>``), and scores of different classifiers are not comparable. It uses no real images; report their
@@ -55,7 +54,14 @@ def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> flo
 
 
 def score_with_interval(probabilities: Tensor, resamples: Resamples) -> Value:
-    """`inception_score` with its interval."""
+    """`inception_score` with its interval.
+
+    Example:
+        >>> import numpy as np
+        >>> drawn = Resamples.draw(None, 8, 50, np.random.default_rng(0))
+        >>> round(score_with_interval(torch.eye(4).repeat(2, 1), drawn).mean, 3)
+        4.0
+    """
     return resamples.distance(lambda weights: inception_score(probabilities, weights)).at_least(1)
 
 
@@ -66,6 +72,12 @@ def class_probabilities(
     """Class probabilities of images, in batches: (N, 1, H, W) -> (N, K) float32 on the CPU.
 
     The classifier must already be on ``device``.
+
+    Example:
+        >>> def halves(images):
+        ...     return torch.full((len(images), 2), 0.5)
+        >>> class_probabilities(halves, torch.zeros(3, 1, 8, 8)).shape
+        torch.Size([3, 2])
     """
     return torch.cat([classifier(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
 

@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def kid(real: Tensor, fake: Tensor, real_patients: Patients = None, fake_patients: Patients = None) -> float:
-    """Computes the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) of different patients'
-    images.
+    """Computes the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) over different patients.
 
     The kernel is (x . y / D + 1)^3, computed in float64.
 
@@ -44,7 +43,7 @@ def kid(real: Tensor, fake: Tensor, real_patients: Patients = None, fake_patient
             generated image has the patient of its mask or the id of its generated volume); None for
             independent images.
     Returns:
-        KID, which may be below 0; NaN where a set has fewer than two patients.
+        KID, which may be below 0; NaN if a set has fewer than two patients.
 
     Example:
         >>> real, fake = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0]])
@@ -64,6 +63,8 @@ def kid_with_interval(
     Args:
         patients: of the real and of the fake images.
         resamples: of both sets joined (N + M), or of N images that the real and the fake ones share.
+
+    Example: see `kid_change`.
     """
     owners = number_owners(*patients, (len(real), len(fake)))
     parts = resamples.parts[: len(real)], resamples.parts[-len(fake) :]
@@ -73,7 +74,7 @@ def kid_with_interval(
 def kid_change(
     real: Tensor, before: Tensor, after: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
 ) -> Value:
-    """KID of ``after`` minus KID of ``before`` with its interval; below 0 where the images came nearer.
+    """KID of ``after`` minus KID of ``before`` with its interval; below 0 if the images came nearer.
 
     ``before`` and ``after`` are the same images before and after some processing. Most of what varies between
     images cancels in the difference, so its interval is shorter than those of the two KIDs.
@@ -82,6 +83,13 @@ def kid_change(
         real, before, after: features (N, D), (M, D) and (M, D).
         patients: of the real images and of the M.
         resamples: of the real images and the M joined (N + M).
+
+    Example:
+        >>> drawn = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        >>> rng, ids = np.random.default_rng(0), ([f"p{k}" for k in range(30)], [f"q{k}" for k in range(30)])
+        >>> first, second = (Resamples.draw(each, 30, 50, rng) for each in ids)
+        >>> kid_change(drawn[:30], drawn[30:] + 2, drawn[30:], ids, first.join(second)).high < 0
+        True
     """
     owners = number_owners(*patients, (len(real), len(before)))
     parts = resamples.parts[: len(real)], resamples.parts[len(real) :]
@@ -204,6 +212,18 @@ class KernelDistances:
         real: held-out images.
         reference: real images of other patients; None to leave out excess KID.
         blurred: features (N, D) of the held-out images after `gaussian_blur`.
+
+    Example:
+        >>> drawn = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        >>> parts = zip(drawn.split(20), "abc", strict=True)
+        >>> real, others, fake = (
+        ...     FeatureSet(part, ids, Resamples.draw(ids, 20, 50, np.random.default_rng(0)))
+        ...     for part, name in parts
+        ...     for ids in [[f"{name}{k}" for k in range(20)]]
+        ... )
+        >>> values = KernelDistances(real, others, real.features + 1)(fake)
+        >>> list(values), values["excess_kid"].mean < 1
+        (['kid', 'excess_kid'], True)
     """
 
     def __init__(

@@ -23,7 +23,7 @@ COPIED = 0.05  # samples with a lower rank count as copies, as this share of rea
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestTraining:
     """The nearest training image of each sample.
 
     Attributes:
@@ -51,7 +51,7 @@ class Nearest:
         return self.distances / max(self.usual, torch.finfo(torch.float64).tiny)
 
 
-def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None = None) -> Nearest:
+def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None = None) -> NearestTraining:
     """Finds the nearest training image of each sample.
 
     Args:
@@ -70,11 +70,11 @@ def nearest_training(samples: Tensor, training: Tensor, held_out: Tensor | None 
     reference = find_nearest(training)[0] if held_out is None else find_nearest(held_out, training)[0]
     usual = reference.flatten().sort().values
     ranks = torch.searchsorted(usual, distances.contiguous()).double() / len(usual)
-    return Nearest(indices, distances, ranks, float(usual.median()))
+    return NearestTraining(indices, distances, ranks, float(usual.median()))
 
 
 def save_nearest(
-    path: str | os.PathLike[str], samples: Tensor, training: Tensor, nearest: Mapping[str, Nearest]
+    path: str | os.PathLike[str], samples: Tensor, training: Tensor, nearest: Mapping[str, NearestTraining]
 ) -> None:
     """Writes each sample beside its nearest training images as PNG, with the distances below, atomically.
 
@@ -82,6 +82,13 @@ def save_nearest(
         path: the PNG file.
         samples, training: images (N, 1, H, W) and (M, 1, H, W) in [-1, 1].
         nearest: by the name of the space, e.g. ``{"features": ..., "pixels": ...}``; a column each.
+
+    Example:
+        >>> import tempfile
+        >>> images = torch.linspace(-1, 1, 3 * 256).view(3, 1, 16, 16)
+        >>> found = nearest_training(images[:1].flatten(1), images.flatten(1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_nearest(f"{folder}/nearest.png", images[:1], images, {"pixels": found})
     """
     columns = [samples, *(training[each.indices] for each in nearest.values())]
     tiles = tiled([column.detach().float().cpu().add(1).div(2) for column in columns])

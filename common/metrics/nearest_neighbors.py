@@ -168,7 +168,12 @@ def number_owners(
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared distances of corresponding rows (P, D) -> (P,) float64; exactly 0 for equal rows."""
+    """Squared distances of corresponding rows (P, D) -> (P,) float64; exactly 0 for equal rows.
+
+    Example:
+        >>> squared_distances(torch.tensor([[1.0, 5.0]]), torch.tensor([[4.0, 1.0]])).tolist()
+        [25.0]
+    """
     return (first.double() - second.double()).square().sum(1)
 
 

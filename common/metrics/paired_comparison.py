@@ -28,6 +28,13 @@ class TrainingComparison:
         resamples: of the N slices.
         seeds: of the S seeds (R, S), see `common.metrics.bootstrap.resample_counts`; None if only these
             seeds matter, as with a single seed.
+
+    Example:
+        >>> outcomes = {"real": [np.array([1.0, 0, 0, 0])], "both": [np.array([1.0, 1, 1, 0])]}
+        >>> resamples = Resamples.draw(list("abcd"), 4, 50, np.random.default_rng(0))
+        >>> comparison = TrainingComparison(outcomes, resamples)
+        >>> comparison.difference("both", "real", lambda hits, counts: hits @ counts / counts.sum()).mean
+        0.5
     """
 
     outcomes: Mapping[str, Sequence[NDArray]]

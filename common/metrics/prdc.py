@@ -80,8 +80,8 @@ def prdc(
         visits: called with every block of pairs within the real, within the generated and between both sets.
         patients: of both sets, as for `common.metrics.kid.kid`.
     Returns:
-        Values per image; all NaN where a feature is not finite or where some image has fewer than ``k``
-        images of other patients, see `too_few_others`.
+        Values per image; all NaN if a feature is not finite or some image has fewer than ``k`` images of
+        other patients, see `too_few_others`.
     Raises:
         UserError: ``k`` or fewer images.
 
@@ -110,8 +110,7 @@ def prdc(
 def kid_prdc(
     real: Tensor, fake: Tensor, k: int = NEIGHBOURS, patients: tuple[Patients, Patients] = (None, None)
 ) -> tuple[float, Manifolds]:
-    """Computes KID and `prdc` in one pass over the pairs; this KID rests on float32 kernels summed in
-    float64.
+    """Computes KID, from float32 kernels summed in float64, and `prdc` in one pass over the pairs.
 
     Args:
         real, fake: features (N, D) and (M, D), more than ``k`` rows each.
@@ -128,7 +127,12 @@ def kid_prdc(
 
 
 def too_few_others(patients: Sequence[object], k: int = NEIGHBOURS) -> str:
-    """Says why `prdc` is undefined where one patient has nearly all images; empty where it is defined."""
+    """Explains why `prdc` is undefined if one patient has nearly all images; empty if it is defined.
+
+    Example:
+        >>> too_few_others(["a"] * 20 + ["b"] * 4)[:38]
+        '24 images, 20 of them of one patient: '
+    """
     most = max(Counter(patients).values(), default=0)
     if len(patients) - most >= k:
         return ""

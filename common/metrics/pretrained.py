@@ -18,9 +18,7 @@ INCEPTION_URL = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 )
 INCEPTION_SIZE = 299
-RADIMAGENET_REPOSITORY = (
-    "Project-MONAI/perceptual-models:main"  # where MONAI fetches it for its perceptual loss
-)
+RADIMAGENET_REPOSITORY = "Project-MONAI/perceptual-models:main"  # as for MONAI's perceptual loss
 RADIMAGENET_SIZE = 224
 RADIMAGENET_MEAN = (0.406, 0.456, 0.485)  # the order of its Keras original: blue, green, red
 FEATURES = 2048
@@ -56,6 +54,11 @@ def tensorflow_bilinear(images: Tensor, size: int) -> Tensor:
         size: of the result in pixels.
     Returns:
         (B, C, size, size).
+
+    Example:
+        >>> line = torch.tensor([[0.0, 10, 20, 90]]).expand(1, 1, 4, 4)
+        >>> tensorflow_bilinear(line, 8)[0, 0, 0].tolist()
+        [0.0, 5.0, 10.0, 15.0, 20.0, 55.0, 90.0, 90.0]
     """
     for dimension in (2, 3):
         length = images.shape[dimension]
@@ -74,7 +77,8 @@ class PretrainedExtractor(nn.Module):
     Args:
         name: part of the metric's name.
         network: (B, 3, size, size) -> (B, 2048) or (B, 2048, h, w).
-        prepare: maps images in [0, 1] (B, 3, size, size) to what the network was trained on.
+        prepare: maps images in [0, 1] (B, 3, size, size) to the range of the network's training; None for
+            [0, 1].
         size: the network's input size in pixels.
         dimension: of its features.
         resize: (B, 1, H, W) in [-1, 1] and the size -> (B, 1, size, size).
@@ -85,7 +89,7 @@ class PretrainedExtractor(nn.Module):
         self,
         name: str,
         network: nn.Module,
-        prepare: Callable[[Tensor], Tensor],
+        prepare: Callable[[Tensor], Tensor] | None,
         size: int,
         dimension: int = FEATURES,
         resize: Callable[[Tensor, int], Tensor] = antialiased,
@@ -101,7 +105,7 @@ class PretrainedExtractor(nn.Module):
         """(B, 1, H, W) in [-1, 1] -> (B, dimension) float32."""
         resized = self.resize(images.float(), self.size)
         unit = ((resized.clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)  # (B, 3, size, size)
-        features = self.network(self.prepare(unit))
+        features = self.network(unit if self.prepare is None else self.prepare(unit))
         return (features.flatten(2).mean(2) if features.ndim > 2 else features).float()
 
 
@@ -117,7 +121,7 @@ def inception(weights: Path | None = None) -> PretrainedExtractor:
         UserError: the file is missing and cannot be downloaded.
     """
     network = _Inception(_scripted(weights or _fetched_inception()), return_features=True)
-    return PretrainedExtractor("inception", network, _as_is, INCEPTION_SIZE, resize=eight_bit_tensorflow)
+    return PretrainedExtractor("inception", network, None, INCEPTION_SIZE, resize=eight_bit_tensorflow)
 
 
 def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
@@ -129,12 +133,12 @@ def inception_classifier(weights: Path | None = None) -> PretrainedExtractor:
         UserError: the file is missing and cannot be downloaded.
     """
     network = _Inception(_scripted(weights or _fetched_inception()), no_output_bias=True)
-    return PretrainedExtractor("inception", network, _as_is, INCEPTION_SIZE, CLASSES, eight_bit_tensorflow)
+    return PretrainedExtractor("inception", network, None, INCEPTION_SIZE, CLASSES, eight_bit_tensorflow)
 
 
 def inception_at_hand() -> Path | None:
-    """The path of Inception's weights in torch's hub folder; None if they are not there."""
-    path = _inception_path()
+    """Returns the path of Inception's weights in torch's hub folder; None if they are not there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
     return path if path.is_file() else None
 
 
@@ -151,24 +155,14 @@ def radimagenet(weights: Path | None = None) -> PretrainedExtractor:
     return PretrainedExtractor("radimagenet", network, lambda unit: unit - mean.to(unit), RADIMAGENET_SIZE)
 
 
-def _as_is(images: Tensor) -> Tensor:
-    return images
-
-
 class _Inception(nn.Module):
-    """Calls the scripted Inception with keywords that choose its output.
-
-    Args:
-        keywords: ``return_features`` for the last pooled features, ``no_output_bias`` for class probabilities
-            without the last bias, as first published.
-    """
+    """The scripted Inception with ``return_features`` (pooled) or ``no_output_bias`` (probabilities)."""
 
     def __init__(self, network: nn.Module, **keywords: bool) -> None:
         super().__init__()
         self.network, self.keywords = network, keywords
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, 2048) or (B, 1008) float32."""
         output: Tensor = self.network(images * 255, **self.keywords)
         return output
 
@@ -185,14 +179,11 @@ def _scripted(path: Path) -> nn.Module:
     return network
 
 
-def _inception_path() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
-
-
 def _fetched_inception() -> Path:
-    path = _inception_path()
-    if path.is_file():
-        return path
+    known = inception_at_hand()
+    if known is not None:
+        return known
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_URL.rsplit("/", 1)[1]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), progress=True)
@@ -251,5 +242,4 @@ class _Features(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 224, 224) -> (B, 1280)."""
         return self.network.features(images)

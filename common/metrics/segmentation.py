@@ -63,6 +63,12 @@ class MeanDice(SumMetric):
     Args:
         classes: K; maps are (B, 1, H, W) class indices 0..K.
         output_transform: engine output -> (map, true map).
+
+    Example:
+        >>> metric = MeanDice(classes=1)
+        >>> metric.update((torch.tensor([[[[1, 1, 0, 0]]]]), torch.tensor([[[[0, 1, 0, 0]]]])))
+        >>> round(metric.compute(), 4)
+        0.6667
     """
 
     def __init__(
@@ -115,7 +121,7 @@ class ComponentCounts:
 
 
 def smallest_component(side: int) -> int:
-    """The fewest pixels of a component that counts, in images of ``side`` pixels."""
+    """Computes the fewest pixels of a component that counts, in images of ``side`` pixels."""
     return max(FEWEST_PIXELS, round(SMALLEST_SHARE * side**2))
 
 

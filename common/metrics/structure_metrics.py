@@ -24,9 +24,12 @@ MARGIN = 0.25  # of the structure's longer side, on each side of it
 
 
 def structure_crops(images: Tensor, masks: Tensor) -> Tensor:
-    """Cuts out each mask with its surroundings: (B, 1, H, W), (B, 1, H, W) bool -> (B, 1, CROP_SIZE,
-    CROP_SIZE).
+    """Cuts out each mask with its surroundings.
 
+    Args:
+        images, masks: (B, 1, H, W) and (B, 1, H, W) bool.
+    Returns:
+        (B, 1, CROP_SIZE, CROP_SIZE).
     Raises:
         ValueError: a mask is empty.
     """
@@ -40,9 +43,15 @@ def structure_crops(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def crop_box(mask: Tensor) -> tuple[int, int, int]:
-    """The square around a mask (H, W) bool with its margin: top, left and side in pixels.
+    """Finds the square around a mask (H, W) bool with its margin: top, left and side in pixels.
 
     It is shifted into the image and no larger than the image's shorter side.
+
+    Example:
+        >>> mask = torch.zeros(60, 80, dtype=torch.bool)
+        >>> mask[20:28, 30:50] = True  # side 20 + 2 * 5, centred on row 24 and column 40
+        >>> crop_box(mask)
+        (9, 25, 30)
 
     Raises:
         ValueError: the mask is empty.
@@ -76,6 +85,17 @@ class StructureEvaluator:
         patients: one id per image; None for independent images.
         seed: of the bootstrap.
         resamples: of the bootstrap-t.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> images, labels = torch.full((4, 1, 32, 32), -0.8), torch.zeros(4, 1, 32, 32)
+        >>> labels[..., 10:20, 10:20] = 1
+        >>> images = images + labels
+        >>> evaluator = StructureEvaluator(images, labels, ["LV"], RandomVGG(), list("aabb"), resamples=20)
+        >>> result = structures_with_baselines(evaluator, images, {"flat": torch.zeros_like(images)})
+        >>> overall = result["metrics"]["structure_faithfulness"]
+        >>> overall["mean"], overall["baselines"]["flat"]["mean"], result["structures"]["LV"]["mse"]["mean"]
+        (1.0, 0.0, 0.0)
     """
 
     def __init__(
@@ -176,7 +196,7 @@ class StructureEvaluator:
 def structures_with_baselines(
     evaluator: StructureEvaluator, predictions: Tensor, baselines: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """The model's metrics in each structure beside those of the baselines.
+    """Evaluates a model in each structure beside the baselines; example in `StructureEvaluator`.
 
     Returns:
         Plain data in the form of `common.metrics.evaluate.compared`: ``{"metrics": {"structure_faithfulness":

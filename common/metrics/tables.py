@@ -12,10 +12,17 @@ ARROWS = {"higher": "higher is better", "lower": "lower is better", "as real": "
 
 
 def metrics_table(result: Mapping[str, Any]) -> str:
-    """A table of `common.metrics.evaluate.evaluate_with_baselines`'s result: a metric per line, a set per
-    column.
+    """Formats the result of `common.metrics.evaluate.evaluate_with_baselines`, one metric per line.
 
     ``*`` marks the leading metrics.
+
+    Example:
+        >>> value = {"mean": 1.5, "interval": [1.0, 2.0], "n": 20, "patients": 12}
+        >>> metrics = {"fid_x": {**value, "better": "lower", "baselines": {"mean_image": value}}}
+        >>> print(metrics_table({"metrics": metrics, "leading": ["fid_x"]}))
+        metric   model [95 % interval]  mean-image   n  patients
+        -------------------------------------------------------------------------
+        fid_x *   1.500 [1.000, 2.000]       1.500  20        12  lower is better
     """
     metrics: Mapping[str, Any] = result["metrics"]
     baselines = list(next(iter(metrics.values()))["baselines"]) if metrics else []
@@ -26,14 +33,14 @@ def metrics_table(result: Mapping[str, Any]) -> str:
 
 
 def patients_warning(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line of warning if metrics (plain values by name) rest on few patients, else none."""
+    """Warns in one line if metrics (plain values by name) rest on few patients."""
     known = [metric["patients"] for metric in metrics.values() if metric.get("patients")]
     warning = few_patients(min(known, default=None))
     return [] if warning is None else [f"warning: {warning}"]
 
 
 def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of `common.metrics.structure_metrics.structures_with_baselines`'s structures, one per line.
+    """Formats the structures of `common.metrics.structure_metrics.structures_with_baselines`, one per line.
 
     Each cell is the model's value with those of the baselines in brackets.
     """
@@ -49,7 +56,7 @@ def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """A number with up to four significant digits, ``-`` for None.
+    """Formats a number with up to four significant digits, ``-`` for None.
 
     Example:
         >>> format_number(0.12345), format_number(123.45), format_number(None)
@@ -61,7 +68,7 @@ def format_number(value: float | None) -> str:
 
 
 def format_interval(metric: Mapping[str, Any]) -> str:
-    """A plain value as ``0.500 [0.400, 0.600]``, with a dash for a missing interval."""
+    """Formats a plain value as ``0.500 [0.400, 0.600]``, with a dash for a missing interval."""
     if metric["interval"] is None:
         return f"{format_number(metric['mean'])} [-]"
     low, high = metric["interval"]

@@ -499,6 +499,15 @@ def read_set(
         synthetic: generated images: patients are not counted for them, each stands for itself.
     Raises:
         UserError: no such folder, fewer than two images, a file that cannot be read, NaN.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for index, name in enumerate(("a_1", "a_2", "b_1")):
+        ...         noise = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
+        ...         Image.fromarray(noise).save(f"{folder}/{name}.png")
+        ...     images = read_set(folder, ReadingSettings(8, kind="images", patient_pattern="(.)_"))
+        >>> images.images.shape, images.patients
+        (torch.Size([3, 1, 8, 8]), ['a', 'a', 'b'])
     """
     place = Path(folder)
     if not place.is_dir():

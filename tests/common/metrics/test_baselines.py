@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.metrics.baselines import baseline_predictions, mean_image, nearest_masks, other_patients
+from common.metrics.baselines import baseline_predictions, nearest_masks, other_patients
 
 
 def masks(*boxes: tuple[int, int, int, int], size: int = 20) -> torch.Tensor:
@@ -13,13 +13,6 @@ def masks(*boxes: tuple[int, int, int, int], size: int = 20) -> torch.Tensor:
     for label, (top, bottom, left, right) in zip(labels, boxes, strict=True):
         label[0, top:bottom, left:right] = 1
     return labels
-
-
-def test_mean_image_is_the_pixelwise_mean_repeated() -> None:
-    images = torch.tensor([[[[-1.0, 0.2]]], [[[0.0, 0.4]]]])
-    mean = mean_image(images, 3)
-    assert mean.shape == (3, 1, 1, 2)
-    assert torch.allclose(mean, torch.tensor([-0.5, 0.3]).expand(3, 1, 1, 2))
 
 
 def test_retrieval_prefers_overlap_then_area() -> None:
@@ -73,9 +66,6 @@ def test_real_pairs_are_of_other_patients_and_rarely_repeat() -> None:
     assert sorted(chosen) == [0, 1, 2, 3, 4, 5]
     assert all(train[index] != patient for index, patient in zip(chosen[:4], "abab", strict=True))
     assert len(other_patients(train, ["c"] * 20, np.random.default_rng(0))) == 20
-
-
-def test_one_patient_alone_has_no_other() -> None:
     with pytest.raises(UserError, match="no training image of another patient"):
         other_patients(["a", "a"], ["a"], np.random.default_rng(0))
 

@@ -23,7 +23,6 @@ from common.metrics.distortion_ladder import (
     add_noise,
     brighten,
     choose_evenly,
-    flip_upside_down,
     mirror_right_lung,
     narrow_window,
     save_ladder_figure,
@@ -62,11 +61,15 @@ def chosen(name: str) -> FeatureExtractor:
 
 def test_distortions_known_answers() -> None:
     image = torch.tensor([[-1.0, -0.5, 0.5, 1.0], [0.0, 0.2, 0.4, 0.6]])[None, None]  # (1, 1, 2, 4)
-    assert torch.equal(flip_upside_down(image)[0, 0, 0], image[0, 0, 1])
+    upside_down = next(step for step in LADDER if step.name == "upside down")
+    assert torch.equal(upside_down.apply(image)[0, 0, 0], image[0, 0, 1])
     assert mirror_right_lung(image)[0, 0, 0].tolist() == [-1, -0.5, -0.5, -1]
     assert brighten(image, 0.1)[0, 0, 0].tolist() == pytest.approx([-0.8, -0.3, 0.7, 1])
     assert narrow_window(image, 0.25, 0.75)[0, 0, 0].tolist() == pytest.approx([-1, -1, 1, 1])
     assert narrow_window(image, 0.25, 0.75)[0, 0, 1].tolist() == pytest.approx([0, 0.4, 0.8, 1])
+    noise = add_noise(torch.zeros(4, 1, 64, 64), 0.05)
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.02)
+    assert torch.equal(noise, add_noise(torch.zeros(4, 1, 64, 64), 0.05))
     both = torch.cat([image, -image])
     assert torch.equal(LADDER[-1].apply(both), torch.zeros(2, 1, 2, 4))
 
@@ -79,12 +82,6 @@ def test_blur_has_its_width_and_keeps_the_mean() -> None:
         place = torch.arange(33.0) - 16
         assert float(row.sum()) == pytest.approx(1, abs=1e-3)
         assert float((row * place**2).sum()) ** 0.5 == pytest.approx(sigma, rel=0.05)
-
-
-def test_noise_has_its_width() -> None:
-    noise = add_noise(torch.zeros(4, 1, 64, 64), 0.05)
-    assert float(noise.std()) == pytest.approx(0.1, rel=0.02)
-    assert torch.equal(noise, add_noise(torch.zeros(4, 1, 64, 64), 0.05))
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -171,31 +168,24 @@ def test_real_slices_of_other_patients_score_about_0_however_many_a_patient() ->
     images = own.repeat_interleave(4, 0) + 0.05 * jitter
     owners = [f"p{place // 4}" for place in range(160)]
     found = score_ladder(images, owners, Values(), 40, 0, [LADDER[0]])
-    assert (
-        abs(found.real) < 0.05 < 0.4 < score_ladder(images, owners, Values(), 40, 0, [LADDER[0]], blind).real
-    )
+    by_slice = score_ladder(images, owners, Values(), 40, 0, [LADDER[0]], blind)
+    assert abs(found.real) < 0.05 < 0.4 < by_slice.real
+
+
+def test_images_are_taken_from_all_patients_alike() -> None:
+    owners = ["a", "a", "a", "a", "b", "c", "c", "c"]
+    assert choose_evenly(owners, 6) == [0, 1, 2, 4, 5, 6] and choose_evenly(owners, 99) == list(range(8))
+
+
+def test_all_layout_distortions_must_score_above_the_bound() -> None:
+    for values, sees in (((0.6, 0.7, 2), True), ((0.5, 0.7, 2), False), ((0.6, float("nan"), 2), False)):
+        scores = dict(zip(LAYOUT, values, strict=True))
+        assert LadderScores("x", 0.1, 0.5, scores).sees_layout == sees
 
 
 def blind(first: Tensor, second: Tensor, *_: Patients) -> float:
     """KID as if all slices were independent."""
     return kid(first, second)
-
-
-def test_images_are_taken_from_all_patients_alike() -> None:
-    owners = ["a", "a", "a", "a", "b", "c", "c", "c"]
-    assert choose_evenly(owners, 3) == [0, 4, 5]
-    assert choose_evenly(owners, 6) == [0, 1, 2, 4, 5, 6]
-    assert choose_evenly(owners, 99) == list(range(8))
-
-
-def test_labels() -> None:
-    def scored(**scores: float) -> LadderScores:
-        names = dict(zip(("flip", "shuffle", "mean"), LAYOUT, strict=True))
-        return LadderScores("x", 0.1, 0.5, {names[key]: value for key, value in scores.items()})
-
-    assert scored(flip=0.6, shuffle=0.7, mean=2).sees_layout
-    assert not scored(flip=0.5, shuffle=0.7, mean=2).sees_layout
-    assert not scored(flip=0.6, shuffle=float("nan"), mean=2).sees_layout
 
 
 @pytest.mark.parametrize("name", ["gridvgg", "randvgg"])

@@ -10,13 +10,6 @@ from common.metrics.nearest_neighbors import number_owners
 from tests.common.metrics.plain_pairs import plain_kid
 
 
-def test_two_points_a_side_by_hand() -> None:
-    real, fake = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0]])
-    within = 3.0**3 + 1.0**3
-    between = (1 + 8 + 1 + 27) / 4
-    assert kid(real, fake) == pytest.approx(within - 2 * between)
-
-
 def test_unbiased_around_zero_and_rising_with_the_shift() -> None:
     numbers = np.random.default_rng(0)
     sets = torch.from_numpy(numbers.standard_normal((40, 20, 6)))

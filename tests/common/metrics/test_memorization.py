@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from common.metrics.bootstrap import Resamples, resample_counts
-from common.metrics.memorization import Nearest, nearest_training, save_nearest
+from common.metrics.memorization import NearestTraining, nearest_training, save_nearest
 from common.visualization import CAPTION, GAP, HEADER
 
 
@@ -50,8 +50,8 @@ def test_the_picture_shows_samples_beside_their_nearest(tmp_path: Path) -> None:
     training = torch.tensor([1.0, -0.5, 0.5]).view(3, 1, 1, 1).expand(3, 1, 32, 40)
     ranks = torch.zeros(2).double()
     found = {
-        "features": Nearest(torch.tensor([2, 0]), torch.ones(2).double(), ranks, 2.0),
-        "pixels": Nearest(torch.tensor([1, 1]), torch.ones(2).double(), ranks, 0.0),
+        "features": NearestTraining(torch.tensor([2, 0]), torch.ones(2).double(), ranks, 2.0),
+        "pixels": NearestTraining(torch.tensor([1, 1]), torch.ones(2).double(), ranks, 0.0),
     }
     save_nearest(tmp_path / "nearest.png", samples, training, found)
     with Image.open(tmp_path / "nearest.png") as picture:

@@ -124,7 +124,3 @@ def test_a_vector_is_infinitely_far_from_itself() -> None:
     pairs = PairBlocks(vectors(9, 0))
     diagonal = torch.cat([pairs.lower_bounds(block).diagonal().clone() for block in pairs if block.diagonal])
     assert len(diagonal) == 9 and diagonal.isinf().all()
-
-
-def test_squared_distance_by_hand() -> None:
-    assert squared_distances(torch.tensor([[1.0, 5.0]]), torch.tensor([[4.0, 1.0]])).tolist() == [25]

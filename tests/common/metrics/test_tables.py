@@ -20,7 +20,8 @@ def test_table_shows_every_number_in_its_column() -> None:
     assert lines[0].split() == ["metric", "model", "[95", "%", "interval]", "mean-image", "n", "patients"]
     assert lines[2].split()[:8] == ["fid_randvgg", "*", "12.35", "[1.000,", "20.50]", "234.5", "9", "12"]
     assert lines[2].endswith("12  lower is better") and lines[3].endswith("12  higher is better")
-    assert len(lines) == 4
+    assert len(lines) == 4 and metrics_table({"leading": [], "metrics": {}}).startswith("metric")
+    assert [format_number(value) for value in (0.0, -0.01234, 12.3456)] == ["0.000", "-0.012", "12.35"]
     assert lines[2].index("234.5") + 5 == lines[3].index("0.300") + 5 == lines[0].index("mean-image") + 10
 
 
@@ -30,20 +31,6 @@ def test_few_patients_have_a_line_and_no_interval_a_dash() -> None:
     *_, row, warning = metrics_table(few).splitlines()
     assert row.split()[:6] == ["ssim", "0.280", "[-]", "0.300", "9", "2"]
     assert warning.startswith("warning: only 2 patients: no intervals")
-
-
-def test_numbers() -> None:
-    assert [format_number(v) for v in (None, 0.0, -0.01234, 12.3456, -1234.56)] == [
-        "-",
-        "0.000",
-        "-0.012",
-        "12.35",
-        "-1234.6",
-    ]
-
-
-def test_an_empty_result_is_a_header() -> None:
-    assert metrics_table({"leading": [], "metrics": {}}).startswith("metric")
 
 
 def test_structures_are_a_line_each_with_the_baselines_in_brackets() -> None:
