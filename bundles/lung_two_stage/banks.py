@@ -170,17 +170,17 @@ def _load(
     folder: str | os.PathLike[str], names: Sequence[str], kind: type[R], what: str, mapped: bool
 ) -> tuple[dict[str, np.ndarray], list[R]]:
     """The arrays by name and the records; keys of records that ``kind`` does not know are ignored."""
-    place = Path(folder)
-    if not (place / RECORDS).is_file():
-        raise UserError(f"{place}: no bank of {what} here; run the stage that makes it")
+    target = Path(folder)
+    if not (target / RECORDS).is_file():
+        raise UserError(f"{target}: no bank of {what} here; run the stage that makes it")
     known = {field.name for field in fields(kind)}
     records = [
         kind(**{key: value for key, value in entry.items() if key in known})
-        for entry in read_json(place / RECORDS)
+        for entry in read_json(target / RECORDS)
     ]
     if not records:
-        raise UserError(f"{place}: the bank holds no {what}; the stage that made it found none")
-    arrays = {name: _array(place / f"{name}.npy", len(records), mapped) for name in names}
+        raise UserError(f"{target}: the bank holds no {what}; the stage that made it found none")
+    arrays = {name: _array(target / f"{name}.npy", len(records), mapped) for name in names}
     return arrays, records
 
 

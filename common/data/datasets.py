@@ -464,14 +464,16 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
         first, second: items are mappings with entries of different names, but for ``sample``: that is the
             number of the visit.
         seed: the run's seed.
+        augmentation: random transforms of the joined item, for a `SampleIndex`.
     Raises:
         UserError: one of them is empty.
     """
 
-    def __init__(self, first: Items, second: Items, seed: int = 0) -> None:
+    def __init__(self, first: Items, second: Items, seed: int = 0, augmentation: Transforms = None) -> None:
         if not len(first) or not len(second):
             raise UserError(f"{len(first)} and {len(second)} images: both sides need at least one")
         self.first, self.second, self.seed = first, second, seed
+        self.augmentation = ReplayTransforms(augmentation, seed)
 
     def __len__(self) -> int:
         return max(len(self.first), len(self.second))
@@ -480,7 +482,7 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
         places = self.places(visit)
         items = (side[place] for side, place in zip((self.first, self.second), places, strict=True))
         number = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        return {**next(items), **next(items), "sample": number}
+        return self.augmentation({**next(items), **next(items), "sample": number}, visit)
 
     def places(self, visit: SampleIndex | int) -> tuple[int, int]:
         """Which items of the first and the second set a visit shows.

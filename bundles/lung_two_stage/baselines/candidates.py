@@ -208,8 +208,8 @@ def _interpolated(hu: NDArray[np.int16], axes: Sequence[NDArray[np.float64]]) ->
     first = [int(np.clip(np.floor(axis[0]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
     last = [int(np.clip(np.ceil(axis[-1]), 0, n - 1)) for axis, n in zip(axes, hu.shape, strict=True)]
     box = hu[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))].astype(np.float32)
-    places = np.meshgrid(*(axis - a for axis, a in zip(axes, first, strict=True)), indexing="ij")
-    return np.asarray(ndimage.map_coordinates(box, places, order=1, mode="nearest"), np.float32)
+    grid = np.meshgrid(*(axis - a for axis, a in zip(axes, first, strict=True)), indexing="ij")
+    return np.asarray(ndimage.map_coordinates(box, grid, order=1, mode="nearest"), np.float32)
 
 
 class CubeDataset(Dataset[dict[str, Any]]):
@@ -263,22 +263,22 @@ class CubeDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return 2 * len(self.positive) if self.training else len(self.labels)
 
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        draw = visit if isinstance(visit, SampleIndex) else SampleIndex(int(visit), 0)
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
+        sample = index if isinstance(index, SampleIndex) else SampleIndex(int(index), 0)
         if not self.training:
-            return self._item(draw.index, self.cubes[draw.index])
-        random = make_rng(self.seed, "cube", draw.epoch, draw.index)
-        number, without = divmod(draw.index, 2)  # even samples have a nodule
-        index = int(random.choice(self.negative) if without else self.positive[number])
+            return self._item(sample.index, self.cubes[sample.index])
+        random = make_rng(self.seed, "cube", sample.epoch, sample.index)
+        pair, without = divmod(sample.index, 2)  # even samples have a nodule
+        number = int(random.choice(self.negative) if without else self.positive[pair])
         top, left = random.integers(0, 2 * JITTER + 1, 2)
-        part = self.cubes[index][:, top : top + self.shape.size, left : left + self.shape.size]
-        return self.augmentation(self._item(index, part), draw)
+        part = self.cubes[number][:, top : top + self.shape.size, left : left + self.shape.size]
+        return self.augmentation(self._item(number, part), sample)
 
-    def _item(self, index: int, cube: NDArray[np.int16]) -> dict[str, Any]:
+    def _item(self, number: int, cube: NDArray[np.int16]) -> dict[str, Any]:
         image = to_network(to_unit(cube, self.window, is_hu=True))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image))[None],
-            "label": torch.tensor([float(self.labels[index])]),
+            "label": torch.tensor([float(self.labels[number])]),
         }
 
 

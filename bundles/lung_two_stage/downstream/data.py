@@ -132,17 +132,17 @@ class SliceItems(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        if index >= len(self):
-            raise IndexError(index)
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
+        number = index.index if isinstance(index, SampleIndex) else int(index)
+        if number >= len(self):
+            raise IndexError(number)
         item = {
-            "image": self.slices.images[index],
-            "label": torch.from_numpy((self.slices.nodules[index] > 0).astype(np.float32))[None],
-            "class": int(self.classes[index]),
-            "sample": index,
+            "image": self.slices.images[number],
+            "label": torch.from_numpy((self.slices.nodules[number] > 0).astype(np.float32))[None],
+            "class": int(self.classes[number]),
+            "sample": number,
         }
-        return self.augmentation(item, visit)
+        return self.augmentation(item, index)
 
 
 def classes_of(slices: Slices, task: str) -> NDArray[np.int64]:
@@ -257,8 +257,8 @@ def read_sources(
     drawn = make_rng(seed, "diagnosis", "bases").permutation(len(bases))
     enhancer = None if enhancer_path is None else load_enhancer(enhancer_path)
     empty = enhanced_slices(bases.subset(drawn[: len(composites)]), enhancer)
-    made = composites.concatenate(empty.subset(np.resize(np.arange(len(empty)), len(composites))))
-    sources = Sources(real, made, validation, bank_slices(tests, limits))
+    halves = composites.concatenate(empty.subset(np.resize(np.arange(len(empty)), len(composites))))
+    sources = Sources(real, halves, validation, bank_slices(tests, limits))
     for name, part in {"others": real, "tests": sources.test}.items():
         if not part.has_nodule.any() or part.has_nodule.all():
             raise UserError(f"{folder / name}: slices with nodules and without are needed; extract more")

@@ -19,6 +19,7 @@ from bundles.lung_two_stage.composition.shards import Composites
 from common.data import splits
 from common.data.datasets import UnpairedDataset
 from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
+from common.data.replay import Transforms
 from common.data.splits import KeptSplit
 from common.errors import UserError
 from common.files import read_json
@@ -130,8 +131,10 @@ class EnhancerData(KeptSplit):
         window: HU range of [-1, 1].
         most: composites to use, drawn by ``split_seed``; null for all.
         held_out: share for validation.
-        seed: of the pairing of composites and real slices.
+        seed: of the pairing of composites and real slices, and of the augmentation.
         split_seed: of the split.
+        augmentation: random MONAI dictionary transforms of training items: ``label`` and ``mask`` (together),
+            ``image``.
 
     Attributes:
         train, val: unpaired datasets.
@@ -150,6 +153,7 @@ class EnhancerData(KeptSplit):
         held_out: float = 0.2,
         seed: int = 0,
         split_seed: int = 0,
+        augmentation: Transforms = None,
     ) -> None:
         self.window = window_by_name(window)
         self.composites, real = Composites(composites_dir), SliceBank.load(real_dir)
@@ -168,6 +172,7 @@ class EnhancerData(KeptSplit):
                 CompositeItems(self.composites, numbers[part], self.window),
                 RealItems(real.hu[[r.patient in self.patients[part] for r in real.records]], self.window),
                 seed,
+                augmentation if part == "train" else None,
             )
             for part in ("train", "val")
         )

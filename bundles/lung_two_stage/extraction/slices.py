@@ -412,16 +412,16 @@ def find_healthy_slices(
     Raises:
         UserError: the folder is not valid.
     """
-    place = Path(folder)
-    found: list[Sample]
-    if (place / ANNOTATIONS).is_file():
-        found = list(find_nodule_scans(place, unannotated="normal", hu_offset=hu_offset))
+    root = Path(folder)
+    samples: list[Sample]
+    if (root / ANNOTATIONS).is_file():
+        samples = list(find_nodule_scans(root, unannotated="normal", hu_offset=hu_offset))
     else:
-        images = find_images(place, patient_pattern=patient_pattern, hu_offset=hu_offset).samples
-        found = list({sample.image: sample for sample in images}.values())  # it lists slices of volumes
-    if len({sample.unit for sample in found}) < 4:
-        return ExtractionSplit(found, [], [])
-    split = split_samples(place, found, fractions, split_seed)
+        images = find_images(root, patient_pattern=patient_pattern, hu_offset=hu_offset).samples
+        samples = list({sample.image: sample for sample in images}.values())  # it lists slices of volumes
+    if len({sample.unit for sample in samples}) < 4:
+        return ExtractionSplit(samples, [], [])
+    split = split_samples(root, samples, fractions, split_seed)
     return split_for_enhancer(split["train"], split["test"], share, seed)
 
 

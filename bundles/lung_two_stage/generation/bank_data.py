@@ -184,31 +184,27 @@ class BankImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        item = {
-            "image": torch.from_numpy(self.images[index]),
-            "class": int(self.classes[index]),
-            "sample": index,
-        }
-        return self.augmentation(item, visit)
+    def __getitem__(self, index: SampleIndex | int) -> dict[str, Any]:
+        number = index.index if isinstance(index, SampleIndex) else int(index)
+        image, kind = torch.from_numpy(self.images[number]), int(self.classes[number])
+        return self.augmentation({"image": image, "class": kind, "sample": number}, index)
 
     def first_channel(self) -> BankImages:
         """The same images without alpha: what metrics and pictures take, (N, 1, S, S)."""
-        shown = copy.copy(self)
-        shown.images = np.ascontiguousarray(self.images[:, :1])
-        return shown
+        result = copy.copy(self)
+        result.images = np.ascontiguousarray(self.images[:, :1])
+        return result
 
     def as_seen(self) -> BankImages:
         """Every image as training may show it: in all orientations where they are turned."""
         if not self.turned:
             return self
         turns = range(len(ORIENTATIONS))
-        seen = copy.copy(self)
-        seen.images = np.concatenate([np.stack([turn(image, n) for image in self.images]) for n in turns])
-        seen.classes = np.tile(self.classes, len(turns))
-        seen.samples = self.samples * len(turns)
-        return seen
+        result = copy.copy(self)
+        result.images = np.concatenate([np.stack([turn(image, n) for image in self.images]) for n in turns])
+        result.classes = np.tile(self.classes, len(turns))
+        result.samples = self.samples * len(turns)
+        return result
 
     def counts(self) -> dict[str, int]:
         """The number of images of each class."""

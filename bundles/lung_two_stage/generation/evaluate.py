@@ -63,7 +63,7 @@ def by_metric(results: Sequence[Mapping[str, Value]]) -> Row:
 class GeneratorComparison:
     """Compares equally large sets of generated images and of baselines with held-out real images.
 
-    The baselines: ``real real``, training images in the place of generated ones, as good as it gets;
+    The baselines: ``real real``, training images in the target of generated ones, as good as it gets;
     ``mean image``, the training images' mean, as a collapsed generator could draw it; ``blurred real``, the
     held-out images blurred by a pixel. Excess KID is 0 for ``real real`` and 1 for ``blurred real``.
 
@@ -136,14 +136,14 @@ class GeneratorComparison:
                 for name, row in rows.items()
             },
         }
-        place = Path(folder)
+        target = Path(folder)
         galleries = {name: images[:GALLERY_IMAGES] for name, images in shown.items()}
-        save_galleries(place / "gallery.png", galleries, columns=4)
-        with atomic_write(place / "table.txt") as temporary:
+        save_galleries(target / "gallery.png", galleries, columns=4)
+        with atomic_write(target / "table.txt") as temporary:
             temporary.write_text(table + "\n", encoding="utf-8")
-        write_json(place / "metrics.json", result)
+        write_json(target / "metrics.json", result)
         counts = f"{len(self.held_out)} held-out images of {patients} patients, {self.count} generated each"
-        print(f"\n{counts}\n{table}\n\nwritten to {place}")
+        print(f"\n{counts}\n{table}\n\nwritten to {target}")
         return result
 
     def _shared_info(self) -> Mapping[str, Any]:

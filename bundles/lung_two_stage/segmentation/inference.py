@@ -75,12 +75,12 @@ def predict_probabilities(
     """
     device = next(network.parameters()).device
     count = max(1, BATCH_PIXELS // int(np.prod(hu.shape[1:])))
-    found = np.empty(hu.shape, np.float32)
+    probabilities = np.empty(hu.shape, np.float32)
     with evaluating(network), torch.inference_mode():
         for start in range(0, len(hu), count):
             logits = network(network_input(hu[start : start + count], window, preprocessing).to(device))
-            found[start : start + count] = logits[:, 0].float().sigmoid().cpu().numpy()
-    return found
+            probabilities[start : start + count] = logits[:, 0].float().sigmoid().cpu().numpy()
+    return probabilities
 
 
 def mask_from(
@@ -199,8 +199,8 @@ class SegmentationMethod:
     def _probabilities(self, scan: NoduleScan) -> NDArray[np.float32]:
         """Probabilities of the scan, kept until another scan comes."""
         if self._last is None or self._last[0] is not scan:
-            found = predict_probabilities(self.network, scan.hu, self.window, self.preprocessing)
-            self._last = scan, found
+            probabilities = predict_probabilities(self.network, scan.hu, self.window, self.preprocessing)
+            self._last = scan, probabilities
         return self._last[1]
 
 
@@ -306,9 +306,9 @@ def check_unseen(models: Mapping[str, str | os.PathLike[str]], records: Sequence
     patients = {record.patient for record in records}
     for path in models.values():
         splits = model_info(path).get("splits", {})
-        seen = {patient for name in ("train", "val") for patient in splits.get(name, [])} & patients
-        if seen:
+        known = {patient for name in ("train", "val") for patient in splits.get(name, [])} & patients
+        if known:
             raise UserError(
-                f"{path}: was trained with patient {min(seen)}, one of those to evaluate on; "
+                f"{path}: was trained with patient {min(known)}, one of those to evaluate on; "
                 "give the data set and --split_seed of its training, or --heldout_dir"
             )

@@ -173,16 +173,6 @@ def test_a_batch_without_boxes_has_a_loss_and_a_gradient() -> None:
     assert (outputs.grad[..., 0] > 0).all()
 
 
-def test_codes_lead_back_to_the_boxes() -> None:
-    boxes = torch.tensor([[1.0, 2.0, 7.5, 12.0], [3.0, 0.0, 5.0, 30.0]])
-    anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [10.0, 4.0, 16.0, 10.0]])
-    codes = CODER.encode_single(boxes, anchors)
-    assert codes[0].tolist() == pytest.approx(
-        [(4.25 - 4) / 8, (7 - 4) / 8, math.log(6.5 / 8), math.log(10 / 8)]
-    )
-    assert torch.allclose(CODER.decode_single(codes, anchors), boxes, atol=1e-5)
-
-
 WINDOW = Window(-1000, 400)
 
 

@@ -13,9 +13,9 @@ from bundles.lung_two_stage.baselines.detector import DetectedNodules
 from bundles.lung_two_stage.segmentation.inference import load_method
 from common.metrics.detection import LEAST_SCORE
 from tests.bundles.lung_two_stage.baselines.made import scan_of, write_crops
-from tests.bundles.runs import ROOT, Run, fingerprints, forked
+from tests.bundles.lung_two_stage.case import CASE
+from tests.bundles.runs import Run, fingerprints, forked
 
-CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 TINY: dict[str, Any] = {"max_epochs": 1, "batch_size": 2, "device": "cpu", "amp": "false", "val_interval": 1}
 CUBES: dict[str, Any] = {"image_size": 16, "side_mm": 11.2, "network_def#widths": [4, 8]}
 DETECTOR: dict[str, Any] = {
@@ -31,13 +31,8 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(names: list[str], data: Path, folder: Path, **more: Any) -> Run:
-    files = [str(CONFIGS / f"{name}.yaml") for name in names]
     settings = {**TINY, "dataset_dir": data, "output_dir": folder, **more}
-    given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    config = files[0] if len(files) == 1 else str(files)
-    return forked(
-        ["run", "training", "--config_file", config, *given], folder.with_name(folder.name + "_log")
-    )
+    return forked(CASE.arguments("training", names, **settings), folder.with_name(folder.name + "_log"))
 
 
 def test_detector_then_false_positive_reduction(crops: Path, tmp_path: Path) -> None:
@@ -65,11 +60,6 @@ def test_patch_classifier(crops: Path, tmp_path: Path) -> None:
     assert all(LEAST_SCORE <= candidate.score <= 1 for candidate in found)
     facts = json.loads((tmp_path / "vgg" / "models" / "model.json").read_text())
     assert facts["cube"]["side_mm"] == 11.2 and 0 <= facts["metrics"]["roc_area"] <= 1
-
-
-def test_a_missing_detector_is_one_line(crops: Path, tmp_path: Path) -> None:
-    run = train(["cnn_vgg", "false_positives"], crops, tmp_path / "run", detector=tmp_path / "no.pt")
-    assert "no.pt: no trained model yet; train first: " in run.error and "detector.yaml" in run.error
 
 
 @pytest.mark.slow

@@ -14,11 +14,10 @@ import pytest
 
 from bundles.lung_two_stage.composition.compose import compose
 from bundles.lung_two_stage.composition.shards import Composites
+from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.composition.made import settings
 from tests.bundles.lung_two_stage.composition.test_compose import files
 from tests.bundles.runs import ROOT, forked
-
-CONFIG = ROOT / "bundles" / "lung_two_stage" / "configs" / "compose.yaml"
 
 
 def script(folder: Path) -> subprocess.Popen[bytes]:
@@ -41,21 +40,14 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_config_makes_the_same_set(straight: Path, tmp_path: Path) -> None:
     given = {
-        **{
-            "nodules_dir": straight / "nodules",
-            "healthy_slices_dir": straight / "healthy_slices",
-            "presence_file": "null",
-        },
-        **{"categories_file": "null", "groups": 400, "count": 480, "per_shard": 9},
-        "output_dir": tmp_path / "out",
+        **{name: straight / name.removesuffix("_dir") for name in ("nodules_dir", "healthy_slices_dir")},
+        **{"presence_file": "null", "categories_file": "null", "output_dir": tmp_path / "out"},
+        **{"groups": 400, "count": 480, "per_shard": 9},
     }
-    words = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    run = forked(["run", "composition", "--config_file", str(CONFIG), *words], tmp_path / "log")
+    run = forked(CASE.arguments("composition", "compose", **given), tmp_path / "log")
     assert run.code == 0, run.err
     assert files(tmp_path / "out") == files(straight / "out")
-    wrong = forked(
-        ["run", "composition", "--config_file", str(CONFIG), *words, "--seed", "9"], tmp_path / "log"
-    )
+    wrong = forked(CASE.arguments("composition", "compose", **given, seed=9), tmp_path / "log")
     assert "holds composites with other seed (0, not 9)" in wrong.error
 
 

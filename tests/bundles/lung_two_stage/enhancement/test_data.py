@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandFlipd
 
 from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.enhancement.data import (
@@ -57,6 +58,15 @@ def test_items_are_images_of_the_window_with_the_composites_mask(work: Path) -> 
     assert set(item["mask"].unique().tolist()) == {0.0, 1.0}
     expected = (hu.clip(-1000, 400) + 1000) / 700 - 1
     np.testing.assert_allclose(item["label"][0], expected, atol=1e-5)
+
+
+def test_augmentation_moves_composite_and_mask_alike_in_training_alone(work: Path) -> None:
+    plain, data = data_of(work), data_of(work, augmentation=RandFlipd(["label", "mask"], 1.0, spatial_axis=1))
+    index = SampleIndex(3, 0)
+    for key in ("label", "mask"):
+        assert torch.equal(data.train[index][key], plain.train[index][key].flip(-1))
+    assert torch.equal(data.train[index]["image"], plain.train[index]["image"])
+    assert torch.equal(data.val[SampleIndex(0, 0)]["label"], plain.val[SampleIndex(0, 0)]["label"])
 
 
 def test_fewer_composites_are_drawn(work: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from bundles.lung_two_stage.composition.shards import Composites
 from common.files import read_json
 from common.networks.generators import ResnetGenerator
-from tests.bundles.lung_two_stage.made_work import made_work, slice_bank
-from tests.bundles.runs import ROOT, Run, command, fingerprints, finished, forked
+from tests.bundles.lung_two_stage.case import CASE
+from tests.bundles.lung_two_stage.made_work import made_work
+from tests.bundles.runs import Run, command, fingerprints, finished, forked
 
-CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 TINY = {
     "max_epochs": 1,
     "lambda_identity": 0.5,
@@ -26,13 +26,8 @@ TINY = {
 }
 
 
-def arguments(run_id: str, config: str, **settings: Any) -> list[str]:
-    given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    return ["run", run_id, "--config_file", str(CONFIGS / f"{config}.yaml"), *given]
-
-
 def train(work: Path, log: Path, **settings: Any) -> Run:
-    return forked(arguments("training", "train_enhancer", work_dir=work, **{**TINY, **settings}), log)
+    return forked(CASE.arguments("training", "train_enhancer", work_dir=work, **{**TINY, **settings}), log)
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +61,13 @@ def test_the_pools_travel_in_the_resume_file(work: Path) -> None:
 
 
 def test_the_trained_enhancer_goes_over_all_composites(work: Path, tmp_path: Path) -> None:
-    run = forked(arguments("enhancement", "enhance", work_dir=work), tmp_path / "log")
+    run = forked(CASE.arguments("enhancement", "enhance", work_dir=work), tmp_path / "log")
     assert run.code == 0, run.err
     assert "20 enhanced composites in 4 shards" in run.out
     after = Composites(work / "enhanced")
     about = read_json(work / "enhancer" / "models" / "model.json")
     assert after.description["enhancer"]["metrics"] == about["metrics"]
     assert after[19].record["enhancer"]["iteration"] == 4
-
-
-def test_a_shared_patient_is_refused(work: Path, tmp_path: Path) -> None:
-    others = slice_bank(["m", "n", "c"], 2, [0]).save(tmp_path / "others")
-    error = train(work, tmp_path / "log", real_dir=others, output_dir=tmp_path / "run").error
-    assert f"{others}: patient c is in" in error and not (tmp_path / "run" / "models").exists()
 
 
 @pytest.mark.slow
@@ -96,7 +85,7 @@ def test_a_stopped_and_resumed_run_is_the_straight_one(work: Path, tmp_path: Pat
 def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, parts in (("one", []), ("two", launcher)):
-        given = arguments("enhancement", "enhance", work_dir=work, output_dir=tmp_path / name)
+        given = CASE.arguments("enhancement", "enhance", work_dir=work, output_dir=tmp_path / name)
         run = finished(command(given, launcher=parts))
         assert run.code == 0, run.err
     files = [list(fingerprints(tmp_path / name).values()) for name in ("one", "two")]

@@ -33,16 +33,14 @@ from common.data.intensity import WINDOWS, Window
 from common.files import read_json, write_json
 from common.metrics.evaluate import RealImages, SetEvaluator
 from common.metrics.features import RandomVGG
+from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.made_work import made_work, write_composites
-from tests.bundles.runs import ROOT, Run, forked
-
-CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
+from tests.bundles.runs import Run, forked
 
 
 def run(run_id: str, config: str, work: Path, log: Path, **settings: Any) -> Run:
     given = {"work_dir": work, "bases_dir": work / "extraction" / "healthy_slices", **settings}
-    parts = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    return forked(["run", run_id, "--config_file", str(CONFIGS / f"{config}.yaml"), *parts], log)
+    return forked(CASE.arguments(run_id, config, **given), log)
 
 
 def train(work: Path, log: Path, **settings: Any) -> Run:
@@ -85,13 +83,6 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
     assert set(task["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}
     assert task["sentence"] in done.out and "Table III" in done.out
     assert (tmp_path / "out" / "panel.png").is_file()
-
-
-def test_unfinished_shards_are_refused(work: Path, tmp_path: Path) -> None:
-    unfinished = write_composites(tmp_path / "shards")
-    (unfinished / "manifest.jsonl").unlink()
-    error = run("evaluating", "evaluate", work, tmp_path / "log", enhanced_dir=unfinished).error
-    assert "manifest.jsonl: not there" in error
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from common.data.datamodules import NoduleData
 from common.data.nodules import NoduleScan
 from common.errors import UserError
 from common.paths import repository_root
+from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.extraction.made import NODULE_SLICE, spoil, write_scans
 from tests.bundles.runs import Run, fingerprints, forked
 
@@ -36,8 +37,7 @@ TINY = {"crop_size": 16, "crop_mm": 56.0, "image_size": 24, "slices_per_nodule":
 
 def by_command(data: Path, output: Path, log: Path, **settings: object) -> Run:
     given = {"dataset_dir": data, "output_dir": output, **TINY, **settings}
-    overrides = [str(part) for key, value in given.items() for part in (f"--{key}", value)]
-    return forked(["run", "extraction", "--config_file", str(CONFIG), *overrides], log)
+    return forked(CASE.arguments("extraction", "extract", **given), log)
 
 
 def extract(data: Path, output: Path, **settings: object) -> dict[str, Any]:
@@ -158,13 +158,6 @@ def test_a_scan_of_something_else_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no lung found"):
         extract(broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_refusal_of_the_command_is_one_line(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").touch()
-    assert "holds other files" in by_command(data, tmp_path / "mine", tmp_path / "log").error
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "log.out", "log.err"}
 
 
 def test_windows_stand_for_slices_where_parts_are_wanted(data: Path, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from monai.bundle import ConfigParser
 from bundles.lung_two_stage.segmentation.network import DenseUNet, UNet, UNetPlusPlus
 from common.files import read_json, write_json
 from common.inference.checkpoint import network_for
+from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.segmentation.made import write_scans
-from tests.bundles.runs import ROOT, Run, forked
+from tests.bundles.runs import Run, forked
 from tests.common.data.made_scans import HEADER, write_luna
 
-CONFIGS = ROOT / "bundles" / "lung_two_stage" / "configs"
 TINY = {
     "max_epochs": 2,
     "batch_size": 4,
@@ -32,16 +32,10 @@ TINY = {
 SMALL = {**TINY, "network_def#growth": 2, "network_def#layers": 1}
 
 
-def arguments(run_id: str, names: Sequence[str], **settings: Any) -> list[str]:
-    files = [str(CONFIGS / f"{name}.yaml") for name in names]
-    given = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    return ["run", run_id, "--config_file", files[0] if len(files) == 1 else str(files), *given]
-
-
 def train(folder: Path, data: Path, overlay: Sequence[str] = (), **settings: Any) -> Run:
     names = ["train_segmentation", *overlay]
     given = {"dataset_dir": data, "output_dir": folder, **settings}
-    return forked(arguments("training", names, **given), folder.with_name(f"{folder.name}_log"))
+    return forked(CASE.arguments("training", names, **given), folder.with_name(f"{folder.name}_log"))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +80,7 @@ def test_a_resumed_run_is_the_unbroken_one(trained: Path, data: Path, tmp_path: 
 def test_the_baselines_are_overlays(overlay: str, kind: type) -> None:
     """Their trainings are part of the quick start."""
     parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("train_segmentation", overlay)])
+    parser.read_config([str(CASE.configs / f"{name}.yaml") for name in ("train_segmentation", overlay)])
     parser["network_def#width"] = 4
     assert isinstance(parser.get_parsed_content("network_def"), kind)
     assert parser["output_dir"].endswith(f"/{overlay}'")
@@ -96,7 +90,9 @@ def test_several_models_in_one_table(trained: Path, data: Path, tmp_path: Path) 
     model = trained / "models" / "model.pt"
     given = {"dataset_dir": data, "output_dir": tmp_path, "device": "cpu"}
     models = str({"first": str(model), "second": str(model)})
-    run = forked(arguments("evaluating", ["evaluate_segmentation"], models=models, **given), tmp_path / "log")
+    run = forked(
+        CASE.arguments("evaluating", "evaluate_segmentation", models=models, **given), tmp_path / "log"
+    )
     assert run.code == 0, run.err
     result = read_json(tmp_path / "eval" / "metrics.json")
     assert list(result["methods"]) == ["first", "second", "untrained first", "empty mask"]
@@ -114,7 +110,7 @@ def test_a_model_that_has_seen_the_test_patients_is_refused(
     facts["splits"]["train"] += facts["splits"].pop("test")
     write_json(model.with_suffix(".json"), facts)
     parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "evaluate_segmentation.yaml"))
+    parser.read_config(str(CASE.configs / "evaluate_segmentation.yaml"))
     parser.update({"dataset_dir": str(data), "device": "cpu"})
     parser["models"] = {"first": str(trained / "models" / "model.pt"), "second": str(model)}
     with pytest.raises(RuntimeError) as caught:
