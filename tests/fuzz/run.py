@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -20,7 +22,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError, root_cause
-from tests.fuzz.inputs import DAMAGES, LOWER, PATIENTS, Files, Scan, chest, write
+from tests.fuzz.damages import DAMAGES
+from tests.fuzz.inputs import LOWER, PATIENTS, Files, Scan, chest, write
 from tests.fuzz.readers import TARGETS, Slice, square
 
 SEED = 16
@@ -86,8 +89,8 @@ class Messages(logging.Handler):
 
 
 @contextmanager
-def watched() -> Iterator[Messages]:
-    """Collects warnings; ends what hangs."""
+def watched(noise: Path) -> Iterator[Messages]:
+    """Collects warnings, and in the file ``noise`` what libraries write past Python; ends what hangs."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"hangs for more than {SECONDS} s")
@@ -96,11 +99,17 @@ def watched() -> Iterator[Messages]:
     before = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of computing time, on a busy machine too
     root.addHandler(messages)
+    sys.stderr.flush()
+    kept = os.dup(2)
     try:
+        with noise.open("wb") as file:
+            os.dup2(file.fileno(), 2)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield messages
     finally:
+        os.dup2(kept, 2)
+        os.close(kept)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
         root.removeHandler(messages)
@@ -117,7 +126,7 @@ def made(case: Case, rng: np.random.Generator, folder: Path) -> Files:
     truth = {name: chest(number) for number, name in enumerate(PATIENTS)}
     stored = dict(truth)
     if damage.stored is not None:
-        stored[case.victim] = damage.stored(truth[case.victim], rng)
+        stored[case.victim] = damage.stored(truth[case.victim])
     files = write(folder / "set 1", case.layout, case.kind, stored, rng, **damage.options)
     files.scans = {name: replace(truth[name], affine=scan.affine) for name, scan in stored.items()}
     if damage.files is not None:
@@ -187,7 +196,7 @@ def outcome(case: Case, seed: int, folder: Path) -> tuple[str, list[str]]:
     before, result, faults = listing(files.root), READ, list[str]()
     tempfile.tempdir = str(scratch)
     try:
-        with watched() as messages:
+        with watched(folder / "noise") as messages, redirect_stdout(io.StringIO()):
             slices = list(TARGETS[case.target].read(files, work))
         warned = bool(messages.lines)
         result = f"{READ}{'; ' + messages.lines[0] if warned else ''}"
@@ -206,6 +215,8 @@ def outcome(case: Case, seed: int, folder: Path) -> tuple[str, list[str]]:
         del cause
     finally:
         tempfile.tempdir = None
+    if noise := (folder / "noise").read_text(errors="replace").split("\n")[0]:
+        faults.append(f"a library writes to the terminal: {noise}")
     if any(name.startswith("tmp/") for name in listing(folder)):
         gc.collect()  # what is removed with an object goes with it
     if listing(files.root) != before:
