@@ -41,22 +41,38 @@ HEADER_BYTES = 65536
 
 
 def check_meta_image(path: Path) -> None:
-    """Missing bytes of an MHD's data file: ITK fills them with zeros in silence."""
+    """Missing bytes of an MHD's data file or of an MHA: ITK fills them with zeros in silence."""
     header = header_fields(path)
     if 0.0 in map(float, header.get("ElementSpacing", "").split()):
         raise UserError(f"{path}: its header gives a voxel size of 0 mm; write the true ElementSpacing there")
-    if path.suffix.lower() != ".mhd":
+    name = header.get("ElementDataFile", "LOCAL")
+    if name.upper().startswith("LIST") or "%" in name:
         return
-    data = path.parent / header.get("ElementDataFile", "")
-    if header.get("ElementDataFile", "LOCAL").upper().startswith(("LOCAL", "LIST")) or "%" in data.name:
-        return
+    data, start = (path, _voxels_start(path)) if name.upper() == "LOCAL" else (path.parent / name, 0)
     if not data.is_file():
         raise UserError(f"{path}: its data file {data.name} is missing; put it beside the header")
     expected = int(header.get("CompressedDataSize", "0")) if _compressed(header) else _raw_bytes(header)
-    if data.stat().st_size < expected:
-        raise ValueError(f"its data file {data.name} has {data.stat().st_size} of {expected} bytes")
+    if data.stat().st_size - start < expected:
+        raise ValueError(f"{data.name} holds {data.stat().st_size - start} of {expected} bytes of voxels")
     if _compressed(header):
-        _check_compressed(data)
+        _check_compressed(data, start)
+
+
+META_FIELDS = ("NDims", "DimSize", "ElementType", "ElementDataFile")
+
+
+def _check_meta_header(path: Path) -> None:
+    """ITK would write several lines to the terminal before it fails."""
+    missing = [name for name in META_FIELDS if name not in header_fields(path)]
+    if missing:
+        raise ValueError(f"its header has no {', '.join(missing)}")
+
+
+def _voxels_start(path: Path) -> int:
+    """The first byte after the line of an MHA's header that says that its voxels follow."""
+    with path.open("rb") as file:
+        content = file.read(HEADER_BYTES)
+    return content.find(b"\n", content.find(b"ElementDataFile")) + 1
 
 
 def data_files(path: Path) -> list[Path]:
@@ -72,14 +88,15 @@ def data_files(path: Path) -> list[Path]:
     return [] if name.upper() == "LOCAL" else [path.parent / name]
 
 
-def _check_compressed(data: Path) -> None:
+def _check_compressed(data: Path, start: int) -> None:
     """Decompresses to the checksum: ITK fills what it cannot decompress with whatever is in memory."""
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: zlib's or gzip's header
     with data.open("rb") as file:
+        file.seek(start)
         while chunk := file.read(CHUNK):
             stream.decompress(chunk)
     if not stream.eof:
-        raise ValueError(f"its data file {data.name} ends early")
+        raise ValueError(f"{data.name} ends early")
 
 
 def header_fields(path: Path) -> dict[str, str]:
@@ -263,6 +280,8 @@ def _itk_io(path: Path) -> Any:
     """ITK's reader of a file, with its header read. By its suffix ITK would not know ``.MHD`` in capitals."""
     import itk
 
+    if has_suffix(path, META_SUFFIXES):
+        _check_meta_header(path)
     reader = itk.MetaImageIO.New() if has_suffix(path, META_SUFFIXES) else itk.NrrdImageIO.New()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()

@@ -266,6 +266,21 @@ def test_a_header_ends_where_the_voxels_begin(tmp_path: Path) -> None:
     assert header_fields(tmp_path / "a.mha")["DimSize"] == "4 5 3"
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("kept", "reason"), [(-1, "a.mha"), (200, "a.mha"), (40, "its header has no")])
+def test_a_meta_image_cut_short_is_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], compressed: bool, kept: int, reason: str
+) -> None:
+    path = tmp_path / "a.mha"
+    array = np.random.default_rng(0).integers(-900, 900, EXTENT).astype(np.int16)
+    itk.imwrite(itk.image_from_array(np.ascontiguousarray(array.T)), str(path), compressed)
+    assert np.array_equal(read_volume_file(path).array, array)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=reason):
+        read_volume_file(path)
+    assert capfd.readouterr().err == ""  # ITK is not asked
+
+
 def write_nrrd(path: Path, array: np.ndarray, fields: str = "", encoding: str = "raw") -> None:
     """NRRD of (X, Y, Z) int16: 0.5 x 0.75 x 2 mm, its first voxel at (1, 2, 3) mm in the space's own axes."""
     kind = "short" if array.dtype == np.int16 else "uchar"
