@@ -14,10 +14,10 @@ from pathlib import Path
 
 from common.cli import Parser
 from common.errors import install_hook
-from common.tools.export import SUFFIXES, Settings, export
+from common.tools.export import SUFFIXES, ExportSettings, export
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> ExportSettings:
     """Parses the command line.
 
     Raises:
@@ -29,7 +29,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--format", choices=list(SUFFIXES), required=True, help="kind of file")
     add("--ckpt_path", type=Path, metavar="FILE", help="weights (default: those of inference)")
     add("--output", type=Path, metavar="FILE", help="default model.ts or .onnx in bundles/NAME/run/models")
-    return Settings(**vars(parser.parse_args(arguments)))
+    return ExportSettings(**vars(parser.parse_args(arguments)))
 
 
 def main(arguments: list[str] | None = None) -> None:

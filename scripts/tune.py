@@ -18,10 +18,10 @@ from pathlib import Path
 
 from common.cli import OverridesParser, overrides_of
 from common.errors import UserError, install_hook
-from common.tools.tune import Settings, tune
+from common.tools.tune import SearchSettings, tune
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> SearchSettings:
     """Parses the command line.
 
     Raises:
@@ -47,7 +47,9 @@ def parse(arguments: list[str] | None = None) -> Settings:
             raise UserError(f"--{key} {getattr(known, key)}: must be above 0")
     if known.seed < 0:
         raise UserError(f"--seed {known.seed}: must be a whole number from 0 up")
-    return Settings(known.name, known.trials, known.seed, known.output_dir, known.config_file, overrides)
+    return SearchSettings(
+        known.name, known.trials, known.seed, known.output_dir, known.config_file, overrides
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -125,6 +125,20 @@ class Explorer:
     Raises:
         UserError: the latent has another size, values that are not finite, or too many points.
         ValueError: the parts do not fit together.
+
+    Example:
+        >>> explorer = Explorer(
+        ...     points=np.zeros((3, 2), np.float32),
+        ...     classes=np.zeros(3, int),
+        ...     class_names=["real"],
+        ...     names=["a", "b", "c"],
+        ...     thumbnails=np.zeros((3, 8, 8), np.uint8),
+        ...     decoder=dense_layers(nn.Sequential(nn.Linear(2, 64), nn.Tanh())),
+        ...     image_size=8,
+        ...     value_range=(-1.0, 1.0),
+        ... )
+        >>> explorer.dimensions, sorted(pack(explorer).blocks)[:2]
+        (2, ['layer0-bias', 'layer0-scales'])
     """
 
     points: np.ndarray

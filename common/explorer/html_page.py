@@ -49,24 +49,22 @@ def page(payload: Payload) -> str:
     The template is filled in one pass by `string.Template`: the plotting library and the data, 4 MB and more,
     are not parsed as a template.
     """
-    modules = {"imports": {f"explorer/{path.name}": _data_url(path) for path in sorted(PAGE.glob("*.js"))}}
+    # In a single file a module can have no other address than a data URL, which the import map names.
+    scripts = {path.name: base64.b64encode(path.read_bytes()).decode() for path in sorted(PAGE.glob("*.js"))}
+    address = "data:text/javascript;charset=utf-8;base64,"
+    modules = {"imports": {f"explorer/{name}": address + text for name, text in scripts.items()}}
+    blocks = [
+        f'<script type="text/plain" id="block-{name}">{text}</script>'
+        for name, text in payload.blocks.items()
+    ]
     return Template(_source("index.html")).substitute(
         title=html.escape(payload.description["title"]),
         style=_source("style.css"),
         library=get_plotlyjs(),
         modules=_script_json(modules),
         description=_script_json(payload.description),
-        blocks="\n".join(_block(name, text) for name, text in payload.blocks.items()),
+        blocks="\n".join(blocks),
     )
-
-
-def _data_url(script: Path) -> str:
-    """Returns a module as URL for the import map: in a single file a module can have no other address."""
-    return "data:text/javascript;charset=utf-8;base64," + base64.b64encode(script.read_bytes()).decode()
-
-
-def _block(name: str, text: str) -> str:
-    return f'<script type="text/plain" id="block-{name}">{text}</script>'
 
 
 def _script_json(value: object) -> str:

@@ -63,7 +63,7 @@ def better(name: str) -> str:
 
 
 def compared(model: Mapping[str, Value], baselines: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
-    """Puts the metrics of the baselines beside those of a model.
+    """Joins the metrics of a model with those of the baselines.
 
     Returns:
         Plain data: ``{NAME: {"mean", "interval", "n", "patients", "better", "baselines": {BASELINE: {"mean",
@@ -213,8 +213,8 @@ def evaluate_with_baselines(
         Plain data for ``metrics.json``: ``{"extractor", "leading", "metrics"}``, see `compared`.
     """
     ids = patients or {}
-    beside = {name: evaluator(images, ids.get(name)) for name, images in baselines.items()}
-    metrics = compared(evaluator(predictions), beside)
+    others = {name: evaluator(images, ids.get(name)) for name, images in baselines.items()}
+    metrics = compared(evaluator(predictions), others)
     leading = [name for name in metrics if name.startswith("fid_") or name.endswith("faithfulness")]
     return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics}
 
@@ -411,8 +411,8 @@ def evaluate_set(evaluator: SetEvaluator, images: Tensor, features: Tensor | Non
     Returns:
         Plain data like that of `evaluate_with_baselines`, with ``details`` of each set.
     """
-    model, beside = evaluator(images, features), evaluator.baselines(len(images))
-    metrics = compared(model.values, {name: result.values for name, result in beside.items()})
-    details = {name: result.details for name, result in {"model": model, **beside}.items()}
+    model, others = evaluator(images, features), evaluator.baselines(len(images))
+    metrics = compared(model.values, {name: result.values for name, result in others.items()})
+    details = {name: result.details for name, result in {"model": model, **others}.items()}
     leading = [name for name in metrics if name.startswith("fid_") or name == "coverage"]
     return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics, "details": details}

@@ -46,12 +46,12 @@ def structures_table(structures: Mapping[str, Mapping[str, Any]]) -> str:
     """
     first = next(iter(structures.values()), {})
     names = [name for name in first if name != "contrast_error"]
-    beside = [name for name in BASELINES if any(name in first[metric]["baselines"] for metric in names)]
+    shown = [name for name in BASELINES if any(name in first[metric]["baselines"] for metric in names)]
     rows = [["structure", *(f"{name} {first[name]['better']}" for name in names), "n"]]
     for structure, metrics in structures.items():
-        cells = [_with_baselines(metrics[name], beside) for name in names]
+        cells = [_with_baselines(metrics[name], shown) for name in names]
         rows.append([structure, *cells, str(metrics["mse"]["n"])])
-    note = ", ".join(name.replace("_", "-") for name in beside)
+    note = ", ".join(name.replace("_", "-") for name in shown)
     return f"{format_table(rows)}\nmodel ({note}); n slices; higher or lower is better"
 
 
@@ -87,8 +87,8 @@ def _row(name: str, metric: Mapping[str, Any], baselines: Sequence[str], leading
 
 
 def _with_baselines(metric: Mapping[str, Any], baselines: Sequence[str]) -> str:
-    beside = ", ".join(format_number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
-    return f"{format_number(metric['mean'])} ({beside})"
+    values = ", ".join(format_number(metric["baselines"][baseline]["mean"]) for baseline in baselines)
+    return f"{format_number(metric['mean'])} ({values})"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

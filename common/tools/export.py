@@ -52,17 +52,14 @@ def sample_inputs(
         size = (batch, info.get("latent", described["num_channels"]))
         noise = torch.from_numpy(drawn.standard_normal(size)).float()
         return (noise, torch.arange(batch) % classes) if classes else (noise,)
-    shape = (batch, described["num_channels"], *[_side(described, info)] * len(described["spatial_shape"]))
+    declared = described["spatial_shape"]
+    side = int(info.get("image_size") or str(declared[0]).partition("*")[0])  # ``128*n`` is 128
+    shape = (batch, described["num_channels"], *[side] * len(declared))
     lower, upper = described["value_range"]
     if described["format"] == "segmentation":
         most = int(upper) if classes is None else classes
         return (torch.from_numpy(drawn.integers(most + 1, size=shape)).float(),)
     return (torch.from_numpy(drawn.uniform(lower, upper, shape)).float(),)
-
-
-def _side(described: Mapping[str, Any], info: Mapping[str, Any]) -> int:
-    """Returns the side of the images: the trained model's, or the declared one (``128*n`` is 128)."""
-    return int(info.get("image_size") or str(described["spatial_shape"][0]).partition("*")[0])
 
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx"}
@@ -77,7 +74,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """An export as requested on the command line."""
 
     name: str  # of the bundle
@@ -86,7 +83,7 @@ class Settings:
     output: Path | None = None  # default beside the weights; of shipped ones in bundles/NAME/run/models
 
 
-def export(settings: Settings) -> Path:
+def export(settings: ExportSettings) -> Path:
     """Writes the generator to ``output``, for any batch size and the image size of its training.
 
     Raises:
@@ -112,7 +109,12 @@ def export(settings: Settings) -> Path:
 
 
 def difference(network: nn.Module, exported: Callable[..., Tensor], given: Sequence[Tensor]) -> float:
-    """Returns the largest absolute difference between the images of two networks."""
+    """Returns the largest absolute difference between the images of two networks.
+
+    Example:
+        >>> difference(nn.Identity(), lambda images: images + 0.5, [torch.zeros(2, 1, 4, 4)])
+        0.5
+    """
     with torch.inference_mode():
         return float((network(*given) - exported(*given)).abs().max())
 

@@ -46,7 +46,11 @@ def run_logged(command: Sequence[str], log: Path, inherited: Sequence[int] = ())
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a training: its score (lower is better), or the reason why there is none."""
+    """Result of a training: its score (lower is better), or the reason why there is none.
+
+    Attributes:
+        diverged: whether a loss was not finite.
+    """
 
     score: float | None
     reason: str = ""
@@ -66,7 +70,16 @@ def train(folder: Path, config_files: Sequence[Path], overrides: Mapping[str, An
 
 
 def failure(log: Path, code: int) -> Outcome:
-    """Reads from the log why a training ended with exit code ``code``: the last line with an error."""
+    """Reads from the log why a training ended with exit code ``code``: the last line with an error.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Path(folder) / LOG
+        ...     _ = log.write_text("epoch 1\\nerror: D: no such folder\\n")
+        ...     failure(log, 1).reason
+        'D: no such folder'
+    """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     error = next((line for line in reversed(lines) if line.startswith(ERROR)), "")
     if not error:

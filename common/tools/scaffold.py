@@ -31,6 +31,19 @@ def new_bundle(root: Path, name: str) -> list[Path]:
         The files.
     Raises:
         UserError: the name is invalid or taken.
+
+    Example:
+        >>> import shutil, tempfile
+        >>> from common.paths import repository_root
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source = repository_root() / "bundles" / MODEL
+        ...     copied = Path(folder) / "bundles" / MODEL
+        ...     for name in (*COPIED, METADATA):
+        ...         (copied / name).parent.mkdir(parents=True, exist_ok=True)
+        ...         _ = shutil.copy(source / name, copied / name)
+        ...     files = new_bundle(Path(folder), "my_bundle")
+        >>> sum(file.suffix == ".yaml" for file in files)
+        5
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"'{name}': name a bundle with small letters, digits and underscores, e.g. my_bundle")

@@ -36,6 +36,12 @@ class Sweep:
         output_dir: gets a folder ``KEY-VALUE`` for each run, and ``sweep.json``.
         config_files: training config and overlays; empty for the bundle's ``train.yaml``.
         overrides: settings of every training; the evaluation gets those that its config has too.
+
+    Example:
+        >>> sweep = Sweep("patchgan_cardiac", "labels", ["LV", "all"], Path("out"), overrides={"seed": "1"})
+        >>> training, evaluating = sweep.commands("LV")
+        >>> training[-4:]
+        ['--seed', '1', '--labels', 'LV']
     """
 
     name: str
@@ -108,8 +114,8 @@ def sweep_table(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(metric: Mapping[str, Any] | None) -> str:
     if metric is None:
         return "-"
-    beside = ", ".join(format_number(value["mean"]) for value in metric["baselines"].values())
-    return f"{format_number(metric['mean'])} ({beside})"
+    values = ", ".join(format_number(value["mean"]) for value in metric["baselines"].values())
+    return f"{format_number(metric['mean'])} ({values})"
 
 
 def _run(sweep: Sweep, value: str, descriptor: int) -> None:
@@ -138,7 +144,7 @@ def _setting(sweep: Sweep) -> dict[str, Any]:
 
 def _check_same(sweep: Sweep) -> None:
     path = sweep.output_dir / RECORD
-    if path.is_file() and read_json(path).get("setting") != _setting(sweep):
-        raise UserError(f"{sweep.output_dir}: holds a sweep with other settings; use another --output_dir")
     if not path.is_file():
         write_json(path, {"setting": _setting(sweep), "runs": []})
+    elif read_json(path).get("setting") != _setting(sweep):
+        raise UserError(f"{sweep.output_dir}: holds a sweep with other settings; use another --output_dir")

@@ -81,6 +81,15 @@ def read_space(path: Path) -> SearchSpace:
 
     Raises:
         UserError: the file is missing, is not YAML, or describes no search space.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "search.yaml"
+        ...     _ = path.write_text("parameters: {learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}}")
+        ...     space = read_space(path)
+        >>> space.values_of({"learning_rate": 2.0e-4, "batch_size": 4})
+        {'learning_rate': 0.0002}
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -96,8 +105,8 @@ def read_space(path: Path) -> SearchSpace:
     parameters, trial = content.get("parameters"), content.get("trial") or {}
     if not isinstance(parameters, dict) or not parameters or not isinstance(trial, dict):
         raise UserError(f"{path}: needs parameters, a mapping of config keys to ranges (and trial)")
-    where = f"{path}: parameter"
-    return SearchSpace({str(k): _distribution(f"{where} '{k}'", v) for k, v in parameters.items()}, trial)
+    kinds = {str(key): _distribution(f"{path}: parameter '{key}'", item) for key, item in parameters.items()}
+    return SearchSpace(kinds, trial)
 
 
 def _distribution(where: str, item: Any) -> BaseDistribution:
@@ -168,6 +177,21 @@ class Search:
         recipe: names of the config files that the trials train with.
     Raises:
         UserError: Optuna is missing, or the folder holds another search or an unreadable record.
+
+    Example:
+        >>> import tempfile
+        >>> range_ = load_optuna().distributions.FloatDistribution(0.0, 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     search = Search(
+        ...         Path(folder),
+        ...         SearchSpace({"x": range_}, {}),
+        ...         train=lambda trial_folder, values: Outcome(abs(values["x"] - 0.3)),
+        ...         start={"x": 0.3},
+        ...         overrides={},
+        ...     )
+        ...     search.run(2)
+        >>> search.best().values  # the first trial takes the config's own values
+        {'x': 0.3}
     """
 
     def __init__(
@@ -216,11 +240,11 @@ class Search:
 
     def table(self) -> str:
         """Returns the trials as lines of text, the best one marked with ``*``."""
-        best, marks = self.best(), {COMPLETE: ""}
+        best = self.best()
         lines = [["trial", "score", *self.space.parameters, ""]]
         for trial in self.ended():
             score = "-" if trial.score is None else f"{trial.score:.4g}"
-            mark = "* best" if trial is best else marks.get(trial.state, trial.state)
+            mark = "* best" if trial is best else "" if trial.state == COMPLETE else trial.state
             lines.append([str(trial.number), score, *map(str, trial.values.values()), mark])
         return format_table(lines)
 
@@ -323,7 +347,7 @@ def write_overlay(path: Path, values: Mapping[str, Value], notes: Sequence[str])
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """A search as requested on the command line."""
 
     name: str  # of the bundle
@@ -334,7 +358,7 @@ class Settings:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of every trial
 
 
-def tune(settings: Settings) -> None:
+def tune(settings: SearchSettings) -> None:
     """Runs the search, prints its table and writes the best values to ``tuned.yaml``.
 
     Raises:

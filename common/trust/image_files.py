@@ -43,9 +43,9 @@ def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str 
     labels = labels_folder
     place = folder
     for name, label_folders in LABELS_OF.items():
-        beside = next((folder / label for label in label_folders if (folder / label).is_dir()), None)
-        if (folder / name).is_dir() and (name == IMAGE_FOLDER or beside is not None):
-            place, labels = folder / name, labels or beside
+        siblings = next((folder / label for label in label_folders if (folder / label).is_dir()), None)
+        if (folder / name).is_dir() and (name == IMAGE_FOLDER or siblings is not None):
+            place, labels = folder / name, labels or siblings
             break
     images = image_files(place)
     if not images:

@@ -150,7 +150,7 @@ def _kind(info: Mapping[str, Any]) -> str:
         return STRUCTURES
     if "empty_masks" in info:
         return PAIRS
-    return IMAGES if "fit" in info or "layer" in info else PAIRS  # older pairs said neither
+    return IMAGES if "fit" in info or "layer" in info else PAIRS  # older models of pairs have neither
 
 
 def _side(size: Any) -> int:
@@ -274,7 +274,7 @@ def _read_array(file: Path, folder: Path, settings: ReadingSettings, records: An
     stack, single = (array[None], True) if array.ndim == 2 else (array, False)
     if len(records) not in (0, len(stack)):
         raise UserError(
-            f"{folder / RECORDS}: {len(records)} records for {len(stack)} images; make the bank anew"
+            f"{folder / RECORDS}: {len(records)} records for {len(stack)} images; make the bank again"
         )
     name = file.relative_to(folder).as_posix()
     return [
@@ -293,7 +293,7 @@ def _with_nodules(slices: list[ReadSlice], folder: Path, settings: ReadingSettin
     with read_errors(file):
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     if len(values) != len(slices):
-        raise UserError(f"{file}: {len(values)} entries for {len(slices)} images; make the bank anew")
+        raise UserError(f"{file}: {len(values)} entries for {len(slices)} images; make the bank again")
     least = LABELS[file.name]
     labels = [prepare_label((plane >= least).astype(np.uint8), settings) for plane in values]
     return [replace(each, label=label) for each, label in zip(slices, labels, strict=True)]
@@ -373,7 +373,7 @@ def _read_sample(
     label = None if mask is None else (_decode(*mask) > 0).astype(np.uint8)
     if label is not None and label.shape != pixels.values.shape:
         raise UserError(
-            f"{name}: the mask is {label.shape} but the image {pixels.values.shape}; make them anew"
+            f"{name}: the mask is {label.shape} but the image {pixels.values.shape}; make them again"
         )
     patient = _patient(json.loads(files["json"]) if "json" in files else {}, name)
     small = None if label is None else prepare_label(label, settings)

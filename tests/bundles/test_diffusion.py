@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import read_json
 from common.inference.checkpoint import load_weights, network_for
 from common.networks.diffusion import DiffusionGenerator
-from common.tools.export import Settings, export
+from common.tools.export import ExportSettings, export
 from tests.bundles.case import BundleCase
 from tests.bundles.dcgan_covid.case import CASE as DCGAN
 from tests.bundles.pix2pix_covid.case import CASE as PIX2PIX
@@ -116,7 +116,7 @@ def test_real_slices_are_not_projected(trained: Trained, tmp_path: Path) -> None
 def test_the_sampling_loop_is_not_exported(trained: Trained, tmp_path: Path) -> None:
     case, _, folder = trained
     for kind in ("torchscript", "onnx"):
-        settings = Settings(case.name, kind, folder / "models" / "model.pt", tmp_path / "out")
+        settings = ExportSettings(case.name, kind, folder / "models" / "model.pt", tmp_path / "out")
         with pytest.raises(UserError, match="diffusion model"):
             export(settings)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, network_for
 from common.tools import export as exporting
-from common.tools.export import Settings, export
+from common.tools.export import ExportSettings, export
 from tests.bundles.case import BundleCase
 from tests.bundles.conftest import Trained
 
@@ -30,7 +30,7 @@ def test_torchscript_draws_the_same_images(
     case: BundleCase, trained: Trained, tmp_path: Path, batch: int
 ) -> None:
     model = trained[0] / "models" / "model.pt"
-    path = export(Settings(case.name, "torchscript", model, tmp_path / "x.ts"))
+    path = export(ExportSettings(case.name, "torchscript", model, tmp_path / "x.ts"))
     given = case.network_input().repeat(3, *[1] * (case.network_input().ndim - 1))[:batch]
     images = torch.jit.load(path)(given).detach().numpy()
     np.testing.assert_allclose(images, plain_images(model, given), atol=1e-5)
@@ -39,7 +39,7 @@ def test_torchscript_draws_the_same_images(
 def test_onnx_draws_the_same_images_in_any_batch(case: BundleCase, trained: Trained, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = trained[0] / "models" / "model.pt"
-    path = export(Settings(case.name, "onnx", model, tmp_path / "x.onnx"))
+    path = export(ExportSettings(case.name, "onnx", model, tmp_path / "x.onnx"))
     assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     [described] = session.get_inputs()
@@ -55,10 +55,12 @@ def test_an_export_with_other_images_is_not_kept(
 ) -> None:
     monkeypatch.setattr(exporting, "difference", lambda *_: float("nan"))
     with pytest.raises(UserError, match=r"x.ts: not written, its images differ from PyTorch's by nan"):
-        export(Settings(case.name, "torchscript", trained[0] / "models" / "model.pt", tmp_path / "x.ts"))
+        export(
+            ExportSettings(case.name, "torchscript", trained[0] / "models" / "model.pt", tmp_path / "x.ts")
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_without_weights_nothing_is_exported(case: BundleCase, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no trained model yet"):
-        export(Settings(case.name, "torchscript", tmp_path / "model.pt"))
+        export(ExportSettings(case.name, "torchscript", tmp_path / "model.pt"))

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import read_json
 from common.paths import repository_root
 from common.rng import make_rng
-from common.tools.tune import Settings
+from common.tools.tune import SearchSettings
 from scripts.tune import parse
 
 SCRIPT = repository_root() / "scripts" / "tune.py"
@@ -41,10 +41,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_known_options_and_overrides_are_told_apart() -> None:
     words = "pix2pix_covid --trials 4 --dataset_dir ../data --cpu_minutes 2 --trial 5 --seed=3"
     overrides = {"dataset_dir": "../data", "trial": "5", "cpu_minutes": 2.0}
-    assert parse(words.split()) == Settings("pix2pix_covid", 4, 3, None, None, overrides)
+    assert parse(words.split()) == SearchSettings("pix2pix_covid", 4, 3, None, None, overrides)
     words = "pix2pix_covid --max_epochs 2 --output_dir out --config_file a.yaml b.yaml"
     files = [Path("a.yaml"), Path("b.yaml")]
-    assert parse(words.split()) == Settings("pix2pix_covid", 12, 0, Path("out"), files, {"max_epochs": 2})
+    assert parse(words.split()) == SearchSettings(
+        "pix2pix_covid", 12, 0, Path("out"), files, {"max_epochs": 2}
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,12 +64,6 @@ def test_wrong_arguments_are_one_line(words: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         parse(words.split())
     assert "\n" not in str(raised.value)
-
-
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        parse(["--help"])
-    assert "python scripts/tune.py pix2pix_covid --trials 12" in capsys.readouterr().out
 
 
 @pytest.mark.slow

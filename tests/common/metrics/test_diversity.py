@@ -17,6 +17,7 @@ from common.metrics.diversity import (
     Birthday,
     Diversity,
     PairValues,
+    alike_pairs,
     birthday,
     drawn_pairs,
     feature_distances,
@@ -279,3 +280,14 @@ def test_total_collapse_repeats_at_once_and_different_images_never() -> None:
     assert birthday(torch.arange(70.0)[:, None], 0.5, np.random.default_rng(5)) == Birthday(70, False)
     with pytest.raises(UserError, match="1 images cannot repeat"):
         birthday(torch.zeros(1, 2), 1.0, np.random.default_rng(5))
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_alike_pairs_are_those_at_most_as_far() -> None:
+    features = torch.from_numpy(np.random.default_rng(2).normal(300, 1, (150, 8))).float()
+    features[140] = features[3]
+    apart = (features.double()[:, None] - features.double()).square().sum(2).sqrt().triu(1)
+    threshold = float(apart[2, 90])
+    wanted = ((apart <= threshold) & torch.ones(150, 150).triu(1).bool()).nonzero()
+    found = sorted(alike_pairs(features, threshold).tolist())
+    assert found == wanted.tolist() and [2, 90] in found and [3, 140] in found

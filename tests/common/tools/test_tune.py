@@ -25,15 +25,14 @@ from common.tools.process import (
     bundle_command,
     failure,
     read_score,
-    remove_resume_files,
     run_logged,
     train,
 )
 from common.tools.tune import (
     RECORD,
     Search,
+    SearchSettings,
     SearchSpace,
-    Settings,
     read_space,
     rounded,
     tune,
@@ -50,7 +49,7 @@ def pretend(folder: Path, config_files: list[Path], overrides: Mapping[str, Any]
     assert all(path.is_absolute() and path.is_file() for path in config_files)
     os.fstat(lock)
     (folder / "models").mkdir(parents=True)
-    for name in ("resume.pt", "model.pt"):
+    for name in ("resume.pt", "resume_previous.pt", "model.pt"):
         (folder / "models" / name).touch()
     return Outcome(float(overrides["learning_rate"]))
 
@@ -70,7 +69,7 @@ def test_search_leaves_an_overlay_and_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "train", pretend)
-    tune(Settings("pix2pix_covid", 3, output_dir=tmp_path, overrides={"batch_size": "4"}))
+    tune(SearchSettings("pix2pix_covid", 3, output_dir=tmp_path, overrides={"batch_size": "4"}))
     tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert list(tuned) == ["learning_rate", "lambda_l1", "weight_decay"]  # the batch size was given
     assert "--batch_size 4" in (tmp_path / "tuned.yaml").read_text()
@@ -79,7 +78,7 @@ def test_search_leaves_an_overlay_and_a_table(
     assert len(shown) == 6 and shown[5] == f"best values: {tmp_path / 'tuned.yaml'}"
     best = next(line.split() for line in shown if line.endswith("* best"))
     assert float(best[2]) == tuned["learning_rate"] == min(float(line.split()[2]) for line in shown[2:5])
-    assert not list(tmp_path.glob("trial_*/models/resume.pt"))
+    assert not list(tmp_path.glob("trial_*/models/resume*.pt"))
     assert len(list(tmp_path.glob("trial_*/models/model.pt"))) == 3
 
 
@@ -88,7 +87,7 @@ def test_without_any_score_there_is_no_overlay(
 ) -> None:
     monkeypatch.setattr(command, "train", diverge)
     with pytest.raises(UserError, match="no trial gave a score"):
-        tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+        tune(SearchSettings("pix2pix_covid", 2, output_dir=tmp_path))
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:]] == ["diverged"] * 2
     assert not (tmp_path / "tuned.yaml").exists()
 
@@ -97,18 +96,18 @@ def test_terminated_search_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest
     earlier = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(command, "train", terminate)
     with pytest.raises(UserError, match="stopped; the same command continues"):
-        tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+        tune(SearchSettings("pix2pix_covid", 2, output_dir=tmp_path))
     assert signal.getsignal(signal.SIGTERM) is earlier
     monkeypatch.setattr(command, "train", pretend)
-    tune(Settings("pix2pix_covid", 2, output_dir=tmp_path))
+    tune(SearchSettings("pix2pix_covid", 2, output_dir=tmp_path))
     assert sorted(path.name for path in tmp_path.glob("trial_*")) == ["trial_000", "trial_001"]
 
 
 def test_missing_bundle_and_config_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such bundle"):
-        tune(Settings("pix2pix_covit", 1, output_dir=tmp_path))
+        tune(SearchSettings("pix2pix_covit", 1, output_dir=tmp_path))
     with pytest.raises(UserError, match=r"other\.yaml: no such config"):
-        tune(Settings("pix2pix_covid", 1, output_dir=tmp_path, config_file=[tmp_path / "other.yaml"]))
+        tune(SearchSettings("pix2pix_covid", 1, output_dir=tmp_path, config_file=[tmp_path / "other.yaml"]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,18 +156,14 @@ def test_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     search(tmp_path / "killed", resumed, seed=5).run(7)
     assert killed.calls[:5] + resumed.calls == straight.calls
     assert killed.calls[5] == resumed.calls[0]
+    again = Bowl()
+    search(tmp_path / "killed", again, seed=5).run(7)
+    assert not again.calls  # finished; more trials go on
+    search(tmp_path / "killed", again, seed=5).run(8)
+    assert [name for name, _ in again.calls] == ["trial_007"]
     other = Bowl()
     search(tmp_path / "other", other, seed=6).run(3)
     assert other.calls[0][1]["rate"] == 0.01 and other.calls[1] != straight.calls[1]
-
-
-def test_finished_search_runs_nothing_and_more_trials_go_on(tmp_path: Path) -> None:
-    search(tmp_path, Bowl()).run(2)
-    again = Bowl()
-    search(tmp_path, again).run(2)
-    assert again.calls == []
-    search(tmp_path, again).run(3)
-    assert [name for name, _ in again.calls] == ["trial_002"]
 
 
 def test_diverged_and_failed_trials_are_recorded_and_passed_over(tmp_path: Path) -> None:
@@ -272,6 +267,7 @@ def test_numbers_are_rounded_to_three_digits_within_their_range() -> None:
         ("parameters: {a: {low: 1, high: 2}}\nextra: 1", "unknown key 'extra'"),
         ("trial: {a: 1}", "needs parameters"),
         ("- a", "needs parameters"),
+        (None, "cannot be read"),
         ("parameters: [", "not valid YAML"),
         ("parameters: {a: {low: 1e-4, high: 1.0}}", "1e-4 is text"),
         ("parameters: {a: {low: 2, high: 1}}", "low <= high"),
@@ -280,15 +276,11 @@ def test_numbers_are_rounded_to_three_digits_within_their_range() -> None:
         ("parameters: {a: {choices: []}}", "choices must be a list"),
     ],
 )
-def test_bad_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_files_are_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "search.yaml" if text is None else written(tmp_path, text)
     with pytest.raises(UserError, match=message) as raised:
-        read_space(written(tmp_path, text))
+        read_space(path)
     assert str(raised.value).startswith(str(tmp_path / "search.yaml")) and "\n" not in str(raised.value)
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"search\.yaml: cannot be read"):
-        read_space(tmp_path / "search.yaml")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
@@ -343,16 +335,6 @@ def test_score_is_read_beside_the_best_checkpoint(tmp_path: Path) -> None:
     assert read_score(record).score is None and read_score(record).diverged
     record.write_text("{")
     assert "cannot read the score" in read_score(record).reason and not read_score(record).diverged
-
-
-def test_resume_files_of_an_ended_trial_go(tmp_path: Path) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
-    for name in ("resume.pt", "resume_previous.pt", "model.pt", "model.json"):
-        (models / name).touch()
-    remove_resume_files(tmp_path)
-    remove_resume_files(tmp_path / "absent")
-    assert sorted(path.name for path in models.iterdir()) == ["model.json", "model.pt"]
 
 
 TRAIN = repository_root() / "bundles" / "pix2pix_covid" / "configs" / "train.yaml"

@@ -14,7 +14,7 @@ from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.generation.select import GeneratorModel
 from common.files import read_json
 from common.provenance import sha256_of
-from common.tools.export import Settings, export
+from common.tools.export import ExportSettings, export
 from tests.bundles.lung_two_stage.generation.case import CASE
 from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
 from tests.bundles.lung_two_stage.generation.made_models import LATENT, make_model
@@ -111,7 +111,7 @@ def test_a_classifier_is_trained_goes_on_and_judges(categories: bool, tmp_path: 
 def test_a_generator_of_categories_is_exported_with_its_class_as_input(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = make_model(tmp_path / "model")
-    path = export(Settings("lung_two_stage", "onnx", model))
+    path = export(ExportSettings("lung_two_stage", "onnx", model))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [given.name for given in session.get_inputs()] == ["image", "class"]
     noise, classes = torch.randn(5, LATENT), torch.tensor([0, 0, 1, 1, 0])
@@ -121,5 +121,5 @@ def test_a_generator_of_categories_is_exported_with_its_class_as_input(tmp_path:
         assert not torch.allclose(plain, network(noise, 1 - classes), atol=0.01)
     [drawn] = session.run(["pred"], {"image": noise.numpy(), "class": classes.numpy()})
     np.testing.assert_allclose(drawn, plain.numpy(), atol=1e-5)
-    script = torch.jit.load(export(Settings("lung_two_stage", "torchscript", model)))
+    script = torch.jit.load(export(ExportSettings("lung_two_stage", "torchscript", model)))
     torch.testing.assert_close(script(noise, classes), plain)
