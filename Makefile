@@ -8,7 +8,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist loadfile
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint types bench clean set-aside
+.PHONY: help setup demo sample test test-all fuzz lint types bench clean set-aside
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ set-aside:
 	if [ -d $(BUNDLE)/run ]; then \
 	  mkdir -p $$earlier && mv $(BUNDLE)/run $$earlier/ && echo "moved the earlier run/ to $$earlier/"; \
 	fi
+
+sample: setup ## samples/contact_sheet.png: what the shipped weights draw, without training (half a minute)
+	$(PYTHON) scripts/contact_sheet.py --output samples/contact_sheet.png
 
 test: setup ## the quick tests
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
