@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from bundles.lung_two_stage.baselines.candidates import CubeShape, cut_cubes, find_blobs, merge_candidates
 from bundles.lung_two_stage.baselines.detector import DetectedNodules
-from common.data.intensity import Window, to_network, to_unit
+from bundles.lung_two_stage.segmentation.inference import network_input
+from common.data.intensity import Window
 from common.data.nodules import NoduleScan
+from common.data.replay import Transform
+from common.data.transforms import recorded_transforms
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.detection import LEAST_SCORE, Candidate
@@ -147,7 +150,7 @@ class ClassifiedCandidates:
         name: in the table.
         network: maps cubes (B, 1, D, S, S) to logits (B, 1).
         proposer: finds the candidates.
-        shape, window: of the cubes, as in training.
+        shape, window, preprocessing: of the cubes, as in training.
         weigh: the score is the classifier's probability times the proposer's score; else the probability.
         threshold: candidates with a lower score are dropped.
     """
@@ -161,8 +164,9 @@ class ClassifiedCandidates:
         window: Window,
         weigh: bool = False,
         threshold: float = LEAST_SCORE,
+        preprocessing: Sequence[Transform] = (),
     ) -> None:
-        self.name, self.network, self.proposer = name, network, proposer
+        self.name, self.network, self.proposer, self.preprocessing = name, network, proposer, preprocessing
         self.shape, self.window, self.weigh, self.threshold = shape, window, weigh, threshold
 
     @classmethod
@@ -179,7 +183,10 @@ class ClassifiedCandidates:
         proposer = proposer_of(info.get("detector"), device)
         shape = CubeShape(**info.get("cube", {}))
         weigh = bool(info.get("detector"))
-        return cls(name, network.to(device), proposer, shape, model_window(info), weigh)
+        transforms = recorded_transforms(info)
+        return cls(
+            name, network.to(device), proposer, shape, model_window(info), weigh, preprocessing=transforms
+        )
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """The candidates that the classifier keeps, merged, with scores from 0 to 1."""
@@ -200,7 +207,7 @@ class ClassifiedCandidates:
         probabilities: list[float] = []
         for start in range(0, len(voxels), BATCH):
             cubes = cut_cubes(scan, voxels[start : start + BATCH], self.shape)  # (B, D, S, S)
-            images = torch.from_numpy(to_network(to_unit(cubes, self.window, is_hu=True)))[:, None]
+            images = network_input(cubes, self.window, self.preprocessing)  # (B, 1, D, S, S)
             with evaluating(self.network), torch.inference_mode():
                 probabilities += self.network(images.to(device))[:, 0].sigmoid().tolist()
         return probabilities

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from common.data.intensity import Window, to_network, to_unit, window_by_name
+from bundles.lung_two_stage.segmentation.inference import network_input
+from common.data.intensity import Window, window_by_name
 from common.data.nodules import Nodule, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
-from common.data.replay import ReplayTransforms, Transforms
+from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
 from common.data.sampler import SampleIndex
 from common.data.splits import SplitData
 from common.data.volume_io import is_volume
@@ -229,6 +230,7 @@ class CubeDataset(Dataset[dict[str, Any]]):
         seed: of all draws.
         training: see above; the nodules' centres are among the points then.
         most: candidates without a nodule from each scan.
+        preprocessing: MONAI dictionary transforms of cubes in HU, in the place of the window.
         augmentation: random MONAI dictionary transforms of ``image`` in training.
     Raises:
         UserError: a bad scan, or training scans without nodules or without other candidates.
@@ -243,8 +245,10 @@ class CubeDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         training: bool = False,
         most: int = 30,
+        preprocessing: Transforms = None,
         augmentation: Transforms = None,
     ) -> None:
+        self.preprocessing = flatten_transforms(preprocessing)
         self.augmentation = ReplayTransforms(augmentation, seed)
         self.samples, self.dropped = list(samples), 0
         self.shape, self.window, self.seed, self.training = shape, window, seed, training
@@ -275,11 +279,8 @@ class CubeDataset(Dataset[dict[str, Any]]):
         return self.augmentation(self._item(number, part), sample)
 
     def _item(self, number: int, cube: NDArray[np.int16]) -> dict[str, Any]:
-        image = to_network(to_unit(cube, self.window, is_hu=True))
-        return {
-            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
-            "label": torch.tensor([float(self.labels[number])]),
-        }
+        (image,) = network_input(cube[None], self.window, self.preprocessing)
+        return {"image": image, "label": torch.tensor([float(self.labels[number])])}
 
 
 class CubeData(SplitData[CubeDataset]):
@@ -291,7 +292,7 @@ class CubeData(SplitData[CubeDataset]):
         size, side_mm, depth, step_mm: see `CubeShape`; cubes of pictures are one slice deep.
         window: HU window: a preset's name or [lower, upper].
         seed: the run's seed.
-        most, augmentation: see `CubeDataset`.
+        most, preprocessing, augmentation: see `CubeDataset`.
         split_seed: of the split.
         parts: splits to load; None for all.
     Raises:
@@ -314,6 +315,7 @@ class CubeData(SplitData[CubeDataset]):
         parts: Sequence[str] | None = None,
         patient_pattern: str | None = None,
         hu_offset: float | None = None,
+        preprocessing: Transforms = None,
         augmentation: Transforms = None,
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
@@ -331,6 +333,7 @@ class CubeData(SplitData[CubeDataset]):
                 seed,
                 name == "train",
                 most,
+                preprocessing,
                 augmentation,
             )
             for name, part in self.splits.items()

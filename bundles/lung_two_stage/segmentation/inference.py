@@ -39,13 +39,13 @@ HOW_TO_TRAIN = (
 
 
 def network_input(hu: NDArray[Any], window: Window, preprocessing: Sequence[Transform] = ()) -> Tensor:
-    """Slices in HU (N, H, W) as the input of a network, (N, 1, H, W), as it had them in training.
+    """Slices in HU (N, H, W), or cubes (N, D, H, W), as a network's input (N, 1, ...), as it was in training.
 
     Args:
         window: HU of -1 and 1; for models of earlier versions, which name no transforms.
         preprocessing: of the training, see `common.data.transforms.recorded_transforms`.
     Raises:
-        UserError: the transforms change the size of slices, so that a mask would not fit its scan.
+        UserError: the transforms change the size, so that a mask would not fit its scan.
 
     Example:
         >>> network_input(np.array([[[-1000, -300, 400]]]), Window(-1000, 400))

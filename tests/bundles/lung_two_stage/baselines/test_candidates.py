@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import ScaleIntensityRanged
 
 from bundles.lung_two_stage.baselines.candidate_classifier import BlobProposer, CandidatePoints
 from bundles.lung_two_stage.baselines.candidates import (
@@ -154,6 +155,15 @@ def test_training_is_balanced_and_evaluation_is_complete(data: CubeData) -> None
     assert [bool(item["label"]) for item in items] == test.labels.tolist()
     assert items[0]["image"].shape == (1, 1, 16, 16)  # pictures are one slice deep
     assert items[0]["image"].dtype == torch.float32 and abs(float(items[0]["image"].mean())) <= 1
+
+
+def test_preprocessing_takes_the_place_of_the_window(data: CubeData) -> None:
+    half = [ScaleIntensityRanged("image", -1000, 400, -0.5, 0.5)]  # not clipped
+    folder, points = data.dataset_dir, CandidatePoints([BlobProposer()])
+    other = CubeData(folder, points, size=16, side_mm=11.2, depth=4, most=5, preprocessing=half)
+    plain, halved = (set_.test[0]["image"] for set_ in (data, other))
+    inside = plain.abs() < 1
+    assert inside.any() and torch.allclose(halved[inside], plain[inside] / 2, atol=1e-5)
 
 
 def test_a_visit_depends_on_epoch_and_sample_alone(data: CubeData) -> None:
