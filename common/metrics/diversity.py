@@ -55,7 +55,7 @@ class PairValues:
         return float(both @ self.values / both.sum())
 
 
-def drawn_pairs(
+def draw_pairs(
     images: int, rng: np.random.Generator, most: int = MOST_PAIRS, patients: Sequence[str] | None = None
 ) -> Tensor:
     """Draws different unordered pairs of ``images`` images, at most ``most``: indices (P, 2).
@@ -66,7 +66,7 @@ def drawn_pairs(
         UserError: fewer than two images.
 
     Example:
-        >>> drawn_pairs(3, np.random.default_rng(0), patients=["a", "a", "b"]).tolist()
+        >>> draw_pairs(3, np.random.default_rng(0), patients=["a", "a", "b"]).tolist()
         [[0, 2], [1, 2]]
     """
     if images < 2:
@@ -101,7 +101,7 @@ def similarities(images: Tensor, pairs: Tensor) -> PairValues:
 
     Args:
         images: (N, 1, H, W) in [-1, 1].
-        pairs: (P, 2), see `drawn_pairs`.
+        pairs: (P, 2), see `draw_pairs`.
     """
     measure = {"ms_ssim": ms_ssim, "ssim": ssim}[similarity_name(min(images.shape[-2:]))]
     values = [measure(images[first].float(), images[second].float()) for first, second in _batches(pairs)]
@@ -310,7 +310,7 @@ def measure_diversity(
         >>> round(copies.against(real)["features"], 6)
         0.0
     """
-    pairs = drawn_pairs(len(images), make_rng(seed, "spread", "pairs"), DIVERSITY_PAIRS)
+    pairs = draw_pairs(len(images), make_rng(seed, "spread", "pairs"), DIVERSITY_PAIRS)
     features = extract(extractor, images, device=device)
     alike = duplicate_threshold(features) if threshold is None else threshold
     return Diversity(

@@ -22,7 +22,7 @@ from common.metrics.baselines import mean_image
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.diversity import (
     birthday,
-    drawn_pairs,
+    draw_pairs,
     duplicate_threshold,
     feature_distances,
     log_likelihood,
@@ -62,7 +62,7 @@ def better(name: str) -> str:
     return "higher" if name in HIGHER or name.endswith("faithfulness") else "lower"
 
 
-def compared(model: Mapping[str, Value], baselines: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
+def join_metrics(model: Mapping[str, Value], baselines: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
     """Joins the metrics of a model with those of the baselines.
 
     Returns:
@@ -210,11 +210,11 @@ def evaluate_with_baselines(
     Args:
         patients: one id per image of each baseline that consists of other patients' real images.
     Returns:
-        Plain data for ``metrics.json``: ``{"extractor", "leading", "metrics"}``, see `compared`.
+        Plain data for ``metrics.json``: ``{"extractor", "leading", "metrics"}``, see `join_metrics`.
     """
     ids = patients or {}
     others = {name: evaluator(images, ids.get(name)) for name, images in baselines.items()}
-    metrics = compared(evaluator(predictions), others)
+    metrics = join_metrics(evaluator(predictions), others)
     leading = [name for name in metrics if name.startswith("fid_") or name.endswith("faithfulness")]
     return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics}
 
@@ -330,7 +330,7 @@ class SetEvaluator:
         """
         fake = FeatureSet(features, patients, self._resamples(patients, len(images)))
         balls = prdc(self.features, features, self.k, patients=(self.real.patients, patients))
-        pairs = drawn_pairs(len(images), self._rng("pairs"), patients=patients)
+        pairs = draw_pairs(len(images), self._rng("pairs"), patients=patients)
         similarity = f"pair_{similarity_name(min(images.shape[-2:]))}"
         kernels = self._kernels_of(len(images))
         return {
@@ -412,7 +412,7 @@ def evaluate_set(evaluator: SetEvaluator, images: Tensor, features: Tensor | Non
         Plain data like that of `evaluate_with_baselines`, with ``details`` of each set.
     """
     model, others = evaluator(images, features), evaluator.baselines(len(images))
-    metrics = compared(model.values, {name: result.values for name, result in others.items()})
+    metrics = join_metrics(model.values, {name: result.values for name, result in others.items()})
     details = {name: result.details for name, result in {"model": model, **others}.items()}
     leading = [name for name in metrics if name.startswith("fid_") or name == "coverage"]
     return {"extractor": evaluator.extractor.name, "leading": leading, "metrics": metrics, "details": details}

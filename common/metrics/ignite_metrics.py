@@ -63,7 +63,7 @@ class FrechetDistance(Metric):
 
     def update(self, output: Sequence[Any]) -> None:
         """Adds a batch."""
-        pred, image = (batched(item).to(self._device) for item in output[:2])
+        pred, image = (stack_items(item).to(self._device) for item in output[:2])
         self.fake.update(self.extractor(pred).cpu())
         self.real.update(self.extractor(image).cpu())
 
@@ -95,11 +95,11 @@ class SumMetric(Metric):
 
     def update(self, output: Sequence[Any]) -> None:
         """Adds a batch."""
-        self.sums += self.batch_sums(*(batched(item) for item in output)).cpu()
+        self.sums += self.batch_sums(*(stack_items(item) for item in output)).cpu()
 
     def compute(self) -> float:
         """The metric over all processes."""
-        return self.value(summed(self.sums))
+        return self.value(sum_over_processes(self.sums))
 
     @abstractmethod
     def batch_sums(self, *batch: Tensor) -> Tensor:
@@ -202,13 +202,13 @@ class ImageMean(SumMetric):
         return total / count if count else 0.0
 
 
-def batched(item: Tensor | Sequence[Tensor]) -> Tensor:
+def stack_items(item: Tensor | Sequence[Tensor]) -> Tensor:
     """Makes one plain tensor (B, C, H, W) of a batch or a list of decollated items."""
     tensor = item if isinstance(item, Tensor) else torch.stack(list(item))
     return tensor.detach().as_subclass(Tensor)
 
 
-def summed(values: Tensor) -> Tensor:
+def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, on the CPU; the same in each process."""
     if idist.get_world_size() == 1:
         return values

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common.data.labels import structure_mask
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.evaluate import CONTRAST_METRICS, compared
+from common.metrics.evaluate import CONTRAST_METRICS, join_metrics
 from common.metrics.faithfulness import contrast_parts, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor, extract
 from common.metrics.fid import fid
@@ -199,19 +199,19 @@ def structures_with_baselines(
     """Evaluates a model in each structure beside the baselines; example in `StructureEvaluator`.
 
     Returns:
-        Plain data in the form of `common.metrics.evaluate.compared`: ``{"metrics": {"structure_faithfulness":
-        {...}}, "structures": {STRUCTURE: {METRIC: {...}}}}``.
+        Plain data in the form of `common.metrics.evaluate.join_metrics`: ``{"metrics":
+        {"structure_faithfulness": {...}}, "structures": {STRUCTURE: {METRIC: {...}}}}``.
     """
     model, *others = evaluator({"": predictions, **baselines}).values()
     overall = {name: {OVERALL: result[0]} for name, result in zip(baselines, others, strict=True)}
     structures = {
-        structure: compared(
+        structure: join_metrics(
             model[1][structure],
             {name: result[1][structure] for name, result in zip(baselines, others, strict=True)},
         )
         for structure in evaluator.structures
     }
-    return {"metrics": compared({OVERALL: model[0]}, overall), "structures": structures}
+    return {"metrics": join_metrics({OVERALL: model[0]}, overall), "structures": structures}
 
 
 def _weighted_fid(real: Tensor, drawn: Tensor, weights: Tensor) -> float:

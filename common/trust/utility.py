@@ -238,7 +238,7 @@ def utility(
 
 
 @dataclass(frozen=True)
-class Comparison:
+class UtilityResult:
     """The results of all trainings.
 
     Attributes:
@@ -274,14 +274,14 @@ def _compare(
     percents: Sequence[int],
     count: int,
     seed: int,
-) -> Comparison:
+) -> UtilityResult:
     test = sets.heldout
     drawn = resample_counts(test.patients, len(test), count, make_rng(seed, "utility", task.name))
     trainings = len(next(iter(outcomes.values())))
     seeds = resample_counts(None, trainings, count, make_rng(seed, "utility", task.name, "seeds"))
     comparison = TrainingComparison(outcomes, Resamples(drawn, test.patients), seeds)
     floor = TrainingComparison({FLOOR: [task.floor(sets.real, test)]}, comparison.resamples)
-    return Comparison(
+    return UtilityResult(
         task,
         comparison,
         percents,
@@ -347,7 +347,7 @@ def train_all(
     return outcomes
 
 
-def _describe(result: Comparison, seeds: int) -> str:
+def _describe(result: UtilityResult, seeds: int) -> str:
     """The differences in words; a doubt first if real images alone teach the network nothing."""
     task, gains = result.task, result.gains
     adjusted = holm({**result.differences, **{str(percent): gain for percent, gain in gains.items()}})
@@ -365,7 +365,7 @@ def _describe(result: Comparison, seeds: int) -> str:
     return f"{doubt}{'. '.join(words)}. Trainings of each kind: {seeds}."
 
 
-def _figures(result: Comparison, seed: int) -> list[Figure]:
+def _figures(result: UtilityResult, seed: int) -> list[Figure]:
     task, floor = result.task, result.floor
     values = {regime: result.value(regime) for regime in (REAL, SYNTHETIC, BOTH)}
     figures = []
@@ -384,7 +384,7 @@ def _figures(result: Comparison, seed: int) -> list[Figure]:
     return figures
 
 
-def _plot(result: Comparison) -> Plot:
+def _plot(result: UtilityResult) -> Plot:
     percents = list(result.percents)
     curves = {
         "real": [result.value(_at(REAL, percent)) for percent in percents],
@@ -406,7 +406,7 @@ def _plot(result: Comparison) -> Plot:
     )
 
 
-def _warnings(leak: str, sets: Sets, result: Comparison) -> list[str]:
+def _warnings(leak: str, sets: Sets, result: UtilityResult) -> list[str]:
     messages = [leak] if leak else []
     if not result.learns:
         messages.append(

@@ -41,7 +41,7 @@ from common.errors import UserError
 from common.handlers.image_logging import SEED, ImageGrid, sample
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.detection import LEAST_SCORE, Candidate, TrueNodule, competition_metric
-from common.metrics.ignite_metrics import as_given, batched
+from common.metrics.ignite_metrics import as_given, stack_items
 from common.training.contexts import evaluating
 from common.training.steps import Context, SupervisedStep
 
@@ -350,7 +350,7 @@ class DetectionQuality(Metric):
 
     def update(self, output: Any) -> None:
         """Adds a batch."""
-        outputs, masks = (batched(item) for item in output[:2])
+        outputs, masks = (stack_items(item) for item in output[:2])
         anchors = self.anchors(masks).to(outputs.device)
         for given, mask in zip(outputs, masks[:, 0].cpu().numpy(), strict=True):
             self._add(decode_boxes(given, anchors), mask)

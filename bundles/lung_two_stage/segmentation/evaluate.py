@@ -34,7 +34,7 @@ from common.metrics.detection import (
     froc,
     match_candidates,
 )
-from common.metrics.ignite_metrics import as_given, batched, summed
+from common.metrics.ignite_metrics import as_given, stack_items, sum_over_processes
 from common.metrics.tables import format_interval, format_table
 from common.rng import make_rng
 from common.visualization import sheet, tiled
@@ -399,11 +399,11 @@ class NoduleSensitivity(Metric):
 
     def update(self, output: Any) -> None:
         """Adds a batch."""
-        found, true = (batched(item).cpu() > 0 for item in output[:2])
+        found, true = (stack_items(item).cpu() > 0 for item in output[:2])
         touched, present = (part.flatten(1).any(1).sum() for part in (found & true, true))
         self.sums += torch.stack([touched, present])
 
     def compute(self) -> float:
         """The share over all processes; 0 if there was no nodule."""
-        touched, present = summed(self.sums).tolist()
+        touched, present = sum_over_processes(self.sums).tolist()
         return touched / present if present else 0.0

@@ -19,7 +19,7 @@ from common.metrics.diversity import (
     PairValues,
     alike_pairs,
     birthday,
-    drawn_pairs,
+    draw_pairs,
     feature_distances,
     log_densities,
     log_likelihood,
@@ -42,17 +42,17 @@ def noise(count: int, size: int = 16) -> Tensor:
 
 
 def test_few_pairs_are_all_taken() -> None:
-    pairs = drawn_pairs(4, numbers()).tolist()
+    pairs = draw_pairs(4, numbers()).tolist()
     assert pairs == [[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
 
 
 def test_many_pairs_are_drawn_without_repetition() -> None:
-    pairs = drawn_pairs(3000, numbers(), most=400)
+    pairs = draw_pairs(3000, numbers(), most=400)
     assert pairs.shape == (400, 2) and len(pairs.unique(dim=0)) == 400
     assert (pairs[:, 0] < pairs[:, 1]).all() and int(pairs.max()) > 2900 and int(pairs.min()) >= 0
-    assert torch.equal(pairs, drawn_pairs(3000, numbers(), most=400))
+    assert torch.equal(pairs, draw_pairs(3000, numbers(), most=400))
     with pytest.raises(UserError, match="1 images make no pair"):
-        drawn_pairs(1, numbers())
+        draw_pairs(1, numbers())
 
 
 def test_equal_images_are_alike_and_one_pair_is_its_ssim() -> None:
@@ -71,7 +71,7 @@ def test_similarity_depends_on_the_size() -> None:
 
 def test_feature_distances_by_hand() -> None:
     features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 16.0]])
-    assert feature_distances(features, drawn_pairs(3, numbers())).values.tolist() == pytest.approx(
+    assert feature_distances(features, draw_pairs(3, numbers())).values.tolist() == pytest.approx(
         [5, (9 + 256) ** 0.5, 12]
     )
 
@@ -80,7 +80,7 @@ def test_the_interval_counts_a_pair_as_often_as_both_images() -> None:
     found = PairValues(torch.tensor([[0, 1], [0, 2]]), torch.tensor([1.0, 4.0]).double())
     assert found._weighted(torch.tensor([1.0, 3.0, 2.0])) == pytest.approx((3 * 1 + 2 * 4) / 5)
     features = torch.from_numpy(numbers().normal(size=(30, 5)))
-    distances = feature_distances(features, drawn_pairs(30, numbers()))
+    distances = feature_distances(features, draw_pairs(30, numbers()))
     value = distances.interval(Resamples(resample_counts(None, 30, 200, numbers())))
     assert value.low < value.mean == pytest.approx(distances.mean()) and value.mean < value.high
 
@@ -95,13 +95,13 @@ def measured(images: Tensor, patients: list[str]) -> Value:
 
 def test_pairs_of_one_patient_are_left_out() -> None:
     patients = of_patients(4)
-    pairs = drawn_pairs(12, numbers(), patients=patients)
+    pairs = draw_pairs(12, numbers(), patients=patients)
     assert len(pairs) == 66 - 12 and all(
         patients[first] != patients[second] for first, second in pairs.tolist()
     )
-    few = drawn_pairs(12, numbers(), 20, patients)
+    few = draw_pairs(12, numbers(), 20, patients)
     assert few.shape == (20, 2) and len(few.unique(dim=0)) == 20
-    assert len(drawn_pairs(3, numbers(), patients=["a"] * 3)) == 0
+    assert len(draw_pairs(3, numbers(), patients=["a"] * 3)) == 0
     assert len(similarities(noise(3), torch.zeros(0, 2, dtype=torch.int64)).values) == 0
 
 
