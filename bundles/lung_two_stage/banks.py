@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,74 @@ class SliceRecord:
     part: bool = False
 
 
+class _Bank:
+    """Arrays of N entries, one a field of the subclass, and a record of each."""
+
+    records: Sequence[Any]
+    record_type: ClassVar[type]
+    what: ClassVar[str]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @classmethod
+    def array_names(cls) -> list[str]:
+        """The fields that hold arrays."""
+        return [field.name for field in fields(cls) if field.name != "records"]  # type: ignore[arg-type]
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes an ``.npy`` file for each array and, last, ``records.json``, each atomically."""
+        target = Path(folder)
+        (target / RECORDS).unlink(missing_ok=True)
+        for name in self.array_names():
+            with atomic_write(target / f"{name}.npy") as temporary:
+                np.save(temporary, getattr(self, name))
+        write_json(target / RECORDS, [asdict(record) for record in self.records])
+        return target
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], mapped: bool = False) -> Self:
+        """Reads what `save` wrote; entries of records that this version does not know are ignored.
+
+        Args:
+            folder: of the bank.
+            mapped: memory-map the arrays, read-only.
+        Raises:
+            UserError: the bank is missing, empty or incomplete.
+        """
+        target = Path(folder)
+        if not (target / RECORDS).is_file():
+            raise UserError(f"{target}: no bank of {cls.what} here; run the stage that makes it")
+        known = {field.name for field in fields(cls.record_type)}
+        records = [
+            cls.record_type(**{key: value for key, value in entry.items() if key in known})
+            for entry in read_json(target / RECORDS)
+        ]
+        if not records:
+            raise UserError(f"{target}: the bank holds no {cls.what}; the stage that made it found none")
+        arrays = {name: _array(target / f"{name}.npy", len(records), mapped) for name in cls.array_names()}
+        return cls(**arrays, records=records)  # type: ignore[call-arg]
+
+    def take(self, indices: Sequence[int]) -> Self:
+        """The entries at ``indices``, in their order."""
+        chosen = list(indices)
+        arrays = {name: getattr(self, name)[chosen] for name in self.array_names()}
+        return type(self)(**arrays, records=[self.records[index] for index in chosen])  # type: ignore[call-arg]
+
+    def select(self, keep: Callable[[Any], bool]) -> Self:
+        """The entries whose record ``keep`` accepts."""
+        return self.take([index for index, record in enumerate(self.records) if keep(record)])
+
+    def concatenate(self, other: Self) -> Self:
+        """The entries of both banks."""
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.array_names()
+        }
+        return type(self)(**arrays, records=[*self.records, *other.records])  # type: ignore[call-arg]
+
+
 @dataclass(frozen=True)
-class NoduleBank:
+class NoduleBank(_Bank):
     """A bank of nodule crops.
 
     Example:
@@ -84,35 +150,11 @@ class NoduleBank:
     hu: NDArray[np.int16]
     alpha: NDArray[np.uint8]
     records: Sequence[NoduleRecord]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``hu.npy``, ``alpha.npy`` and, last, ``records.json``, each atomically."""
-        return _save(folder, {"hu": self.hu, "alpha": self.alpha}, self.records)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], mapped: bool = False) -> NoduleBank:
-        """Reads what `save` wrote.
-
-        Args:
-            folder: of the bank.
-            mapped: memory-map the arrays, read-only.
-        Raises:
-            UserError: the bank is missing, empty or incomplete.
-        """
-        arrays, records = _load(folder, ("hu", "alpha"), NoduleRecord, "nodules", mapped)
-        return cls(arrays["hu"], arrays["alpha"], records)
-
-    def select(self, keep: Callable[[NoduleRecord], bool]) -> NoduleBank:
-        """The nodules whose record ``keep`` accepts."""
-        indices = [index for index, record in enumerate(self.records) if keep(record)]
-        return NoduleBank(self.hu[indices], self.alpha[indices], [self.records[i] for i in indices])
+    record_type, what = NoduleRecord, "nodules"
 
 
 @dataclass(frozen=True)
-class SliceBank:
+class SliceBank(_Bank):
     """A bank of axial slices, upright: row 0 at the front of the patient, column 0 at the patient's right.
 
     Args:
@@ -126,62 +168,7 @@ class SliceBank:
     lung: NDArray[np.uint8]
     nodules: NDArray[np.uint8]
     records: Sequence[SliceRecord]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``hu.npy``, ``lung.npy``, ``nodules.npy`` and, last, ``records.json``, each atomically."""
-        return _save(folder, {"hu": self.hu, "lung": self.lung, "nodules": self.nodules}, self.records)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], mapped: bool = False) -> SliceBank:
-        """Reads what `save` wrote.
-
-        Args:
-            folder, mapped: as in `NoduleBank.load`.
-        Raises:
-            UserError: the bank is missing, empty or incomplete.
-        """
-        arrays, records = _load(folder, ("hu", "lung", "nodules"), SliceRecord, "slices", mapped)
-        return cls(arrays["hu"], arrays["lung"], arrays["nodules"], records)
-
-    def select(self, keep: Callable[[SliceRecord], bool]) -> SliceBank:
-        """The slices whose record ``keep`` accepts."""
-        indices = [index for index, record in enumerate(self.records) if keep(record)]
-        records = [self.records[i] for i in indices]
-        return SliceBank(self.hu[indices], self.lung[indices], self.nodules[indices], records)
-
-
-R = TypeVar("R", NoduleRecord, SliceRecord)
-
-
-def _save(folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], records: Sequence[Any]) -> Path:
-    target = Path(folder)
-    (target / RECORDS).unlink(missing_ok=True)
-    for name, array in arrays.items():
-        with atomic_write(target / f"{name}.npy") as temporary:
-            np.save(temporary, array)
-    write_json(target / RECORDS, [asdict(record) for record in records])
-    return target
-
-
-def _load(
-    folder: str | os.PathLike[str], names: Sequence[str], kind: type[R], what: str, mapped: bool
-) -> tuple[dict[str, np.ndarray], list[R]]:
-    """The arrays by name and the records; keys of records that ``kind`` does not know are ignored."""
-    target = Path(folder)
-    if not (target / RECORDS).is_file():
-        raise UserError(f"{target}: no bank of {what} here; run the stage that makes it")
-    known = {field.name for field in fields(kind)}
-    records = [
-        kind(**{key: value for key, value in entry.items() if key in known})
-        for entry in read_json(target / RECORDS)
-    ]
-    if not records:
-        raise UserError(f"{target}: the bank holds no {what}; the stage that made it found none")
-    arrays = {name: _array(target / f"{name}.npy", len(records), mapped) for name in names}
-    return arrays, records
+    record_type, what = SliceRecord, "slices"
 
 
 def _array(path: Path, count: int, mapped: bool) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -218,31 +218,18 @@ def _name(seed: int, number: int) -> str:
     return f"generated_{seed}_{number:06d}"
 
 
-def take(bank: Bank, indices: Sequence[int], similarity: NDArray[np.float64] | None = None) -> Bank:
+def take_similar(bank: Bank, indices: Sequence[int], similarity: NDArray[np.float64]) -> Bank:
     """The entries at ``indices``; the records get their ``similarity``, given for the whole bank (N,)."""
-    records = [bank.records[index] for index in indices]
-    if similarity is not None:
-        values = [round(float(similarity[index]), 4) for index in indices]
-        records = [replace(record, similarity=v) for record, v in zip(records, values, strict=True)]
-    arrays = {name: getattr(bank, name)[list(indices)] for name in _array_names(bank)}
-    return replace(bank, **arrays, records=records)
-
-
-def concatenate(first: Bank, second: Bank) -> Bank:
-    """The entries of both banks."""
-    names = _array_names(first)
-    arrays = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names}
-    return replace(first, **arrays, records=[*first.records, *second.records])
-
-
-def _array_names(bank: NoduleBank | SliceBank) -> list[str]:
-    return [field.name for field in fields(bank) if field.name != "records"]
+    chosen = bank.take(indices)
+    values = [round(float(similarity[index]), 4) for index in indices]
+    records = [replace(record, similarity=v) for record, v in zip(chosen.records, values, strict=True)]
+    return replace(chosen, records=records)
 
 
 def draw_entries(bank: Bank, most: int, seed: int) -> Bank:
     """At most ``most`` entries, drawn by ``seed``, in the bank's order."""
     order = make_rng(seed, "real entries").permutation(len(bank))
-    return take(bank, sorted(order[:most].tolist()))
+    return bank.take(sorted(order[:most].tolist()))
 
 
 @dataclass(frozen=True)
@@ -421,7 +408,7 @@ class Selection:
             "bank": str(data.dataset_dir),
         }
         with replaced_folder(self.output_dir, REPORT) as folder:
-            concatenate(real, take(bank, chosen, similarity.values)).save(folder)
+            real.concatenate(take_similar(bank, chosen, similarity.values)).save(folder)
             _save_gallery(folder / GALLERY, data.train.images, candidates.images[chosen])
             write_json(folder / REPORT, report)
         return report

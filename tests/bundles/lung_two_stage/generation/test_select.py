@@ -189,10 +189,10 @@ def test_slices_get_lungs_and_those_without_are_left_out(work: Path) -> None:
     assert valid.tolist() == [True, False, True]
     assert set(np.unique(bank.lung[0])) == {0, 1, 2} and not bank.lung[1].any() and not bank.nodules.any()
     assert bank.hu.shape == (3, *real.hu.shape[1:])
-    kept = select.take(bank, [2], np.array([0.1, 0.2, 0.34567]))
+    kept = select.take_similar(bank, [2], np.array([0.1, 0.2, 0.34567]))
     assert kept.records[0].similarity == 0.3457 and np.array_equal(kept.hu[0], bank.hu[2])
     drawn = [select.draw_entries(real, 4, seed) for seed in (0, 0, 1)]
-    assert len(select.concatenate(drawn[0], kept)) == 5
+    assert len(drawn[0].concatenate(kept)) == 5
     assert drawn[0].records == drawn[1].records != drawn[2].records
 
 
