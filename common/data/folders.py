@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.data.dicom_io import in_series
-from common.data.formats import READ, is_dicom_file, is_image
+from common.data.formats import PICTURE_SUFFIXES, READ, has_suffix, is_dicom_file, is_image
 from common.data.volume_io import source_parts
 from common.errors import UserError, read_errors
 from common.files import is_hidden, visible_files
@@ -24,7 +24,8 @@ def images_below(folder: Path) -> list[Path]:
     """All images below a folder, sorted: pictures, volume files, and folders with one DICOM series each.
 
     Links to folders are followed. DICOM files of several series in one folder are single images, without
-    scouts; a series that is spread over the subfolders of one folder is that folder.
+    scouts. A series that is spread over the subfolders of one folder is that folder. Pictures beside the
+    slices of a series are previews of it, and no images.
 
     Raises:
         UserError: a link that leads back or nowhere, or a folder or DICOM header that cannot be read.
@@ -45,25 +46,25 @@ def images_below(folder: Path) -> list[Path]:
             slices[file.parent].append(file)
         elif is_image(file):
             images.append(file)
-    series: dict[str, list[Path]] = defaultdict(list)
-    for files in slices.values():
-        for uid, part in in_series(files).items():
-            series[uid if len(part) == len(files) else f"{uid} beside others in {files[0].parent}"] += part
-    for uid, files in series.items():
-        images += _as_one(uid, files, slices)
-    return sorted(images)
+    series = _series_of({place: in_series(files) for place, files in slices.items()})
+    previews = {file for file in images if file.parent in series and has_suffix(file, PICTURE_SUFFIXES)}
+    return sorted({*images, *series} - previews)
 
 
-def _as_one(uid: str, files: list[Path], slices: Mapping[Path, list[Path]]) -> list[Path]:
-    """The folder that holds the files of a series and no others; each file where there is none."""
-    places = sorted({file.parent for file in files})
-    whole = Path(os.path.commonpath(places))
-    inside = [file for place, held in slices.items() if place.is_relative_to(whole) for file in held]
-    if len(files) == 1 or not uid or " " in uid:
-        return files
-    if len(inside) == len(files):
-        return [whole]
-    return places
+def _series_of(held: Mapping[Path, dict[str, list[Path]]]) -> set[Path]:
+    """The folders that stand for one series each, and the files of folders that hold several."""
+    found = {f for parts in held.values() if len(parts) > 1 for files in parts.values() for f in files}
+    places: dict[str, list[Path]] = defaultdict(list)
+    for place, parts in held.items():
+        if len(parts) == 1:
+            places[next(iter(parts))].append(place)
+    for uid, folders in places.items():
+        whole = Path(os.path.commonpath(folders))
+        alone = uid and all(place in folders for place in held if place.is_relative_to(whole))
+        for top in [whole] if alone else folders:
+            files = [file for place in folders if place.is_relative_to(top) for file in held[place][uid]]
+            found.add(top if len(files) > 1 else files[0])
+    return found
 
 
 def images_in(folder: Path) -> list[Path]:

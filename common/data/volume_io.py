@@ -139,6 +139,9 @@ GZIP = zlib.MAX_WBITS | 16
 
 
 NIBABEL_SUFFIXES = (*NIFTI_SUFFIXES, *PAIR_SUFFIXES)
+PAIRS = (nib.Nifti1Pair, nib.Nifti2Pair, nib.Spm2AnalyzeImage, nib.Spm99AnalyzeImage, nib.AnalyzeImage)
+NIFTI2_BYTES = 540
+SIDES = "Analyze 7.5 does not say which side is which; its first axis is taken to run to the patient's left"
 ITK_SUFFIXES = (*META_SUFFIXES, *NRRD_SUFFIXES)
 logger = logging.getLogger(__name__)
 
@@ -202,15 +205,21 @@ def _voxel_file(path: Path) -> Path:
     return found[0]
 
 
+def _placement(path: Path) -> Path:
+    """Where SPM writes the affine of an Analyze pair."""
+    return path.with_name(f"{path.name[: path.name.lower().rindex('.hdr')]}.mat")
+
+
 def _open_nifti(path: Path) -> nib.AnalyzeImage:
     """A NIfTI file, or a NIfTI or Analyze 7.5 pair; `nib.load` wants both files of one compressed or none."""
     if has_suffix(path, PAIR_SUFFIXES):
         with ImageOpener(str(path)) as file:
-            start = file.read(348)
-        kinds = {b"ni1\0": nib.Nifti1Pair, b"n+1\0": nib.Nifti1Pair}
-        kind = nib.Nifti2Pair if b"ni2" in start[:8] else kinds.get(start[344:348], nib.AnalyzeImage)
-        files = {"header": nib.FileHolder(str(path)), "image": nib.FileHolder(str(_voxel_file(path)))}
-        image = kind.from_file_map(files)
+            start = file.read(NIFTI2_BYTES)
+        kind = next((kind for kind in PAIRS if kind.header_class.may_contain_header(start)), None)
+        if kind is None:
+            raise ValueError("no header of NIfTI or Analyze 7.5")
+        files = {"header": path, "image": _voxel_file(path), "mat": _placement(path)}
+        image = kind.from_file_map({name: nib.FileHolder(str(file)) for name, file in files.items()})
     else:
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
@@ -230,8 +239,8 @@ def _read_nifti(path: Path) -> VolumeFile:
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(affine)
     header = image.header.copy() if isinstance(image, nib.Nifti1Image) else None
-    if not isinstance(image, nib.Nifti1Pair):
-        logger.warning("%s: Analyze 7.5 says no sides; its first axis is taken as running to the right", path)
+    if not isinstance(image, nib.Nifti1Pair) and not _placement(path).is_file():
+        logger.warning("%s: %s", path, SIDES)
     return VolumeFile(array.reshape(shape[:3]), affine, shape, header, _has_voxel_size(path, image))
 
 
@@ -318,7 +327,8 @@ def source_parts(path: Path) -> list[Path]:
         return dicom_files(path)
     if has_suffix(path, PAIR_SUFFIXES):
         with suppress(UserError):
-            return [path, _voxel_file(path)]
+            parts = [path, _voxel_file(path), _placement(path)]
+            return [part for part in parts if part.is_file()]
     data = data_files(path) if has_suffix(path, (".mhd", ".nhdr")) else []
     return [path, *(file for file in data if file.is_file())]
 

@@ -15,6 +15,7 @@ from common.data.folders import images_below, images_in, warn_of_left_out
 from common.data.image_layouts import find_images
 from common.data.layouts import find_samples, find_volumes, labels_beside
 from common.data.nodules import find_nodule_scans
+from common.data.volume_io import open_volume
 from common.errors import UserError
 from common.inference.datasets import find_sources
 from common.trust.image_files import image_files
@@ -71,6 +72,26 @@ def test_slices_of_several_series_in_one_folder_are_single_images_without_the_sc
     write_ct(tmp_path / "p1", ct_stack(depth=1), name="b{}")
     write_ct(tmp_path / "p1", ct_stack(depth=1), name="c{}", edit=scout)
     assert names(tmp_path, images_below(tmp_path)) == ["p1/a0", "p1/a1", "p1/b0"]
+
+
+def test_a_scout_or_a_preview_beside_a_series_changes_nothing(tmp_path: Path) -> None:
+    def scout(data: Any, index: int) -> None:
+        data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    for number in range(2):
+        series(tmp_path / f"p{number}", "A", name="b{}")
+        write_ct(tmp_path / f"p{number}", ct_stack(depth=1), name="a{}", edit=scout)
+        touch(tmp_path / f"p{number}", "preview.png")
+    assert names(tmp_path, images_below(tmp_path)) == ["p0", "p1"]
+
+
+def test_a_folder_for_each_slice_is_one_image(tmp_path: Path) -> None:
+    uid, hu = generate_uid(), ct_stack(depth=3)
+    for index in range(3):
+        place = [(-20.0, -15.0, 2.0 * index)]
+        write_ct(tmp_path / "p1" / f"{index:08d}", hu[:, :, [index]], name="IM", series=uid, positions=place)
+    assert names(tmp_path, images_below(tmp_path)) == ["p1"]
+    assert open_volume(tmp_path / "p1").depth == 3
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,26 @@ def test_analyze_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptur
     nib.save(nib.AnalyzeImage(marked(), np.diag([-0.5, 0.75, 2.0, 1.0])), tmp_path / "a.hdr")
     content = read_volume_file(tmp_path / "a.hdr")
     assert np.array_equal(content.array, marked()) and content.affine[0, 0] == -0.5
-    assert "a.hdr: Analyze 7.5 says no sides" in caplog.text
+    assert "a.hdr: Analyze 7.5 does not say which side is which" in caplog.text
+
+
+def test_scales_and_places_of_spm_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = nib.Spm99AnalyzeImage(marked(), np.diag([0.5, 0.75, 2.0, 1.0]))
+    image.header.set_data_dtype(np.int16)
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, tmp_path / "a.hdr")
+    content = read_volume_file(tmp_path / "a.hdr")
+    np.testing.assert_allclose(content.array, marked() * 0.5, atol=0.05)
+    assert content.affine[0, 0] == 0.5 and not caplog.messages
+    (tmp_path / "a.mat").unlink()
+    assert read_volume_file(tmp_path / "a.hdr").affine[0, 0] == -0.5 and len(caplog.messages) == 1
+
+
+def test_another_kind_of_hdr_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.hdr").write_bytes(b"ENVI\nsamples = 4\n" * 40)
+    (tmp_path / "a.img").write_bytes(b"0" * 100)
+    with pytest.raises(UserError, match=r"a\.hdr: cannot be read \(no header of NIfTI or Analyze 7\.5\)"):
+        read_volume_file(tmp_path / "a.hdr")
 
 
 def test_results_of_a_pair_are_whole_files(tmp_path: Path) -> None:
