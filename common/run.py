@@ -12,7 +12,7 @@ from monai.utils import set_determinism
 
 from common.config import check_config
 from common.errors import UserError, install_hook
-from common.settings import command_line, settle_values
+from common.settings import command_line, settle_values, training_settings
 
 WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
@@ -92,6 +92,14 @@ def calling_workflow() -> ConfigWorkflow:
             return frame.f_locals["self"]
         frame = frame.f_back
     raise UserError("no bundle run is going on; use python -m monai.bundle run ID --config_file FILE")
+
+
+def settings_of_training() -> dict[str, Any]:
+    """Returns `common.settings.training_settings` of the running config; nothing outside of a bundle run."""
+    try:
+        return training_settings(calling_workflow().parser.get())
+    except UserError:
+        return {}
 
 
 def component_description(key: str) -> dict[str, Any]:

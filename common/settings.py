@@ -1,4 +1,4 @@
-"""Values of settings: each keeps the type of its default, whatever the command line makes of it.
+"""Values of settings: their types and ranges, and which of them a resumed run may change.
 
 A setting is a top-level key of a config. Its types are those of its defaults in the bundle's configs, and of
 `EXAMPLES` where a default does not say enough (``null``, or ``true`` where ``bf16`` is possible too).
@@ -7,6 +7,7 @@ A setting is a top-level key of a config. Its types are those of its defaults in
 from __future__ import annotations
 
 import ast
+import logging
 import math
 import os
 import re
@@ -20,7 +21,10 @@ import yaml
 from monai.bundle import ConfigExpression, ConfigParser
 from monai.bundle.utils import ID_REF_KEY, ID_SEP_KEY, MACRO_KEY
 
+from common.config import values_read
 from common.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES: dict[str, tuple[Any, ...]] = {
     "amp": ("bf16",),
@@ -254,3 +258,81 @@ def _put(parser: ConfigParser, name: str, value: Any) -> None:
     parser.get()[name] = value
     parser.ref_resolver.items[name].update_config(value)
     parser.ref_resolver.resolved_content[name] = value
+
+
+TRAINER = f"train{ID_SEP_KEY}trainer"
+HANDLERS = "train_handlers"
+MAY_CHANGE = re.compile(
+    r"max_epochs|iterations|cpu_minutes|num_workers|device|amp|channels_last|compile|extractor|.*_stops"
+    r"|(val|image|monitor|mlflow)_(interval|smoothing|grace)|resume_interval|bundle_root|pretrained"
+)
+"""Settings that a resumed run may change; the arithmetic's type, which ``amp`` chooses, is compared apart."""
+ON_DEMAND = re.compile(r"learning_rate(_d)?|weight_decay|beta[12]|decay_from")
+"""Settings that a resumed run changes where its command line names them."""
+
+
+def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what decides a training, by id: numbers, texts, true, false and null that its trainer reads.
+
+    Top-level settings count wherever they are read, other entries where they do not belong to a handler.
+    Folders, files and names are left out, they may move; so are expressions, except top-level ones.
+
+    Args:
+        config: a parsed config, as of `monai.bundle.ConfigParser.get`.
+    """
+    train = config.get("train")
+    trainer = train.get("trainer", {}) if isinstance(train, Mapping) else {}
+    parts = [f"{TRAINER}{ID_SEP_KEY}{name}" for name in trainer if name != HANDLERS]
+    inner = values_read(dict(config), parts)
+    found = {**values_read(dict(config), [TRAINER]), **inner}
+    for id_, value in list(found.items()):
+        if isinstance(value, tuple):  # what the command line makes of LV,Myo
+            items = {f"{id_}{ID_SEP_KEY}{number}": item for number, item in enumerate(value)}
+            found, inner = found | items, inner | items
+    settings = {}
+    for id_, value in found.items():
+        name, top = id_.rpartition(ID_SEP_KEY)[2], ID_SEP_KEY not in id_
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        if name == "_target_":
+            value = str(value).rpartition(".")[2]  # classes may move
+        elif not plain or id_.startswith("_") or name.startswith("_") or TEXTS.fullmatch(name):
+            continue
+        if name != "resume" and (top or (id_ in inner and not _is_evaluated(value))):
+            settings[id_] = value.replace(f"@_modules_{ID_SEP_KEY}", "") if isinstance(value, str) else value
+    return settings
+
+
+def check_resumed(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Compares a run's settings with those it is resumed with; logs the changes that it may make.
+
+    Raises:
+        UserError: names the others, with both values.
+
+    Example:
+        >>> check_resumed({"seed": 0, "max_epochs": 3}, {"seed": 0, "max_epochs": 5})
+    """
+    names = [
+        id_ for id_ in sorted({**saved, **present}) if ID_SEP_KEY in id_ or (id_ in saved and id_ in present)
+    ]
+    changed = [id_ for id_ in names if saved.get(id_) != present.get(id_)]
+    lines = {
+        id_: f"{id_.replace(ID_SEP_KEY, '#')} was {_shown(saved, id_)}, is {_shown(present, id_)}"
+        for id_ in changed
+    }
+    typed, words = command_line(), typed_values(command_line() or ())
+    asked = {id_ for id_ in changed if ON_DEMAND.fullmatch(id_) and (typed is None or id_ in words)}
+    refused = [id_ for id_ in changed if id_ not in asked and not MAY_CHANGE.fullmatch(id_)]
+    if refused:
+        more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
+        hints = "".join(f", --{id_} to change that" for id_ in refused[:3] if ON_DEMAND.fullmatch(id_))
+        raise UserError(
+            f"cannot resume: {'; '.join(lines[id_] for id_ in refused[:3])}{more}; "
+            f"use the run's settings{hints}, or another --output_dir"
+        )
+    if changed:
+        logger.info("resumed with other settings: %s", "; ".join(lines.values()))
+
+
+def _shown(settings: Mapping[str, Any], id_: str) -> str:
+    value = settings.get(id_, "missing")
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
 from common.files import atomic_write, remove_leftovers, write_json
+from common.run import settings_of_training
+from common.settings import check_resumed
 from common.training import distributed
 from common.training.distributed import is_main
 from common.training.ema import sampling_network
@@ -108,6 +110,9 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 class Resume:
     """Saves the run while it trains and brings it back, with every handler of the trainer that has a state.
 
+    The resume file holds the settings of the bundle run that makes this handler, too. A run that is brought
+    back with others is refused, see `common.settings.check_resumed`.
+
     Attach it after the handlers whose work at the same event it is to save. At the end of an epoch it saves
     after validation and schedules, else at every ``interval`` iterations.
 
@@ -129,6 +134,7 @@ class Resume:
     ) -> None:
         self.folder, self.resume = Path(folder), resume
         self.interval, self.epochs, self.flush = interval, epochs, list(flush)
+        self.settings = settings_of_training()
 
     def attach(self, engine: MultiStepTrainer) -> None:
         """Restores the run where asked, then saves at the chosen events and when the run ends."""
@@ -147,6 +153,10 @@ class Resume:
         if state is None:
             logger.info(f"{self.folder}: nothing to resume, starting a new run")
             return
+        if self.settings and "settings" in state:
+            check_resumed(state["settings"], self.settings)
+        elif self.settings:
+            logger.warning(f"{self.folder}: saved by an earlier version, without settings to compare with")
         engine.load_training_state(state)
         for name, handler in stateful_handlers(engine.train_handlers).items():
             if name in state["handlers"]:
@@ -161,6 +171,7 @@ class Resume:
         for flush in self.flush:
             flush()
         handlers = stateful_handlers(engine.train_handlers)
+        state["settings"] = self.settings
         state["handlers"] = {name: handler.state_dict() for name, handler in handlers.items()}
         write_state(self.folder, state)
 

@@ -29,12 +29,13 @@ def linear_decay(optimizer: Optimizer, max_epochs: int, start: float = 0.5) -> L
 
 
 def apply_schedule(scheduler: LRScheduler) -> None:
-    """Sets the optimiser's rates to those of the schedule's current epoch.
+    """Sets the optimiser's rates to those of the schedule's current epoch, from its groups' ``initial_lr``.
 
-    A resume file holds the rates of the schedule it was saved with; with another ``max_epochs`` they differ.
-    Schedules that only know their last step (not a `LambdaLR`) stay as they are.
+    A resume file holds the rates of the schedule it was saved with; with another ``max_epochs`` or learning
+    rate they differ. Schedules that only know their last step (not a `LambdaLR`) keep their shape.
     """
+    groups = scheduler.optimizer.param_groups
+    scheduler.base_lrs = [group["initial_lr"] for group in groups]
     if isinstance(scheduler, LambdaLR):
-        groups = scheduler.optimizer.param_groups
         for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
             group["lr"] = rate * factor(scheduler.last_epoch)

@@ -175,6 +175,22 @@ def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) ->
             ) from error
 
 
+def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Returns learning rate, weight decay, betas and so on of each of the optimiser's groups."""
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+
+def set_options(optimizer: Optimizer, options: Sequence[Mapping[str, Any]]) -> None:
+    """Gives the groups these options; a rate that a schedule has changed is changed by the same factor."""
+    for group, given in zip(optimizer.param_groups, options, strict=True):
+        first = group.get("initial_lr")
+        rate = given["lr"]
+        if first:  # a schedule has changed the saved rate
+            same = first == given["initial_lr"]
+            rate = group["lr"] if same else group["lr"] / first * given["initial_lr"]
+        group.update({**given, "lr": rate})
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -366,12 +382,17 @@ class MultiStepTrainer(Trainer):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Restores the run to where `training_state` was taken.
 
+        Learning rates, weight decay and betas are those that the optimisers have now.
+
         Raises:
             UserError: the state belongs to other data, batch size, seed, precision, networks or processes.
         """
         check_setting(state["setting"], self._setting())
+        options = {name: options_of(optimizer) for name, optimizer in self.optimizers.items()}
         for kind, parts in self._parts().items():
             load_each(kind, parts, state[kind])
+        for name, optimizer in self.optimizers.items():
+            set_options(optimizer, options[name])
         for scheduler in self.schedulers.values():
             apply_schedule(scheduler)
         self.precision.scaler.load_state_dict(state["scaler"])

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.bundles.case import BundleCase
 from tests.bundles.runs import Run, command, fingerprints, finished, forked
@@ -99,9 +100,12 @@ def test_an_existing_run_is_refused_and_goes_on_when_asked(
     error = train(case, data, tmp_path, max_epochs=3).error
     assert "a run is already there" in error and "--resume true" in error
     assert fingerprints(tmp_path / "run") == before
-    resumed = train(case, data, tmp_path, max_epochs=3, resume=True)
+    resumed = train(case, data, tmp_path, max_epochs=3, resume=True, learning_rate=0.001234)
     assert resumed.code == 0, resumed.err
     assert "resumed after iteration 20" in resumed.out
+    assert "is 0.001234; max_epochs was 2, is 3" in resumed.out
+    state = torch.load(tmp_path / "run" / "models" / "resume.pt", weights_only=True)
+    assert state["optimizers"]["G"]["param_groups"][0]["initial_lr"] == 0.001234
     rows = (tmp_path / "run" / "logs" / "losses.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 31)]
 
@@ -111,7 +115,9 @@ def test_resuming_with_other_settings_is_one_line(
 ) -> None:
     shutil.copytree(trained[0], tmp_path / "run")
     before = fingerprints(tmp_path / "run")
-    assert "batch_size was 2, is 4" in train(case, data, tmp_path, resume=True, batch_size=4).error
+    for name, value in (("batch_size", 4), ("ema_half_life", 777), ("seed", 3)):
+        error = train(case, data, tmp_path, resume=True, **{name: value}).error
+        assert f"{name} was " in error and f", is {value}; use the run's settings" in error
     assert fingerprints(tmp_path / "run") == before
 
 

@@ -13,7 +13,14 @@ from monai.bundle import ConfigWorkflow
 
 from common.errors import UserError
 from common.paths import repository_root
-from common.settings import command_line, defaults_in, settled_value, typed_values
+from common.settings import (
+    check_resumed,
+    command_line,
+    defaults_in,
+    settled_value,
+    training_settings,
+    typed_values,
+)
 
 FOLDERS = sorted(repository_root().glob("bundles/*/configs"))
 
@@ -129,12 +136,17 @@ def test_words_of_a_command_line_keep_their_text() -> None:
     assert typed_values([]) == {}
 
 
-def test_only_the_bundle_command_has_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command_line() is None
+def as_bundle_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Makes this process look like ``python -m monai.bundle WORDS``."""
     main = ModuleType("__main__")
     main.__spec__ = SimpleNamespace(name="monai.bundle.__main__")  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "__main__", main)
-    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--seed", "1"])
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", *words])
+
+
+def test_only_the_bundle_command_has_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command_line() is None
+    as_bundle_command(monkeypatch, "run", "--seed", "1")
     assert command_line() == ["run", "--seed", "1"]
 
 
@@ -189,3 +201,86 @@ def test_parsers_without_a_bundle_have_no_defaults(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     (tmp_path / "good.yaml").write_text("a: 1\nb: $1 + 1\nc: {_target_: dict}\n")
     assert defaults_in(tmp_path) == {"a": [1]}
+
+
+TRAINING: dict[str, Any] = {
+    "output_dir": "results",
+    "resume": True,
+    "max_epochs": 3,
+    "learning_rate": 0.1,
+    "val_interval": 2,
+    "labels": ("LV", "Myo"),
+    "window": "lung",
+    "width": "$4 * 2",
+    "network_def": {"_target_": "bundles.made.networks.Net", "width": "@width", "levels": 3},
+    "data": {"_target_": "made.Data", "window": "@window", "labels": "@labels", "dataset_dir": "/data"},
+    "train": {
+        "handlers": [{"_target_": "made.Handlers", "interval": "@val_interval", "shown": "loss"}],
+        "trainer": {
+            "_target_": "made.Trainer",
+            "max_epochs": "@max_epochs",
+            "networks": {"G": "@network_def"},
+            "optimizers": "$torch.optim.Adam(@network_def, @learning_rate)",
+            "train_data_loader": "@data",
+            "train_handlers": "@train::handlers",
+        },
+    },
+    "validate": {"metric": 1},
+}
+
+
+def test_what_a_trainer_reads_decides_a_training() -> None:
+    assert training_settings(TRAINING) == {
+        "max_epochs": 3,
+        "learning_rate": 0.1,
+        "val_interval": 2,
+        "labels::0": "LV",
+        "labels::1": "Myo",
+        "window": "lung",
+        "width": "$4 * 2",
+        "network_def::_target_": "Net",
+        "network_def::levels": 3,
+        "data::_target_": "Data",
+        "train::trainer::_target_": "Trainer",
+    }
+    assert training_settings({"train": "$made()"}) == training_settings({}) == {}
+
+
+def resumed(monkeypatch: pytest.MonkeyPatch, *words: str, **changes: Any) -> str:
+    """What resuming with changed settings says, by a command line that names some of them."""
+    as_bundle_command(monkeypatch, "run", *words)
+    saved = training_settings(TRAINING)
+    try:
+        check_resumed(saved, {**saved, **changes})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_other_settings_are_refused_with_both_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = resumed(monkeypatch, window="bone")
+    assert line == "cannot resume: window was lung, is bone; use the run's settings, or another --output_dir"
+    assert "network_def#levels was 3, is 5" in resumed(monkeypatch, **{"network_def::levels": 5})
+    assert "labels#2 was missing, is RV" in resumed(monkeypatch, **{"labels::2": "RV"})
+    assert "width was $4 * 2, is 9" in resumed(monkeypatch, width=9)
+    several = {"window": None, "width": 1, "labels::0": "RV", "labels::1": "LV"}
+    assert "labels#0 was LV, is RV" in resumed(monkeypatch, **several)
+    assert "(and 1 more)" in resumed(monkeypatch, **several)
+    assert "window was lung, is null" in resumed(monkeypatch, window=None)
+
+
+def test_what_may_change_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert resumed(monkeypatch) == "" and not caplog.messages
+    assert resumed(monkeypatch, max_epochs=9, val_interval=1, new_setting=True) == ""
+    assert caplog.messages == [
+        "resumed with other settings: max_epochs was 3, is 9; val_interval was 2, is 1"
+    ]
+
+
+def test_a_learning_rate_changes_where_the_command_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = resumed(monkeypatch, learning_rate=0.2)
+    assert "learning_rate was 0.1, is 0.2; use the run's settings, --learning_rate to change that," in line
+    assert resumed(monkeypatch, "--learning_rate", "0.2", learning_rate=0.2) == ""
+    assert resumed(monkeypatch, "--learning_rate=0.2", learning_rate=0.2) == ""
+    assert "window" in resumed(monkeypatch, "--window", "bone", window="bone")

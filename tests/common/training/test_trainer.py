@@ -221,6 +221,29 @@ def test_resuming_with_another_batch_size_is_refused():
         trainer.load_training_state(state)
 
 
+def test_a_resumed_run_takes_the_optimisers_options_of_now() -> None:
+    """G has a schedule that halves its rate every epoch, D has none."""
+    straight = toy_trainer(max_epochs=2)
+    straight.run()
+    state = straight.training_state()
+    assert state["optimizers"]["G"]["param_groups"][0]["lr"] == 0.0025
+    again = toy_trainer(max_epochs=4)
+    again.load_training_state(state)
+    assert [again.optimizers[name].param_groups[0]["lr"] for name in "GD"] == [0.0025, 0.01]
+    other = toy_trainer(max_epochs=4)
+    for optimizer in other.optimizers.values():
+        optimizer.param_groups[0].update({"weight_decay": 0.1, "betas": (0.5, 0.9), "lr": 0.03})
+    other.optimizers["G"].param_groups[0]["initial_lr"] = 0.03
+    other.load_training_state(state)
+    groups = [other.optimizers[name].param_groups[0] for name in "GD"]
+    assert [group["lr"] for group in groups] == pytest.approx([0.0075, 0.03])
+    assert all(group["weight_decay"] == 0.1 and group["betas"] == (0.5, 0.9) for group in groups)
+    moments = [trainer.optimizers["G"].state_dict()["state"][0]["exp_avg"] for trainer in (straight, other)]
+    assert torch.equal(*moments)
+    other.run()
+    assert other.optimizers["G"].param_groups[0]["lr"] == pytest.approx(0.03 / 16)
+
+
 def test_tensors_come_in_the_layout_and_the_rest_as_it_is() -> None:
     precision = Precision("cpu", amp="bf16", channels_last=True)
     batch = {"image": torch.rand(2, 3, 4, 4), "sample": torch.arange(2), "name": ["a", "b"]}
