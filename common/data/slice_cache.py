@@ -178,7 +178,7 @@ class SliceReader:
         if not 0 <= index < volume.depth:
             raise IndexError(f"{volume.source}: slice {index} of {volume.depth}")
         handle = self._handle(volume.array)
-        if os.preadv(handle, [into.data], HEADER_BYTES + index * into.nbytes) != into.nbytes:
+        if read_into(into, handle, HEADER_BYTES + index * into.nbytes) != into.nbytes:
             raise UserError(f"{volume.array}: cut short; delete it and run again to convert it again")
 
     def _handle(self, path: Path) -> int:
@@ -336,6 +336,27 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def read_into(into: np.ndarray, handle: int, offset: int) -> int:
+    """Fills an array from an open file and returns the number of bytes; macOS 10 has no ``preadv``."""
+    if hasattr(os, "preadv"):
+        return os.preadv(handle, [into.data], offset)
+    content = os.pread(handle, into.nbytes, offset)
+    into.data.cast("B")[: len(content)] = content
+    return len(content)
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use; macOS and Windows have no affinity, there all count.
+
+    Example:
+        >>> usable_cores() >= 1
+        True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class SliceCache:
     """A folder of converted files, all cut by one geometry.
 
@@ -361,7 +382,7 @@ class SliceCache:
         self, folder: str | os.PathLike[str], geometry: Geometry, workers: int | None = None
     ) -> None:
         self.folder, self.geometry = Path(folder), geometry
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or usable_cores()
 
     def convert(self, requests: Sequence[Request]) -> list[CachedVolume]:
         """Returns the converted files, in the order of the requests; converts those that are missing.

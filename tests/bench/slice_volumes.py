@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from common.data.slice_cache import Job, SliceCache, read_record, stamps
+from common.data.slice_cache import Job, SliceCache, read_record, stamps, usable_cores
 from common.data.slice_geometry import Geometry, Intensity, Request
 from common.files import write_json
 
@@ -34,7 +34,7 @@ def folder() -> Path:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     (place / "made").mkdir()
     noise = np.random.default_rng(0).standard_normal(SHAPE, np.float32) * NOISE
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(lambda number: make(place / "made", number, noise), range(VOLUMES)))
     return place
 
