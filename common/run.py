@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -68,6 +69,7 @@ def initialize_run(run_id: str | None = None) -> None:
     coerce_cli_literals(workflow.parser)
     check_config(workflow.parser, [id_ for id_ in ids if id_])
     settle_values(workflow.parser, workflow.config_root_path)
+    adapt_tracking(workflow.parser)
     workflow.__dict__[STARTED] = items
     seed = workflow.parser.get_parsed_content("seed") if "seed" in workflow.parser else None
     if seed is None:
@@ -78,6 +80,35 @@ def initialize_run(run_id: str | None = None) -> None:
 
 
 STARTED = "_started_items"
+
+
+def adapt_tracking(parser: ConfigParser) -> None:
+    """Lets the handlers of MONAI's ``--tracking mlflow`` log what this project's trainer puts out.
+
+    MONAI adds a `MLFlowHandler` that takes the loss from a list of samples; a `MultiStepTrainer` puts out one
+    dictionary, and all its losses are logged. The name of the file with the config as it is run, which MLflow
+    keeps, is an expression without its sign in MONAI 1.6 where ``output_dir`` is a plain folder.
+    """
+    handlers = parser.get(f"train{ID_SEP_KEY}handlers")
+    for number, handler in enumerate(handlers if isinstance(handlers, list) else []):
+        if isinstance(handler, dict) and handler.get("_target_") == "MLFlowHandler":
+            id_ = f"train{ID_SEP_KEY}handlers{ID_SEP_KEY}{number}{ID_SEP_KEY}output_transform"
+            parser.ref_resolver.resolved_content[id_] = losses_of
+    name = parser.get("save_execute_config")
+    if isinstance(name, str) and (found := re.fullmatch(r"([^$].*) \+ '(/config_\w+\.json)'", name)):
+        parser.ref_resolver.resolved_content["save_execute_config"] = found[1] + found[2]
+
+
+def losses_of(output: Any) -> dict[str, float]:
+    """Returns the single numbers in a trainer's output, that of one sample where it was decollated.
+
+    Example:
+        >>> import torch
+        >>> losses_of({"loss": torch.tensor(0.5), "pred": torch.zeros(2, 1, 8, 8)})
+        {'loss': 0.5}
+    """
+    entries = (output[0] if isinstance(output, list) else output).items()
+    return {str(name): float(value) for name, value in entries if getattr(value, "ndim", None) == 0}
 
 
 def calling_workflow() -> ConfigWorkflow:

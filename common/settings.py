@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "part_mm": (32.0,),
     "perturb": (None, {}),
     "presence_file": (None,),
+    "run_name": (None,),  # of MONAI's --tracking
     "seed": (None,),
     "slice_mm": (1.0,),
     "spacing": (1.0,),
@@ -58,7 +59,7 @@ TEXTS = re.compile(r".*_(dir|path|file|uri|name|bank|model|pattern|weights)|outp
 """Settings that are texts (folders, files, names) even if the command line reads a number or a list."""
 COUNTS = frozenset(
     {"batch_size", "count", "every", "generator_updates", "image_size", "iterations", "latent", "max_epochs"}
-    | {"n_critic", "num_samples", "resamples", "seeds", "val_interval", "val_smoothing"}
+    | {"n_critic", "num_samples", "resamples", "seeds", "val_smoothing"}
 )
 """Whole numbers that begin at 1; other numbers begin at 0 unless a default is negative."""
 RATES = frozenset({"learning_rate", "learning_rate_d", "cpu_minutes", "spacing", "weight_clip"})

@@ -43,3 +43,19 @@ def test_mlflow_gets_losses_metrics_and_settings(case: BundleCase, data: Path, t
     assert len(runs) == 2  # the first was finished
     history = client.get_metric_history(runs[1].info.run_id, "loss")
     assert [entry.step for entry in history] == [12, 16, 20]
+
+
+def test_monais_own_option_works_too(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    settings = case.settings(data, tmp_path / "run", val_interval=1, max_epochs=1)
+    parts = [*case.arguments("training", [case.train], **settings), "--tracking", "mlflow"]
+    run = finished(command(parts))
+    assert run.code == 0, run.err
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/run/mlruns.db")
+    [entry] = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
+    losses = np.genfromtxt(tmp_path / "run" / "logs" / "losses.csv", delimiter=",", names=True)
+    for name in ("G_loss", "D_loss", "loss"):
+        history = client.get_metric_history(entry.info.run_id, name)
+        np.testing.assert_allclose([value.value for value in history], losses[name], rtol=1e-5)
+    assert case.metrics <= entry.data.metrics.keys()
+    assert [file.path[:7] for file in client.list_artifacts(entry.info.run_id)] == ["config_"]

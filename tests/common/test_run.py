@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from common.errors import UserError
 from common.paths import repository_root
-from common.run import coerce_cli_literals, component_description, initialize_run
+from common.run import adapt_tracking, coerce_cli_literals, component_description, initialize_run, losses_of
 
 CONFIG = {
     "imports": ["$import common.run as run"],
@@ -166,3 +166,28 @@ def test_words_are_replaced_wherever_they_stand() -> None:
     assert parser.get_parsed_content("made") == {"a": False, "b": False, "c": {"d": True}}
     assert parser.get_parsed_content("look") == "none"
     assert parser.get("amp") is False and parser.get("resume") is True
+
+
+def test_monais_tracking_gets_the_losses_of_a_dictionary() -> None:
+    from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+    parser = ConfigParser(
+        {
+            "output_dir": "/r",
+            "save_execute_config": False,
+            "train": {"trainer": {}, "handlers": [{"shown": 1}]},
+        }
+    )
+    ConfigWorkflow.patch_bundle_tracking(parser, DEFAULT_MLFLOW_SETTINGS)
+    parser["save_execute_config"] = "/r + '/config_20260101_120000.json'"  # as MONAI writes it
+    parser.parse()
+    adapt_tracking(parser)
+    assert parser.get("train#handlers#1#_target_") == "MLFlowHandler"
+    assert parser.get_parsed_content("train#handlers#1#output_transform") is losses_of
+    assert parser.get_parsed_content("save_execute_config") == "/r/config_20260101_120000.json"
+
+
+def test_losses_are_the_single_numbers_of_an_output() -> None:
+    output = {"loss": torch.tensor(0.5), "pred": torch.zeros(1, 1), "G_l1": torch.tensor(0.25), "image": None}
+    assert losses_of(output) == {"loss": 0.5, "G_l1": 0.25}
+    assert losses_of([{"loss": torch.tensor(2.0)}, {"loss": torch.tensor(2.0)}]) == {"loss": 2.0}
