@@ -16,7 +16,9 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.extraction.slices import find_healthy_slices, read_healthy_scans
+from common.data.image_io import read_pixels
 from common.data.intensity import Window
+from common.data.samples import Sample
 from common.data.volume_io import open_volume
 from common.inference.datasets import LabelSlices, MaskSlices, find_sources
 from common.trust.image_files import IMAGES, PAIRS, STRUCTURES
@@ -202,15 +204,12 @@ def places(files: Files, work: Path) -> Iterator[Slice]:
     for name, paths in files.images.items():
         for path in paths:
             volume = open_volume(path)
-            volume.offset(None, path)
             corners = np.array([[0, 0, 0, 1], [*np.subtract(volume.array.shape, 1), 1]])
-            columns, rows, slices = np.moveaxis(corners, -1, 0)[[1, 0, 2]]
-            truth = np.stack([columns, rows, slices, np.ones(2)], -1) @ files.scans[name].affine.T
+            truth = corners[:, [1, 0, 2, 3]] @ files.scans[name].affine.T  # columns, rows, slices
             away = np.abs((corners @ volume.display_affine.T - truth)[:, :3] / [0.8, 0.8, 2.5]).max()
             for z in range(volume.depth):
-                plane = volume.array[:, :, z].astype(np.float64)
-                if not volume.is_hu:
-                    low, high = volume.source_range
+                plane, is_hu, (low, high) = read_pixels(Sample(path, None, name, z))
+                if not is_hu:
                     plane = (plane - low) / (high - low) * (UPPER - LOWER) + LOWER
                 yield Slice(square(plane, LOWER), None, name, away=float(away))
 

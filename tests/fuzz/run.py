@@ -39,7 +39,7 @@ CASES = 6 * len(DAMAGES)
 """Six of the targets for each damage; with ``len(TARGETS)`` times as many, all of them."""
 SECONDS = 30
 READ, REFUSED = "read", "refused"
-BESIDE_THE_POINT = ("moves from", "hold fewer than", "are empty")
+BESIDE_THE_POINT = ("moves from", "hold fewer than", "are empty", "count as one structure")
 """Warnings that any small set gets."""
 
 
