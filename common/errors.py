@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import sys
 import zlib
@@ -121,6 +122,7 @@ def read_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Shortens the error's message: ITK's run over many lines."""
+    """Shortens the error's message: ITK's run over many lines and begin with a place in its source."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^.*ITK ERROR: \w+\(\w+\): ", "ITK: ", text)
     return text if len(text) <= 160 else text[:157] + "..."

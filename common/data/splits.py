@@ -64,7 +64,7 @@ def split_by_patient(
         {'train': 136, 'val': 38, 'test': 26}
     """
     groups, common = apart_and_common(samples, apart)
-    shares = checked_shares(common, fractions)
+    shares = checked_shares(common, fractions, where)
     place = {sample.unit: drawn(sample.unit, seed) for sample in common}
     ends = (shares[0], shares[0] + shares[1], 1.0)
     part_of = {unit: next(n for n, end in enumerate(ends) if at < end) for unit, at in place.items()}
@@ -123,7 +123,9 @@ def apart_and_common(
     return {group: [sample for sample in samples if sample.group == group] for group in own}, common
 
 
-def checked_shares(samples: Sequence[Sample], fractions: Sequence[float]) -> list[float]:
+def checked_shares(
+    samples: Sequence[Sample], fractions: Sequence[float], where: str | os.PathLike[str] = ""
+) -> list[float]:
     """Returns the fractions of train, val and test, scaled to a sum of 1.
 
     Raises:
@@ -134,8 +136,8 @@ def checked_shares(samples: Sequence[Sample], fractions: Sequence[float]) -> lis
     count = len({sample.unit for sample in samples})
     if count < len(SPLITS):
         raise UserError(
-            f"{_where(samples)}: {count} patients cannot be split into train, val and test; bring at least "
-            "3, or say with --patient_pattern whose the files are"
+            f"{where or _where(samples)}: {count} patients cannot be split into train, val and test; bring "
+            "at least 3, or say with --patient_pattern whose the files are"
         )
     return [fraction / sum(fractions) for fraction in fractions]
 

@@ -13,6 +13,7 @@ from common.errors import (
     check_int,
     debug_wanted,
     one_line,
+    read_errors,
     root_cause,
 )
 
@@ -89,3 +90,11 @@ def test_numbers_and_their_text_are_taken(value: object, number: int) -> None:
 def test_others_are_refused_with_the_settings_name(value: object) -> None:
     with pytest.raises(UserError, match=r"^steps .*: give a whole number of at least 2$"):
         check_int("steps", value, least=2)
+
+
+def test_of_itks_message_the_place_in_its_source_is_left_out() -> None:
+    said = "/ITK/src/itkNrrdImageIO.cxx:935:\nITK ERROR: NrrdImageIO(0x7f54): Read: Error reading\na.nrrd"
+    with pytest.raises(UserError) as caught, read_errors(Path("a.nrrd")):
+        raise RuntimeError(said)
+    expected = "a.nrrd: cannot be read (ITK: Read: Error reading a.nrrd); replace the file or remove it"
+    assert str(caught.value) == expected

@@ -15,6 +15,7 @@ import gc
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -215,7 +216,8 @@ def outcome(case: Case, seed: int, folder: Path) -> tuple[str, list[str]]:
         del cause
     finally:
         tempfile.tempdir = None
-    if noise := (folder / "noise").read_text(errors="replace").split("\n")[0]:
+    noise = (folder / "noise").read_text(errors="replace").partition("\n")[0]
+    if noise and result.startswith(REFUSED):
         faults.append(f"a library writes to the terminal: {noise}")
     if any(name.startswith("tmp/") for name in listing(folder)):
         gc.collect()  # what is removed with an object goes with it
@@ -234,6 +236,8 @@ def refusal_faults(message: str, folder: Path, fine: bool) -> list[str]:
     faults = ["refused though it can be read: " + message] if fine else []
     if "\n" in message:
         faults.append("a message of several lines")
+    if re.search(r"/\.[^/]+\.\w+/", message):
+        faults.append("names a temporary folder: " + message)
     if str(folder) not in message and not any(name in message for name in names):
         faults.append("names no file: " + message)
     return faults

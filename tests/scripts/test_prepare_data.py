@@ -60,7 +60,7 @@ def test_the_users_pattern_tells_the_patients(tmp_path, monkeypatch):
     make_set(tmp_path / "lesions", patients=12)
     monkeypatch.chdir(tmp_path)
     words = ("covid_semiseg", "--root", "lesions", "--output", "out", "--image_size", 16)
-    with pytest.raises(UserError, match="2 patients cannot be split"):  # 00x and 01x
+    with pytest.raises(UserError, match=r"^out: 2 patients cannot be split"):  # 00x and 01x
         prepare(*words, "--patient_pattern", r".*_org_0(\d)")
     prepare(*words, "--patient_pattern", r".*_org_(\d+)")
     table = read_splits(tmp_path / "out" / "splits.json")
