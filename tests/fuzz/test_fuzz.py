@@ -13,8 +13,6 @@ from tests.fuzz.inputs import PATIENTS, chest
 from tests.fuzz.readers import TARGETS, Slice, square
 from tests.fuzz.run import CASES, LOWER, Case, compare, refusal_faults, run
 
-PART = 24
-
 
 def case_of(damage: str) -> Case:
     """Of lesion pairs as NIfTI files."""
@@ -75,7 +73,7 @@ def test_every_damage_meets_every_reader() -> None:
 
 
 def test_no_faults_in_a_few_sets() -> None:
-    assert run(range(0, CASES, CASES // PART)) == []
+    assert run(range(19, CASES, 22)) == []
 
 
 @pytest.mark.slow
