@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from common.data.datasets import PairDataset, SliceDataset
+from common.data.datasets import PairDataset, SliceDataset, UnpairedDataset
 from common.data.nodules import NoduleSliceDataset
 from common.data.sampler import InfiniteBatchSampler
 
@@ -41,7 +41,9 @@ def ordered_loader(
     )
 
 
-def example_batch(dataset: PairDataset | SliceDataset | NoduleSliceDataset, count: int) -> dict[str, Any]:
+def example_batch(
+    dataset: PairDataset | SliceDataset | NoduleSliceDataset | UnpairedDataset, count: int
+) -> dict[str, Any]:
     """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return dict(default_collate([dataset[int(place)] for place in places]))

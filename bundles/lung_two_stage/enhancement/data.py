@@ -227,10 +227,3 @@ def split_numbers(
     chosen = make_rng(seed, "enhancer", "composites").permutation(total)[:count]
     kept = min(max(1, round(held_out * count)), count - 1)
     return {"train": sorted(chosen[kept:].tolist()), "val": sorted(chosen[:kept].tolist())}
-
-
-def example_pairs(dataset: UnpairedDataset, count: int = 8) -> dict[str, Tensor]:
-    """A fixed batch for the image grid: composites ``label`` and real slices ``image`` (count, 1, H, W)."""
-    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in indices]
-    return {name: torch.stack([item[name] for item in items]) for name in ("label", "image")}

@@ -14,7 +14,6 @@ from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.enhancement.data import (
     EnhancerData,
     check_no_shared_patients,
-    example_pairs,
     patients_of,
     to_changed_hu,
     to_images,
@@ -73,14 +72,6 @@ def test_fewer_composites_are_drawn(work: Path) -> None:
     data = data_of(work, most=5)
     assert len(data.train.first) == 4 and len(data.val.first) == 1
     assert set(data.train.first.numbers) != {0, 1, 2, 3}
-
-
-def test_examples_are_always_the_same(work: Path) -> None:
-    pairs = example_pairs(data_of(work).val, 3)
-    assert {name: tuple(images.shape) for name, images in pairs.items()} == {
-        "label": (3, 1, 32, 32),
-        "image": (3, 1, 32, 32),
-    }
 
 
 def test_a_patient_of_the_generation_is_named(tmp_path: Path) -> None:
