@@ -1,10 +1,10 @@
 """Packs one bundle or all of them as zips for `python -m monai.bundle download`.
 
-Each NAME_vVERSION.zip holds configs (YAML and JSON), documents, licence, trained weights and the code it
-needs; the same commit and weights give the same bytes. Beside them: SHA256SUMS, models/model_info.json, and
-NAME_vVERSION/ with files above 25 MB, which the zip only lists. MONAI sends an unpacked zip to the
-Hugging Face Hub: python -m monai.bundle push_to_hf_hub --repo OWNER/NAME --name NAME --bundle_dir DIR
---version VERSION
+Each NAME_vVERSION.zip holds configs (YAML and JSON), documents, licence, the code it needs, and weights:
+those that the bundle ships, or with --models those of a training. The same commit and weights give the same
+bytes. Beside them: SHA256SUMS, models/model_info.json, and NAME_vVERSION/ with files above 25 MB, which the
+zip only lists. MONAI sends an unpacked zip to the Hugging Face Hub: python -m monai.bundle push_to_hf_hub
+--repo OWNER/NAME --name NAME --bundle_dir DIR --version VERSION
 
 Example:
     python scripts/build_bundle.py all --output dist
@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from common.cli import Parser
@@ -37,6 +38,8 @@ def parse(arguments: list[str] | None = None) -> Settings:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("common").setLevel(logging.INFO)
     for path in build(parse(arguments)):
         print(path)
 

@@ -7,6 +7,7 @@ The zip can be sent to the Hugging Face Hub with MONAI's own command, once it is
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import zipfile
@@ -26,6 +27,7 @@ from common.paths import METADATA, repository_root
 from common.provenance import sha256_of
 from common.tools.standalone import code_files, findable, fingerprint, imported_modules, standalone
 
+logger = logging.getLogger(__name__)
 Contents = dict[str, bytes]
 """Files of a zip: path inside the bundle's folder -> bytes."""
 ALL = "all"
@@ -47,7 +49,7 @@ class Settings:
 
     name: str  # of a bundle, or `ALL`
     output: Path
-    models: Path | None = None  # default bundles/NAME/models
+    models: Path | None = None  # default bundles/NAME/models, the shipped weights
     url: str | None = None  # where others will find `output`
 
 
@@ -84,6 +86,9 @@ def build_one(name: str, output: Path, models: Path | None = None, url: str | No
         raise UserError(f"{errors[0]}{more}; the model zoo requires it")
     title = f"{name}_v{read_json(bundle / METADATA)['version']}"
     files = trained_models(models or bundle / "models")
+    logger.info(
+        f"{name}: {'weights of' if files else 'without weights, none are in'} {models or bundle / 'models'}"
+    )
     large = {path: file for path, file in files.items() if file.stat().st_size > LARGEST}
     contents = bundle_contents(repository_root(), name, {k: v for k, v in files.items() if k not in large})
     if large:

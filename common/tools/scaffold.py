@@ -18,6 +18,7 @@ COPIED = (
 )
 TEMPLATE = Path(__file__).parent / "template"
 NETWORK = re.compile(r"^network_def:\n(?:  .*\n)+(?=discriminator_def:)", re.M)
+WEIGHTS = re.compile(r" The weights in models/[^.]*\.")
 OTHERWISE = re.compile(rf"\{{_target_: bundles\.{MODEL}\.networks\.\w+.*\}}")
 
 
@@ -68,6 +69,7 @@ def _copied(file: Path, name: str) -> str:
     target = f"_target_: bundles.{name}.networks.Generator"
     text = NETWORK.sub(f"network_def:\n  {target}\n  width: 32\n", text)
     text = OTHERWISE.sub(f"{{{target}}}", text)
+    text = WEIGHTS.sub("", text)
     return text.replace(MODEL, name)
 
 
@@ -83,6 +85,8 @@ def _metadata(file: Path, name: str) -> str:
         "name": name,
         "task": "Say what it makes of what",
         "description": "Say how",
+        "data_source": "made phantoms by default",
+        "intended_use": "Research on synthetic data. Not for diagnosis.",
         "references": [],
     }
     return json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"

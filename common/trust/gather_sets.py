@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from common.training.fit_supervised import Budget
 from common.trust.image_sets import ImageSet, Sets, join_sets, labels_of, split_by_patient
 from common.trust.readers import STRUCTURES, ReadingSettings, read_set
 
+logger = logging.getLogger(__name__)
 FEW_VALUES = 16
 """Slices of scans have more gray values than this; masks and label maps do not."""
 MOSTLY = 0.5
@@ -344,6 +346,12 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
     real = read_set(options.real, reading)
     known: Mapping[str, Any] = info.get("splits", {})
     if options.heldout is None:
+        if "split" in info and not known:
+            logger.warning(
+                f"{options.real}: the model names no patients of its training, so half of the patients are "
+                "drawn as held out; what is said of copies holds only if it learned from none of these: "
+                "give patients that it has not seen with --heldout"
+            )
         real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
     else:
         heldout = read_set(options.heldout, reading)

@@ -23,7 +23,7 @@ def test_the_shipped_training_beats_the_mean_image(case: BundleCase, tmp_path: P
     assert "PHANTOM DATA" in trained.out + trained.err
     evaluated = finished(command(case.arguments("evaluating", "evaluate", **root)))
     assert evaluated.code == 0, evaluated.err
-    metrics = read_json(tmp_path / "root" / "eval" / "metrics.json")["metrics"]
+    metrics = read_json(tmp_path / "root" / "run" / "eval" / "metrics.json")["metrics"]
     fid = metrics["fid_gridvgg"]  # of two or three phantoms: the interval would say nothing
     assert fid["mean"] < 0.6 * fid["baselines"]["mean_image"]["mean"]
     assert {path.name for path in case.root.iterdir()} == before

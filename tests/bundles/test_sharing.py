@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ import pytest
 import torch
 import yaml
 
+from common.files import read_json
+from common.tools.export import sample_inputs
 from common.tools.package import build_one
 from tests.bundles.case import BundleCase, override_words
 from tests.bundles.cases import CASES
@@ -22,6 +25,8 @@ from tests.bundles.conftest import Trained
 from tests.bundles.runs import Run, command, fingerprints, finished, forked, python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+SHIPPING = [case for case in CASES if (case.root / "models" / "model.pt").is_file()]
 
 # Says which `common` a run works with.
 WHENCE = {"_target_": "importlib.import_module", "_requires_": "@_path_", "name": "common"}
@@ -39,7 +44,7 @@ for name in names:
         network = monai.bundle.load(name, bundle_dir=folder, device="cpu", **kind)
         state = network.state_dict()
         assert set(state) == set(weights), name
-        assert all(torch.equal(state[key], weights[key]) for key in weights), name
+        assert all(torch.equal(state[key], weights[key].to(state[key].dtype)) for key in weights), name
         print("LOADED", name, type(network).__module__)
     exported = Path(folder, name, "models", "model.ts")
     if exported.is_file():
@@ -142,6 +147,26 @@ def test_a_download_alone_trains_evaluates_infers_and_exports(
     lines = used(folder.parent, [case.name], elsewhere)
     assert lines[:3] == [*[f"LOADED {case.name} {case.network_module}"] * 2, f"EXPORTED {case.name}"]
     assert lines[3] == f"FROM {folder / 'common' / '__init__.py'}"
+
+
+@pytest.mark.parametrize("case", SHIPPING, ids=lambda case: case.name)
+def test_a_zip_with_shipped_weights_passes_the_zoos_checks(case: BundleCase, tmp_path: Path) -> None:
+    """Shapes, TorchScript and loading, with the weights of the zip and what its metadata declare."""
+    shutil.unpack_archive(build_one(case.name, tmp_path / "dist"), tmp_path)
+    folder, elsewhere = tmp_path / case.name, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shipped = {path.name: path.read_bytes() for path in (case.root / "models").iterdir() if path.is_file()}
+    assert {path.name: path.read_bytes() for path in (folder / "models").iterdir()} == shipped
+    files = ["--bundle_root", str(folder), "--config_file", str(folder / "configs" / "inference.json")]
+    metadata = ["--meta_file", str(folder / "configs" / "metadata.json"), "--n", "2"]
+    for parts in (["ckpt_export", *files], ["verify_net_in_out", "network_def", *files, *metadata]):
+        run = forked(parts, tmp_path / f"log_{parts[0]}", cwd=elsewhere, installed=False)
+        assert run.code == 0, run.err
+    info = read_json(folder / "models" / "model.json")
+    [given] = sample_inputs(read_json(folder / "configs" / "metadata.json"), info, 2)
+    torch.save(given, folder.with_name(f"{case.name}.given"))
+    lines = used(tmp_path, [case.name], elsewhere)
+    assert lines[2] == f"EXPORTED {case.name}"
 
 
 @pytest.mark.parametrize("order", [1, -1])

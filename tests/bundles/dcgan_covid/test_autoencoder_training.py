@@ -84,7 +84,7 @@ def test_the_shipped_training_beats_the_mean_image_on_phantoms(tmp_path: Path) -
     trained = finished(command(CASE.arguments("training", "train_autoencoder", **given)), timeout=550)
     assert trained.code == 0, trained.err
     assert "PHANTOM DATA" in trained.out + trained.err
-    metrics = read_json(tmp_path / "root" / "models" / "autoencoder.json")["metrics"]
+    metrics = read_json(tmp_path / "root" / "run" / "models" / "autoencoder.json")["metrics"]
     assert metrics["mse"] < 0.8 * metrics["mse_mean_image"]
 
 

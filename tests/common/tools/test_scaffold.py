@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,7 @@ from common.tools.scaffold import new_bundle
 from tests.bundles.pix2pix_covid.case import make_pairs
 
 ROOT = repository_root()
-LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "models", "logs", "eval", "data", "synthetic", "tuning", "earlier"
-)
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "models", "run", "data", "synthetic", "tuning", "earlier")
 
 
 @pytest.fixture
@@ -35,6 +34,8 @@ def test_it_keeps_the_zoos_rules_and_names_only_itself(model: Path) -> None:
     files = new_bundle(model, "fifth")
     assert violations(model / "bundles" / "fifth") == []
     assert not any("pix2pix_covid" in path.read_text() for path in files if "tests" not in path.parts)
+    texts = [path.read_text() for path in files if path.suffix in (".txt", ".json")]
+    assert len(texts) == 2 and not any("weights" in text for text in texts)  # those are the model bundle's
     config = read_config(model / "bundles" / "fifth" / "configs" / "train.yaml")
     assert config["network_def"] == {"_target_": "bundles.fifth.networks.Generator", "width": 32}
     for name in ("evaluate", "inference"):
@@ -82,12 +83,14 @@ def test_it_trains_evaluates_and_is_packed(model: Path, tmp_path: Path) -> None:
         1,
     ]
     python("-m", "monai.bundle", "run", "training", "--config_file", configs / "train.yaml", *given)
-    losses = (configs.parent / "logs" / "losses.csv").read_text().splitlines()
+    losses = (configs.parent / "run" / "logs" / "losses.csv").read_text().splitlines()
     assert len(losses) == 3  # a header and two iterations
     python(
         *("-m", "monai.bundle", "run", "evaluating", "--config_file", configs / "evaluate.yaml"),
         *("--dataset_dir", data),
     )
-    assert (configs.parent / "eval" / "metrics.json").is_file()
-    python("scripts/build_bundle.py", "fifth", "--output", tmp_path / "dist")
-    assert (tmp_path / "dist" / "fifth_v0.1.0.zip").is_file()
+    assert (configs.parent / "run" / "eval" / "metrics.json").is_file()
+    models = ["--models", configs.parent / "run" / "models"]
+    python("scripts/build_bundle.py", "fifth", "--output", tmp_path / "dist", *models)
+    with zipfile.ZipFile(tmp_path / "dist" / "fifth_v0.1.0.zip") as archive:
+        assert "fifth/models/model.pt" in archive.namelist()
