@@ -59,7 +59,8 @@ def test_a_wrong_name_writes_nothing(model: Path, name: str, message: str) -> No
 def test_it_trains_evaluates_and_is_packed(model: Path, tmp_path: Path) -> None:
     for folder in ("common", "scripts"):
         shutil.copytree(ROOT / folder, model / folder, ignore=LEFT_OUT if folder == "scripts" else None)
-    shutil.copy(ROOT / "datasets.json", model)
+    for file in ("datasets.json", "synthetic_ct_bundles.py"):
+        shutil.copy(ROOT / file, model)
     data = tmp_path / "data"
     data.mkdir()
     make_pairs(data)
