@@ -13,8 +13,10 @@ import logging
 from pathlib import Path
 
 from common.cli import Parser
+from common.data.hu_calibration import check_source_range
 from common.data.intensity import WINDOWS, parse_window
 from common.data.intensity_standardization import METHODS
+from common.data.mask_values import check_ignored
 from common.data.merge_datasets import MergeSettings, harmonise
 from common.data.public_datasets import (
     Dataset,
@@ -42,6 +44,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     windows = f"one of {', '.join(WINDOWS)}, or two numbers in HU (default lung)"
     add("--window", nargs="+", default=["lung"], help=windows)
     add("--hu_offset", type=float, help="added to CT volumes that are not in HU, e.g. -1024")
+    black = "black and white of CT images that are not in HU, e.g. 0 4095"
+    add("--source_range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help=black)
+    add("--mask_threshold", type=float, help="least value of soft masks that is segmented, e.g. 0.5")
+    add("--ignore_value", type=int, nargs="+", metavar="VALUE", help="mask values that mean nothing")
     add("--standardise", default="none", choices=METHODS, help="intensity standard for slices not in HU")
     add("--foreground", type=int, nargs="+", metavar="VALUE", help="mask values that become 1")
     add("--patient_pattern", metavar="REGEX", help="pattern of file names whose one group is the patient")
@@ -71,6 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
         options.keep_empty,
         options.seed,
         hu_offset=options.hu_offset,
+        source_range=None if options.source_range is None else check_source_range(options.source_range),
+        mask_threshold=options.mask_threshold,
+        ignore_value=check_ignored(options.ignore_value),
         fit=options.fit,
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]

@@ -59,6 +59,17 @@ def parser() -> OverridesParser:
     made.add_argument("--patient_pattern", metavar="REGEX", help="the patient's part of file names")
     made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
     made.add_argument("--hu_offset", type=float, metavar="HU", help="added to values that are not HU: -1024")
+    made.add_argument(
+        "--source_range",
+        type=float,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="of images not in HU: 0 4095",
+    )
+    made.add_argument("--mask_threshold", type=float, help="least value of soft masks that counts: 0.5")
+    made.add_argument(
+        "--ignore_value", type=int, nargs="+", metavar="VALUE", help="mask values that mean nothing: 255"
+    )
     made.add_argument("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
     made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="the extractor's weights")
     made.add_argument(
@@ -87,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     known, rest = parser().parse_known_args(arguments)
     overrides = overrides_of(rest)
     # Not above: --help and refused words need none of it.
+    from common.data.hu_calibration import check_source_range
     from common.data.intensity import parse_window
     from common.training.distributed import local_device
     from common.training.fit_supervised import Budget
@@ -103,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     options["window"] = None if known.window is None else parse_window(known.window)
     if known.image_size is not None:
         options["image_size"] = check_int("image_size", known.image_size, 1)
+    if known.source_range is not None:
+        options["source_range"] = check_source_range(known.source_range)
     options["max_similarity"] = _number(known.max_similarity)
     options["device"] = str(local_device(known.device))
     report = TrustReport(Options(**options, budget=Budget(iterations, 8), settings=overrides))

@@ -183,7 +183,7 @@ class LatentSpace:
         image_size: side of its images.
         seed: seed of the candidates that projections begin with.
         settings: of projections.
-        hu_offset: of real images, see `common.inference.checkpoint.image_as_in_training`.
+        hu_offset, source_range: of real images, see `common.inference.checkpoint.image_as_in_training`.
     """
 
     network: Generator
@@ -192,6 +192,7 @@ class LatentSpace:
     seed: int = 0
     settings: ProjectionSettings = field(default_factory=ProjectionSettings)
     hu_offset: float | None = None
+    source_range: Sequence[float] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -223,7 +224,8 @@ class LatentSpace:
 
     def _project(self, end: Endpoint) -> LatentPoint:
         assert end.image is not None
-        real = image_as_in_training(end.image, self.info, self.image_size, end.slice_index, self.hu_offset)
+        values = (self.hu_offset, self.source_range)
+        real = image_as_in_training(end.image, self.info, self.image_size, end.slice_index, *values)
         target, count = real.to(self._device), self.settings.drawn
         classes = None
         if self.class_names:  # the named class for each candidate, or all classes in turn

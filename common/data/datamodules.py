@@ -18,19 +18,19 @@ from common.data.intensity_standardization import Standardiser
 from common.data.label_perturbation import Perturbation, PerturbedSliceDataset, make_perturbation
 from common.data.labels import LabelMap, LabelSet
 from common.data.layouts import find_samples, find_volumes, paired_files
+from common.data.nodule_slices import Balance, NoduleSliceDataset
 from common.data.nodules import (
     BY_WINDOW,
     GRAYS,
-    Balance,
     NoduleSample,
     NoduleScan,
-    NoduleSliceDataset,
     find_nodule_scans,
     read_nodule_scan,
 )
 from common.data.patients import keep_scans_together, patient_of
+from common.data.range_check import warn_of_gray_values
 from common.data.replay import Transform, flatten_transforms
-from common.data.samples import Sample, with_hu_offset
+from common.data.samples import Sample, with_values
 from common.data.spaced_slices import spaced_slices
 from common.data.splits import SplitData
 from common.data.transforms import (
@@ -56,6 +56,7 @@ class InMemoryData(SplitData[D]):
         preprocessing: the transforms, flattened.
     """
 
+    dataset_dir: Path
     preprocessing: list[Transform]
     _load: Callable[..., D]
 
@@ -75,6 +76,7 @@ class InMemoryData(SplitData[D]):
         for name in sorted(wanted, key=lambda name: name != "train"):
             more = {"augmentation": chosen, "training": True, **training} if name == "train" else {}
             self.datasets[name] = self._load(self.splits[name], **more)
+        warn_of_gray_values(next(iter(self.datasets.values())), self.dataset_dir)
 
     @property
     def standardiser(self) -> Standardiser:
@@ -117,8 +119,9 @@ class PairData(InMemoryData[PairDataset]):
         split_seed: of the split.
         layout: see `common.data.layouts.find_samples`.
         patient_pattern: see `common.data.layouts.find_samples`.
-        mask_values, mask_threshold: override the layout's mask convention.
-        hu_offset: what to add to volumes that are not HU, see `common.data.intensity.offset_to_hu`.
+        mask_values: values of masks that are lesion, in place of the layout's own; None for that.
+        hu_offset, source_range, mask_threshold, ignore_value: what the values in the files mean, see
+            `common.data.samples.with_values`.
         apart: groups that form a split of their own.
         parts: which splits to load; None for all.
         trained: the JSON of the model that is evaluated: its own split is taken, see
@@ -141,15 +144,23 @@ class PairData(InMemoryData[PairDataset]):
         layout: str = "auto",
         patient_pattern: str | None = None,
         mask_values: Sequence[int] | None = None,
-        mask_threshold: int | None = None,
+        mask_threshold: float | None = None,
         apart: Sequence[str] = ("doctor",),
         parts: Sequence[str] | None = None,
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
+        source_range: Sequence[float] | None = None,
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         self.dataset_dir, self.preprocessing = Path(dataset_dir), flatten_transforms(preprocessing)
         self.empty_masks, self.patient_pattern = empty_masks, patient_pattern
-        self._find = partial(_find_pairs, layout, patient_pattern, mask_values, mask_threshold, hu_offset)
+        self._find = partial(
+            _find_pairs,
+            layout,
+            patient_pattern,
+            mask_values,
+            values=(hu_offset, source_range, mask_threshold, ignore_value),
+        )
         self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, apart, trained)
         self._load = partial(
             PairDataset,
@@ -202,7 +213,7 @@ class ImageData(InMemoryData[ImageDataset]):
         fractions: shares of train, val, test.
         split_seed: of the split.
         layout, patient_pattern: see `common.data.image_layouts.find_images`.
-        hu_offset: what to add to volumes that are not HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: what the values in the files mean, see `common.data.samples.with_values`.
         parts: which splits to load; None for all.
         trained: the JSON of the model that is evaluated: its own split is taken, see
             `common.data.splits.split_samples`.
@@ -232,11 +243,18 @@ class ImageData(InMemoryData[ImageDataset]):
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
         slice_mm: float | None = None,
+        source_range: Sequence[float] | None = None,
     ) -> None:
         self.dataset_dir, self.preprocessing = Path(dataset_dir), flatten_transforms(preprocessing)
         self.flips, self.slice_mm = flips, slice_mm
         self.patient_pattern, self.layout = patient_pattern, layout
-        self._find = partial(find_images, layout=layout, patient_pattern=patient_pattern, hu_offset=hu_offset)
+        self._find = partial(
+            find_images,
+            layout=layout,
+            patient_pattern=patient_pattern,
+            hu_offset=hu_offset,
+            source_range=source_range,
+        )
         images = self._find(dataset_dir)
         images = images._replace(samples=spaced_slices(images.samples, slice_mm))
         chosen = images.chosen(classes, dataset_dir)
@@ -290,22 +308,14 @@ def _find_pairs(
     layout: str,
     patient_pattern: str | None,
     mask_values: Sequence[int] | None,
-    mask_threshold: int | None,
-    hu_offset: float | None,
     folder: str | os.PathLike[str],
+    values: tuple[Any, ...],
 ) -> list[Sample]:
-    """A folder's samples with the user's mask convention and offset."""
-    samples = with_hu_offset(find_samples(folder, layout, patient_pattern), hu_offset)
-    return [_with_convention(sample, mask_values, mask_threshold) for sample in samples]
-
-
-def _with_convention(sample: Sample, mask_values: Sequence[int] | None, mask_threshold: int | None) -> Sample:
-    """The sample with the user's mask convention, where one was given."""
-    if mask_threshold is not None:
-        return replace(sample, mask_threshold=mask_threshold)
+    """A folder's samples with what the user says of the values in their files."""
+    samples = find_samples(folder, layout, patient_pattern)
     if mask_values is not None:
-        return replace(sample, mask_values=tuple(mask_values), mask_threshold=None)
-    return sample
+        samples = [replace(s, mask_values=tuple(mask_values), mask_threshold=None) for s in samples]
+    return with_values(samples, *values)
 
 
 class StructureData(SplitData[SliceDataset]):
@@ -380,6 +390,7 @@ class StructureData(SplitData[SliceDataset]):
         for name, samples in chosen.items():
             own = [next(pairs) for _ in samples]
             self.datasets[name] = self._load(own, self.label_set, coarse=coarse if name == "train" else 0.0)
+        warn_of_gray_values(next(iter(self.datasets.values())), self.dataset_dir)
         if "train" in self.datasets:
             self.train.augment(choose_augmentation(augment, augmentation, len(self.train)))
         logger.info(self.summary())
@@ -465,7 +476,7 @@ class NoduleData(SplitData[NoduleSliceDataset]):
         dataset_dir: folder in one of the layouts of `common.data.nodules.find_nodule_scans`.
         image_size: side of the square patches in pixels.
         window: HU window: a preset's name or [lower, upper].
-        normal_share, foreground: see `common.data.nodules.Balance`.
+        normal_share, foreground: see `common.data.nodule_slices.Balance`.
         preprocessing: MONAI dictionary transforms of the patches, which are in HU; None for the window.
         augmentation: random transforms of the training split's patches.
         augment: whether they are used, see `common.data.transforms.choose_augmentation`.
@@ -473,7 +484,8 @@ class NoduleData(SplitData[NoduleSliceDataset]):
         fractions: shares of train, val, test.
         split_seed: of the split and of the choice of slices without nodules.
         layout, unannotated, patient_pattern: see `common.data.nodules.find_nodule_scans`.
-        hu_offset: what to add to volumes that are no HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range, mask_threshold, ignore_value: what the values in the files mean, see
+            `common.data.samples.with_values`.
         parts: which splits to load as slices; None for all; whole scans need none, see `scans`.
         trained: what stands beside the model that is evaluated: its own split is taken, see
             `common.data.splits.split_samples`.
@@ -502,18 +514,24 @@ class NoduleData(SplitData[NoduleSliceDataset]):
         patient_pattern: str | None = None,
         trained: Mapping[str, Any] | None = None,
         gray: str = BY_WINDOW,
+        source_range: Sequence[float] | None = None,
+        mask_threshold: float | None = None,
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         if gray not in GRAYS:
             raise UserError(f"gray {gray!r} is unknown; choose {' or '.join(GRAYS)}")
         self.dataset_dir, self.image_size, self.gray = Path(dataset_dir), int(image_size), gray
         self.window = window_by_name(window)
-        self.hu_offset, self.patient_pattern = hu_offset, patient_pattern
+        self.hu_offset, self.source_range, self.patient_pattern = hu_offset, source_range, patient_pattern
         self._find = partial(
             find_nodule_scans,
             layout=layout,
             unannotated=unannotated,
             hu_offset=hu_offset,
             patient_pattern=patient_pattern,
+            source_range=source_range,
+            mask_threshold=mask_threshold,
+            ignore_value=ignore_value,
         )
         self.splits = self.split_by(list(self._find(dataset_dir)), fractions, split_seed, trained=trained)
         balance = Balance(normal_share, foreground)
@@ -529,6 +547,8 @@ class NoduleData(SplitData[NoduleSliceDataset]):
             for name in self.splits
             if parts is None or name in parts
         }
+        if self.datasets:
+            warn_of_gray_values(next(iter(self.datasets.values())), self.dataset_dir)
         if "train" in self.datasets:
             self.train.augment(choose_augmentation(augment, augmentation, len(self.train)))
         logger.info(self.summary())

@@ -61,6 +61,34 @@ def greatest_offset(image: Grid, mask: Grid) -> float:
     return float(np.abs(offsets[:, :3]).max())
 
 
+def check_beside_picture(volume: Grid, picture: Path) -> None:
+    """Refuses a volume beside a picture, unless its one slice is stored as a picture is.
+
+    A picture has no place; it is upright as it is stored. A volume of one slice whose rows run to posterior
+    and whose columns run to the left in the file too, as ITK writes it from a picture, fits.
+
+    Raises:
+        UserError: names both files and the geometry of the volume.
+
+    Example:
+        >>> itk = np.diag([-0.5, -0.5, 1.0, 1.0])  # columns to the left, rows to posterior
+        >>> display = itk[:, [1, 0, 2, 3]]  # the same, for (row, column, slice)
+        >>> check_beside_picture(Grid(Path("mask.nii.gz"), (8, 8, 1), display, itk), Path("image.png"))
+    """
+    to_file = np.linalg.inv(volume.file_affine) @ volume.affine
+    if volume.shape[2] == 1 and np.allclose(to_file[:2, :2], [[0, 1], [1, 0]]):
+        return
+    raise UserError(
+        f"{volume.file}: is a volume ({volume}) beside the picture {picture}, which has no place, so one may "
+        "be mirrored or turned; save image and mask in one format, with their geometry"
+    )
+
+
+def lies_in_same_place(image: Grid, mask: Grid) -> bool:
+    """Returns whether two files have their voxels in the same places, to a hundredth of a voxel."""
+    return image.shape == mask.shape and greatest_offset(image, mask) <= SAME_PLACE_VOXELS
+
+
 def check_same_place(image: Grid, mask: Grid) -> None:
     """Refuses two files whose voxels are not in the same places, to a hundredth of a voxel.
 

@@ -12,6 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.data.formats import PICTURE_SUFFIXES, READ, has_suffix
+from common.data.geometry import check_beside_picture, check_same_place
+from common.data.hu_calibration import GrayValues, calibrate, nominal_range
+from common.data.mask_values import check_scale, structure_mask_of
 from common.data.samples import Sample, orient
 from common.data.volume_io import Volume, is_volume, open_volume
 from common.errors import UserError, read_errors
@@ -21,8 +24,8 @@ SIXTEEN_BITS = (0.0, 65535.0)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
-    """The gray values (H, W) of a picture and its full range.
+def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """The gray values (H, W) of a picture and its full range; None for real or signed values that may be HU.
 
     RGB, RGBA and palette pictures are accepted where they are gray in truth (equal channels, opaque).
 
@@ -32,8 +35,12 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
     with _opened(path) as picture:
         if picture.mode == "L":
             return np.asarray(picture), EIGHT_BITS
-        if picture.mode in _SIXTEEN_BIT_MODES:
-            return np.asarray(picture), SIXTEEN_BITS
+        if picture.mode == "F" or picture.mode in _SIXTEEN_BIT_MODES:
+            values = np.asarray(picture)
+            if picture.mode == "F" and not np.isfinite(values).all():
+                raise UserError(f"{path}: holds NaN or infinite values; repair or remove the picture")
+            signed = picture.mode == "F" or values.min() < 0
+            return values, nominal_range(values) if signed else SIXTEEN_BITS
         return _gray(picture, path), EIGHT_BITS
 
 
@@ -64,7 +71,7 @@ def read_label_picture(path: Path) -> np.ndarray:
         UserError: unreadable, or in colour.
     """
     with _opened(path) as picture:
-        if picture.mode in ("L", "P", *_SIXTEEN_BIT_MODES):
+        if picture.mode in ("L", "P", "F", *_SIXTEEN_BIT_MODES):
             return np.asarray(picture)
         if picture.mode == "1":
             return np.asarray(picture).astype(np.uint8)
@@ -84,10 +91,6 @@ def _gray(picture: Image.Image, path: Path) -> np.ndarray:
     return channels[..., 0]
 
 
-# More distinct values than this are no labels but a soft mask or a photograph.
-MOST_LABELS = 16
-
-
 class Pixels(NamedTuple):
     """Gray values of a slice: float32 (H, W), whether they are HU, else what is black and white."""
 
@@ -104,24 +107,24 @@ def read_pixels(sample: Sample) -> Pixels:
     """
     if is_volume(sample.image):
         volume = open_volume(sample.image)
-        values, is_hu, source_range = (
-            axial_slice(volume, sample.index, sample.image),
-            volume.is_hu,
-            volume.source_range,
-        )
-        if is_hu:
-            values = values.astype(np.float32) + np.float32(volume.offset(sample.hu_offset, sample.image))
+        values = axial_slice(volume, sample.index, sample.image)
         constant = (
             volume.array.size > 0
             and values.min() == values.max()
             and volume.array.min() == volume.array.max()
         )
     else:
-        values, source_range = read_picture(sample.image)
-        is_hu, constant = False, bool(values.min() == values.max())
+        values, own = read_picture(sample.image)
+        constant = bool(values.min() == values.max())
     if constant:
         raise UserError(f"{sample.image}: every pixel has the same value; replace or remove the image")
-    return Pixels(orient(values.astype(np.float32), sample.orientation), is_hu, source_range)
+    settings = (sample.hu_offset, sample.source_range, sample.image)
+    if is_volume(sample.image):
+        found = volume.calibrate(*settings)
+    else:
+        found = calibrate(GrayValues(values), own, *settings)
+    gray = values.astype(np.float32) + np.float32(found.offset)
+    return Pixels(orient(gray, sample.orientation), found.is_hu, found.source_range)
 
 
 def read_mask(sample: Sample) -> np.ndarray:
@@ -133,38 +136,18 @@ def read_mask(sample: Sample) -> np.ndarray:
     if sample.mask is None:
         raise UserError(f"{sample.image}: has no mask; this model needs image and mask pairs")
     if is_volume(sample.mask):
-        labels = axial_slice(open_volume(sample.mask), sample.index, sample.mask)
+        volume = open_volume(sample.mask)
+        labels = axial_slice(volume, sample.index, sample.mask)
+        highest = volume.values.highest if volume.values else float(volume.array.max())
     else:
         labels = read_label_picture(sample.mask)
-    return orient(binary_mask(labels, sample, sample.mask), sample.orientation)
-
-
-def binary_mask(labels: np.ndarray, sample: Sample, path: Path) -> np.ndarray:
-    """uint8 {0, 1} from labels by the sample's convention: a threshold, a list of values, or any non-zero.
-
-    Raises:
-        UserError: values that the convention does not know.
-    """
-    if sample.mask_threshold is not None:
-        return (labels >= sample.mask_threshold).astype(np.uint8)
-    found = np.unique(labels)
-    if found.size > MOST_LABELS:
-        raise UserError(
-            f"{path}: holds {found.size} different values, so it is no label mask; "
-            "save labels (0 and 1, losslessly) or set mask_threshold"
-        )
-    if (found < 0).any() or (found != np.rint(found)).any():
-        raise UserError(
-            f"{path}: mask values {_listed(found)} are not labels; save 0 and 1, or set mask_threshold"
-        )
-    if sample.mask_values is None:
-        return (labels != 0).astype(np.uint8)
-    unknown = found[~np.isin(found, (*sample.mask_values, *sample.mask_background))]
-    if unknown.size:
-        raise UserError(
-            f"{path}: unexpected mask values {_listed(unknown)}; expected lesion {list(sample.mask_values)}"
-        )
-    return np.isin(labels, sample.mask_values).astype(np.uint8)
+        highest = float(labels.max())
+    threshold = sample.mask_threshold
+    check_scale(highest, labels, threshold, sample.mask, sample.mask_ignored)
+    mask = structure_mask_of(
+        labels, sample.mask, threshold, sample.mask_ignored, sample.mask_values, sample.mask_background
+    )
+    return orient(mask, sample.orientation)
 
 
 def axial_slice(volume: Volume, index: int | None, path: Path) -> np.ndarray:
@@ -180,11 +163,6 @@ def axial_slice(volume: Volume, index: int | None, path: Path) -> np.ndarray:
             f"{path}: has {volume.depth} slices but its partner has more; image and mask must fit"
         )
     return volume.array[:, :, index or 0]
-
-
-def _listed(values: np.ndarray) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:5])
-    return shown + (", ..." if values.size > 5 else "")
 
 
 S = TypeVar("S")
@@ -209,6 +187,7 @@ def read_pair(sample: Sample) -> Pair:
     pixels = read_pixels(sample)
     if sample.mask is None:
         return Pair(pixels, None)
+    check_place(sample.image, sample.mask)
     mask = read_mask(sample)
     if mask.shape != pixels.values.shape:
         raise UserError(
@@ -216,6 +195,21 @@ def read_pair(sample: Sample) -> Pair:
             "(rows x columns); export both at the same size"
         )
     return Pair(pixels, mask)
+
+
+def check_place(image: Path, mask: Path) -> None:
+    """Refuses a mask whose voxels lie elsewhere than the image's, see `common.data.geometry`.
+
+    Pictures have no place: of two pictures only the sizes can be compared, which this does not do.
+
+    Raises:
+        UserError: names both files and both geometries.
+    """
+    volumes = [path for path in (image, mask) if is_volume(path)]
+    if len(volumes) == 2:
+        check_same_place(*(open_volume(path).grid(path) for path in volumes))
+    elif volumes:
+        check_beside_picture(open_volume(volumes[0]).grid(volumes[0]), mask if volumes[0] == image else image)
 
 
 def for_each(samples: Sequence[S], action: Callable[[S], T], title: str) -> list[T]:

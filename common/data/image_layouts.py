@@ -29,7 +29,7 @@ from common.data.patients import (
     patient_of,
     whose,
 )
-from common.data.samples import Sample, stem, with_hu_offset
+from common.data.samples import Sample, stem, with_values
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
 
@@ -100,6 +100,7 @@ def find_images(
     layout: str = AUTO,
     patient_pattern: str | None = None,
     hu_offset: float | None = None,
+    source_range: Sequence[float] | None = None,
 ) -> ImageSet:
     """All images of a data set. Volumes become one sample for each axial slice.
 
@@ -109,7 +110,7 @@ def find_images(
             series of one person, or where there are three at least with the names of patients (``case12``,
             ``P001``, ``LIDC-IDRI-0001``); else classes.
         patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
-        hu_offset: what the samples' values need to be HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: what the values mean, see `common.data.samples.with_values`.
     Raises:
         UserError: missing folder, no fitting layout, no images.
     """
@@ -124,7 +125,7 @@ def find_images(
         raise no_images(folder, "no images found; put files there")
     if name not in OF_OTHERS:
         warn_of_left_out(folder, [sample.image for sample in found.samples])
-    return found._replace(samples=with_hu_offset(found.samples, hu_offset))
+    return found._replace(samples=with_values(found.samples, hu_offset, source_range))
 
 
 def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:

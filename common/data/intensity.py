@@ -9,11 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 
-AIR = -1024.0
-"""HU of air, or a little less: what lies below is a scanner's padding around its circle of view."""
 EIGHT_BIT_WHITE = 255.0
-NO_AIR = -1200.0
-"""What is lower than this after an offset was added had no need of one."""
 
 
 @dataclass(frozen=True)
@@ -81,46 +77,6 @@ def parse_window(words: Sequence[str]) -> Window:
         return window_by_name([float(word) for word in " ".join(words).replace(",", " ").split()])
     except ValueError as error:
         raise UserError(f"--window {' '.join(words)}: give one name or two numbers in HU") from error
-
-
-def value_range(array: np.ndarray) -> tuple[float, float]:
-    """The lowest value that is no padding (see `AIR`), and the highest."""
-    lowest, highest = array.min(), array.max()
-    if lowest < AIR <= highest:
-        lowest = array.min(where=array >= AIR, initial=highest)
-    return float(lowest), float(highest)
-
-
-def offset_to_hu(
-    values: tuple[float, float], hu_offset: float | None, source: object, hint: str = ""
-) -> float:
-    """What is to be added to stored values that pass for HU, so that they are.
-
-    A CT has air, at about -1000 HU. Values above 255 of which none lies between -1024 and 0 are a CT stored
-    with an offset (HU + 1024, or DICOM's stored values without their rescaling), or no CT.
-
-    Args:
-        values: their `value_range`, of the whole file.
-        hu_offset: what the user says is to be added (-1024); 0 says that they are HU; None that nothing is
-            known. Files that have air below 0 already are HU, and stay as they are.
-        source: the file, for the message.
-        hint: added to the message.
-    Raises:
-        UserError: nothing is known, and there is no air; or the offset is no number.
-    """
-    lowest, highest = values
-    if hu_offset is None:
-        if lowest >= 0.0 and highest > EIGHT_BIT_WHITE:
-            raise UserError(
-                f"{source}: holds values up to {highest:g} but none of air, which lies from -1024 to 0 HU; "
-                "give what to add to them, as --hu_offset -1024, or --hu_offset 0 if they are HU" + hint
-            )
-        return 0.0
-    try:
-        offset = float(hu_offset)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"hu_offset {hu_offset}: give what to add to stored values, as -1024") from error
-    return 0.0 if lowest < 0.0 and lowest + offset < NO_AIR else offset
 
 
 def to_unit(

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.data.datasets import PairDataset, SliceDataset, UnpairedDataset
-from common.data.nodules import NoduleSliceDataset
+from common.data.nodule_slices import NoduleSliceDataset
 from common.data.sampler import InfiniteBatchSampler
 
 

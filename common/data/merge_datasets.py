@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from common.data.near_duplicates import thumbnail
 from common.data.patients import join_persons
 from common.data.public_datasets import LocalDataset, source_samples
 from common.data.resize import fit_mask, fit_square
-from common.data.samples import Sample
+from common.data.samples import Sample, with_values
 from common.data.splits import split_by_patient, write_splits
 from common.errors import UserError
 from common.files import atomic_folder, write_json
@@ -45,7 +45,10 @@ class MergeSettings:
         standardise: ``none``, ``landmarks`` or ``histogram``: standardises slices in unknown windows (not in
             HU), see `common.data.intensity_standardization`; learnt from the training split.
         keep_empty: keep slices without a segmented pixel.
-        hu_offset: added to CT volumes that are not in HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: what the values of CT mean, see `common.data.hu_calibration.calibrate`; MR
+            has no unit, its black and white are percentiles.
+        mask_threshold, ignore_value: of masks, see `common.data.samples.with_values`; a threshold
+            takes the place of the set's own rule and of `LocalDataset.foreground`.
         seed, fractions: seed and shares of the split into training, validation and test patients.
         fit: how slices become square, see `common.data.resize.fit_square`.
     """
@@ -57,6 +60,9 @@ class MergeSettings:
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     hu_offset: float | None = None
+    source_range: tuple[float, float] | None = None
+    mask_threshold: float | None = None
+    ignore_value: int | tuple[int, ...] | None = None
     fit: str = "pad"
 
 
@@ -117,8 +123,9 @@ def harmonise(
 
 def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT") -> Slice:
     """Reads, windows and resizes a slice with its mask."""
-    offset = settings.hu_offset if modality != MR else 0.0  # MR has no HU
-    pixels, mask = read_pair(replace(sample, hu_offset=offset))
+    meaning = (settings.hu_offset, settings.source_range) if modality != MR else (0.0, None)
+    (sample,) = with_values([sample], *meaning, settings.mask_threshold, settings.ignore_value)
+    pixels, mask = read_pair(sample)
     is_hu, source_range = value_range_of(pixels, modality)
     unit = to_unit(pixels.values, settings.window, is_hu, source_range)
     image = np.clip(fit_square(unit, settings.image_size, settings.fit), 0.0, 1.0)

@@ -1,37 +1,32 @@
-"""Lung nodule data sets: layouts, scans with their nodules, and patches for training a segmenter."""
+"""Lung nodule data sets: layouts, and scans with their nodules."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
-from monai.transforms import ScaleIntensityRanged
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.utils.data import Dataset
 
 from common.data.folders import images_in, warn_of_left_out
 from common.data.formats import META_SUFFIXES, NIFTI_SUFFIXES, has_suffix
+from common.data.geometry import lies_in_same_place
 from common.data.gray_levels import hu_by_levels
-from common.data.image_io import for_each, read_label_picture, read_picture
+from common.data.hu_calibration import Calibration, GrayValues, calibrate
+from common.data.image_io import check_place, read_label_picture, read_picture
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
+from common.data.mask_values import check_scale, structure_mask_of, whole_labels
 from common.data.patients import keep_scans_together, patient_of
-from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
-from common.data.sampler import SampleIndex
-from common.data.samples import Sample, stem, with_hu_offset
-from common.data.transforms import WindowHUd
-from common.data.volume_io import Volume, is_volume, open_volume, volume_geometry
-from common.errors import UserError, read_errors
+from common.data.samples import Sample, stem, with_values
+from common.data.volume_io import Volume, is_volume, open_volume, volume_grid
+from common.errors import UserError
 from common.files import read_json, visible_files
-from common.rng import make_rng
 
 logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
@@ -75,6 +70,9 @@ def find_nodule_scans(
     unannotated: str = "refuse",
     hu_offset: float | None = None,
     patient_pattern: str | None = None,
+    source_range: Sequence[float] | None = None,
+    mask_threshold: float | None = None,
+    ignore_value: int | Sequence[int] | None = None,
 ) -> list[NoduleSample]:
     """Finds all scans of a data set, in a fixed order; ``patient`` is the unit of the splits.
 
@@ -83,9 +81,9 @@ def find_nodule_scans(
         layout: a key of `NODULE_LAYOUTS`, or ``auto``.
         unannotated: ``refuse`` or ``normal``: a LUNA16 scan without a line in ``annotations.csv`` is an
             error, or has no nodules (LUNA16 has 287 of these).
-        hu_offset: added to the values to get HU, see `common.data.intensity.offset_to_hu`.
         patient_pattern: identifies patients by file names, see `common.data.patients.whose`; None for the
             usual ways of naming.
+        hu_offset, source_range, mask_threshold, ignore_value: see `common.data.samples.with_values`.
     Raises:
         UserError: missing folder, no matching layout, no scans, a scan without mask or annotations.
     """
@@ -101,10 +99,11 @@ def find_nodule_scans(
         records = luna(folder, unannotated)
         tables = [folder / ANNOTATIONS, folder / EXCLUDED]
         warn_of_left_out(folder, [*tables, *(path for r in records for path in (r.image, r.mask))])
-        return with_hu_offset(records, hu_offset)
+        return with_values(records, hu_offset, source_range, mask_threshold, ignore_value)
     if name not in NODULE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of auto, {', '.join(NODULE_LAYOUTS)}")
-    records = with_hu_offset(NODULE_LAYOUTS[name](folder, patient_pattern), hu_offset)
+    records = NODULE_LAYOUTS[name](folder, patient_pattern)
+    records = with_values(records, hu_offset, source_range, mask_threshold, ignore_value)
     if name != "phantom":
         warn_of_left_out(folder, [path for record in records for path in (record.image, record.mask)])
     return keep_scans_together(records, folder, patient_pattern)
@@ -219,20 +218,12 @@ def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for mask in masks:
         named = [scan for scan in scans if mask.name.startswith(stem(scan))]
-        owners = named or [scan for scan in scans if _same_grid(scan, mask)]
+        owners = named or [scan for scan in scans if lies_in_same_place(volume_grid(scan), volume_grid(mask))]
         if not owners or owners[0] in found:
             what = "a second mask of its scan" if owners else "fits no scan by its name or voxel grid"
             raise UserError(f"{mask}: {what}; name it SERIES_mask.nii.gz or remove it")
         found[owners[0]] = mask
     return found
-
-
-def _same_grid(scan: Path, mask: Path) -> bool:
-    with read_errors(scan):
-        shape, affine = volume_geometry(scan)
-    with read_errors(mask):
-        mask_shape, mask_affine = volume_geometry(mask)
-    return shape == mask_shape and np.allclose(affine, mask_affine, atol=1e-2)
 
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), np.uint8)
@@ -272,6 +263,7 @@ class NoduleScan:
         categories: names of the mask values 1, 2, ...; may be empty.
         nominal_hu: the file has no HU; black and white are the ends of the window.
         excluded: findings that count neither as nodules nor as false positives; not in the mask.
+        ignored: bool (Z, H, W), voxels of the mask file that are to be ignored; None for none.
     """
 
     hu: NDArray[np.int16]
@@ -283,16 +275,23 @@ class NoduleScan:
     categories: tuple[str, ...] = ()
     nominal_hu: bool = False
     excluded: tuple[Nodule, ...] = ()
+    ignored: NDArray[np.bool_] | None = None
 
     def in_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Converts voxels (..., 3) to mm from the centre of the first voxel, as in `Nodule.centre_mm`."""
         return np.asarray(voxels, dtype=np.float64) * np.asarray(self.spacing)
 
+    @property
+    def has_excluded(self) -> bool:
+        """Whether anything counts neither as nodule nor as background."""
+        return bool(self.excluded) or self.ignored is not None
+
     def excluded_mask(self) -> NDArray[np.uint8]:
-        """Paints the excluded findings as spheres: uint8 {0, 1} (Z, H, W)."""
+        """Marks excluded findings (as spheres) and ignored voxels: uint8 {0, 1} (Z, H, W)."""
         centres = np.array([finding.centre_voxel for finding in self.excluded]).reshape(-1, 3)
         diameters = [finding.diameter_mm for finding in self.excluded]
-        return paint_spheres(self.hu.shape, self.spacing, centres, diameters)
+        painted = paint_spheres(self.hu.shape, self.spacing, centres, diameters)
+        return painted if self.ignored is None else painted | self.ignored
 
 
 def read_nodule_scan(
@@ -309,22 +308,33 @@ def read_nodule_scan(
         UserError: unreadable, sizes that differ, an annotation outside, a value that is no category.
     """
     limits = window_by_name(window)
+    settings = (sample.hu_offset, sample.source_range, sample.image)
+    values = None if sample.mask is None else _read_mask_values(sample)
     if is_volume(sample.image):
         volume = open_volume(sample.image)
-        offset = volume.offset(sample.hu_offset, sample.image)
-        hu = _upright(_calibrated(volume.array, limits, volume.is_hu, volume.source_range, offset))
+        found = volume.calibrate(*settings)
+        hu = _upright(_to_hu(volume.array, limits, found))
         rows, columns, slices = volume.spacing
-        spacing, nominal = (slices, rows, columns), not volume.is_hu
+        spacing = (slices, rows, columns)
     else:
-        picture, source_range = read_picture(sample.image)
-        hu = _calibrated(picture, limits, False, source_range)[None]
-        volume, spacing, nominal = None, (sample.pixel_mm,) * 3, True
-        if gray == BY_LEVELS:
-            hu = hu_by_levels(picture, _read_mask(sample, hu.shape)[0] > 0, limits)[None]
-    mask, nodules = _truth(sample, volume, hu.shape, spacing)
-    excluded = _excluded(sample, volume, spacing)
+        picture, own = read_picture(sample.image)
+        found = calibrate(GrayValues(picture), own, *settings)
+        hu = _to_hu(picture, limits, found)[None]
+        volume, spacing = None, (sample.pixel_mm,) * 3
+        if gray == BY_LEVELS and not found.is_hu:
+            hu = hu_by_levels(picture, _mask_of(values, sample, hu.shape)[0] > 0, limits)[None]
+    mask, nodules = _truth(sample, values, volume, hu.shape, spacing)
     return NoduleScan(
-        hu, mask, spacing, sample.name, sample.patient, nodules, sample.kinds, nominal, excluded
+        hu,
+        mask,
+        spacing,
+        sample.name,
+        sample.patient,
+        nodules,
+        sample.kinds,
+        not found.is_hu,
+        _excluded(sample, volume, spacing),
+        _ignored(values, sample),
     )
 
 
@@ -392,16 +402,22 @@ def _nodule(
 
 
 def _truth(
-    sample: NoduleSample, volume: Volume | None, shape: tuple[int, ...], spacing: Sequence[float]
+    sample: NoduleSample,
+    values: np.ndarray | None,
+    volume: Volume | None,
+    shape: tuple[int, ...],
+    spacing: Sequence[float],
 ) -> tuple[NDArray[np.uint8], tuple[Nodule, ...]]:
     """Returns mask and nodules: from the mask alone, the annotations alone, or each from its own source."""
     if not sample.annotated or volume is None:
-        mask = _read_mask(sample, shape)
+        mask = _mask_of(values, sample, shape)
         return mask, nodules_in_mask(mask, spacing, sample.kinds, sample.single)
     voxels = voxels_of(sample.annotations, volume, sample.image)
     diameters = [nodule.diameter_mm for nodule in sample.annotations]
     mask = (
-        paint_spheres(shape, spacing, voxels, diameters) if sample.mask is None else _read_mask(sample, shape)
+        paint_spheres(shape, spacing, voxels, diameters)
+        if values is None
+        else _mask_of(values, sample, shape)
     )
     return mask, tuple(_nodule(v, spacing, d) for v, d in zip(voxels, diameters, strict=True))
 
@@ -414,40 +430,50 @@ def _excluded(sample: NoduleSample, volume: Volume | None, spacing: Sequence[flo
     return tuple(_nodule(v, spacing, f.diameter_mm) for v, f in zip(voxels, sample.excluded, strict=True))
 
 
-def _read_mask(sample: NoduleSample, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_mask_values(sample: NoduleSample) -> np.ndarray:
+    """Returns the values of the mask file, (Z, H, W), from the place of the image."""
     path = sample.mask
-    if path is None:
+    assert path is not None  # as the caller made sure
+    check_place(sample.image, path)
+    return _upright(open_volume(path).array) if is_volume(path) else read_label_picture(path)[None]
+
+
+def _mask_of(values: np.ndarray | None, sample: NoduleSample, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Converts mask values to uint8: numbers of categories, or 1 for any value if there are none."""
+    path = sample.mask
+    if path is None or values is None:
         raise UserError(f"{sample.image}: has no mask of its nodules; add one with the same file name")
-    values = _upright(open_volume(path).array) if is_volume(path) else read_label_picture(path)[None]
     if values.shape != shape:
         raise UserError(
             f"{path}: the mask is {_size(values.shape)} but {sample.image.name} is {_size(shape)} "
             "(slices x rows x columns); export both at the same size"
         )
-    return _categories(values, sample.kinds, path)
+    threshold, ignored = sample.mask_threshold, sample.mask_ignored
+    check_scale(float(values.max()), values, threshold, path, ignored)
+    if not sample.kinds:
+        return structure_mask_of(values, path, threshold, ignored)
+    labels = whole_labels(values, path, threshold, ignored)
+    if labels.max() > len(sample.kinds):
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(sample.kinds, 1))
+        raise UserError(f"{path}: {labels.max()} is no known category; expected 0 none, {names}")
+    return labels.astype(np.uint8)
 
 
-def _categories(values: np.ndarray, kinds: Sequence[str], path: Path) -> NDArray[np.uint8]:
-    """Converts mask values to uint8: numbers of categories, or 1 for any value if there are none."""
-    if not kinds:
-        return (values != 0).astype(np.uint8)
-    known = (values >= 0) & (values <= len(kinds)) & (values == np.rint(values))
-    if not known.all():
-        names = ", ".join(f"{number} {name}" for number, name in enumerate(kinds, 1))
-        raise UserError(f"{path}: {values[~known][0]:g} is no known category; expected 0 none, {names}")
-    return values.astype(np.uint8)
+def _ignored(values: np.ndarray | None, sample: NoduleSample) -> NDArray[np.bool_] | None:
+    """Returns where the mask has values to ignore; None where it has none."""
+    ignored = sample.mask_ignored
+    found = None if values is None or not ignored else np.isin(np.rint(values), ignored)
+    return found if found is not None and found.any() else None
 
 
-def _calibrated(
-    array: np.ndarray, window: Window, is_hu: bool, source_range: tuple[float, float], offset: float = 0.0
-) -> NDArray[np.int16]:
-    """Converts to int16 HU, nominal if the values are not in HU; ``offset`` is added to those that are."""
-    if not is_hu:
-        return to_hu(to_unit(array, window, False, source_range), window)
+def _to_hu(array: np.ndarray, window: Window, found: Calibration) -> NDArray[np.int16]:
+    """Converts to int16 HU; nominal ones, by the ends of the window, if the values are not in HU."""
+    if not found.is_hu:
+        return to_hu(to_unit(array, window, False, found.source_range), window)
     limits = np.iinfo(np.int16)
-    if array.dtype == np.int16 and not offset:
+    if array.dtype == np.int16 and not found.offset:
         return array
-    return np.clip(np.rint(array + np.float32(offset)), limits.min, limits.max).astype(np.int16)
+    return np.clip(np.rint(array + np.float32(found.offset)), limits.min, limits.max).astype(np.int16)
 
 
 def _upright(array: np.ndarray) -> np.ndarray:
@@ -457,174 +483,3 @@ def _upright(array: np.ndarray) -> np.ndarray:
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(str(extent) for extent in shape)
-
-
-LEAST_NORMALS = 4
-"""Slices with nodules that each scan counts as having at least, when slices without are chosen."""
-
-
-class NoduleSlice(NamedTuple):
-    """HU int16 (H, W), mask uint8 {0, 1} (H, W) and the record with the slice as ``index``."""
-
-    hu: NDArray[np.int16]
-    mask: NDArray[np.uint8]
-    sample: Sample
-
-
-@dataclass(frozen=True)
-class Balance:
-    """The share of slices without nodules, and of patches with the nodule in them.
-
-    Args:
-        normal_share: share of slices without nodules, 0 to below 1; fewer if the data set has fewer.
-        foreground: share of patches of a slice with nodules that show one; the others lie anywhere.
-    Raises:
-        UserError: a share out of range.
-    """
-
-    normal_share: float = 0.3
-    foreground: float = 0.7
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.normal_share < 1:
-            raise UserError(f"normal_share {self.normal_share}: give a share from 0 to below 1")
-        if not 0 <= self.foreground <= 1:
-            raise UserError(f"foreground {self.foreground}: give a share from 0 to 1")
-
-    def normals(self, positives: int) -> int:
-        """Returns the number of slices without nodules for a number of slices with some."""
-        return round(positives * self.normal_share / (1 - self.normal_share))
-
-
-class NoduleSliceDataset(Dataset[dict[str, Any]]):
-    """Patches (1, S, S) of slices in [-1, 1] with nodule masks {0, 1}.
-
-    All slices with nodules are kept in memory, and a random choice of those without; slices with excluded
-    findings are chosen only if a scan has no others. A `SampleIndex` gives a random patch, augmented; an int
-    always the same patch, with the nodule if the slice has one. Slices smaller than S are padded with the
-    lower end of the window.
-
-    Args:
-        samples: from `find_nodule_scans`.
-        image_size: S in pixels of the file.
-        window: HU window, a preset's name or [lower, upper].
-        balance: the two numbers of `Balance`.
-        preprocessing: MONAI dictionary transforms of the patches, which are in HU; None for the window and
-            [-1, 1].
-        augmentation: further, random transforms of a training set's patches; None for none.
-        seed: of all random choices.
-
-    Attributes:
-        samples: the record of each slice.
-        dropped: number of slices without nodules that were not chosen.
-        nominal_hu: whether some of the values are not calibrated HU.
-    Raises:
-        UserError: a bad scan, or no slice with a nodule.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[NoduleSample],
-        image_size: int,
-        window: str | Window | Sequence[float] = "lung",
-        balance: Balance | Sequence[float] = (0.3, 0.7),
-        preprocessing: Transforms = None,
-        augmentation: Transforms = None,
-        seed: int = 0,
-    ) -> None:
-        self.image_size, self.window = int(image_size), window_by_name(window)
-        self.balance = balance if isinstance(balance, Balance) else Balance(*balance)
-        self.seed = seed
-        if preprocessing is None:
-            preprocessing = [WindowHUd("image", self.window), ScaleIntensityRanged("image", 0, 1, -1, 1)]
-        self.preprocessing = flatten_transforms(preprocessing)
-        self.augment(augmentation)
-        self.dropped, self.nominal_hu = 0, False
-        scans = for_each(samples, self._slices, "reading")
-        self.slices = self._chosen([slice_ for scan in scans for slice_ in scan])
-        self.samples = [slice_.sample for slice_ in self.slices]
-        self._places = [np.argwhere(slice_.mask) for slice_ in self.slices]
-
-    def augment(self, augmentation: Transforms) -> None:
-        """Sets the random transforms; None for none."""
-        steps = [*self.preprocessing, *flatten_transforms(augmentation)]
-        self._transforms = ReplayTransforms(steps, self.seed)
-
-    def __len__(self) -> int:
-        return len(self.slices)
-
-    def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        hu, mask, _ = self.slices[index]
-        corner = self._corner(visit)
-        patch = _cut(hu, corner, self.image_size, self.window.lower)
-        label = _cut(mask, corner, self.image_size)
-        item: dict[Any, Any] = {
-            "image": torch.from_numpy(patch[None].astype(np.float32)),
-            "label": torch.from_numpy(label[None].astype(np.float32)),
-        }
-        item = {**self._transforms(item, visit), "sample": index}
-        return item
-
-    def _slices(self, sample: Sample) -> list[NoduleSlice]:
-        """Reads the slices of a scan with nodules, and as many others as may be needed."""
-        scan = read_nodule_scan(cast(NoduleSample, sample), self.window)
-        self.nominal_hu |= scan.nominal_hu
-        has = np.asarray(scan.mask.any(axis=(1, 2)))
-        most = self.balance.normals(max(LEAST_NORMALS, int(has.sum())))
-        clean = ~has & ~scan.excluded_mask().any(axis=(1, 2)) if scan.excluded else ~has
-        places = np.flatnonzero(clean if clean.any() else ~has)
-        normals = _drawn(places, most, make_rng(self.seed, "normal slices", sample.name))
-        self.dropped += int((~has).sum()) - len(normals)
-        flat = len(has) == 1
-        return [
-            NoduleSlice(
-                scan.hu[z].copy(),
-                (scan.mask[z] > 0).astype(np.uint8),
-                replace(sample, index=None if flat else int(z)),
-            )
-            for z in sorted([*np.flatnonzero(has), *normals])
-        ]
-
-    def _chosen(self, slices: Sequence[NoduleSlice]) -> list[NoduleSlice]:
-        """Chooses all slices with nodules, and the share of the others."""
-        has = np.array([slice_.mask.any() for slice_ in slices], bool)
-        if not has.any():
-            where = slices[0].sample.image.parent if slices else "the data set"
-            raise UserError(f"{where}: no slice has a nodule; bring scans with nodules to learn from")
-        most = self.balance.normals(int(has.sum()))
-        normals = _drawn(np.flatnonzero(~has), most, make_rng(self.seed, "normal slices"))
-        self.dropped += int((~has).sum()) - len(normals)
-        return [slices[place] for place in sorted([*np.flatnonzero(has), *normals])]
-
-    def _corner(self, visit: SampleIndex | int) -> tuple[int, int]:
-        """Returns first row and column of a patch, negative in slices smaller than the patch."""
-        index = visit.index if isinstance(visit, SampleIndex) else int(visit)
-        keys = ("patch", visit.epoch, index) if isinstance(visit, SampleIndex) else ("fixed patch", index)
-        random = make_rng(self.seed, *keys)
-        share, row, column, which = random.random(4)
-        places, size = self._places[index], self.image_size
-        shape = np.array(self.slices[index].mask.shape)
-        if len(places) and (share < self.balance.foreground or not isinstance(visit, SampleIndex)):
-            centre = places[int(which * len(places))] + (np.array([row, column]) - 0.5) * size / 2
-            corner = np.rint(centre - size / 2).astype(int)
-        else:
-            corner = np.floor(np.array([row, column]) * (np.maximum(shape - size, 0) + 1)).astype(int)
-        first, last = np.minimum(shape - size, 0) // 2, np.maximum(shape - size, 0)
-        corner = np.where(shape <= size, first, np.clip(corner, 0, last))
-        return int(corner[0]), int(corner[1])
-
-
-def _drawn(places: NDArray[np.intp], most: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """Draws at most ``most`` of the indices, in order."""
-    return places if len(places) <= most else np.sort(random.choice(places, most, replace=False))
-
-
-def _cut(array: np.ndarray, corner: tuple[int, int], size: int, fill: float = 0) -> np.ndarray:
-    """Returns the (size, size) part from ``corner`` on, padded with ``fill``."""
-    out = np.full((size, size), fill, array.dtype)
-    row, column = corner
-    inside = array[max(0, row) : row + size, max(0, column) : column + size]
-    top, left = max(0, -row), max(0, -column)
-    out[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return out

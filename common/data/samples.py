@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from common.data.formats import COMPOUND_SUFFIXES
+from common.data.hu_calibration import check_source_range
+from common.data.mask_values import check_ignored, check_threshold
 
 # The eight flips and rotations of the square, applied to (H, W, ...) arrays. Rotations are counter-clockwise.
 ORIENTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -43,10 +45,12 @@ class Sample:
         mask_values: values that mean lesion; None for any non-zero value.
         mask_threshold: for soft masks: a value of at least this is lesion.
         mask_background: values that are expected beside ``mask_values`` and mean no lesion.
+        mask_ignored: values to ignore, which are no lesion whatever the other three say.
         person: set where several patient ids (scans) are one person; the splits keep them together.
         site: where the scan comes from, if there are several sources: the splits spread each over all parts.
         category: class of the whole image ("covid", "severe"), where there are classes.
-        hu_offset: what to add to a volume's values to get HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset: what to add to a volume's values to get HU, see `common.data.hu_calibration.offset_to_hu`.
+        source_range: black and white of an image that is not in HU; None for its type's full range.
     """
 
     image: Path
@@ -56,12 +60,14 @@ class Sample:
     orientation: str = "identity"
     group: str = ""
     mask_values: tuple[int, ...] | None = None
-    mask_threshold: int | None = None
+    mask_threshold: float | None = None
     mask_background: tuple[int, ...] = (0,)
+    mask_ignored: tuple[int, ...] = ()
     person: str = ""
     site: str = ""
     category: str = ""
     hu_offset: float | None = None
+    source_range: tuple[float, float] | None = None
 
     @property
     def unit(self) -> str:
@@ -80,9 +86,32 @@ class Sample:
 AnySample = TypeVar("AnySample", bound=Sample)
 
 
-def with_hu_offset(samples: Sequence[AnySample], hu_offset: float | None) -> list[AnySample]:
-    """The samples, each with what the user says is to be added to its values."""
-    return [replace(sample, hu_offset=hu_offset) for sample in samples]
+def with_values(
+    samples: Sequence[AnySample],
+    hu_offset: float | None = None,
+    source_range: Sequence[float] | None = None,
+    mask_threshold: float | None = None,
+    ignore_value: int | Sequence[int] | None = None,
+) -> list[AnySample]:
+    """Returns the samples, each with what the user says of the values in its files.
+
+    Args:
+        hu_offset, source_range: of images, see `Sample`.
+        mask_threshold: of masks, in place of the layout's own convention; None keeps that.
+        ignore_value: one or several values of masks that count as background.
+    Raises:
+        UserError: a setting of the wrong type.
+
+    Example:
+        >>> with_values([Sample(Path("a.png"), Path("m.png"), "a")], ignore_value=255)[0].mask_ignored
+        (255,)
+    """
+    changes: dict[str, Any] = {"hu_offset": hu_offset, "mask_ignored": check_ignored(ignore_value)}
+    if source_range is not None:
+        changes["source_range"] = check_source_range(source_range)
+    if mask_threshold is not None:
+        changes |= {"mask_threshold": check_threshold(mask_threshold), "mask_values": None}
+    return [replace(sample, **changes) for sample in samples]
 
 
 def stem(path: Path) -> str:

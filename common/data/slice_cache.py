@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from common.data.geometry import Grid, check_same_place
+from common.data.geometry import Grid, check_beside_picture, check_same_place
 from common.data.image_io import for_each
 from common.data.labels import LabelSet
 from common.data.samples import Sample, stem
@@ -227,7 +227,21 @@ class Job:
             "intensity": None if intensity is None else asdict(intensity),
             "orientation": self.request.orientation,
             **({"hu_offset": self.request.hu_offset} if self.request.in_hu else {}),
+            **self._values,
         }
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """What was said of the file's values, where something was: older records have none of it."""
+        request = self.request
+        said: dict[str, Any] = (
+            {"mask_threshold": request.mask_threshold, "ignored": list(request.ignored) or None}
+            if request.kind == "label"
+            else {
+                "source_range": list(request.source_range) if request.in_hu and request.source_range else None
+            }
+        )
+        return {name: value for name, value in said.items() if value is not None}
 
     @property
     def name(self) -> str:
@@ -250,7 +264,7 @@ class Job:
         parts, content = stamps(self.source), content_hash(self.source)
         source = read_source(self.request, self.geometry)
         if self.request.kind == "label":
-            slices = label_slices(source, self.geometry, self.source)
+            slices = label_slices(source, self.geometry, self.request)
         else:
             slices = image_slices(source, self.geometry, self.request)
         array = f"{self.name}-{content[:8]}.npy"
@@ -557,7 +571,12 @@ def check_same_grid(image: CachedVolume, label: CachedVolume) -> None:
         Grid(Path(volume.source), volume.shape, display_affine(volume), np.array(volume.affine))
         for volume in (image, label)
     )
-    check_same_place(image_grid, label_grid)
+    if is_volume(image.source) and not is_volume(label.source):
+        check_beside_picture(image_grid, label_grid.file)
+    elif is_volume(label.source) and not is_volume(image.source):
+        check_beside_picture(label_grid, image_grid.file)
+    else:
+        check_same_place(image_grid, label_grid)
 
 
 def display_affine(volume: CachedVolume) -> np.ndarray:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from common.data.hu_calibration import check_source_range
 from common.data.image_io import read_label_picture, read_picture
 from common.data.intensity import Window, to_unit
+from common.data.mask_values import check_ignored, check_scale, check_threshold, whole_labels
 from common.data.resize import FITS, resize_image
 from common.data.samples import ORIENTATIONS, orient
 from common.data.volume_io import Volume, is_volume
@@ -104,8 +108,10 @@ class Request:
         kind: ``image`` or ``label``.
         intensity: of images; None for labels.
         orientation: key of `ORIENTATIONS` that brings a 2-D picture upright.
-        hu_offset: to be added to the values of a volume to get HU, see `common.data.intensity.offset_to_hu`;
-            for images with a window.
+        hu_offset: what to add to a volume's values to get HU, see `common.data.hu_calibration.calibrate`; for
+            images with a window.
+        source_range: black and white of images that are not HU; for images with a window.
+        mask_threshold, ignored: of labels, see `common.data.mask_values.whole_labels`.
     Raises:
         UserError: unknown names, an image without intensity.
     """
@@ -115,6 +121,9 @@ class Request:
     intensity: Intensity | None = None
     orientation: str = "identity"
     hu_offset: float | None = None
+    source_range: tuple[float, float] | None = None
+    mask_threshold: float | None = None
+    ignored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _known("kind", self.kind, KINDS)
@@ -131,6 +140,58 @@ class Request:
 def _known(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UserError(f"{what} {value!r} is unknown; choose {', '.join(known)}")
+
+
+class FileValues(NamedTuple):
+    """What the user says of the values in files, for the requests of a set.
+
+    Attributes:
+        hu_offset, source_range: of images, see `Request`.
+        mask_threshold, ignored: of labels, see `Request`.
+    """
+
+    hu_offset: float | None = None
+    source_range: tuple[float, float] | None = None
+    mask_threshold: float | None = None
+    ignored: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        hu_offset: float | None = None,
+        source_range: Sequence[float] | None = None,
+        mask_threshold: float | None = None,
+        ignore_value: int | Sequence[int] | None = None,
+    ) -> FileValues:
+        """Checks the settings as a config has them.
+
+        Raises:
+            UserError: one has the wrong type.
+
+        Example:
+            >>> FileValues.of(ignore_value=255).label()(Path("label.png")).ignored
+            (255,)
+        """
+        return cls(
+            hu_offset,
+            None if source_range is None else check_source_range(source_range),
+            None if mask_threshold is None else check_threshold(mask_threshold),
+            check_ignored(ignore_value),
+        )
+
+    def image(self, intensity: Intensity) -> Callable[..., Request]:
+        """Makes requests of images."""
+        return partial(
+            Request,
+            kind="image",
+            intensity=intensity,
+            hu_offset=self.hu_offset,
+            source_range=self.source_range,
+        )
+
+    def label(self) -> Callable[..., Request]:
+        """Makes requests of labels."""
+        return partial(Request, kind="label", mask_threshold=self.mask_threshold, ignored=self.ignored)
 
 
 def to_planes(array: np.ndarray, axis: str) -> np.ndarray:
@@ -322,11 +383,10 @@ def _read_volume(request: Request) -> Volume:
         if request.orientation != "identity":
             raise UserError(f"{path}: orientation {request.orientation} is for pictures; leave it out")
         return Volume.from_file(path)
-    pixels, source_range = (
-        read_picture(path) if request.kind == "image" else (read_label_picture(path), (0.0, 255.0))
-    )
+    pixels, own = read_picture(path) if request.kind == "image" else (read_label_picture(path), (0.0, 255.0))
     upright = orient(pixels, request.orientation)[:, :, None]  # (H, W, 1)
-    return Volume(upright, np.eye(4), (1.0, 1.0, 1.0), False, source_range, upright.shape, has_spacing=False)
+    side, nominal = (1.0, 1.0, 1.0), own or (0.0, 255.0)
+    return Volume(upright, np.eye(4), side, own is None, nominal, upright.shape, has_spacing=False)
 
 
 def image_slices(source: Volume, geometry: Geometry, request: Request) -> ConvertedSlices:
@@ -340,18 +400,17 @@ def image_slices(source: Volume, geometry: Geometry, request: Request) -> Conver
     planes = to_planes(source.array, geometry.axis)
     if all((plane == planes[0, 0, 0]).all() for plane in planes):  # ends at the first plane of most volumes
         raise UserError(f"{path}: every pixel has the same value; replace or remove the image")
+    is_hu, offset = False, 0.0
     if intensity.kind == "window":
-        is_hu = source.is_hu
-        lower, upper = (intensity.lower, intensity.upper) if is_hu else source.source_range
+        is_hu, offset, nominal = source.calibrate(request.hu_offset, request.source_range, path, MR_HINT)
+        lower, upper = (intensity.lower, intensity.upper) if is_hu else nominal
     else:
-        is_hu = False
         lower, upper = np.percentile(source.array, (intensity.lower, intensity.upper))
         if not lower < upper:
             raise UserError(
                 f"{path}: its percentiles {intensity.lower:g} and {intensity.upper:g} are both {lower:g}; "
                 "widen them or give a window"
             )
-    offset = source.offset(request.hu_offset, path, MR_HINT) if request.in_hu else 0.0
     window = Window(float(lower) - offset, float(upper) - offset)  # of the values in the file
     frame = _frame_of(source, geometry)
     array = np.empty((len(planes), geometry.size, geometry.size), np.uint16)
@@ -361,18 +420,24 @@ def image_slices(source: Volume, geometry: Geometry, request: Request) -> Conver
     return ConvertedSlices(array, float(lower), float(upper), is_hu, (), np.empty(0, np.int32))
 
 
-def label_slices(source: Volume, geometry: Geometry, path: Path) -> ConvertedSlices:
+def label_slices(source: Volume, geometry: Geometry, request: Request) -> ConvertedSlices:
     """Converts labels to uint8 codes into the sorted values of the file; code 0 is always value 0.
 
     Raises:
         UserError: values that are no labels.
     """
-    values = _label_values(source.array, path)
+    highest = source.values.highest if source.values else float(source.array.max())
+    middle = source.array[:, :, source.array.shape[2] // 2]
+    check_scale(highest, middle, request.mask_threshold, request.path, request.ignored)
+    whole = partial(
+        whole_labels, source=request.path, threshold=request.mask_threshold, ignored=request.ignored
+    )
+    values = _label_values(source.array, whole, request.path)
     frame, planes = _frame_of(source, geometry), to_planes(source.array, geometry.axis)
     array = np.empty((len(planes), geometry.size, geometry.size), np.uint8)
     counts = np.empty((len(planes), len(values)), np.int32)
     for index, plane in enumerate(planes):
-        array[index] = np.searchsorted(values, frame.label(plane))
+        array[index] = np.searchsorted(values, whole(frame.label(plane)))
         counts[index] = np.bincount(array[index].ravel(), minlength=len(values))
     codes = tuple(int(value) for value in values)
     return ConvertedSlices(array, float(values[0]), float(values[-1]), False, codes, counts)
@@ -383,19 +448,14 @@ def _frame_of(source: Volume, geometry: Geometry) -> Frame:
     return Frame.of(geometry, (height, width, depth), source.spacing)
 
 
-def _label_values(array: np.ndarray, path: Path) -> np.ndarray:
-    """Returns the sorted values of a label volume (H, W, D), always with 0."""
-    values = np.zeros(1, array.dtype)
+def _label_values(array: np.ndarray, whole: Callable[[np.ndarray], np.ndarray], path: Path) -> np.ndarray:
+    """Returns the sorted labels of a volume (H, W, D), always with 0; ``whole`` makes labels of values."""
+    values = np.zeros(1, np.int64)
     for index in range(array.shape[2]):
-        values = np.union1d(values, array[:, :, index])
+        values = np.union1d(values, np.unique(whole(array[:, :, index])))
         if values.size > MOST_LABELS + 1:
             raise UserError(
                 f"{path}: holds more than {MOST_LABELS} different values, so it is no label file; "
-                "save labels losslessly, one whole number for each structure"
+                "save labels losslessly, one whole number for each structure, or give --mask_threshold"
             )
-    wrong = values[(values < 0) | (values != np.rint(values))]
-    if wrong.size:
-        raise UserError(
-            f"{path}: value {wrong[0]:g} is no label; save whole numbers from 0 (background) upwards"
-        )
     return values

@@ -52,7 +52,8 @@ def _of_volume(slices: list[AnySample], slice_mm: float) -> list[AnySample]:
             f"{slices[0].image}: gives no distance between its slices, which slice_mm needs; "
             "put it into the header, or set slice_mm null"
         )
-    shown = _with_lung(volume, slices[0]) if volume.is_hu else np.ones(volume.depth, bool)
+    found = volume.calibrate(slices[0].hu_offset, slices[0].source_range, slices[0].image)
+    shown = _with_lung(volume, slices[0], found.offset) if found.is_hu else np.ones(volume.depth, bool)
     taken: list[AnySample] = []
     last = -np.inf  # mm
     for sample in slices:
@@ -63,9 +64,9 @@ def _of_volume(slices: list[AnySample], slice_mm: float) -> list[AnySample]:
     return taken
 
 
-def _with_lung(volume: Volume, sample: AnySample) -> np.ndarray:
+def _with_lung(volume: Volume, sample: AnySample, offset: float) -> np.ndarray:
     """(D,) whether each slice shows enough lung."""
-    hu = volume.array + volume.offset(sample.hu_offset, sample.image)
+    hu = volume.array + offset
     rows, columns, thickness = volume.spacing
     lungs = segment_lungs(hu.transpose(2, 0, 1), (thickness, rows, columns), name=str(sample.image))
     areas = (lungs > 0).sum((1, 2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pydoc import locate
 from typing import Any
 
@@ -17,6 +17,7 @@ import monai.transforms
 import numpy as np
 from monai.transforms import Compose, MapTransform, RandomizableTransform, ScaleIntensityRanged
 
+from common.data.hu_calibration import check_source_range
 from common.data.image_io import read_pair
 from common.data.intensity import Window, to_unit, window_by_name
 from common.data.intensity_standardization import Standardiser
@@ -25,7 +26,7 @@ from common.data.replay import Transform, Transforms, flatten_transforms
 from common.data.resize import check_fit_name, fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, SliceReader, cached_pair
-from common.data.slice_geometry import Geometry, Intensity, Request
+from common.data.slice_geometry import FileValues, Geometry, Intensity
 from common.errors import UserError
 
 Keys = str | Sequence[str]
@@ -40,20 +41,22 @@ class LoadSliced(MapTransform):
 
     Args:
         keys: ``image``, or ``[image, label]``.
-        source_range: black and white of files that are not HU; None for their type's full range.
+        source_range: black and white of files that are not HU, in place of the record's own.
     Raises:
         UserError: a bad file, see `common.data.image_io.read_pair`.
     """
 
     def __init__(self, keys: Keys, source_range: Sequence[float] | None = None) -> None:
         super().__init__(keys)
-        self.source_range = source_range
+        self.source_range = None if source_range is None else check_source_range(source_range)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        pixels, mask = read_pair(data["record"])
-        lower, upper = pixels.source_range if self.source_range is None else self.source_range
+        record = data["record"]
+        if self.source_range is not None:
+            record = replace(record, source_range=self.source_range)
+        pixels, mask = read_pair(record)
         item = {**data, "image": pixels.values[None], "is_hu": pixels.is_hu}
-        item["source_range"] = (float(lower), float(upper))
+        item["source_range"] = pixels.source_range
         if "label" in self.keys and mask is not None:
             item["label"] = mask[None]
         return item
@@ -187,8 +190,9 @@ class LoadCachedSliced(MapTransform):
         window: HU window: a preset's name or [lower, upper].
         percentiles: (lower, upper) per cent of each volume's own voxels become -1 and 1 instead, for MR.
         axis, spacing, interpolation, fit: see `common.data.slice_geometry.Geometry`.
-        hu_offset: what to add to images that are not HU, see `common.data.intensity.offset_to_hu`; has no
-            meaning with ``percentiles``.
+        hu_offset, source_range: what the values of images mean, see `common.data.hu_calibration.calibrate`;
+            without meaning if there are ``percentiles``.
+        mask_threshold, ignore_value: of labels, see `common.data.mask_values.whole_labels`.
         workers: processes that fill the cache; None for all cores.
     Raises:
         UserError: a bad setting.
@@ -208,10 +212,14 @@ class LoadCachedSliced(MapTransform):
         fit: str = "pad",
         hu_offset: float | None = None,
         workers: int | None = None,
+        source_range: Sequence[float] | None = None,
+        mask_threshold: float | None = None,
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__(keys)
         self.geometry = Geometry(int(image_size), axis, spacing, interpolation, fit)
-        self.intensity, self.hu_offset, self.label_set = _intensity(window, percentiles), hu_offset, label_set
+        self.intensity, self.label_set = _intensity(window, percentiles), label_set
+        self.values = FileValues.of(hu_offset, source_range, mask_threshold, ignore_value)
         self.cache = SliceCache(store_dir, self.geometry, workers)
 
     def convert(self, samples: Sequence[Sample], label_set: LabelSet | None = None) -> list[CachedPair]:
@@ -223,8 +231,7 @@ class LoadCachedSliced(MapTransform):
             UserError: a bad file, or image and label that do not fit.
         """
         label_set = label_set or self.label_set
-        image = partial(Request, kind="image", intensity=self.intensity, hu_offset=self.hu_offset)
-        label = partial(Request, kind="label", intensity=None, hu_offset=self.hu_offset)
+        image, label = self.values.image(self.intensity), self.values.label()
         images = [image(s.image, orientation=s.orientation) for s in samples]
         second = image if label_set is None else label
         labels = [second(s.mask, orientation=s.orientation) for s in samples if s.mask is not None]

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,11 +31,14 @@ from common.data.formats import (
     has_suffix,
     is_volume,
 )
-from common.data.intensity import EIGHT_BIT_WHITE, offset_to_hu, value_range
+from common.data.geometry import SAME_PLACE_VOXELS, Grid, greatest_offset
+from common.data.hu_calibration import Calibration, GrayValues, calibrate, nominal_range
+from common.data.intensity import EIGHT_BIT_WHITE
 from common.errors import UserError, read_errors
 from common.files import atomic_write
 from common.provenance import Provenance
 
+_warned: set[Path] = set()
 CHUNK = 2**22
 HEADER_BYTES = 65536
 
@@ -241,7 +244,26 @@ def _read_nifti(path: Path) -> VolumeFile:
     header = image.header.copy() if isinstance(image, nib.Nifti1Image) else None
     if not isinstance(image, nib.Nifti1Pair) and not _placement(path).is_file():
         logger.warning("%s: %s", path, SIDES)
+    _warn_of_two_places(path, image, affine)
     return VolumeFile(array.reshape(shape[:3]), affine, shape, header, _has_voxel_size(path, image))
+
+
+def _warn_of_two_places(path: Path, image: nib.AnalyzeImage, affine: np.ndarray) -> None:
+    """Warns of a header whose qform and sform say different places; nibabel takes the sform."""
+    if path in _warned or not isinstance(image, nib.Nifti1Pair):
+        return
+    header = image.header
+    if not (header["sform_code"] > 0 and header["qform_code"] > 0):
+        return
+    x, y, z = (*image.shape, 1, 1)[:3]
+    other = np.asarray(image.get_qform(), dtype=np.float64)
+    sform, qform = (Grid(path, (int(x), int(y), int(z)), place, place) for place in (affine, other))
+    offset = greatest_offset(sform, qform)
+    if offset > SAME_PLACE_VOXELS * 10:  # qforms are in single precision and have no shear
+        _warned.add(path)
+        logger.warning(
+            f"{path}: its qform and sform differ by up to {offset:.3g} voxels; the sform is taken ({sform})"
+        )
 
 
 def _has_voxel_size(path: Path, image: nib.AnalyzeImage) -> bool:
@@ -391,7 +413,7 @@ class Volume:
         is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
         source_range: black and white where values are not HU.
         has_spacing: False where the file gives no voxel size; ``spacing`` is then 1 mm.
-        value_range: lowest and highest value, see `common.data.intensity.value_range`.
+        values: summary of all voxels; None of what was not read from a file.
     """
 
     array: np.ndarray
@@ -402,7 +424,7 @@ class Volume:
     file_shape: tuple[int, ...]
     header: nib.Nifti1Header | None = field(default=None, repr=False)
     has_spacing: bool = True
-    value_range: tuple[float, float] = (0.0, 0.0)
+    values: GrayValues | None = field(default=None, repr=False)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Volume:
@@ -419,28 +441,41 @@ class Volume:
         with read_errors(source):
             array = apply_orientation(spatial, _to_display(content.affine))
         _check_values(array, source)
-        is_hu, source_range = _meaning(array)
+        nominal = nominal_range(array)
         return cls(
             array=np.asarray(array),
             affine=content.affine,
             spacing=_spacing(content),
-            is_hu=is_hu,
-            source_range=source_range,
+            is_hu=nominal is None,
+            source_range=nominal or (0.0, EIGHT_BIT_WHITE),
             file_shape=content.file_shape,
             header=content.header,
             has_spacing=content.has_spacing,
-            value_range=value_range(array),
+            values=GrayValues(array),
         )
 
-    def offset(self, hu_offset: float | None, source: Path, hint: str = "") -> float:
-        """What to add to ``array`` to get HU; 0 where values are not HU. Of images only: labels have no air.
+    def calibrate(
+        self,
+        hu_offset: float | None,
+        source_range: Sequence[float] | None,
+        source: Path,
+        hint: str = "",
+    ) -> Calibration:
+        """Decides what the values of an image mean. Not for labels, which have no air.
 
         Args:
-            hu_offset, source, hint: see `common.data.intensity.offset_to_hu`.
+            hu_offset, source_range, source, hint: see `common.data.hu_calibration.calibrate`.
         Raises:
-            UserError: it looks like a CT stored with an offset, and nothing is said of that.
+            UserError: the values cannot be HU and nothing says what they are, or they are nearly black.
         """
-        return offset_to_hu(self.value_range, hu_offset, source, hint) if self.is_hu else 0.0
+        values = self.values or GrayValues(self.array)
+        own = None if self.is_hu else self.source_range
+        return calibrate(values, own, hu_offset, source_range, source, hint)
+
+    def grid(self, file: Path) -> Grid:
+        """Returns where the voxels of the volume that was read from ``file`` lie."""
+        height, width, depth = self.array.shape
+        return Grid(file, (height, width, depth), self.display_affine, self.affine)
 
     @property
     def depth(self) -> int:
@@ -450,8 +485,7 @@ class Volume:
     @property
     def display_affine(self) -> np.ndarray:
         """4 x 4: (row, column, slice) of ``array`` to world mm (RAS)."""
-        shape = (*self.file_shape[:3], *[1] * (3 - len(self.file_shape)))
-        return self.affine @ inv_ornt_aff(_to_display(self.affine), shape)
+        return _display_affine(self.affine, (*self.file_shape[:3], *[1] * (3 - len(self.file_shape))))
 
     def restore(self, stack: np.ndarray) -> np.ndarray:
         """A (H, W, D) stack in display order, back in the file's own axis order and shape."""
@@ -522,11 +556,20 @@ def volume_shape(path: Path) -> tuple[int, int, int]:
     Raises:
         UserError: unreadable.
     """
+    return volume_grid(path).shape
+
+
+def volume_grid(path: Path) -> Grid:
+    """Where the voxels of a volume lie, from the headers alone.
+
+    Raises:
+        UserError: unreadable.
+    """
     with read_errors(path):
         shape, affine = volume_geometry(path)
         place = _to_display(affine)[:, 0]  # where each file axis goes
         height, width, depth = (int(shape[int(np.flatnonzero(place == axis)[0])]) for axis in range(3))
-        return height, width, depth
+        return Grid(path, (height, width, depth), _display_affine(affine, shape), affine)
 
 
 @lru_cache(maxsize=CACHED_VOLUMES)
@@ -548,6 +591,11 @@ def _to_display(affine: np.ndarray) -> np.ndarray:
     return ornt_transform(found, axcodes2ornt(DISPLAY_AXES))
 
 
+def _display_affine(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """4 x 4: (row, column, slice) in display order to world mm; ``shape`` is the file's (X, Y, Z)."""
+    return affine @ inv_ornt_aff(_to_display(affine), shape)
+
+
 def _spacing(content: VolumeFile) -> tuple[float, float, float]:
     """Voxel sizes in mm in display order."""
     sizes = np.linalg.norm(content.affine[:3, :3], axis=0)
@@ -559,11 +607,3 @@ def _spacing(content: VolumeFile) -> tuple[float, float, float]:
 def _check_values(array: np.ndarray, path: Path) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(f"{path}: holds NaN or infinite values; repair or remove the volume")
-
-
-def _meaning(array: np.ndarray) -> tuple[bool, tuple[float, float]]:
-    """Whether values are HU, and the full range where they are not. A CT has air, which is below 0 HU."""
-    lowest, highest = float(array.min()), float(array.max())
-    if array.dtype.kind == "f" and lowest >= 0.0 and highest <= 1.0:
-        return False, (0.0, 1.0)
-    return not (lowest >= 0.0 and highest <= EIGHT_BIT_WHITE), (0.0, EIGHT_BIT_WHITE)

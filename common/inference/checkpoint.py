@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.data.datasets import ImageDataset
 from common.data.intensity import Window, window_by_name
-from common.data.samples import Sample, stem
+from common.data.samples import Sample, stem, with_values
 from common.data.transforms import preprocessing_of_model
 from common.data.volume_io import is_volume, volume_depth
 from common.errors import UserError, check_int
@@ -224,6 +224,7 @@ def image_as_in_training(
     image_size: int,
     slice_index: int | None = None,
     hu_offset: float | None = None,
+    source_range: Sequence[float] | None = None,
 ) -> Tensor:
     """Reads a picture, or one slice of a volume, as the model's training did: (1, 1, S, S) in [-1, 1].
 
@@ -232,15 +233,16 @@ def image_as_in_training(
         info: the facts beside the model (`model_info`): window, fit and standardiser.
         image_size: S.
         slice_index: axial slice, counted from the feet; None for the middle one.
-        hu_offset: added to a volume that is not in HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: what the values mean, see `common.data.samples.with_values`.
     Raises:
         UserError: the file is missing or not an image, or has no such slice.
     """
     file = Path(path)
     if not file.exists():
         raise UserError(f"{file}: no such file; check the path")
+    sample = Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE)
     dataset = ImageDataset(
-        [Sample(file, None, stem(file), _slice(file, slice_index), category=IMAGE, hu_offset=hu_offset)],
+        with_values([sample], hu_offset, source_range),
         [IMAGE],
         preprocessing_of_model(info, IMAGE, image_size, info.get("window_hu", "lung")),
     )

@@ -31,9 +31,9 @@ from common.data.labels import LabelMap, LabelSet
 from common.data.layouts import expand, files_by_stem, find_volumes, mask_file, paired_files, without_ending
 from common.data.patients import patient_of
 from common.data.resize import check_fit_name, fit_mask
-from common.data.samples import ORIENTATIONS, Sample, stem
+from common.data.samples import ORIENTATIONS, Sample, stem, with_values
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, check_same_grid
-from common.data.slice_geometry import Geometry, Intensity, Request, plane_spacing, planes_shape
+from common.data.slice_geometry import FileValues, Geometry, Intensity, plane_spacing, planes_shape
 from common.data.slice_noise import noise_coordinates
 from common.data.volume_io import is_volume, open_volume
 from common.errors import UserError
@@ -54,8 +54,9 @@ class MaskSlices(Dataset):
         image_size: S, the size that the generator was trained at.
         orientation: ``auto`` recognises COVID-SemiSeg's folders and takes other pictures as upright; or a key
             of `common.data.samples.ORIENTATIONS`.
-        threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
+        mask_threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
             layout, which for plain masks is any non-zero value.
+        ignore_value: values that are no lesion, see `common.data.mask_values`.
         fit: how the generator's slices became square, see `common.data.resize.fit_square`.
         empty_masks: what its training did with masks without lesion; after ``drop`` a warning counts such
             masks, for which the generator was never trained.
@@ -68,9 +69,10 @@ class MaskSlices(Dataset):
         input_dir: str | os.PathLike[str] | None,
         image_size: int,
         orientation: str = "auto",
-        threshold: int | None = None,
+        mask_threshold: float | None = None,
         fit: str = "pad",
         empty_masks: str = "keep",
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         self.fit = check_fit_name(fit)
         if input_dir is None:
@@ -84,9 +86,8 @@ class MaskSlices(Dataset):
             raise no_images(Path(input_dir), "holds no masks; put masks there")
         warn_of_left_out(Path(input_dir), files)
         changes: dict[str, Any] = {} if orientation == "auto" else {"orientation": orientation}
-        if threshold is not None:
-            changes["mask_threshold"] = threshold
         records = [replace(mask_file(file), **changes) for file in files]
+        records = with_values(records, mask_threshold=mask_threshold, ignore_value=ignore_value)
         self.samples: list[Sample] = [sample for record in records for sample in expand(record)]
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each mask, upright
         self.labels = self._read(image_size)  # (N, 1, S, S)
@@ -248,7 +249,8 @@ class LabelSlices(Dataset[dict[str, Any]]):
         label_map: meaning of the files' values, see `LabelSet`; None for the map that the model was trained
             with, ``default`` for `LabelSet`'s own.
         store_dir: where converted slices are kept; None for a temporary folder.
-        hu_offset: of images that are not in HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range, mask_threshold, ignore_value: what the values in the files mean, see
+            `common.data.slice_geometry.FileValues`.
 
     Attributes:
         classes: the model's structures; () if the condition is an image.
@@ -265,13 +267,17 @@ class LabelSlices(Dataset[dict[str, Any]]):
         label_map: LabelMap | None = None,
         store_dir: str | os.PathLike[str] | None = None,
         hu_offset: float | None = None,
+        source_range: Sequence[float] | None = None,
+        mask_threshold: float | None = None,
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         geometry = geometry_of(info)
         self.size = geometry.size
         label_set = label_set_of(info, label_map)
         self.classes: tuple[str, ...] = () if label_set is None else label_set.classes
         store = SliceCache(self._temporary() if store_dir is None else store_dir, geometry)
-        self.converted = _converted(store, sources, label_set, intensity_of(info), hu_offset)
+        values = FileValues.of(hu_offset, source_range, mask_threshold, ignore_value)
+        self.converted = _converted(store, sources, label_set, intensity_of(info), values)
         self.files: dict[Path, list[int]] = {}
         self._places: list[tuple[int, int]] = []  # number of the file, slice in it
         for number, file in enumerate(self.converted):
@@ -358,19 +364,11 @@ def _converted(
     sources: Sequence[Source],
     label_set: LabelSet | None,
     intensity: Intensity,
-    hu_offset: float | None,
+    values: FileValues,
 ) -> list[Converted]:
-    requests = [
-        Request(source.condition, "image", intensity, hu_offset=hu_offset)
-        if label_set is None
-        else Request(source.condition, "label")
-        for source in sources
-    ]
-    real = [
-        Request(source.real, "image", intensity, hu_offset=hu_offset)
-        for source in sources
-        if source.real is not None
-    ]
+    image, label = values.image(intensity), values.label()
+    requests = [(image if label_set is None else label)(source.condition) for source in sources]
+    real = [image(source.real) for source in sources if source.real is not None]
     volumes = store.convert([*requests, *real])
     images = iter(volumes[len(sources) :])
     return [

@@ -243,7 +243,8 @@ class Options:
         sections: some of `SECTIONS`.
         extractor, extractor_weights: see `common.metrics.features.extractor_by_name`.
         max_similarity: of the release gate; None calibrates it.
-        hu_offset: added to values that are no HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: what the images' values mean, see `common.data.hu_calibration.calibrate`.
+        mask_threshold, ignore_value: of masks and labels, see `common.data.mask_values`.
         release: folder for a copy of the images that the gate does not flag; None for no copy.
         seed: of all random numbers.
         seeds: utility trainings of each kind.
@@ -286,6 +287,9 @@ class Options:
     window: Window | None = None
     image_size: int | None = None
     hu_offset: float | None = None
+    source_range: tuple[float, float] | None = None
+    mask_threshold: float | None = None
+    ignore_value: int | Sequence[int] | None = None
 
     @property
     def segmenter_budget(self) -> Budget:
@@ -340,7 +344,8 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
     reading = ReadingSettings.of(info)
     if model is None:
         reading = ReadingSettings.of_any_generator(options.window, options.image_size)
-    reading = replace(reading, hu_offset=options.hu_offset)
+    values = ("hu_offset", "source_range", "mask_threshold", "ignore_value")
+    reading = replace(reading, **{name: getattr(options, name) for name in values})
     if options.patient_pattern is not None:
         reading = replace(reading, patient_pattern=options.patient_pattern)
     real = read_set(options.real, reading)

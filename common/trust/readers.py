@@ -20,22 +20,21 @@ import torch
 from PIL import Image
 
 from common.data.formats import has_suffix
+from common.data.hu_calibration import GrayValues, calibrate
 from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels, for_each, read_pair
 from common.data.intensity import (
     WINDOWS,
     Window,
-    offset_to_hu,
     to_network,
     to_unit,
-    value_range,
     window_by_name,
 )
 from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
 from common.data.resize import fit_mask, fit_square
-from common.data.samples import Sample, with_hu_offset
+from common.data.samples import Sample, with_values
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
-from common.data.slice_geometry import Request
+from common.data.slice_geometry import FileValues
 from common.data.volume_io import is_volume
 from common.errors import UserError, read_errors
 from common.files import read_json, visible_files
@@ -68,7 +67,8 @@ class ReadingSettings:
         window: HU that become -1 and 1.
         fit: how slices become square, see `common.data.resize.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
-        hu_offset: added to values that are no HU, see `common.data.intensity.offset_to_hu`.
+        hu_offset: added to values that are not HU, see `common.data.hu_calibration.calibrate`.
+        mask_threshold, ignore_value: of masks and labels, see `common.data.mask_values`.
         patient_pattern: see `common.data.patients.patient_of`; None for the usual ways of naming files.
         slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
             ones where there are labels, else those that the data set's layout gives.
@@ -93,6 +93,8 @@ class ReadingSettings:
     standardiser: Standardiser | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     hu_offset: float | None = None
+    mask_threshold: float | None = None
+    ignore_value: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.slices not in SLICES:
@@ -235,7 +237,13 @@ def array_files(folder: Path) -> list[Path]:
     return [file for file in files_below(folder) if has_suffix(file, SUFFIX)]
 
 
-def interpret_values(array: np.ndarray, name: object, hu_offset: float | None = None) -> Pixels:
+def interpret_values(
+    array: np.ndarray,
+    name: object,
+    hu_offset: float | None = None,
+    source_range: tuple[float, float] | None = None,
+    values_of_all: GrayValues | None = None,
+) -> Pixels:
     """Interprets an array's values by their type and range.
 
     Integers are HU, but uint8 and uint16 use their type's range; real numbers lie in 0..1, in -1..1 as a
@@ -244,7 +252,8 @@ def interpret_values(array: np.ndarray, name: object, hu_offset: float | None = 
     Args:
         array: (H, W).
         name: the file's, for messages.
-        hu_offset: see `common.data.intensity.offset_to_hu`.
+        hu_offset, source_range: see `common.data.hu_calibration.calibrate`.
+        values_of_all: of the whole file, if the array is a part of it.
     Raises:
         UserError: NaN, a type that holds no gray values, or values that should be HU and are not.
     """
@@ -255,13 +264,12 @@ def interpret_values(array: np.ndarray, name: object, hu_offset: float | None = 
     if not np.isfinite(array).all():
         raise UserError(f"{name}: holds NaN or infinite values; repair or remove the file")
     values = np.asarray(array, np.float32)
-    if array.dtype == np.uint8 or array.dtype == np.uint16:
-        return Pixels(values, False, EIGHT_BITS if array.dtype == np.uint8 else SIXTEEN_BITS)
     lowest, highest = float(values.min()), float(values.max())
     if array.dtype.kind == "f" and lowest >= -1 and highest <= 1:
-        return Pixels(values, False, (0.0, 1.0) if lowest >= 0 else NETWORK)
-    offset = offset_to_hu(value_range(values), hu_offset, name)
-    return Pixels(values + np.float32(offset), True, EIGHT_BITS)
+        return Pixels(values, False, source_range or ((0.0, 1.0) if lowest >= 0 else NETWORK))
+    own = {np.dtype(np.uint8): EIGHT_BITS, np.dtype(np.uint16): SIXTEEN_BITS}.get(array.dtype)
+    found = calibrate(values_of_all or GrayValues(values), own, hu_offset, source_range, name)
+    return Pixels(values + np.float32(found.offset), found.is_hu, found.source_range)
 
 
 def _read_array(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[ReadSlice]:
@@ -277,9 +285,14 @@ def _read_array(file: Path, folder: Path, settings: ReadingSettings, records: An
             f"{folder / RECORDS}: {len(records)} records for {len(stack)} images; make the bank again"
         )
     name = file.relative_to(folder).as_posix()
+    values = GrayValues(array) if array.dtype.kind in "uif" else None
     return [
         _read_plane(
-            plane, name if single else f"{name}#{index:06d}", settings, records[index] if records else {}
+            plane,
+            name if single else f"{name}#{index:06d}",
+            settings,
+            records[index] if records else {},
+            values,
         )
         for index, plane in enumerate(stack)
     ]
@@ -299,8 +312,11 @@ def _with_nodules(slices: list[ReadSlice], folder: Path, settings: ReadingSettin
     return [replace(each, label=label) for each, label in zip(slices, labels, strict=True)]
 
 
-def _read_plane(plane: np.ndarray, name: str, settings: ReadingSettings, record: Any) -> ReadSlice:
-    pixels = interpret_values(plane, name, 0.0 if record else settings.hu_offset)  # a bank's values are HU
+def _read_plane(
+    plane: np.ndarray, name: str, settings: ReadingSettings, record: Any, values: GrayValues | None
+) -> ReadSlice:
+    offset = 0.0 if record else settings.hu_offset  # a bank's values are HU
+    pixels = interpret_values(plane, name, offset, settings.source_range, values)
     patient = str(record.get("patient") or Path(name.partition("#")[0]).stem)
     return ReadSlice(prepare(pixels, settings), None, name, patient, patient, pixels.is_hu)
 
@@ -369,7 +385,7 @@ def _read_sample(
     image, mask = _find_member(files, "image"), _find_member(files, "mask")
     if image is None:
         raise UserError(f"{name}: has no image among {', '.join(files)}; images are KEY.image.npy or .png")
-    pixels = _decode_pixels(*image, name, window, settings.hu_offset)
+    pixels = _decode_pixels(*image, name, window, settings)
     label = None if mask is None else (_decode(*mask) > 0).astype(np.uint8)
     if label is not None and label.shape != pixels.values.shape:
         raise UserError(
@@ -388,12 +404,12 @@ def _find_member(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | N
 
 
 def _decode_pixels(
-    content: bytes, kind: str, name: str, window: Window | None, hu_offset: float | None
+    content: bytes, kind: str, name: str, window: Window | None, settings: ReadingSettings
 ) -> Pixels:
     array = _decode(content, kind)
     if array.ndim != 2:
         raise UserError(f"{name}: the image has shape {array.shape}; slices are gray, (H, W)")
-    pixels = interpret_values(array, name, hu_offset)
+    pixels = interpret_values(array, name, settings.hu_offset, settings.source_range)
     if window is None or pixels.is_hu or kind in ("npy", "nii.gz"):
         return pixels
     lower, upper = pixels.source_range
@@ -444,11 +460,13 @@ def read_structures(
     """
     label_set, intensity = label_set_of(settings.info), intensity_of(settings.info)
     masked = label_set is not None and all(record.mask is not None for record in records)
-    images = [
-        Request(record.image, "image", intensity, record.orientation, record.hu_offset) for record in records
-    ]
+    values = FileValues.of(
+        settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
+    )
+    image, label = values.image(intensity), values.label()
+    images = [image(record.image, orientation=record.orientation) for record in records]
     labels = [
-        Request(record.mask, "label", None, record.orientation)
+        label(record.mask, orientation=record.orientation)
         for record in records
         if masked and record.mask is not None
     ]
@@ -532,7 +550,9 @@ def _read_folder(
         records = find_records(folder, labels, pattern)
     else:
         records = find_real_records(folder, settings.kind, pattern, settings.info)
-    records = with_hu_offset(records, settings.hu_offset)
+    records = with_values(
+        records, settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
+    )
     if settings.kind == STRUCTURES:
         with tempfile.TemporaryDirectory(prefix="slices-") as store:
             return read_structures(records, folder, settings, Path(store))

@@ -287,7 +287,8 @@ class CubeData(SplitData[CubeDataset]):
     """Cubes of a data set of scans, split by patient as for segmentation.
 
     Args:
-        dataset_dir, unannotated, patient_pattern, hu_offset: see `common.data.nodules.find_nodule_scans`.
+        dataset_dir, unannotated, patient_pattern: see `common.data.nodules.find_nodule_scans`.
+        hu_offset, source_range, mask_threshold, ignore_value: see `common.data.samples.with_values`.
         points: finds a scan's candidates.
         size, side_mm, depth, step_mm: see `CubeShape`; cubes of pictures are one slice deep.
         window: HU window: a preset's name or [lower, upper].
@@ -317,10 +318,14 @@ class CubeData(SplitData[CubeDataset]):
         hu_offset: float | None = None,
         preprocessing: Transforms = None,
         augmentation: Transforms = None,
+        source_range: Sequence[float] | None = None,
+        mask_threshold: float | None = None,
+        ignore_value: int | Sequence[int] | None = None,
     ) -> None:
         self.dataset_dir, self.window = Path(dataset_dir), window_by_name(window)
         self.patient_pattern = patient_pattern
-        samples = find_nodule_scans(dataset_dir, "auto", unannotated, hu_offset, patient_pattern)
+        values = (source_range, mask_threshold, ignore_value)
+        samples = find_nodule_scans(dataset_dir, "auto", unannotated, hu_offset, patient_pattern, *values)
         self.splits = self.split_by(samples, FRACTIONS, split_seed)  # type: ignore[arg-type]
         flat = not any(is_volume(sample.image) for sample in samples)
         self.shape = CubeShape(size, side_mm, 1 if flat else depth, step_mm)

@@ -155,9 +155,16 @@ class Extraction:
         self.healthy_dir = None if healthy_slices_dir is None else Path(healthy_slices_dir)
         self.healthy_split: ExtractionSplit[Sample] = ExtractionSplit([], [], [])
         if self.healthy_dir is not None:
-            offset, pattern = data.hu_offset, data.patient_pattern
+            offset, pattern, source_range = data.hu_offset, data.patient_pattern, data.source_range
             self.healthy_split = find_healthy_slices(
-                self.healthy_dir, fractions, split_seed, self.healthy_share, seed, offset, pattern
+                self.healthy_dir,
+                fractions,
+                split_seed,
+                self.healthy_share,
+                seed,
+                offset,
+                pattern,
+                source_range,
             )
             self._check_distinct_patients(self.healthy_dir)
         self.skipped: Counter[str] = Counter()

@@ -260,7 +260,7 @@ class SegmentedScan:
         Those with an excluded finding are taken only from scans without others.
         """
         nodules = self.mask | self.scan.mask
-        found = self._without(settings, nodules | self.scan.excluded_mask()) if self.scan.excluded else []
+        found = self._without(settings, nodules | self.scan.excluded_mask()) if self.scan.has_excluded else []
         return found or self._without(settings, nodules)
 
     def _without(self, settings: SliceSettings, nodules: NDArray[np.uint8]) -> list[FittedSlice]:
@@ -398,6 +398,7 @@ def find_healthy_slices(
     seed: int,
     hu_offset: float | None = None,
     patient_pattern: str | None = None,
+    source_range: Sequence[float] | None = None,
 ) -> ExtractionSplit[Sample]:
     """Finds scans and pictures without nodules, split by patient as the data set itself.
 
@@ -408,16 +409,19 @@ def find_healthy_slices(
         folder: LUNA16's layout, or pictures and volumes.
         fractions, split_seed: of train, val and test.
         share, seed: see `split_for_enhancer`.
-        hu_offset, patient_pattern: as for the data set.
+        hu_offset, patient_pattern, source_range: as for the data set.
     Raises:
         UserError: the folder is not valid.
     """
     root = Path(folder)
     samples: list[Sample]
     if (root / ANNOTATIONS).is_file():
-        samples = list(find_nodule_scans(root, unannotated="normal", hu_offset=hu_offset))
+        scans = find_nodule_scans(root, unannotated="normal", hu_offset=hu_offset, source_range=source_range)
+        samples = list(scans)
     else:
-        images = find_images(root, patient_pattern=patient_pattern, hu_offset=hu_offset).samples
+        images = find_images(
+            root, patient_pattern=patient_pattern, hu_offset=hu_offset, source_range=source_range
+        ).samples
         samples = list({sample.image: sample for sample in images}.values())  # it lists slices of volumes
     if len({sample.unit for sample in samples}) < 4:
         return ExtractionSplit(samples, [], [])
@@ -448,8 +452,10 @@ def read_healthy_scans(samples: Iterable[Sample], window: Window) -> Iterator[No
 
 def _read_volume(sample: Sample, window: Window) -> NoduleScan:
     volume = open_volume(sample.image)
-    values, offset = np.moveaxis(volume.array, 2, 0), volume.offset(sample.hu_offset, sample.image)
-    pixels = Pixels(values + np.float32(offset) if offset else values, volume.is_hu, volume.source_range)
+    found = volume.calibrate(sample.hu_offset, sample.source_range, sample.image)
+    values = np.moveaxis(volume.array, 2, 0)
+    values = values + np.float32(found.offset) if found.offset else values
+    pixels = Pixels(values, found.is_hu, found.source_range)
     rows, columns, slices = volume.spacing
     return _healthy_scan(replace(sample, index=None).name, sample, pixels, window, (slices, rows, columns))
 

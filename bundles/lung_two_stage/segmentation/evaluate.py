@@ -20,7 +20,8 @@ from tqdm import tqdm
 from bundles.lung_two_stage.segmentation.inference import Method
 from common.data.intensity import Window, to_unit
 from common.data.loaders import example_batch
-from common.data.nodules import Nodule, NoduleScan, NoduleSliceDataset
+from common.data.nodule_slices import NoduleSliceDataset
+from common.data.nodules import Nodule, NoduleScan
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.prepare_batch import prediction_target_condition
@@ -79,7 +80,7 @@ class MethodCounts:
         self.slices.append(tuple(int(count.sum()) for count in counts))  # type: ignore[arg-type]
         if mask is not None:
             drawn = mask > 0
-            if scan.excluded:
+            if scan.has_excluded:
                 drawn &= nodule | (scan.excluded_mask() == 0)
             both, every = int((nodule & drawn).sum()), nodule.size
             self.overlaps.append((both, int(drawn.sum()), int(nodule.sum()), every))

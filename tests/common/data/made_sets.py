@@ -15,7 +15,8 @@ from common.data.samples import Sample
 from common.data.transforms import LoadCachedSliced, RandGaind, slice_preprocessing
 
 PREPROCESSING = ("window", "fit", "standardise", "state", "source_range")
-CACHE = ("window", "percentiles", "axis", "spacing", "interpolation", "fit", "hu_offset", "workers")
+VALUES = ("hu_offset", "source_range", "mask_threshold", "ignore_value")
+CACHE = ("window", "percentiles", "axis", "spacing", "interpolation", "fit", "workers", *VALUES)
 PAIR = ("image", "label")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import itk
@@ -39,8 +39,8 @@ def write_picture(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def write_nifti(path: Path, array: np.ndarray) -> None:
-    nib.save(nib.Nifti1Image(array, np.diag([0.7, 0.7, 2.5, 1.0])), path)
+def write_nifti(path: Path, array: np.ndarray, diagonal: Sequence[float] = (0.7, 0.7, 2.5)) -> None:
+    nib.save(nib.Nifti1Image(array, np.diag([*diagonal, 1.0])), path)
 
 
 def write_mhd(path: Path, array: np.ndarray, compression: bool = False) -> None:
@@ -84,7 +84,8 @@ def write_pair(folder: Path, kind: str) -> None:
         write_picture(image, gray() if kind != "png16" else gray().astype(np.uint16) * 200)
         write_picture(folder / "masks" / "bad.png", lesion(SHAPE[:2]) * np.uint8(255))
         return
-    write_nifti(folder / "masks" / "bad.nii.gz", lesion(SHAPE))
+    places = {"dicom": (-0.7, -0.7, 2.5), "mhd": (-1, -1, 1), "zmhd": (-1, -1, 1)}
+    write_nifti(folder / "masks" / "bad.nii.gz", lesion(SHAPE), places.get(kind, (0.7, 0.7, 2.5)))
     if kind == "dicom":
         write_dicom(folder / "images" / "bad", hounsfield())
         return
@@ -228,7 +229,7 @@ VOLUMES: dict[str, tuple[np.ndarray, str]] = {
     "constant": (np.full(SHAPE, -1000, np.int16), "same value"),
     "4-D": (hounsfield((*SHAPE, 2)), "4 dimensions"),
     "4-D single": (hounsfield((*SHAPE, 1)), ""),
-    "size": (hounsfield((16, 20, 3)), "rows x columns"),
+    "size": (hounsfield((16, 20, 3)), "16 rows instead of 20, 20 columns instead of 16"),
     "more slices": (hounsfield((20, 16, 5)), "slices"),
     "complex": (hounsfield().astype(np.complex64), "complex"),
 }

@@ -14,7 +14,7 @@ import pytest
 from bundles.lung_two_stage.extraction.slices import find_healthy_slices, read_healthy_scans
 from common.data.datamodules import NoduleData
 from common.data.image_io import read_pixels
-from common.data.intensity import WINDOWS, Window, offset_to_hu, value_range
+from common.data.intensity import WINDOWS, Window
 from common.data.layouts import find_samples
 from common.data.merge_datasets import MergeSettings, harmonise_slice
 from common.data.samples import Sample
@@ -169,7 +169,7 @@ def test_magnetic_resonance_is_not_refused(tmp_path: Path) -> None:
             path = tmp_path / "mr" / part / f"p{patient}.nii.gz"
             nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 2.0, 1.0])), path)
     given = {"labels": ["LV"], "label_map": {1: "LV"}}
-    with pytest.raises(UserError, match=r"or --hu_offset 0 if they are HU; for MR set percentiles"):
+    with pytest.raises(UserError, match=r"or --hu_offset 0 if they are HU.*; for MR set percentiles"):
         structure_data(tmp_path / "mr", SIZE, tmp_path / "store", **given)
     data = structure_data(tmp_path / "mr", SIZE, tmp_path / "store", percentiles=[1, 99], **given)
     assert data.train.images.max() == 1.0
@@ -185,42 +185,6 @@ def test_labels_have_no_air_and_are_read_all_the_same(folders: dict[str, Path], 
         path = folders["hu"] / "masks" / f"p{patient}.nii.gz"
         nib.save(nib.Nifti1Image(label().astype(np.uint16) * 820, affine), path)
     assert pair_data(folders["hu"], SIZE, window=WIDE, patient_pattern=r"(p\d)").train.labels.max() == 1
-
-
-@pytest.mark.parametrize(
-    ("values", "offset", "expected"),
-    [
-        ((-1000, 400), None, 0),  # HU
-        ((-1, 3000), None, 0),
-        ((0, 255), None, 0),  # of 8 bits: not of HU at all
-        ((0, 4095), -1024, -1024),
-        ((0, 4095), "-1024", -1024),  # from a command line
-        ((0, 400), 0, 0),  # a crop within a heart: the user knows
-        ((-20, 3000), -1024, -1024),  # noise below what stands for air
-        ((-1000, 400), -1024, 0),  # air already: HU, left alone
-        ((31744, 36000), -32768, -32768),
-    ],
-)
-def test_what_is_added(values: tuple[float, float], offset: Any, expected: float) -> None:
-    assert offset_to_hu(values, offset, "a.nii.gz") == expected
-
-
-@pytest.mark.parametrize("values", [(0, 256), (24, 4095), (1, 70000)])
-def test_what_is_refused(values: tuple[float, float]) -> None:
-    with pytest.raises(UserError, match=r"a\.nii\.gz: holds values up to"):
-        offset_to_hu(values, None, "a.nii.gz")
-
-
-def test_an_offset_that_is_no_number_is_refused() -> None:
-    with pytest.raises(UserError, match="hu_offset lung: give what to add to stored values, as -1024"):
-        offset_to_hu((0, 4095), "lung", "a.nii.gz")  # type: ignore[arg-type]
-
-
-def test_padding_is_no_air() -> None:
-    stored = np.array([[-2000, 0], [1064, 3000]], np.int16)  # outside of the circle; HU + 1024 within
-    assert value_range(stored) == (0, 3000)
-    assert value_range(stored.astype(np.float32) - 1024) == (-1024, 1976)  # padded HU have their air
-    assert value_range(np.full((2, 2), -3000, np.int16)) == (-3000, -3000)
 
 
 @pytest.mark.parametrize("kind", ["mhd", "dicom"])
@@ -239,17 +203,36 @@ def test_other_formats_are_looked_at_too(tmp_path: Path, kind: str) -> None:
     assert (found.min(), found.max()) == (-1000, 700)
 
 
-CT_READERS = ("PairData", "ImageData", "StructureData", "NoduleData", "LabelSlices", "placing.Placing")
+CT_READERS = (
+    "PairData",
+    "ImageData",
+    "StructureData",
+    "NoduleData",
+    "CubeData",
+    "LabelSlices",
+    "LatentSpace",
+)
+MASK_READERS = ("PairData", "StructureData", "NoduleData", "CubeData", "LabelSlices", "MaskSlices")
+OVERLAYS = ("generate_pairs.yaml",)  # of inference.yaml, which has the settings
 
 
-def test_every_config_that_reads_ct_has_the_setting() -> None:
+@pytest.mark.parametrize(
+    ("setting", "readers", "least"),
+    [
+        ("hu_offset", CT_READERS, 14),
+        ("source_range", CT_READERS, 14),
+        ("mask_threshold", MASK_READERS, 10),
+        ("ignore_value", MASK_READERS, 10),
+    ],
+)
+def test_every_config_that_reads_files_has_the_setting(
+    setting: str, readers: tuple[str, ...], least: int
+) -> None:
     seen = 0
     for path in sorted(repository_root().glob("bundles/*/configs/*.yaml")):
         text = path.read_text()
-        readers = sum(text.count(f".{reader}\n") for reader in CT_READERS[:-1]) + text.count(CT_READERS[-1])
-        if readers:
-            assert text.count('hu_offset: "@hu_offset"') == readers, path
-            overlay = path.name == "generate_pairs.yaml"  # of inference.yaml, which has it
-            assert ("\nhu_offset: null #" in text) != overlay, path
-            seen += readers
-    assert seen >= 13
+        if count := sum(text.count(f".{reader}\n") for reader in readers):
+            assert text.count(f'{setting}: "@{setting}"') == count, path
+            assert (f"\n{setting}: null #" in text) != (path.name in OVERLAYS), path
+            seen += count
+    assert seen >= least

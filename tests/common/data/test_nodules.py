@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from common.data.luna16 import WorldNodule
+from common.data.nodule_slices import Balance, NoduleSliceDataset
 from common.data.nodules import (
-    Balance,
     NoduleSample,
-    NoduleSliceDataset,
     find_nodule_scans,
     nodules_in_mask,
     read_nodule_scan,
@@ -89,7 +88,7 @@ def test_bad_scans(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"phantom_000\.nii\.gz: 7 is no known category; .* 2 part_solid"):
         read_nodule_scan(find_nodule_scans(tmp_path / "a")[0])
     write_volume(tmp_path / "b", "p", hu, mask[:, :, :3])
-    with pytest.raises(UserError, match=r"p\.nii\.gz: the mask is 3 x 8 x 8 but p\.nii\.gz is 4 x 8 x 8"):
+    with pytest.raises(UserError, match=r"p\.nii\.gz: does not fit .*p\.nii\.gz: 3 slices instead of 4"):
         read_nodule_scan(find_nodule_scans(tmp_path / "b")[0])
     folder = write_luna(tmp_path / "c", "1.2,0,0,0,5\n")
     with pytest.raises(UserError, match=r"1\.2\.mhd: the annotation at \(0, 0, 0\) mm lies outside the scan"):
@@ -305,7 +304,7 @@ def test_settings_out_of_range(scans: list[NoduleSample], tmp_path: Path) -> Non
         Balance(1.0, 0.5)
     with pytest.raises(UserError, match=r"foreground -0\.1: give a share"):
         Balance(0.5, -0.1)
-    write_picture(tmp_path / "empty", "a_1", np.ones((8, 8)), np.zeros((8, 8)))
+    write_picture(tmp_path / "empty", "a_1", np.full((8, 8), 90), np.zeros((8, 8)))
     with pytest.raises(UserError, match="no slice has a nodule"):
         NoduleSliceDataset(find_nodule_scans(tmp_path / "empty"), SIZE)
 

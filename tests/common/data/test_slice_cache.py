@@ -260,7 +260,7 @@ def image_of(path: Path, geometry: Geometry, intensity: Intensity | None = None)
 
 
 def label_of(path: Path, geometry: Geometry):  # type: ignore[no-untyped-def]
-    return label_slices(read_source(label(path), geometry), geometry, path)
+    return label_slices(read_source(label(path), geometry), geometry, label(path))
 
 
 def test_a_window_becomes_the_sixteen_bits(tmp_path: Path) -> None:
@@ -365,11 +365,13 @@ def test_255_structures_fit_and_more_do_not(tmp_path: Path) -> None:
         label_of(save(tmp_path / "b.nii", array), Geometry(16))
 
 
-@pytest.mark.parametrize("value", [0.5, -1.0])
-def test_what_is_no_label_is_refused(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "says"), [(0.5, "holds 0.5 and other values between"), (-1.0, "value -1 is no label")]
+)
+def test_what_is_no_label_is_refused(tmp_path: Path, value: float, says: str) -> None:
     array = labels().astype(np.float32)
     array[1, 2, 3] = value
-    with pytest.raises(UserError, match=rf"bad\.nii: value {value:g} is no label"):
+    with pytest.raises(UserError, match=rf"bad\.nii: {says}"):
         label_of(save(tmp_path / "bad.nii", array), Geometry(5))
 
 

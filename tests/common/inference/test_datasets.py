@@ -297,7 +297,7 @@ def ball(shift: int = 0, depth: int = 8) -> np.ndarray:
 
 
 def slices_variants(folder: Path, **facts: Any) -> LabelSlices:
-    return LabelSlices(find_sources(input_dir=folder), model_facts(SIZE, **facts))
+    return LabelSlices(find_sources(input_dir=folder), model_facts(SIZE, **facts), hu_offset=0)
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_a_threshold_reads_soft_masks(tmp_path: Path) -> None:
     Image.fromarray(np.arange(0, 64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png: holds 64 different values"):
         MaskSlices(tmp_path, 8)
-    assert MaskSlices(tmp_path, 8, threshold=40)[0]["label"].sum() == 24
+    assert MaskSlices(tmp_path, 8, mask_threshold=40)[0]["label"].sum() == 24
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

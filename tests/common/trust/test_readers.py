@@ -74,9 +74,9 @@ SETTINGS = ReadingSettings(32, Window(-1000, 275))
 @pytest.mark.parametrize(
     ("array", "is_hu", "limits"),
     [
-        (np.array([[0, 9]], np.uint8), False, (0, 255)),
-        (np.array([[0, 9]], np.uint16), False, (0, 65535)),
-        (np.array([[0, 9]], np.int16), True, (0, 255)),
+        (np.array([[0, 90]], np.uint8), False, (0, 255)),
+        (np.array([[0, 9000]], np.uint16), False, (0, 65535)),
+        (np.array([[-900, 9]], np.int16), True, (0, 255)),
         (np.array([[0, 0.5]], np.float32), False, (0, 1)),
         (np.array([[-1, 0.5]], np.float64), False, (-1, 1)),
         (np.array([[-700.0, 40]], np.float32), True, (0, 255)),
