@@ -167,7 +167,9 @@ def make_pairs(folder: Path) -> None:
     save_nifti(masks / "p06.nii", np.ascontiguousarray(labels[::-1, ::-1, ::-1].transpose(1, 2, 0)), turned)
     hu, labels = chest_volume((37, 30, 3), 12)
     save_series(images / "p07", hu, (0.9, 0.9, 4.0))
-    save_nifti(masks / "p07.nii.gz", labels, np.diag([-0.9, -0.9, 4.0, 1.0]))
+    affine = np.diag([-0.9, -0.9, 4.0, 1.0])
+    affine[:3, 3] = -10, -20, 30
+    save_nifti(masks / "p07.nii.gz", labels, affine)
     hu, labels = chest_volume((45, 38, 2), 16)
     save_meta_image(images / "p08.mhd", hu, (0.7, 0.7, 3.0), compressed=True)
     save_meta_image(masks / "p08.mhd", labels, (0.7, 0.7, 3.0), compressed=False)
@@ -180,7 +182,8 @@ def make_offset(folder: Path) -> None:
         hu, labels = chest_volume((30, 36, 2), number)
         stored = np.clip(hu.astype(int) + 1024, 0, None)
         if name == "q2":
-            save_nifti(folder / "images" / f"{name}.nii.gz", (stored / 2.0).astype(np.float32) * 2, slope=2.0)
+            # Read as twice ``stored``, up to 600 HU: real scans have little above; the window is white from 400.
+            save_nifti(folder / "images" / f"{name}.nii.gz", np.minimum(stored, 812.0), slope=2.0)
         else:
             save_nifti(folder / "images" / f"{name}.nii.gz", stored.astype(np.uint16))
         save_nifti(folder / "masks" / f"{name}.nii.gz", labels)
@@ -316,6 +319,7 @@ def make_scans(folder: Path) -> None:
     patients = [f"s{number:02d}" for number in range(10)]
     for number, patient in enumerate(patients):
         hu, labels = scan(number)
+        affine[:3, 3] = (-10, -20, 30) if number == 2 else 0
         if number == 1:
             save_meta_image(folder / "images" / f"{patient}.mhd", hu, (7.0, 7.0, 10.0), compressed=True)
             save_meta_image(folder / "masks" / f"{patient}.mhd", labels, (7.0, 7.0, 10.0), compressed=False)
