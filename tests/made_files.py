@@ -182,7 +182,7 @@ def make_offset(folder: Path) -> None:
         hu, labels = chest_volume((30, 36, 2), number)
         stored = np.clip(hu.astype(int) + 1024, 0, None)
         if name == "q2":
-            # Read as twice ``stored``, up to 600 HU: real scans have little above; the window is white from 400.
+            # Read as twice ``stored``, up to 600 HU, as real scans are; the window is white from 400.
             save_nifti(folder / "images" / f"{name}.nii.gz", np.minimum(stored, 812.0), slope=2.0)
         else:
             save_nifti(folder / "images" / f"{name}.nii.gz", stored.astype(np.uint16))
