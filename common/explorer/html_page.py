@@ -31,6 +31,8 @@ def write_explorer(path: str | os.PathLike[str], explorer: Explorer) -> Path:
 
     Raises:
         UserError: the file would be larger than 25 MB, or cannot be written.
+
+    Example: ``write_explorer("map.html", explorer)`` with the `common.explorer.data.Explorer` shown there.
     """
     target = Path(path)
     payload = pack(explorer)

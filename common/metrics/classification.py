@@ -45,6 +45,10 @@ def recalls(
     Args:
         predicted, classes: (N,) indices 0..number - 1.
         counts: as `area_under_roc`.
+
+    Example:
+        >>> recalls([0, 0, 0, 1], [0, 0, 1, 1], 2).tolist()
+        [1.0, 0.5]
     """
     guess, true = np.asarray(predicted, np.int64), np.asarray(classes, np.int64)
     weights = np.ones(len(true)) if counts is None else np.asarray(counts, np.float64)
@@ -59,6 +63,10 @@ def balanced_accuracy(
     """The mean over classes of `recalls` (Brodersen et al. 2010), 1 / number for chance.
 
     NaN if a class is missing: the mean would be over other classes than in other resamples.
+
+    Example:
+        >>> balanced_accuracy([0, 0, 0, 1], [0, 0, 1, 1], 2)
+        0.75
     """
     return float(recalls(predicted, classes, number, counts).mean())
 
@@ -69,6 +77,10 @@ def macro_area(probabilities: ArrayLike, classes: ArrayLike, counts: ArrayLike |
     Args:
         probabilities: (N, K).
         classes: (N,) indices 0..K - 1.
+
+    Example:
+        >>> macro_area([[0.6, 0.4], [0.7, 0.3]], [1, 0])
+        1.0
     """
     values, true = np.asarray(probabilities), np.asarray(classes)
     if values.shape[1] == 2:

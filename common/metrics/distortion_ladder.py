@@ -259,6 +259,13 @@ def save_ladder_figure(
         results: at least one extractor's.
         example: index of the image that is shown.
         source: where the images are from, for the foot of the figure.
+
+    Example:
+        >>> import tempfile
+        >>> images = torch.linspace(-1, 1, 512).view(2, 1, 16, 16)
+        >>> scores = LadderScores("randvgg", 0.1, 0.5, {step.name: 1.0 for step in LADDER})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_ladder_figure(f"{folder}/ladder.png", images, [scores])
     """
     rows, names = len(ladder) + 1, ["real", *(step.name for step in ladder)]
     figure = Figure(figsize=(3 + COLUMN * len(results), 2 + ROW * rows), layout="constrained")

@@ -102,6 +102,11 @@ def similarities(images: Tensor, pairs: Tensor) -> PairValues:
     Args:
         images: (N, 1, H, W) in [-1, 1].
         pairs: (P, 2), see `draw_pairs`.
+
+    Example:
+        >>> images = torch.rand(1, 1, 16, 16).expand(2, -1, -1, -1)
+        >>> round(similarities(images, torch.tensor([[0, 1]])).mean(), 5)
+        1.0
     """
     measure = {"ms_ssim": ms_ssim, "ssim": ssim}[similarity_name(min(images.shape[-2:]))]
     values = [measure(images[first].float(), images[second].float()) for first, second in _batches(pairs)]
@@ -109,7 +114,12 @@ def similarities(images: Tensor, pairs: Tensor) -> PairValues:
 
 
 def feature_distances(features: Tensor, pairs: Tensor) -> PairValues:
-    """Euclidean distances between the features (N, D) of pairs."""
+    """Euclidean distances between the features (N, D) of pairs.
+
+    Example:
+        >>> feature_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0, 1]])).mean()
+        5.0
+    """
     values = [squared_distances(features[first], features[second]) for first, second in _batches(pairs)]
     return PairValues(pairs, torch.cat([*values, torch.zeros(0, dtype=torch.float64)]).sqrt())
 

@@ -90,7 +90,12 @@ def faithfulness(sums: Tensor) -> float:
 
 
 def contrast_error(sums: Tensor) -> float:
-    """The mean of |c_generated - c_real| over images with a lesion; of the sums (3,) of `contrast_parts`."""
+    """The mean of |c_generated - c_real| over images with a lesion; of the sums (3,) of `contrast_parts`.
+
+    Example:
+        >>> contrast_error(contrast_parts(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 1.0])).sum(0))
+        0.25
+    """
     return float(sums[0] / sums[2])
 
 
@@ -104,6 +109,10 @@ def mean_faithfulness(sums: Tensor) -> float:
         sums: (K, 3) of `contrast_parts`; classes that are in no image are left out.
     Returns:
         At most 1; NaN if no image has any class or a generated one holds NaN.
+
+    Example:
+        >>> mean_faithfulness(contrast_parts(torch.tensor([[0.5, 9.0]]), torch.tensor([[1.0, 1.0]])).sum(0))
+        0.25
     """
     difference, size, _ = sums[sums[:, 1] > 0].T  # (classes present,) each
     return float((1 - difference / size).clamp_min(0).mean())

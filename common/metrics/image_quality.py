@@ -21,7 +21,13 @@ LARGEST_PSNR = 100.0  # dB; instead of infinity for identical images, so that me
 
 
 def ssim(pred: Tensor, real: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of (B, 1, H, W) images in [-1, 1]: (B,), at most 1."""
+    """Structural similarity (Wang et al. 2004) of (B, 1, H, W) images in [-1, 1]: (B,), at most 1.
+
+    Example:
+        >>> dark, bright = torch.full((1, 1, 16, 16), -0.5), torch.full((1, 1, 16, 16), 0.5)
+        >>> round(ssim(dark, bright).item(), 2)  # gray levels 0.25 and 0.75 of [0, 1]
+        0.6
+    """
     return _each(SSIMMetric(2, data_range=UNIT_RANGE)(_unit(pred), _unit(real)))
 
 

@@ -289,6 +289,12 @@ class KernelDistances:
 
 
 def gaussian_blur(images: Tensor, sigma: float = BLUR) -> Tensor:
-    """Blurs images (N, 1, H, W) with a Gaussian of ``sigma`` pixels; edge values are repeated outside."""
+    """Blurs images (N, 1, H, W) with a Gaussian of ``sigma`` pixels; edge values are repeated outside.
+
+    Example:
+        >>> step = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)
+        >>> [round(value, 1) for value in gaussian_blur(step)[0, 0, 0].tolist()]
+        [0.1, 0.3, 0.7, 0.9]
+    """
     result = ndimage.gaussian_filter(images.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(np.ascontiguousarray(result))

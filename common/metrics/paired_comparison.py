@@ -107,6 +107,11 @@ def describe_differences(
         differences: by regime.
         adjusted: p-values of `holm` if more differences are tested together; None for these alone.
         to: the training that the others are compared with.
+
+    Example:
+        >>> difference = Value(0.1, 0.05, 0.15, 9, 9, p_zero=0.001)
+        >>> describe_differences("nodule", "auc", {"both": difference})
+        'nodule, against real slices alone: both is better (auc +0.100 [+0.050, +0.150])'
     """
     ps = holm(differences) if adjusted is None else adjusted
     parts = [

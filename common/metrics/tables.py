@@ -68,7 +68,12 @@ def format_number(value: float | None) -> str:
 
 
 def format_interval(metric: Mapping[str, Any]) -> str:
-    """Formats a plain value as ``0.500 [0.400, 0.600]``, with a dash for a missing interval."""
+    """Formats a plain value, with a dash for a missing interval.
+
+    Example:
+        >>> format_interval({"mean": 0.5, "interval": [0.4, 0.6]})
+        '0.500 [0.400, 0.600]'
+    """
     if metric["interval"] is None:
         return f"{format_number(metric['mean'])} [-]"
     low, high = metric["interval"]

@@ -86,6 +86,11 @@ def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> d
         build: `fingerprint` of the ``common`` that the bundle is shared with.
     Raises:
         UserError: an expression is not valid Python.
+
+    Example:
+        >>> config = {"imports": ["$import common.paths as paths"], "root": "$paths.bundle_root('x')"}
+        >>> standalone(config, [], build="")["root"]
+        "$@_modules_#paths.bundle_root('x')"
     """
     own = imported_modules(config)
     modules = {name: _component("importlib.import_module", name=module) for name, module in own.items()}

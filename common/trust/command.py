@@ -56,6 +56,30 @@ class TrustReport:
 
     Args:
         options: see `common.trust.gather_sets.Options`.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folders = [Path(place) / name for name in ("real", "heldout", "synthetic")]
+        ...     for seed, folder in enumerate(folders):
+        ...         folder.mkdir()
+        ...         for number in range(4):
+        ...             noise = np.random.default_rng([seed, number]).integers(0, 256, (16, 16), np.uint8)
+        ...             Image.fromarray(noise).save(folder / f"{folder.name}{number}.png")
+        ...     real, heldout, synthetic = folders
+        ...     options = Options(
+        ...         real,
+        ...         Path(place) / "report.html",
+        ...         heldout=heldout,
+        ...         synthetic=synthetic,
+        ...         sections=["fidelity"],
+        ...         image_size=16,
+        ...         resamples=10,
+        ...     )
+        ...     verdict = TrustReport(options).run()  # doctest: +ELLIPSIS
+        fidelity: FID (gridvgg) is ...
+        report in ...report.html
     """
 
     def __init__(self, options: Options) -> None:

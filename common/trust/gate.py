@@ -217,20 +217,7 @@ def release_gate(
     Raises:
         UserError: ``max_similarity`` is no correlation.
 
-    Example:
-        >>> from common.metrics.features import RandomVGG
-        >>> from common.trust.image_sets import ImageSet, Sets
-        >>> from common.trust.membership import oriented_features
-        >>> from common.trust.near_copies import find_copies
-        >>> import torch
-        >>> images = torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        >>> parts = images[:10], images[10:], images[:10].flip(-1)  # the last are copies of the first
-        >>> ids = [[f"{name}{k}" for k in range(10)] for name in ("real", "heldout", "synthetic")]
-        >>> sets = Sets(*(ImageSet(part, names, names) for part, names in zip(parts, ids, strict=True)))
-        >>> copies = find_copies(sets, RandomVGG(), oriented_features(RandomVGG(), images))
-        >>> gate = release_gate(copies, copies.synthetic.training, copies.synthetic.training_images.tolist())
-        >>> gate.verdict, sorted(gate.flagged) == list(range(10))  # undecided with ten held-out patients
-        ('undecided', True)
+    Example: see `common.trust.privacy.privacy`.
     """
     found = copies.synthetic
     known = similar.tolist(), [int(index) for index in nearest], found.scores.tolist()

@@ -371,6 +371,11 @@ def check_unseen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: names one.
+
+    Example:
+        >>> import torch
+        >>> heldout = ImageSet(torch.zeros(1, 1, 8, 8), ["p7"], ["p7.png"], folder="others")
+        >>> check_unseen(heldout, {"train": ["p1"], "val": ["p2"], "test": ["p7"]})
     """
     known = {*splits.get("train", ()), *splits.get("val", ())}
     learned = known & {*heldout.scans, *heldout.patients}

@@ -223,7 +223,7 @@ def find_copies(
         oriented: features (M, D) of the pool in each of the eight orientations, training images first; see
             `common.trust.membership.oriented_features`.
 
-    Example: see `common.trust.gate.release_gate`.
+    Example: see `common.trust.privacy.privacy`.
     """
     pool = torch.cat([sets.real.images, sets.heldout.images])
     names = [*sets.real.patients, *sets.heldout.patients]

@@ -84,12 +84,13 @@ def privacy(
     Example:
         >>> from common.metrics.features import RandomVGG
         >>> from common.trust.image_sets import ImageSet
-        >>> images = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        >>> names = [["a", "b", "c", "d"], ["e", "f", "g", "h"], ["i", "j", "k", "l"]]
-        >>> parts = zip(images.split(4), names, strict=True)
-        >>> section, gate = privacy(Sets(*(ImageSet(part, ids, ids) for part, ids in parts)), RandomVGG())
-        >>> gate.verdict  # of four held-out patients
-        'undecided'
+        >>> images = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> parts = images[:3], images[3:6], torch.cat([images[:1].flip(-1), images[6:]])  # one copy
+        >>> ids = [[f"{name}{k}" for k in range(3)] for name in ("real", "heldout", "synthetic")]
+        >>> sets = Sets(*(ImageSet(part, names, names) for part, names in zip(parts, ids, strict=True)))
+        >>> section, gate = privacy(sets, RandomVGG(), resamples=20)
+        >>> gate.verdict, gate.flagged[0]  # three held-out patients are too few to decide
+        ('undecided', 0)
     """
     count = len(sets.real)
     pool = oriented_features(extractor, torch.cat([sets.real.images, sets.heldout.images]), device)

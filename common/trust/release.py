@@ -42,6 +42,18 @@ def release(sets: Sets, gate: Gate, output_dir: str | os.PathLike[str]) -> int:
     Raises:
         UserError: the folder holds other things, the disk is full, all images are flagged, or see
             `check_list_name`.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     names = ["a.npy", "b.npy"]
+        ...     for name in names:
+        ...         np.save(f"{place}/{name}", np.zeros((8, 8), np.int16))
+        ...     images = ImageSet(torch.zeros(2, 1, 8, 8), names, names, folder=place)
+        ...     gate = Gate("closed", 0.9, [1], "b is a copy", [0.2, 0.95], [0, 0], [0.1, 2.0])  # flags b.npy
+        ...     count = release(Sets(images, images, images), gate, f"{place}/cleared")
+        ...     count, sorted(path.name for path in Path(place, "cleared").iterdir())
+        (1, ['a.npy', 'released.json'])
     """
     source, kept = Path(sets.synthetic.folder), unflagged(sets, gate)
     if not kept:

@@ -323,6 +323,16 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
 
     Raises:
         UserError: the name is not that of an HTML file, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> figure = Figure("fid", Value(1.5, 1.0, 2.0, 20), LOWER)
+        >>> section = Section("fidelity", "Fidelity", "FID is 1.5.", [figure])
+        >>> report = Report("dcgan_covid", {"seed": "0"}, [], [section])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_report(f"{folder}/report.html", report)
+        ...     "FID is 1.5." in path.read_text(), path.with_name("trust.json").is_file()
+        (True, True)
     """
     target = page_path(path)
     text = page(report)
