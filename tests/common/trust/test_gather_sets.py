@@ -12,6 +12,7 @@ from PIL import Image
 
 from common.data.intensity import Window
 from common.errors import UserError
+from common.files import write_json
 from common.inference.datasets import LabelSlices, Source
 from common.paths import repository_root
 from common.trust import gather_sets as gathering
@@ -158,3 +159,17 @@ def test_bundles_are_known_by_their_configs(tmp_path: Path) -> None:
         config_of(tmp_path)
     with pytest.raises(UserError, match="give some with --condition"):
         generate(BUNDLES / "pix2pix_covid", 4, tmp_path)
+
+
+def test_a_model_that_names_no_patients_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("real", "drawn"):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            gray = np.random.default_rng([number, len(folder)]).integers(0, 255, (16, 16), np.uint8)
+            Image.fromarray(gray).save(tmp_path / folder / f"patient{number}_1.png")
+    write_json(tmp_path / "model.json", {"image_size": 16, "window_hu": "lung", "split": {"rule": "hash"}})
+    folders = {"real": tmp_path / "real", "synthetic": tmp_path / "drawn", "output": tmp_path / "x.html"}
+    options = Options(**folders, bundle=BUNDLES / "dcgan_covid")
+    sets = gathering.gather(options, tmp_path / "model.pt", tmp_path)
+    assert len(sets.real) == len(sets.heldout) == 2
+    assert "the model names no patients of its training" in caplog.text
