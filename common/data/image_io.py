@@ -1,4 +1,4 @@
-"""2-D picture files: 8-bit and 16-bit PNG, JPEG and TIFF, gray."""
+"""Picture files (8-bit and 16-bit gray PNG, JPEG, TIFF, BMP), and the slices and masks of samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ def read_picture(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:
     RGB, RGBA and palette pictures are accepted where they are gray in truth (equal channels, opaque).
 
     Raises:
-        UserError: unreadable, or in colour.
+        UserError: unreadable, of several pages, or in colour.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[0, 128, 255]], np.uint8)).save(Path(folder) / "slice.png")
+        ...     values, limits = read_picture(Path(folder) / "slice.png")
+        >>> values.tolist(), limits
+        ([[0, 128, 255]], (0.0, 255.0))
     """
     with _opened(path) as picture:
         if picture.mode == "L":
@@ -65,10 +73,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_label_picture(path: Path) -> np.ndarray:
-    """The labels (H, W) of a mask picture. A palette picture's labels are its indices, not its colours.
+    """Reads the labels (H, W) of a mask picture; of a palette picture the indices, not the colours.
 
     Raises:
-        UserError: unreadable, or in colour.
+        UserError: unreadable, of several pages, or in colour.
     """
     with _opened(path) as picture:
         if picture.mode in ("L", "P", "F", *_SIXTEEN_BIT_MODES):

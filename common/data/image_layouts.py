@@ -45,7 +45,12 @@ LEAST_LUNG = 0.05
 
 
 def severity_of(share: float) -> str:
-    """The class of a slice by the share of its lung, 0 to 1, that lesions cover."""
+    """The class of a slice by the share of its lung, 0 to 1, that lesions cover.
+
+    Example:
+        >>> severity_of(0.0), severity_of(0.04), severity_of(0.3)
+        ('none', 'mild', 'severe')
+    """
     if share <= 0:
         return SEVERITIES[0]
     return SEVERITIES[1] if share < MILD else SEVERITIES[2] if share < MODERATE else SEVERITIES[3]
@@ -113,6 +118,18 @@ def find_images(
         hu_offset, source_range: what the values mean, see `common.data.samples.with_values`.
     Raises:
         UserError: missing folder, no fitting layout, no images.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for number, name in enumerate(("covid/case1_007.png", "noncovid/case2_003.png")):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         values = np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)
+        ...         Image.fromarray(values).save(Path(folder) / name)
+        ...     images = find_images(folder)
+        >>> images.classes, [sample.patient for sample in images.samples]
+        (['covid', 'noncovid'], ['case1', 'case2'])
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():

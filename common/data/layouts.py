@@ -36,7 +36,12 @@ class _Pair(NamedTuple):
 
 
 def without_ending(name: str) -> str:
-    """The name of a label file without what says that it is one; a file called ``label`` only keeps that."""
+    """The name of a label file without its ending ``_label``, ``_seg`` or ``_gt``.
+
+    Example:
+        >>> without_ending("case1_seg"), without_ending("label")
+        ('case1', 'label')
+    """
     match = _LABEL.fullmatch(name)
     return match["base"] if match and match["base"] else name
 
@@ -186,6 +191,15 @@ def find_samples(
             patient, see `common.data.patients.whose`; None for the field's ways of naming.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or mask without its partner.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images/case1_007.png", "masks/case1_007.png"):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         (Path(folder) / name).touch()
+        ...     [(sample.name, sample.patient) for sample in find_samples(folder)]
+        [('case1_007', 'case1')]
     """
     folder = _existing(dataset_dir)
     name = detect_layout(folder) if layout == "auto" else layout
@@ -214,6 +228,14 @@ def find_volumes(
         labels: which of several kinds of labels; a path for a folder elsewhere.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or label without its partner.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("case1.nii.gz", "case1_seg.nii.gz"):
+        ...         (Path(folder) / name).touch()
+        ...     [(record.image.name, record.mask.name, record.patient) for record in find_volumes(folder)]
+        [('case1.nii.gz', 'case1_seg.nii.gz', 'case1')]
     """
     folder = _existing(dataset_dir)
     if layout not in ("auto", *VOLUME_LAYOUTS):

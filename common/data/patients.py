@@ -65,7 +65,14 @@ class Whose(NamedTuple):
 
 
 def patient_of(image: Path, pattern: str | None = None, name: str | None = None) -> str:
-    """The patient of a file or of a DICOM series' folder, see `whose`."""
+    """The patient of a file or of a DICOM series' folder, see `whose`.
+
+    Example:
+        >>> [patient_of(Path(name)) for name in ("case7_012.png", "sub-03_ct.nii.gz", "TCGA-17-Z045_4.png")]
+        ['case7', 'sub-03', 'TCGA-17-Z045']
+        >>> patient_of(Path("x12-5.png"), r"x(\\d+)")
+        '12'
+    """
     return whose(image, pattern, name).patient
 
 
@@ -112,7 +119,12 @@ def is_single_slice(path: Path) -> bool:
 
 
 def names_patient(folder_name: str) -> bool:
-    """Whether a folder is called as patients are: ``case12``, ``P001``, ``1001``, ``sub-03``."""
+    """Whether a folder is called as patients are.
+
+    Example:
+        >>> [names_patient(name) for name in ("case12", "P001", "sub-03", "covid")]
+        [True, True, True, False]
+    """
     known = _IDENTIFIER.search(folder_name) or _NUMBERED.match(folder_name)
     return known is not None or re.fullmatch(r"[A-Za-z]{0,3}[_-]?\d{3,}", folder_name) is not None
 

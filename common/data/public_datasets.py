@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 
 from common.data.downloads import download, is_archive, unpack
+from common.data.folders import warn_of_left_out
 from common.data.layouts import expand, find_samples
 from common.data.patients import patient_of
 from common.data.samples import Sample
@@ -224,6 +225,7 @@ def source_samples(source: LocalDataset) -> list[Sample]:
     dataset, folder = source.dataset, source.folder
     if dataset.pairs and next(_files(folder, dataset.pairs.images), None) is not None:
         samples = list(_paired(source, dataset.pairs))
+        warn_of_left_out(folder, [path for sample in samples for path in (sample.image, sample.mask)])
     elif matches(dataset, folder):
         layout = "auto" if dataset.pairs else dataset.adapter
         samples = find_samples(folder, layout, source.patient_pattern)
@@ -255,8 +257,6 @@ def _paired(source: LocalDataset, rule: PairRule) -> Iterator[Sample]:
     images = _by_key(source, rule, rule.images)
     # Only a part of the images of some sets is segmented: the rest is left out.
     keys = images.keys() & masks.keys() if rule.masks else images.keys()
-    if left_out := len(images) - len(keys):
-        logger.warning("%s: %d of %d images have no mask: left out", source.folder, left_out, len(images))
     if not keys:
         raise UserError(f"{source.folder}: images without masks; expected {source.dataset.expect}")
     for key in sorted(keys):

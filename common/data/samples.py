@@ -1,4 +1,4 @@
-"""The one record that walks from the layout to the panel: a slice, its mask, its patient."""
+"""`Sample`: a slice with its mask and its patient, as all layouts, data sets and results name it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INVERSE_ORIENTATIONS: dict[str, str] = {name: name for name in ORIENTATIONS} | {
 
 @dataclass(frozen=True)
 class Sample:
-    """One axial slice with its mask. Nothing downstream opens a path that is not in here.
+    """One axial slice with its mask. Data sets open no files but those of their samples.
 
     Args:
         image: CT file, or the folder of a DICOM series.
@@ -51,6 +51,11 @@ class Sample:
         category: class of the whole image ("covid", "severe"), where there are classes.
         hu_offset: what to add to a volume's values to get HU, see `common.data.hu_calibration.offset_to_hu`.
         source_range: black and white of an image that is not in HU; None for its type's full range.
+
+    Example:
+        >>> sample = Sample(Path("images/case1.nii.gz"), Path("masks/case1.nii.gz"), "case1", index=12)
+        >>> sample.name, sample.unit
+        ('case1-z012', 'case1')
     """
 
     image: Path
@@ -71,7 +76,7 @@ class Sample:
 
     @property
     def unit(self) -> str:
-        """What the splits move as a whole: the person, else the patient."""
+        """What the splits keep together: the person where one is known, else the patient."""
         return self.person or self.patient
 
     @property
@@ -115,7 +120,12 @@ def with_values(
 
 
 def stem(path: Path) -> str:
-    """The file's name without its suffix (``.nii.gz`` counts as one); a folder's whole name."""
+    """The file's name without its suffix, of which ``.nii.gz`` is one; a folder's whole name.
+
+    Example:
+        >>> stem(Path("case1.v2.NII.GZ")), stem(Path("case2.seg.nrrd"))
+        ('case1.v2', 'case2')
+    """
     lowered = path.name.lower()
     for suffix in COMPOUND_SUFFIXES:
         if lowered.endswith(suffix):
@@ -124,10 +134,23 @@ def stem(path: Path) -> str:
 
 
 def orient(array: np.ndarray, orientation: str) -> np.ndarray:
-    """Brings a file's (H, W, ...) array upright; the result is contiguous."""
+    """Brings a file's (H, W, ...) array upright; the result is contiguous.
+
+    Args:
+        orientation: a key of `ORIENTATIONS`.
+
+    Example:
+        >>> orient(np.array([[1, 2], [3, 4]]), "rot90").tolist()
+        [[2, 4], [1, 3]]
+    """
     return np.ascontiguousarray(ORIENTATIONS[orientation](array))
 
 
 def restore_orientation(array: np.ndarray, orientation: str) -> np.ndarray:
-    """The inverse of `orient`: from upright back to the file's own axes."""
+    """The inverse of `orient`: from upright back to the file's own axes.
+
+    Example:
+        >>> restore_orientation(np.array([[2, 4], [1, 3]]), "rot90").tolist()
+        [[1, 2], [3, 4]]
+    """
     return orient(array, INVERSE_ORIENTATIONS[orientation])

@@ -183,7 +183,18 @@ def test_images_without_mask_are_left_out_and_counted(tmp_path, caplog):
     volume(tmp_path / "masks" / "study_0255_mask.nii.gz", np.ones((8, 8, 8)))
     samples = source_samples(LocalDataset(REGISTRY["mosmed"], tmp_path))
     assert {sample.patient for sample in samples} == {"mosmed-255"}
-    assert "1 of 2 images have no mask" in caplog.text
+    assert caplog.messages == [f"{tmp_path}: left out: 1 image (studies/CT-1/study_0254.nii.gz)"]
+
+
+def test_links_are_followed_and_system_folders_are_not(tmp_path, caplog):
+    volume(tmp_path / "disk" / "study_0255.nii.gz", np.arange(512).reshape(8, 8, 8) - 1000)
+    volume(tmp_path / "set" / "masks" / "study_0255_mask.nii.gz", np.ones((8, 8, 8)))
+    (tmp_path / "set" / "studies").mkdir()
+    (tmp_path / "set" / "studies" / "CT-1").symlink_to(tmp_path / "disk")
+    volume(tmp_path / "set" / "studies" / "@eaDir" / "study_0255.nii.gz", np.ones((8, 8, 8)))
+    samples = source_samples(LocalDataset(REGISTRY["mosmed"], tmp_path / "set"))
+    assert {sample.patient for sample in samples} == {"mosmed-255"} and len(samples) == 8
+    assert caplog.messages[-1].endswith("left out: 1 hidden file (studies/@eaDir/study_0255.nii.gz)")
 
 
 def test_sets_without_masks(tmp_path):
