@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ from common.paths import repository_root
 
 REGISTRY_FILE = "datasets.json"
 SCHEMA_FILE = Path(__file__).with_name("datasets.schema.json")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
