@@ -116,16 +116,11 @@ def read_pixels(sample: Sample) -> Pixels:
     if is_volume(sample.image):
         volume = open_volume(sample.image)
         values = axial_slice(volume, sample.index, sample.image)
-        constant = (
-            volume.array.size > 0
-            and values.min() == values.max()
-            and volume.array.min() == volume.array.max()
-        )
+        if values.size and values.min() == values.max():
+            check_varied(volume.array, sample.image)
     else:
         values, own = read_picture(sample.image)
-        constant = bool(values.min() == values.max())
-    if constant:
-        raise UserError(f"{sample.image}: every pixel has the same value; replace or remove the image")
+        check_varied(values, sample.image)
     settings = (sample.hu_offset, sample.source_range, sample.image)
     if is_volume(sample.image):
         found = volume.calibrate(*settings)
@@ -133,6 +128,16 @@ def read_pixels(sample: Sample) -> Pixels:
         found = calibrate(GrayValues(values), own, *settings)
     gray = values.astype(np.float32) + np.float32(found.offset)
     return Pixels(orient(gray, sample.orientation), found.is_hu, found.source_range)
+
+
+def check_varied(values: np.ndarray, path: Path) -> None:
+    """Refuses a constant image.
+
+    Raises:
+        UserError: every value is the same.
+    """
+    if values.size and values.min() == values.max():
+        raise UserError(f"{path}: every pixel has the same value; replace or remove the image")
 
 
 def read_mask(sample: Sample) -> np.ndarray:

@@ -17,7 +17,7 @@ from common.data.formats import META_SUFFIXES, NIFTI_SUFFIXES, has_suffix
 from common.data.geometry import lies_in_same_place
 from common.data.gray_levels import hu_by_levels
 from common.data.hu_calibration import Calibration, GrayValues, calibrate
-from common.data.image_io import check_place, read_label_picture, read_picture
+from common.data.image_io import check_place, check_varied, read_label_picture, read_picture
 from common.data.intensity import Window, to_hu, to_unit, window_by_name
 from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, paired_files
 from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
@@ -305,19 +305,21 @@ def read_nodule_scan(
         gray: how the gray of a picture becomes HU: `BY_WINDOW`, or `BY_LEVELS` for pictures that were
             stretched one by one, see `common.data.gray_levels.hu_by_levels`.
     Raises:
-        UserError: unreadable, sizes that differ, an annotation outside, a value that is no category.
+        UserError: unreadable, constant, another size than its mask, an annotation outside, no category.
     """
     limits = window_by_name(window)
     settings = (sample.hu_offset, sample.source_range, sample.image)
     values = None if sample.mask is None else _read_mask_values(sample)
     if is_volume(sample.image):
         volume = open_volume(sample.image)
+        check_varied(volume.array, sample.image)
         found = volume.calibrate(*settings)
         hu = _upright(_to_hu(volume.array, limits, found))
         rows, columns, slices = volume.spacing
         spacing = (slices, rows, columns)
     else:
         picture, own = read_picture(sample.image)
+        check_varied(picture, sample.image)
         found = calibrate(GrayValues(picture), own, *settings)
         hu = _to_hu(picture, limits, found)[None]
         volume, spacing = None, (sample.pixel_mm,) * 3

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from bundles.lung_two_stage.banks import SliceBank, SliceRecord
 from bundles.lung_two_stage.extraction.crops import spread_evenly
 from bundles.lung_two_stage.extraction.presence_map import SIDES, find_lung_box
-from common.data.image_io import Pixels, read_pixels
+from common.data.image_io import Pixels, check_varied, read_pixels
 from common.data.image_layouts import find_images
 from common.data.intensity import Window, to_hu, to_unit
 from common.data.lung_segmentation import segment_lung_part, segment_lung_slice, segment_lungs
@@ -452,6 +452,7 @@ def read_healthy_scans(samples: Iterable[Sample], window: Window) -> Iterator[No
 
 def _read_volume(sample: Sample, window: Window) -> NoduleScan:
     volume = open_volume(sample.image)
+    check_varied(volume.array, sample.image)
     found = volume.calibrate(sample.hu_offset, sample.source_range, sample.image)
     values = np.moveaxis(volume.array, 2, 0)
     values = values + np.float32(found.offset) if found.offset else values

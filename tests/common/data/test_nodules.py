@@ -90,6 +90,12 @@ def test_bad_scans(tmp_path: Path) -> None:
     write_volume(tmp_path / "b", "p", hu, mask[:, :, :3])
     with pytest.raises(UserError, match=r"p\.nii\.gz: does not fit .*p\.nii\.gz: 3 slices instead of 4"):
         read_nodule_scan(find_nodule_scans(tmp_path / "b")[0])
+    write_volume(tmp_path / "d", "p", np.full((8, 8, 4), -850), mask)
+    with pytest.raises(UserError, match=r"p\.nii\.gz: every pixel has the same value"):
+        read_nodule_scan(find_nodule_scans(tmp_path / "d")[0])
+    write_picture(tmp_path / "e", "p", np.full((8, 8), 90), np.zeros((8, 8)))
+    with pytest.raises(UserError, match=r"p\.png: every pixel has the same value"):
+        read_nodule_scan(find_nodule_scans(tmp_path / "e")[0])
     folder = write_luna(tmp_path / "c", "1.2,0,0,0,5\n")
     with pytest.raises(UserError, match=r"1\.2\.mhd: the annotation at \(0, 0, 0\) mm lies outside the scan"):
         read_nodule_scan(find_nodule_scans(folder)[0])
@@ -287,7 +293,7 @@ def test_items(scans: list[NoduleSample]) -> None:
 
 
 def test_slices_smaller_than_the_patch_are_surrounded_by_air(tmp_path: Path) -> None:
-    image, mask = np.full((10, 12), 128), np.zeros((10, 12))
+    image, mask = np.arange(60, 180).reshape(10, 12), np.zeros((10, 12))
     mask[4:6, 4:6] = 1
     write_picture(tmp_path, "a_1", image, mask)
     data = NoduleSliceDataset(find_nodule_scans(tmp_path), SIZE)
@@ -304,7 +310,7 @@ def test_settings_out_of_range(scans: list[NoduleSample], tmp_path: Path) -> Non
         Balance(1.0, 0.5)
     with pytest.raises(UserError, match=r"foreground -0\.1: give a share"):
         Balance(0.5, -0.1)
-    write_picture(tmp_path / "empty", "a_1", np.full((8, 8), 90), np.zeros((8, 8)))
+    write_picture(tmp_path / "empty", "a_1", np.arange(60, 124).reshape(8, 8), np.zeros((8, 8)))
     with pytest.raises(UserError, match="no slice has a nodule"):
         NoduleSliceDataset(find_nodule_scans(tmp_path / "empty"), SIZE)
 
