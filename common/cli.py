@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -15,8 +16,16 @@ from common.errors import DEBUG_VARIABLE, UserError
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` with ``--debug``, which is acted on here and is no argument of the script's.
 
+    Empty values, numbers that are not finite and negative counts are refused for all arguments alike.
+
     Args:
         description: the script's docstring, with an example.
+
+    Example:
+        >>> parser = Parser("Draws images.")
+        >>> _ = parser.add_argument("--count", type=int, default=8)
+        >>> parser.parse_args(["--count", "3"]).count
+        3
     """
 
     def __init__(self, description: str | None, epilog: str | None = None) -> None:
@@ -42,11 +51,31 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As `argparse` does; turns tracebacks on where asked, also for what it refuses."""
-        if "--debug" in (sys.argv[1:] if args is None else args):
+        words = list(sys.argv[1:] if args is None else args)
+        if "--debug" in words:
             os.environ[DEBUG_VARIABLE] = "1"
-        known, rest = super().parse_known_args(args, namespace)
+        for option, word in zip(["", *words], words, strict=False):
+            if not word or re.fullmatch(r"--\w+=", word):
+                self.error(f"{(word or option).removesuffix('=')}: is empty; give a value, or leave it out")
+        known, rest = super().parse_known_args(words, namespace)
+        for action in self._actions:
+            self._check_number(action, getattr(known, action.dest, None))
         known.__dict__.pop("debug", None)
         return known, rest
+
+    def _check_number(self, action: argparse.Action, value: Any) -> None:
+        """Refuses numbers that are not finite, and those that a setting of the name does not take."""
+        name, default = "/".join(action.option_strings) or action.dest, action.default
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                self.error(f"{name}: {number} is not a finite number")
+        if action.dest == "device" or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            from common.settings import settled_value  # with torch and MONAI, which --help does without
+
+            try:
+                settled_value(action.dest, value, [] if default is None else [default])
+            except UserError as error:
+                self.error(str(error).replace(f"config key '{action.dest}'", name))
 
 
 OWN = {"resume": "the same command goes on", "run_id": "training is what runs"}
@@ -84,4 +113,6 @@ def overrides_of(words: Sequence[str]) -> dict[str, Any]:
         if match.group(1) in OWN:
             raise UserError(f"{key}: not an option here; {OWN[match.group(1)]}")
         found[match.group(1)] = value if equals else waiting.pop(0)
+        if not found[match.group(1)]:
+            raise UserError(f"{key}: is empty; give a value, or leave it out")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pydoc import locate
@@ -165,10 +166,13 @@ def check_references(read: Values) -> None:
 
 
 def check_arguments(read: Values, locator: ComponentLocator) -> None:
-    """Raises on an argument that a component's target does not take.
+    """Raises on an argument that a component's target does not take, or whose value is of another type.
+
+    The types of arguments are checked in this project's own classes, where they are whole numbers, numbers,
+    or true and false.
 
     Raises:
-        UserError: names the argument and the nearest one.
+        UserError: names the argument and the nearest one, or the value and what it takes.
     """
     for id_, value in read.items():
         if not ConfigComponent.is_instantiable(value):
@@ -177,14 +181,39 @@ def check_arguments(read: Values, locator: ComponentLocator) -> None:
         accepted = accepted_arguments(component)
         if accepted is None:
             continue
-        for name in component.resolve_args():
+        for name, given in component.resolve_args().items():
+            key = _shown(f"{id_}{ID_SEP_KEY}{name}")
             if name not in accepted:
-                key, near = _shown(f"{id_}{ID_SEP_KEY}{name}"), suggestion(name, accepted, id_)
+                near = suggestion(name, accepted, id_)
                 raise UserError(f"config key '{key}': {value['_target_']} takes no '{name}'{near}")
+            if str(value["_target_"]).startswith(("common.", "bundles.")):
+                _check_type(key, given, str(accepted[name]))
 
 
-def accepted_arguments(component: ConfigComponent) -> list[str] | None:
-    """Returns the keywords that a component's target takes; None if unknown (``**kwargs``, builtins)."""
+PLAIN_TYPES = {"int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+def _check_type(key: str, value: Any, annotation: str) -> None:
+    """Raises on a value that is no number or truth value where ``annotation`` says that it is one."""
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+        return
+    kinds = annotation.replace(" ", "").split("|")
+    if not set(kinds) <= {*PLAIN_TYPES, "None"} or (value is None and "None" in kinds):
+        return
+    types = {kind for name in kinds for kind in PLAIN_TYPES.get(name, ())}
+    if type(value) not in types or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(f"config key '{key}': {value!r} is not {' or '.join(TYPE_NAMES[k] for k in kinds)}")
+
+
+TYPE_NAMES = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "None": "null"}
+
+
+def accepted_arguments(component: ConfigComponent) -> dict[str, Any] | None:
+    """Returns the keywords that a component's target takes, with the types that it gives them.
+
+    Returns:
+        None if they are unknown (``**kwargs``, builtins).
+    """
     target = component.get_config()["_target_"]
     if not isinstance(target, str) or target[:1] in ("$", "@") or component.is_disabled():
         return None
@@ -197,7 +226,7 @@ def accepted_arguments(component: ConfigComponent) -> list[str] | None:
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: p.annotation for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def suggestion(name: str, names: Iterable[str], parent: str = "", elsewhere: Iterable[str] = ()) -> str:

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "cpu_minutes": (30.0,),
     "discriminator_augment": (None, "translation"),
     "healthy_slice_candidates": (1,),
+    "image_size": (128,),
     "healthy_share_for_enhancer": (0.3,),
     "hu_offset": (-1024.0,),
     "iterations": (1,),

@@ -60,3 +60,38 @@ def test_an_environment_without_the_project_does_not_see_it(tmp_path: Path) -> N
             [*interpreter, "-c", f"import {module}"], cwd=tmp_path, env=environment, capture_output=True
         )
         assert done.returncode == code, done.stderr
+
+
+def imported(cwd: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """A program that begins like a config, in a folder that Python searches first."""
+    line = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_the_projects_packages_come_before_those_of_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "__init__.py").write_text("raise RuntimeError('another project')")
+    (tmp_path / "bundles" / "mine").mkdir(parents=True)
+    done = imported(tmp_path, "import synthetic_ct_bundles, common.errors; print(common.__file__)")
+    assert done.stdout.strip() == str(ROOT / "common" / "__init__.py"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("bundles", "import synthetic_ct_bundles"),
+        ("common", "import common, synthetic_ct_bundles"),  # a process that has imported it
+    ],
+)
+def test_a_package_that_hides_the_projects_is_named_in_one_line(
+    tmp_path: Path, name: str, program: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    done = imported(tmp_path, program)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {tmp_path / name}: hides this project's package '{name}' ({ROOT / name}); "
+        "rename that one, or run from another folder\n"
+    )

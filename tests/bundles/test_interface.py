@@ -107,3 +107,11 @@ def test_run_is_an_alias_of_each_files_own_list(
     run = forked(case.arguments("run", "inference", **given), tmp_path / "log")
     assert run.code == 0, run.err
     assert list((tmp_path / "out").iterdir())
+
+
+def test_monais_commands_work_beside_another_package_of_the_name(case: BundleCase, tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "__init__.py").write_text("")
+    files = ["--meta_file", metadata(case), "--config_file", str(case.configs / "inference.yaml"), "--n", "2"]
+    run = forked(["verify_net_in_out", "network_def", *files], tmp_path / "log", cwd=tmp_path)
+    assert run.code == 0 and "data shape of network is verified with no error" in run.out + run.err, run.err

@@ -150,3 +150,27 @@ def test_lookup_of_absent_ids_never_equals_a_value() -> None:
     assert lookup(config, "a::1::b") is None
     missing = lookup(config, "a::7")
     assert missing is lookup(config, "c") is lookup(config, "a::x") is not None
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("levels", "many", "'many' is not a whole number"),
+        ("levels", 2.5, "2.5 is not a whole number"),
+        ("levels", True, "True is not a whole number"),
+        ("dropout", float("nan"), "nan is not a finite number"),
+        ("dropout", None, "None is not a finite number"),
+        ("decoder_noise", 3, "3 is not true or false"),
+        ("levels", 3, ""),
+        ("dropout", 0, ""),
+        ("levels", "$2 + 1", ""),
+        ("norm", 5, ""),
+    ],
+)
+def test_arguments_of_own_classes_have_the_types_that_they_declare(
+    argument: str, value: Any, words: str
+) -> None:
+    network = {"_target_": "bundles.pix2pix_covid.networks.UnetGenerator", argument: value}
+    line = complaint({"train#trainer": network, "lr": "@max_epochs"})
+    assert words in line and bool(line) == bool(words)
+    assert not line or line.startswith(f"config key 'train#trainer#{argument}': ")
