@@ -561,7 +561,7 @@ def test_classes_lie_where_the_files_labels_lie(tmp_path: Path, affine: str, axi
 
 
 def test_an_image_as_condition_is_one_class(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii.gz", np.arange(-50, 50, dtype=np.int16).reshape(5, 5, 4))
+    path = save(tmp_path / "a.nii.gz", np.arange(-500, 500, 10, dtype=np.int16).reshape(5, 5, 4))
     _, classes = condition_planes(stored(path, "image", Geometry(5)), None)
     assert classes.shape == (4, 5, 5) and (classes == 1).all()
 
