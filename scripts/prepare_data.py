@@ -27,7 +27,7 @@ from common.data.public_datasets import (
     obtain,
 )
 from common.data.resize import FITS
-from common.errors import UserError, install_hook
+from common.errors import install_hook
 from common.files import refuse_existing
 
 
@@ -68,8 +68,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.list:
         print(format_registry(registry))
         return
-    if options.image_size < 1:
-        raise UserError(f"--image_size {options.image_size}: must be at least 1")
     settings = MergeSettings(
         options.image_size,
         parse_window(options.window),

@@ -45,8 +45,6 @@ def parse(arguments: list[str] | None = None) -> SearchSettings:
     for key in ("trials", "max_epochs", "cpu_minutes"):
         if getattr(known, key) is not None and getattr(known, key) <= 0:
             raise UserError(f"--{key} {getattr(known, key)}: must be above 0")
-    if known.seed < 0:
-        raise UserError(f"--seed {known.seed}: must be a whole number from 0 up")
     return SearchSettings(
         known.name, known.trials, known.seed, known.output_dir, known.config_file, overrides
     )

@@ -80,7 +80,7 @@ def test_errors_are_one_line(tmp_path):
         (["mosmedd", "--root", "."], "mosmedd: no such data set; the nearest known name is 'mosmed'"),
         (["mosmed", "--root", ".", "--window", "lungs"], "window 'lungs' is unknown"),
         (["mosmed", "--root", ".", "--window", "1", "x"], "--window 1 x: give one name"),
-        (["mosmed", "--root", ".", "--image_size", "0"], "--image_size 0: must be at least 1"),
+        (["mosmed", "--root", ".", "--image_size", "0"], "--image_size: 0 is not a whole number from 1 up"),
         (["mosmed", "--root", ".", "--output", "."], "exists already"),
     ],
 )

@@ -55,8 +55,8 @@ def test_known_options_and_overrides_are_told_apart() -> None:
         ("", "required: NAME; see --help"),
         ("pix2pix_covid --trials many", "invalid int value: 'many'; see --help"),
         ("pix2pix_covid --trials 0", "--trials 0: must be above 0"),
-        ("pix2pix_covid --cpu_minutes -1", "--cpu_minutes -1.0: must be above 0"),
-        ("pix2pix_covid --seed -1", "--seed -1: must be a whole number"),
+        ("pix2pix_covid --cpu_minutes -1", "--cpu_minutes: -1.0 is not a number above 0"),
+        ("pix2pix_covid --seed -1", "--seed: -1 is not a whole number from 0 up"),
         ("pix2pix_covid dcgan", "'dcgan' belongs to no option"),
     ],
 )
