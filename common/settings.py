@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "part_mm": (32.0,),
     "perturb": (None, {}),
     "presence_file": (None,),
+    "pretrained": ("weights.pt",),
     "run_name": (None,),  # of MONAI's --tracking
     "seed": (None,),
     "slice_mm": (1.0,),

@@ -101,7 +101,7 @@ def test_interpolation_between_images(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("inference", {"num_samples": 0}, "num_samples 0: give a whole number of at least 1"),
+        ("inference", {"num_samples": 0}, "'num_samples': 0 is not a whole number from 1 up"),
         ("inference", {"seed": -1}, "'seed'"),
         ("inference", {"num_sample": 3}, "did you mean 'num_samples'?"),
         ("interpolation", {}, "a walk needs a start: give --from_seed or --from_image"),

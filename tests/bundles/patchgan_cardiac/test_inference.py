@@ -106,7 +106,7 @@ def test_a_data_set_gives_the_flicker_of_its_images_too(model: Path, tmp_path: P
         {"dataset_dir": label.parent},
         {"label_file": label, "ct_file": label.with_name("p1.nii.gz")},
     ):
-        run = infer(tmp_path, ckpt_path=model, **given)
+        run = infer(tmp_path, ckpt_path=model, hu_offset=0, **given)
         assert run.code == 0, run.err
         kinds = read_json(tmp_path / "out" / "flicker.json")["volumes"]["p1_label.nii.gz"]
         assert kinds["real"]["structures"]["across"] > 5 and "; real " in run.out
