@@ -252,8 +252,8 @@ def test_generators_beat_their_untrained_copies_and_the_mean_image(work: Path, l
 def test_the_enhancer_changes_composites_and_keeps_the_nodules(work: Path) -> None:
     """It starts as the identity: its untrained copy leaves composites as they are.
 
-    The pipeline's 160 iterations change composites by some 15 HU, nodules hardly at all, and leave the distance
-    to real slices about where it was: 13.7, 14.4 and 12.5 against 14.5, 14.5 and 12.4 in three runs.
+    The pipeline's 160 iterations change composites by some 15 HU, nodules hardly at all, and leave the
+    distance to real slices about where it was: 13.7, 14.4 and 12.5 against 14.5, 14.5 and 12.4 in three runs.
     """
     facts = model_info(work / "enhancer" / "models" / "model.pt")["metrics"]
     before, after = (stacked(work / name, 40) for name in ("composites", "enhanced"))
