@@ -21,7 +21,7 @@ SHOWN = 3
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All images below a folder, sorted: pictures, volume files, and folders with one DICOM series each.
+    """Lists all images below a folder, sorted: pictures, volume files, folders with one DICOM series each.
 
     Links to folders are followed. DICOM files of several series in one folder are single images, without
     scouts. A series that is spread over the subfolders of one folder is that folder. Pictures beside the
@@ -52,7 +52,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def _series_of(held: Mapping[Path, dict[str, list[Path]]]) -> set[Path]:
-    """The folders that stand for one series each, and the files of folders that hold several."""
+    """Returns the folders that hold one series each, and the files of folders that hold several."""
     found = {f for parts in held.values() if len(parts) > 1 for files in parts.values() for f in files}
     places: dict[str, list[Path]] = defaultdict(list)
     for place, parts in held.items():
@@ -68,7 +68,7 @@ def _series_of(held: Mapping[Path, dict[str, list[Path]]]) -> set[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, sorted: its files, and its subfolders that hold images (one DICOM series each).
+    """Lists the images of a folder, sorted: its files, and its subfolders that hold one DICOM series each.
 
     Raises:
         UserError: the folder is missing, or `images_below`.
@@ -105,7 +105,7 @@ def warn_of_left_out(folder: Path, used: Iterable[Path | None]) -> None:
 
 
 def no_images(folder: Path, expected: str) -> UserError:
-    """The error of a folder without images: what is expected there, and what lies there instead."""
+    """Returns the error for a folder without images: what is expected there and which files it holds."""
     kinds = sorted({file.suffix for file in visible_files(folder) if file.suffix and not is_image(file)})
     there = f"; {', '.join(kinds[:SHOWN])} files are not read: convert them to NIfTI or PNG" if kinds else ""
     return UserError(f"{folder}: {expected} ({READ}){there}")

@@ -34,7 +34,7 @@ DENSE, MOST_DENSE = 700.0, 0.25
 """HU of dense bone and metal, and the share of voxels above it; crops at a rib reach 0.07."""
 SAMPLE_VOXELS = 2**16
 FEWEST_VOXELS = 64
-"""Of which shares say something."""
+"""Shares of fewer voxels than this are not judged."""
 LEAST_USED = 1 / 16
 """Share of its type's range that the brightest pixel of a picture must exceed; 12 bits in 16 do not."""
 

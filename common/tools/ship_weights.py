@@ -106,13 +106,13 @@ def last_weights(resumed: Mapping[str, Any], network: str, folder: Path) -> dict
 
 
 def _of_last(facts: Mapping[str, Any], resumed: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of the last weights: the best model's metrics are not theirs."""
+    """Returns the facts without the best model's metrics, which are not those of the last weights."""
     kept = {name: value for name, value in facts.items() if name not in ("score", "metrics")}
     return kept | {name: resumed[name] for name in ("iteration", "epoch")}
 
 
 def _images(facts: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Inputs of a network that takes images: (2, 1, S, S) in [-1, 1]."""
+    """Draws inputs for a network that takes images: (2, 1, S, S) in [-1, 1]."""
     size = facts.get("image_size", 64)
     height, width = size if isinstance(size, list) else (size, size)
     return (torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
@@ -138,7 +138,7 @@ def _check_rounding(
 
 
 def _verdict(trust: Path | None) -> str:
-    """What the card says of the release gate.
+    """Returns what the card says about the release gate.
 
     Raises:
         UserError: the gate is closed.

@@ -1,4 +1,4 @@
-"""Fine-tuning: a training that starts from the weights of another one."""
+"""Fine-tuning: loads the weights of another training before the first iteration."""
 
 from __future__ import annotations
 
