@@ -220,7 +220,7 @@ def extractor_by_name(name: str, weights: str | Path | None = None) -> FeatureEx
     return EXTRACTORS[name](None if weights is None else Path(weights))
 
 
-def choosing_extractor(name: str, weights: str | Path | None = None) -> FeatureExtractor:
+def selection_extractor(name: str, weights: str | Path | None = None) -> FeatureExtractor:
     """`extractor_by_name` for a metric that chooses the best checkpoint.
 
     Raises:
@@ -228,7 +228,7 @@ def choosing_extractor(name: str, weights: str | Path | None = None) -> FeatureE
             quadrants.
 
     Example:
-        >>> choosing_extractor("gridvgg").sees_layout
+        >>> selection_extractor("gridvgg").sees_layout
         True
     """
     extractor = extractor_by_name(name, weights)

@@ -219,7 +219,7 @@ def fid_then_faithfulness(metrics: Mapping[str, float]) -> float:
     a model with the full contrast of lesions (or heart structures) and twice the FID for one without any.
     SSIM and PSNR stay out: the mean image of the training set beats a trained generator on both.
 
-    The FID must be of an extractor that sees layout (`common.metrics.features.choosing_extractor` accepts no
+    The FID must be of an extractor that sees layout (`common.metrics.features.selection_extractor` accepts no
     other), or misplaced anatomy would not count. `BestModelSaver` smooths the score over several validations.
 
     Args:

@@ -11,11 +11,11 @@ from common.metrics.features import (
     GridVGG,
     RandomVGG,
     _calibrated_weights,
-    choosing_extractor,
     extract,
     extractor_by_name,
     pattern_vectors,
     pixel_vectors,
+    selection_extractor,
 )
 from common.metrics.fid import fid
 
@@ -39,9 +39,9 @@ def test_names() -> None:
 
 
 def test_an_extractor_blind_to_layout_chooses_no_checkpoint() -> None:
-    assert choosing_extractor("gridvgg").sees_layout is True
+    assert selection_extractor("gridvgg").sees_layout is True
     with pytest.raises(UserError, match=r"randvgg is blind to layout and cannot choose .* gridvgg or lite0"):
-        choosing_extractor("randvgg")
+        selection_extractor("randvgg")
 
 
 def test_batches_do_not_change_the_features() -> None:
