@@ -13,7 +13,8 @@ Example (the paper's million: 5000 groups x 500 healthy slices, 2 in 5 kept):
 
 from __future__ import annotations
 
-from bundles.lung_two_stage.composition.settings import FORMATS, ComposeSettings
+from bundles.lung_two_stage.composition.compose import ComposeSettings
+from bundles.lung_two_stage.composition.shards import FORMATS
 from common.cli import Parser
 from common.errors import UserError, install_hook
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import ComposeSettings
+from bundles.lung_two_stage.composition.compose import ComposeSettings
 
 SIZE, SPACING_MM = 256, 1.4
 CROP, CROP_MM = 44, 0.75

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, shift, zoom
 
 from bundles.lung_two_stage.composition.compose import (
+    ComposeSettings,
     exclusive_folder,
     read_or_make_plan,
     renderer_of,
@@ -33,7 +34,6 @@ from bundles.lung_two_stage.composition.patches import (
     make_noise,
 )
 from bundles.lung_two_stage.composition.render import RANGE
-from bundles.lung_two_stage.composition.settings import ComposeSettings
 from bundles.lung_two_stage.composition.shards import ShardSet
 from tests.bench.composite_banks import CROP_MM, SIZE, SPACING_MM, place, small_set
 from tests.bench.harness import NotMeasurable, Result, Work, alternate, benchmark, extra_megabytes, seconds

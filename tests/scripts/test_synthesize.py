@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundles.lung_two_stage.composition.settings import ComposeSettings
+from bundles.lung_two_stage.composition.compose import ComposeSettings
 from common.errors import UserError
 from scripts.synthesize import parse
 

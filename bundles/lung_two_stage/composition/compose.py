@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -12,19 +13,35 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from bundles.lung_two_stage.composition.plan import PlacementStats, draw_groups, make_plan, measure_nodules
+from bundles.lung_two_stage.banks import NoduleBank, SliceBank
+from bundles.lung_two_stage.composition.plan import (
+    PlacementStats,
+    PlanSettings,
+    draw_groups,
+    make_plan,
+    measure_nodules,
+)
 from bundles.lung_two_stage.composition.render import Renderer, category_order
-from bundles.lung_two_stage.composition.settings import ComposeSettings
-from bundles.lung_two_stage.composition.shards import DESCRIPTION, MANIFEST, PROGRESS, Member, ShardSet
-from common.errors import UserError
+from bundles.lung_two_stage.composition.shards import (
+    DESCRIPTION,
+    MANIFEST,
+    PROGRESS,
+    FileFormat,
+    Member,
+    ShardSet,
+)
+from bundles.lung_two_stage.extraction.presence_map import PresenceMap
+from common.errors import UserError, check_int
 from common.files import atomic_write, read_json, remove_leftovers, write_errors, write_json
 from common.handlers.logging import pace
 from common.training import distributed
@@ -34,6 +51,150 @@ SAMPLED = 16
 """Composites that are rendered to estimate the size of all."""
 Description = dict[str, Any]
 Advance = Callable[[int], object]
+GENERATION_REPORT = "generation.json"
+"""Lies in the folder of generated banks and names the models."""
+EVEN = "even"
+MOST_NODULES = 16
+BLENDING = "opaque rims"
+"""How nodules are blended; sets that were begun with another blending are not continued."""
+_LEAST = {"groups": 1, "nodules_per_group": 1, "attempts": 1, "per_shard": 1, "seed": 0, "num_workers": 0}
+
+
+@dataclass(frozen=True)
+class ComposeSettings:
+    """Sources, plan and file format of a set of composites.
+
+    Args:
+        nodules_dir: a `NoduleBank`.
+        healthy_slices_dir: a `SliceBank` without nodules.
+        output_dir: gets the shards; the same settings continue an unfinished set.
+        presence_file: a `PresenceMap`; None for a uniform one.
+        categories_file: JSON that lists under ``categories`` what mask values 1, 2, ... stand for, as the
+            extraction writes it; None for the nodules' own categories in alphabetical order.
+        count: composites kept of all combinations, those farthest from the lung's edge; None for 40 %.
+        groups: nodule groups; each is combined with each healthy slice.
+        nodules_per_group: at most.
+        attempts: draws of a nodule's position before the combination is given up.
+        per_shard: composites in a tar file.
+        file_format, window: see `FileFormat`.
+        seed: of all random draws.
+        num_workers: processes that render; 0 for this one alone.
+    Raises:
+        UserError: a number or the format is not valid.
+
+    Example:
+        >>> settings = ComposeSettings("nodules", "healthy_slices", "out", groups=100, file_format="png")
+        >>> settings.plan.groups, settings.format.hu_window
+        (100, Window(lower=-1000, upper=400))
+    """
+
+    nodules_dir: str
+    healthy_slices_dir: str
+    output_dir: str
+    presence_file: str | None = None
+    categories_file: str | None = None
+    count: int | None = None
+    groups: int = 5000
+    nodules_per_group: int = 3
+    attempts: int = 50
+    per_shard: int = 1000
+    file_format: str = "npy"
+    window: str | tuple[float, float] | None = None
+    seed: int = 0
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            object.__setattr__(self, name, check_int(name, getattr(self, name), least))
+        if self.count is not None:
+            object.__setattr__(self, "count", check_int("count", self.count, least=1))
+        if self.nodules_per_group > MOST_NODULES:
+            raise UserError(f"nodules_per_group {self.nodules_per_group}: give at most {MOST_NODULES}")
+        if isinstance(self.window, Sequence) and not isinstance(self.window, str):
+            object.__setattr__(self, "window", tuple(self.window))  # hashable
+        _ = self.format.hu_window  # refuses an unknown format or window now
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards go."""
+        return Path(self.output_dir)
+
+    @property
+    def format(self) -> FileFormat:
+        """Format of the files in the shards."""
+        return FileFormat(self.file_format, self.window)
+
+    @property
+    def plan(self) -> PlanSettings:
+        """The settings that the plan depends on."""
+        return PlanSettings(self.count, self.groups, self.nodules_per_group, self.attempts, self.seed)
+
+    def banks(self) -> tuple[NoduleBank, SliceBank]:
+        """Nodules and healthy slices, memory-mapped.
+
+        Raises:
+            UserError: one is missing or damaged.
+        """
+        return NoduleBank.load(self.nodules_dir, mapped=True), SliceBank.load(
+            self.healthy_slices_dir, mapped=True
+        )
+
+    def models(self) -> dict[str, str | None]:
+        """SHA-256 of the models that drew nodules and healthy slices; None for banks of real images."""
+        reports = {
+            name: Path(folder, GENERATION_REPORT)
+            for name, folder in (("nodules", self.nodules_dir), ("healthy_slices", self.healthy_slices_dir))
+        }
+        return {
+            name: read_json(path).get("model_sha256") if path.is_file() else None
+            for name, path in reports.items()
+        }
+
+    def presence(self) -> PresenceMap:
+        """The probability of a nodule at each position in a lung.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        if self.presence_file is None:
+            return PresenceMap.from_points(())
+        return PresenceMap.load(self.presence_file)
+
+    def categories(self) -> list[str]:
+        """Names of the mask values in their order; empty where ``categories_file`` is None.
+
+        Raises:
+            UserError: the file is missing, or lists no names.
+        """
+        content = {"categories": []} if self.categories_file is None else read_json(self.categories_file)
+        names = content.get("categories") if isinstance(content, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{self.categories_file}: lists no names under categories; give extraction.json")
+        return names
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the bytes of the result depend on, as plain JSON; sources by their SHA-256."""
+        window = self.format.hu_window
+        return {
+            **asdict(self.plan),
+            "blending": BLENDING,
+            "per_shard": self.per_shard,
+            "format": self.file_format,
+            "window_hu": None if window is None else [window.lower, window.upper],
+            "nodules": _sha256(self.nodules_dir, ("hu.npy", "alpha.npy", "records.json")),
+            "healthy_slices": _sha256(self.healthy_slices_dir, ("hu.npy", "lung.npy", "records.json")),
+            "categories": self.categories(),
+            "presence": EVEN if self.presence_file is None else _sha256(self.presence_file),
+        }
+
+
+def _sha256(path: str | os.PathLike[str], names: Sequence[str] = ("",)) -> str:
+    """SHA-256 of the SHA-256s of a file, or of files in a folder."""
+    whole = hashlib.sha256()
+    for name in names:
+        with Path(path, name).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def compose(settings: ComposeSettings) -> None:

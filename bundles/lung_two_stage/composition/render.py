@@ -21,8 +21,7 @@ from bundles.lung_two_stage.composition.patches import (
     measure_lung,
 )
 from bundles.lung_two_stage.composition.plan import FLIP_ROTS, Groups, NoduleGeometry
-from bundles.lung_two_stage.composition.settings import FileFormat, made_by
-from bundles.lung_two_stage.composition.shards import Composite, Member
+from bundles.lung_two_stage.composition.shards import Composite, FileFormat, Member, made_by
 from common.data.samples import ORIENTATIONS
 from common.errors import UserError
 from common.rng import make_rng

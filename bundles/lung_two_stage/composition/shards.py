@@ -1,31 +1,144 @@
-"""Tar shards of equal counts in WebDataset's layout, each written once, and their manifest."""
+"""Tar shards in WebDataset's layout, each written once, their manifest, and the formats of their files."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from bundles.lung_two_stage.composition.settings import FileFormat
+from common.data.intensity import Window, window_by_name
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
+from common.provenance import Provenance, png_text
 
 MANIFEST, PROGRESS = "manifest.jsonl", "progress"
 DESCRIPTION = "composites.json"
 """Lies in the shards' folder and says what they hold and what they were made of."""
 CACHED_INDEXES = 64
 """Shards whose members' offsets are remembered; some 300 kB each for 1 000 samples."""
+FORMATS = {"npy": "npy", "png": "png", "png16": "png", "nifti": "nii.gz"}
+"""File suffix of each format."""
+WINDOWS = {"png": "lung", "png16": "wide"}
+"""HU window of the PNGs by default; ``wide`` in 16 bits loses nothing."""
+WHITE = {"png": 255, "png16": 65535}
+COMPRESSION = 1
+"""Of PNG and gzip; higher levels take three times as long and save 5 %."""
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """Encodes images and masks as files, and decodes them. The same array gives the same bytes.
+
+    Example:
+        >>> png = FileFormat("png", window=(-1000, 400))
+        >>> content = png.encode_image(np.array([[-1000, -300], [400, 400]], np.int16), spacing_mm=0.7)
+        >>> png.decode_image(content).tolist()  # to the nearest of 256 gray values
+        [[-1000, -297], [400, 400]]
+
+    Args:
+        name: a key of `FORMATS`. ``npy``: int16 HU. ``png``, ``png16``: 8 or 16 bits, 0 at the lower and the
+            largest value at the upper end of a HU window. ``nifti``: int16 HU with the pixel spacing.
+            Masks are uint8 in all of them.
+        window: of the PNGs, a preset's name or (lower, upper) in HU; None for `WINDOWS`.
+    Raises:
+        UserError: an unknown name, or a window for a format that keeps HU.
+    """
+
+    name: str = "npy"
+    window: str | Window | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in FORMATS:
+            raise UserError(f"format {self.name!r} is unknown; choose {', '.join(FORMATS)}")
+        if self.window is not None and self.name not in WINDOWS:
+            raise UserError(f"format {self.name} keeps HU as they are; leave the window out")
+
+    @property
+    def suffix(self) -> str:
+        """File suffix, without its first dot."""
+        return FORMATS[self.name]
+
+    @property
+    def hu_window(self) -> Window | None:
+        """HU window of a PNG; None where HU are kept."""
+        if self.name not in WINDOWS:
+            return None
+        return window_by_name(WINDOWS[self.name] if self.window is None else self.window)
+
+    def encode_image(self, hu: NDArray[np.int16], spacing_mm: float) -> bytes:
+        """A file's content for an image (H, W) in HU. PNG and NIfTI are marked as synthetic."""
+        window = self.hu_window
+        if window is None:
+            return self._encode_array(hu, spacing_mm)
+        unit = np.clip((hu - np.float32(window.lower)) / np.float32(window.width), 0, 1)
+        dtype = np.uint8 if self.name == "png" else np.uint16
+        return _png(np.rint(unit * np.float32(WHITE[self.name])).astype(dtype))
+
+    def encode_mask(self, labels: NDArray[np.uint8], spacing_mm: float) -> bytes:
+        """A file's content for a mask (H, W)."""
+        return self._encode_array(labels, spacing_mm) if self.hu_window is None else _png(labels)
+
+    def decode_image(self, content: bytes) -> NDArray[np.int16]:
+        """HU (H, W) of what `encode_image` gave; of a PNG rounded, and clipped to its window."""
+        array, window = self._decode(content), self.hu_window
+        if window is None:
+            return array
+        unit = array.astype(np.float64) / WHITE[self.name]
+        return np.rint(unit * window.width + window.lower).astype(np.int16)
+
+    def decode_mask(self, content: bytes) -> NDArray[np.uint8]:
+        """The mask (H, W) of what `encode_mask` gave."""
+        return self._decode(content)
+
+    def _encode_array(self, array: np.ndarray, spacing_mm: float) -> bytes:
+        if self.name == "nifti":
+            return _nifti(array, spacing_mm)
+        file = io.BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    def _decode(self, content: bytes) -> np.ndarray:
+        if self.name == "npy":
+            return np.load(io.BytesIO(content), allow_pickle=False)
+        if self.name == "nifti":
+            image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+            return np.ascontiguousarray(np.asarray(image.dataobj)[..., 0].T)
+        with Image.open(io.BytesIO(content)) as picture:
+            return np.asarray(picture)
+
+
+@lru_cache(maxsize=1)
+def made_by() -> Provenance:
+    """The provenance of composites: this bundle and its version, no single model."""
+    return Provenance.of("lung_two_stage")
+
+
+def _png(array: np.ndarray) -> bytes:
+    file, text = io.BytesIO(), png_text(made_by().text, made_by().maker)
+    Image.fromarray(array).save(file, "png", compress_level=COMPRESSION, pnginfo=text)
+    return file.getvalue()
+
+
+def _nifti(array: np.ndarray, spacing_mm: float) -> bytes:
+    """One axial slice: columns run to the patient's left, rows to the back."""
+    affine = np.diag([-spacing_mm, -spacing_mm, 1.0, 1.0])
+    image = nib.Nifti1Image(array.T[..., None], affine, dtype=array.dtype)
+    made_by().mark(image.header)
+    return gzip.compress(image.to_bytes(), compresslevel=COMPRESSION, mtime=0)
 
 
 @dataclass(frozen=True)

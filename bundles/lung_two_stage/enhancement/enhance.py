@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundles.lung_two_stage.composition.settings import made_by
 from bundles.lung_two_stage.composition.shards import (
     DESCRIPTION,
     Composite,
@@ -23,6 +22,7 @@ from bundles.lung_two_stage.composition.shards import (
     Entry,
     Member,
     ShardSet,
+    made_by,
 )
 from bundles.lung_two_stage.enhancement.data import to_changed_hu, to_images
 from common.data.intensity import Window

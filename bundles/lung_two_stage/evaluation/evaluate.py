@@ -26,8 +26,7 @@ from bundles.lung_two_stage.downstream.data import (
     bank_slices,
     class_names,
 )
-from bundles.lung_two_stage.downstream.network import SliceClassifier
-from bundles.lung_two_stage.downstream.utility import Utility, classification, segmentation
+from bundles.lung_two_stage.downstream.utility import SliceClassifier, Utility, classification, segmentation
 from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to_images
 from bundles.lung_two_stage.enhancement.nodule_preservation import NoduleDice, Segmenter
 from bundles.lung_two_stage.generation.select import GeneratorModel, find_lungs

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from tests.bundles.case import BundleCase
-from tests.bundles.lung_two_stage.generation.case import CAPSULES
-from tests.bundles.lung_two_stage.generation.case import TINY as SMALLER
-from tests.bundles.lung_two_stage.generation.made_banks import made_nodules
+from tests.bundles.lung_two_stage.generation.made import CAPSULES, made_nodules
+from tests.bundles.lung_two_stage.generation.made import TINY as SMALLER
 
 LATENT = 8
 TINY = {**SMALLER, **CAPSULES, "image_size": 32, "batch_size": 2, "latent": LATENT, "val_interval": 2}

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import FileFormat
-from bundles.lung_two_stage.composition.shards import DESCRIPTION, Member, ShardSet
+from bundles.lung_two_stage.composition.shards import DESCRIPTION, FileFormat, Member, ShardSet
 from common.files import write_json
 
 SIZE = 32

@@ -72,7 +72,9 @@ def test_models_trained_before_their_class_moved_are_loaded(
     [
         "generation.dense.DenseGenerator",
         "generation.capsule_network.CapsuleDiscriminator",
+        "generation.classifier.CropClassifier",
         "diagnosis.network.SliceClassifier",
+        "downstream.network.SliceClassifier",
         "rivals.vgg.VggClassifier",
         "rivals.detector_network.PyramidDetector",
         "rivals.detector.DetectedNodules.from_model",

@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bundles.lung_two_stage.composition.settings import FileFormat
-from bundles.lung_two_stage.composition.shards import Member, ShardSet
+from bundles.lung_two_stage.composition.shards import FileFormat, Member, ShardSet
 from common.data.image_io import Pixels
 from common.data.intensity import Window
 from common.data.intensity_standardization import Standardiser

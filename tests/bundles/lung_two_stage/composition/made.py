@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from bundles.lung_two_stage.composition.settings import ComposeSettings
+from bundles.lung_two_stage.composition.compose import ComposeSettings
 
 SIZE, CROP = 32, 9
 LUNG_HU, BODY_HU = -850, 40

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bundles.lung_two_stage.composition import compose as composing
-from bundles.lung_two_stage.composition.compose import bytes_needed, compose
+from bundles.lung_two_stage.composition.compose import ComposeSettings, bytes_needed, compose
 from bundles.lung_two_stage.composition.render import Renderer
-from bundles.lung_two_stage.composition.settings import ComposeSettings
 from bundles.lung_two_stage.composition.shards import DESCRIPTION, Composites, Member, ShardSet
 from common.errors import UserError
+from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules, settings
-from tests.bundles.runs import fingerprints
+from tests.bundles.runs import ROOT, fingerprints, forked
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -223,3 +228,80 @@ def test_masks_take_their_numbers_from_the_extraction(straight: Path, tmp_path: 
     for _, mask, record in read:
         for nodule in record["nodules"]:
             assert read.categories[mask[nodule["row"], nodule["column"]] - 1] == nodule["category"]
+
+
+def given(**more: Any) -> ComposeSettings:
+    return ComposeSettings("nodules", "healthy_slices", "out", **more)
+
+
+def test_digits_are_numbers_and_a_list_is_a_window() -> None:
+    asked = given(count="12", groups="7", file_format="png", window=[-1000, 200])
+    assert (asked.count, asked.groups) == (12, 7) and asked.window == (-1000, 200)
+    assert asked == given(count=12, groups=7, file_format="png", window=(-1000, 200)) and hash(asked)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"count": 0}, "count 0: give a whole number of at least 1"),
+        ({"per_shard": "many"}, "per_shard many: give a whole number"),
+        ({"nodules_per_group": 99}, "nodules_per_group 99: give at most 16"),
+        ({"file_format": "jpg"}, "format 'jpg' is unknown"),
+        ({"file_format": "png", "window": "lnug"}, "window 'lnug' is unknown"),
+        ({"window": "lung"}, "leave the window out"),
+    ],
+)
+def test_wrong_ones_are_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        given(**more)
+
+
+def script(folder: Path) -> subprocess.Popen[bytes]:
+    """Starts the script with two workers on the banks of ``made.settings``; its output: ``script.log``."""
+    line = [sys.executable, str(ROOT / "scripts" / "synthesize.py"), "--workers", "2"]
+    line += ["--nodules", str(folder / "nodules"), "--healthy_slices", str(folder / "healthy_slices")]
+    line += ["--output", str(folder / "by_script"), "--groups", "400", "--count", "480", "--per_shard", "9"]
+    with (folder / "script.log").open("ab") as log:
+        return subprocess.Popen(line, cwd=folder, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def large_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of 480 in 54 shards; the banks beside it."""
+    folder = tmp_path_factory.mktemp("commands")
+    compose(settings(folder, groups=400, count=480, per_shard=9))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_config_makes_the_same_set(large_set: Path, tmp_path: Path) -> None:
+    given = {
+        **{name: large_set / name.removesuffix("_dir") for name in ("nodules_dir", "healthy_slices_dir")},
+        **{"presence_file": "null", "categories_file": "null", "output_dir": tmp_path / "out"},
+        **{"groups": 400, "count": 480, "per_shard": 9},
+    }
+    run = forked(CASE.arguments("composition", "compose", **given), tmp_path / "log")
+    assert run.code == 0, run.err
+    assert files(tmp_path / "out") == files(large_set / "out")
+    wrong = forked(CASE.arguments("composition", "compose", **given, seed=9), tmp_path / "log")
+    assert "holds composites with other seed (0, not 9)" in wrong.error
+
+
+@pytest.mark.slow
+def test_killed_twice_at_random_times_with_its_workers_and_resumed(large_set: Path, tmp_path: Path) -> None:
+    """Of one process: see above."""
+    for name in ("nodules", "healthy_slices"):
+        (tmp_path / name).symlink_to(large_set / name)
+    out, draw = tmp_path / "by_script", random.Random()
+    for _ in range(2):
+        there = len(list(out.glob("[0-9]*.tar"))) if out.exists() else 0
+        process = script(tmp_path)
+        while process.poll() is None and len(list(out.glob("[0-9]*.tar"))) <= there:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    last = script(tmp_path)
+    assert last.wait(300) == 0, (tmp_path / "script.log").read_text()
+    assert files(out) == files(large_set / "out")
+    assert len(list(Composites(out))) == 480

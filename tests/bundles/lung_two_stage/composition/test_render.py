@@ -32,7 +32,7 @@ from bundles.lung_two_stage.composition.render import (
     missing_noise,
     weight_of_denser,
 )
-from bundles.lung_two_stage.composition.settings import FileFormat
+from bundles.lung_two_stage.composition.shards import FileFormat
 from bundles.lung_two_stage.extraction.presence_map import PresenceMap
 from common.errors import UserError
 from tests.bundles.lung_two_stage.composition.made import healthy_slices, nodules

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
-from bundles.lung_two_stage.composition.settings import FileFormat
 from bundles.lung_two_stage.composition.shards import (
     DESCRIPTION,
     MANIFEST,
     Composites,
+    FileFormat,
     Member,
     ShardSet,
     read_manifest,
@@ -167,3 +171,54 @@ def test_a_damaged_shard_is_one_line(tmp_path: Path) -> None:
         list(read)
     with pytest.raises(UserError, match=r"000001\.tar: cannot be read"):
         read[2]
+
+
+SHOWN = np.array([[-1000, -650], [-300, 400], [3000, -2000]], np.int16)
+
+
+def test_npy_is_what_numpy_writes() -> None:
+    file = io.BytesIO()
+    np.save(file, SHOWN)
+    assert FileFormat().encode_image(SHOWN, 1.0) == file.getvalue()
+
+
+def test_png_greys_are_the_windows() -> None:
+    grey = np.asarray(Image.open(io.BytesIO(FileFormat("png").encode_image(SHOWN, 1.0))))
+    np.testing.assert_array_equal(grey, [[0, 64], [128, 255], [255, 0]])  # -650 is a quarter of -1000..400
+    wide = FileFormat("png16")
+    assert np.asarray(Image.open(io.BytesIO(wide.encode_image(SHOWN, 1.0)))).dtype == np.uint16
+    everything = np.arange(-1024, 3072, dtype=np.int16)[None]
+    np.testing.assert_array_equal(wide.decode_image(wide.encode_image(everything, 1.0)), everything)
+
+
+def test_nifti_has_the_spacing_and_the_patients_axes() -> None:
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(FileFormat("nifti").encode_image(SHOWN, 0.7)))
+    assert image.shape == (2, 3, 1) and image.get_data_dtype() == np.int16
+    assert image.header.get_zooms()[:2] == pytest.approx((0.7, 0.7))
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+    assert np.asarray(image.dataobj)[1, 0, 0] == -650
+
+
+def test_files_say_that_they_are_synthetic() -> None:
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    png, wide = FileFormat("png"), FileFormat("png16")
+    for content in (
+        png.encode_image(SHOWN, 1.0),
+        wide.encode_image(SHOWN, 1.0),
+        png.encode_mask(labels, 1.0),
+    ):
+        text = Image.open(io.BytesIO(content)).info
+        assert text == {"Description": "synthetic, lung_two_stage 0.1.0", "Software": "lung_two_stage 0.1.0"}
+    for content in (
+        FileFormat("nifti").encode_image(SHOWN, 0.7),
+        FileFormat("nifti").encode_mask(labels, 0.7),
+    ):
+        header = nib.Nifti1Image.from_bytes(gzip.decompress(content)).header
+        assert header["descrip"].item() == b"synthetic, lung_two_stage 0.1.0"
+
+
+def test_masks_keep_their_values() -> None:
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    for name in ("npy", "png", "png16", "nifti"):
+        kind = FileFormat(name)
+        np.testing.assert_array_equal(kind.decode_mask(kind.encode_mask(labels, 1.0)), labels)

@@ -9,8 +9,7 @@ from monai.transforms import RandFlipd
 from torch import nn
 
 from bundles.lung_two_stage.downstream.data import SliceItems, Slices, Sources, bank_slices
-from bundles.lung_two_stage.downstream.network import SliceClassifier
-from bundles.lung_two_stage.downstream.utility import Utility, classification, segmentation
+from bundles.lung_two_stage.downstream.utility import SliceClassifier, Utility, classification, segmentation
 from common.data.intensity import WINDOWS
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 from tests.bundles.lung_two_stage.made_work import slice_bank

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bundles.lung_two_stage.composition.settings import made_by
-from bundles.lung_two_stage.composition.shards import Composites
+from bundles.lung_two_stage.composition.shards import Composites, made_by
 from bundles.lung_two_stage.enhancement.enhance import BLOCK, Enhancement, model_facts
 from common.data.intensity import WINDOWS
 from common.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles.lung_two_stage.generation.made_banks import made_banks
+from tests.bundles.lung_two_stage.generation.made import made_banks
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from bundles.lung_two_stage.generation.bank_data import (
 from common.data.intensity import Window
 from common.data.sampler import SampleIndex
 from common.errors import UserError
-from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
+from tests.bundles.lung_two_stage.generation.made import SIZE, made_nodules
 
 
 def test_hu_and_alpha_become_images_and_come_back() -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundles.lung_two_stage.generation.classifier import (
+from bundles.lung_two_stage.generation.evaluate import (
     CropClassifier,
+    GeneratorComparison,
     NoduleClassifier,
     available_classifiers,
     held_out_bank,
+    table_of,
 )
-from bundles.lung_two_stage.generation.evaluate import GeneratorComparison, table_of
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.metrics.bootstrap import Value
-from tests.bundles.lung_two_stage.generation.made_banks import SIZE, made_nodules
-from tests.bundles.lung_two_stage.generation.made_models import make_model
+from tests.bundles.lung_two_stage.generation.made import SIZE, made_nodules, make_model
 from tests.bundles.lung_two_stage.generation.test_select import Pixels
 
 
@@ -93,7 +93,7 @@ def test_a_trained_classifier_judges_by_what_it_learned(tmp_path: Path, work: Pa
     network = CropClassifier(3, widths=[4, 4])
     torch.save(network.state_dict(), tmp_path / "model.pt")
     arguments = {"classes": 3, "widths": [4, 4]}
-    target = "bundles.lung_two_stage.generation.classifier.CropClassifier"
+    target = "bundles.lung_two_stage.generation.evaluate.CropClassifier"
     facts = {
         "classes_by": "diameter",
         "image_size": SIZE,

@@ -25,8 +25,7 @@ from common.data.intensity import WINDOWS
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.provenance import Provenance
-from tests.bundles.lung_two_stage.generation.made_banks import PATIENTS, SIZE, made_nodules
-from tests.bundles.lung_two_stage.generation.made_models import make_model
+from tests.bundles.lung_two_stage.generation.made import PATIENTS, SIZE, made_nodules, make_model
 from tests.bundles.lung_two_stage.made_work import slice_bank
 from tests.bundles.runs import fingerprints
 
