@@ -13,8 +13,7 @@ from common.errors import UserError
 from common.inference.sampling import draw_images
 from common.metrics.image_quality import ssim_map
 from common.networks.diffusion import DiffusionGenerator
-from common.training.contexts import evaluating
-from common.training.trainer import frozen
+from common.networks.state import evaluating, frozen
 
 
 @dataclass(frozen=True)

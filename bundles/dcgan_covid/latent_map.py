@@ -24,7 +24,7 @@ from common.explorer.data import Atlas, Explorer, dense_layers
 from common.explorer.html_page import write_explorer
 from common.files import atomic_folder
 from common.inference.sampling import BLOCK, chosen_classes, class_names_of, draw_images, latents
-from common.training.contexts import evaluating
+from common.networks.state import evaluating
 from common.visualization import grey_levels
 
 GENERATED = "generated"

@@ -14,13 +14,12 @@ from ignite.engine import Engine
 from monai.engines import Evaluator
 from torch import Tensor
 
+from common.handlers.engine import TimeLimit
 from common.handlers.image_logging import ImageGrid, Progression, SampleGrid
 from common.handlers.logging import ProgressBar, TrainingLogger
 from common.handlers.monitors import AccuracyAverage, Convergence, DivergenceGuard
-from common.handlers.stopping import TimeLimit
 from common.handlers.validation import Validation
-from common.training.checkpoint import BestModelSaver, Resume, fid_then_faithfulness
-from common.training.pretrained import Pretrained
+from common.training.checkpoint import BestModelSaver, Pretrained, Resume, fid_then_faithfulness
 
 
 class HandlerGroup:
@@ -107,7 +106,7 @@ def default_handlers(
         resume: go on with the run in ``output_dir``.
         resume_interval: iterations between resume files within an epoch; 0 for none.
         resume_epochs: epochs between resume files.
-        pretrained: file of weights that a new run starts from, see `common.training.pretrained`.
+        pretrained: file of weights that a new run starts from, see `common.training.checkpoint`.
     """
     output = Path(output_dir)
     logs, models = output / "logs" / (name or ""), output / "models" / (name or "")

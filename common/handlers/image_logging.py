@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.handlers.engine_state import epoch_due, networks
+from common.handlers.engine import epoch_due, networks
 from common.handlers.logging import TrainingLogger
+from common.networks.state import evaluating
 from common.provenance import SHEET, png_text
-from common.training.contexts import evaluating, preserved_rng
+from common.rng import preserved_rng
 from common.training.distributed import is_main
-from common.training.ema import sampling_network
+from common.training.optimisation import sampling_network
 from common.visualization import class_picture, label_picture, sheet, tiled, unit_range
 
 TAG = "samples"

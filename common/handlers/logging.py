@@ -21,8 +21,7 @@ from torch.utils.tensorboard import summary
 from tqdm import tqdm
 
 from common.files import atomic_write, sync, write_errors
-from common.handlers.engine_state import logs
-from common.handlers.stopping import on_exception
+from common.handlers.engine import logs, on_exception
 from common.training.distributed import is_main
 
 VERSION = "brain.Event:2"  # of the format; readers ask for it in the first event

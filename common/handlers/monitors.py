@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from common.errors import TrainingDiverged, UserError
-from common.handlers.engine_state import (
+from common.handlers.engine import (
     batches_per_epoch,
     contrasts,
     epoch_due,
@@ -22,14 +22,14 @@ from common.handlers.engine_state import (
     logs,
     networks,
     prediction,
+    stop_after_iteration,
 )
 from common.handlers.image_logging import SEED, sample
-from common.handlers.stopping import stop_after_iteration
 from common.metrics.diversity import Diversity, measure_diversity
 from common.metrics.features import FeatureExtractor
 from common.training import distributed
 from common.training.distributed import any_rank, is_main
-from common.training.ema import sampling_network
+from common.training.optimisation import sampling_network
 
 logger = logging.getLogger(__name__)
 

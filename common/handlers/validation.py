@@ -14,10 +14,11 @@ from monai.handlers import MLFlowHandler
 from monai.utils import OptionalImportError
 
 from common.errors import UserError
-from common.handlers.engine_state import epoch_due, logs, networks
+from common.handlers.engine import epoch_due, logs, networks
 from common.handlers.logging import TrainingLogger
+from common.networks.state import evaluating
+from common.rng import preserved_rng
 from common.training.checkpoint import BestModelSaver
-from common.training.contexts import evaluating, preserved_rng
 from common.training.distributed import is_main
 
 PREFIX = "val/"

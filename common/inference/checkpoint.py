@@ -21,7 +21,7 @@ from common.data.transforms import preprocessing_of_model
 from common.data.volume_io import is_volume, volume_depth
 from common.errors import UserError, check_int
 from common.files import read_json
-from common.networks.initialisation import describe_mismatch
+from common.networks.state import describe_mismatch
 
 logger = logging.getLogger(__name__)
 TRUSTED = ("bundles.", "common.", "monai.networks.")

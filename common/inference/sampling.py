@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from common.data.datasets import ImageDataset
 from common.errors import UserError, check_int
+from common.networks.state import evaluating
 from common.rng import make_rng
-from common.training.contexts import evaluating
 
 COLUMNS = 8
 """Samples in a row of a grid."""

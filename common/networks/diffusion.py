@@ -2,7 +2,7 @@
 
 A generator draws an image from noise in one call, whatever happens inside. So evaluation, inference, the
 trust report and best-model selection use a diffusion model as they use a GAN's generator; only the training
-step (`common.training.diffusion.DiffusionStep`) looks inside.
+step (`common.training.steps.DiffusionStep`) looks inside.
 
 MONAI's attention blocks need ``einops`` (the extra ``diffusion``).
 """

@@ -1,4 +1,7 @@
-"""Patch discriminators on MONAI's nets, behind one call that all adversarial steps use."""
+"""Patch discriminators on MONAI's nets, behind one call that all adversarial steps use, and DiffAugment.
+
+DiffAugment (Zhao et al. 2020) is differentiable augmentation of what a discriminator sees.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils.parametrizations import spectral_norm
 
+from common.errors import UserError
 from common.networks.blocks import monai_norm
 
 
@@ -80,3 +84,144 @@ class ConditionalPatchDiscriminator(nn.Module):
 def _normalise_spectrally(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         spectral_norm(module)
+
+
+KINDS = ("brightness", "contrast", "translation", "cutout")
+BRIGHTNESS, CONTRAST = 0.5, 0.5
+"""Largest change of gray, in images of [-1, 1], and of the distance to the mean gray, relative."""
+TRANSLATION, CUTOUT = 0.125, 0.5
+"""Largest shift and side of the hole, as shares of the side."""
+EMPTY = 0.0
+"""Gray level of empty places: the middle, as published. Air would hide a shift."""
+
+
+class AugmentationDraw(NamedTuple):
+    """Random parameters of a batch.
+
+    ``brightness`` and ``contrast`` (B,), 0 for no change; ``shift`` and ``hole`` (B, 2) in pixels, rows then
+    columns: by how much an image moves down and right, and the hole's first row and column.
+    """
+
+    brightness: Tensor
+    contrast: Tensor
+    shift: Tensor
+    hole: Tensor
+
+
+class AugmentedDiscriminator(nn.Module):
+    """A discriminator that in training sees every image, real or generated, changed at random.
+
+    It then cannot memorise a few hundred images. Gradients flow through to the generator, which does not
+    learn to draw changed images. A condition that is a map (a mask, a label, an image) is moved and cut with
+    its image. In evaluation mode images pass unchanged. The random numbers come from torch's generator of the
+    device, whose state the resume file holds.
+
+    Args:
+        discriminator: called as ``discriminator(image, condition)``.
+        kinds: of `KINDS`.
+    Raises:
+        UserError: no such kind.
+    """
+
+    def __init__(self, discriminator: nn.Module, kinds: Sequence[str] = KINDS) -> None:
+        super().__init__()
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise UserError(f"augmentation {unknown[0]!r} is unknown; choose of {', '.join(KINDS)}")
+        self.discriminator, self.kinds = discriminator, tuple(kinds)
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
+        """Images (B, C, H, W) in [-1, 1] and a condition -> the discriminator's output.
+
+        A map (B, K, H, W) moves with the images; latents and classes stay.
+        """
+        if self.training:
+            draw = draw_augmentation(image)
+            image = augmented(image, draw, self.kinds)
+            if condition is not None and condition.ndim == image.ndim:
+                condition = moved(condition, draw, self.kinds)
+        critique: DiscriminatorOutput = self.discriminator(image, condition)
+        return critique
+
+
+def augmented_discriminator(discriminator: nn.Module, kinds: str | Sequence[str]) -> nn.Module:
+    """Returns an `AugmentedDiscriminator`, or the discriminator itself without kinds.
+
+    Args:
+        kinds: of `KINDS`, as a list or separated by commas; ``all``, or nothing.
+
+    Example:
+        >>> augmented_discriminator(nn.Identity(), "translation, cutout").kinds
+        ('translation', 'cutout')
+        >>> augmented_discriminator(nn.Identity(), "")
+        Identity()
+    """
+    if kinds == "all":
+        return AugmentedDiscriminator(discriminator)
+    listed = [kind.strip() for kind in kinds.split(",")] if isinstance(kinds, str) else list(kinds or ())
+    chosen = [kind for kind in listed if kind]
+    return AugmentedDiscriminator(discriminator, chosen) if chosen else discriminator
+
+
+def draw_augmentation(image: Tensor) -> AugmentationDraw:
+    """Draws the parameters of each image of a batch (B, C, H, W), whatever kinds are applied."""
+    count, height, width = image.shape[0], image.shape[2], image.shape[3]
+    unit = torch.rand(count, 6, device=image.device)  # (B, 6)
+    side = torch.tensor([height, width], device=image.device)
+    farthest = (side * TRANSLATION + 0.5).floor()
+    shift = (unit[:, 2:4] * (2 * farthest + 1)).floor() - farthest
+    hole = (unit[:, 4:6] * (side + 1)).floor() - (side * CUTOUT / 2).floor()
+    signed = 2 * unit[:, :2] - 1
+    return AugmentationDraw(BRIGHTNESS * signed[:, 0], CONTRAST * signed[:, 1], shift.long(), hole.long())
+
+
+def augmented(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
+    """Applies all kinds to a batch (B, C, H, W); differentiable in ``image``.
+
+    Brightness and contrast change channel 0, the picture; others (alpha, a label map) have no gray.
+    """
+    return moved(_shaded(image, draw, kinds), draw, kinds)
+
+
+def moved(maps: Tensor, draw: AugmentationDraw, kinds: Sequence[str] = KINDS) -> Tensor:
+    """Applies the geometric kinds alone to a batch (B, C, H, W) of any type; empty places become 0."""
+    if "translation" in kinds:
+        maps = _shifted(maps, draw.shift)
+    return _cut(maps, draw.hole) if "cutout" in kinds else maps
+
+
+def _shaded(image: Tensor, draw: AugmentationDraw, kinds: Sequence[str]) -> Tensor:
+    if not {"brightness", "contrast"} & set(kinds):
+        return image
+    shown, others = image[:, :1], image[:, 1:]
+    if "brightness" in kinds:
+        shown = shown + draw.brightness[:, None, None, None].to(image.dtype)
+    if "contrast" in kinds:
+        mean = shown.mean((1, 2, 3), keepdim=True)
+        shown = mean + (shown - mean) * (1 + draw.contrast[:, None, None, None].to(image.dtype))
+    return torch.cat([shown, others], dim=1)
+
+
+def _shifted(image: Tensor, shift: Tensor) -> Tensor:
+    """Moves each image by whole pixels; empty places become `EMPTY`."""
+    height, width = image.shape[2:]
+    rows = torch.arange(height, device=image.device) - shift[:, :1]  # (B, H): where each row comes from
+    columns = torch.arange(width, device=image.device) - shift[:, 1:]  # (B, W)
+    inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
+    index = rows.clamp(0, height - 1)[:, None, :, None].expand(-1, image.shape[1], -1, width)
+    across = columns.clamp(0, width - 1)[:, None, None, :].expand(-1, image.shape[1], height, -1)
+    found = image.gather(2, index).gather(3, across)  # (B, C, H, W)
+    return found.masked_fill(~inside, EMPTY)
+
+
+def _cut(image: Tensor, hole: Tensor) -> Tensor:
+    """Cuts a square hole into each image, which may reach beyond the edge."""
+    height, width = image.shape[2:]
+    rows = torch.arange(height, device=image.device) - hole[:, :1]  # (B, H)
+    columns = torch.arange(width, device=image.device) - hole[:, 1:]  # (B, W)
+    down, across = _within(rows, round(height * CUTOUT)), _within(columns, round(width * CUTOUT))
+    return image.masked_fill(down[:, None, :, None] & across[:, None, None, :], EMPTY)
+
+
+def _within(places: Tensor, extent: int) -> Tensor:
+    return (places >= 0) & (places < extent)

@@ -50,7 +50,7 @@ class SkipExcitationGenerator(nn.Module):
         grain: add noise of learned strength after every doubling (`common.networks.blocks.LayerNoise`), so
             that the latent need not describe the noise of a CT.
     Attributes:
-        draws_own_weights: see `common.networks.initialisation.init_weights`.
+        draws_own_weights: see `common.networks.state.init_weights`.
     Raises:
         UserError: no such size.
     """
@@ -223,7 +223,7 @@ class ResidualDiscriminator(nn.Module):
         classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
             vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
     Attributes:
-        draws_own_weights: see `common.networks.initialisation.init_weights`.
+        draws_own_weights: see `common.networks.state.init_weights`.
     Raises:
         UserError: no such size.
     """

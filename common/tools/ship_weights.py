@@ -17,10 +17,10 @@ from common.inference.checkpoint import model_info, network_for, read_weights
 from common.metrics.tables import format_interval, format_number
 from common.paths import METADATA, bundle_root, repository_root
 from common.provenance import commit
+from common.rng import preserved_rng
 from common.tools.export import difference, sample_inputs
 from common.tools.package import LARGEST, shared_bytes
 from common.training.checkpoint import read_state, save_tensors
-from common.training.contexts import preserved_rng
 
 HAND_WRITTEN = "<!-- below: written by hand, kept -->"
 REMEMBERED = ("data", "terms", "command", "commit")

@@ -14,7 +14,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from common.capsules import RoutingCapsules
 from common.errors import UserError
 from common.losses.adversarial import AdversarialLoss, adversarial_loss
-from common.training.contexts import evaluating, preserved_rng
+from common.networks.state import evaluating
+from common.rng import preserved_rng
 
 logger = logging.getLogger(__name__)
 BETWEEN = "between"
@@ -82,7 +83,7 @@ def check_critic(
     Args:
         adversarial: the loss or its name.
         penalty: coefficient of the gradient penalty; 0 for none.
-        weight_clip: see `common.training.steps.clip_weights`.
+        weight_clip: see `common.training.optimisation.clip_weights`.
         penalty_at: see `common.training.steps.DiscriminatorStep`.
     Raises:
         UserError: no such place of a penalty, a critic without a bound or with batch norm, or a penalty on

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -21,11 +20,10 @@ from torch.utils.data import DataLoader
 from common.data.loaders import make_loader
 from common.data.sampler import InfiniteBatchSampler
 from common.errors import UserError
-from common.networks.initialisation import describe_mismatch
+from common.networks.state import describe_mismatch, frozen
+from common.rng import restore_rng, rng_state
 from common.training import distributed
-from common.training.contexts import restore_rng, rng_state
-from common.training.ema import WeightAverage
-from common.training.lr_scheduler import apply_schedule
+from common.training.optimisation import WeightAverage, apply_schedule, options_of, set_options
 from common.training.precision import Precision
 from common.training.shape_check import warn_of_running_averages
 from common.training.steps import Batch, Context, Step
@@ -93,23 +91,6 @@ class WithLatent:
         return {**prepared, "latent": torch.randn(count, self.size, device=precision.device)}
 
 
-@contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Turns ``requires_grad`` of all parameters off within the block.
-
-    A frozen discriminator passes the gradient on to a generator's images without computing those of its own
-    weights.
-    """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces each gradient by its mean over all processes, with one collective call.
 
@@ -173,22 +154,6 @@ def load_each(kind: str, parts: Mapping[str, Any], states: Mapping[str, Any]) ->
                 f"cannot resume: {kind} '{name}' differ from the saved ones{f' ({why})' if why else ''}; "
                 "use the run's configs"
             ) from error
-
-
-def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Returns learning rate, weight decay, betas and so on of each of the optimiser's groups."""
-    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-
-
-def set_options(optimizer: Optimizer, options: Sequence[Mapping[str, Any]]) -> None:
-    """Gives the groups these options; a rate that a schedule has changed is changed by the same factor."""
-    for group, given in zip(optimizer.param_groups, options, strict=True):
-        first = group.get("initial_lr")
-        rate = given["lr"]
-        if first:  # a schedule has changed the saved rate
-            same = first == given["initial_lr"]
-            rate = group["lr"] if same else group["lr"] / first * given["initial_lr"]
-        group.update({**given, "lr": rate})
 
 
 logger = logging.getLogger(__name__)

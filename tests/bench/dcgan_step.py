@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
 from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep

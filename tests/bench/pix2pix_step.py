@@ -16,7 +16,7 @@ from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep

@@ -31,8 +31,7 @@ from bundles.patchgan_cardiac.contrast import ContrastGenerator
 from bundles.patchgan_cardiac.networks import HeartGenerator, PatchGridDiscriminator
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.losses.adversarial import adversarial_loss
-from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.discriminators import ConditionalPatchDiscriminator
+from common.networks.discriminators import AugmentedDiscriminator, ConditionalPatchDiscriminator
 from common.networks.generators import SpadeGenerator
 from common.networks.skip_excitation import ResidualDiscriminator, SkipExcitationGenerator
 from common.training.precision import Precision

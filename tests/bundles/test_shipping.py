@@ -14,8 +14,8 @@ from torch import nn
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.checkpoint import load_weights, network_for
+from common.rng import preserved_rng
 from common.tools.ship_weights import HAND_WRITTEN, Settings, ship
-from common.training.contexts import preserved_rng
 from tests.bundles.case import BundleCase
 from tests.bundles.conftest import Trained
 

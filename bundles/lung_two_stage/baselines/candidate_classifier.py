@@ -23,7 +23,7 @@ from common.data.transforms import recorded_transforms
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.detection import LEAST_SCORE, Candidate
-from common.training.contexts import evaluating
+from common.networks.state import evaluating
 
 
 class VggClassifier(nn.Module):

@@ -42,7 +42,7 @@ from common.handlers.image_logging import SEED, ImageGrid, sample
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.detection import LEAST_SCORE, Candidate, TrueNodule, competition_metric
 from common.metrics.ignite_metrics import as_given, stack_items
-from common.training.contexts import evaluating
+from common.networks.state import evaluating
 from common.training.steps import Context, SupervisedStep
 
 IGNORED, BACKGROUND = -2, -1

@@ -36,8 +36,7 @@ from common.inference.sampling import MixtureSamples, class_names_of, draw_image
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors
 from common.metrics.memorization import COPIED, nearest_training
 from common.provenance import UNKNOWN, Provenance
-from common.rng import make_rng
-from common.training.contexts import preserved_rng
+from common.rng import make_rng, preserved_rng
 
 FAINT = 13
 """Alpha below this, a twentieth, is what a tanh leaves of nothing."""

@@ -23,7 +23,7 @@ from common.data.transforms import recorded_transforms
 from common.errors import UserError
 from common.inference.checkpoint import load_weights, locate_by_name, model_info, model_window, network_for
 from common.metrics.detection import DECISION, LEAST_SCORE, Candidate
-from common.training.contexts import evaluating
+from common.networks.state import evaluating
 
 LEVELS = (DECISION, 0.25, 0.1, LEAST_SCORE)
 """Thresholds for candidates, from high to low; at a low threshold alone they would merge."""

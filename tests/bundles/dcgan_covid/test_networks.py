@@ -16,7 +16,7 @@ from bundles.dcgan_covid.networks import (
     separable_factors,
 )
 from common.errors import UserError
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 
 NOISE = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.errors import UserError
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 from tests.bundles.pix2pix_covid.case import CONFIGS
 
 MASK = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()

@@ -18,7 +18,7 @@ from common.handlers.monitors import (
 from common.inference.sampling import latents
 from common.metrics.features import RandomVGG
 from common.training.trainer import MultiStepTrainer
-from tests.common.training.test_family import LATENT, logged, weights, wgan_gp
+from tests.common.training.test_trainer import LATENT, logged, weights, wgan_gp
 
 
 def monitors() -> list[Any]:

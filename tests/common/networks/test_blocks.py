@@ -17,7 +17,7 @@ from common.networks.blocks import (
     norm_layer,
     upsampling_layer,
 )
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 
 NAMES = ("batch", "instance", "layer", "group", "none")
 

@@ -16,7 +16,7 @@ from common.networks.generators import (
     blocks_for,
     start_as_identity,
 )
-from common.networks.initialisation import init_weights
+from common.networks.state import init_weights
 
 
 def tiny(**settings: object) -> nn.Module:

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.initialisation import init_weights
+from common.networks.discriminators import AugmentedDiscriminator
 from common.networks.skip_excitation import (
     Halving,
     ResidualBlock,
@@ -16,6 +15,7 @@ from common.networks.skip_excitation import (
     SkipExcitationGenerator,
     channels_of,
 )
+from common.networks.state import init_weights
 
 NOISE = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
 

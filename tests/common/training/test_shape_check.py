@@ -12,8 +12,7 @@ from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
 from bundles.lung_two_stage.generation.networks import CapsuleDiscriminator
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.errors import UserError
-from common.networks.diffaugment import AugmentedDiscriminator
-from common.networks.discriminators import ConditionalPatchDiscriminator
+from common.networks.discriminators import AugmentedDiscriminator, ConditionalPatchDiscriminator
 from common.training.shape_check import (
     check_critic,
     check_fit,

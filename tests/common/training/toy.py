@@ -12,7 +12,7 @@ from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.rng import make_rng
-from common.training.ema import WeightAverage
+from common.training.optimisation import WeightAverage
 from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
 from common.training.trainer import MultiStepTrainer

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 
-from common.handlers import stopping as budget
-from common.handlers.stopping import TimeLimit, on_exception, stop_after_iteration
+from common.handlers import engine as handler_engine
+from common.handlers.engine import TimeLimit, on_exception, stop_after_iteration
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Clocks under the test's control, in seconds."""
     times = {"cpu": 1000.0, "wall": 5000.0}
-    monkeypatch.setattr(budget.time, "process_time", lambda: times["cpu"])
-    monkeypatch.setattr(budget.time, "monotonic", lambda: times["wall"])
+    monkeypatch.setattr(handler_engine.time, "process_time", lambda: times["cpu"])
+    monkeypatch.setattr(handler_engine.time, "monotonic", lambda: times["wall"])
     return times
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bundles.dcgan_covid.networks import DcganGenerator
-from common.networks.initialisation import describe_mismatch, init_weights
+from common.networks.state import describe_mismatch, evaluating, init_weights
 
 
 def test_initial_weights_are_those_of_dcgan() -> None:
@@ -53,3 +53,13 @@ def test_other_networks_name_the_first_tensor() -> None:
 def test_what_is_no_state_is_not_explained() -> None:
     assert describe_mismatch(generator(), {"weight": 3}) == describe_mismatch(generator(), [1]) == ""
     assert describe_mismatch(generator(), nn.Linear(3, 2).state_dict()) == ""
+
+
+def test_the_mode_of_every_submodule_is_restored() -> None:
+    network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm2d(1), nn.Dropout()))
+    network[1][0].eval()  # frozen on purpose
+    before = [module.training for module in network.modules()]
+    with pytest.raises(KeyError), evaluating(network, nn.Dropout()):
+        assert not any(module.training for module in network.modules())
+        raise KeyError
+    assert [module.training for module in network.modules()] == before == [True, True, True, False, True]

@@ -1,11 +1,14 @@
-"""Initial weights of adversarial networks, and readable messages for state_dict mismatches."""
+"""The state of networks: initial weights, modes, frozen parameters, flat and mismatched state_dicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def init_weights(network: nn.Module, deviation: float = 0.02) -> nn.Module:
@@ -70,3 +73,58 @@ def describe_mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     shapes = ((name, tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state)
     differing = ((name, there, here) for name, there, here in shapes if there != here)
     return next((f"its {name} is {there}, the network's {here}" for name, there, here in differing), "")
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Puts ``networks`` in evaluation mode and restores the mode of every submodule at the end.
+
+    ``monai.networks.eval_mode`` ends with ``network.train()``, which would also wake layers that were frozen
+    in evaluation mode. It leaves gradients alone (``torch.inference_mode()``).
+
+    Example:
+        >>> network = nn.Sequential(nn.Dropout().eval(), nn.Dropout())
+        >>> with evaluating(network):
+        ...     [module.training for module in network]
+        [False, False]
+        >>> [module.training for module in network]
+        [False, True]
+    """
+    modules = [module for network in networks for module in network.modules()]
+    modes = [module.training for module in modules]
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Turns ``requires_grad`` of all parameters off within the block.
+
+    A frozen discriminator passes the gradient on to a generator's images without computing those of its own
+    weights.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+COMPILED_PREFIX = "_orig_mod."
+
+
+def flat_state_dict(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the state_dict of the bare network: contiguous CPU tensors, no prefixes of wrappers."""
+    bare = network.module if isinstance(network, DistributedDataParallel) else network
+    return {
+        name.replace(COMPILED_PREFIX, ""): value.detach().cpu().contiguous().clone()
+        for name, value in bare.state_dict().items()
+    }
