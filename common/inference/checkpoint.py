@@ -28,6 +28,7 @@ TRUSTED = ("bundles.", "common.", "monai.networks.")
 MOVED = {
     "common.networks.spade": "common.networks.generators",
     "common.networks.resnet_generator": "common.networks.generators",
+    "bundles.patchgan_cardiac.contrast": "bundles.patchgan_cardiac.networks",
     "bundles.lung_two_stage.generation.biggan": "bundles.lung_two_stage.generation.networks",
     "bundles.lung_two_stage.generation.dense": "bundles.lung_two_stage.generation.networks",
     "bundles.lung_two_stage.generation.capsule_network": "bundles.lung_two_stage.generation.networks",

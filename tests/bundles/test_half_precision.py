@@ -27,8 +27,7 @@ from bundles.lung_two_stage.generation.networks import (
     DenseGenerator,
 )
 from bundles.patchgan_cardiac.annotation import PairDiscriminator
-from bundles.patchgan_cardiac.contrast import ContrastGenerator
-from bundles.patchgan_cardiac.networks import HeartGenerator, PatchGridDiscriminator
+from bundles.patchgan_cardiac.networks import ContrastGenerator, HeartGenerator, PatchGridDiscriminator
 from bundles.pix2pix_covid.networks import UnetGenerator
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import AugmentedDiscriminator, ConditionalPatchDiscriminator

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bundles.dcgan_covid.gan_inversion import ProjectionSettings, objective, project
+from bundles.dcgan_covid.latent_interpolation import ProjectionSettings, objective, project
 from common.errors import UserError
 from common.inference.sampling import latents
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bundles.dcgan_covid.gan_inversion import ProjectionSettings
 from bundles.dcgan_covid.latent_interpolation import (
     Endpoint,
     LatentSpace,
     LatentWalk,
+    ProjectionSettings,
     check_ends,
     class_mixture,
     interpolate,

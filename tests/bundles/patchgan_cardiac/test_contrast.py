@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from bundles.patchgan_cardiac.contrast import ContrastGenerator
+from bundles.patchgan_cardiac.networks import ContrastGenerator
 
 
 def network() -> ContrastGenerator:

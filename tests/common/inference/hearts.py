@@ -16,7 +16,7 @@ from common.data.labels import LabelSet
 from common.inference.checkpoint import model_scale
 from common.inference.datasets import LabelSlices
 from common.inference.prepare_batch import mask_to_image
-from common.inference.writers import VolumeWriter
+from common.inference.volume_writers import VolumeWriter
 
 # Voxel axes to the patient's: as displayed, permuted and flipped, slices first, and turned and tilted.
 TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])

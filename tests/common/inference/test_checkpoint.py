@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bundles.patchgan_cardiac.networks import ContrastGenerator
 from common.data.intensity import WINDOWS, Window
 from common.errors import UserError
 from common.files import write_json
@@ -54,6 +55,7 @@ def test_the_network_is_built_as_it_was_trained(tmp_path: Path) -> None:
     ("target", "kind"),
     [
         ("common.networks.spade.SpadeGenerator", SpadeGenerator),
+        ("bundles.patchgan_cardiac.contrast.ContrastGenerator", ContrastGenerator),
         ("common.networks.resnet_generator.ResnetGenerator", ResnetGenerator),
     ],
 )
