@@ -174,8 +174,14 @@ CASES = {
     "segmentation_crops": Case(
         LUNG, ["train_segmentation"], TRAIN, {**SCANS, "dataset_dir": "{files}/crops", "image_size": 48}
     ),
-    "cubes": Case(LUNG, ["cnn_vgg"], VAL, {**SCANS, "image_size": 16}, most=6),
-    "cubes_3d": Case(LUNG, ["cnn_vgg"], VAL, {**SCANS, "image_size": 8, "depth": 3, "step_mm": 10.0}, most=3),
+    "cubes": Case(LUNG, ["train_segmentation", "cnn_vgg"], VAL, {**SCANS, "image_size": 16}, most=6),
+    "cubes_3d": Case(
+        LUNG,
+        ["train_segmentation", "cnn_vgg"],
+        VAL,
+        {**SCANS, "image_size": 8, "depth": 3, "step_mm": 10.0},
+        most=3,
+    ),
     "nodules_train": Case(LUNG, ["train_nodules"], TRAIN, WORK, ("image", "class"), 6),
     "normals_train": Case(
         LUNG,

@@ -87,7 +87,10 @@ def _pool(dims: int, deep: bool) -> nn.Module:
 BATCH = 64
 EXTRA_BLOBS = 10
 """Blobs of a scan that are added to a detector's candidates for training."""
-HOW_TO_TRAIN = "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/cnn_vgg.yaml"
+HOW_TO_TRAIN = (
+    "python -m monai.bundle run training --config_file "
+    "\"['bundles/lung_two_stage/configs/train_segmentation.yaml','bundles/lung_two_stage/configs/cnn_vgg.yaml']\""
+)
 
 
 class Proposer(Protocol):

@@ -42,7 +42,13 @@ def test_detector_then_false_positive_reduction(crops: Path, tmp_path: Path) -> 
     detector = load_method("pyramid", model)
     assert isinstance(detector, DetectedNodules) and detector.name == "pyramid"
 
-    run = train(["cnn_vgg", "false_positives"], crops, tmp_path / "second", detector=model, **CUBES)
+    run = train(
+        ["train_segmentation", "cnn_vgg", "false_positives"],
+        crops,
+        tmp_path / "second",
+        detector=model,
+        **CUBES,
+    )
     assert run.code == 0, run.err
     both = load_method("both", tmp_path / "second" / "models" / "model.pt")
     assert isinstance(both, ClassifiedCandidates) and isinstance(both.proposer, DetectedNodules)
@@ -52,7 +58,7 @@ def test_detector_then_false_positive_reduction(crops: Path, tmp_path: Path) -> 
 
 
 def test_patch_classifier(crops: Path, tmp_path: Path) -> None:
-    run = train(["cnn_vgg"], crops, tmp_path / "vgg", **CUBES)
+    run = train(["train_segmentation", "cnn_vgg"], crops, tmp_path / "vgg", **CUBES)
     assert run.code == 0, run.err
     method = load_method("CNN + VGG", tmp_path / "vgg" / "models" / "model.pt")
     assert isinstance(method, ClassifiedCandidates) and isinstance(method.proposer, BlobProposer)
@@ -64,7 +70,8 @@ def test_patch_classifier(crops: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("names", "settings"), [(["train_segmentation", "detector"], DETECTOR), (["cnn_vgg"], CUBES)]
+    ("names", "settings"),
+    [(["train_segmentation", "detector"], DETECTOR), (["train_segmentation", "cnn_vgg"], CUBES)],
 )
 def test_resumed_is_the_same_as_uninterrupted(
     names: list[str], settings: dict[str, Any], crops: Path, tmp_path: Path
