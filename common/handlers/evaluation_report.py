@@ -28,13 +28,14 @@ from common.metrics.evaluate import (
     SetEvaluator,
     evaluate_set,
     evaluate_with_baselines,
+    metrics_table,
+    structures_table,
 )
 from common.metrics.features import FeatureExtractor
 from common.metrics.kid import gaussian_blur
-from common.metrics.memorization import save_nearest
+from common.metrics.nearest_neighbors import save_nearest
 from common.metrics.prdc import NEIGHBOURS
 from common.metrics.structure_metrics import StructureEvaluator, structures_with_baselines
-from common.metrics.tables import metrics_table, structures_table
 from common.visualization import convergence_plot, epoch_plot, panel_rows, save_panel, save_structure_panel
 
 

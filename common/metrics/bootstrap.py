@@ -41,7 +41,7 @@ class Value:
         n: number of images.
         patients: number of patients, of two sets the smaller; None if images are independent.
         p_zero: two-sided p-value of Student's test that the true value is 0; NaN if there is no interval. For
-            differences, see `common.metrics.paired_comparison.holm`.
+            differences, see `common.metrics.downstream.holm`.
 
     Example:
         >>> value = Value(0.5, 0.4, 0.6, n=20, patients=10)

@@ -20,10 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.nearest_neighbors import Block, PairBlocks, number_owners
+from common.metrics.nearest_neighbors import ROWS, Owners, number_owners
 
 Patients = Sequence[str] | None
-Owners = tuple[Tensor, Tensor]
 BLUR = 1.0
 """Standard deviation in pixels of the blur that has an excess KID of 1."""
 ROUNDING = 1e-9
@@ -98,27 +97,17 @@ def kid_change(
     return resamples.by_parts(lambda weights: second(weights) - first(weights))
 
 
+@dataclass(frozen=True)
 class KernelSum:
-    """Sums of kernel values over pairs of different patients, by the parts (of `Resamples`) of both sets.
+    """Kernel values of pairs of different patients, summed by the parts (of `Resamples`) of both sets.
 
-    Args:
-        first: the part of each row (N,), 0..P-1.
-        second: the part of each column (M,); None for the pairs within one set.
-        parts: P.
-        owners: of rows and columns, see `common.metrics.nearest_neighbors.number_owners`.
+    Attributes:
+        total: (P, P) float64, the sums.
+        pairs: (P, P) float64, how many pairs each is about.
     """
 
-    def __init__(self, first: Tensor, second: Tensor | None, parts: int, owners: Owners) -> None:
-        self.first = functional.one_hot(first, parts).double()  # (N, P)
-        self.second = self.first if second is None else functional.one_hot(second, parts).double()
-        self.total = torch.zeros(parts, parts, dtype=torch.float64)
-        count = max(int(each.max()) + 1 if len(each) else 0 for each in owners)
-        by_owner = [
-            torch.zeros(count, parts, dtype=torch.float64).index_add_(0, owner, members)
-            for owner, members in zip(owners, (self.first, self.second), strict=True)
-        ]
-        own = by_owner[0].T @ by_owner[1]  # pairs of one owner (P, P)
-        self.pairs = torch.outer(self.first.sum(0), self.second.sum(0)) - own
+    total: Tensor
+    pairs: Tensor
 
     @classmethod
     def of(
@@ -129,20 +118,32 @@ class KernelSum:
         parts: tuple[Tensor, Tensor | None],
         count: int,
     ) -> KernelSum:
-        """The sums over all pairs of features (N, D) and (M, D), in float64."""
-        result = cls(parts[0], parts[1], count, owners)
-        pairs = PairBlocks(first, second, torch.float64, owners)
-        for block in pairs:
-            result.add(pairs, block)
-        return result
+        """The sums over all pairs of features (N, D) and (M, D), in float64.
 
-    def add(self, pairs: PairBlocks, block: Block) -> None:
-        """Adds the pairs of a block."""
-        base = pairs.products(block).div_(pairs.dimension).add_(1)
-        values = torch.mul(base, base, out=pairs.buffer("kernel", block)).mul_(base)
-        block.fill_excluded(values, 0)
-        sums = self.first[block.rows].T @ (values @ self.second[block.columns].to(values)).double()  # (P, P)
-        self.total += sums + sums.T if block.mirrored else sums
+        Args:
+            second: None for the pairs within ``first``.
+            owners: of both, see `common.metrics.nearest_neighbors.number_owners`; pairs of one owner are left
+                out.
+            parts: of each row (N,) and (M,), 0..P-1.
+            count: P.
+        """
+        others = (first if second is None else second).double()
+        members = [
+            functional.one_hot(part, count).double()
+            for part in (parts[0], parts[0] if parts[1] is None else parts[1])
+        ]  # (N, P) and (M, P)
+        total = torch.zeros(count, count, dtype=torch.float64)
+        for rows in torch.arange(len(first)).split(ROWS):
+            kernel = (first[rows].double() @ others.T).div_(first.shape[1]).add_(1).pow_(3)  # (R, M)
+            kernel.masked_fill_(owners[0][rows, None] == owners[1], 0)
+            total += members[0][rows].T @ (kernel @ members[1])
+        number = 1 + max(int(each.max()) if len(each) else 0 for each in owners)
+        by_owner = [
+            torch.zeros(number, count, dtype=torch.float64).index_add_(0, owner, each)
+            for owner, each in zip(owners, members, strict=True)
+        ]
+        pairs = torch.outer(members[0].sum(0), members[1].sum(0)) - by_owner[0].T @ by_owner[1]
+        return cls(total, pairs)
 
     def mean(self, weights: Tensor) -> float:
         """The mean over pairs, parts counting ``weights`` (P or more,) times; NaN without pairs."""

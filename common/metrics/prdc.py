@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.kid import FakeTerms, KernelSum, Patients
-from common.metrics.nearest_neighbors import Block, PairBlocks, Visit, find_nearest_squared, number_owners
+from common.metrics.kid import Patients
+from common.metrics.nearest_neighbors import TIE, find_nearest, number_owners, squared_distance_rows
 
 NEIGHBOURS = 5  # Naeem et al. 2020; Kynkaanniemi et al. 2019 take 3 with many more images
 
@@ -63,11 +63,7 @@ class Manifolds:
 
 
 def prdc(
-    real: Tensor,
-    fake: Tensor,
-    k: int = NEIGHBOURS,
-    visits: tuple[Visit | None, Visit | None, Visit | None] = (None, None, None),
-    patients: tuple[Patients, Patients] = (None, None),
+    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, patients: tuple[Patients, Patients] = (None, None)
 ) -> Manifolds:
     """Computes precision, recall, density and coverage from features.
 
@@ -77,7 +73,6 @@ def prdc(
     Args:
         real, fake: (N, D) and (M, D), more than ``k`` rows each.
         k: the neighbour (of another patient) that a ball reaches to.
-        visits: called with every block of pairs within the real, within the generated and between both sets.
         patients: of both sets, as for `common.metrics.kid.kid`.
     Returns:
         Values per image; all NaN if a feature is not finite or some image has fewer than ``k`` images of
@@ -94,36 +89,20 @@ def prdc(
     finite = bool(real.isfinite().all() and fake.isfinite().all())
     if not finite or any(len(owner) > k and too_few_others(owner.tolist(), k) for owner in owners):
         return Manifolds(*(torch.full((len(of),), torch.nan).double() for of in (fake, real, fake, real)))
-    radii = [
-        find_nearest_squared(features, None, k, visit, _shared(owner))[0][:, -1]
-        for features, visit, owner in zip((real, fake), visits[:2], owners, strict=True)
-    ]
-    balls = _Balls(*radii)
-    pairs = PairBlocks(real, fake, owners=owners)
-    for block in pairs:
-        balls.add(pairs, block)
-        if visits[2] is not None:
-            visits[2](pairs, block)
-    return balls.manifolds(k)
-
-
-def kid_prdc(
-    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, patients: tuple[Patients, Patients] = (None, None)
-) -> tuple[float, Manifolds]:
-    """Computes KID, from float32 kernels summed in float64, and `prdc` in one pass over the pairs.
-
-    Args:
-        real, fake: features (N, D) and (M, D), more than ``k`` rows each.
-        patients: of both sets, as for `common.metrics.kid.kid`.
-    """
-    owners = number_owners(*patients, (len(real), len(fake)))
-    first, second = (torch.zeros(len(part), dtype=torch.int64) for part in (real, fake))
-    within_real = KernelSum(first, None, 1, (owners[0], owners[0]))
-    within_fake = KernelSum(second, None, 1, (owners[1], owners[1]))
-    between = KernelSum(first, second, 1, owners)
-    manifolds = prdc(real, fake, k, (within_real.add, within_fake.add, between.add), patients)
-    once = torch.ones(1)
-    return within_real.mean(once) + FakeTerms(within_fake, between)(once), manifolds
+    real_radii, fake_radii = (
+        find_nearest(features, None, k, (owner, owner))[0][:, -1].square()
+        for features, owner in zip((real, fake), owners, strict=True)
+    )
+    precision, density = torch.zeros(len(fake)).bool(), torch.zeros(len(fake)).double()
+    recall, coverage = torch.zeros(len(real)).bool(), torch.zeros(len(real)).bool()
+    for rows, squared in squared_distance_rows(real, fake, owners):
+        balls = real_radii[rows, None]
+        inside = squared < balls * (1 - TIE)  # (R, M)
+        density += inside.sum(0)
+        coverage[rows] = inside.any(1)
+        precision |= (squared <= balls * (1 + TIE)).any(0)
+        recall[rows] = (squared <= fake_radii * (1 + TIE)).any(1)
+    return Manifolds(precision.double(), recall.double(), density / k, coverage.double())
 
 
 def too_few_others(patients: Sequence[object], k: int = NEIGHBOURS) -> str:
@@ -140,51 +119,3 @@ def too_few_others(patients: Sequence[object], k: int = NEIGHBOURS) -> str:
         f"{len(patients)} images, {most} of them of one patient: too few of others for recall and coverage, "
         f"which take {k} neighbours; they are left out"
     )
-
-
-def _shared(owner: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Owners for the pairs within a set; None, which is faster, if every image has its own patient."""
-    return (owner, owner) if len(owner.unique()) < len(owner) else None
-
-
-class _Balls:
-    """Counts who lies in whose ball, block by block of (real, generated) pairs.
-
-    Args:
-        real, fake: squared radii (N,) and (M,) float64.
-    """
-
-    def __init__(self, real: Tensor, fake: Tensor) -> None:
-        self.real, self.fake = real, fake
-        self.precision, self.recall = torch.zeros(len(fake)).bool(), torch.zeros(len(real)).bool()
-        self.density, self.coverage = torch.zeros(len(fake)), torch.zeros(len(real)).bool()
-
-    def add(self, pairs: PairBlocks, block: Block) -> None:
-        rows, columns, bounds = block.rows, block.columns, pairs.lower_bounds(block)
-        margins = _margins(pairs, block, bounds, self.real[rows, None])
-        self.precision[columns] |= margins.amin(0) <= 0
-        self.coverage[rows] |= margins.amin(1) < 0
-        self.density[columns] += torch.lt(margins, 0, out=pairs.buffer("inside", block)).sum(0)
-        margins = _margins(pairs, block, bounds, self.fake[columns])
-        self.recall[rows] |= margins.amin(1) <= 0
-
-    def manifolds(self, k: int) -> Manifolds:
-        precision, recall, coverage = (each.double() for each in (self.precision, self.recall, self.coverage))
-        return Manifolds(precision, recall, self.density.double() / k, coverage)
-
-
-def _margins(pairs: PairBlocks, block: Block, bounds: Tensor, radii: Tensor) -> Tensor:
-    """Squared distances minus squared radii with the right sign: below 0 inside a ball, 0 on its surface.
-
-    Args:
-        bounds: from `PairBlocks.lower_bounds` (R, C).
-        radii: squared (R, 1) or (C,) float64.
-    """
-    margins = torch.sub(bounds, radii.to(bounds), out=pairs.buffer("margins", block))
-    uncertain = pairs.slack(block) + float(radii.max()) * 2 * torch.finfo(bounds.dtype).eps
-    distances = torch.abs(margins, out=pairs.buffer("surface", block))
-    if distances.min() <= uncertain:
-        rows, columns = (distances <= uncertain).nonzero(as_tuple=True)
-        exact = pairs.exact(rows + block.rows.start, columns + block.columns.start)
-        margins[rows, columns] = (exact - radii.expand(bounds.shape)[rows, columns]).to(margins)
-    return margins

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.inference.checkpoint import model_info, network_for, read_weights
-from common.metrics.tables import format_interval, format_number
+from common.metrics.evaluate import format_interval, format_number
 from common.paths import METADATA, bundle_root, repository_root
 from common.provenance import commit
 from common.rng import preserved_rng

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import locked, read_json, write_json
-from common.metrics.tables import format_number, format_table
+from common.metrics.evaluate import format_number, format_table
 from common.paths import bundle_root
 from common.tools.process import LOG, bundle_command, failure, remove_resume_files, run_logged
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, locked, read_json, write_json
-from common.metrics.tables import format_table
+from common.metrics.evaluate import format_table
 from common.paths import bundle_root
 from common.rng import make_rng
 from common.tools.process import LOG, Outcome, remove_resume_files, train

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from common.metrics.baselines import mean_image
 from common.metrics.bootstrap import Resamples, Value, few_patients
+from common.metrics.diversity import Classifier, class_probabilities, score_with_interval
 from common.metrics.evaluate import BLURRED, RealImages, SetEvaluator, better
 from common.metrics.features import FeatureExtractor
 from common.metrics.fid import fid
-from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
 from common.rng import make_rng
 from common.trust.image_sets import Sets

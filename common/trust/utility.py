@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.classification import balanced_accuracy
-from common.metrics.paired_comparison import TrainingComparison, describe_differences, holm
+from common.metrics.downstream import TrainingComparison, balanced_accuracy, describe_differences, holm
 from common.metrics.segmentation import mean_dice
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded

@@ -26,8 +26,15 @@ from bundles.lung_two_stage.downstream.data import (
 )
 from common.data.replay import Transforms
 from common.metrics.bootstrap import Resamples, Value, resample_counts
-from common.metrics.classification import balanced_accuracy, macro_area, recalls
-from common.metrics.paired_comparison import Metric, TrainingComparison, describe_differences, holm
+from common.metrics.downstream import (
+    Metric,
+    TrainingComparison,
+    balanced_accuracy,
+    describe_differences,
+    holm,
+    macro_area,
+    recalls,
+)
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
 

@@ -35,12 +35,19 @@ from common.data.resize import resize_image
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.bootstrap import Resamples, Value
-from common.metrics.evaluate import RealImages, SetEvaluator, better
+from common.metrics.diversity import class_probabilities, score_with_interval
+from common.metrics.evaluate import (
+    RealImages,
+    SetEvaluator,
+    better,
+    format_interval,
+    format_number,
+    format_table,
+    patients_warning,
+)
 from common.metrics.faithfulness import contrast_parts, faithfulness, lesion_contrast
 from common.metrics.features import FeatureExtractor
-from common.metrics.inception_score import class_probabilities, score_with_interval
 from common.metrics.kid import kid_change
-from common.metrics.tables import format_interval, format_number, format_table, patients_warning
 from common.provenance import SHEET, png_text
 from common.rng import make_rng
 from common.visualization import sheet, tiled, unit_range

@@ -27,12 +27,11 @@ from common.handlers.image_logging import save_galleries
 from common.inference.checkpoint import load_weights, model_info, network_for
 from common.inference.prepare_batch import prediction_target_condition
 from common.metrics.bootstrap import Resamples, Value, few_patients
-from common.metrics.evaluate import RealImages, SetEvaluator
+from common.metrics.diversity import Classifier, class_probabilities, score_with_interval
+from common.metrics.evaluate import RealImages, SetEvaluator, format_number, format_table
 from common.metrics.features import FeatureExtractor
-from common.metrics.inception_score import Classifier, class_probabilities, score_with_interval
 from common.metrics.prdc import NEIGHBOURS
 from common.metrics.pretrained import inception_at_hand, inception_classifier
-from common.metrics.tables import format_number, format_table
 from common.rng import make_rng
 
 Row = dict[str, list[Value]]
@@ -284,7 +283,7 @@ class CropClassifier(nn.Module):
 
 
 class NoduleClassifier:
-    """A trained `CropClassifier` as a `common.metrics.inception_score.Classifier`.
+    """A trained `CropClassifier` as a `common.metrics.diversity.Classifier`.
 
     Its name is that of its classes: ``nodule_category`` or ``nodule_diameter``.
 

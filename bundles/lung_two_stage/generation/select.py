@@ -34,7 +34,7 @@ from common.handlers.image_logging import save_galleries
 from common.inference.checkpoint import load_weights, model_info, network_for
 from common.inference.sampling import MixtureSamples, class_names_of, draw_images, latents
 from common.metrics.features import FeatureExtractor, extract, pattern_vectors
-from common.metrics.memorization import COPIED, nearest_training
+from common.metrics.nearest_neighbors import COPIED, nearest_training
 from common.provenance import UNKNOWN, Provenance
 from common.rng import make_rng, preserved_rng
 

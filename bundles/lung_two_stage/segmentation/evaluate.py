@@ -35,8 +35,8 @@ from common.metrics.detection import (
     froc,
     match_candidates,
 )
+from common.metrics.evaluate import format_interval, format_table
 from common.metrics.ignite_metrics import as_given, stack_items, sum_over_processes
-from common.metrics.tables import format_interval, format_table
 from common.rng import make_rng
 from common.visualization import sheet, tiled
 

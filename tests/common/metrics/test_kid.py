@@ -62,7 +62,7 @@ def test_one_patient_has_no_pairs() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_blocks_give_what_whole_matrices_give(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
-    monkeypatch.setattr("common.metrics.nearest_neighbors.BLOCK", 16)
+    monkeypatch.setattr("common.metrics.kid.ROWS", 16)
     numbers = np.random.default_rng(0)
     real, fake = (torch.from_numpy(numbers.normal(0.5, 1, (count, 6))).float() for count in (37, 53))
     names = [f"p{number}" for number in numbers.integers(0, 7, 37)]
