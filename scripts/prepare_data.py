@@ -14,8 +14,7 @@ from pathlib import Path
 
 from common.cli import Parser
 from common.data.hu_calibration import check_source_range
-from common.data.intensity import WINDOWS, parse_window
-from common.data.intensity_standardization import METHODS
+from common.data.intensity import METHODS, WINDOWS, parse_window
 from common.data.mask_values import check_ignored
 from common.data.merge_datasets import MergeSettings, harmonise
 from common.data.public_datasets import (
@@ -26,7 +25,7 @@ from common.data.public_datasets import (
     load_registry,
     obtain,
 )
-from common.data.resize import FITS
+from common.data.slice_geometry import FITS
 from common.errors import install_hook
 from common.files import refuse_existing
 

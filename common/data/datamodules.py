@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from common.data.datasets import ImageDataset, PairDataset, SliceDataset
-from common.data.folders import warn_of_left_out
-from common.data.image_layouts import AUTO, find_images
-from common.data.intensity import Window, window_by_name
-from common.data.intensity_standardization import Standardiser
+from common.data.datasets import ImageDataset, PairDataset, SliceDataset, warn_of_gray_values
+from common.data.image_layouts import AUTO, find_images, spaced_slices
+from common.data.intensity import Standardiser, Window, window_by_name
 from common.data.label_perturbation import Perturbation, PerturbedSliceDataset, make_perturbation
 from common.data.labels import LabelMap, LabelSet
-from common.data.layouts import find_samples, find_volumes, paired_files
+from common.data.layouts import find_samples, find_volumes, paired_files, warn_of_left_out
 from common.data.nodule_slices import Balance, NoduleSliceDataset
 from common.data.nodules import (
     BY_WINDOW,
@@ -28,10 +26,8 @@ from common.data.nodules import (
     read_nodule_scan,
 )
 from common.data.patients import keep_scans_together, patient_of
-from common.data.range_check import warn_of_gray_values
 from common.data.replay import Transform, flatten_transforms
 from common.data.samples import Sample, with_values
-from common.data.spaced_slices import spaced_slices
 from common.data.splits import SplitData
 from common.data.transforms import (
     FitSquared,
@@ -218,7 +214,7 @@ class ImageData(InMemoryData[ImageDataset]):
         trained: the JSON of the model that is evaluated: its own split is taken, see
             `common.data.splits.split_samples`.
         slice_mm: of volumes only slices with lung, this far apart, see
-            `common.data.spaced_slices.spaced_slices`; None for all.
+            `common.data.image_layouts.spaced_slices`; None for all.
 
     Attributes:
         class_names: the chosen classes; ``class`` in the batches is the index among them.

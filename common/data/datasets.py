@@ -8,7 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from common.data.image_io import for_each
 from common.data.intensity import from_network
 from common.data.labels import LabelSet
+from common.data.loaders import Items, SampleIndex
 from common.data.replay import (
     Item,
     ReplayDataset,
@@ -24,13 +26,12 @@ from common.data.replay import (
     Transforms,
     flatten_transforms,
     is_random,
+    noise_coordinates,
     plain_tensors,
     split_at_first_random,
 )
-from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, CachedVolume, SliceReader, selected_slices
-from common.data.slice_noise import noise_coordinates
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -44,7 +45,7 @@ class PairDataset(ReplayDataset):
     Everything up to the first random transform is done once, here, in the main process; workers share it.
     An int index gives the pair as it is, a `SampleIndex` the augmented pair of that epoch. An item has
     ``image``, ``label`` (with masks), ``sample`` (its index), whatever else the transforms add, and, for an
-    int index, the place of its noise, see `common.data.slice_noise.noise_coordinates`.
+    int index, the place of its noise, see `common.data.replay.noise_coordinates`.
 
     Args:
         samples: what to load; a transform finds each under ``record``, its files as ``image`` and ``label``.
@@ -294,7 +295,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, visits: Sequence[SampleIndex | int]) -> dict[str, Any]:
         """A batch: ``image`` and ``label`` float32 (B, 1, S, S), ``sample`` int64 (B,).
 
-        Where none is a draw, also the places in the noise, see `common.data.slice_noise.noise_coordinates`.
+        Where none is a draw, also the places in the noise, see `common.data.replay.noise_coordinates`.
         """
         shape = (len(visits), 1, self.size, self.size)
         image, label = np.empty(
@@ -444,14 +445,6 @@ def _share(coarse: float) -> float:
     return float(coarse)
 
 
-class Items(Protocol):
-    """Records by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, visit: Any) -> Mapping[str, Any]: ...
-
-
 class UnpairedDataset(Dataset[dict[str, Any]]):
     """Each item of one set beside one of the other, as unpaired translation takes them (Zhu et al. 2017).
 
@@ -498,3 +491,47 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
             return number % lengths[0], number % lengths[1]
         partner = int(make_rng(self.seed, "partner", visit.epoch, number).integers(min(lengths)))
         return (number, partner) if lengths[0] >= lengths[1] else (partner, number)
+
+
+logger = logging.getLogger(__name__)
+IMAGES_CHECKED = 48
+"""Items of a set that are looked at, evenly spaced."""
+LEAST_RANGE = 0.25
+"""Share of [-1, 1] from the darkest to the brightest thousandth of the pixels; real sets use nearly all."""
+BRIGHT_BORDER, DARKER = 0.4, 0.6
+"""Median border of inverted slices, in [-1, 1], and how much darker the middle of them is."""
+INVERTED_SHARE = 0.8
+"""Share of images with such a border; of figures cut from publications a fifth has one."""
+
+
+def warn_of_gray_values(dataset: Items, where: Path) -> None:
+    """Warns, in one line, of a set whose images are nearly one gray, or seem to be inverted.
+
+    Args:
+        dataset: a training set, as its network sees it.
+        where: the set's folder, for the message.
+    """
+    places = np.unique(np.linspace(0, len(dataset) - 1, min(IMAGES_CHECKED, len(dataset))).astype(int))
+    images = [np.asarray(dataset[int(index)]["image"], np.float32)[0] for index in places]
+    if not images:
+        return
+    darkest, brightest = np.quantile(np.concatenate([image.ravel() for image in images]), (0.001, 0.999))
+    if brightest - darkest < 2 * LEAST_RANGE:
+        logger.warning(
+            f"{where}: its images use {(brightest - darkest) / 2:.0%} of the range from black to white; see "
+            "--window for what is black and white in HU, --hu_offset for values that are not HU, "
+            "--source_range for pictures"
+        )
+    elif np.mean([_seems_inverted(image) for image in images]) > INVERTED_SHARE:
+        logger.warning(
+            f"{where}: its images are white around a dark middle, as if inverted; air is black in a CT: give "
+            "--source_range with the two numbers the other way round, or invert the files"
+        )
+
+
+def _seems_inverted(image: np.ndarray) -> bool:
+    height, width = image.shape
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    middle = image[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
+    brighter = float(np.median(border))
+    return brighter > BRIGHT_BORDER and float(np.median(middle)) < brighter - DARKER

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from common.data.formats import is_dicom_file
+from common.data.samples import is_dicom_file
 from common.errors import UserError, read_errors
 from common.files import visible_files
 
@@ -103,15 +103,15 @@ class DicomSeries:
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-class SeriesVolume(NamedTuple):
-    """HU (column, row, slice), affine to world mm (RAS), and whether the files give the size of a voxel."""
+class DecodedVolume(NamedTuple):
+    """Voxels (column, row, slice), affine to world mm (RAS), and whether the file gives a voxel's size."""
 
     array: np.ndarray
     affine: np.ndarray
     has_spacing: bool
 
 
-def read_series(path: Path) -> SeriesVolume:
+def read_series(path: Path) -> DecodedVolume:
     """Reads a DICOM file, or the one series in a folder and its subfolders.
 
     Values are each slice's stored values times its own slope plus its own intercept, whatever the photometric
@@ -128,7 +128,7 @@ def read_series(path: Path) -> SeriesVolume:
     series = find_single_series(path)
     slices = [_read_frame(frame) for frame in series.frames]
     stack = np.stack([values.T for values in slices], axis=2)
-    return SeriesVolume(_smallest_type(stack), series.affine, series.has_spacing)
+    return DecodedVolume(_smallest_type(stack), series.affine, series.has_spacing)
 
 
 def find_single_series(path: Path) -> DicomSeries:

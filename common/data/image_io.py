@@ -11,12 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.formats import PICTURE_SUFFIXES, READ, has_suffix
-from common.data.geometry import check_beside_picture, check_same_place
 from common.data.hu_calibration import GrayValues, calibrate, nominal_range
 from common.data.mask_values import check_scale, structure_mask_of
-from common.data.samples import Sample, orient
-from common.data.volume_io import Volume, is_volume, open_volume
+from common.data.samples import PICTURE_SUFFIXES, READ, Sample, has_suffix, is_volume, orient
+from common.data.volume_io import Volume, check_beside_picture, check_same_place, open_volume
 from common.errors import UserError, read_errors
 
 EIGHT_BITS = (0.0, 255.0)
@@ -204,14 +202,14 @@ def read_pair(sample: Sample) -> Pair:
     mask = read_mask(sample)
     if mask.shape != pixels.values.shape:
         raise UserError(
-            f"{sample.mask}: the mask is {_size(mask)} but {sample.image.name} is {_size(pixels.values)} "
-            "(rows x columns); export both at the same size"
+            f"{sample.mask}: the mask is {size_text(mask.shape)} but {sample.image.name} is "
+            f"{size_text(pixels.values.shape)} (rows x columns); export both at the same size"
         )
     return Pair(pixels, mask)
 
 
 def check_place(image: Path, mask: Path) -> None:
-    """Refuses a mask whose voxels lie elsewhere than the image's, see `common.data.geometry`.
+    """Refuses a mask whose voxels lie elsewhere than the image's, see `common.data.volume_io`.
 
     Pictures have no place: of two pictures only the sizes can be compared, which this does not do.
 
@@ -254,5 +252,6 @@ def summary_of(problems: Sequence[str]) -> str:
     return f"{problems[0]} ({least}{others} more bad {'file' if others == 1 else 'files'})"
 
 
-def _size(array: np.ndarray) -> str:
-    return " x ".join(str(extent) for extent in array.shape)
+def size_text(shape: Sequence[int]) -> str:
+    """``512 x 400``, for messages."""
+    return " x ".join(str(extent) for extent in shape)

@@ -19,8 +19,8 @@ from scipy.ndimage import distance_transform_edt
 
 from common.data.datasets import SliceDataset, first_of
 from common.data.labels import LabelSet
+from common.data.loaders import SampleIndex
 from common.data.replay import Transforms
-from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair
 from common.errors import UserError

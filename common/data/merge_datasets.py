@@ -17,13 +17,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.data.image_io import SIXTEEN_BITS, Pixels, read_pair, read_picture
-from common.data.intensity import Window, to_unit
-from common.data.intensity_standardization import Standardiser
-from common.data.near_duplicates import thumbnail
-from common.data.patients import join_persons
+from common.data.intensity import Standardiser, Window, to_unit
+from common.data.patients import join_persons, thumbnail
 from common.data.public_datasets import LocalDataset, source_samples
-from common.data.resize import fit_mask, fit_square
 from common.data.samples import Sample, with_values
+from common.data.slice_geometry import fit_mask, fit_square
 from common.data.splits import split_by_patient, write_splits
 from common.errors import UserError
 from common.files import atomic_folder, write_json
@@ -43,14 +41,14 @@ class MergeSettings:
         image_size: pixels along both sides.
         window: HU range that becomes [0, 1].
         standardise: ``none``, ``landmarks`` or ``histogram``: standardises slices in unknown windows (not in
-            HU), see `common.data.intensity_standardization`; learnt from the training split.
+            HU), see `common.data.intensity`; learnt from the training split.
         keep_empty: keep slices without a segmented pixel.
         hu_offset, source_range: what the values of CT mean, see `common.data.hu_calibration.calibrate`; MR
             has no unit, its black and white are percentiles.
         mask_threshold, ignore_value: of masks, see `common.data.samples.with_values`; a threshold
             takes the place of the set's own rule and of `LocalDataset.foreground`.
         seed, fractions: seed and shares of the split into training, validation and test patients.
-        fit: how slices become square, see `common.data.resize.fit_square`.
+        fit: how slices become square, see `common.data.slice_geometry.fit_square`.
     """
 
     image_size: int

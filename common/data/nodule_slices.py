@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from common.data.image_io import for_each
 from common.data.intensity import Window, window_by_name
+from common.data.loaders import SampleIndex
 from common.data.nodules import NoduleSample, read_nodule_scan
 from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
-from common.data.sampler import SampleIndex
 from common.data.samples import Sample
 from common.data.transforms import WindowHUd
 from common.errors import UserError

@@ -1,32 +1,149 @@
-"""Lung nodule data sets: layouts, and scans with their nodules."""
+"""Lung nodule data sets: layouts, LUNA16's annotations, and scans with their nodules."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.data.folders import images_in, warn_of_left_out
-from common.data.formats import META_SUFFIXES, NIFTI_SUFFIXES, has_suffix
-from common.data.geometry import lies_in_same_place
-from common.data.gray_levels import hu_by_levels
 from common.data.hu_calibration import Calibration, GrayValues, calibrate
-from common.data.image_io import check_place, check_varied, read_label_picture, read_picture
-from common.data.intensity import Window, to_hu, to_unit, window_by_name
-from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, paired_files
-from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
+from common.data.image_io import check_place, check_varied, read_label_picture, read_picture, size_text
+from common.data.intensity import Window, hu_by_levels, to_hu, to_unit, window_by_name
+from common.data.layouts import MASK_FOLDERS, PHANTOM_MARKER, images_in, paired_files, warn_of_left_out
 from common.data.mask_values import check_scale, structure_mask_of, whole_labels
 from common.data.patients import keep_scans_together, patient_of
-from common.data.samples import Sample, stem, with_values
-from common.data.volume_io import Volume, is_volume, open_volume, volume_grid
+from common.data.samples import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    Sample,
+    has_suffix,
+    is_volume,
+    stem,
+    with_values,
+)
+from common.data.volume_io import Volume, lies_in_same_place, open_volume, volume_grid
 from common.errors import UserError
 from common.files import read_json, visible_files
+
+ROUNDING = 1e-9
+"""Relative tolerance: points on the sphere belong to it."""
+COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+UNKNOWN_MM = 10.0
+"""Diameter of an excluded finding that is -1 in the table, as in LUNA16's evaluation script."""
+
+
+class WorldNodule(NamedTuple):
+    """A nodule's centre in world mm (LPS, as ITK and LUNA16 count) and its diameter in mm."""
+
+    x: float
+    y: float
+    z: float
+    diameter_mm: float
+
+
+def read_annotations(
+    path: str | os.PathLike[str], excluded: bool = False
+) -> dict[str, tuple[WorldNodule, ...]]:
+    """Reads the nodules of each series from an ``annotations.csv``.
+
+    Args:
+        path: the table.
+        excluded: whether it is ``annotations_excluded.csv`` (findings below 3 mm, of one or two readers, or
+            no nodules); unknown diameters (-1) become `UNKNOWN_MM`.
+    Raises:
+        UserError: unreadable, a missing column, or a line without numbers or size.
+    """
+    found: dict[str, list[WorldNodule]] = defaultdict(list)
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
+            for row in table:
+                found[row[COLUMNS[0]]].append(_annotation(row, f"{path}: line {table.line_num}", excluded))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore LUNA16's {Path(path).name}") from error
+    return {series: tuple(nodules) for series, nodules in found.items()}
+
+
+def voxels_of(
+    nodules: Sequence[WorldNodule], volume: Volume, path: Path, table: str = "annotations.csv"
+) -> NDArray[np.float64]:
+    """Converts centres to voxels (N, 3), fractions of (slice, row, column) of the volume in display order.
+
+    Args:
+        nodules: in world mm.
+        volume: the scan, with its affine.
+        path, table: file of the scan and name of the table, for the message.
+    Raises:
+        UserError: a centre lies outside the scan.
+    """
+    world = np.array([(-nodule.x, -nodule.y, nodule.z, 1.0) for nodule in nodules]).reshape(-1, 4)  # RAS
+    display = (world @ np.linalg.inv(volume.display_affine).T)[:, :3]  # row, column, slice
+    voxels = display[:, [2, 0, 1]]
+    shape = np.array(volume.array.shape)[[2, 0, 1]]
+    outside = np.flatnonzero(((voxels < -0.5) | (voxels > shape - 0.5)).any(axis=1))
+    if len(outside):
+        nodule, voxel = nodules[outside[0]], np.rint(voxels[outside[0]]).astype(int)
+        raise UserError(
+            f"{path}: the annotation at ({nodule.x:g}, {nodule.y:g}, {nodule.z:g}) mm lies outside the scan "
+            f"(slice, row, column {voxel.tolist()} of {shape.tolist()}); correct it in {table}"
+        )
+    return voxels
+
+
+def paint_spheres(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    centres: NDArray[np.float64],
+    diameters_mm: Iterable[float],
+) -> NDArray[np.uint8]:
+    """Paints spheres: uint8 {0, 1} (Z, H, W).
+
+    Args:
+        shape, spacing: of the scan, (Z, H, W), mm.
+        centres: (N, 3) voxels from `voxels_of`.
+        diameters_mm: N; each sphere has at least the voxel at its centre.
+
+    Example:
+        >>> paint_spheres((1, 3, 3), (1.0, 1.0, 1.0), np.array([[0.0, 1.0, 1.0]]), [2.0])[0].tolist()
+        [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    """
+    mask = np.zeros(tuple(shape), np.uint8)
+    last = np.array(shape) - 1
+    for centre, diameter in zip(centres, diameters_mm, strict=True):
+        reach = diameter / 2 / np.asarray(spacing)
+        first = np.clip(np.floor(centre - reach), 0, last).astype(int)
+        stop = np.clip(np.ceil(centre + reach), 0, last).astype(int) + 1
+        box = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+        steps = np.ogrid[box]
+        squares = sum(((step - c) * s) ** 2 for step, c, s in zip(steps, centre, spacing, strict=True))
+        mask[box][squares <= (diameter / 2) ** 2 * (1 + ROUNDING)] = 1
+        mask[tuple(np.clip(np.rint(centre), 0, last).astype(int))] = 1
+    return mask
+
+
+def _annotation(row: dict[str, str], where: str, excluded: bool) -> WorldNodule:
+    try:
+        nodule = WorldNodule(*(float(row[name]) for name in COLUMNS[1:]))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} holds no coordinates and diameter in mm; correct or remove it") from error
+    if excluded and nodule.diameter_mm < 0:
+        nodule = nodule._replace(diameter_mm=UNKNOWN_MM)
+    if not np.isfinite(nodule).all() or nodule.diameter_mm <= 0:
+        raise UserError(f"{where} has the diameter {nodule.diameter_mm:g} mm; correct or remove it")
+    return nodule
+
 
 logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
@@ -303,7 +420,7 @@ def read_nodule_scan(
         sample: the record.
         window: its ends are black and white of files that are not in HU.
         gray: how the gray of a picture becomes HU: `BY_WINDOW`, or `BY_LEVELS` for pictures that were
-            stretched one by one, see `common.data.gray_levels.hu_by_levels`.
+            stretched one by one, see `common.data.intensity.hu_by_levels`.
     Raises:
         UserError: unreadable, constant, another size than its mask, an annotation outside, no category.
     """
@@ -416,11 +533,8 @@ def _truth(
         return mask, nodules_in_mask(mask, spacing, sample.kinds, sample.single)
     voxels = voxels_of(sample.annotations, volume, sample.image)
     diameters = [nodule.diameter_mm for nodule in sample.annotations]
-    mask = (
-        paint_spheres(shape, spacing, voxels, diameters)
-        if values is None
-        else _mask_of(values, sample, shape)
-    )
+    painted = values is None
+    mask = paint_spheres(shape, spacing, voxels, diameters) if painted else _mask_of(values, sample, shape)
     return mask, tuple(_nodule(v, spacing, d) for v, d in zip(voxels, diameters, strict=True))
 
 
@@ -447,7 +561,7 @@ def _mask_of(values: np.ndarray | None, sample: NoduleSample, shape: tuple[int, 
         raise UserError(f"{sample.image}: has no mask of its nodules; add one with the same file name")
     if values.shape != shape:
         raise UserError(
-            f"{path}: the mask is {_size(values.shape)} but {sample.image.name} is {_size(shape)} "
+            f"{path}: the mask is {size_text(values.shape)} but {sample.image.name} is {size_text(shape)} "
             "(slices x rows x columns); export both at the same size"
         )
     threshold, ignored = sample.mask_threshold, sample.mask_ignored
@@ -481,7 +595,3 @@ def _to_hu(array: np.ndarray, window: Window, found: Calibration) -> NDArray[np.
 def _upright(array: np.ndarray) -> np.ndarray:
     """Converts (H, W, D) in display order to (Z, H, W)."""
     return np.ascontiguousarray(np.moveaxis(array, 2, 0))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(extent) for extent in shape)

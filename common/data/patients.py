@@ -1,4 +1,7 @@
-"""Whose scan or slice a file is: told by its DICOM header or its name, in the field's ways of naming."""
+"""Whose scan or slice a file is: by its DICOM header, its name in the field's ways of naming, or its image.
+
+Slices whose names tell no patient are grouped by what they show: near-identical slices are one patient's.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,140 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from common.data.formats import is_dicom_file
-from common.data.near_duplicates import SAME_SLICE_CORRELATION, scan_groups
-from common.data.samples import Sample, stem
-from common.data.volume_io import is_volume, source_parts, volume_geometry
+from common.data.image_io import read_picture
+from common.data.intensity import WINDOWS, to_unit
+from common.data.samples import Sample, is_dicom_file, is_volume, stem
+from common.data.slice_geometry import resize_image
+from common.data.volume_io import open_volume, source_parts, volume_geometry
 from common.errors import UserError
+
+THUMBNAIL = 32
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Reduces an image to a vector of zero mean and unit norm, so that a dot product is a correlation.
+
+    Args:
+        image: (H, W) in any range.
+    Returns:
+        (T * T,) float32, T being `THUMBNAIL`.
+
+    Example:
+        >>> ramp = np.arange(64.0 * 64).reshape(64, 64)
+        >>> round(float(thumbnail(ramp) @ thumbnail(5 - 2 * ramp)), 4)
+        -1.0
+    """
+    small = resize_image(image, THUMBNAIL, THUMBNAIL).ravel()
+    small = small - small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+def without_padding(image: np.ndarray) -> np.ndarray:
+    """Cuts off rows and columns at the edges of (H, W) that hold nothing but the first pixel's value.
+
+    Bars that padding to a square has left make the thumbnails of different slices alike.
+    """
+    shown = image != image[0, 0]
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else image
+
+
+# On the doctor slices of COVID-SemiSeg, pairs above this correlation are neighbouring slices of one scan
+# (seen by eye). A low bar is the safe side: it can only make groups larger.
+SAME_SCAN_CORRELATION = 0.85
+# Measured on upright slices: thumbnails of different patients correlate by 0.934 (COVID-SemiSeg) and 0.943
+# (eight chest CTs in HU) at most, those of a slice at another size and window (cut by up to 30 % on the
+# bright side, 20 % on the dark side) by 0.938 at least, and 99 % of them above 0.96.
+SAME_SLICE_CORRELATION = 0.95
+MOST_OF_ALL = 0.5
+"""A group with more than this share of all pictures has joined different scans through chains."""
+BLOCK = 1024  # pictures compared with all others at a time
+
+
+def same_slice_groups(samples: Sequence[Sample]) -> list[int]:
+    """Returns a group number for each slice; copies at another size, window or padding share one.
+
+    Raises:
+        UserError: a file is unreadable.
+    """
+    if not samples:
+        return []
+    thumbnails = [thumbnail(without_padding(_upright(sample.image))) for sample in samples]
+    return connected(_alike(np.stack(thumbnails), SAME_SLICE_CORRELATION), len(samples))
+
+
+def near_duplicate_groups(samples: Sequence[Sample], threshold: float = SAME_SCAN_CORRELATION) -> list[int]:
+    """Returns a group number for each slice; slices whose thumbnails correlate by ``threshold`` share one.
+
+    Groups are joined through chains (single linkage) and numbered in the order of ``samples``. Where chains
+    join most of a larger set, as they do with whole chest CTs, groups are made as in `scan_groups`.
+
+    Raises:
+        UserError: a file is unreadable.
+    """
+    if not samples:
+        return []
+    thumbnails = _thumbnails(samples)
+    groups = connected(_alike(thumbnails, threshold), len(samples))
+    largest = np.bincount(groups).max()
+    return groups if largest <= MOST_OF_ALL * len(samples) else _in_order(thumbnails)
+
+
+def scan_groups(samples: Sequence[Sample]) -> list[int]:
+    """Returns a group number for each of the slices, which are in the order of their scans.
+
+    Similar neighbours share a group, and so do copies. On eight chest CTs of 1 to 8 mm neighbouring slices
+    correlate by at least 0.953, the last of one scan and the first of the next by at most 0.724.
+
+    Raises:
+        UserError: a file is unreadable.
+    """
+    return _in_order(_thumbnails(samples)) if samples else []
+
+
+def _thumbnails(samples: Sequence[Sample]) -> np.ndarray:
+    return np.stack([thumbnail(_upright(sample.image)) for sample in samples])  # (N, T * T)
+
+
+def _upright(path: Path) -> np.ndarray:
+    """Reads the only slice of a file, (H, W), in any range."""
+    if not is_volume(path):
+        return read_picture(path)[0]
+    volume = open_volume(path)
+    return to_unit(volume.array.squeeze(), WINDOWS["lung"], volume.is_hu, volume.source_range)
+
+
+def _in_order(thumbnails: np.ndarray) -> list[int]:
+    first = np.flatnonzero((thumbnails[:-1] * thumbnails[1:]).sum(1) >= SAME_SCAN_CORRELATION)
+    neighbours = np.stack([first, first + 1], axis=1)  # (P, 2)
+    same = _alike(thumbnails, SAME_SLICE_CORRELATION)
+    return connected(np.concatenate([neighbours, same]), len(thumbnails))
+
+
+def _alike(thumbnails: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns index pairs (P, 2) that correlate by at least ``threshold``, with i = j among them."""
+    pairs = []
+    for start in range(0, len(thumbnails), BLOCK):
+        alike = np.argwhere(thumbnails[start : start + BLOCK] @ thumbnails.T >= threshold)
+        alike[:, 0] += start
+        pairs.append(alike)
+    return np.concatenate(pairs)
+
+
+def connected(pairs: np.ndarray, count: int) -> list[int]:
+    """Returns a group number for each of ``count`` things; pairs (P, 2) and chains of pairs share one.
+
+    Groups are numbered in the order of the things.
+
+    Example:
+        >>> connected(np.array([[0, 3], [3, 1]]), 4)
+        [0, 0, 1, 0]
+    """
+    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    labels = connected_components(links, directed=False)[1]
+    order: dict[int, int] = {}
+    return [order.setdefault(int(label), len(order)) for label in labels]
+
 
 # Names that `common.data.merge_datasets` writes: PATIENT_NUMBER, and PATIENT_NUMBER_variant02 made of it.
 SLICE_PATTERN = r"^(?P<patient>.+)[_-]\d+(?:_variant\d+)?$"
@@ -213,7 +345,7 @@ def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None 
     """The records with `Sample.person` set where most slices would be patients of their own.
 
     Slices whose names tell no patient (``0012.png``, ``IMG0012.png``) lie in the order of their scans, so
-    those that `common.data.near_duplicates.scan_groups` finds alike are taken for one person's. One line
+    those that `common.data.patients.scan_groups` finds alike are taken for one person's. One line
     warns of it and names three examples. A folder with a ``splits.json`` of its own is left alone.
 
     Args:
@@ -261,12 +393,12 @@ def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.
     Args:
         samples: slices of all sets.
         sets: the set of each sample; slices of one set are never compared (their patient ids are known).
-        thumbnails: (N, T * T), see `common.data.near_duplicates`.
+        thumbnails: (N, T * T), see `common.data.patients`.
     """
     patients = sorted({sample.patient for sample in samples})
     position = {patient: index for index, patient in enumerate(patients)}
     patient_of = np.array([position[sample.patient] for sample in samples])
-    pairs = _alike(np.unique(sets, return_inverse=True)[1], thumbnails)  # (2, M)
+    pairs = _alike_across_sets(np.unique(sets, return_inverse=True)[1], thumbnails)  # (2, M)
     first, second = patient_of[pairs]
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(patients),) * 2)
     groups = connected_components(graph, directed=False)[1]
@@ -275,7 +407,7 @@ def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.
     return [replace(sample, person=names[int(groups[position[sample.patient]])]) for sample in samples]
 
 
-def _alike(sets: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+def _alike_across_sets(sets: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
     """Index pairs (2, M) of slices from different sets that show the same."""
     found = [np.empty((2, 0), dtype=np.int64)]
     for start in range(0, len(thumbnails), ROWS_AT_ONCE):

@@ -14,8 +14,7 @@ from typing import Any
 import jsonschema
 
 from common.data.downloads import download, is_archive, unpack
-from common.data.folders import warn_of_left_out
-from common.data.layouts import expand, find_samples
+from common.data.layouts import expand, find_samples, warn_of_left_out
 from common.data.patients import patient_of
 from common.data.samples import Sample
 from common.errors import UserError

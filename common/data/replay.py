@@ -1,16 +1,24 @@
-"""Random transforms that give the same result in any process, in any worker and after any restart.
+"""Random transforms and noise that are the same in any process, in any worker and after any restart.
 
 MONAI seeds random transforms once, before training: what a sample gets depends on all samples before it, so
 a resumed run differs from a straight one. Here every random transform is seeded anew for each sample, from
 (run seed, epoch, index) and its own name. Any of MONAI's random transforms can be replayed in this way, as
 they draw all their numbers from the generator that `Randomizable.set_random_state` sets.
+
+The noise of a slice is drawn from the name of its file and its position. A generator that makes fine texture
+from noise makes another texture in every slice of a volume from independent noise, and the same one (columns
+along the slice axis) from constant noise. `slice_noise` is therefore white within a slice, as in training,
+and correlated across slices: exp(-(d / 4 mm)^2) at distance d, which is 0.94 at 1 mm and 0.21 at 5 mm.
 """
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +27,7 @@ from monai.data import MetaTensor, get_track_meta, set_track_meta
 from monai.transforms import Compose, Randomizable, RandomizableTrait
 from torch.utils.data import Dataset
 
-from common.data.sampler import SampleIndex
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -173,3 +181,51 @@ def split_at_first_random(
     transforms = flatten_transforms(transform)
     first = next((n for n, member in enumerate(transforms) if is_random(member)), len(transforms))
     return transforms[:first], transforms[first:]
+
+
+KNOT_MM = 2.0
+"""Distance in mm of the independent planes that are mixed, and standard deviation of the weights."""
+REACH = 4
+"""Planes on each side that are mixed; the weight of the next is below 4e-6 of the nearest."""
+
+
+def noise_coordinates(name: str, mm: float = math.nan) -> dict[str, Any]:
+    """Returns the entries ``noise_key`` and ``noise_mm`` of an item, which determine the noise of a slice.
+
+    Args:
+        name: file name without folder; equal names have equal noise.
+        mm: position of the slice along the slice axis, rounded to 0.001 mm (the last digits of a header
+            change with the order of the axes); NaN for a picture, which has no neighbours.
+    """
+    return {"noise_key": zlib.crc32(name.encode()), "noise_mm": round(float(mm), 3)}
+
+
+def slice_noise(seed: int, key: int, mm: float, channels: int, size: int) -> np.ndarray:
+    """Returns N(0, 1) noise of one slice, float32 (channels, size, size).
+
+    Args:
+        seed: different seeds give different images of the same files.
+        key, mm: from `noise_coordinates`.
+
+    Example:
+        >>> here, near = (slice_noise(0, key=7, mm=mm, channels=1, size=64) for mm in (10.0, 11.0))
+        >>> round(float((here * near).mean()), 1)
+        0.9
+    """
+    if math.isnan(mm):
+        return _plane(seed, key, None, channels, size)
+    middle = round(mm / KNOT_MM)
+    knots = np.arange(middle - REACH, middle + REACH + 1)
+    weights = np.exp(-((mm / KNOT_MM - knots) ** 2) / 2)
+    weights /= np.sqrt((weights**2).sum())  # to standard deviation 1
+    noise = np.zeros((channels, size, size), np.float32)
+    for knot, weight in zip(knots, weights, strict=True):
+        noise += np.float32(weight) * _plane(seed, key, int(knot), channels, size)
+    return noise
+
+
+@lru_cache(maxsize=4 * REACH)
+def _plane(seed: int, key: int, knot: int | None, channels: int, size: int) -> np.ndarray:
+    """Returns an independent plane; neighbouring slices share most of them."""
+    where = (key,) if knot is None else (key, "knot", knot + 2**31)  # numpy takes no negative numbers
+    return make_rng(seed, "noise", *where).standard_normal((channels, size, size), dtype=np.float32)

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,12 +23,10 @@ from urllib.parse import quote
 
 import numpy as np
 from filelock import FileLock, Timeout
-from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from common.data.geometry import Grid, check_beside_picture, check_same_place
 from common.data.image_io import for_each
 from common.data.labels import LabelSet
-from common.data.samples import Sample, stem
+from common.data.samples import Sample, is_volume, stem
 from common.data.slice_geometry import (
     Frame,
     Geometry,
@@ -39,7 +37,15 @@ from common.data.slice_geometry import (
     planes_shape,
     read_source,
 )
-from common.data.volume_io import DISPLAY_AXES, is_volume, source_parts, volume_shape
+from common.data.volume_io import (
+    Grid,
+    check_beside_picture,
+    check_same_place,
+    display_affine,
+    source_parts,
+    to_display,
+    volume_shape,
+)
 from common.errors import UserError, read_errors
 from common.files import atomic_write, remove_leftovers, write_json
 
@@ -106,6 +112,13 @@ class CachedVolume:
         along_rows, along_columns, along_slices = self.spacing
         return {"axial": along_slices, "coronal": along_rows, "sagittal": along_columns}[self.geometry.axis]
 
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels of the source lie."""
+        affine = np.array(self.affine)
+        file_shape = [self.shape[int(axis)] for axis in to_display(affine)[:, 0]]
+        return Grid(self.source, self.shape, display_affine(affine, file_shape), affine)
+
     def to_source(self, stack: np.ndarray, nearest: bool = False, fill: float = 0.0) -> np.ndarray:
         """Converts slices (N, S, S) back to a volume (H, W, D) in display order.
 
@@ -149,10 +162,8 @@ class SliceReader:
             self._raw = np.empty(size * size, np.uint16)
         self._read(volume, index, self._raw)
         result = np.empty((size, size), np.float32) if out is None else out
-        result[...] = self._raw.reshape(
-            size, size
-        )  # with the product in one ufunc it takes three times as long
-        result *= _SCALE
+        result[...] = self._raw.reshape(size, size)
+        result *= _SCALE  # in one ufunc with the copy it takes three times as long
         return result
 
     def label(self, volume: CachedVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -196,9 +207,6 @@ class SliceReader:
         return handle
 
 
-Stamps = list[list[Any]]
-
-
 @dataclass(frozen=True)
 class Job:
     """One request under one geometry; equal jobs have equal names."""
@@ -234,14 +242,12 @@ class Job:
     def _values(self) -> dict[str, Any]:
         """What was said of the file's values, where something was: older records have none of it."""
         request = self.request
-        said: dict[str, Any] = (
-            {"mask_threshold": request.mask_threshold, "ignored": list(request.ignored) or None}
-            if request.kind == "label"
-            else {
-                "source_range": list(request.source_range) if request.in_hu and request.source_range else None
-            }
-        )
-        return {name: value for name, value in said.items() if value is not None}
+        if request.kind == "label":
+            values = {"mask_threshold": request.mask_threshold, "ignored": list(request.ignored) or None}
+        else:
+            limits = request.source_range if request.in_hu else None
+            values = {"source_range": None if limits is None else list(limits)}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def name(self) -> str:
@@ -256,17 +262,17 @@ class Job:
             shape = volume_shape(self.source) if is_volume(self.source) else (1, 1, 1)
         except UserError:
             return 0
-        slices = planes_shape(shape, self.geometry.axis)[0]
+        return self._bytes(planes_shape(shape, self.geometry.axis)[0])
+
+    def _bytes(self, slices: int) -> int:
         return slices * self.geometry.size**2 * (1 if self.request.kind == "label" else 2)
 
     def convert(self, folder: Path) -> dict[str, Any]:
         """Converts the file: first the array, under a name with a hash of the content, then the record."""
         parts, content = stamps(self.source), content_hash(self.source)
         source = read_source(self.request, self.geometry)
-        if self.request.kind == "label":
-            slices = label_slices(source, self.geometry, self.request)
-        else:
-            slices = image_slices(source, self.geometry, self.request)
+        cut = label_slices if self.request.kind == "label" else image_slices
+        slices = cut(source, self.geometry, self.request)
         array = f"{self.name}-{content[:8]}.npy"
         with atomic_write(folder / array) as temporary:
             np.save(temporary, slices.array)
@@ -312,12 +318,12 @@ class Job:
             values=tuple(record["values"]),
             counts=np.array(record["counts"], np.int32).reshape(slices, len(record["values"])),
         )
-        size = HEADER_BYTES + slices * self.geometry.size**2 * (1 if self.request.kind == "label" else 2)
-        return volume if volume.array.is_file() and volume.array.stat().st_size == size else None
+        whole = volume.array.is_file() and volume.array.stat().st_size == HEADER_BYTES + self._bytes(slices)
+        return volume if whole else None
 
 
-def stamps(source: Path) -> Stamps:
-    """Returns [name, bytes, modification time in ns] of every file of a volume; empty if it is unreadable."""
+def stamps(source: Path) -> list[list[Any]]:
+    """[name, bytes, modification time in ns] of every file of a volume; empty if it is unreadable."""
     try:
         stats = [(part.name, part.stat()) for part in source_parts(source)]
     except OSError:
@@ -360,12 +366,7 @@ def read_into(into: np.ndarray, handle: int, offset: int) -> int:
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use; macOS and Windows have no affinity, there all count.
-
-    Example:
-        >>> usable_cores() >= 1
-        True
-    """
+    """How many cores this process may use; macOS and Windows have no affinity, there all count."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -470,8 +471,8 @@ def _make_folder(folder: Path) -> None:
 def exclusive(folder: Path) -> Iterator[None]:
     """Holds the lock of the folder, and removes what a killed process left half-written there.
 
-    The system frees the lock when its holder ends, however that happened. On a file system without locks two
-    processes may convert the same file: each is renamed into place when whole, so the result is the same.
+    On a file system without locks two processes may convert the same file: each is renamed into place when
+    whole, so the result is the same.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -501,12 +502,8 @@ def in_parallel(
     """
     pool = ThreadPoolExecutor(max(1, min(workers, len(items))))
     futures = [pool.submit(action, item) for item in items]
-
-    def result_of(future: Future[Result]) -> Result:
-        return future.result()
-
     try:
-        return for_each(futures, result_of, title)
+        return for_each(futures, lambda future: future.result(), title)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -562,29 +559,13 @@ def cached_pair(
 
 
 def check_same_grid(image: CachedVolume, label: CachedVolume) -> None:
-    """Refuses two files whose voxels are not in the same places; the order of their axes may differ.
-
-    Raises:
-        UserError: names both files and both geometries, see `common.data.geometry.check_same_place`.
-    """
-    image_grid, label_grid = (
-        Grid(Path(volume.source), volume.shape, display_affine(volume), np.array(volume.affine))
-        for volume in (image, label)
-    )
+    """Refuses two files whose voxels lie in different places, see `common.data.volume_io`."""
     if is_volume(image.source) and not is_volume(label.source):
-        check_beside_picture(image_grid, label_grid.file)
+        check_beside_picture(image.grid, label.source)
     elif is_volume(label.source) and not is_volume(image.source):
-        check_beside_picture(label_grid, image_grid.file)
+        check_beside_picture(label.grid, image.source)
     else:
-        check_same_place(image_grid, label_grid)
-
-
-def display_affine(volume: CachedVolume) -> np.ndarray:
-    """Returns the 4 x 4 affine from voxels (H, W, D) in display order to world mm."""
-    affine = np.array(volume.affine)
-    there = ornt_transform(io_orientation(affine), axcodes2ornt(DISPLAY_AXES))
-    file_shape = [volume.shape[int(axis)] for axis in there[:, 0]]
-    return affine @ inv_ornt_aff(there, file_shape)
+        check_same_place(image.grid, label.grid)
 
 
 def selected_slices(

@@ -19,14 +19,12 @@ from monai.transforms import Compose, MapTransform, RandomizableTransform, Scale
 
 from common.data.hu_calibration import check_source_range
 from common.data.image_io import read_pair
-from common.data.intensity import Window, to_unit, window_by_name
-from common.data.intensity_standardization import Standardiser
+from common.data.intensity import Standardiser, Window, to_unit, window_by_name
 from common.data.labels import LabelSet
 from common.data.replay import Transform, Transforms, flatten_transforms
-from common.data.resize import check_fit_name, fit_mask, fit_square
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, SliceReader, cached_pair
-from common.data.slice_geometry import FileValues, Geometry, Intensity
+from common.data.slice_geometry import FileValues, Geometry, Intensity, check_fit_name, fit_mask, fit_square
 from common.errors import UserError
 
 Keys = str | Sequence[str]
@@ -129,7 +127,7 @@ class StandardizeIntensityd(MapTransform):
 
     Args:
         keys: ``image``.
-        method: ``none``, ``landmarks`` or ``histogram``, see `common.data.intensity_standardization`.
+        method: ``none``, ``landmarks`` or ``histogram``, see `common.data.intensity`.
         window: HU window of the result; must be that of `WindowHUd`.
         state: of a trained model (``standardiser`` in its JSON); then nothing is learned.
     Raises:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from common.data.datasets import ImageDataset
 from common.data.intensity import Window, window_by_name
-from common.data.samples import Sample, stem, with_values
+from common.data.samples import Sample, is_volume, stem, with_values
 from common.data.transforms import preprocessing_of_model
-from common.data.volume_io import is_volume, volume_depth
+from common.data.volume_io import volume_depth
 from common.errors import UserError, check_int
 from common.files import read_json
 from common.networks.state import describe_mismatch

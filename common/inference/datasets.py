@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data.folders import no_images, warn_of_left_out
 from common.data.image_io import read_mask
 from common.data.intensity import to_network
 from common.data.label_perturbation import (
@@ -28,14 +27,30 @@ from common.data.label_perturbation import (
     perturb_map,
 )
 from common.data.labels import LabelMap, LabelSet
-from common.data.layouts import expand, files_by_stem, find_volumes, mask_file, paired_files, without_ending
+from common.data.layouts import (
+    expand,
+    files_by_stem,
+    find_volumes,
+    mask_file,
+    no_images,
+    paired_files,
+    warn_of_left_out,
+    without_ending,
+)
 from common.data.patients import patient_of
-from common.data.resize import check_fit_name, fit_mask
-from common.data.samples import ORIENTATIONS, Sample, stem, with_values
+from common.data.replay import noise_coordinates
+from common.data.samples import ORIENTATIONS, Sample, is_volume, stem, with_values
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, check_same_grid
-from common.data.slice_geometry import FileValues, Geometry, Intensity, plane_spacing, planes_shape
-from common.data.slice_noise import noise_coordinates
-from common.data.volume_io import is_volume, open_volume
+from common.data.slice_geometry import (
+    FileValues,
+    Geometry,
+    Intensity,
+    check_fit_name,
+    fit_mask,
+    plane_spacing,
+    planes_shape,
+)
+from common.data.volume_io import open_volume
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -57,7 +72,7 @@ class MaskSlices(Dataset):
         mask_threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
             layout, which for plain masks is any non-zero value.
         ignore_value: values that are no lesion, see `common.data.mask_values`.
-        fit: how the generator's slices became square, see `common.data.resize.fit_square`.
+        fit: how the generator's slices became square, see `common.data.slice_geometry.fit_square`.
         empty_masks: what its training did with masks without lesion; after ``drop`` a warning counts such
             masks, for which the generator was never trained.
     Raises:
@@ -328,7 +343,7 @@ class LabelSlices(Dataset[dict[str, Any]]):
 
 
 def noise_position(volume: CachedVolume, index: int, name: str) -> dict[str, Any]:
-    """Returns a stored slice's coordinates in the noise of a name, see `common.data.slice_noise`."""
+    """Returns a stored slice's coordinates in the noise of a name, see `common.data.replay`."""
     return noise_coordinates(name, *([index * volume.slice_mm] if is_volume(volume.source) else []))
 
 

@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from common.data.slice_noise import slice_noise
+from common.data.replay import slice_noise
 from common.inference.sampling import latents
 from common.networks.blocks import noise_channels
 from common.training.precision import Precision
@@ -38,7 +38,7 @@ class ConditionToImage:
     """`mask_to_image` for generators that also take noise, which is drawn from the slice's file name.
 
     The noise depends on the name of a slice's file and, in a volume, on its position in mm, see
-    `common.data.slice_noise`: it is the same in every run, order and batch size, and coherent from slice to
+    `common.data.replay`: it is the same in every run, order and batch size, and coherent from slice to
     slice. Batches without these entries and networks without noise get none.
 
     Args:

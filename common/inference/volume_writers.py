@@ -22,10 +22,10 @@ from torch import Tensor
 from common.data.intensity import Window, from_network, to_hu
 from common.data.labels import MMWHS_VALUES, WHOLE_HEART
 from common.data.labels import STRUCTURES as HEART_STRUCTURES
-from common.data.samples import restore_orientation
+from common.data.samples import is_volume, restore_orientation
 from common.data.slice_cache import CachedVolume, SliceReader
 from common.data.slice_geometry import Frame, from_planes, planes_shape, to_planes
-from common.data.volume_io import Volume, is_volume, write_nifti
+from common.data.volume_io import Volume, write_nifti
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import Scale

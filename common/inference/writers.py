@@ -21,9 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from common.data.intensity import Window, from_network, to_hu
-from common.data.resize import unfit_square
-from common.data.samples import restore_orientation, stem
-from common.data.volume_io import is_volume, open_volume, single_slice, write_nifti
+from common.data.samples import is_volume, restore_orientation, stem
+from common.data.slice_geometry import unfit_square
+from common.data.volume_io import open_volume, single_slice, write_nifti
 from common.errors import UserError, check_int
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import model_window

@@ -13,8 +13,7 @@ from ignite.engine import Events
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from common.data.loaders import make_loader
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
 from common.rng import make_rng
 from common.training.precision import Precision
 from common.training.steps import Loss, SupervisedStep

@@ -17,8 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from common.data.loaders import make_loader
-from common.data.sampler import InfiniteBatchSampler
+from common.data.loaders import InfiniteBatchSampler, make_loader
 from common.errors import UserError
 from common.networks.state import describe_mismatch, frozen
 from common.rng import restore_rng, rng_state
@@ -392,7 +391,7 @@ def _stream_of(loader: DataLoader) -> InfiniteBatchSampler:
     stream = loader.batch_sampler
     if not isinstance(stream, InfiniteBatchSampler):
         raise UserError(
-            "train_data_loader: its batch_sampler must be a common.data.sampler.InfiniteBatchSampler"
+            "train_data_loader: its batch_sampler must be a common.data.loaders.InfiniteBatchSampler"
         )
     return stream
 

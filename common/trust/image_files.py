@@ -7,12 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.data.folders import images_below, warn_of_left_out
 from common.data.image_layouts import AUTO, find_images
-from common.data.layouts import MASK_FOLDERS, detect_layout, expand, find_samples, find_volumes, mask_file
+from common.data.layouts import (
+    MASK_FOLDERS,
+    detect_layout,
+    expand,
+    find_samples,
+    find_volumes,
+    images_below,
+    mask_file,
+    warn_of_left_out,
+)
 from common.data.patients import patient_of
-from common.data.samples import Sample, stem
-from common.data.volume_io import is_volume, volume_depth
+from common.data.samples import Sample, is_volume, stem
+from common.data.volume_io import volume_depth
 from common.errors import UserError
 from common.files import visible_files
 
@@ -85,7 +93,7 @@ def find_real_records(
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images below ``folder`` (`common.data.folders.images_below`) but labels and sheets."""
+    """All images below ``folder`` (`common.data.layouts.images_below`) but labels and sheets."""
     return [image for image in images_below(folder) if _may_hold(image, folder)]
 
 

@@ -19,23 +19,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.data.formats import has_suffix
 from common.data.hu_calibration import GrayValues, calibrate
 from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels, for_each, read_pair
 from common.data.intensity import (
     WINDOWS,
+    Standardiser,
     Window,
     to_network,
     to_unit,
     window_by_name,
 )
-from common.data.intensity_standardization import Standardiser
 from common.data.labels import LabelSet
-from common.data.resize import fit_mask, fit_square
-from common.data.samples import Sample, with_values
+from common.data.samples import Sample, has_suffix, is_volume, with_values
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
-from common.data.slice_geometry import FileValues
-from common.data.volume_io import is_volume
+from common.data.slice_geometry import FileValues, fit_mask, fit_square
 from common.errors import UserError, read_errors
 from common.files import read_json, visible_files
 from common.inference.datasets import geometry_of, intensity_of, label_set_of
@@ -65,7 +62,7 @@ class ReadingSettings:
     Attributes:
         image_size: S in pixels.
         window: HU that become -1 and 1.
-        fit: how slices become square, see `common.data.resize.fit_square`.
+        fit: how slices become square, see `common.data.slice_geometry.fit_square`.
         source_range: black and white of files that are not HU; None for their type's full range.
         hu_offset: added to values that are not HU, see `common.data.hu_calibration.calibrate`.
         mask_threshold, ignore_value: of masks and labels, see `common.data.mask_values`.

@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.dcgan_covid.networks import DcganDiscriminator, DcganGenerator
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.state import init_weights
 from common.rng import make_rng

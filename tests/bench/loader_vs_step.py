@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.data.layouts import find_samples
-from common.data.loaders import make_loader
+from common.data.loaders import InfiniteBatchSampler, make_loader
 from common.data.phantoms.writing import PhantomSettings, write_phantoms
-from common.data.sampler import InfiniteBatchSampler
 from tests.bench.harness import Result, Work, alternate, benchmark, seconds
 from tests.bench.pix2pix_step import BATCH, REPEATS, SIZE, trainer_step
 from tests.common.data.made_sets import pair_dataset

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.pix2pix_covid.networks import UnetGenerator
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator

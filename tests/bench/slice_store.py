@@ -23,8 +23,7 @@ from monai.transforms import (
 
 from common.data.datasets import SliceDataset
 from common.data.labels import LabelSet
-from common.data.loaders import make_loader
-from common.data.sampler import InfiniteBatchSampler
+from common.data.loaders import InfiniteBatchSampler, make_loader
 from common.data.samples import Sample
 from common.data.slice_cache import SliceCache, cached_pair
 from tests.bench.harness import Result, Work, alternate, benchmark, extra_megabytes, seconds

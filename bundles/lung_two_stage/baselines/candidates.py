@@ -22,11 +22,11 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data.intensity import Window, window_by_name
+from common.data.loaders import SampleIndex
 from common.data.nodules import Nodule, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
 from common.data.replay import ReplayTransforms, Transforms, flatten_transforms
-from common.data.sampler import SampleIndex
+from common.data.samples import is_volume
 from common.data.splits import SplitData
-from common.data.volume_io import is_volume
 from common.errors import UserError
 from common.metrics.detection import Candidate
 from common.rng import make_rng

@@ -21,8 +21,8 @@ from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to
 from bundles.lung_two_stage.enhancement.enhance import load_enhancer
 from common.data import splits
 from common.data.intensity import Window, window_by_name
+from common.data.loaders import SampleIndex
 from common.data.replay import ReplayTransforms, Transforms
-from common.data.sampler import SampleIndex
 from common.data.splits import KeptSplit
 from common.errors import UserError
 from common.files import read_json

@@ -31,7 +31,7 @@ from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to
 from bundles.lung_two_stage.enhancement.nodule_preservation import NoduleDice, Segmenter
 from bundles.lung_two_stage.generation.select import GeneratorModel, find_lungs
 from common.data.intensity import Window, from_network, to_hu
-from common.data.resize import resize_image
+from common.data.slice_geometry import resize_image
 from common.files import atomic_write, write_json
 from common.inference.checkpoint import load_weights, model_info, model_window, network_for
 from common.metrics.bootstrap import Resamples, Value

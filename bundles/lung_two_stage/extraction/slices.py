@@ -21,10 +21,10 @@ from common.data.image_layouts import find_images
 from common.data.intensity import Window, to_hu, to_unit
 from common.data.lung_segmentation import segment_lung_part, segment_lung_slice, segment_lungs
 from common.data.nodules import ANNOTATIONS, NoduleSample, NoduleScan, find_nodule_scans, read_nodule_scan
-from common.data.resize import resize_image
-from common.data.samples import Sample
+from common.data.samples import Sample, is_volume
+from common.data.slice_geometry import resize_image
 from common.data.splits import held_out, split_samples
-from common.data.volume_io import is_volume, open_volume
+from common.data.volume_io import open_volume
 from common.errors import UserError
 from common.rng import make_rng
 

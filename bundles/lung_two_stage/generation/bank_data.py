@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
 from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
+from common.data.loaders import SampleIndex
 from common.data.replay import ReplayTransforms, Transforms
-from common.data.resize import resize_image
-from common.data.sampler import SampleIndex
 from common.data.samples import ORIENTATIONS, Sample
+from common.data.slice_geometry import resize_image
 from common.data.splits import SplitData
 from common.data.transforms import choose_augmentation, find_transform
 from common.errors import UserError

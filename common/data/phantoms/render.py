@@ -11,28 +11,53 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.data.phantoms import chest as skeleton
-from common.data.phantoms.anatomy import Anatomy, Array, Grid, Points, Vector, draw_anatomy, patient_points
-from common.data.phantoms.chest import Thorax, body_back, build_thorax, central_airways, lobar_bronchi
-from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV, Heart, build_heart
-from common.data.phantoms.lesions import (
-    LesionFields,
-    LungPoints,
-    draw_lesions,
-    draw_points,
-    keep_inside_lung,
-    paint_lesions,
-)
-from common.data.phantoms.nodules import NoduleFields, draw_nodules, paint_nodules
-from common.data.phantoms.shapes import (
+from common.data.phantoms.anatomy import (
+    Anatomy,
+    Array,
+    Grid,
+    Points,
     SmoothNoise,
+    Vector,
     coverage,
+    draw_anatomy,
     draw_noise,
     ellipsoid,
+    patient_points,
     smooth_noise,
     tube,
     union,
 )
-from common.data.phantoms.vessels import Branches, grow_tree, paint_branches
+from common.data.phantoms.chest import (
+    AO,
+    HEART_LABELS,
+    LA,
+    LV,
+    MYO,
+    PA,
+    RA,
+    RV,
+    Branches,
+    Heart,
+    Thorax,
+    body_back,
+    build_heart,
+    build_thorax,
+    central_airways,
+    grow_tree,
+    lobar_bronchi,
+    paint_branches,
+)
+from common.data.phantoms.lesions import (
+    LesionFields,
+    LungPoints,
+    NoduleFields,
+    draw_lesions,
+    draw_nodules,
+    draw_points,
+    keep_inside_lung,
+    paint_lesions,
+    paint_nodules,
+)
 from common.errors import UserError
 from common.rng import make_rng
 

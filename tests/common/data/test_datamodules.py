@@ -16,8 +16,7 @@ from PIL import Image
 
 from common.data.datamodules import NoduleData, StructureData
 from common.data.layouts import find_samples
-from common.data.loaders import make_loader
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
 from common.data.splits import split_by_patient, write_splits
 from common.errors import UserError
 from tests.common.data.made_scans import write_picture

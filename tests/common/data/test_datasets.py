@@ -16,8 +16,7 @@ from PIL import Image
 from common.data.datasets import SliceDataset, UnpairedDataset
 from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
-from common.data.loaders import example_batch, make_loader, ordered_loader
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex, example_batch, make_loader, ordered_loader
 from common.data.samples import Sample
 from common.data.slice_cache import CachedPair, SliceCache, cached_pair
 from common.data.slice_geometry import Geometry, Intensity, Request

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 from pydicom.uid import generate_uid
 
-from common.data.folders import images_below, images_in, warn_of_left_out
 from common.data.image_layouts import find_images
-from common.data.layouts import find_samples, find_volumes, labels_beside
+from common.data.layouts import (
+    find_samples,
+    find_volumes,
+    images_below,
+    images_in,
+    labels_beside,
+    warn_of_left_out,
+)
 from common.data.nodules import find_nodule_scans
 from common.data.volume_io import open_volume
 from common.errors import UserError

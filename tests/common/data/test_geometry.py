@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.data.geometry import Grid, check_same_place, greatest_offset
+from common.data.volume_io import Grid, check_same_place, greatest_offset
 from common.errors import UserError
 
 AFFINE = np.array([[0, -0.7, 0, 170.0], [-0.8, 0, 0, 120.0], [0, 0, 2.5, -310.0], [0, 0, 0, 1]])

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.data.gray_levels import LUNG, TISSUE, hu_by_levels, levels_of
-from common.data.intensity import WINDOWS
+from common.data.intensity import CROP_LUNG_HU, CROP_TISSUE_HU, WINDOWS, hu_by_levels, levels_of
 
 
 def chest() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """HU of a wall (fat, muscle and a rib), lung, a nodule, and the outside of the scan."""
     random = np.random.default_rng(0)
-    hu = np.full((128, 128), LUNG)
+    hu = np.full((128, 128), CROP_LUNG_HU)
     hu[:, 90:] = -100.0
-    hu[:, 98:] = TISSUE
+    hu[:, 98:] = CROP_TISSUE_HU
     hu[40:60, 104:110] = 800.0
     rows, columns = np.mgrid[:128, :128]
     nodule = (rows - 60) ** 2 + (columns - 50) ** 2 < 36
@@ -30,8 +29,8 @@ def test_a_stretched_picture_gets_its_hu_back(span: tuple[float, float]) -> None
     hu, nodule = chest()
     gray = np.rint((hu.clip(*span) - span[0]) / (span[1] - span[0]) * 255)
     found = hu_by_levels(gray, nodule, WINDOWS["lung"])
-    assert np.median(found[20:100, 10:40]) == pytest.approx(LUNG, abs=15)
-    assert np.median(found[70:100, 100:]) == pytest.approx(TISSUE, abs=35)  # not fat, which is as frequent
+    assert np.median(found[20:100, 10:40]) == pytest.approx(CROP_LUNG_HU, abs=15)
+    assert np.median(found[70:100, 100:]) == pytest.approx(CROP_TISSUE_HU, abs=35)  # not fat
     assert found[nodule].mean() == pytest.approx(-20, abs=35)
 
 

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from common.data.intensity import WINDOWS
-from common.data.intensity_standardization import LUNG_HU, TISSUE_HU, Standardiser, slice_peaks
+from common.data.intensity import LUNG_HU, TISSUE_HU, WINDOWS, Standardiser, slice_peaks
 from common.errors import UserError
 
 LUNG = (LUNG_HU + 1000) / 1400

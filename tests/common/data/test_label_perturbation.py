@@ -20,8 +20,7 @@ from common.data.label_perturbation import (
     mixed,
     perturb_map,
 )
-from common.data.loaders import make_loader
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
 from common.data.samples import Sample
 from common.errors import UserError
 from common.rng import make_rng

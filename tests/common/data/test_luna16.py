@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.data.luna16 import WorldNodule, paint_spheres, read_annotations, voxels_of
+from common.data.nodules import WorldNodule, paint_spheres, read_annotations, voxels_of
 from common.data.volume_io import open_volume
 from common.errors import UserError
 from tests.common.data.made_scans import HEADER, write_luna

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import common.data.near_duplicates as duplicates
-from common.data.near_duplicates import (
+import common.data.patients as duplicates
+from common.data.patients import (
     connected,
     near_duplicate_groups,
     scan_groups,

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.luna16 import WorldNodule
+from common.data.loaders import SampleIndex
 from common.data.nodule_slices import Balance, NoduleSliceDataset
 from common.data.nodules import (
     NoduleSample,
+    WorldNodule,
     find_nodule_scans,
     nodules_in_mask,
     read_nodule_scan,
 )
-from common.data.sampler import SampleIndex
 from common.data.volume_io import open_volume
 from common.errors import UserError
 from tests.common.data.made_scans import HEADER, write_luna, write_picture, write_volume

@@ -12,8 +12,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from common.data.intensity import WINDOWS, to_unit
-from common.data.near_duplicates import thumbnail
-from common.data.patients import join_persons, keep_scans_together, patient_of, whose
+from common.data.patients import join_persons, keep_scans_together, patient_of, thumbnail, whose
 from common.data.samples import Sample
 from common.data.volume_io import open_volume
 from common.errors import UserError

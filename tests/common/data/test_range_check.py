@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.data.range_check import warn_of_gray_values
+from common.data.datasets import warn_of_gray_values
 
 
 class Slices:

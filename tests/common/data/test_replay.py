@@ -15,8 +15,8 @@ from monai.transforms import (
 )
 from torch.utils.data import DataLoader
 
+from common.data.loaders import InfiniteBatchSampler, SampleIndex
 from common.data.replay import ReplayDataset, ReplayTransforms, flatten_transforms
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
 from common.errors import UserError
 
 KEYS = ("image", "label")

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex
 from common.errors import UserError
 
 

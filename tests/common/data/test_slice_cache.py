@@ -30,7 +30,6 @@ from common.data.slice_cache import (
     SliceReader,
     cached_pair,
     content_hash,
-    display_affine,
     exclusive,
     in_parallel,
     selected_slices,
@@ -852,5 +851,5 @@ def test_the_order_of_the_axes_may_differ(
     turned = heart_label(0).transpose(2, 1, 0)[::-1]
     affine = np.array([[0, 0, -1.5, 0], [0, -1.5, 0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
     joined = pair(image, save_volume(label, turned, affine))
-    assert np.allclose(display_affine(joined.label), display_affine(joined.image))
-    assert display_affine(joined.image).tolist()[0] == [0, -1.5, 0, 0]  # columns run to the left
+    assert np.allclose(joined.label.grid.affine, joined.image.grid.affine)
+    assert joined.image.grid.affine.tolist()[0] == [0, -1.5, 0, 0]  # columns run to the left

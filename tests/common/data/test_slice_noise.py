@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from common.data.slice_noise import noise_coordinates, slice_noise
+from common.data.replay import noise_coordinates, slice_noise
 
 SIDE = 48
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.image_layouts import find_images
-from common.data.spaced_slices import spaced_slices
+from common.data.image_layouts import find_images, spaced_slices
 from common.errors import UserError
 from tests.common.data.made_sets import image_data
 

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from scipy.ndimage import center_of_mass
 
-from common.data.intensity import window_by_name
-from common.data.intensity_standardization import Standardiser
+from common.data.intensity import Standardiser, window_by_name
 from common.data.replay import flatten_transforms
-from common.data.resize import fit_mask, fit_square, resize_mask, unfit_square
 from common.data.samples import Sample
+from common.data.slice_geometry import fit_mask, fit_square, resize_mask, unfit_square
 from common.data.transforms import (
     FitSquared,
     RandGaind,

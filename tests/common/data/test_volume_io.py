@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from common.data import volume_io as volume_files
+from common.data.itk_io import data_files, header_fields
+from common.data.samples import is_volume
 from common.data.volume_io import (
     Volume,
-    data_files,
     gunzip,
-    header_fields,
-    is_volume,
     open_volume,
     read_volume_file,
     source_parts,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.data.slice_noise import noise_coordinates
+from common.data.replay import noise_coordinates
 from common.inference.prepare_batch import (
     ConditionToImage,
     LatentToImage,

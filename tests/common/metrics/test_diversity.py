@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.data.image_io import read_pixels
 from common.data.layouts import find_samples
-from common.data.resize import resize_image
+from common.data.slice_geometry import resize_image
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value, resample_counts
 from common.metrics.diversity import (

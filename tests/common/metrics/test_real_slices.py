@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from common.data.image_io import read_mask, read_pixels
 from common.data.layouts import find_samples
-from common.data.resize import resize_image, resize_mask
 from common.data.samples import Sample
+from common.data.slice_geometry import resize_image, resize_mask
 from common.data.splits import split_by_patient
 from common.metrics.baselines import baseline_predictions
 from common.metrics.evaluate import Evaluator, Value

@@ -11,7 +11,7 @@ import torch.multiprocessing
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data.sampler import InfiniteBatchSampler
+from common.data.loaders import InfiniteBatchSampler
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import DiscriminatorOutput
 from common.training import distributed

@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from common.data.sampler import InfiniteBatchSampler
+from common.data.loaders import InfiniteBatchSampler
 from common.errors import UserError
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator

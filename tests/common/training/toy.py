@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.sampler import InfiniteBatchSampler, SampleIndex
+from common.data.loaders import InfiniteBatchSampler, SampleIndex
 from common.losses.adversarial import adversarial_loss
 from common.networks.discriminators import ConditionalPatchDiscriminator
 from common.rng import make_rng

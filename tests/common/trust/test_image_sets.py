@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.data.sampler import SampleIndex
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from common.trust.gather_sets import check_unseen
 from common.trust.image_sets import TrainingSlices, split_by_patient

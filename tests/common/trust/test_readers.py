@@ -10,8 +10,7 @@ from PIL import Image
 
 from bundles.lung_two_stage.composition.shards import FileFormat, Member, ShardSet
 from common.data.image_io import Pixels
-from common.data.intensity import Window
-from common.data.intensity_standardization import Standardiser
+from common.data.intensity import Standardiser, Window
 from common.data.labels import LabelSet
 from common.data.samples import Sample
 from common.errors import UserError

@@ -19,8 +19,8 @@ from bundles.lung_two_stage.baselines.candidates import (
     hits_nodule,
     merge_candidates,
 )
+from common.data.loaders import SampleIndex
 from common.data.nodules import Nodule, NoduleScan
-from common.data.sampler import SampleIndex
 from common.errors import UserError
 from common.metrics.detection import Candidate
 from tests.bundles.lung_two_stage.baselines.made import scan_of, write_crops

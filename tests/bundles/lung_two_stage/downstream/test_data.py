@@ -20,7 +20,7 @@ from bundles.lung_two_stage.downstream.data import (
     read_sources,
 )
 from common.data.intensity import WINDOWS
-from common.data.sampler import SampleIndex
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from tests.bundles.lung_two_stage.made_work import made_work, slice_bank, write_composites
 

@@ -19,7 +19,7 @@ from bundles.lung_two_stage.enhancement.data import (
     to_images,
 )
 from common.data.intensity import Window
-from common.data.sampler import SampleIndex
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from tests.bundles.lung_two_stage.made_work import made_work, nodule_bank, slice_bank
 

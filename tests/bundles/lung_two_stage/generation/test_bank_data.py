@@ -19,7 +19,7 @@ from bundles.lung_two_stage.generation.bank_data import (
     turn,
 )
 from common.data.intensity import Window
-from common.data.sampler import SampleIndex
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from tests.bundles.lung_two_stage.generation.made import SIZE, made_nodules
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from common.data.phantoms.anatomy import draw_anatomy
-from common.data.phantoms.heart import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV
+from common.data.phantoms.chest import AO, HEART_LABELS, LA, LV, MYO, PA, RA, RV
 from common.data.phantoms.render import BLOOD_HU, Phantom, enhanced_densities, make_phantom, native_densities
 from common.errors import UserError
 from common.rng import make_rng

@@ -3,8 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.data.phantoms.anatomy import Grid, Points, Pose, patient_points
-from common.data.phantoms.shapes import blend, capsule, coverage, draw_noise, ellipsoid
+from common.data.phantoms.anatomy import (
+    Grid,
+    Points,
+    Pose,
+    blend,
+    capsule,
+    coverage,
+    draw_noise,
+    ellipsoid,
+    patient_points,
+)
 
 
 def at(x: float, y: float, z: float) -> Points:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.data.phantoms.anatomy import Grid
-from common.data.phantoms.vessels import END_RADIUS, MAX_RADIUS, Branches, grow_tree, paint_branches
+from common.data.phantoms.chest import END_RADIUS, MAX_RADIUS, Branches, grow_tree, paint_branches
 
 
 def test_murray_radius_of_a_fork() -> None:
