@@ -242,6 +242,7 @@ class Job:
     def _values(self) -> dict[str, Any]:
         """What was said of the file's values, where something was: older records have none of it."""
         request = self.request
+        values: dict[str, Any]
         if request.kind == "label":
             values = {"mask_threshold": request.mask_threshold, "ignored": list(request.ignored) or None}
         else:
