@@ -251,7 +251,7 @@ class ImageData(InMemoryData[ImageDataset]):
             hu_offset=hu_offset,
             source_range=source_range,
         )
-        images = self._find(dataset_dir)
+        images = self._find(dataset_dir).called(classes)
         images = images._replace(samples=spaced_slices(images.samples, slice_mm))
         chosen = images.chosen(classes, dataset_dir)
         self.class_names = chosen.classes
@@ -273,7 +273,7 @@ class ImageData(InMemoryData[ImageDataset]):
         Raises:
             UserError: a bad folder or file, none of the classes, or a patient of the training split.
         """
-        images = self._find(folder)
+        images = self._find(folder).called(self.class_names)
         names = [name for name in self.class_names if name in images.classes] or self.class_names
         samples = spaced_slices(images.chosen(names, folder).samples, self.slice_mm)
         self.refuse_training_patients(samples, folder)

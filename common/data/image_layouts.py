@@ -82,10 +82,21 @@ LEAST_PATIENTS = 3
 
 
 class ImageSet(NamedTuple):
-    """The images of a data set, in a fixed order, and the names of their classes in theirs."""
+    """The images of a data set, in a fixed order, and the names of their classes in theirs.
+
+    ``plain``: one folder of images, whose name stands for a class that nobody named.
+    """
 
     samples: list[Sample]
     classes: list[str]
+    plain: bool = False
+
+    def called(self, classes: str | Sequence[str]) -> ImageSet:
+        """A plain folder's images under the one class that is asked for; any other set as it is."""
+        names = [] if classes in (ALL, AUTO) else _names(classes, self.classes)
+        if not self.plain or len(names) != 1:
+            return self
+        return ImageSet([replace(sample, category=names[0]) for sample in self.samples], names, plain=True)
 
     def chosen(self, classes: str | Sequence[str], folder: str | os.PathLike[str]) -> ImageSet:
         """The images of some classes.
@@ -185,7 +196,7 @@ def one_folder(folder: Path, patient_pattern: str | None = None) -> ImageSet:
     """Images of one class, which has the folder's name; a sub-folder, to any depth, is one patient's."""
     name = folder.resolve().name
     records = [replace(record, category=name) for record in _records(folder, patient_pattern)]
-    return ImageSet(_joined(records, folder, patient_pattern), [name])
+    return ImageSet(_joined(records, folder, patient_pattern), [name], plain=True)
 
 
 def phantom_slices(folder: Path, patient_pattern: str | None = None) -> ImageSet:

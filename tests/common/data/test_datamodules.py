@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import chain, islice
@@ -247,6 +248,22 @@ def test_another_folder_is_prepared_alike_and_must_hold_other_patients_image_dat
     (tmp_path / "other" / "ill").rename(tmp_path / "other" / "well")
     with pytest.raises(UserError, match="no class ill; there is well"):
         data.from_folder(tmp_path / "other")
+
+
+def test_a_plain_folder_holds_the_class_that_is_asked_for(folder_image_data: Path, tmp_path: Path) -> None:
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    shutil.copytree(folder_image_data / "ill", mine)
+    others.mkdir()
+    for file in mine.iterdir():
+        shutil.copy(file, others / file.name.replace("paper", "q"))
+    data = image_data(mine, 16)
+    held = data.from_folder(others)
+    assert data.class_names == ["mine"] and len(held) == 24
+    assert {sample.category for sample in held.samples} == {"mine"} and held[0]["class"] == 0
+    again = image_data(others, 16, classes=["mine"])  # as a model's own classes say
+    assert again.class_names == ["mine"] and sum(map(len, again.splits.values())) == 24
+    with pytest.raises(UserError, match="no class a, b; there is others"):
+        image_data(others, 16, classes="a,b")
 
 
 def test_bad_settings(folder_image_data: Path) -> None:
