@@ -31,7 +31,7 @@ from common.data.replay import (
     split_at_first_random,
 )
 from common.data.samples import Sample
-from common.data.slice_cache import CachedPair, CachedVolume, SliceReader, selected_slices
+from common.data.slice_cache import CachedPair, SliceReader, selected_slices
 from common.errors import UserError
 from common.rng import make_rng
 
@@ -367,16 +367,6 @@ class SliceDataset(Dataset[dict[str, Any]]):
         part._places, part._reader, part._codes = self._places[places], SliceReader(), self._codes.copy()
         part.samples = [self.samples[place] for place in places]
         return part
-
-    def volume_of(self, index: int) -> tuple[CachedVolume, int]:
-        """The image volume of slice ``index``, and the slice's number in it along the cut axis."""
-        number, place = self._places[index]
-        return self.pairs[number].image, int(place)
-
-    def window_of(self, index: int) -> tuple[float, float]:
-        """What -1 and 1 stand for in slice ``index``: HU, or the file's own values."""
-        volume, _ = self.volume_of(index)
-        return volume.lower, volume.upper
 
     def volumes(self, slices: np.ndarray) -> Iterator[tuple[CachedPair, np.ndarray]]:
         """The way back: slices (N, 1, S, S) in [-1, 1], one for each of these, volume by volume.

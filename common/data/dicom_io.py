@@ -162,18 +162,12 @@ def _single_series(path: Path, stamps: tuple[tuple[Path, int, int], ...]) -> Dic
     return series
 
 
-def find_series(path: Path) -> dict[str, list[Frame]]:
-    """Series UID -> its slices, in no order, of a file or of a folder at any depth; scouts make no series.
-
-    Files that are no DICOM images (documents, DICOMDIR, structured reports) are left out.
+def _grouped(files: Iterable[Path]) -> dict[str, list[Frame]]:
+    """Series UID -> its slices, in no order; scouts make no series, and what is no image is left out.
 
     Raises:
         UserError: a file that is named or marked as DICOM cannot be read.
     """
-    return _grouped(dicom_files(path))
-
-
-def _grouped(files: Iterable[Path]) -> dict[str, list[Frame]]:
     groups: dict[str, list[Frame]] = defaultdict(list)
     for file in files:
         for frame in _read_frames(file):
@@ -196,21 +190,23 @@ def in_series(files: Sequence[Path]) -> dict[str, list[Path]]:
 
     All headers are read only where the first, the middle and the last differ.
     """
-    uids = {series_uid(files[index]) for index in (0, len(files) // 2, -1)}
+    uids = {file_identity(files[index])[1] for index in (0, len(files) // 2, -1)}
     if len(uids) == 1 and "" not in uids:
         return {uids.pop(): list(files)}
     return {uid: list(dict.fromkeys(f.file for f in frames)) for uid, frames in _grouped(files).items()}
 
 
-def series_uid(file: Path) -> str:
-    """``SeriesInstanceUID`` of a DICOM file, or nothing where it has none or cannot be read."""
+def file_identity(file: Path) -> tuple[str, str]:
+    """``PatientID`` and ``SeriesInstanceUID`` of a DICOM file; empty where missing or unreadable."""
     import pydicom
 
+    tags = ["PatientID", "SeriesInstanceUID"]
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except Exception:  # whoever reads the voxels says what is wrong with it
-        return ""
-    return str(header.get("SeriesInstanceUID", "") or "")
+        return "", ""
+    patient, series = (str(header.get(tag, "") or "").strip() for tag in tags)
+    return patient, series
 
 
 def order_slices(frames: Sequence[Frame], path: Path) -> DicomSeries:

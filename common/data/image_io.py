@@ -230,26 +230,21 @@ def for_each(samples: Sequence[S], action: Callable[[S], T], title: str) -> list
         UserError: the first bad file, with the number of others (it stops counting at five).
     """
     results: list[T] = []
-    problems: dict[str, None] = {}
+    problems: list[str] = []
     for sample in tqdm(samples, desc=title, unit="slice", disable=None, leave=False):
         try:
             results.append(action(sample))
         except UserError as error:
-            problems[str(error)] = None
+            problems += [str(error)] if str(error) not in problems else []
             if len(problems) == MOST_PROBLEMS:
                 break
+    if len(problems) > 1:
+        least = "at least " if len(problems) == MOST_PROBLEMS else ""
+        others = f"{least}{len(problems) - 1} more bad {'file' if len(problems) == 2 else 'files'}"
+        raise UserError(f"{problems[0]} ({others})")
     if problems:
-        raise UserError(summary_of(list(problems)))
+        raise UserError(problems[0])
     return results
-
-
-def summary_of(problems: Sequence[str]) -> str:
-    """One line: the first of several problems, and the number of the others."""
-    others = len(problems) - 1
-    if not others:
-        return problems[0]
-    least = "at least " if len(problems) == MOST_PROBLEMS else ""
-    return f"{problems[0]} ({least}{others} more bad {'file' if others == 1 else 'files'})"
 
 
 def size_text(shape: Sequence[int]) -> str:

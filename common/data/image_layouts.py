@@ -26,9 +26,9 @@ from common.data.layouts import (
 )
 from common.data.lung_segmentation import segment_lungs
 from common.data.patients import (
-    connected,
     header_patient,
     is_dicom,
+    joined_persons,
     keep_scans_together,
     names_patient,
     patient_of,
@@ -316,18 +316,13 @@ def _joined(records: Sequence[Sample], folder: Path, pattern: str | None) -> lis
     if len(pictures) > 1 and len(pictures) == len(records) and len(set(alike)) == 1:
         where = pictures[0].image.parent
         raise UserError(f"{where}: all {len(pictures)} images are the same or nearly so; bring others")
-    patients = list(dict.fromkeys(record.patient for record in records))
-    number = {patient: index for index, patient in enumerate(patients)}
-    first: dict[int, int] = {}
+    first: dict[int, str] = {}
     links = [
-        (number[record.patient], first.setdefault(group, number[record.patient]))
-        for record, group in zip(pictures, alike, strict=True)
-    ] + [(number[record.patient], number[record.person]) for record in records if record.person]
-    groups = connected(np.array(links, np.int64).reshape(-1, 2), len(patients))
-    persons: dict[int, str] = {}
-    for patient in sorted(patients):
-        persons.setdefault(groups[number[patient]], patient)
-    joined = (replace(record, person=persons[groups[number[record.patient]]]) for record in records)
+        (r.patient, first.setdefault(group, r.patient)) for r, group in zip(pictures, alike, strict=True)
+    ]
+    links += [(record.patient, record.person) for record in records if record.person]
+    persons = joined_persons({record.patient for record in records}, links)
+    joined = (replace(record, person=persons[record.patient]) for record in records)
     return [sample for record in joined for sample in expand(record)]
 
 

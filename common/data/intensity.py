@@ -1,7 +1,14 @@
 """Intensities: HU windows, the unit range of files, the range of networks, and pictures in unknown windows.
 
-Pictures that were cut from CT come in windows that nobody recorded. `Standardiser` brings the slices of a set
-to one look; `hu_by_levels` estimates HU. Both go by two landmarks, the gray of lung and that of soft tissue.
+Slices that were exported through different, unrecorded windows are brought to one standard by
+`Standardiser`, by one of two methods. ``landmarks`` maps two anatomical gray levels, aerated lung and soft
+tissue, linearly to where the HU window puts them: Nyul and Udupa (1999) with two landmarks, and with peaks
+for percentiles, which move with the share of lung in a slice. The result is close to calibrated HU.
+``histogram`` maps the quantiles of a scan to the mean quantiles of the training scans; it dims lesions that
+fill much of a scan. HU need neither.
+
+`hu_by_levels` estimates HU of single pictures that were stretched to their own minimum and maximum. The scale
+is still linear: two of its values are the gray of the lung around a nodule and that of muscle and blood.
 """
 
 from __future__ import annotations
@@ -50,10 +57,14 @@ WINDOWS: dict[str, Window] = {
 
 
 def window_by_name(window: str | Window | Sequence[float]) -> Window:
-    """A preset's name, a (lower, upper) pair in HU, or a `Window` itself.
+    """The window of a preset's name or of a (lower, upper) pair in HU; a `Window` itself is returned.
 
     Raises:
-        UserError: no such preset, or no such range.
+        UserError: an unknown name, not two numbers, or an empty range.
+
+    Example:
+        >>> window_by_name("lung") == window_by_name([-1000, 400])
+        True
     """
     if isinstance(window, Window):
         return window
@@ -69,10 +80,10 @@ def window_by_name(window: str | Window | Sequence[float]) -> Window:
 
 
 def parse_window(words: Sequence[str]) -> Window:
-    """A window from the words of a command line: a preset's name, or two numbers in HU.
+    """The window of a command line's words: a preset's name, or two numbers in HU.
 
     Raises:
-        UserError: neither.
+        UserError: neither of them.
 
     Example:
         >>> parse_window(["-1000", "400"])
@@ -95,8 +106,12 @@ def to_unit(
         array: raw values, any shape.
         window: used where the values are HU.
         is_hu: whether the values are HU.
-        source_range: what is black and white in values that are not HU (8 bits: 0..255). Their HU is then
-            nominal: 0 stands for the window's lower end, 1 for its upper end.
+        source_range: values of black and white where they are not HU (8 bits: 0..255). HU are then nominal:
+            0 stands for the window's lower end, 1 for its upper end.
+
+    Example:
+        >>> to_unit(np.array([-1500, -300, 400]), Window(-1000, 400), is_hu=True).tolist()
+        [0.0, 0.5, 1.0]
     """
     lower, upper = (window.lower, window.upper) if is_hu else source_range
     unit = (np.asarray(array, dtype=np.float32) - np.float32(lower)) * np.float32(1.0 / (upper - lower))
@@ -104,17 +119,17 @@ def to_unit(
 
 
 def to_network(unit: np.ndarray) -> np.ndarray:
-    """[0, 1] to [-1, 1], float32."""
+    """Maps [0, 1] to [-1, 1], float32."""
     return np.asarray(unit, dtype=np.float32) * np.float32(2.0) - np.float32(1.0)
 
 
 def from_network(values: np.ndarray) -> np.ndarray:
-    """[-1, 1] to [0, 1], float32, clipped."""
+    """Maps [-1, 1] to [0, 1], float32, clipped."""
     return np.clip((np.asarray(values, dtype=np.float32) + 1.0) / 2.0, 0.0, 1.0)
 
 
 def to_hu(unit: np.ndarray, window: Window) -> np.ndarray:
-    """[0, 1] to HU within the window, rounded to int16."""
+    """Maps [0, 1] to HU within the window, rounded to int16."""
     hu = np.asarray(unit, dtype=np.float64) * window.width + window.lower
     return np.rint(hu).astype(np.int16)
 
@@ -134,7 +149,7 @@ LUNG_QUANTILE = 0.25
 
 
 def slice_peaks(image: np.ndarray) -> tuple[float, float]:
-    """(lung, soft tissue) gray levels of one slice in [0, 1]: the peaks below and above Otsu's threshold."""
+    """(lung, soft tissue) gray levels of a slice in [0, 1]: the peaks below and above Otsu's threshold."""
     counts = np.histogram(image, bins=BINS, range=(0.0, 1.0))[0].astype(np.float64)
     white = counts[-CLIPPED_MARGIN:].sum() / max(counts.sum(), 1.0)
     counts[:CLIPPED_MARGIN] = counts[-CLIPPED_MARGIN:] = 0.0
@@ -148,24 +163,19 @@ def slice_peaks(image: np.ndarray) -> tuple[float, float]:
 
 
 def scan_landmarks(images: Sequence[np.ndarray], ratios: tuple[float, float]) -> list[tuple[float, float]]:
-    """(lung, soft tissue) levels for each slice of one scan.
+    """(lung, soft tissue) gray levels of each slice of one scan.
 
-    Soft tissue is read off each slice, because some exports scale every slice by its own maximum. Lung is
-    read off the scan (its least diseased slices), as a ratio to soft tissue: slices full of ground glass have
-    no peak of aerated lung, and the ratio outlives such a scaling.
+    The level of soft tissue is that of each slice, because some exports scale every slice by its own maximum.
+    The level of lung is a ratio to soft tissue, from the least diseased slices of the scan: slices full of
+    ground glass have no peak of aerated lung.
 
     Args:
         images: slices (H, W) in [0, 1].
-        ratios: believable (lowest, highest) lung-to-tissue ratio; others are clipped.
+        ratios: plausible (lowest, highest) lung-to-tissue ratio; others are clipped.
     """
     peaks = [slice_peaks(image) for image in images]
     ratio = min(max(_ratio(peaks), ratios[0]), ratios[1])
     return [(ratio * tissue, tissue) for _, tissue in peaks]
-
-
-def scan_ratio(images: Sequence[np.ndarray]) -> float:
-    """The lung-to-tissue ratio of gray levels of one scan's slices, (H, W) in [0, 1]."""
-    return _ratio([slice_peaks(image) for image in images])
 
 
 def _ratio(peaks: Sequence[tuple[float, float]]) -> float:
@@ -173,7 +183,7 @@ def _ratio(peaks: Sequence[tuple[float, float]]) -> float:
 
 
 def _otsu(counts: np.ndarray) -> int:
-    """The bin that parts the histogram best (Otsu 1979): the largest variance between the classes."""
+    """The bin with the largest variance between the classes below and above it (Otsu 1979)."""
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below
     moment = np.cumsum(counts * np.arange(BINS))
@@ -187,20 +197,25 @@ def _otsu(counts: np.ndarray) -> int:
 
 METHODS = ("none", "landmarks", "histogram")
 QUANTILES = np.linspace(0.0, 1.0, 65)
-# Lung-to-tissue ratios are believed within the range of the training scans, widened by this share.
+# Lung-to-tissue ratios are clipped to the range of the training scans, widened by this share.
 RATIO_MARGIN = 0.1
-# Before anything was learnt any ratio is believed.
+# Range before anything was learned.
 ANY_RATIO = (0.0, 0.9)
 
 
 class Standardiser:
-    """Maps [0, 1] slices of one scan at a time; learns from the training split alone.
+    """Maps the slices of a scan to the intensity standard; learned from the training split alone.
 
     Args:
         method: ``none``, ``landmarks`` or ``histogram``.
-        window: the HU window of the result; ``landmarks`` puts lung and soft tissue where they lie in it.
+        window: HU window of the result; ``landmarks`` puts lung and soft tissue where they lie in it.
     Raises:
         UserError: unknown method.
+
+    Example:
+        >>> slices = [np.repeat([0.1, 0.5], 50).reshape(1, 100)]  # lung, soft tissue
+        >>> Standardiser("landmarks", Window(-1000, 400)).apply_scan(slices)[0][0, [0, 99]].round(1).tolist()
+        [0.10000000149011612, 0.699999988079071]
     """
 
     def __init__(self, method: str, window: Window) -> None:
@@ -211,17 +226,17 @@ class Standardiser:
         self.quantiles: list[float] | None = None
 
     def fit(self, images_by_patient: Mapping[str, Sequence[np.ndarray]]) -> Standardiser:
-        """Learns from the training scans: lists of (H, W) slices in [0, 1], keyed by scan."""
+        """Learns from the training scans: slices (H, W) in [0, 1], by scan."""
         scans = list(images_by_patient.values())
         if self.method == "landmarks" and scans:
-            ratios = [scan_ratio(scan) for scan in scans]
+            ratios = [_ratio([slice_peaks(image) for image in scan]) for scan in scans]
             self.ratios = (min(ratios) * (1.0 - RATIO_MARGIN), min(max(ratios) * (1.0 + RATIO_MARGIN), 0.9))
         if self.method == "histogram" and scans:
             self.quantiles = np.mean([_quantiles(scan) for scan in scans], axis=0).tolist()
         return self
 
     def apply_scan(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The slices of one scan, (H, W) in [0, 1], in the common look: float32 in [0, 1]."""
+        """Maps the slices of one scan, (H, W) in [0, 1], to float32 in [0, 1]."""
         if self.method == "landmarks":
             levels = scan_landmarks(images, self.ratios)
             return [self._landmark_map(image, *level) for image, level in zip(images, levels, strict=True)]
@@ -231,11 +246,11 @@ class Standardiser:
         return [np.asarray(image, dtype=np.float32) for image in images]
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """One slice whose scan is unknown."""
+        """Maps one slice whose scan is unknown."""
         return self.apply_scan([image])[0]
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers (JSON) from which `from_state` builds the same standardiser."""
+        """Plain JSON from which `from_state` builds the same standardiser."""
         return {
             "method": self.method,
             "window": [self.window.lower, self.window.upper],
@@ -263,7 +278,7 @@ def _quantiles(scan: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _match(image: np.ndarray, source: np.ndarray, target: Sequence[float]) -> np.ndarray:
-    """Piecewise-linear quantile mapping. Repeated source levels (clipped pixels) map to their mean."""
+    """Maps quantiles piecewise linearly; repeated source levels (clipped pixels) map to their mean."""
     levels, first = np.unique(np.round(source, 6), return_index=True)
     counts = np.diff(np.append(first, len(source)))
     means = np.add.reduceat(np.asarray(target), first) / counts
@@ -285,7 +300,7 @@ LEAST_STEP = 0.1
 
 
 def levels_of(gray: NDArray[np.floating], nodule: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Returns the gray values of lung and of soft tissue; None if the picture does not show both.
+    """The gray values of lung and of soft tissue; None if the picture does not show both.
 
     Args:
         gray: (H, W), linear in HU. Its minimum is outside the scan, or air, and is ignored.
@@ -335,7 +350,7 @@ def hu_by_levels(
 
 
 def _muscle_level(values: NDArray[np.float64], span: float) -> float:
-    """Returns the gray of muscle and blood: the brightest mode of the histogram (fat has a darker one)."""
+    """The gray of muscle and blood: the brightest mode of the histogram (fat is a darker one)."""
     from scipy.signal import find_peaks
 
     counts, edges = np.histogram(values, 256)

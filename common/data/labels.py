@@ -1,4 +1,4 @@
-"""Structures of the heart: the classes of a model and the meaning of label values in files."""
+"""Structures of the heart: the classes of a model, and the meaning of the label values in files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STRUCTURES = ("LV", "RV", "LA", "RA", "Myo", "Ao", "PA")
 # Of MM-WHS 2017: Zhuang, Challenges and methodologies of fully automatic whole heart segmentation.
 MMWHS_VALUES = {"Myo": 205, "LA": 420, "LV": 500, "RA": 550, "RV": 600, "Ao": 820, "PA": 850}
 WHOLE_HEART = "whole_heart"
-"""Any structure of the heart."""
+"""The class of all structures together."""
 BACKGROUND = "background"
 ALL = "all"
-# The parts of a coarse label: tools that outline "the heart" exclude the great vessels.
+# The parts of a coarse label: tools that segment "the heart" exclude the great vessels.
 MERGED = ("LV", "RV", "LA", "RA", "Myo")
 # 421 stands in one of the published MM-WHS label files where 420 is meant.
 DEFAULT_MAP: dict[int, str] = {
@@ -35,15 +35,15 @@ LabelMap = Mapping[Any, Any] | str
 
 
 class LabelSet:
-    """The classes of a model, and how the label values of a file become classes.
+    """The classes of a model, and the mapping from label values of a file to classes.
 
     Args:
         labels: ``all`` (the seven structures), ``whole_heart`` (all in one class), or one or several names
             (in any case) or MM-WHS values: ``"LV"``, ``"LV,Myo"``, ``["LV", 205]``.
-        label_map: meaning of the values of a file, ``{1: "whole_heart", 2: "Ao"}`` or this as text; a value
-            may mean ``background``. None for `DEFAULT_MAP`: 1..7 in the order of `STRUCTURES`, and the values
-            of MM-WHS.
-        coarse: adds a class ``whole_heart`` for labels that do not distinguish the structures.
+        label_map: names of the values of a file, as a dict ``{1: "whole_heart", 2: "Ao"}`` or its text; a
+            name may be ``background``. None for `DEFAULT_MAP`: 1..7 in the order of `STRUCTURES`, and the
+            values of MM-WHS.
+        coarse: whether to add a class ``whole_heart`` for labels that do not distinguish the structures.
 
     Attributes:
         classes: names in the order of `STRUCTURES`, ``whole_heart`` last; class ``k`` is ``classes[k - 1]``,
@@ -71,7 +71,7 @@ class LabelSet:
         return cls(state["classes"], state["label_map"])
 
     def state(self) -> dict[str, Any]:
-        """Returns the set as plain JSON, for the metadata of a model."""
+        """The set as plain JSON, for the metadata of a model."""
         table = self.label_map
         return {
             "classes": list(self.classes),
@@ -79,20 +79,20 @@ class LabelSet:
         }
 
     def with_map(self, label_map: LabelMap | None) -> LabelSet:
-        """Returns the same classes for files with another label map."""
+        """The same classes for files with another label map."""
         return LabelSet(self.classes, label_map)
 
     def table(self, values: Sequence[int], path: Path | str) -> np.ndarray:
-        """Returns the class of each value of a file: uint8 (len(values),), 0 for background.
+        """The class of each value of a file: uint8 (len(values),), 0 for background.
 
-        A structure becomes its own class if there is one, else ``whole_heart`` if there is that, else
-        background.
+        A structure has its own class where the model has it, else ``whole_heart`` where the model has that,
+        else background.
 
         Args:
             values: the label values of a file, in any order.
             path: the file, for the error.
         Raises:
-            UserError: a value that is not in the map, or one that means ``whole_heart`` if that is no class.
+            UserError: a value that is not in the map, or one of ``whole_heart`` where that is no class.
         """
         meanings = self._meanings(values, path)
         if WHOLE_HEART in meanings and WHOLE_HEART not in self.classes:
@@ -104,7 +104,7 @@ class LabelSet:
         return np.array([self._class_of(name) for name in meanings], dtype=np.uint8)
 
     def merged(self) -> np.ndarray:
-        """Returns uint8 (K + 1,), class to class: chambers and myocardium become ``whole_heart``.
+        """A table from class to class, uint8 (K + 1,): chambers and myocardium become ``whole_heart``.
 
         Raises:
             UserError: ``whole_heart`` is no class.
@@ -139,12 +139,16 @@ class LabelSet:
 
 
 def parsed_map(label_map: LabelMap) -> dict[int, str]:
-    """Returns a label map as {value: canonical name}, sorted by value.
+    """A label map as {value: canonical name}, sorted by value.
 
     Args:
-        label_map: a dict with numbers (or their text) as keys, or its text: ``{1: whole_heart, 2: Ao}``.
+        label_map: a dict with numbers (or their text) as keys, or its text.
     Raises:
         UserError: not a map, an unknown name, or a key that is no whole number.
+
+    Example:
+        >>> parsed_map("{2: ao, 1: whole_heart}")
+        {1: 'whole_heart', 2: 'Ao'}
     """
     table = _read_text(label_map) if isinstance(label_map, str) else label_map
     if not isinstance(table, Mapping) or not table:
@@ -164,7 +168,7 @@ def _entry(value: Any, name: Any) -> tuple[int, str]:
 
 
 def _read_text(text: str) -> Any:
-    """Parses the text as YAML, also without braces and blanks after the colons."""
+    """Parses the text as YAML; braces, and blanks after colons, may be missing."""
     try:
         return yaml.safe_load("{" + text.strip().strip("{}").replace(":", ": ") + "}")
     except yaml.YAMLError as error:
@@ -180,7 +184,7 @@ def _selected(labels: Labels) -> set[str]:
 
 
 def _structure(label: str | int) -> str:
-    """Returns the canonical name of a name or MM-WHS value."""
+    """The canonical name of a name or MM-WHS value."""
     text = str(label).strip(" '\"[]()")
     by_value = {str(value): name for name, value in MMWHS_VALUES.items()}
     name = by_value.get(text) or _NAMES.get(text.lower())
@@ -197,23 +201,28 @@ def _known(names: Sequence[str]) -> str:
 
 
 SMALLEST_SHARE = 1 / 1024
-"""Of the pixels of a slice; a structure with less is a sliver of its rim (64 pixels at 256 x 256)."""
+"""Share of a slice's pixels; a smaller structure is a sliver of its rim (64 pixels at 256 x 256)."""
 
 
 def is_condition_image(labels: Tensor) -> bool:
-    """Returns whether labels (N, C, H, W) are images in [-1, 1]; masks and indices are never negative."""
+    """Whether labels (N, C, H, W) are images in [-1, 1]; masks and class indices are never negative."""
     return bool((labels < 0).any())
 
 
 def class_count(labels: Tensor) -> int:
-    """Returns the highest class index in labels (N, C, H, W); at most 1 for masks and condition images."""
+    """The highest class index in labels (N, C, H, W); at most 1 for masks and condition images."""
     return int(labels.max().round()) if labels.numel() else 0
 
 
 def structure_mask(labels: Tensor, index: int) -> Tensor:
-    """Returns the mask of class ``index``: (N, 1, H, W) class indices -> (N, 1, H, W) bool.
+    """The mask of a class: (N, 1, H, W) class indices -> (N, 1, H, W) bool.
 
-    Slices with less than `SMALLEST_SHARE` of it count as slices without it: their mask is empty.
+    The mask is empty in slices in which the class covers less than `SMALLEST_SHARE`.
+
+    Example:
+        >>> import torch
+        >>> structure_mask(torch.tensor([[[[0.0, 2.0], [2.0, 1.0]]]]), 2)[0, 0].tolist()
+        [[False, True], [True, False]]
     """
     mask = labels[:, :1].round() == index
     share = mask.double().mean((2, 3), keepdim=True)  # (N, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Merges data sets into one: the same masks, intensity range and size, and one split by patient."""
+"""Merges data sets into one with equal masks, intensity range and size, and one split by patient."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ PERCENTILES = (1.0, 99.0)  # black and white of magnetic resonance slices
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """The settings of `harmonise`.
+    """Settings of `harmonise`.
 
     Args:
-        image_size: pixels along both sides.
+        image_size: side of the slices in pixels.
         window: HU range that becomes [0, 1].
-        standardise: ``none``, ``landmarks`` or ``histogram``: standardises slices in unknown windows (not in
-            HU), see `common.data.intensity`; learnt from the training split.
-        keep_empty: keep slices without a segmented pixel.
-        hu_offset, source_range: what the values of CT mean, see `common.data.hu_calibration.calibrate`; MR
-            has no unit, its black and white are percentiles.
-        mask_threshold, ignore_value: of masks, see `common.data.samples.with_values`; a threshold
-            takes the place of the set's own rule and of `LocalDataset.foreground`.
-        seed, fractions: seed and shares of the split into training, validation and test patients.
+        standardise: ``none``, ``landmarks`` or ``histogram``, for slices in unknown windows (not in HU), see
+            `common.data.intensity.Standardiser`; learned from the training split.
+        keep_empty: whether to keep slices with an empty mask.
+        seed, fractions: of the split into training, validation and test patients.
+        hu_offset, source_range: what the values of CT mean, see `common.data.hu_calibration.calibrate`; of
+            MR, which has no unit, black and white are percentiles.
+        mask_threshold, ignore_value: what the values of masks mean, see `common.data.samples.with_values`; a
+            threshold replaces the set's own rule and `LocalDataset.foreground`.
         fit: how slices become square, see `common.data.slice_geometry.fit_square`.
     """
 
@@ -87,19 +87,37 @@ class Written:
 def harmonise(
     sources: Sequence[LocalDataset], output: str | Path, settings: MergeSettings, *, progress: bool = True
 ) -> dict[str, int]:
-    """Writes ``images/`` and ``masks/`` from all sources into a folder that appears whole or not at all.
+    """Writes ``images/`` and ``masks/`` from all sources into a new folder, which is whole or absent.
 
-    Images are 16-bit PNG (0..65535 stands for [0, 1]), masks 8-bit PNG {0, 255} by nearest neighbour, both
-    named ``PATIENT_NUMBER.png``, so that the layout ``image_mask_folders`` finds the patients.
-    ``splits.json`` splits by patient, also if sets share patients: these are found by the rules of the
-    registry and by equal slices. ``provenance.json`` names the source of each slice. Sets without masks give
-    images alone.
+    Images are 16-bit PNG (0..65535 for [0, 1]), masks 8-bit PNG {0, 255} (nearest neighbour), both named
+    ``PATIENT_NUMBER.png``, so that the layout ``image_mask_folders`` finds the patients. ``splits.json``
+    splits by patient; patients that several sets share are found by the registry's rules and by equal slices.
+    ``provenance.json`` names the source of each slice. Sets without masks give images alone.
 
+    Args:
+        sources: the sets on disk.
+        output: folder to write; must not exist.
+        settings: see `MergeSettings`.
+        progress: whether to show a progress bar.
     Returns:
-        the number of slices in each split, and of those left out for an empty mask ("empty").
+        number of slices in each split, and of those dropped for an empty mask (``empty``).
     Raises:
         UserError: ``output`` exists or lies in a source, a source is unreadable, or masked and unmasked sets
             are mixed.
+
+    Example:
+        >>> import tempfile
+        >>> from common.data.public_datasets import load_registry
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for n, name in enumerate(("case1_1", "case2_1", "case3_1")):
+        ...         pixels = np.random.default_rng(n).integers(0, 255, (16, 16), np.uint8)
+        ...         for kind, values in (("images", pixels), ("masks", pixels // 200 * np.uint8(255))):
+        ...             _ = (Path(folder) / "set" / kind).mkdir(parents=True, exist_ok=True)
+        ...             Image.fromarray(values).save(Path(folder) / "set" / kind / f"{name}.png")
+        ...     source = LocalDataset(load_registry()["covid_lesion_collection"], Path(folder) / "set")
+        ...     settings = MergeSettings(image_size=8, window=Window(-1000, 400))
+        ...     harmonise([source], Path(folder) / "merged", settings, progress=False)
+        {'train': 1, 'val': 1, 'test': 1, 'empty': 0}
     """
     standardiser = Standardiser(settings.standardise, settings.window)
     for source in sources:
@@ -120,7 +138,7 @@ def harmonise(
 
 
 def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT") -> Slice:
-    """Reads, windows and resizes a slice with its mask."""
+    """Reads, windows and resizes a slice and its mask."""
     meaning = (settings.hu_offset, settings.source_range) if modality != MR else (0.0, None)
     (sample,) = with_values([sample], *meaning, settings.mask_threshold, settings.ignore_value)
     pixels, mask = read_pair(sample)
@@ -132,7 +150,7 @@ def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT
 
 
 def value_range_of(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, float]]:
-    """Returns whether values are HU, and black and white otherwise: of MR images two percentiles."""
+    """Whether values are HU, and the values of black and white otherwise; of MR two percentiles."""
     if modality != MR:
         return pixels.is_hu, pixels.source_range
     lower, upper = np.percentile(pixels.values, PERCENTILES)
@@ -160,7 +178,7 @@ def _write_all(
 def _split(
     written: Sequence[Written], settings: MergeSettings, merged: bool, output: str | Path
 ) -> dict[str, list[Sample]]:
-    """Splits by person; test groups that a single set reports separately are split too in a merged set."""
+    """Splits by person; in a merged set groups that one set reports separately are split as well."""
     samples = [item.sample for item in written]
     if not merged:
         return split_by_patient(samples, settings.fractions, settings.seed, where=output)
@@ -173,7 +191,7 @@ def _split(
 
 
 def _standardise(written: Sequence[Written], training: set[Path], standardiser: Standardiser) -> None:
-    """Standardises the images of scans that are not in HU, as learnt from the training scans."""
+    """Standardises the images of scans that are not in HU, as learned from the training scans."""
     if standardiser.method == "none":
         return
     scans: dict[str, list[Path]] = defaultdict(list)
@@ -233,7 +251,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path) -> str | None:
-    """Returns the digest of a file; None for a folder (a DICOM series)."""
+    """The digest of a file; None for a folder (a DICOM series)."""
     if path.is_dir():
         return None
     with open(path, "rb") as stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from common.data.dicom_io import file_identity
 from common.data.image_io import read_picture
 from common.data.intensity import WINDOWS, to_unit
 from common.data.samples import Sample, is_dicom_file, is_volume, stem
@@ -127,13 +128,18 @@ def _in_order(thumbnails: np.ndarray) -> list[int]:
     return connected(np.concatenate([neighbours, same]), len(thumbnails))
 
 
-def _alike(thumbnails: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns index pairs (P, 2) that correlate by at least ``threshold``, with i = j among them."""
+def _alike(thumbnails: np.ndarray, threshold: float, sets: np.ndarray | None = None) -> np.ndarray:
+    """Returns index pairs (P, 2) that correlate by at least ``threshold``, with i = j among them.
+
+    Args:
+        sets: (N,) numbers; pairs within one set are left out. None for all pairs.
+    """
     pairs = []
     for start in range(0, len(thumbnails), BLOCK):
-        alike = np.argwhere(thumbnails[start : start + BLOCK] @ thumbnails.T >= threshold)
-        alike[:, 0] += start
-        pairs.append(alike)
+        similar = thumbnails[start : start + BLOCK] @ thumbnails.T >= threshold
+        if sets is not None:
+            similar &= sets[start : start + BLOCK, None] != sets
+        pairs.append(np.add(np.argwhere(similar), [start, 0]))
     return np.concatenate(pairs)
 
 
@@ -285,22 +291,8 @@ def header_patient(image: Path) -> str:
         return ""
     if not is_dicom_file(first):
         return ""
-    header = _header(first)
-    if not _NOBODY.fullmatch(header["PatientID"]):
-        return header["PatientID"]
-    return "" if image.is_dir() else header["SeriesInstanceUID"]
-
-
-def _header(file: Path) -> dict[str, str]:
-    """Whose a DICOM file is; empty values where it does not say so or cannot be read."""
-    tags = ["PatientID", "SeriesInstanceUID"]
-    try:
-        import pydicom
-
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-    except Exception:  # whoever reads the voxels says what is wrong with it
-        return dict.fromkeys(tags, "")
-    return {tag: str(header.get(tag, "") or "").strip() for tag in tags}
+    patient, series = file_identity(first)
+    return patient if not _NOBODY.fullmatch(patient) else "" if image.is_dir() else series
 
 
 def _shortened(text: str) -> Whose:
@@ -331,7 +323,6 @@ def _cut(text: str, ending: re.Pattern[str]) -> str:
 
 
 logger = logging.getLogger(__name__)
-ROWS_AT_ONCE = 1024
 LEAST_SLICES = 8
 """With fewer nothing is said of a set's names."""
 MANY = 0.5
@@ -393,26 +384,27 @@ def join_persons(samples: Sequence[Sample], sets: Sequence[str], thumbnails: np.
     Args:
         samples: slices of all sets.
         sets: the set of each sample; slices of one set are never compared (their patient ids are known).
-        thumbnails: (N, T * T), see `common.data.patients`.
+        thumbnails: (N, T * T), see `thumbnail`.
     """
-    patients = sorted({sample.patient for sample in samples})
-    position = {patient: index for index, patient in enumerate(patients)}
-    patient_of = np.array([position[sample.patient] for sample in samples])
-    pairs = _alike_across_sets(np.unique(sets, return_inverse=True)[1], thumbnails)  # (2, M)
-    first, second = patient_of[pairs]
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(patients),) * 2)
-    groups = connected_components(graph, directed=False)[1]
-    # Each group is named after its first patient.
-    names = {int(group): patients[index] for index, group in reversed(list(enumerate(groups)))}
-    return [replace(sample, person=names[int(groups[position[sample.patient]])]) for sample in samples]
+    number = np.unique(sets, return_inverse=True)[1]
+    links = [
+        (samples[i].patient, samples[j].patient)
+        for i, j in _alike(thumbnails, SAME_SLICE_CORRELATION, number)
+    ]
+    persons = joined_persons({sample.patient for sample in samples}, links)
+    return [replace(sample, person=persons[sample.patient]) for sample in samples]
 
 
-def _alike_across_sets(sets: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
-    """Index pairs (2, M) of slices from different sets that show the same."""
-    found = [np.empty((2, 0), dtype=np.int64)]
-    for start in range(0, len(thumbnails), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        alike = (thumbnails[rows] @ thumbnails.T >= SAME_SLICE_CORRELATION) & (sets[rows, None] != sets)
-        here, there = np.nonzero(alike)
-        found.append(np.stack([here + start, there]))
-    return np.concatenate(found, axis=1)
+def joined_persons(patients: Collection[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The person of each patient: the first by name of those that links and chains of links connect.
+
+    Example:
+        >>> joined_persons(["scan3", "scan2", "scan1"], [("scan3", "scan1")])
+        {'scan1': 'scan1', 'scan2': 'scan2', 'scan3': 'scan1'}
+    """
+    names = sorted(patients)
+    number = {name: index for index, name in enumerate(names)}
+    pairs = np.array([(number[one], number[other]) for one, other in links], np.int64).reshape(-1, 2)
+    first: dict[int, str] = {}
+    groups = connected(pairs, len(names))
+    return {name: first.setdefault(group, name) for name, group in zip(names, groups, strict=True)}

@@ -1,8 +1,8 @@
-"""Slices of volumes at memory speed: each file is converted once to a ``.npy`` array and a JSON record.
+"""A cache of slices on disk: each volume is converted once to a ``.npy`` array and a JSON record.
 
-A `SliceCache` converts images to uint16 and label files to uint8 slices of one `Geometry`; a `SliceReader`
-serves them in any order. The record holds the settings and a hash of the source's content: a file is
-converted again only if one of these changed.
+`SliceCache` converts images to uint16 and label files to uint8 slices of one `Geometry`; `SliceReader` reads
+them in any order, at memory speed. The record holds the settings and a hash of the source's content; a file
+is converted again only if one of these changes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class CachedVolume:
-    """One converted file; small and picklable.
+    """A converted file: where its array is and how it was made; small and picklable.
 
     Attributes:
         array: the ``.npy`` file (N, S, S): images uint16 (0..65535 stands for 0..1), labels uint8 codes.
@@ -139,11 +139,10 @@ class CachedVolume:
 
 
 class SliceReader:
-    """Reads single slices of cached volumes.
+    """Reads single slices of cached volumes; can be pickled and used after a fork. Each thread needs its own.
 
-    By ``pread`` and not through `np.memmap`: pages of mapped files count as memory of the process, which
-    for a large data set is all of it. The files read last stay open. A reader can be pickled and used on both
-    sides of a fork; each thread needs its own.
+    It uses ``pread`` and not `np.memmap`, because pages of mapped files count as memory of the process. The
+    files used last stay open.
     """
 
     def __init__(self) -> None:
@@ -151,7 +150,7 @@ class SliceReader:
         self._raw = np.empty(0, np.uint16)
 
     def image(self, volume: CachedVolume, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Reads slice ``index`` of an image as float32 (S, S) in [0, 1], into ``out`` if that is given.
+        """Reads slice ``index`` of an image as float32 (S, S) in [0, 1], into ``out`` if given.
 
         Raises:
             IndexError: no such slice.
@@ -221,7 +220,7 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings that determine the array for a given content, without those that labels ignore."""
+        """All settings that determine the array of a given content; without those that labels ignore."""
         geometry, intensity = asdict(self.geometry), self.request.intensity
         if self.geometry.spacing is not None or self.geometry.fit == "stretch":
             del geometry["fit"]  # as in records from before there was a choice
@@ -240,7 +239,7 @@ class Job:
 
     @property
     def _values(self) -> dict[str, Any]:
-        """What was said of the file's values, where something was: older records have none of it."""
+        """The settings on the file's values, where given: older records have none."""
         request = self.request
         values: dict[str, Any]
         if request.kind == "label":
@@ -252,7 +251,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The file name of the record without suffix: readable, and unique by a hash of the settings."""
+        """File name of the record without suffix: the source's name and a hash of the settings."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         return f"{quote(stem(self.source), safe='')[:60]}-{self.request.kind}-{digest[:12]}"
 
@@ -269,7 +268,7 @@ class Job:
         return slices * self.geometry.size**2 * (1 if self.request.kind == "label" else 2)
 
     def convert(self, folder: Path) -> dict[str, Any]:
-        """Converts the file: first the array, under a name with a hash of the content, then the record."""
+        """Converts the file: writes the array, with a hash of the content in its name, then the record."""
         parts, content = stamps(self.source), content_hash(self.source)
         source = read_source(self.request, self.geometry)
         cut = label_slices if self.request.kind == "label" else image_slices
@@ -299,7 +298,7 @@ class Job:
         return record
 
     def volume(self, record: dict[str, Any], folder: Path) -> CachedVolume | None:
-        """Returns what a record describes; None if the array is not whole or the settings are others."""
+        """The volume of a record; None if the array is not whole or the settings differ."""
         if record.get("settings") != self.settings:
             return None
         height, width, depth = record["shape"]
@@ -333,7 +332,7 @@ def stamps(source: Path) -> list[list[Any]]:
 
 
 def content_hash(source: Path) -> str:
-    """Returns the SHA-256 of the names, sizes and contents of all files of a volume.
+    """SHA-256 of the names, sizes and contents of all files of a volume.
 
     Raises:
         UserError: unreadable.
@@ -374,12 +373,12 @@ def usable_cores() -> int:
 
 
 class SliceCache:
-    """A folder of converted files, all cut by one geometry.
+    """A folder of converted files, all with one geometry.
 
     Args:
-        folder: made if it is missing; several data sets and settings may share it.
+        folder: created if missing; several data sets and settings may share it.
         geometry: how the slices are cut.
-        workers: threads that convert, each with one volume in memory; None for one a core.
+        workers: number of threads that convert, each with one volume in memory; None for one per core.
 
     Example:
         >>> import tempfile
@@ -401,11 +400,10 @@ class SliceCache:
         self.workers = workers or usable_cores()
 
     def convert(self, requests: Sequence[Request]) -> list[CachedVolume]:
-        """Returns the converted files, in the order of the requests; converts those that are missing.
+        """The converted files, in the order of the requests; missing ones are converted, on all cores.
 
-        A file counts as unchanged if size and time are those on record, or else its content is. The others
-        are converted on all cores, by one process at a time. Files that were converted before a bad one was
-        found stay converted.
+        A file is unchanged if size and time, or else its content, are those on record. Only one process
+        converts at a time. Files that were converted before a bad one was found are kept.
 
         Raises:
             UserError: a bad file, a full disk, a folder that cannot be written.
@@ -431,7 +429,7 @@ class SliceCache:
             }
 
     def _known(self, job: Job) -> tuple[dict[str, Any], CachedVolume | None]:
-        """The record of a job, and its volume if that was converted from whatever the source was then."""
+        """The record of a job, and its volume, perhaps of an earlier content of the source."""
         record = read_record(self.folder / f"{job.name}.json") or {}
         return record, job.volume(record, self.folder)
 
@@ -470,7 +468,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Holds the lock of the folder, and removes what a killed process left half-written there.
+    """Holds the folder's lock, and removes half-written files of killed processes.
 
     On a file system without locks two processes may convert the same file: each is renamed into place when
     whole, so the result is the same.
@@ -494,9 +492,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 def in_parallel(
     items: Sequence[Item], action: Callable[[Item], Result], workers: int, title: str
 ) -> list[Result]:
-    """Returns ``action`` of every item, in order, computed in threads with a progress bar.
-
-    Decompression, arithmetic and resizing release Python's lock. (ITK, which reads MHD and DICOM, does not.)
+    """Results of ``action`` for all items, in order, computed in threads with a progress bar.
 
     Raises:
         UserError: the first bad file with the number of others, see `common.data.image_io.for_each`.
@@ -536,11 +532,11 @@ class CachedPair(NamedTuple):
 
     @property
     def is_volume(self) -> bool:
-        """Whether its slices are numbered; a picture is one slice without a number."""
+        """Whether the slices have an index; a picture is one slice without."""
         return is_volume(self.sample.image)
 
     def foreground(self) -> np.ndarray:
-        """Returns the pixels of any class in each slice (N,); without classes the largest number."""
+        """Number of pixels of any class in each slice (N,); without classes the largest integer."""
         if self.table is None:
             return np.full(self.image.depth, np.iinfo(np.int64).max)
         return np.asarray(self.label.counts)[:, self.table > 0].sum(axis=1, dtype=np.int64)
@@ -572,7 +568,7 @@ def check_same_grid(image: CachedVolume, label: CachedVolume) -> None:
 def selected_slices(
     pairs: Sequence[CachedPair], min_pixels: int, every: int, classes: Sequence[str]
 ) -> np.ndarray:
-    """Selects the slices to use: int32 (N, 2), index of the pair and of the slice along the cut axis.
+    """The slices to use: int32 (N, 2), index of the pair and of the slice along the cut axis.
 
     Args:
         pairs: what to choose from.

@@ -170,7 +170,7 @@ def assign(samples: Sequence[Sample], table: Mapping[str, Sequence[str]]) -> dic
     Raises:
         UserError: a sample's patient is in no split.
     """
-    split_of = {patient: name for name, part in table.items() for patient in part}
+    split_of = _part_of(table)
     parts: dict[str, list[Sample]] = {name: [] for name in table}
     for sample in samples:
         if sample.patient not in split_of:
@@ -234,19 +234,13 @@ def earlier_split(
         UserError: fewer than three patients, or fractions that are not positive.
     """
     groups, common = apart_and_common(samples, apart)
-    return {**_split(common, fractions, seed), **groups}
-
-
-def _split(
-    samples: Sequence[Sample], fractions: tuple[float, float, float], seed: int
-) -> dict[str, list[Sample]]:
     sites: dict[str, Counter[str]] = {}
-    for sample in samples:
+    for sample in common:
         sites.setdefault(sample.unit, Counter())[sample.site] += 1
-    shares = checked_shares(samples, fractions)
+    shares = checked_shares(common, fractions)
     candidates = [_assignment(sites, shares, seed, order) for order in range(ORDERS)]
     best = min(candidates, key=lambda candidate: _distance(candidate, sites, shares))
-    return {name: [sample for sample in samples if best[sample.unit] == name] for name in SPLITS}
+    return {**{name: [s for s in common if best[s.unit] == name] for name in SPLITS}, **groups}
 
 
 def _assignment(

@@ -56,13 +56,13 @@ _warned: set[Path] = set()
 
 
 class Grid(NamedTuple):
-    """The voxels of a file, in display order (rows to posterior, columns to the left, slices upwards).
+    """The voxel grid of a file in display order: rows to posterior, columns to the left, slices to superior.
 
     Attributes:
-        file: named in messages.
-        shape: rows, columns, slices.
+        file: the file, for messages.
+        shape: number of rows, columns, slices.
         affine: 4 x 4, (row, column, slice) to world mm (RAS).
-        file_affine: 4 x 4, the file's own voxels to world mm.
+        file_affine: 4 x 4, the file's own voxel indices to world mm (RAS).
     """
 
     file: Path
@@ -72,7 +72,7 @@ class Grid(NamedTuple):
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """mm between rows, columns, slices."""
+        """Distance between rows, columns, slices in mm."""
         rows, columns, slices = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(rows), float(columns), float(slices)
 
@@ -84,7 +84,7 @@ class Grid(NamedTuple):
 
 
 def greatest_offset(image: Grid, mask: Grid) -> float:
-    """How far corner voxels of the mask lie from the image's of the same index, at most, in voxels.
+    """The largest distance between corresponding corner voxels of two grids, in voxels of the image.
 
     Example:
         >>> affine = np.diag([2.0, 2.0, 4.0, 1.0])
@@ -102,13 +102,13 @@ def greatest_offset(image: Grid, mask: Grid) -> float:
 
 
 def check_beside_picture(volume: Grid, picture: Path) -> None:
-    """Refuses a volume beside a picture, unless its one slice is stored as a picture is.
+    """Refuses a pair of a volume and a picture, unless the volume is one slice stored like a picture.
 
-    A picture has no place; it is upright as it is stored. A volume of one slice whose rows run to posterior
-    and whose columns run to the left in the file too, as ITK writes it from a picture, fits.
+    A picture has no geometry; it is upright as stored. A volume of one slice fits if its rows run to
+    posterior and its columns to the left in the file too, as in what ITK writes from a picture.
 
     Raises:
-        UserError: names both files and the geometry of the volume.
+        UserError: the volume may be mirrored or rotated against the picture.
 
     Example:
         >>> itk = np.diag([-0.5, -0.5, 1.0, 1.0])  # columns to the left, rows to posterior
@@ -125,17 +125,22 @@ def check_beside_picture(volume: Grid, picture: Path) -> None:
 
 
 def lies_in_same_place(image: Grid, mask: Grid) -> bool:
-    """Returns whether two files have their voxels in the same places, to a hundredth of a voxel."""
+    """Whether two grids are equal to a hundredth of a voxel."""
     return image.shape == mask.shape and greatest_offset(image, mask) <= SAME_PLACE_VOXELS
 
 
 def check_same_place(image: Grid, mask: Grid) -> None:
-    """Refuses two files whose voxels are not in the same places, to a hundredth of a voxel.
+    """Refuses an image and a mask whose grids differ by more than a hundredth of a voxel.
 
-    The order and direction of their axes in the files may differ.
+    The order and direction of the axes in the files may differ.
 
     Raises:
-        UserError: names both files and both geometries, and an identity affine as what it is.
+        UserError: names both files and both geometries; says so where an affine is the identity.
+
+    Example:
+        >>> affine = np.diag([2.0, 2.0, 4.0, 1.0])
+        >>> image, mask = (Grid(Path(name), (8, 8, 3), affine, affine) for name in ("ct", "mask"))
+        >>> check_same_place(image, mask)
     """
     if image.shape != mask.shape:
         different = [
@@ -165,17 +170,28 @@ def check_same_place(image: Grid, mask: Grid) -> None:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume brought to display order.
+    """A volume in display order: rows to posterior, columns to the patient's left, slices from the feet up.
 
     Attributes:
-        array: (H, W, D) in the file's number type; rows to posterior, columns to the patient's left, slices
-            from the feet up.
-        affine: 4 x 4, the file's own voxels to world mm (RAS).
-        spacing: mm along rows, columns, slices of ``array``.
-        is_hu: whether values are HU: all but volumes that lie within 0..255 or 0..1.
-        source_range: black and white where values are not HU.
+        array: (H, W, D), of the file's number type.
+        affine: 4 x 4, the file's own voxel indices to world mm (RAS).
+        spacing: voxel size along H, W, D in mm.
+        is_hu: whether the values should be HU: False for values within 0..255, or real ones within 0..1.
+        source_range: values of black and white where they are not HU.
+        file_shape: shape of the array in the file.
+        header: of a NIfTI file; None for other formats.
         has_spacing: False where the file gives no voxel size; ``spacing`` is then 1 mm.
-        values: summary of all voxels; None of what was not read from a file.
+        values: summary of all voxels; None for a volume that was not read from a file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "ct.nii.gz"
+        ...     voxels = np.arange(-6, 18, dtype=np.int16).reshape(4, 3, 2)  # x to the left, y to the back
+        ...     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, -0.75, 2.0, 1.0])), path)
+        ...     volume = Volume.from_file(path)
+        >>> volume.array.shape, volume.spacing, np.array_equal(volume.restore(volume.array), voxels)
+        ((3, 4, 2), (0.75, 0.5, 2.0), True)
     """
 
     array: np.ndarray
@@ -193,7 +209,7 @@ class Volume:
         """Reads NIfTI, Analyze, MHD, MHA, NRRD, a DICOM file or the folder of a DICOM series.
 
         Raises:
-            UserError: unreadable, not a 3-D volume, non-finite, constant, or with an unusable affine.
+            UserError: unreadable, not 3-D, non-finite, or with an unusable affine.
         """
         source = Path(path)
         content = read_volume_file(source)
@@ -225,19 +241,13 @@ class Volume:
         source: Path,
         hint: str = "",
     ) -> Calibration:
-        """Decides what the values of an image mean. Not for labels, which have no air.
-
-        Args:
-            hu_offset, source_range, source, hint: see `common.data.hu_calibration.calibrate`.
-        Raises:
-            UserError: the values cannot be HU and nothing says what they are, or they are nearly black.
-        """
+        """What the values of an image mean, see `common.data.hu_calibration.calibrate`; not for labels."""
         values = self.values or GrayValues(self.array)
         own = None if self.is_hu else self.source_range
         return calibrate(values, own, hu_offset, source_range, source, hint)
 
     def grid(self, file: Path) -> Grid:
-        """Returns where the voxels of the volume that was read from ``file`` lie."""
+        """The voxel grid; ``file`` is where the volume was read from."""
         height, width, depth = self.array.shape
         return Grid(file, (height, width, depth), self.display_affine, self.affine)
 
@@ -252,7 +262,7 @@ class Volume:
         return display_affine(self.affine, _three(self.file_shape))
 
     def restore(self, stack: np.ndarray) -> np.ndarray:
-        """A (H, W, D) stack in display order, back in the file's own axis order and shape."""
+        """Converts a stack (H, W, D) in display order to the file's own axis order and shape."""
         back = ornt_transform(axcodes2ornt(DISPLAY_AXES), io_orientation(self.affine))
         return apply_orientation(np.asarray(stack), back).reshape(self.file_shape)
 
@@ -264,12 +274,21 @@ def write_nifti(
     dtype: npt.DTypeLike = np.int16,
     provenance: Provenance | None = None,
 ) -> None:
-    """Writes ``stack`` (H, W, D, display order) as NIfTI with ``volume_like``'s shape and affine, atomically.
-
-    Integer types are rounded and clipped to the type's range.
+    """Writes a stack as NIfTI with the geometry of another volume; the file is whole or absent.
 
     Args:
-        provenance: of synthetic voxels, said in the header; None leaves what ``volume_like``'s header says.
+        path: file to write.
+        volume_like: gives affine, axis order and header.
+        stack: (H, W, D) in display order.
+        dtype: type in the file; for integers values are rounded and clipped to the type's range.
+        provenance: written to the header of synthetic volumes; None keeps that of ``volume_like``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_nifti(Path(folder) / "a.nii.gz", single_slice(2, 3, 0.7), np.full((2, 3, 1), 40.4))
+        ...     open_volume(Path(folder) / "a.nii.gz").array[:, :, 0].tolist()
+        [[40, 40, 40], [40, 40, 40]]
     """
     array = volume_like.restore(stack)
     kind = np.dtype(dtype)
@@ -286,25 +305,21 @@ def write_nifti(
 
 
 def single_slice(height: int, width: int, spacing_mm: float) -> Volume:
-    """The place of one axial slice, 1 mm thick, for `write_nifti`; columns run to the left, rows to the back.
-
-    Args:
-        spacing_mm: side of a pixel.
-    """
+    """The geometry of an axial slice, 1 mm thick, with pixels of ``spacing_mm``, for `write_nifti`."""
     side = float(spacing_mm)
     affine = np.diag([-side, -side, 1.0, 1.0])
     return Volume(np.empty((0, 0, 0)), affine, (side, side, 1.0), True, (0.0, 255.0), (width, height, 1))
 
 
 def open_volume(path: str | os.PathLike[str]) -> Volume:
-    """`Volume.from_file` with a small cache, so that the slices of one volume decompress it once."""
+    """`Volume.from_file` with a cache of a few volumes, so that their slices decompress them once."""
     source = Path(path)
     with read_errors(source):
         return _cached_volume(str(source), _fingerprint(source))
 
 
 def volume_depth(path: Path) -> int:
-    """Number of axial slices: from the header alone where it is NIfTI.
+    """Number of axial slices; of NIfTI from the header alone, of other formats after reading all voxels.
 
     Raises:
         UserError: unreadable.
@@ -324,7 +339,7 @@ def volume_shape(path: Path) -> tuple[int, int, int]:
 
 
 def volume_grid(path: Path) -> Grid:
-    """Where the voxels of a volume lie, from the headers alone.
+    """The voxel grid of a volume, from the headers alone.
 
     Raises:
         UserError: unreadable.
@@ -342,7 +357,7 @@ def _cached_volume(path: str, fingerprint: tuple[tuple[int, int], ...]) -> Volum
 
 
 def _fingerprint(path: Path) -> tuple[tuple[int, int], ...]:
-    """Time and size of all files that make up the volume: another fingerprint is another volume."""
+    """Time and size of all files of a volume."""
     stats = [part.stat() for part in source_parts(path)]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
@@ -361,7 +376,7 @@ def display_affine(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def source_parts(path: Path) -> list[Path]:
-    """The files that a volume or picture consists of: a series' slices; a header and its data, if there.
+    """The files of a volume or picture: the slices of a series, or a header and the data files that exist.
 
     Raises:
         OSError: a folder or header cannot be read.
@@ -379,7 +394,7 @@ def source_parts(path: Path) -> list[Path]:
 class VolumeFile(NamedTuple):
     """A volume in its file's own axis order: array (X, Y, Z), affine to world mm (RAS).
 
-    ``has_spacing`` is False where the header gives no voxel size, for which 1 mm is then taken.
+    ``has_spacing`` is False where the header gives no voxel size; it is then taken to be 1 mm.
     """
 
     array: np.ndarray
@@ -390,7 +405,7 @@ class VolumeFile(NamedTuple):
 
 
 def read_volume_file(path: Path) -> VolumeFile:
-    """Reads a volume without touching its axis order.
+    """Reads a volume in the file's axis order.
 
     Raises:
         UserError: unreadable or not a 3-D volume.
@@ -405,7 +420,7 @@ def read_volume_file(path: Path) -> VolumeFile:
 
 
 def volume_geometry(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(X, Y, Z) extent and affine (RAS) of a volume, from headers alone. Raises as its reader does."""
+    """(X, Y, Z) extent and affine to world mm (RAS), from headers alone; raises what its reader raises."""
     if has_suffix(path, NIBABEL_SUFFIXES):
         image = _open_nifti(path)
         return _three(image.shape), np.asarray(image.affine, dtype=np.float64)
@@ -436,7 +451,7 @@ def _placement(path: Path) -> Path:
 
 
 def _open_nifti(path: Path) -> nib.AnalyzeImage:
-    """A NIfTI file, or a NIfTI or Analyze 7.5 pair; `nib.load` wants both files of one compressed or none."""
+    """Opens NIfTI, or a NIfTI or Analyze pair; `nib.load` wants both files of a pair compressed or none."""
     if has_suffix(path, PAIR_SUFFIXES):
         with ImageOpener(str(path)) as file:
             start = file.read(NIFTI2_BYTES)
@@ -471,7 +486,7 @@ def _read_nifti(path: Path) -> VolumeFile:
 
 
 def _warn_of_two_places(path: Path, image: nib.AnalyzeImage, affine: np.ndarray) -> None:
-    """Warns of a header whose qform and sform say different places; nibabel takes the sform."""
+    """Warns once where qform and sform differ; nibabel takes the sform."""
     if path in _warned or not isinstance(image, nib.Nifti1Pair):
         return
     header = image.header
@@ -488,7 +503,7 @@ def _warn_of_two_places(path: Path, image: nib.AnalyzeImage, affine: np.ndarray)
 
 
 def _has_voxel_size(path: Path, image: nib.AnalyzeImage) -> bool:
-    """Whether the header as it lies in the file has one: nibabel turns missing ones into 1 mm."""
+    """Whether the header in the file gives one; nibabel turns missing ones into 1 mm."""
     with ImageOpener(str(path)) as file:
         header = cast(Any, type(image.header)).from_fileobj(file, check=False)
     placed = "sform_code" in header and header["sform_code"] > 0
@@ -496,7 +511,7 @@ def _has_voxel_size(path: Path, image: nib.AnalyzeImage) -> bool:
 
 
 def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
-    """The scaled voxels of a .nii.gz in one pass that also reads the checksum, as nibabel does not."""
+    """Decompresses and scales the voxels of a .nii.gz, and checks the checksum, which nibabel does not."""
     array = np.empty(stored.shape, stored.dtype, order="F")
     place, whole = -int(stored.offset), array.nbytes
     voxels = array.reshape(-1, order="F").view(np.uint8)  # shares the memory
@@ -511,7 +526,7 @@ def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
 
 
 def gunzip(path: Path) -> Iterator[bytes]:
-    """The decompressed content in pieces, checked to the end; several gzip members are read as one.
+    """Yields the decompressed content in pieces, with checks; several gzip members are read as one.
 
     Raises:
         zlib.error, ValueError: damaged or cut short.

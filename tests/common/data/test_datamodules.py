@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from common.data.datamodules import NoduleData, StructureData
+from common.data.datasets import SliceDataset
 from common.data.layouts import find_samples
 from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
 from common.data.splits import split_by_patient, write_splits
@@ -329,12 +330,16 @@ def test_metadata_is_json(load: Callable[..., StructureData]) -> None:
     assert said["value_range"] == [-1, 1] and said["slices"]["train"] > 0 and said["condition"] == "label"
 
 
+def window_of(part: SliceDataset) -> tuple[float, float]:
+    return part.pairs[0].image.lower, part.pairs[0].image.upper
+
+
 def test_percentiles_claim_no_hu(load: Callable[..., StructureData]) -> None:
     data = load(percentiles=(0, 100), parts=("val",))
     said = data.metadata()
     assert said["is_hu"] is said["nominal_hu"] is False and "window_hu" not in said
     assert said["intensity"] == {"kind": "percentile", "lower": 0.0, "upper": 100.0}
-    assert data.val.window_of(0) == (-1000.0, 480.0) and list(data.datasets) == ["val"]
+    assert window_of(data.val) == (-1000.0, 480.0) and list(data.datasets) == ["val"]
     with pytest.raises(UserError, match="two numbers"):
         load(percentiles=[1])
 
@@ -409,7 +414,7 @@ def test_pictures(tmp_path: Path, load: Callable[..., StructureData]) -> None:
     data = load(tmp_path / "set")
     assert [len(part) for part in data.datasets.values()] == [2, 2, 2]
     assert data.metadata()["nominal_hu"] is True and data.train.samples[0].index is None
-    assert data.train.window_of(0) == (0.0, 255.0)
+    assert window_of(data.train) == (0.0, 255.0)
 
 
 @pytest.mark.parametrize("direction", ["anisotropic", "oblique", "one slice"])
@@ -532,7 +537,7 @@ def test_shared_totalsegmentator_label(
     with pytest.raises(UserError, match="is none of"):
         load().from_folder(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
     held = data.from_folder(shared_data / "cardiac_cta", label_map="{1: whole_heart, 2: Ao, 3: PA}")
-    assert set(np.unique(held.labels)) == {0, 6, 7, 8} and held.window_of(0) == (-200, 600)
+    assert set(np.unique(held.labels)) == {0, 6, 7, 8} and window_of(held) == (-200, 600)
     assert len(held) + held.dropped == 164
 
 

@@ -204,9 +204,8 @@ def test_an_image_as_condition(pairs: Callable[..., list[CachedPair]]) -> None:
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
 def test_the_way_back(pairs: Callable[..., list[CachedPair]], axis: str, heart_image: Callable) -> None:
     dataset = SliceDataset(pairs(LabelSet(), axis), LabelSet(), min_pixels=0)
-    volume, index = dataset.volume_of(len(dataset) - 1)
-    assert (volume.source.name, index) == ("p4.nii.gz", volume.depth - 1)
-    assert dataset.window_of(0) == (-200.0, 600.0) and not dataset.nominal_hu
+    assert (dataset.pairs[0].image.lower, dataset.pairs[0].image.upper) == (-200.0, 600.0)
+    assert dataset.samples[-1].index == dataset.pairs[-1].image.depth - 1 and not dataset.nominal_hu
     back = list(dataset.volumes(dataset.images))
     assert len(back) == 5
     for pair, restored in back:

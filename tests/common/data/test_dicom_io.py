@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from common.data.dicom_io import find_series, read_series
+from common.data.dicom_io import dicom_files, in_series, read_series
 from common.errors import UserError
 from tests.common.data.made_dicom import ct_stack, write_ct
 
@@ -211,7 +211,7 @@ def test_two_series_are_told_apart_by_uid(tmp_path: Path) -> None:
 
         write_ct(tmp_path, ct_stack(), name=f"S{number}_{{}}.dcm", edit=describe)
     assert "2 DICOM series in one folder (6 slices 'Lung 1.0'; 6 slices 'Soft 1.0')" in refusal(tmp_path)
-    assert sorted(len(frames) for frames in find_series(tmp_path).values()) == [6, 6]
+    assert sorted(map(len, in_series(dicom_files(tmp_path)).values())) == [6, 6]
 
 
 def test_what_is_damaged_is_named(tmp_path: Path) -> None:
