@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from common.data.datasets import ImageDataset, PairDataset, SliceDataset, warn_of_gray_values
-from common.data.image_layouts import AUTO, find_images, spaced_slices
+from common.data.image_layouts import ALL, AUTO, ImageSet, find_images, spaced_slices
 from common.data.intensity import Standardiser, Window, window_by_name
 from common.data.label_perturbation import Perturbation, PerturbedSliceDataset, make_perturbation
 from common.data.labels import LabelMap, LabelSet
@@ -251,9 +251,11 @@ class ImageData(InMemoryData[ImageDataset]):
             hu_offset=hu_offset,
             source_range=source_range,
         )
+        arguments = ((trained or {}).get("network") or {}).get("arguments")
+        self._any_class = arguments is not None and not arguments.get("classes")  # an unconditional model's
         images = self._find(dataset_dir).called(classes)
         images = images._replace(samples=spaced_slices(images.samples, slice_mm))
-        chosen = images.chosen(classes, dataset_dir)
+        chosen = self._chosen(images, classes, dataset_dir)
         self.class_names = chosen.classes
         named = chosen.samples if trained and trained.get("splits") else images.samples
         splits = self.split_by(named, fractions, split_seed, trained=trained)
@@ -275,9 +277,32 @@ class ImageData(InMemoryData[ImageDataset]):
         """
         images = self._find(folder).called(self.class_names)
         names = [name for name in self.class_names if name in images.classes] or self.class_names
-        samples = spaced_slices(images.chosen(names, folder).samples, self.slice_mm)
+        chosen = self._chosen(images, names, folder)
+        if not set(chosen.classes) <= set(self.class_names):
+            one = [replace(sample, category=self.class_names[0]) for sample in chosen.samples]
+            chosen = chosen._replace(samples=one)
+        samples = spaced_slices(chosen.samples, self.slice_mm)
         self.refuse_training_patients(samples, folder)
         return self._load(samples)
+
+    def _chosen(
+        self, images: ImageSet, classes: str | Sequence[str], folder: str | os.PathLike[str]
+    ) -> ImageSet:
+        """The images of the classes; of all, with a warning, if there is none of an unconditional model's.
+
+        Its classes are names of folders, which chose what it learned from; it does not draw by class.
+        """
+        if self._any_class and not isinstance(classes, str):
+            present = [name for name in classes if name in images.classes]
+            if not present:
+                logger.warning(
+                    "%s: no class %s, as in the model's training; all images are taken (class %s)",
+                    folder,
+                    ", ".join(classes),
+                    ", ".join(images.classes),
+                )
+            classes = present or ALL
+        return images.chosen(classes, folder)
 
     def summary(self) -> str:
         """One line: images and patients of each split, and how many of each class."""

@@ -411,8 +411,9 @@ def split_samples(
 
     Args:
         trained: a trained model's metadata (`common.inference.checkpoint.model_info`): ``splits``, the
-            patients of each part, or only ``split``, the rule and its seed (shared models name no patients);
-            with neither, the split is that of earlier versions. None before a training.
+            patients of each part, or only ``split``, the rule and its seed (shared models name no patients;
+            where the rule was a table, the set is split as before a training); with neither, the split is
+            that of earlier versions. None before a training.
     Raises:
         UserError: a bad table, not three fractions, a set of other patients, or a ``splits.json`` that puts
             the model's training patients into another part.
@@ -432,7 +433,13 @@ def split_samples(
         return split_by_patient(samples, shares, seed, apart, folder)
     rule = trained.get("split", {})
     if rule.get("rule") == SPLITS_FILE:
-        raise UserError(f"{table}: missing, but the model was trained with such a table; put it there")
+        logger.warning(
+            "%s: the model was split by a table and names no patients of its training, who cannot be told "
+            "from others here; split by a hash of the names (in its training set, put its %s there)",
+            folder,
+            SPLITS_FILE,
+        )
+        return split_by_patient(samples, shares, seed, apart, folder)
     if rule.get("rule") == RULE:
         logger.warning("%s: the model names no patients of its training: split by its rule again", folder)
         return split_by_patient(samples, tuple(rule["fractions"]), int(rule["seed"]), apart, folder)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.patients import SPLITS_FILE
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from common.inference.checkpoint import model_info, network_for, read_weights
@@ -177,11 +178,13 @@ def section(
         f"{n} for {part}" + (f" ({slices[part]} slices)" if part in slices else "")
         for part, n in facts.get("patients", {}).items()
     ]
+    by_table = facts.get("split", {}).get("rule") == SPLITS_FILE
+    unknown = "; split by a table: in other copies of the data they cannot be told apart" * by_table
     budget = f"{minutes:.0f} CPU minutes, " if minutes else ""
     rows = {
         "Data": said["data"],
         "Terms": said["terms"],
-        "Patients": ", ".join(counts) or "none",
+        "Patients": (", ".join(counts) or "none") + unknown,
         "Network": f"`{facts['network']['target'].rpartition('.')[2]}`, weights in float16",
         "Budget": f"{budget}{facts.get('iteration', '?')} iterations, {facts.get('epoch', '?')} epochs",
         "Command": f"`{said['command']}`, commit `{said['commit']}`",

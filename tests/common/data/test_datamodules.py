@@ -21,6 +21,8 @@ from common.data.layouts import find_samples
 from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
 from common.data.splits import split_by_patient, write_splits
 from common.errors import UserError
+from common.files import write_json
+from common.tools.package import shared_bytes
 from tests.common.data.made_scans import write_picture
 from tests.common.data.made_sets import image_data, light, mirror, pair_data, pair_dataset, structure_data
 
@@ -265,6 +267,36 @@ def test_a_plain_folder_holds_the_class_that_is_asked_for(folder_image_data: Pat
     assert again.class_names == ["mine"] and sum(map(len, again.splits.values())) == 24
     with pytest.raises(UserError, match="no class a, b; there is others"):
         image_data(others, 16, classes="a,b")
+
+
+def test_a_shipped_model_is_evaluated_on_any_other_set(
+    folder_image_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Split by a table, trained on a class that other sets do not have, shared without patients' names."""
+    write_splits(folder_image_data / "splits.json", image_data(folder_image_data, 16).splits)
+    trained = image_data(folder_image_data, 16, classes="ill")
+    facts = {**trained.metadata(), "network": {"target": "x", "arguments": {"classes": 0}}}
+    write_json(tmp_path / "model.json", facts)
+    info = json.loads(shared_bytes(tmp_path / "model.json"))
+    assert "splits" not in info and info["split"] == {"rule": "splits.json"} and info["classes"] == ["ill"]
+    other = tmp_path / "other" / "hu"
+    other.mkdir(parents=True)
+    for file in (folder_image_data / "ill").iterdir():
+        (other / file.name.replace("paper", "case")).write_bytes(file.read_bytes())
+    caplog.clear()
+    elsewhere = image_data(other.parent, 16, classes=info["classes"], trained=info)
+    assert [len(part) for part in elsewhere.patients().values()] == [6, 1, 1]
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum("cannot be told from others" in line for line in lines) == 1
+    assert (
+        sum("no class ill, as in the model's training; all images are taken" in line for line in lines) == 1
+    )
+    own = image_data(folder_image_data, 16, classes=info["classes"], trained=info)
+    assert own.splits == trained.splits  # its own table is there
+    assert len(own.from_folder(other.parent)) == 24 and own.class_names == ["ill"]
+    conditional = {**info, "network": {"target": "x", "arguments": {"classes": 1}}}
+    with pytest.raises(UserError, match="no class ill; there is hu"):
+        image_data(other.parent, 16, classes=info["classes"], trained=conditional)
 
 
 def test_bad_settings(folder_image_data: Path) -> None:

@@ -270,8 +270,9 @@ def test_a_model_without_names_is_split_by_its_rule(tmp_path: Path, caplog: pyte
     assert "split by its rule again" in caplog.text
     old = split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={})
     assert old == earlier_split(found, (0.7, 0.15, 0.15), 0) and "earlier versions" in caplog.text
-    with pytest.raises(UserError, match=r"splits\.json: missing, but the model was trained"):
-        split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": {"rule": "splits.json"}})
+    table = split_samples(tmp_path, found, (0.7, 0.15, 0.15), 0, trained={"split": {"rule": "splits.json"}})
+    assert table == split_by_patient(found, (0.7, 0.15, 0.15), 0)
+    assert "split by a table and names no patients of its training, who cannot be told" in caplog.text
 
 
 def test_the_folders_table_must_test_on_nobody_of_the_training(tmp_path: Path) -> None:
