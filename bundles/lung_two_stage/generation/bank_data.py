@@ -13,18 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import RandRotate90d
+from monai.transforms import ConcatItemsd, RandRotate90d, ScaleIntensityRanged
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import RECORDS, NoduleBank, NoduleRecord, SliceBank, SliceRecord
-from common.data.intensity import Window, from_network, to_hu, to_network, to_unit, window_by_name
+from common.data.intensity import Window, from_network, to_hu, window_by_name
 from common.data.loaders import SampleIndex
-from common.data.replay import ReplayTransforms, Transforms
+from common.data.replay import ReplayTransforms, Transform, Transforms
 from common.data.samples import ORIENTATIONS, Sample
 from common.data.slice_geometry import resize_image
 from common.data.splits import SplitData
-from common.data.transforms import choose_augmentation, find_transform
+from common.data.transforms import (
+    FitSquared,
+    WindowHUd,
+    choose_augmentation,
+    find_transform,
+    recorded_transforms,
+)
 from common.errors import UserError
 
 NODULES, HEALTHY_SLICES = "nodules", "healthy_slices"
@@ -101,32 +107,35 @@ def classes_of(records: Sequence[Record], training: Sequence[int], fallback: str
     return Classes(DIAMETER, list(SIZES), (float(lower), float(upper)))
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The images of a bank as a generator draws them.
+def bank_preprocessing(image_size: int, window: Window) -> list[Transform]:
+    """The list ``preprocessing`` of the configs, for models that were trained before there was one.
+
+    Example:
+        >>> bank = NoduleBank(np.full((1, 4, 4), -300, np.int16), np.zeros((1, 4, 4), np.uint8), [])
+        >>> prepare_images(bank, bank_preprocessing(2, Window(-1000, 400)))[0, :, 0, 0]  # HU, alpha
+        array([ 0., -1.], dtype=float32)
+    """
+    return [
+        WindowHUd("image", window),
+        FitSquared(["image", "alpha"], image_size, "stretch", "bilinear"),
+        ConcatItemsd(["image", "alpha"], "image", allow_missing_keys=True),
+        ScaleIntensityRanged("image", 0.0, 1.0, -1.0, 1.0),
+    ]
+
+
+def prepare_images(bank: NoduleBank | SliceBank, preprocessing: Transforms) -> Images:
+    """The images of a bank as a generator draws them: (N, C, S, S) in [-1, 1].
 
     Args:
-        name: ``nodules`` or ``healthy_slices``.
-        images: (N, C, S, S) in [-1, 1]: the HU window; nodules have alpha as a second channel.
-        records: N, of the bank.
+        bank: of N entries.
+        preprocessing: MONAI dictionary transforms of ``image``, HU (1, H, W), and of a nodule's ``alpha``,
+            (1, H, W) in [0, 1]; what becomes of ``image`` is taken.
     """
-
-    name: str
-    images: Images
-    records: Sequence[NoduleRecord | SliceRecord]
-
-
-def nodule_layer(bank: NoduleBank, image_size: int, window: Window) -> Layer:
-    """The nodules' HU and alpha, resized where the crops have another size."""
-    units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
-    alpha = _resized(np.asarray(bank.alpha / OPAQUE, np.float32), image_size)
-    return Layer(NODULES, to_network(np.stack([units, alpha], axis=1)), bank.records)
-
-
-def slice_layer(bank: SliceBank, image_size: int, window: Window) -> Layer:
-    """The slices' HU, stretched to the square where they have another size."""
-    units = _resized(to_unit(bank.hu, window, is_hu=True), image_size)
-    return Layer(HEALTHY_SLICES, to_network(units[:, None]), bank.records)
+    prepare, items = ReplayTransforms(preprocessing), [{"image": np.float32(hu[None])} for hu in bank.hu]
+    if isinstance(bank, NoduleBank):
+        for item, alpha in zip(items, bank.alpha, strict=True):
+            item["alpha"] = np.float32(alpha[None] / OPAQUE)
+    return np.stack([prepare(item, 0)["image"].numpy() for item in items])
 
 
 def images_to_hu(images: Images, window: Window, height: int, width: int) -> NDArray[np.int16]:
@@ -220,8 +229,9 @@ class BankData(SplitData[BankImages]):
     Args:
         bank_dir: of a `NoduleBank` or a `SliceBank`.
         layer: which of the two: ``nodules`` or ``healthy_slices``.
-        image_size: S of the square images; a bank of other sizes is resized.
+        image_size: S of the square images.
         window: HU range of [-1, 1], a preset's name or [lower, upper].
+        preprocessing: see `prepare_images`; None or empty for `bank_preprocessing`.
         fallback: classes of a bank without categories, see `classes_of`.
         augmentation: random MONAI dictionary transforms of the training images.
         augment: whether they are used, see `common.data.transforms.choose_augmentation`.
@@ -236,8 +246,7 @@ class BankData(SplitData[BankImages]):
     Attributes:
         classes: the classes of the images.
         class_names: their names; empty where there are no classes.
-        layer: all images and their records.
-        indices: of each part's images in the bank.
+            indices: of each part's images in the bank.
     Raises:
         UserError: there is no bank, or it cannot be split.
 
@@ -256,6 +265,7 @@ class BankData(SplitData[BankImages]):
         layer: str,
         image_size: int,
         window: str | Window | Sequence[float] = "lung",
+        preprocessing: Transforms = None,
         fallback: str = "none",
         augmentation: Transforms = None,
         augment: str | None = "light",
@@ -266,17 +276,20 @@ class BankData(SplitData[BankImages]):
         trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.window, self.image_size = Path(bank_dir), window_by_name(window), image_size
-        self.layer = load_layer(bank_dir, layer, image_size, self.window)
-        samples = [Sample(Path(r.name), None, r.patient) for r in self.layer.records]
+        self.layer, self.preprocessing = layer, preprocessing or bank_preprocessing(image_size, self.window)
+        bank = load_bank(bank_dir, layer)
+        self.records, images = bank.records, prepare_images(bank, self.preprocessing)
+        self.channels = images.shape[1]
+        samples = [Sample(Path(r.name), None, r.patient) for r in self.records]
         first = self.split_by(samples, fractions, split_seed, trained=trained)
         part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
         self.indices = {
             part: [n for n, sample in enumerate(samples) if part_of.get(sample.name) == part]
             for part in first
         }
-        self.classes: Classes = classes_of(self.layer.records, self.indices["train"], fallback)
+        self.classes: Classes = classes_of(self.records, self.indices["train"], fallback)
         self.class_names = self.classes.names
-        labelled = self._samples(self.layer.records)
+        labelled = self._samples(self.records)
         self.splits = {part: [labelled[n] for n in chosen] for part, chosen in self.indices.items()}
         used = choose_augmentation(augment, augmentation, len(self.indices["train"]))  # type: ignore[arg-type]
         if turned is None:
@@ -284,7 +297,7 @@ class BankData(SplitData[BankImages]):
         training = {"augmentation": used, "seed": seed, "turned": turned}
         self.datasets = {
             part: BankImages(
-                self.layer.images[chosen],
+                images[chosen],
                 self.splits[part],
                 self.class_names,
                 **(training if part == "train" else {}),  # type: ignore[arg-type]
@@ -303,6 +316,7 @@ class BankData(SplitData[BankImages]):
             layer,
             int(info["image_size"]),
             info["window_hu"],
+            recorded_transforms(info),
             turned=bool(info.get("turned", layer == NODULES)),
             split_seed=split_seed,
             trained=info,
@@ -314,18 +328,13 @@ class BankData(SplitData[BankImages]):
         Raises:
             UserError: there is no bank, or a training patient is in it.
         """
-        layer = load_layer(bank_dir, self.layer.name, self.image_size, self.window)
-        samples = self._samples(layer.records)
+        bank = load_bank(bank_dir, self.layer)
+        samples = self._samples(bank.records)
         self.refuse_training_patients(samples, bank_dir)
-        return BankImages(layer.images, samples, self.class_names)
+        return BankImages(prepare_images(bank, self.preprocessing), samples, self.class_names)
 
     def _samples(self, records: Sequence[Record]) -> list[Sample]:
         return [Sample(Path(r.name), None, r.patient, category=self.classes.name_of(r)) for r in records]
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images: HU window and alpha of nodules, HU window of slices."""
-        return int(self.layer.images.shape[1])
 
     def summary(self) -> str:
         """One line: images and patients of each split, and how many of each class."""
@@ -335,9 +344,9 @@ class BankData(SplitData[BankImages]):
 
     def metadata(self) -> dict[str, Any]:
         """The facts stored with a model, as plain JSON: window, classes, sizes, patients."""
-        records = self.layer.records
+        records = self.records
         return {
-            "layer": self.layer.name,
+            "layer": self.layer,
             "window_hu": [self.window.lower, self.window.upper],
             "nominal_hu": any(getattr(record, "nominal_hu", False) for record in records),
             "value_range": [-1.0, 1.0],
@@ -350,8 +359,8 @@ class BankData(SplitData[BankImages]):
         }
 
 
-def load_layer(bank_dir: str | os.PathLike[str], layer: str, image_size: int, window: Window) -> Layer:
-    """Loads the images of a bank with their records.
+def load_bank(bank_dir: str | os.PathLike[str], layer: str) -> NoduleBank | SliceBank:
+    """Loads the bank of a layer.
 
     Raises:
         UserError: there is no bank, or no such layer.
@@ -360,9 +369,7 @@ def load_layer(bank_dir: str | os.PathLike[str], layer: str, image_size: int, wi
         raise UserError(f"layer {layer!r} is unknown; choose {' or '.join(LAYERS)}")
     if not (Path(bank_dir) / RECORDS).is_file():
         raise UserError(f"{bank_dir}: no bank of {layer} here; make it: {EXTRACTION}")
-    if layer == NODULES:
-        return nodule_layer(NoduleBank.load(bank_dir), image_size, window)
-    return slice_layer(SliceBank.load(bank_dir), image_size, window)
+    return NoduleBank.load(bank_dir) if layer == NODULES else SliceBank.load(bank_dir)
 
 
 def turn(image: np.ndarray, number: int) -> np.ndarray:

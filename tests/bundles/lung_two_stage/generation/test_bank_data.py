@@ -12,10 +12,11 @@ from monai.transforms import RandFlipd, RandRotate90d
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceRecord
 from bundles.lung_two_stage.generation.bank_data import (
     BankData,
+    bank_preprocessing,
     classes_of,
     images_to_alpha,
     images_to_hu,
-    nodule_layer,
+    prepare_images,
     turn,
 )
 from common.data.intensity import Window
@@ -26,13 +27,13 @@ from tests.bundles.lung_two_stage.generation.made import SIZE, made_nodules
 
 def test_hu_and_alpha_become_images_and_come_back() -> None:
     bank = made_nodules()
-    layer = nodule_layer(bank, SIZE, Window(-1000, 400))
-    assert layer.images.shape == (40, 2, SIZE, SIZE) and layer.images.dtype == np.float32
-    assert layer.images.min() >= -1 and layer.images.max() <= 1
-    hu = images_to_hu(layer.images, Window(-1000, 400), SIZE, SIZE)
+    images = prepare_images(bank, bank_preprocessing(SIZE, Window(-1000, 400)))
+    assert images.shape == (40, 2, SIZE, SIZE) and images.dtype == np.float32
+    assert images.min() >= -1 and images.max() <= 1
+    hu = images_to_hu(images, Window(-1000, 400), SIZE, SIZE)
     assert np.abs(hu - bank.hu.clip(-1000, 400)).max() <= 1
-    assert np.array_equal(images_to_alpha(layer.images, SIZE), bank.alpha)
-    assert images_to_hu(layer.images, Window(-1000, 400), 24, 20).shape == (40, 24, 20)
+    assert np.array_equal(images_to_alpha(images, SIZE), bank.alpha)
+    assert images_to_hu(images, Window(-1000, 400), 24, 20).shape == (40, 24, 20)
 
 
 def test_patients_are_split_four_to_one(work: Path) -> None:
@@ -77,6 +78,18 @@ def test_another_bank_is_prepared_alike_but_must_have_other_patients(work: Path,
     strangers = [NoduleRecord(f"x{n}", f"x{n}", r.category, 9.0, 2.5) for n, r in enumerate(bank.records)]
     NoduleBank(bank.hu, bank.alpha, strangers).save(tmp_path / "others")
     assert len(data.other_bank(tmp_path / "others")) == 10
+
+
+def test_a_models_own_preprocessing_is_used_again(work: Path) -> None:
+    folder, limits = work / "extraction" / "healthy_slices", {"a_min": -1000, "a_max": 400}
+    plain = BankData(folder, "healthy_slices", 32)
+    half = {
+        "target": "ScaleIntensityRanged",
+        "arguments": {"keys": "image", **limits, "b_min": -0.5, "b_max": 0.5},
+    }
+    data = BankData.of_model({**plain.metadata(), "preprocessing": [half]}, folder, "healthy_slices", 0)
+    inside = np.abs(plain.train.images) < 1  # it does not clip
+    assert inside.any() and np.allclose(data.train.images[inside], plain.train.images[inside] / 2, atol=1e-5)
 
 
 def records(*diameters: float, category: str = "") -> list[NoduleRecord]:

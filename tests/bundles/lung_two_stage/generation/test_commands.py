@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.generation.select import GeneratorModel
@@ -41,11 +42,6 @@ def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
     for volume, lower, width, channel in ((crop, -1000, 1400, 0), (alpha, 0, 255, 1)):
         expected = (drawn[channel] + 1) / 2 * width + lower
         assert np.abs(np.asarray(volume.dataobj)[..., 0].T - expected).max() < 1
-
-
-def test_without_a_model_sampling_names_the_training(tmp_path: Path) -> None:
-    done = run("inference", "inference", tmp_path / "log", ckpt_path=tmp_path / "model.pt")
-    assert done.error.endswith("no trained model yet; train first: run training of train_nodules.yaml")
 
 
 @pytest.mark.slow
@@ -137,7 +133,6 @@ RECIPES = {
     ("train_healthy_slices", "relativistic"): (6, {"D_penalty", "D_accuracy_pairs"}),
 }
 NAMES = ["+".join(recipe) if recipe else "w_capsule_gan" for recipe in RECIPES]
-QUICK = ((), ("relativistic",))  # of WGAN there is a quick test below
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -161,11 +156,11 @@ def check(folder: Path, recipe: tuple[str, ...]) -> None:
     assert not set(info["splits"]["train"]) & set(info["splits"]["test"] + info["splits"]["val"])
 
 
-@pytest.mark.parametrize("recipe", QUICK, ids=["w_capsule_gan", "relativistic"])
-def test_it_trains(recipe: tuple[str, ...], work: Path, tmp_path: Path) -> None:
-    run = train(recipe, work, tmp_path / "run", tmp_path / "log")
+def test_it_trains(work: Path, tmp_path: Path) -> None:
+    """W-CapsuleGAN; of WGAN there is a quick test below."""
+    run = train((), work, tmp_path / "run", tmp_path / "log")
     assert run.code == 0, run.err
-    check(tmp_path / "run", recipe)
+    check(tmp_path / "run", ())
 
 
 @pytest.mark.slow
@@ -194,8 +189,11 @@ def test_weights_of_wgans_critic_stay_clipped(work: Path, tmp_path: Path) -> Non
     assert info["network"]["arguments"]["classes"] == 0
 
 
-def test_a_penalty_on_what_is_not_the_critics_gradient_is_refused(work: Path, tmp_path: Path) -> None:
-    given = {"discriminator_def#gradients": "last"}
-    error = train([], work, tmp_path / "run", tmp_path / "log", **given).error
+def test_a_penalty_on_what_is_not_the_critics_gradient_is_refused(work: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(CASE.configs / "train_nodules.yaml"))
+    parser.update({"work_dir": str(work), "discriminator_def::gradients": "last"})
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("training#2")  # after the checks of the config and of the folder
+    error = str(caught.value.__cause__)
     assert "discriminator_def#gradients last" in error and "set it to all" in error
-    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import torch
 
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.generation import select
-from bundles.lung_two_stage.generation.bank_data import BankData, nodule_layer, slice_layer, turn
+from bundles.lung_two_stage.generation.bank_data import BankData, bank_preprocessing, prepare_images, turn
 from bundles.lung_two_stage.generation.select import (
     Candidates,
     GeneratorModel,
@@ -28,6 +28,8 @@ from common.provenance import Provenance
 from tests.bundles.lung_two_stage.generation.made import PATIENTS, SIZE, made_nodules, make_model
 from tests.bundles.lung_two_stage.made_work import slice_bank
 from tests.bundles.runs import fingerprints
+
+PREPARED = bank_preprocessing(SIZE, WINDOWS["lung"])
 
 
 def discs(*radii: float, size: int = 20, row: float = 9.5) -> np.ndarray:
@@ -90,7 +92,7 @@ def test_a_turned_copy_is_one_and_another_patients_nodule_is_as_usual(data: Bank
     reference = RealReference(data, Pixels())
     copies = np.stack([turn(data.train.images[place], 3) for place in (0, 1)])
     other = made_nodules(seed=5)
-    images = np.concatenate([copies, nodule_layer(other, SIZE, WINDOWS["lung"]).images])
+    images = np.concatenate([copies, prepare_images(other, PREPARED)])
     names = [*(data.train.samples[place].category for place in (0, 1)), *(r.category for r in other.records)]
     found = reference.similarity(images, names)
     assert found.copied[:2].all() and found.values[:2].tolist() == [1.0, 1.0]
@@ -123,7 +125,7 @@ class DrawsNodules(GeneratorModel):
     def draw(self, count: int, seed: int, mixture: Any = None) -> Candidates:
         train = self.info["data"].train
         fresh = made_nodules(each=-(-count // len(PATIENTS)), seed=seed + 9)
-        images = np.concatenate([train.images[:2], nodule_layer(fresh, SIZE, WINDOWS["lung"]).images])
+        images = np.concatenate([train.images[:2], prepare_images(fresh, PREPARED)])
         names = [s.category for s in train.samples[:2]] + [r.category for r in fresh.records]
         return Candidates(images[:count], names[:count])
 
@@ -181,7 +183,7 @@ def test_nothing_left_is_refused_and_nothing_written(
 def test_slices_get_lungs_and_those_without_are_left_out(work: Path) -> None:
     real = SliceBank.load(work / "extraction" / "healthy_slices")
     fresh = slice_bank(["x", "y", "z"], 1, [0], seed=4)
-    images = slice_layer(fresh, 32, WINDOWS["lung"]).images
+    images = prepare_images(fresh, bank_preprocessing(32, WINDOWS["lung"]))
     images[1] = -1
     info = {"spacing_mm": 5.0, "window_hu": [-1000, 400]}
     bank, valid = select.slice_candidates(Candidates(images, [""] * 3), info, real, 0)

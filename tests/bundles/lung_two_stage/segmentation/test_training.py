@@ -18,7 +18,6 @@ from common.inference.checkpoint import network_for
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.lung_two_stage.segmentation.made import write_scans
 from tests.bundles.runs import Run, forked
-from tests.common.data.made_scans import HEADER, write_luna
 
 TINY = {
     "max_epochs": 2,
@@ -116,15 +115,3 @@ def test_a_model_that_has_seen_the_test_patients_is_refused(
     with pytest.raises(RuntimeError) as caught:
         parser.get_parsed_content("evaluating#1")
     assert "was trained with patient" in str(caught.value.__cause__)
-
-
-def test_a_bad_scan_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    centres = {series: "15,26,36" for series in ("1.1", "1.2", "1.3", "1.4")}  # mm, inside
-    for series in centres:
-        write_luna(tmp_path / "data", "", series)
-    centres["1.1"] = "150,26,36"
-    lines = [f"{series},{centre},4\n" for series, centre in centres.items()]
-    (tmp_path / "data" / "annotations.csv").write_text(HEADER + "".join(lines))
-    run = train(tmp_path / "run", tmp_path / "data", **{**TINY, "batch_size": 1})
-    assert "1.1.mhd: the annotation at (150, 26, 36) mm lies outside the scan" in run.error
-    assert not (tmp_path / "run").exists()
