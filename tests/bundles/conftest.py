@@ -9,7 +9,7 @@ import pytest
 
 from tests.bundles.case import BundleCase
 from tests.bundles.cases import CASES, SLOW
-from tests.bundles.runs import Run, command, finished
+from tests.bundles.runs import Run, forked
 
 Trained = tuple[Path, Run]
 
@@ -42,14 +42,15 @@ def data_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BundleCase], 
 
 @pytest.fixture(scope="session")
 def run_of(data_of: Callable[[BundleCase], Path]) -> Callable[[BundleCase], Trained]:
-    """A bundle's run of two epochs by the plain command: its folder, and what the command printed."""
+    """A bundle's run of two epochs, started in another folder: its own folder, and what it printed."""
     done: dict[str, Trained] = {}
 
     def trained(case: BundleCase) -> Trained:
         if case.name not in done:
             data = data_of(case)
             folder = data.with_name("run")
-            done[case.name] = folder, finished(command(case.training(data, folder, max_epochs=2)))
+            run = forked(case.training(data, folder.name, max_epochs=2), folder, cwd=folder.parent)
+            done[case.name] = folder, run
         return done[case.name]
 
     return trained
@@ -63,5 +64,5 @@ def data(case: BundleCase, data_of: Callable[[BundleCase], Path]) -> Path:
 
 @pytest.fixture
 def trained(case: BundleCase, run_of: Callable[[BundleCase], Trained]) -> Trained:
-    """A run's folder after two epochs of the plain command, and what the command printed."""
+    """The folder of a run of two epochs, and what it printed."""
     return run_of(case)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.bundles.case import BundleCase
+from tests.bundles.cases import CASES
 from tests.bundles.runs import Forked, forked
 from tests.common.handlers.events import shown_events
 
@@ -78,7 +80,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 SETTINGS = [
-    pytest.param(2, False, id="workers-float32"),
+    pytest.param(2, False, id="workers-float32"),  # whose batches are those without workers
     pytest.param(0, False, id="float32", marks=pytest.mark.slow),
     pytest.param(0, "bf16", id="bf16", marks=pytest.mark.slow),
     pytest.param(2, "bf16", id="workers-bf16", marks=pytest.mark.slow),
@@ -99,7 +101,13 @@ def test_a_killed_and_resumed_run_is_bitwise_the_straight_one(
     assert_same(straight, broken)
 
 
-@pytest.mark.parametrize("decay_from", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
+LONGER = [
+    pytest.param(case, decay_from, marks=[pytest.mark.slow] * (number > 0), id=f"{case.name}-{decay_from}")
+    for number, (decay_from, case) in enumerate(product((1.0, 0.5), CASES))
+]
+
+
+@pytest.mark.parametrize(("case", "decay_from"), LONGER)
 def test_a_run_given_more_epochs_is_the_longer_one(
     case: BundleCase, data: Path, tmp_path: Path, decay_from: float
 ) -> None:
@@ -113,6 +121,7 @@ def test_a_run_given_more_epochs_is_the_longer_one(
     assert_same(tmp_path / "straight", tmp_path / "extended")
 
 
+@pytest.mark.parametrize("case", CASES[:1], ids=lambda case: case.name)
 def test_an_unreadable_resume_file_falls_back_to_the_one_before(
     case: BundleCase, trained: tuple[Path, Any], data: Path, tmp_path: Path
 ) -> None:

@@ -1,8 +1,5 @@
-import os
 import re
 import runpy
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -13,15 +10,15 @@ from PIL import Image
 from common.data.splits import read_splits
 from common.errors import UserError
 from common.paths import repository_root
+from tests.bundles.runs import forked
 
 SCRIPT = repository_root() / "scripts" / "prepare_data.py"
 LESIONS = repository_root().parent / "shared" / "data" / "covid_lesions"
 
 
 def run(*arguments, cwd):
-    environment = {key: value for key, value in os.environ.items() if key != "SYNTHESIS_DEBUG"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    log = cwd.with_name(f"{cwd.name}_log")
+    return forked([str(word) for word in arguments], log, cwd, script=SCRIPT.stem, SYNTHESIS_DEBUG="")
 
 
 def make_set(folder, patients=4):
@@ -69,8 +66,8 @@ def test_the_users_pattern_tells_the_patients(tmp_path, monkeypatch):
 
 def test_errors_are_one_line(tmp_path):
     result = run("mosmed", "--root", ".", cwd=tmp_path)
-    assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: mosmed: no such folder; download the set by hand as described")
+    assert result.error.startswith("mosmed: no such folder; download the set by hand as described")
+    assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,10 +107,10 @@ def test_shared_lesion_slices(tmp_path):
         pytest.skip(f"{LESIONS} is missing")
     output = tmp_path / "out"
     result = run("covid_semiseg", "--root", LESIONS, "--output", output, "--image_size", 32, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     table = read_splits(tmp_path / "out" / "splits.json")
     assert len(table["train"]) + len(table["val"]) + len(table["test"]) == 18  # 20 scans of 18 persons
-    dropped = int(result.stdout.split()[-2])  # lesions too small to be seen at 32 pixels
+    dropped = int(result.out.split()[-2])  # lesions too small to be seen at 32 pixels
     assert 0 < dropped < 100 and len(list((output / "images").iterdir())) == 850 - dropped
 
 
