@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -38,18 +39,17 @@ from common.data.layouts import (
     without_ending,
 )
 from common.data.patients import patient_of
-from common.data.replay import noise_coordinates
+from common.data.replay import Transform, Transforms, flatten_transforms, noise_coordinates
 from common.data.samples import ORIENTATIONS, Sample, is_volume, stem, with_values
 from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, check_same_grid
 from common.data.slice_geometry import (
     FileValues,
     Geometry,
     Intensity,
-    check_fit_name,
-    fit_mask,
     plane_spacing,
     planes_shape,
 )
+from common.data.transforms import FitSquared, LoadSliced, find_transform
 from common.data.volume_io import open_volume
 from common.errors import UserError
 from common.rng import make_rng
@@ -66,13 +66,13 @@ class MaskSlices(Dataset):
 
     Args:
         input_dir: folder of masks; every volume is taken as its axial slices.
-        image_size: S, the size that the generator was trained at.
+        preprocessing: the generator's own, see `common.data.transforms.preprocessing_of_model`. Masks go
+            through its transforms of ``label``, and images return to the mask's size as `FitSquared` says.
         orientation: ``auto`` recognises COVID-SemiSeg's folders and takes other pictures as upright; or a key
             of `common.data.samples.ORIENTATIONS`.
         mask_threshold: of soft masks: values of at least this are lesion; None for the rule of the folder's
             layout, which for plain masks is any non-zero value.
         ignore_value: values that are no lesion, see `common.data.mask_values`.
-        fit: how the generator's slices became square, see `common.data.slice_geometry.fit_square`.
         empty_masks: what its training did with masks without lesion; after ``drop`` a warning counts such
             masks, for which the generator was never trained.
     Raises:
@@ -82,14 +82,14 @@ class MaskSlices(Dataset):
     def __init__(
         self,
         input_dir: str | os.PathLike[str] | None,
-        image_size: int,
+        preprocessing: Transforms,
         orientation: str = "auto",
         mask_threshold: float | None = None,
-        fit: str = "pad",
         empty_masks: str = "keep",
         ignore_value: int | Sequence[int] | None = None,
     ) -> None:
-        self.fit = check_fit_name(fit)
+        square = find_transform(preprocessing, FitSquared)
+        self.fit = "stretch" if square is None else square.fit
         if input_dir is None:
             raise UserError("inference needs --input_dir: a folder of masks (PNG or NIfTI)")
         if orientation != "auto" and orientation not in ORIENTATIONS:
@@ -105,7 +105,7 @@ class MaskSlices(Dataset):
         records = with_values(records, mask_threshold=mask_threshold, ignore_value=ignore_value)
         self.samples: list[Sample] = [sample for record in records for sample in expand(record)]
         self.shapes: list[tuple[int, int]] = []  # (H, W) of each mask, upright
-        self.labels = self._read(image_size)  # (N, 1, S, S)
+        self.labels = self._read(label_transforms(preprocessing))  # (N, 1, S, S)
         if empty_masks == "drop":
             self._warn_of_empty()
 
@@ -122,13 +122,16 @@ class MaskSlices(Dataset):
             return noise_coordinates(name)
         return noise_coordinates(name, sample.index * open_volume(sample.image).spacing[2])
 
-    def _read(self, size: int) -> Tensor:
-        labels = np.empty((len(self.samples), 1, size, size), dtype=np.float32)
-        for position, sample in enumerate(self.samples):
+    def _read(self, transforms: Sequence[Transform]) -> Tensor:
+        labels = []
+        for sample in self.samples:
             mask = read_mask(sample)
             self.shapes.append((mask.shape[0], mask.shape[1]))
-            labels[position, 0] = fit_mask(mask, size, self.fit)
-        return torch.from_numpy(labels)
+            item: dict[str, Any] = {"label": mask[None]}  # (1, H, W)
+            for transform in transforms:
+                item = transform(item)
+            labels.append(torch.as_tensor(np.asarray(item["label"]), dtype=torch.float32))
+        return torch.stack(labels)
 
     def _warn_of_empty(self) -> None:
         empty = [position for position, label in enumerate(self.labels) if not label.any()]
@@ -140,6 +143,24 @@ class MaskSlices(Dataset):
                 len(self),
                 self.samples[empty[0]].name,
             )
+
+
+def label_transforms(preprocessing: Transforms) -> list[Transform]:
+    """Returns the transforms of a preprocessing that change ``label``, in a form that takes it alone.
+
+    Example:
+        >>> square = FitSquared(["image", "label"], 8)
+        >>> [alone] = label_transforms([LoadSliced("image"), square])
+        >>> int(alone({"label": np.ones((1, 4, 6), np.uint8)})["label"].sum())
+        40
+    """
+    chosen = []
+    for transform in flatten_transforms(preprocessing):
+        if "label" in getattr(transform, "keys", ()) and not isinstance(transform, LoadSliced):
+            alone: Any = copy.copy(transform)
+            alone.allow_missing_keys = True
+            chosen.append(alone)
+    return chosen
 
 
 def files_of(samples: Sequence[Sample]) -> dict[Path, list[int]]:

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import default_collate
 
 from common.data.phantoms.writing import ensure_phantoms
+from common.data.transforms import preprocessing_of_model
 from common.errors import UserError
 from common.files import atomic_write, read_json
 from common.inference.checkpoint import load_weights, model_info, network_for
@@ -92,7 +93,8 @@ def _rows(bundle: Path, weights: Path, phantoms: Path, count: int, seed: int) ->
 def _conditions(phantoms: Path, info: dict[str, Any]) -> MaskSlices | LabelSlices:
     """Slices of the phantoms as the model takes them: lesion masks, or label maps of its structures."""
     if "label_set" not in info:
-        return MaskSlices(phantoms / "masks", info["image_size"], fit=info.get("fit", "stretch"))
+        own = preprocessing_of_model(info, ["image", "label"], info["image_size"], fit="stretch")
+        return MaskSlices(phantoms / "masks", own)
     return LabelSlices(find_sources(input_dir=phantoms / "labels" / "heart"), info, label_map="default")
 
 

@@ -19,6 +19,7 @@ from bundles.lung_two_stage.extraction.slices import find_healthy_slices, read_h
 from common.data.image_io import read_pixels
 from common.data.intensity import Window
 from common.data.samples import Sample
+from common.data.transforms import FitSquared
 from common.data.volume_io import open_volume
 from common.inference.datasets import LabelSlices, MaskSlices, find_sources
 from common.trust.image_files import IMAGES, PAIRS, STRUCTURES
@@ -184,7 +185,7 @@ def report(files: Files, work: Path) -> Iterator[Slice]:
 
 def masks(files: Files, work: Path) -> Iterator[Slice]:
     folder = next(folder for folder in (files.root / "masks", files.root / "labels") if folder.is_dir())
-    for label in MaskSlices(folder, SIZE, fit="pad").labels:
+    for label in MaskSlices(folder, FitSquared("label", SIZE, mode="nearest")).labels:
         yield Slice(None, np.asarray(label)[0])
 
 

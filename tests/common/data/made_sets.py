@@ -12,7 +12,7 @@ from common.data.datamodules import ImageData, PairData, StructureData
 from common.data.datasets import ImageDataset, PairDataset
 from common.data.labels import LabelSet
 from common.data.samples import Sample
-from common.data.transforms import LoadCachedSliced, RandGaind, slice_preprocessing
+from common.data.transforms import FitSquared, LoadCachedSliced, RandGaind, slice_preprocessing
 
 PREPROCESSING = ("window", "fit", "standardise", "state", "source_range")
 VALUES = ("hu_offset", "source_range", "mask_threshold", "ignore_value")
@@ -49,6 +49,11 @@ def pair_dataset(samples: Sequence[Sample], size: int, **settings: Any) -> PairD
     """`PairDataset` likewise."""
     given, rest = _parted(settings, PREPROCESSING)
     return PairDataset(samples, slice_preprocessing(PAIR, size, **given), **rest)
+
+
+def square(size: int, fit: str = "pad") -> FitSquared:
+    """The part of a preprocessing that a mask goes through."""
+    return FitSquared("label", size, fit, "nearest")
 
 
 def image_data(folder: Path, size: int, **settings: Any) -> ImageData:

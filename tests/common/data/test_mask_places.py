@@ -21,7 +21,7 @@ from common.data.samples import Sample
 from common.errors import UserError
 from common.inference.datasets import MaskSlices
 from common.trust.readers import ReadingSettings, read_set
-from tests.common.data.made_sets import pair_data, structure_data
+from tests.common.data.made_sets import pair_data, square, structure_data
 
 SHAPE = (20, 16, 6)
 AFFINE = np.array([[-0.7, 0, 0, 90.0], [0, -0.8, 0, 70.0], [0, 0, 2.5, -310.0], [0, 0, 0, 1]])
@@ -191,7 +191,7 @@ def soft() -> np.ndarray:
 
 
 def masks_alone(folder: Path, work: Path, **values: Any) -> float:
-    slices = MaskSlices(folder / "masks", 16, **values)
+    slices = MaskSlices(folder / "masks", square(16), **values)
     return float(slices.labels.sum()) / PATIENTS
 
 

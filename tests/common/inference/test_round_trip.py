@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from common.data.intensity import Window
+from common.data.slice_geometry import fit_mask
+from common.data.transforms import preprocessing_of_model
 from common.errors import UserError
 from common.files import read_json
 from common.inference.datasets import MaskSlices, files_of
 from common.inference.prepare_batch import mask_to_image
 from common.inference.writers import SliceWriter
 from common.provenance import Provenance
+from tests.common.data.made_sets import square
 
 WINDOW = Window(-1000, 400)
 # Voxel axes to the patient's: already in RAS, flipped and permuted, and with slices first.
@@ -73,7 +76,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_pictures_return_with_their_name_size_and_orientation(tmp_path: Path, orientation: str) -> None:
     for name in ("a", "b.c"):
         save_png(tmp_path / "masks" / f"{name}.png", pattern(10, 8))
-    dataset = MaskSlices(tmp_path / "masks", 40, orientation)
+    dataset = MaskSlices(tmp_path / "masks", square(40), orientation)
     writer = generated(dataset, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a.json",
@@ -95,7 +98,7 @@ def test_every_file_says_that_it_is_synthetic_and_by_what(tmp_path: Path) -> Non
     (tmp_path / "model.pt").write_bytes(b"weights")
     made_by = Provenance("painter", None, tmp_path / "model.pt", 3)
     for folder in ("one", "two"):
-        generated(MaskSlices(tmp_path / "masks", 16), tmp_path / folder, provenance=made_by)
+        generated(MaskSlices(tmp_path / "masks", square(16)), tmp_path / folder, provenance=made_by)
     with Image.open(tmp_path / "one" / "a.png") as picture:
         assert picture.info["Description"] == "synthetic, painter"
         assert json.loads(picture.info["Comment"]) == made_by.record("a.png")
@@ -111,7 +114,7 @@ def test_every_file_says_that_it_is_synthetic_and_by_what(tmp_path: Path) -> Non
 def test_covid_lesion_masks_are_turned_upright_and_back(tmp_path: Path, folder: str) -> None:
     for kind in ("images", "masks"):
         save_png(tmp_path / folder / kind / "Data-1_coronacases_org_001_1.png", pattern(8, 8))
-    dataset = MaskSlices(tmp_path / folder / "masks", 8)
+    dataset = MaskSlices(tmp_path / folder / "masks", square(8))
     assert not (dataset.labels[0, 0].numpy() == pattern(8, 8)).all()
     generated(dataset, tmp_path / "out")
     made = pixels(tmp_path / "out" / "Data-1_coronacases_org_001_1.png")
@@ -128,7 +131,7 @@ def test_volumes_return_in_hu_with_shape_affine_and_name(
     mask[5, 5, 2:6] = 1
     (tmp_path / "masks").mkdir()
     nib.save(nib.Nifti1Image(mask, AFFINES[affine]), tmp_path / "masks" / f"case{suffix}")
-    generated(MaskSlices(tmp_path / "masks", 72, orientation), tmp_path / "out")
+    generated(MaskSlices(tmp_path / "masks", square(72), orientation), tmp_path / "out")
     made = nib.load(tmp_path / "out" / f"case{suffix}")
     assert made.get_data_dtype() == np.int16 and made.shape == mask.shape
     np.testing.assert_allclose(made.affine, AFFINES[affine], atol=1e-6)
@@ -140,7 +143,7 @@ def test_volumes_return_in_hu_with_shape_affine_and_name(
 def test_items_and_files(tmp_path: Path) -> None:
     save_png(tmp_path / "z.png", pattern(10, 8))
     nib.save(nib.Nifti1Image(pattern(10, 8, 3), np.eye(4)), tmp_path / "volume.nii.gz")
-    dataset = MaskSlices(tmp_path, 16)
+    dataset = MaskSlices(tmp_path, square(16))
     assert len(dataset) == 4 and [sample.index for sample in dataset.samples] == [0, 1, 2, None]
     item = dataset[3]
     assert item["sample"] == 3 and item["label"].shape == (1, 16, 16) and item["label"].dtype == torch.float32
@@ -152,31 +155,31 @@ def test_items_and_files(tmp_path: Path) -> None:
 def test_a_threshold_reads_soft_masks(tmp_path: Path) -> None:
     Image.fromarray(np.arange(0, 64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png: holds 64 different values"):
-        MaskSlices(tmp_path, 8)
-    assert MaskSlices(tmp_path, 8, mask_threshold=40)[0]["label"].sum() == 24
+        MaskSlices(tmp_path, square(8))
+    assert MaskSlices(tmp_path, square(8), mask_threshold=40)[0]["label"].sum() == 24
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--input_dir"):
-        MaskSlices(None, 8)
+        MaskSlices(None, square(8))
     with pytest.raises(UserError, match="no such folder"):
-        MaskSlices(tmp_path / "nowhere", 8)
+        MaskSlices(tmp_path / "nowhere", square(8))
     with pytest.raises(UserError, match="holds no masks"):
-        MaskSlices(tmp_path, 8)
+        MaskSlices(tmp_path, square(8))
     save_png(tmp_path / "a.png", pattern(10, 8))
     with pytest.raises(UserError, match="'sideways' is unknown"):
-        MaskSlices(tmp_path, 8, "sideways")
+        MaskSlices(tmp_path, square(8), "sideways")
     with pytest.raises(UserError, match="choose another --output_dir"):
-        SliceWriter(MaskSlices(tmp_path, 8), tmp_path / "x" / "..", WINDOW)
+        SliceWriter(MaskSlices(tmp_path, square(8)), tmp_path / "x" / "..", WINDOW)
     save_png(tmp_path / "a.bmp", pattern(10, 8))
     with pytest.raises(UserError, match="same name"):
-        MaskSlices(tmp_path, 8)
+        MaskSlices(tmp_path, square(8))
 
 
 def test_a_volume_is_written_when_its_last_slice_is_there(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     nib.save(nib.Nifti1Image(pattern(9, 8, 2), np.eye(4)), tmp_path / "masks" / "v.nii.gz")
-    dataset = MaskSlices(tmp_path / "masks", 8)
+    dataset = MaskSlices(tmp_path / "masks", square(8))
     writer = SliceWriter(dataset, tmp_path / "out", WINDOW)
     writer.add(1, torch.ones(1, 8, 8))
     assert not (tmp_path / "out").exists()
@@ -190,7 +193,7 @@ def test_oblong_masks_come_back_where_they_were(tmp_path: Path, fit: str) -> Non
     rows, columns = np.indices((60, 96))
     mask = (np.hypot(rows - 21, columns - 70) < 12).astype(np.uint8)
     save_png(tmp_path / "masks" / "a.png", mask)
-    dataset = MaskSlices(tmp_path / "masks", 48, fit=fit)
+    dataset = MaskSlices(tmp_path / "masks", square(48, fit))
     height, width = np.ptp(np.nonzero(dataset.labels[0, 0].numpy()), axis=1) + 1
     assert (height, width) == pytest.approx((11.5, 11.5) if fit == "pad" else (18.5, 11.5), abs=0.5)
     generated(dataset, tmp_path / "out")
@@ -205,9 +208,30 @@ def test_empty_masks_are_said_where_training_dropped_them(
 ) -> None:
     for name, mask in {"a": pattern(10, 8), "b": 0 * pattern(10, 8), "c": 0 * pattern(10, 8)}.items():
         save_png(tmp_path / f"{name}.png", mask)
-    MaskSlices(tmp_path, 16, empty_masks="keep")
+    MaskSlices(tmp_path, square(16), empty_masks="keep")
     assert not caplog.records
-    MaskSlices(tmp_path, 16, empty_masks="drop")
+    MaskSlices(tmp_path, square(16), empty_masks="drop")
     (record,) = caplog.records
     assert record.getMessage().startswith("2 of 3 masks are empty, the first b: ")
     assert "--empty_masks keep" in record.getMessage()
+
+
+def test_masks_go_through_the_models_own_transforms(tmp_path: Path) -> None:
+    """As the training recorded them, in any list; earlier models say how slices became square."""
+    mask = pattern(12, 8)
+    save_png(tmp_path / "a.png", mask)
+    keys = ["image", "label"]
+    flip = {"target": "monai.transforms.Flipd", "arguments": {"keys": keys, "spatial_axis": 1}}
+    resize = {"keys": keys, "spatial_size": [24, 16], "mode": "nearest"}
+    lists: list[list[dict[str, Any]]] = [
+        [flip, {"target": "monai.transforms.Resized", "arguments": resize}],
+        [flip, {"target": "common.data.transforms.FitSquared", "arguments": {"keys": keys, "image_size": 6}}],
+    ]
+    window = {"target": "common.data.transforms.WindowHUd", "arguments": {"keys": "image"}}
+    expected = [mask[:, ::-1].repeat(2, 0).repeat(2, 1), fit_mask(mask[:, ::-1], 12, "pad")]
+    for transforms, label, fit in zip(lists, expected, ("stretch", "pad"), strict=True):
+        info = {"preprocessing": [window, *transforms]}
+        dataset = MaskSlices(tmp_path, preprocessing_of_model(info, keys, 12))
+        assert np.array_equal(dataset[0]["label"][0], label) and dataset.fit == fit
+    earlier = MaskSlices(tmp_path, preprocessing_of_model({}, keys, 12, fit="stretch"))
+    assert np.array_equal(earlier[0]["label"][0], fit_mask(mask, 12, "stretch")) and earlier.fit == "stretch"
