@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import atomic_write, remove_leftovers, write_json
-from common.inference.checkpoint import read_weights
+from common.inference.checkpoint import model_info, read_weights
 from common.networks.state import flat_state_dict
 from common.run import settings_of_training
 from common.settings import check_resumed
@@ -432,9 +432,11 @@ def load_pretrained(networks: Mapping[str, nn.Module], file: str | os.PathLike[s
         own = target.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
         if name == network and not fitting:
+            kind = str(model_info(file).get("network", {}).get("target", "")).rpartition(".")[2]
+            origin = f", but a {kind}" if kind else ""
             raise UserError(
-                f"{file}: none of its weights fits network {name}; give weights of such a network, or change "
-                "network_def"
+                f"{file}: none of its weights fits network {name}: no {type(target).__name__}{origin}; "
+                "add the configs that they were trained with, or give other weights"
             )
         target.load_state_dict(fitting, strict=False)
         if name.removesuffix(EMA) == name:

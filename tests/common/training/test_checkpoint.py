@@ -448,3 +448,10 @@ def test_what_holds_no_weights_is_refused_in_one_line(tmp_path: Path, content: A
     with pytest.raises(UserError, match=message) as caught:
         load_pretrained({"G": network}, file, "G")
     assert str(file) in str(caught.value) and "\n" not in str(caught.value) and values(network) == {1.0}
+
+
+def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "model.pt", {"layer.weight": torch.zeros(3, 2)})
+    (tmp_path / "model.json").write_text('{"network": {"target": "common.networks.generators.Spade"}}')
+    with pytest.raises(UserError, match="fits network G: no Linear, but a Spade; add the configs"):
+        load_pretrained({"G": filled(1)}, tmp_path / "model.pt", "G")
