@@ -1,19 +1,70 @@
-"""Every name that a configuration takes from a module exists, also where other tests bypass it."""
+"""The configs in the tree: the check that every run begins with, and every name that they take from a module."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pydoc import locate
 from typing import Any
 
 import pytest
-import yaml
+from monai.bundle import ConfigParser
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/**/*.yaml") if not path.is_symlink())
+from common.config import check_config
+from common.paths import repository_root
+
+RUN_IDS = ("training", "evaluating", "inference")
+CONFIGS = sorted(file for file in repository_root().glob("bundles/*/configs/*.yaml") if not file.is_symlink())
+EACH_CONFIG = pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parts[-3]}-{file.stem}")
+
+LOCATOR = ConfigParser().locator  # of MONAI's components: it looks through all of MONAI once
+load = cache(ConfigParser.load_config_file)
+
+
+def is_overlay(file: Path) -> bool:
+    """Whether a config only changes another: it imports nothing itself, or adds to the other's imports."""
+    return "imports" not in load(file)
+
+
+def with_base(file: Path) -> list[Path]:
+    """A config after those that its first lines say it is an overlay on, if it is one."""
+    if not is_overlay(file):
+        return [file]
+    said = re.search(r"^#.*\boverlay on ((?:\w+\.yaml|,? and |, )+)", file.read_text(), re.I | re.M)
+    bases = re.findall(r"\w+\.yaml", said[1]) if said else []
+    assert bases, f"{file}: say what it is an overlay on"
+    return [*(file.parent / base for base in bases), file]
+
+
+def check(config: dict[str, Any]) -> None:
+    """What a run begins with, macros replaced."""
+    parser = ConfigParser(config)
+    parser.locator = LOCATOR
+    parser.parse()
+    check_config(parser, [run_id for run_id in RUN_IDS if run_id in config] + ["seed"])
+
+
+@EACH_CONFIG
+def test_nothing_in_a_shipped_config_is_unread(file: Path) -> None:
+    check(ConfigParser.load_config_files([str(path) for path in with_base(file)]))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in CONFIGS if not is_overlay(file)],
+    ids=lambda file: f"{file.parts[-3]}-{file.stem}",
+)
+def test_every_setting_may_be_overridden(file: Path) -> None:
+    for key, value in load(file).items():
+        if isinstance(value, (dict, list)) or key[0] == "_" or key in ("run", "info"):
+            continue
+        check({**deepcopy(load(file)), key: 1})
+
+
 IMPORT = re.compile(r"^\$import (?P<module>[\w.]+)(?: as (?P<alias>\w+))?$")
 STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
 NAME = re.compile(r"(?<![\w.@#])(\w+)((?:\.\w+)+)")
@@ -37,7 +88,7 @@ def read_strings(value: Any) -> Iterator[str]:
 def read_imports(path: Path) -> dict[str, str]:
     """Alias -> module of the file's imports."""
     found = {}
-    for line in (yaml.safe_load(path.read_text()) or {}).get("imports", []):
+    for line in load(path).get("imports", []):
         if match := IMPORT.match(line):
             found[match["alias"] or match["module"]] = match["module"]
     return found
@@ -46,11 +97,11 @@ def read_imports(path: Path) -> dict[str, str]:
 def missing_names(path: Path) -> list[str]:
     """What the file names and no module has; an overlay names what any config of its bundle imports."""
     aliases: dict[str, str] = {}
-    for other in sorted(path.parents[0].rglob("*.yaml")):
+    for other in sorted(path.parent.rglob("*.yaml")):
         aliases |= read_imports(other)
     aliases |= read_imports(path)
     missing = []
-    for text in read_strings(yaml.safe_load(path.read_text())):
+    for text in read_strings(load(path)):
         if text.startswith("_target_ "):
             target = text.removeprefix("_target_ ")
             if target.startswith(("common.", "bundles.")) and locate(target) is None:
@@ -72,9 +123,9 @@ def has_attribute(module: str, dotted: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
-def test_the_names_of_a_config_are_there(path: Path) -> None:
-    assert missing_names(path) == []
+@EACH_CONFIG
+def test_the_names_of_a_config_are_there(file: Path) -> None:
+    assert missing_names(file) == []
 
 
 def test_a_name_that_moved_away_is_found(tmp_path: Path) -> None:
