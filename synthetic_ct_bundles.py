@@ -1,7 +1,10 @@
-"""Puts this folder first on Python's path, so that ``common`` and ``bundles`` are this project's packages.
+"""Puts the project's root first on Python's path: ``common`` and ``bundles`` are then its own packages.
 
-Configs import it before anything else: with ``python -m monai.bundle`` the working directory comes first on
-the path, and a folder ``common`` of another project there would be taken.
+Each config imports it before anything else. It is needed because those two names are common ones, and
+``python -m monai.bundle`` searches the working directory first: a folder ``common`` there would be imported
+in place of ours. This module's own name is unique, so it is found wherever the command is started: through
+the installation, or in an unpacked bundle, whose root MONAI's ``run`` puts on the path. Where another package
+has been imported under one of the names already, one line says so.
 """
 
 import sys

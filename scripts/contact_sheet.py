@@ -10,13 +10,106 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.data import default_collate
 
 from common.cli import Parser
-from common.errors import check_int, install_hook
-from common.paths import bundle_root
-from common.tools.contact_sheet import write_contact_sheet
+from common.data.phantoms.writing import ensure_phantoms
+from common.data.transforms import preprocessing_of_model
+from common.errors import UserError, check_int, install_hook
+from common.files import atomic_write, read_json
+from common.inference.checkpoint import load_weights, model_info, network_for
+from common.inference.datasets import LabelSlices, MaskSlices, find_sources
+from common.inference.prepare_batch import ConditionToImage
+from common.inference.sampling import draw_images, latents
+from common.paths import METADATA, bundle_root
+from common.provenance import Provenance
 from common.tools.package import bundle_names
+from common.visualization import label_picture, panel_rows, sheet, tiled, unit_range
+
+logger = logging.getLogger(__name__)
+SIDE = 128
+PATIENTS = 4
+"""Phantoms whose masks and labels are drawn from."""
+LARGER = 3
+"""Conditions are taken from this part of the slices: the third with the largest areas."""
+FILES = ("model.pt", "healthy_slices.pt")
+"""Generators: a bundle's main network, and lung_two_stage's second one."""
+Row = tuple[str, Tensor]
+"""Name and pictures (N, 1 or 3, SIDE, SIDE) in [0, 1]."""
+
+
+def write_contact_sheet(
+    bundles: Sequence[Path], output: str | os.PathLike[str], count: int = 8, seed: int = 0
+) -> Path:
+    """Writes one PNG with rows of what the shipped weights of each bundle draw, below the conditions if any.
+
+    The conditions are masks and labels of phantoms, which are made beside ``output``. A bundle without
+    weights is left out, and one line says so.
+
+    Args:
+        bundles: their folders.
+        count: pictures in a row.
+        seed: of the noise.
+    Raises:
+        UserError: no bundle has weights.
+    """
+    rows: list[Row] = []
+    for bundle in bundles:
+        files = [bundle / "models" / name for name in FILES if (bundle / "models" / name).is_file()]
+        if not files:
+            logger.info(f"{bundle.name}: left out, it ships no weights yet")
+        for weights in files:
+            rows += _rows(bundle, weights, Path(output).parent / "phantoms", count, seed)
+    if not rows:
+        raise UserError(f"{output}: not written, no bundle ships weights; train one with make demo")
+    columns = [
+        torch.stack([_of_side(picture[n].expand(3, -1, -1)) for _, picture in rows]) for n in range(count)
+    ]
+    picture = sheet(tiled(columns), [""] * count, [name for name, _ in rows])
+    with atomic_write(output) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=Provenance(seed=seed).png())
+    return Path(output)
+
+
+def _rows(bundle: Path, weights: Path, phantoms: Path, count: int, seed: int) -> Iterator[Row]:
+    network, info = load_weights(network_for(weights, nn.Identity()), weights, ""), model_info(weights)
+    name = bundle.name if weights.name == FILES[0] else f"{bundle.name}, {weights.stem}"
+    described = read_json(bundle / METADATA)["network_data_format"]["inputs"]["image"]
+    if described["format"] == "latent":
+        kinds = int(getattr(network, "classes", 0))
+        classes = torch.arange(count) % kinds if kinds else None
+        yield name, unit_range(draw_images(network, latents(seed, range(count), info["latent"]), classes))
+        return
+    slices = _conditions(ensure_phantoms(phantoms, PATIENTS), info)
+    filled = [item for item in map(slices.__getitem__, range(len(slices))) if item["label"].any()]
+    chosen = panel_rows(torch.stack([item["label"] for item in filled]), LARGER * count)[:count]
+    batch = default_collate([filled[index] for index in chosen])
+    condition, _, *more = ConditionToImage(network, seed)(batch)
+    with torch.inference_mode():
+        images = network(condition, *(more[0] if more else ()))
+    yield f"{name}: condition", label_picture(condition)
+    yield name, unit_range(images)
+
+
+def _conditions(phantoms: Path, info: dict[str, Any]) -> MaskSlices | LabelSlices:
+    """Slices of the phantoms as the model takes them: lesion masks, or label maps of its structures."""
+    if "label_set" not in info:
+        own = preprocessing_of_model(info, ["image", "label"], info["image_size"], fit="stretch")
+        return MaskSlices(phantoms / "masks", own)
+    return LabelSlices(find_sources(input_dir=phantoms / "labels" / "heart"), info, label_map="default")
+
+
+def _of_side(picture: Tensor) -> Tensor:
+    """A picture (C, H, W) as (C, SIDE, SIDE)."""
+    return interpolate(picture[None], (SIDE, SIDE), mode="bilinear", antialias=True)[0]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     options = parse(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("common").setLevel(logging.INFO)
+    for name in ("common", __name__):
+        logging.getLogger(name).setLevel(logging.INFO)
     count, seed = check_int("count", options.count, 1), check_int("seed", options.seed)
     print(
         write_contact_sheet([Path(bundle_root(name)) for name in bundle_names()], options.output, count, seed)

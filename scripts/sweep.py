@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.cli import OverridesParser, overrides_of
 from common.errors import install_hook
-from common.tools.sweep import Sweep, run_sweep
+from common.tools.runs import Sweep, run_sweep
 
 
 def parse(arguments: list[str] | None = None) -> Sweep:

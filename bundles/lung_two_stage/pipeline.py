@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from common.errors import UserError
 from common.files import locked, read_json, write_json
 from common.paths import bundle_root
-from common.tools.process import bundle_command, failure, run_logged
+from common.tools.runs import bundle_command, failure, run_logged
 
 BUNDLE = "lung_two_stage"
 RECORDS = "pipeline"

@@ -21,7 +21,7 @@ from common.files import atomic_write, locked, read_json, write_json
 from common.metrics.evaluate import format_table
 from common.paths import bundle_root
 from common.rng import make_rng
-from common.tools.process import LOG, Outcome, remove_resume_files, train
+from common.tools.runs import LOG, Outcome, remove_resume_files, train
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.tools.sweep import Sweep
+from common.tools.runs import Sweep
 from scripts.sweep import parse
 
 

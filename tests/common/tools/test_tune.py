@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.handlers.monitors import ADVICE
 from common.paths import repository_root
 from common.tools import tune as command
-from common.tools.process import (
+from common.tools.runs import (
     Outcome,
     bundle_command,
     failure,
@@ -299,7 +299,7 @@ def test_training_gets_configs_folder_and_overrides(tmp_path: Path, monkeypatch:
         log.write_text("error: D: no such folder\n")
         return len(inherited)
 
-    monkeypatch.setattr("common.tools.process.run_logged", run)
+    monkeypatch.setattr("common.tools.runs.run_logged", run)
     files = [Path("/a/train.yaml"), Path("/a/best.yaml")]
     outcome = train(tmp_path, files, {"learning_rate": 2e-05, "n#k": "4"}, 7)
     assert outcome == Outcome(None, "D: no such folder")

@@ -8,8 +8,8 @@ import pytest
 
 from common.errors import UserError
 from common.files import write_json
-from common.tools import sweep as module
-from common.tools.sweep import Sweep, run_sweep, sweep_table
+from common.tools import runs as module
+from common.tools.runs import Sweep, run_sweep, sweep_table
 
 
 def metrics(value: float) -> dict:

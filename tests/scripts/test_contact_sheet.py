@@ -15,8 +15,8 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.checkpoint import network_for
 from common.paths import METADATA, repository_root
-from common.tools import contact_sheet as module
-from common.tools.contact_sheet import SIDE, write_contact_sheet
+from scripts import contact_sheet as module
+from scripts.contact_sheet import SIDE, write_contact_sheet
 
 BUNDLES = repository_root() / "bundles"
 

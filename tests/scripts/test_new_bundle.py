@@ -14,7 +14,7 @@ import pytest
 from common.errors import UserError
 from common.paths import repository_root
 from common.tools.package import read_config, violations
-from common.tools.scaffold import new_bundle
+from scripts.new_bundle import new_bundle
 from tests.bundles.pix2pix_covid.case import make_pairs
 
 ROOT = repository_root()
