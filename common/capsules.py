@@ -55,6 +55,10 @@ def agreement(inputs: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
         outputs: (B, J, D).
     Returns:
         (B, J, I). Can be differentiated any number of times.
+
+    Example:
+        >>> agreement(torch.rand(2, 4, 5), torch.rand(3, 6, 4, 5), torch.rand(2, 3, 6)).shape
+        torch.Size([2, 3, 5])
     """
     return _contracted(COEFFICIENTS, None, inputs, weight, outputs)
 
@@ -200,6 +204,10 @@ class PrimaryCapsules(nn.Module):
         maps: kinds of capsules at each place.
         size: of a capsule.
         kernel, stride, padding: of the convolution.
+
+    Example:
+        >>> PrimaryCapsules(channels=16, maps=4)(torch.randn(2, 16, 20, 20)).shape  # 4 maps of 6 x 6
+        torch.Size([2, 144, 8])
     """
 
     def __init__(

@@ -162,6 +162,12 @@ class SliceBank(_Bank):
         lung: (M, H, W) uint8: 0 outside, 1 right, 2 left lung, with the nodules and vessels inside.
         nodules: (M, H, W) uint8: 0 background, else the category's index + 1, or 1 if there are none.
         records: of the M slices.
+
+    Example:
+        >>> plane = np.zeros((1, 64, 64), np.uint8)
+        >>> bank = SliceBank(plane.astype(np.int16), plane, plane, [SliceRecord("s1", "patient_1", 2.5)])
+        >>> len(bank.concatenate(bank))
+        2
     """
 
     hu: NDArray[np.int16]

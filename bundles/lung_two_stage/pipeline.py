@@ -1,10 +1,14 @@
-"""The pipeline of stages. Each runs in a process of its own, and only if its output is not current."""
+"""The pipeline of stages, and the phantoms that it starts from without data.
+
+A stage runs in a process of its own, and only if its output is not current.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +19,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from common.data.phantoms.writing import ensure_phantoms
 from common.errors import UserError
 from common.files import locked, read_json, write_json
 from common.paths import bundle_root
@@ -24,10 +29,17 @@ BUNDLE = "lung_two_stage"
 RECORDS = "pipeline"
 SCANS, BANK = ("dataset_dir", "healthy_slices_dir"), "bank_dir"
 WORK_DIR = "{work_dir}"
+PATIENTS, SHAPE = 16, (128, 128, 32)
+"""Of the phantoms; voxels of 2.8 x 2.8 x 7.5 mm: nodules are 3 to 9 pixels wide."""
 
 logger = logging.getLogger(__name__)
 Described = Mapping[str, Mapping[str, Any] | None]
 Budgets = Mapping[str, Mapping[str, Any]]
+
+
+def chest_scans(folder: str | os.PathLike[str], patients: int = PATIENTS, seed: int = 0) -> Path:
+    """Makes chest phantoms with nodules and otherwise healthy lungs, if the folder has none; returns it."""
+    return ensure_phantoms(folder, patients, seed, SHAPE, with_lesions=False)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,15 @@ class VggClassifier(nn.Module):
         if spatial_dims not in (2, 3):
             raise UserError(f"VggClassifier: spatial_dims {spatial_dims}; give 2 for patches or 3 for cubes")
         self.spatial_dims = spatial_dims
-        channels, layers = 1, []
-        for number, width in enumerate(widths):
-            layers += [_block(spatial_dims, channels, width), _pool(spatial_dims, deep=number > 0)]
-            channels = width
+        channels, layers = 1, list[nn.Module]()
+        pools = {2: nn.MaxPool2d(2), 3: nn.MaxPool3d((1, 2, 2), ceil_mode=True)}  # a single slice stays
+        for width in widths:
+            block = (
+                Convolution(spatial_dims, source, width, act="relu", norm="batch", adn_ordering="NA")
+                for source in (channels, width)
+            )
+            layers += [nn.Sequential(*block), pools[spatial_dims]]
+            channels, pools[3] = width, nn.MaxPool3d(2, ceil_mode=True)
         self.features = nn.Sequential(*layers)
         average = nn.AdaptiveAvgPool2d(1) if spatial_dims == 2 else nn.AdaptiveAvgPool3d(1)
         dense = [nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)]
@@ -68,20 +73,6 @@ class VggClassifier(nn.Module):
         given = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
         logits: Tensor = self.head(self.features(given))
         return logits
-
-
-def _block(dims: int, channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        Convolution(dims, channels, width, act="relu", norm="batch", adn_ordering="NA"),
-        Convolution(dims, width, width, act="relu", norm="batch", adn_ordering="NA"),
-    )
-
-
-def _pool(dims: int, deep: bool) -> nn.Module:
-    """Halves the plane and, if ``deep``, the depth; a single slice stays."""
-    if dims == 2:
-        return nn.MaxPool2d(2)
-    return nn.MaxPool3d((2 if deep else 1, 2, 2), ceil_mode=True)
 
 
 BATCH = 64
@@ -124,7 +115,14 @@ class BlobProposer:
 
 
 class CandidatePoints:
-    """The candidates of several proposers as voxels, the points of a `CubeDataset`."""
+    """The candidates of several proposers as voxels, the points of a `CubeDataset`.
+
+    Example:
+        >>> mask = np.zeros((1, 16, 16), np.uint8)
+        >>> scan = NoduleScan(mask.astype(np.int16) - 850, mask, (1.0, 1.0, 1.0), "a", "a", ())
+        >>> CandidatePoints.of(None)(scan).shape  # an even slice has no blobs
+        (0, 3)
+    """
 
     def __init__(self, proposers: Sequence[Proposer]) -> None:
         self.proposers = list(proposers)

@@ -81,6 +81,12 @@ def find_blobs(
         most: blobs at most.
         air_share: least share of aerated voxels around a blob.
         radii: to search for, in mm.
+
+    Example:
+        >>> hu = np.full((1, 64, 64), -850, np.int16)
+        >>> hu[0, 28:37, 38:47] = 30  # 9 mm wide
+        >>> find_blobs(hu, spacing=(1.0, 1.0, 1.0)).centres.tolist()
+        [[0, 32, 42]]
     """
     tissue = np.minimum(hu, np.int16(SOFT_TISSUE)).astype(np.float32)
     strength, scale = _strongest(tissue, spacing, radii)
@@ -160,6 +166,10 @@ class CubeShape:
         step_mm: distance of slices.
     Raises:
         UserError: a size that is no multiple of 8, or lengths that are not above 0.
+
+    Example:
+        >>> CubeShape(size=32, side_mm=16.0, depth=8).steps
+        (2.0, 0.5, 0.5)
     """
 
     size: int = 32

@@ -179,6 +179,12 @@ class DetectionStep(SupervisedStep):
         anchors: of the network's levels.
         low, high: IoU below which an anchor is background and from which it is assigned a nodule.
         network, name, optimizer, weights: see `common.training.steps.SupervisedStep`.
+
+    Example:
+        >>> context = Context({"G": PyramidDetector(channels=(8, 8, 8, 8), width=8)})
+        >>> context.use({"image": torch.zeros(1, 1, 32, 32), "label": torch.zeros(1, 1, 32, 32)})
+        >>> sorted(DetectionStep(PyramidAnchors()).losses(context))
+        ['G_box', 'G_score']
     """
 
     def __init__(
@@ -331,6 +337,12 @@ class DetectionQuality(Metric):
     Args:
         anchors: of the network's levels.
         output_transform: engine output -> (outputs (B, A, 5), masks (B, 1, H, W)).
+
+    Example:
+        >>> quality = DetectionQuality(PyramidAnchors())
+        >>> quality.update((torch.full((1, 168, 5), -9.0), torch.ones(1, 1, 32, 32)))  # finds nothing
+        >>> quality.compute()
+        0.0
     """
 
     def __init__(
@@ -386,6 +398,11 @@ class BoxGrid(ImageGrid):
     Args:
         anchors: of the network's levels.
         settings: see `common.handlers.image_logging.ImageGrid`.
+
+    Example:
+        >>> grid = BoxGrid(PyramidAnchors(), log=None, batch={}, folder="")
+        >>> grid.draw(torch.full((1, 168, 5), -9.0), torch.ones(1, 1, 32, 32)).unique()  # no boxes
+        tensor([0.6000])
     """
 
     def __init__(self, anchors: PyramidAnchors, **settings: Any) -> None:

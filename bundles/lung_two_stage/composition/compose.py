@@ -15,7 +15,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -395,10 +394,10 @@ def _start_worker() -> None:
     """In a worker: leaves interrupts to the parent, and ends with it, even if that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
-def _exit_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    threading.Thread(target=follow, daemon=True).start()

@@ -243,6 +243,11 @@ def make_patch(
         hu, alpha: (S, S) of the crop.
         centre: (2,) row and column in the crop that become the middle pixel of the patch.
         crop_mm, spacing_mm: side of a pixel in the crop and in the patch.
+
+    Example:
+        >>> alpha = np.pad(np.full((1, 1), 255, np.uint8), 8)
+        >>> make_patch(np.full((17, 17), -850, np.int16), alpha, np.array([8.0, 8.0]), 0.7, 0.7).inside.sum()
+        np.int64(1)
     """
     step, mixed = spacing_mm / crop_mm, MIXED_MM + spacing_mm
     mask, frame = alpha >= NODULE_ALPHA, int(np.ceil((1 + FADE) * mixed / crop_mm)) + 1

@@ -52,6 +52,10 @@ def draw_groups(seed: int, count: int, usable: NDArray[np.int64], most: int) -> 
         count: G, number of groups.
         usable: numbers of the nodules to choose from.
         most: k, largest size of a group; fewer where there are fewer nodules.
+
+    Example:
+        >>> draw_groups(seed=0, count=5, usable=np.array([3, 7]), most=3).members.shape
+        (5, 2)
     """
     most = min(most, len(usable))
     random = make_rng(seed, "groups").random((count, 1 + 2 * most))

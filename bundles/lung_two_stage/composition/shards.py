@@ -339,7 +339,7 @@ class Composites:
             offsets = _offsets(path, path.stat().st_mtime_ns)
             with path.open("rb") as file:
                 image, mask, record = (
-                    _read_at(file, *offsets[f"{_key(number)}.{name}"])
+                    os.pread(file.fileno(), *offsets[f"{_key(number)}.{name}"])
                     for name in (f"image.{suffix}", f"mask.{suffix}", "json")
                 )
         except (OSError, tarfile.TarError, KeyError) as error:
@@ -362,11 +362,6 @@ class Composites:
 
 @lru_cache(maxsize=CACHED_INDEXES)
 def _offsets(path: Path, _changed: int) -> dict[str, tuple[int, int]]:
-    """Start and size of each file in a tar, by name."""
+    """Size and start of each file in a tar, by name."""
     with tarfile.open(path, "r:") as tar:
-        return {member.name: (member.offset_data, member.size) for member in tar}
-
-
-def _read_at(file: io.BufferedReader, start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(size)
+        return {member.name: (member.size, member.offset_data) for member in tar}

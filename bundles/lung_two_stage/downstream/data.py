@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from bundles.lung_two_stage.banks import SliceBank
 from bundles.lung_two_stage.composition.shards import Composites
-from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to_images
+from bundles.lung_two_stage.enhancement.data import check_no_shared_patients
 from bundles.lung_two_stage.enhancement.enhance import load_enhancer
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data import splits
 from common.data.intensity import Window, window_by_name
 from common.data.loaders import SampleIndex
@@ -87,7 +88,7 @@ class Slices:
 def bank_slices(bank: SliceBank, window: Window) -> Slices:
     """All slices of a bank, in the window's gray values."""
     patients = [record.patient for record in bank.records]
-    return Slices(to_images(np.asarray(bank.hu), window), np.asarray(bank.nodules), patients)
+    return Slices(network_input(np.asarray(bank.hu), window), np.asarray(bank.nodules), patients)
 
 
 def composite_slices(folder: str | os.PathLike[str], window: Window, most: int, seed: int = 0) -> Slices:
@@ -99,7 +100,7 @@ def composite_slices(folder: str | os.PathLike[str], window: Window, most: int, 
     composites = Composites(folder)
     drawn = make_rng(seed, "diagnosis", "composites").permutation(len(composites))[:most]
     chosen = [composites[int(number)] for number in sorted(drawn)]
-    images = to_images(np.stack([composite.image for composite in chosen]), window)
+    images = network_input(np.stack([composite.image for composite in chosen]), window)
     return Slices(images, np.stack([composite.mask for composite in chosen]), [""] * len(chosen))
 
 
@@ -370,11 +371,26 @@ def class_names(task: str, categories: Sequence[str]) -> list[str]:
 
 
 def known_categories(extraction_dir: str | os.PathLike[str]) -> list[str]:
-    """The names of the nodules' categories in the extraction's report; none without a report."""
+    """The names of the nodules' categories in the extraction's report; none without a report.
+
+    Example:
+        >>> known_categories("no such folder")
+        []
+    """
     path = Path(extraction_dir) / "extraction.json"
     return list(read_json(path).get("categories", [])) if path.is_file() else []
 
 
 def slice_side(extraction_dir: str | os.PathLike[str]) -> int:
-    """The side of the test slices in pixels; the augmentation's shifts are shares of it."""
+    """The side of the test slices in pixels; the augmentation's shifts are shares of it.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from bundles.lung_two_stage.banks import SliceRecord
+        >>> folder, lung = Path(mkdtemp()), np.ones((1, 64, 64), np.uint8)
+        >>> bank = SliceBank(lung.astype(np.int16), lung, 0 * lung, [SliceRecord("a", "p", 1.0)])
+        >>> _ = bank.save(folder / "tests")
+        >>> slice_side(folder)
+        64
+    """
     return int(SliceBank.load(Path(extraction_dir) / "tests").hu.shape[-1])

@@ -213,6 +213,14 @@ class Utility:
         resamples: of the bootstrap over test patients and seeds.
         seed: of the first training and of the bootstrap.
         device: where networks run.
+
+    Example:
+        >>> nodules = np.pad(np.ones((2, 2, 2), np.uint8), ((0, 1), (2, 4), (2, 4)))  # none in the third
+        >>> slices = Slices(torch.zeros(3, 1, 8, 8), nodules, ["a", "b", "c"])
+        >>> budget = {"iterations": 1, "batch_size": 2}
+        >>> utility = Utility(Sources(*[slices] * 4), ["real", "both"], 1, budget, resamples=2)
+        >>> sorted(utility.compare(segmentation(lambda: nn.Conv2d(1, 1, 3, padding=1)))["metrics"]["dice"])
+        ['both', 'real']
     """
 
     def __init__(

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from bundles.lung_two_stage.banks import RECORDS, SliceBank, SliceRecord
 from bundles.lung_two_stage.composition.shards import Composites
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data import splits
 from common.data.datasets import UnpairedDataset
-from common.data.intensity import Window, from_network, to_network, to_unit, window_by_name
+from common.data.intensity import Window, from_network, window_by_name
 from common.data.replay import Transforms
 from common.data.splits import KeptSplit
 from common.errors import UserError
@@ -66,11 +67,6 @@ def patients_of(bank: Path) -> set[str]:
     return {entry["patient"] for entry in read_json(path)} - {""}
 
 
-def to_images(hu: NDArray[np.int16], window: Window) -> Tensor:
-    """Maps HU (N, H, W) to (N, 1, H, W) float32 in [-1, 1], clipped to the window."""
-    return torch.from_numpy(to_network(to_unit(hu, window, is_hu=True)))[:, None]
-
-
 def to_changed_hu(images: Tensor, before: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
     """Maps enhanced images (N, 1, H, W) in [-1, 1] to HU (N, H, W) int16.
 
@@ -104,7 +100,7 @@ class CompositeItems:
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, mask, _ = self.composites[int(self.numbers[index])]
         nodules = torch.from_numpy((mask > 0).astype(np.float32))[None]
-        return {"label": to_images(image[None], self.window)[0], "mask": nodules, "sample": index}
+        return {"label": network_input(image[None], self.window)[0], "mask": nodules, "sample": index}
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class RealItems:
         return len(self.hu)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": to_images(self.hu[index][None], self.window)[0], "sample": index}
+        return {"image": network_input(self.hu[index][None], self.window)[0], "sample": index}
 
 
 class EnhancerData(KeptSplit):

@@ -24,7 +24,8 @@ from bundles.lung_two_stage.composition.shards import (
     ShardSet,
     made_by,
 )
-from bundles.lung_two_stage.enhancement.data import to_changed_hu, to_images
+from bundles.lung_two_stage.enhancement.data import to_changed_hu
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data.intensity import Window
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -100,7 +101,7 @@ class Enhancement:
         composites = iter(self.composites.shard(entry))
         while block := list(islice(composites, BLOCK)):
             before = np.stack([composite.image for composite in block])
-            images = self.apply(to_images(before, self.window).to(self.device), self.network)
+            images = self.apply(network_input(before, self.window).to(self.device), self.network)
             for composite, hu in zip(block, to_changed_hu(images, before, self.window), strict=True):
                 yield Member(number, self._files(composite, hu))
                 number += 1

@@ -134,6 +134,10 @@ def load_segmenter(ckpt_path: str | os.PathLike[str], window: Window) -> Segment
 
     Raises:
         UserError: the model cannot be read, or is no network of this project.
+
+    Example:
+        >>> load_segmenter("no such model.pt", Window(-1000, 400)) is None
+        True
     """
     if not Path(ckpt_path).is_file():
         logger.info(f"{ckpt_path}: no segmenter yet, Dice before and after the enhancement is left out")
@@ -212,6 +216,11 @@ def before_and_after(
 
     ``before_fid_...``: FID of the composites before enhancement. ``lesion_faithfulness``: share of the
     nodules' contrast that is left, 1 for all. ``before_dice`` and ``dice``: of a segmenter.
+
+    Example:
+        >>> from common.metrics.features import RandomVGG
+        >>> sorted(before_and_after(RandomVGG(), None, "cpu"))
+        ['before_fid_randvgg', 'lesion_faithfulness']
     """
     metrics: dict[str, Any] = {
         f"before_fid_{extractor.name}": FrechetDistance(extractor, choose("composite", "real"), device),

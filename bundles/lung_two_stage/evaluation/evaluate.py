@@ -27,9 +27,10 @@ from bundles.lung_two_stage.downstream.data import (
     class_names,
 )
 from bundles.lung_two_stage.downstream.utility import SliceClassifier, Utility, classification, segmentation
-from bundles.lung_two_stage.enhancement.data import check_no_shared_patients, to_images
+from bundles.lung_two_stage.enhancement.data import check_no_shared_patients
 from bundles.lung_two_stage.enhancement.nodule_preservation import NoduleDice, Segmenter
 from bundles.lung_two_stage.generation.select import GeneratorModel, find_lungs
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data.intensity import Window, from_network, to_hu
 from common.data.slice_geometry import resize_image
 from common.files import atomic_write, write_json
@@ -70,11 +71,6 @@ LEAST_HU = 20.0
 logger = logging.getLogger(__name__)
 
 
-def drawn_numbers(total: int, count: int, seed: int) -> list[int]:
-    """Draws ``count`` of ``total`` numbers, sorted; all where there are fewer."""
-    return sorted(make_rng(seed, "evaluation", "composites").permutation(total)[:count].tolist())
-
-
 def chain_sets(
     composites_dir: str | os.PathLike[str],
     enhanced_dir: str | os.PathLike[str],
@@ -91,10 +87,11 @@ def chain_sets(
         UserError: shards are not finished.
     """
     folders = {COMPOSITES: Composites(composites_dir), ENHANCED: Composites(enhanced_dir)}
-    numbers = drawn_numbers(min(len(folder) for folder in folders.values()), count, seed)
+    total = min(len(folder) for folder in folders.values())
+    numbers = sorted(make_rng(seed, "evaluation", "composites").permutation(total)[:count].tolist())
     chosen = {name: [folder[number] for number in numbers] for name, folder in folders.items()}
     images = {
-        name: to_images(np.stack([composite.image for composite in composites]), window)
+        name: network_input(np.stack([composite.image for composite in composites]), window)
         for name, composites in chosen.items()
     }
     masks = np.stack([composite.mask > 0 for composite in chosen[ENHANCED]])
@@ -195,6 +192,10 @@ def load_classifier(path: str | os.PathLike[str]) -> SliceClassifierScores | Non
 
     Raises:
         UserError: the file cannot be read, or is no network of this project.
+
+    Example:
+        >>> load_classifier("no such model.pt") is None
+        True
     """
     if not Path(path).is_file():
         logger.info(f"{path}: no diagnosis yet, the inception score is left out")
@@ -441,6 +442,10 @@ def evaluate_downstream_tasks(
         categories: names of the nodules' categories.
         classifier_width: of `SliceClassifier`.
         make_segmenter: makes an untrained segmenter.
+
+    Example:
+        >>> evaluate_downstream_tasks(dict, dict, [], [], 8, dict)  # nothing is read
+        {}
     """
     results: dict[str, Any] = {}
     if not tasks:
@@ -461,6 +466,13 @@ def evaluate_downstream_tasks(
 
 
 def write_metrics(output_dir: str | os.PathLike[str], *parts: Mapping[str, Any]) -> None:
-    """Writes the parts as one ``metrics.json``."""
+    """Writes the parts as one ``metrics.json``.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> write_metrics(mkdtemp(), {"seed": 0}, {"table_3": {}})  # doctest: +ELLIPSIS
+        <BLANKLINE>
+        written to ...
+    """
     write_json(Path(output_dir) / "metrics.json", {k: v for part in parts for k, v in part.items()})
     print(f"\nwritten to {output_dir}")

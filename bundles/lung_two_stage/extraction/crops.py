@@ -18,7 +18,7 @@ from scipy.ndimage import (
 )
 
 from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord
-from common.data.nodules import NoduleScan, label_pieces
+from common.data.nodules import NoduleScan, equivalent_diameter, label_pieces
 from common.errors import UserError
 
 LARGE_SLICE = 0.5
@@ -112,12 +112,17 @@ def extract_crops(
         category = categories[value - 1] if value <= len(categories) else ""
         for z in _large_slices(inside.sum((1, 2)), settings.slices_per_nodule):
             index = box[0].start + z
+            diameter = equivalent_diameter(inside[z], scan.spacing, flat=True)
             plane = None if lung is None else lung[index]
-            reason = _reason_to_skip(inside[z], scan.spacing[1:], settings, plane)
+            reason = _reason_to_skip(inside[z], diameter, scan.spacing[1:], settings, plane)
             if reason:
                 skipped[reason] += 1
-            else:
-                yield _make_crop(scan, inside[z], index, f"n{number:02d}", category, settings)
+                continue
+            hu, alpha = crop_nodule(scan.hu[index], inside[z], scan.spacing[1:], settings)
+            name = f"{scan.name}-n{number:02d}" + ("" if len(scan.hu) == 1 else f"-z{index:03d}")
+            record = NoduleRecord(name, scan.patient, category, round(diameter, 3), settings.pixel_mm)
+            row, column = (float(value) for value in np.argwhere(inside[z]).mean(0))
+            yield Crop(hu, alpha, record, (index, row, column))
 
 
 def make_crop_bank(crops: Sequence[Crop], settings: CropSettings) -> NoduleBank:
@@ -211,19 +216,15 @@ def spread_evenly(count: int, most: int) -> list[int]:
     return sorted({round(number) for number in np.linspace(0, count - 1, min(count, most)).tolist()})
 
 
-def _diameter(inside: NDArray[np.bool_], spacing: Sequence[float]) -> float:
-    """Diameter in mm of the disc with the mask's area."""
-    return 2 * float(np.sqrt(inside.sum() * spacing[0] * spacing[1] / np.pi))
-
-
 def _reason_to_skip(
     inside: NDArray[np.bool_],
+    diameter: float,
     spacing: Sequence[float],
     settings: CropSettings,
     lung: NDArray[np.uint8] | None,
 ) -> str:
     """Why a nodule's slice cannot be cropped; empty if it can."""
-    if not inside.any() or _diameter(inside, spacing) < settings.least_mm:
+    if not inside.any() or diameter < settings.least_mm:
         return "nodules below least_mm"
     points = np.argwhere(inside)
     reach = float((np.abs(points - points.mean(0)).max(0) * spacing).max())
@@ -232,14 +233,3 @@ def _reason_to_skip(
     if lung is not None and lung.any() and inside.sum() > max((lung == side).sum() for side in (1, 2)):
         return "nodules larger than the lung"
     return ""
-
-
-def _make_crop(
-    scan: NoduleScan, inside: NDArray[np.bool_], z: int, number: str, category: str, settings: CropSettings
-) -> Crop:
-    hu, alpha = crop_nodule(scan.hu[z], inside, scan.spacing[1:], settings)
-    name = f"{scan.name}-{number}" + ("" if len(scan.hu) == 1 else f"-z{z:03d}")
-    diameter = round(_diameter(inside, scan.spacing[1:]), 3)
-    row, column = (float(value) for value in np.argwhere(inside).mean(0))
-    record = NoduleRecord(name, scan.patient, category, diameter, settings.pixel_mm)
-    return Crop(hu, alpha, record, (z, row, column))

@@ -18,7 +18,7 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
 from bundles.lung_two_stage.banks import RECORDS
-from bundles.lung_two_stage.generation.bank_data import BankData, BankImages
+from bundles.lung_two_stage.generation.bank_data import BankData
 from bundles.lung_two_stage.generation.select import GeneratorModel, how_to_train
 from bundles.lung_two_stage.segmentation.inference import check_unseen
 from common.errors import UserError
@@ -38,6 +38,8 @@ Row = dict[str, list[Value]]
 """The values of a method's models, by metric."""
 ModelPaths = str | Sequence[str]
 GALLERY_IMAGES = 24
+SHOWN = ("is_", "fid_", "kid_", "excess_kid_", "coverage", "copies_by_features")
+"""What the table's metrics begin with."""
 HOW_TO_TRAIN = (
     "python -m monai.bundle run training --config_file bundles/lung_two_stage/configs/train_classifier.yaml"
 )
@@ -47,18 +49,13 @@ logger = logging.getLogger(__name__)
 
 def table_of(rows: Mapping[str, Row]) -> str:
     """Formats a line for each method: the mean over its models, ± their standard deviation where several."""
-    metrics = [name for name in next(iter(rows.values())) if _shown(name)]
+    metrics = [name for name in next(iter(rows.values())) if name.startswith(SHOWN)]
     head = ["method", *metrics, "models"]
     lines = [
         [name, *(_cell(row[metric]) for metric in metrics), str(len(row[metrics[0]]))]
         for name, row in rows.items()
     ]
     return format_table([head, *lines])
-
-
-def _shown(metric: str) -> bool:
-    leading = metric.startswith(("is_", "fid_", "kid_", "excess_kid_"))
-    return leading or metric in ("coverage", "copies_by_features")
 
 
 def _cell(values: Sequence[Value]) -> str:
@@ -115,7 +112,8 @@ class GeneratorComparison:
         self.layer, self.heldout_dir, self.classifiers = layer, heldout_dir, list(classifiers)
         self.resamples, self.seed, self.device = resamples, seed, device
         self.data = BankData.of_model(self._shared_info(), bank_dir, layer, split_seed)
-        self.held_out = self._held_out()
+        heldout = self.data.test if heldout_dir is None else self.data.other_bank(heldout_dir)
+        self.held_out = heldout.first_channel()
         check_unseen({path: path for paths in self.paths.values() for path in paths}, self.held_out.samples)
         self.count = len(self.held_out) if num_samples is None else num_samples
         if min(self.count, len(self.held_out)) <= NEIGHBOURS:
@@ -170,11 +168,6 @@ class GeneratorComparison:
             if any(info.get(key) != known.get(key) for key in ("image_size", "window_hu", "layer")):
                 raise UserError(f"{path}: another size, window or layer than {first}; compare like with like")
         return known
-
-    def _held_out(self) -> BankImages:
-        if self.heldout_dir is not None:
-            return self.data.other_bank(self.heldout_dir).first_channel()
-        return self.data.test.first_channel()
 
     def _evaluator(self, extractor: FeatureExtractor) -> SetEvaluator:
         training, validation = self.data.train.first_channel().as_seen(), self.data.val.first_channel()
@@ -336,6 +329,11 @@ def available_classifiers(
 
 
 def held_out_bank(work_dir: str | os.PathLike[str], layer: str) -> str | None:
-    """The extraction's nodules of test patients, where there are any; None for other layers."""
+    """The extraction's nodules of test patients, where there are any; None for other layers.
+
+    Example:
+        >>> held_out_bank("no such folder", "nodules") is None
+        True
+    """
     bank = Path(work_dir) / "extraction" / "test_nodules"
     return str(bank) if layer == "nodules" and (bank / RECORDS).is_file() else None

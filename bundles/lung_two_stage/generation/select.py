@@ -109,18 +109,13 @@ class GeneratorModel:
             info["layer"] = HEALTHY_SLICES
         return cls(network.to(device), info, device)
 
-    @property
-    def class_names(self) -> list[str]:
-        """The classes that the network is conditioned on; empty of an unconditional one."""
-        return class_names_of(int(getattr(self.network, "classes", 0)), self.info)
-
     def draw(self, count: int, seed: int, mixture: Sequence[int] | None = None) -> Candidates:
         """Draws samples 0 to ``count - 1`` of ``seed``; global random states stay as they were.
 
         Args:
             mixture: class indices of a set of images whose mixture is drawn; else the classes take turns.
         """
-        names = self.class_names
+        names = class_names_of(int(getattr(self.network, "classes", 0)), self.info)
         classes = np.array([number % len(names) if names else 0 for number in range(count)])
         if names and mixture is not None:
             classes = np.array(MixtureSamples(count, mixture).drawn_classes())
@@ -322,6 +317,11 @@ class Selection:
         split_seed: of the split in training.
     Raises:
         UserError: a number below 0, or nothing is wanted.
+
+    Example:
+        >>> pixels = torch.nn.Flatten()  # the features
+        >>> Selection("nodules", "model.pt", "bank", "out", pixels, real=50, generated=100).drawn
+        400
     """
 
     layer: str
@@ -408,7 +408,9 @@ class Selection:
         }
         with replaced_folder(self.output_dir, REPORT) as folder:
             real.concatenate(take_similar(bank, chosen, similarity.values)).save(folder)
-            _save_gallery(folder / GALLERY, data.train.images, candidates.images[chosen])
+            pictures = {"real": data.train.images, "generated, most similar first": candidates.images[chosen]}
+            shown = {name: torch.from_numpy(images[:GALLERY_IMAGES, :1]) for name, images in pictures.items()}
+            save_galleries(folder / GALLERY, {name: images for name, images in shown.items() if len(images)})
             write_json(folder / REPORT, report)
         return report
 
@@ -426,13 +428,6 @@ class Selection:
             )
 
 
-def _save_gallery(path: Path, real: Images, generated: Images) -> None:
-    """The first real and the most similar generated images, without alpha."""
-    sets = {"real": real, "generated, most similar first": generated}
-    shown = {name: torch.from_numpy(images[:GALLERY_IMAGES, :1]) for name, images in sets.items()}
-    save_galleries(path, {name: images for name, images in shown.items() if len(images)})
-
-
 def _extremes(values: NDArray[np.float64]) -> dict[str, float] | None:
     """Least, median and largest value; None where there are no values."""
     if not len(values):
@@ -448,6 +443,10 @@ def run_selections(selections: Sequence[Selection], layers: str | Sequence[str])
         layers: names, as a list or with commas between.
     Raises:
         UserError: an unknown name, or whatever a layer's model or bank lacks.
+
+    Example:
+        >>> run_selections([], "nodules, healthy_slices")
+        []
     """
     wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
     unknown = sorted(set(wanted) - set(LAYERS))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.metrics import Metric
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -25,7 +24,7 @@ from common.data.nodules import Nodule, NoduleScan
 from common.errors import UserError
 from common.files import atomic_write, write_json
 from common.inference.prepare_batch import prediction_target_condition
-from common.metrics.bootstrap import Resamples, Value, few_patients
+from common.metrics.bootstrap import Resamples, few_patients
 from common.metrics.detection import (
     DECISION,
     LEAST_SCORE,
@@ -36,7 +35,7 @@ from common.metrics.detection import (
     match_candidates,
 )
 from common.metrics.evaluate import format_interval, format_table
-from common.metrics.ignite_metrics import as_given, stack_items, sum_over_processes
+from common.metrics.ignite_metrics import SumMetric
 from common.rng import make_rng
 from common.visualization import sheet, tiled
 
@@ -129,6 +128,13 @@ def compare(
         rates: false positives per scan at which sensitivity is read.
     Raises:
         UserError: no scans, no methods, or two with the same name.
+
+    Example:
+        >>> from bundles.lung_two_stage.segmentation.inference import EmptyMask
+        >>> mask = np.zeros((4, 8, 8), np.uint8)
+        >>> scan = NoduleScan(mask.astype(np.int16), mask, (1.0, 1.0, 1.0), "a", "a", ())
+        >>> compare([EmptyMask()], [scan], 1).result["methods"]["empty mask"]["slice_accuracy"]["mean"]
+        1.0
     """
     names = [method.name for method in methods]
     if len(set(names)) < len(names) or not names:
@@ -146,7 +152,14 @@ def compare(
     if not facts:
         raise UserError("no scans to evaluate on; give a folder with scans")
     result = {
-        "data": {**_describe(facts, truth), "excluded": len(excluded)},
+        "data": {
+            "scans": len(facts),
+            "patients": len({fact.patient for fact in facts}),
+            "nodules": len(truth),
+            "slices": sum(fact.slices for fact in facts),
+            "slices_with_nodules": sum(fact.with_nodule for fact in facts),
+            "excluded": len(excluded),
+        },
         "criterion": CRITERION,
         "cut": CUT,
         "accuracy": ACCURACY,
@@ -191,46 +204,19 @@ def _measure(
     curve = froc(counts.candidates, truth, list(patients), rates, patients, RESAMPLES, seed, excluded)
     resamples = Resamples.draw(list(patients.values()), len(patients), RESAMPLES, make_rng(seed, "table"))
     slices = torch.tensor(counts.slices, dtype=torch.float64)  # (scans, 4)
-    values = {"slice_accuracy": resamples.ratio(slices, _accuracy)}
+    values = {"slice_accuracy": resamples.ratio(slices, lambda n: float((n[0] + n[1]) / (n[2] + n[3])))}
     if counts.overlaps:
         overlaps = torch.tensor(counts.overlaps, dtype=torch.float64)  # (scans, 4)
+        usable = overlaps[:, 2] > 0  # scans with a nodule
+        both, drawn, true, _ = overlaps[usable].T
         values |= {
-            "dice": _mean_dice(resamples, overlaps),
-            "pooled_dice": resamples.ratio(overlaps, _dice),
-            "pixel_accuracy": resamples.ratio(overlaps, _pixel_accuracy),
+            "dice": resamples.subset(usable).mean(2 * both / (drawn + true)),
+            "pooled_dice": resamples.ratio(overlaps, lambda n: float(2 * n[0] / (n[1] + n[2]))),
+            "pixel_accuracy": resamples.ratio(  # high for any method, as nodules are small
+                overlaps, lambda n: float(1 - (n[1] + n[2] - 2 * n[0]) / n[3])
+            ),
         }
     return {**curve.plain(), **{name: value.within(0, 1).plain() for name, value in values.items()}}
-
-
-def _accuracy(slices: Tensor) -> float:
-    return float((slices[0] + slices[1]) / (slices[2] + slices[3]))
-
-
-def _dice(overlap: Tensor) -> float:
-    """NaN if both masks are empty."""
-    return float(2 * overlap[0] / (overlap[1] + overlap[2]))
-
-
-def _pixel_accuracy(overlap: Tensor) -> float:
-    """Share of pixels on which both masks agree: high for any method, as nodules are small."""
-    return float(1 - (overlap[1] + overlap[2] - 2 * overlap[0]) / overlap[3])
-
-
-def _mean_dice(resamples: Resamples, overlaps: Tensor) -> Value:
-    """Mean over the scans with a nodule."""
-    usable = overlaps[:, 2] > 0
-    both, found, true, _ = overlaps[usable].T
-    return resamples.subset(usable).mean(2 * both / (found + true))
-
-
-def _describe(facts: Sequence[_Facts], truth: Sequence[TrueNodule]) -> dict[str, int]:
-    return {
-        "scans": len(facts),
-        "patients": len({fact.patient for fact in facts}),
-        "nodules": len(truth),
-        "slices": sum(fact.slices for fact in facts),
-        "slices_with_nodules": sum(fact.with_nodule for fact in facts),
-    }
 
 
 def _example(scan: NoduleScan, masks: dict[str, NDArray[np.uint8] | None]) -> Example:
@@ -359,6 +345,11 @@ def example_images(dataset: NoduleSliceDataset, count: int) -> dict[str, Tensor]
     """A batch for image grids: the CT as condition, the true mask in [-1, 1] as real image.
 
     The grid shows the logits from -1 (black) to 1 (white) between the two.
+
+    Example:
+        >>> item = {"image": torch.zeros(1, 8, 8), "label": torch.ones(1, 8, 8)}
+        >>> {name: float(images.mean()) for name, images in example_images([item], 1).items()}
+        {'label': 0.0, 'image': 1.0}
     """
     batch = example_batch(dataset, count)
     return {"label": batch["image"], "image": batch["label"] * 2 - 1}
@@ -376,7 +367,7 @@ def mask_and_truth(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> t
     return (logits > 0).float(), truth
 
 
-class NoduleSensitivity(Metric):
+class NoduleSensitivity(SumMetric):
     """Share of patches with a nodule in which the predicted mask overlaps it, in [0, 1].
 
     Args:
@@ -389,22 +380,14 @@ class NoduleSensitivity(Metric):
         0.5
     """
 
-    def __init__(
-        self, output_transform: Callable[[Any], Any] = as_given, device: torch.device | str = "cpu"
-    ) -> None:
-        super().__init__(output_transform, device=device, skip_unrolling=True)
+    shape = (2,)  # with a nodule that is touched, with a nodule
 
-    def reset(self) -> None:
-        """Starts again."""
-        self.sums = torch.zeros(2, dtype=torch.float64)  # touched, with a nodule
+    def batch_sums(self, *batch: Tensor) -> Tensor:
+        """The patches of a batch."""
+        drawn, true = (item.cpu() > 0 for item in batch[:2])
+        return torch.stack([part.flatten(1).any(1).sum() for part in (drawn & true, true)])
 
-    def update(self, output: Any) -> None:
-        """Adds a batch."""
-        found, true = (stack_items(item).cpu() > 0 for item in output[:2])
-        touched, present = (part.flatten(1).any(1).sum() for part in (found & true, true))
-        self.sums += torch.stack([touched, present])
-
-    def compute(self) -> float:
-        """The share over all processes; 0 if there was no nodule."""
-        touched, present = sum_over_processes(self.sums).tolist()
+    def value(self, sums: Tensor) -> float:
+        """The share; 0 if there was no nodule."""
+        touched, present = sums.tolist()
         return touched / present if present else 0.0

@@ -258,6 +258,13 @@ def load_method(name: str, ckpt_path: str | os.PathLike[str], device: torch.devi
 
     Raises:
         UserError: no such model, or its JSON names something else.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "model.pt"
+        >>> torch.save(DenseUNet().state_dict(), path)
+        >>> load_method("this method", path).window
+        Window(lower=-1000, upper=400)
     """
     target = str(model_info(ckpt_path).get("method", SEGMENTER))
     make = locate_by_name(target) if target.startswith(TRUSTED) else None
@@ -302,6 +309,9 @@ def check_unseen(models: Mapping[str, str | os.PathLike[str]], records: Sequence
 
     Raises:
         UserError: names one.
+
+    Example:
+        >>> check_unseen({"this method": "model.pt"}, [Sample(Path("a.mhd"), None, patient="a")])  # no error
     """
     patients = {record.patient for record in records}
     for path in models.values():

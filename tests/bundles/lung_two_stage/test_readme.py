@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.composition.shards import Composites
-from bundles.lung_two_stage.phantoms import chest_scans
+from bundles.lung_two_stage.pipeline import chest_scans
 from tests.bundles.lung_two_stage.case import CASE
 from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, command, finished

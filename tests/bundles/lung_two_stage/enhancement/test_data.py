@@ -16,8 +16,8 @@ from bundles.lung_two_stage.enhancement.data import (
     check_no_shared_patients,
     patients_of,
     to_changed_hu,
-    to_images,
 )
+from bundles.lung_two_stage.segmentation.inference import network_input
 from common.data.intensity import Window
 from common.data.loaders import SampleIndex
 from common.errors import UserError
@@ -104,16 +104,16 @@ HU = np.array([[[-2000, -1000, -301], [400, 399, 1500]]], np.int16)
 
 
 def test_the_window_becomes_the_range() -> None:
-    images = to_images(HU, WINDOW)
+    images = network_input(HU, WINDOW)
     assert images.shape == (1, 1, 2, 3) and images.dtype == torch.float32
     torch.testing.assert_close(images[0, 0, :, 0], torch.tensor([-1.0, 1.0]))
     torch.testing.assert_close(images[0, 0, 0, 2], torch.tensor((699 / 1400) * 2 - 1))
 
 
 def test_what_the_window_cuts_off_comes_back() -> None:
-    np.testing.assert_array_equal(to_changed_hu(to_images(HU, WINDOW), HU, WINDOW), HU)
+    np.testing.assert_array_equal(to_changed_hu(network_input(HU, WINDOW), HU, WINDOW), HU)
 
 
 def test_a_change_is_one_of_hu_outside_of_the_window_too() -> None:
-    changed = to_changed_hu(to_images(HU, WINDOW).clamp(-0.9, 0.9), HU, WINDOW)
+    changed = to_changed_hu(network_input(HU, WINDOW).clamp(-0.9, 0.9), HU, WINDOW)
     assert changed.tolist() == [[[-1930, -930, -301], [330, 330, 1430]]]
