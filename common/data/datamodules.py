@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from common.data.datasets import ImageDataset, PairDataset, SliceDataset, warn_of_gray_values
-from common.data.image_layouts import ALL, AUTO, ImageSet, find_images, spaced_slices
+from common.data.image_layouts import AUTO, find_images, spaced_slices
 from common.data.intensity import Standardiser, Window, window_by_name
 from common.data.label_perturbation import Perturbation, PerturbedSliceDataset, make_perturbation
 from common.data.labels import LabelMap, LabelSet
@@ -252,10 +252,10 @@ class ImageData(InMemoryData[ImageDataset]):
             source_range=source_range,
         )
         arguments = ((trained or {}).get("network") or {}).get("arguments")
-        self._any_class = arguments is not None and not arguments.get("classes")  # an unconditional model's
+        self._any_class = arguments is not None and not arguments.get("classes")  # the model draws no classes
         images = self._find(dataset_dir).called(classes)
         images = images._replace(samples=spaced_slices(images.samples, slice_mm))
-        chosen = self._chosen(images, classes, dataset_dir)
+        chosen = images.chosen(classes, dataset_dir, self._any_class)
         self.class_names = chosen.classes
         named = chosen.samples if trained and trained.get("splits") else images.samples
         splits = self.split_by(named, fractions, split_seed, trained=trained)
@@ -277,32 +277,13 @@ class ImageData(InMemoryData[ImageDataset]):
         """
         images = self._find(folder).called(self.class_names)
         names = [name for name in self.class_names if name in images.classes] or self.class_names
-        chosen = self._chosen(images, names, folder)
+        chosen = images.chosen(names, folder, self._any_class)
         if not set(chosen.classes) <= set(self.class_names):
             one = [replace(sample, category=self.class_names[0]) for sample in chosen.samples]
             chosen = chosen._replace(samples=one)
         samples = spaced_slices(chosen.samples, self.slice_mm)
         self.refuse_training_patients(samples, folder)
         return self._load(samples)
-
-    def _chosen(
-        self, images: ImageSet, classes: str | Sequence[str], folder: str | os.PathLike[str]
-    ) -> ImageSet:
-        """The images of the classes; of all, with a warning, if there is none of an unconditional model's.
-
-        Its classes are names of folders, which chose what it learned from; it does not draw by class.
-        """
-        if self._any_class and not isinstance(classes, str):
-            present = [name for name in classes if name in images.classes]
-            if not present:
-                logger.warning(
-                    "%s: no class %s, as in the model's training; all images are taken (class %s)",
-                    folder,
-                    ", ".join(classes),
-                    ", ".join(images.classes),
-                )
-            classes = present or ALL
-        return images.chosen(classes, folder)
 
     def summary(self) -> str:
         """One line: images and patients of each split, and how many of each class."""
@@ -555,19 +536,16 @@ class NoduleData(SplitData[NoduleSliceDataset]):
             ignore_value=ignore_value,
         )
         self.splits = self.split_by(list(self._find(dataset_dir)), fractions, split_seed, trained=trained)
-        balance = Balance(normal_share, foreground)
-        self.datasets = {
-            name: NoduleSliceDataset(
-                self.records(name),
-                self.image_size,
-                self.window,
-                balance,
-                seed=seed,
-                preprocessing=preprocessing,
-            )
-            for name in self.splits
-            if parts is None or name in parts
-        }
+        load = partial(
+            NoduleSliceDataset,
+            image_size=self.image_size,
+            window=self.window,
+            balance=Balance(normal_share, foreground),
+            preprocessing=preprocessing,
+            seed=seed,
+        )
+        loaded = [name for name in self.splits if parts is None or name in parts]
+        self.datasets = {name: load(self.records(name)) for name in loaded}
         if self.datasets:
             warn_of_gray_values(next(iter(self.datasets.values())), self.dataset_dir)
         if "train" in self.datasets:

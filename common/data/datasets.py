@@ -483,7 +483,6 @@ class UnpairedDataset(Dataset[dict[str, Any]]):
         return (number, partner) if lengths[0] >= lengths[1] else (partner, number)
 
 
-logger = logging.getLogger(__name__)
 IMAGES_CHECKED = 48
 """Items of a set that are looked at, evenly spaced."""
 LEAST_RANGE = 0.25

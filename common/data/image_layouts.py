@@ -39,6 +39,7 @@ from common.data.samples import AnySample, Sample, is_volume, stem, with_values
 from common.data.volume_io import Volume, open_volume
 from common.errors import UserError
 
+logger = logging.getLogger(__name__)
 SEVERITIES = ("none", "mild", "moderate", "severe")
 MILD, MODERATE = 0.05, 0.15
 """Largest share of a slice's lung that lesions cover in ``mild`` and ``moderate``.
@@ -98,16 +99,30 @@ class ImageSet(NamedTuple):
             return self
         return ImageSet([replace(sample, category=names[0]) for sample in self.samples], names, plain=True)
 
-    def chosen(self, classes: str | Sequence[str], folder: str | os.PathLike[str]) -> ImageSet:
+    def chosen(
+        self, classes: str | Sequence[str], folder: str | os.PathLike[str], or_all: bool = False
+    ) -> ImageSet:
         """The images of some classes.
 
         Args:
             classes: names, in the order in which they are to be numbered, as a list or with commas between;
                 ``all``; or ``auto`` for ``covid`` alone where there is such a class, else all.
             folder: of the set, for the message.
+            or_all: whether a list of classes that are all missing means all images, with a warning: for
+                models that draw no classes, whose own are the names of the folders they learned from.
         Raises:
             UserError: no such class.
         """
+        if or_all and not isinstance(classes, str):
+            present = [name for name in classes if name in self.classes]
+            if not present:
+                logger.warning(
+                    "%s: no class %s, as in the model's training; all images are taken (class %s)",
+                    folder,
+                    ", ".join(classes),
+                    ", ".join(self.classes),
+                )
+            classes = present or ALL
         names = _names(classes, self.classes)
         unknown = [name for name in names if name not in self.classes]
         if unknown or not names:
@@ -326,7 +341,6 @@ def _joined(records: Sequence[Sample], folder: Path, pattern: str | None) -> lis
     return [sample for record in joined for sample in expand(record)]
 
 
-logger = logging.getLogger(__name__)
 ROUNDING_MM = 1e-3
 LEAST_OF_LARGEST = 0.3
 """Lung area of a slice, as a share of the volume's largest one, from which it is taken."""

@@ -34,6 +34,7 @@ from common.data.volume_io import Volume, lies_in_same_place, open_volume, volum
 from common.errors import UserError
 from common.files import read_json, visible_files
 
+logger = logging.getLogger(__name__)
 ROUNDING = 1e-9
 """Relative tolerance: points on the sphere belong to it."""
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
@@ -145,7 +146,6 @@ def _annotation(row: dict[str, str], where: str, excluded: bool) -> WorldNodule:
     return nodule
 
 
-logger = logging.getLogger(__name__)
 PHANTOM_KINDS = ("solid", "part_solid", "spiculated")
 """Kinds of the phantoms' nodules, label values 1, 2, 3."""
 ANNOTATIONS, CATEGORIES = "annotations.csv", "categories.json"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from monai.transforms import RandAdjustContrastd
 from PIL import Image
 
-from common.data.datasets import SliceDataset, UnpairedDataset
+from common.data.datasets import SliceDataset, UnpairedDataset, warn_of_gray_values
 from common.data.labels import LabelSet
 from common.data.layouts import find_volumes
 from common.data.loaders import InfiniteBatchSampler, SampleIndex, example_batch, make_loader, ordered_loader
@@ -325,3 +327,39 @@ def test_in_order_the_shorter_set_is_counted_round() -> None:
 def test_an_empty_side_is_refused() -> None:
     with pytest.raises(UserError, match="3 and 0 images"):
         made(3, 0)
+
+
+class Chests:
+    """Chests of a chest in [-1, 1]: air around a body, lungs in it."""
+
+    def __init__(self, scale: float = 1.0, shift: float = 0.0, count: int = 100) -> None:
+        self.scale, self.shift, self.count = scale, shift, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = np.full((1, 32, 32), -1.0)
+        image[0, 3:29, 2:30], image[0, 8:22, 6:14], image[0, 22:26, 14:18] = 0.48, -0.8, 0.9
+        return {"image": image * self.scale + self.shift + 0.001 * index}
+
+
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [
+        (Chests(), ""),
+        (Chests(count=1), ""),
+        (Chests(count=0), ""),
+        (Chests(scale=0.06, shift=-0.93), r"use \d+% of the range .*--window.*--hu_offset.*--source_range"),
+        (Chests(scale=0.2, shift=0.5), "of the range"),
+        (Chests(scale=-1), "white around a dark middle, as if inverted.*--source_range"),
+    ],
+)
+def test_one_line_or_none(slices: Chests, says: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_gray_values(slices, Path("set"))
+    messages = [record.getMessage() for record in caplog.records]
+    if not says:
+        assert messages == []
+        return
+    (message,) = messages
+    assert message.startswith("set: its images ") and "\n" not in message and re.search(says, message)

@@ -1,6 +1,10 @@
+"""Pictures and pairs; damaged files give one line that names them, or load where the damage is harmless."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import itk
@@ -9,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.image_io import read_label_picture, read_mask, read_picture, read_pixels
-from common.data.samples import Sample
+from common.data.image_io import for_each, read_label_picture, read_mask, read_pair, read_picture, read_pixels
+from common.data.layouts import find_samples
+from common.data.samples import Sample, stem
 from common.errors import UserError
+from tests.common.data.made_volumes import write_dicom, write_meta_image
 
 # (X, Y, Z) with x to the patient's left and y to posterior, as ITK and DICOM have it (LPS).
 LPS = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(np.int16) * 10 - 100
@@ -33,35 +39,6 @@ def test_meta_images(tmp_path: Path, compression: bool) -> None:
     save_itk(tmp_path / "a.mhd", compression)
     image, is_hu, _ = read_pixels(Sample(tmp_path / "a.mhd", None, "a", index=3))
     assert image.tolist() == upright(3) and is_hu and image.dtype == np.float32
-
-
-def test_nifti_and_meta_image_agree(tmp_path: Path) -> None:
-    save_itk(tmp_path / "a.mhd", False)
-    nib.save(nib.Nifti1Image(LPS, np.diag([-0.5, -0.5, 2.0, 1.0])), tmp_path / "a.nii.gz")
-    ours = [read_pixels(Sample(tmp_path / name, None, "a", index=1)).values for name in ("a.mhd", "a.nii.gz")]
-    assert ours[0].tolist() == ours[1].tolist() == upright(1)
-
-
-def test_dicom_series_in_hu_sorted_by_place(tmp_path: Path) -> None:
-    pydicom = pytest.importorskip("pydicom")
-    study = pydicom.uid.generate_uid()
-    for z in range(4):
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        data.SOPClassUID = pydicom.uid.CTImageStorage
-        data.SOPInstanceUID = pydicom.uid.generate_uid()
-        data.StudyInstanceUID = data.SeriesInstanceUID = study
-        data.Modality, data.InstanceNumber, data.SeriesDate = "CT", z + 1, "20200101"
-        data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 2 * z], [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing, data.Rows, data.Columns = [0.5, 0.5], 3, 2
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-        data.RescaleIntercept, data.RescaleSlope = -1024, 1
-        data.PixelData = (LPS[:, :, z].T.astype(np.int32) + 1024).astype("<u2").tobytes()
-        data.save_as(tmp_path / f"{9 - z}.dcm", enforce_file_format=True)  # names run against the places
-    image, is_hu, _ = read_pixels(Sample(tmp_path, None, "a", index=2))
-    assert image.tolist() == upright(2) and is_hu
 
 
 def test_pictures_of_8_and_16_bits(tmp_path: Path) -> None:
@@ -123,3 +100,251 @@ def test_pages_are_not_dropped(tmp_path: Path, read: Callable[[Path], object]) -
         read(tmp_path / "a.TIF")
     pages[1].save(tmp_path / "b.TIFF")
     read(tmp_path / "b.TIFF")
+
+
+SHAPE = (20, 16, 3)
+
+
+def gray(shape: tuple[int, ...] = SHAPE[:2]) -> np.ndarray:
+    return (np.arange(np.prod(shape)).reshape(shape) % 251).astype(np.uint8)
+
+
+def hounsfield(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return (np.arange(np.prod(shape)).reshape(shape) % 900 - 800).astype(np.int16)
+
+
+def lesion(shape: tuple[int, ...]) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    mask[4:9, 3:6] = 1
+    return mask
+
+
+def write_picture(path: Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+def write_nifti(path: Path, array: np.ndarray, diagonal: Sequence[float] = (0.7, 0.7, 2.5)) -> None:
+    nib.save(nib.Nifti1Image(array, np.diag([*diagonal, 1.0])), path)
+
+
+def write_pair(folder: Path, kind: str) -> None:
+    """A sound image and mask of one kind."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if kind in ("png", "jpg", "png16"):
+        image = folder / "images" / f"bad.{kind.removesuffix('16')}"
+        write_picture(image, gray() if kind != "png16" else gray().astype(np.uint16) * 200)
+        write_picture(folder / "masks" / "bad.png", lesion(SHAPE[:2]) * np.uint8(255))
+        return
+    places = {"dicom": (-0.7, -0.7, 2.5), "mhd": (-1, -1, 1), "zmhd": (-1, -1, 1)}
+    write_nifti(folder / "masks" / "bad.nii.gz", lesion(SHAPE), places.get(kind, (0.7, 0.7, 2.5)))
+    if kind == "dicom":
+        write_dicom(folder / "images" / "bad", hounsfield())
+        return
+    image = folder / "images" / f"bad.{kind.removeprefix('z')}"
+    if kind in ("mhd", "zmhd"):
+        write_meta_image(image, hounsfield(), compression=kind == "zmhd")
+    else:
+        write_nifti(image, hounsfield())
+
+
+def truncated(share: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(len(content) * share)]
+
+
+def zeroed(start: float, share: float) -> Callable[[bytes], bytes]:
+    def damage(content: bytes) -> bytes:
+        first, last = int(len(content) * start), int(len(content) * (start + share))
+        return content[:first] + bytes(last - first) + content[last:]
+
+    return damage
+
+
+def flipped(place: int) -> Callable[[bytes], bytes]:
+    return lambda content: (
+        content[:place] + bytes([content[place % len(content)] ^ 0xFF]) + content[place + 1 :]
+    )
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"this is no image\n" * 20,
+    "html": lambda content: b"<!DOCTYPE html><html>404</html>",
+    **{f"truncated-{share}": truncated(share) for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)},
+    "zeroed-start": zeroed(0.0, 0.1),
+    "zeroed-middle": zeroed(0.4, 0.2),
+    "zeroed-all": zeroed(0.0, 1.0),
+    **{f"flipped-{place}": flipped(place) for place in (0, 1, 7, 18, 25, 40, 42, 60, 70, 90, 132, 150, 344)},
+}
+KINDS = ("png", "png16", "jpg", "nii", "nii.gz", "mhd", "zmhd", "dicom")
+DAMAGED = {"mhd": "bad.raw", "zmhd": "bad.zraw", "dicom": "001.dcm"}
+# Compressed kinds carry checksums: any change of their content is found.
+CHECKED = ("nii.gz", "zmhd")
+# These leave nothing to load, whatever the format. (A raw file of zeros is a constant volume.)
+FATAL = (
+    "empty",
+    "text",
+    "html",
+    "truncated-0.02",
+    "truncated-0.1",
+    "truncated-0.3",
+    "truncated-0.5",
+    "zeroed-all",
+)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    folder = tmp_path_factory.mktemp("sound")
+    for kind in KINDS:
+        write_pair(folder / kind, kind)
+    yield {kind: folder / kind for kind in KINDS}
+
+
+def load(folder: Path) -> str:
+    """The error's line, or an empty text where everything loads."""
+    try:
+        for_each(find_samples(folder), read_pair, "reading")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_the_sound_files_load(sound: dict[str, Path]) -> None:
+    assert {kind: load(folder) for kind, folder in sound.items()} == dict.fromkeys(KINDS, "")
+
+
+def damaged(sound: Path, folder: Path, pattern: str, damage: str) -> str:
+    """What loading a copy of ``sound`` says, in which one file was damaged; never more than a line."""
+    shutil.copytree(sound, folder)
+    target = next(folder.glob(pattern))
+    target.write_bytes(DAMAGES[damage](target.read_bytes()))
+    message = load(folder)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_file(sound: dict[str, Path], tmp_path: Path, kind: str, damage: str) -> None:
+    message = damaged(sound[kind], tmp_path / "set", f"images/**/{DAMAGED.get(kind, 'bad.*')}", damage)
+    assert message == "" or "bad" in message
+    if damage in FATAL or (kind in CHECKED and damage.startswith("zeroed")):
+        assert message, "a destroyed file was taken for an image"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_mhd_header(sound: dict[str, Path], tmp_path: Path, damage: str) -> None:
+    message = damaged(sound["mhd"], tmp_path / "set", "images/bad.mhd", damage)
+    assert message == "" or "bad" in message
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_mask(sound: dict[str, Path], tmp_path: Path, damage: str) -> None:
+    message = damaged(sound["png"], tmp_path / "set", "masks/bad.png", damage)
+    assert message == "" or str(tmp_path / "set" / "masks" / "bad.png") in message
+    assert message or damage not in FATAL
+
+
+PICTURES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "constant": (lambda path: write_picture(path, np.full(SHAPE[:2], 7, np.uint8)), "same value"),
+    "rgb": (lambda path: write_picture(path, np.stack([gray(), gray() // 2, gray()], -1)), "in colour"),
+    "rgba": (
+        lambda path: write_picture(path, np.stack([gray(), gray() // 2, gray(), gray()], -1)),
+        "in colour",
+    ),
+    "transparent": (lambda path: write_picture(path, np.stack([gray()] * 4, -1)), "transparent"),
+    "gray-rgb": (lambda path: write_picture(path, np.stack([gray()] * 3, -1)), ""),
+    "size": (lambda path: write_picture(path, gray((16, 20))), "20 x 16 but bad.png is 16 x 20"),
+    "renamed-jpeg": (lambda path: Image.fromarray(gray()).save(path, format="JPEG"), ""),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_unfit_picture(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
+    shutil.copytree(sound["png"], tmp_path / "set")
+    write, expected = PICTURES[case]
+    write(tmp_path / "set" / "images" / "bad.png")
+    message = load(tmp_path / "set")
+    assert (expected in message and "bad.png" in message) if expected else message == ""
+
+
+def with_value(value: float) -> np.ndarray:
+    array = hounsfield().astype(np.float32)
+    array[3, 4, 1] = value
+    return array
+
+
+VOLUMES: dict[str, tuple[np.ndarray, str]] = {
+    "nan": (with_value(np.nan), "NaN or infinite"),
+    "infinite": (with_value(np.inf), "NaN or infinite"),
+    "constant": (np.full(SHAPE, -1000, np.int16), "same value"),
+    "4-D": (hounsfield((*SHAPE, 2)), "4 dimensions"),
+    "4-D single": (hounsfield((*SHAPE, 1)), ""),
+    "size": (hounsfield((16, 20, 3)), "16 rows instead of 20, 20 columns instead of 16"),
+    "more slices": (hounsfield((20, 16, 5)), "slices"),
+    "complex": (hounsfield().astype(np.complex64), "complex"),
+}
+
+
+@pytest.mark.parametrize("case", VOLUMES)
+def test_unfit_volume(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
+    shutil.copytree(sound["nii.gz"], tmp_path / "set")
+    array, expected = VOLUMES[case]
+    write_nifti(tmp_path / "set" / "images" / "bad.nii.gz", array)
+    message = load(tmp_path / "set")
+    assert (expected in message and "bad.nii.gz" in message) if expected else message == ""
+
+
+def palette(indices: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(indices)
+    picture.putpalette([0, 0, 0, 200, 30, 30, 30, 200, 30] + [0] * 759)
+    return picture
+
+
+MASKS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "soft": (lambda path: write_picture(path, gray()), "different values"),
+    "palette of labels": (lambda path: palette(lesion(SHAPE[:2]) * np.uint8(2)).save(path), ""),
+    "palette photograph": (lambda path: palette(gray()).save(path), "different values"),
+    "rgb": (lambda path: write_picture(path, np.stack([gray(), gray() // 3, gray()], -1)), "in colour"),
+    "gray rgb": (lambda path: write_picture(path, np.stack([lesion(SHAPE[:2])] * 3, -1)), ""),
+    "bilevel": (lambda path: Image.fromarray(lesion(SHAPE[:2]) > 0).save(path), ""),
+    "empty": (lambda path: write_picture(path, np.zeros(SHAPE[:2], np.uint8)), ""),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_unfit_mask(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
+    shutil.copytree(sound["png"], tmp_path / "set")
+    write, expected = MASKS[case]
+    write(tmp_path / "set" / "masks" / "bad.png")
+    message = load(tmp_path / "set")
+    assert (expected in message and "masks/bad.png" in message) if expected else message == ""
+
+
+def test_singular_affine(tmp_path: Path, sound: dict[str, Path]) -> None:
+    shutil.copytree(sound["nii"], tmp_path / "set")
+    target = tmp_path / "set" / "images" / "bad.nii"
+    image = nib.Nifti1Image(hounsfield(), np.eye(4))
+    image.header["sform_code"], image.header["qform_code"] = 2, 0
+    image.header["srow_y"] = image.header["srow_x"]
+    image.header.set_sform(image.header.get_sform(), code=2)
+    nib.save(image, target)
+    content = bytearray(target.read_bytes())
+    content[296:312] = content[280:296]  # srow_y := srow_x
+    target.write_bytes(bytes(content))
+    assert "affine" in load(tmp_path / "set") and stem(target) in load(tmp_path / "set")
+
+
+def test_gzip_of_something_else(tmp_path: Path, sound: dict[str, Path]) -> None:
+    shutil.copytree(sound["nii.gz"], tmp_path / "set")
+    (tmp_path / "set" / "images" / "bad.nii.gz").write_bytes(gzip.compress(b"no volume" * 200))
+    assert "bad.nii.gz" in load(tmp_path / "set")
+
+
+def test_several_problems_are_counted(tmp_path: Path, sound: dict[str, Path]) -> None:
+    shutil.copytree(sound["png"], tmp_path / "set")
+    for number in range(3):
+        (tmp_path / "set" / "images" / f"bad{number}.png").write_bytes(b"")
+        shutil.copy(tmp_path / "set" / "masks" / "bad.png", tmp_path / "set" / "masks" / f"bad{number}.png")
+    assert load(tmp_path / "set").endswith("(2 more bad files)")

@@ -20,7 +20,7 @@ from common.data.label_perturbation import (
     mixed,
     perturb_map,
 )
-from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
+from common.data.loaders import SampleIndex
 from common.data.samples import Sample
 from common.errors import UserError
 from common.rng import make_rng
@@ -302,16 +302,6 @@ def test_without_strengths_the_label_is_the_annotation(data: Any) -> None:
     part = data(perturb=Perturbation(elastic=0.0, growth=0.0)).train
     batch = part.__getitems__([SampleIndex(1, 0), SampleIndex(2, 0)])
     assert torch.equal(batch["label"], batch["annotation"])
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_loaders_give_the_same_batches_with_and_without_workers(data: Any, workers: int) -> None:
-    part = data().train
-    loader = make_loader(part, InfiniteBatchSampler(len(part), 4, seed=3), workers)
-    batch = next(iter(loader))
-    expected = part.__getitems__(InfiniteBatchSampler(len(part), 4, seed=3).batch(0))
-    assert torch.equal(batch["label"], expected["label"])
-    assert torch.equal(batch["annotation"], expected["annotation"])
 
 
 def test_the_model_is_told(data: Any) -> None:

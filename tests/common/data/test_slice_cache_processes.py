@@ -17,7 +17,7 @@ from common import files
 from common.data import slice_cache as store_module
 from common.data.slice_cache import SliceCache
 from common.data.slice_geometry import Geometry, Request
-from tests.common.data.made_sources import hounsfield, image, label, labels, save
+from tests.common.data.made_volumes import hounsfield, image, label, labels, save
 from tests.common.data.test_slice_cache import contents
 
 FORK = multiprocessing.get_context("fork")

@@ -34,7 +34,7 @@ from common.inference.volume_writers import (
 )
 from common.provenance import Provenance
 from tests.common.data.made_sets import structure_data
-from tests.common.data.test_bad_input import write_dicom
+from tests.common.data.made_volumes import write_dicom
 from tests.common.inference.hearts import AFFINES, generated, heart, hu_of, model_facts, save
 from tests.common.inference.test_datasets import STRONG, ball, slices_variants
 

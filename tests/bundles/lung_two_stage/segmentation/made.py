@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.data.nodules import NoduleScan, nodules_in_mask
 from common.metrics.detection import Candidate
-from tests.common.data.made_scans import write_volume
+from tests.common.data.made_volumes import write_volume
 
 SPACING = (2.0, 1.0, 1.0)
 

@@ -27,6 +27,10 @@ def test_same_seed_gives_same_bytes(phantoms: list[Phantom]) -> None:
     assert again.image.tobytes() == phantoms[3].image.tobytes()
     assert all(again.labels[name].tobytes() == phantoms[3].labels[name].tobytes() for name in again.labels)
     assert again.anatomy == phantoms[3].anatomy
+    assert again.image.dtype == np.int16 and again.image.shape == SHAPE
+    assert set(again.labels) == {"lung", "lesion", "nodule", "heart"}
+    assert all(label.dtype == np.uint16 and label.shape == SHAPE for label in again.labels.values())
+    assert again.spacing == (5.625, 5.625, 20.0)
 
 
 def test_patients_and_seeds_differ(phantoms: list[Phantom]) -> None:
@@ -35,14 +39,6 @@ def test_patients_and_seeds_differ(phantoms: list[Phantom]) -> None:
         assert np.mean(other.image != phantoms[3].image) > 0.3
         assert not np.array_equal(other.labels["lung"], phantoms[3].labels["lung"])
         assert not np.allclose(other.affine, phantoms[3].affine)
-
-
-def test_types_and_shapes(phantoms: list[Phantom]) -> None:
-    phantom = phantoms[0]
-    assert phantom.image.dtype == np.int16 and phantom.image.shape == SHAPE
-    assert set(phantom.labels) == {"lung", "lesion", "nodule", "heart"}
-    assert all(label.dtype == np.uint16 and label.shape == SHAPE for label in phantom.labels.values())
-    assert phantom.spacing == (5.625, 5.625, 20.0)
 
 
 def test_the_anatomy_does_not_depend_on_the_voxel_size() -> None:
@@ -174,13 +170,6 @@ def test_the_enhanced_scan_is_the_same_with_and_without_its_partner(phantom: Pha
     assert alone.native is None
     assert alone.image.tobytes() == phantom.image.tobytes()
     assert all(alone.labels[name].tobytes() == label.tobytes() for name, label in phantom.labels.items())
-
-
-def test_the_native_scan_is_repeatable(phantom: Phantom) -> None:
-    again = make_phantom(0, 2, SHAPE_CONTRAST, contrasts=True)
-    assert phantom.native is not None and again.native is not None
-    assert phantom.native.dtype == np.int16
-    assert phantom.native.tobytes() == again.native.tobytes()
 
 
 def test_contrast_agent_shows_in_blood_and_hardly_in_muscle(phantom: Phantom) -> None:
