@@ -21,7 +21,8 @@ from common.errors import UserError, install_hook
 from common.files import write_json
 from common.metrics.distortion_ladder import REPEATS, choose_evenly, save_ladder_figure, score_ladder
 from common.metrics.features import extractor_by_name
-from common.trust.readers import ReadingSettings, read_set
+from common.trust.image_sets import read_set
+from common.trust.readers import ReadingSettings
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from common.paths import repository_root
 from common.provenance import commit, fingerprint
 from common.trust.faithfulness import faithfulness
 from common.trust.fidelity import fidelity
-from common.trust.gate import OPEN, Gate
+from common.trust.gate import OPEN, Gate, check_list_name, check_release_folder, release, unflagged
 from common.trust.gather_sets import (
     FAITHFULNESS,
     FIDELITY,
@@ -32,7 +32,6 @@ from common.trust.gather_sets import (
 )
 from common.trust.image_sets import Sets
 from common.trust.privacy import privacy
-from common.trust.release import check_list_name, check_release_folder, release, unflagged
 from common.trust.report import (
     GateState,
     Report,

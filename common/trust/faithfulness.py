@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
+from monai.transforms import RandAffined, RandFlipd
 from torch import Tensor, nn
 
+from common.data.replay import ReplayDataset
 from common.errors import UserError
 from common.metrics.bootstrap import Resamples, Value
 from common.metrics.segmentation import (
@@ -23,7 +25,7 @@ from common.metrics.segmentation import (
 )
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
-from common.trust.image_sets import ImageSet, Sets, TrainingSlices
+from common.trust.image_sets import ImageSet, Sets
 from common.trust.report import HIGHER, LOWER, Figure, Line, Picture, Plot, Section, sheet_png
 from common.visualization import class_picture, unit_range
 
@@ -53,6 +55,37 @@ def structure_names(*sets: ImageSet) -> list[str]:
     if highest > len(names):
         raise UserError(f"a label has the value {highest}, but the structures are {', '.join(names)}")
     return names[: max(highest, 1)]
+
+
+class TrainingSlices(ReplayDataset):
+    """Slices (1, S, S) in [-1, 1] with their targets; augmented for a `SampleIndex`, but not for an int.
+
+    Args:
+        images: (N, 1, S, S).
+        targets: by name: maps (N, 1, S, S), which are augmented with the image, or numbers (N,).
+        seed: of the augmentation.
+
+    Example:
+        >>> slices = TrainingSlices(torch.zeros(2, 1, 16, 16), {"class": torch.tensor([0, 1])})
+        >>> slices[1]["image"].shape, int(slices[1]["class"])
+        (torch.Size([1, 16, 16]), 1)
+    """
+
+    def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
+        tensors = {"image": images, **{k: v.float() if v.ndim > 1 else v for k, v in targets.items()}}
+        items = [{**{k: v[n] for k, v in tensors.items()}, "sample": n} for n in range(len(images))]
+        maps = [name for name, values in targets.items() if values.ndim > 1]
+        shift = 0.04 * images.shape[-1]
+        moved = RandAffined(
+            ["image", *maps],
+            prob=1.0,
+            rotate_range=math.radians(6),
+            translate_range=[shift, shift],
+            scale_range=[0.06, 0.06],
+            mode=["bilinear", *["nearest" for _ in maps]],
+            padding_mode="border",
+        )
+        super().__init__(items, [RandFlipd(["image", *maps], prob=0.5, spatial_axis=1), moved], seed)
 
 
 def train_segmenter(

@@ -26,8 +26,8 @@ from common.inference.checkpoint import bundle_model, model_info
 from common.inference.datasets import label_set_of
 from common.rng import make_rng
 from common.training.fit_supervised import Budget
-from common.trust.image_sets import ImageSet, Sets, join_sets, labels_of, split_by_patient
-from common.trust.readers import STRUCTURES, ReadingSettings, read_set
+from common.trust.image_sets import ImageSet, Sets, join_sets, labels_of, read_set, split_by_patient
+from common.trust.readers import STRUCTURES, ReadingSettings
 
 logger = logging.getLogger(__name__)
 FEW_VALUES = 16

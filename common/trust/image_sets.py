@@ -1,19 +1,66 @@
-"""The sets of images that a trust report compares."""
+"""The sets of images that a trust report compares: reading a folder as a set, splits by patient."""
 
 from __future__ import annotations
 
-import math
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from monai.transforms import RandAffined, RandFlipd
 from torch import Tensor
 
-from common.data.replay import ReplayDataset
+from common.data.image_io import for_each, read_pair
+from common.data.image_layouts import AUTO, find_images
+from common.data.intensity import to_network
+from common.data.labels import LabelSet
+from common.data.layouts import (
+    MASK_FOLDERS,
+    detect_layout,
+    expand,
+    find_samples,
+    find_volumes,
+    images_below,
+    mask_file,
+    warn_of_left_out,
+)
+from common.data.patients import patient_of
+from common.data.samples import Sample, is_volume, stem, with_values
+from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
+from common.data.slice_geometry import FileValues
 from common.errors import UserError
+from common.files import visible_files
+from common.inference.datasets import geometry_of, intensity_of, label_set_of
 from common.rng import make_rng
+from common.trust.readers import (
+    ALPHA_FOLDER,
+    ALPHA_THRESHOLD,
+    IMAGES,
+    PAIRS,
+    SHEETS,
+    STRUCTURES,
+    ReadingSettings,
+    ReadSlice,
+    array_files,
+    may_hold_images,
+    prepare,
+    prepare_label,
+    read_arrays,
+    read_shards,
+    shard_files,
+    standardize_slices,
+)
+
+LESION, NODULE = "lesion", "nodule"
+LEAST = 2
+"""Images that a set must have."""
+IMAGE_FOLDER, SAMPLE_FOLDER = "images", "samples"
+LABELS_OF = {IMAGE_FOLDER: MASK_FOLDERS, SAMPLE_FOLDER: (ALPHA_FOLDER,)}
+"""Folders that hold images, each with the folders next to it that hold their labels."""
 
 
 @dataclass(frozen=True)
@@ -153,32 +200,271 @@ def _drawn(patients: Sequence[str], seed: int) -> set[str]:
     return kept
 
 
-class TrainingSlices(ReplayDataset):
-    """Slices (1, S, S) in [-1, 1] with their targets; augmented for a `SampleIndex`, but not for an int.
+def read_set(
+    folder: str | os.PathLike[str],
+    settings: ReadingSettings,
+    labels_folder: str | os.PathLike[str] | None = None,
+    synthetic: bool = False,
+) -> ImageSet:
+    """Reads all images of a folder.
 
     Args:
-        images: (N, 1, S, S).
-        targets: by name: maps (N, 1, S, S), which are augmented with the image, or numbers (N,).
-        seed: of the augmentation.
+        settings: see `ReadingSettings.of` and `ReadingSettings.of_any_generator`.
+        labels_folder: conditions of equal names, where they are not in the folder itself.
+        synthetic: generated images: patients are not counted for them, each stands for itself.
+    Raises:
+        UserError: no such folder, fewer than two images, a file that cannot be read, NaN.
 
     Example:
-        >>> slices = TrainingSlices(torch.zeros(2, 1, 16, 16), {"class": torch.tensor([0, 1])})
-        >>> slices[1]["image"].shape, int(slices[1]["class"])
-        (torch.Size([1, 16, 16]), 1)
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for index, name in enumerate(("a_1", "a_2", "b_1")):
+        ...         noise = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
+        ...         Image.fromarray(noise).save(f"{folder}/{name}.png")
+        ...     images = read_set(folder, ReadingSettings(8, kind="images", patient_pattern="(.)_"))
+        >>> images.images.shape, images.patients
+        (torch.Size([3, 1, 8, 8]), ['a', 'a', 'b'])
     """
+    place = Path(folder)
+    if not place.is_dir():
+        raise UserError(f"{place}: no such folder; give a folder with images")
+    labels = None if labels_folder is None else Path(labels_folder)
+    slices = _read_folder(place, labels, settings, synthetic)
+    if not settings.empty_labels:
+        slices = _drop_empty(slices, place)
+    if len(slices) < LEAST:
+        raise UserError(f"{place}: holds {len(slices)} image; at least {LEAST} are needed")
+    slices = standardize_slices(slices, settings.standardiser)
+    return _join(slices, str(place), _structures(settings), synthetic)
 
-    def __init__(self, images: Tensor, targets: Mapping[str, Tensor], seed: int = 0) -> None:
-        tensors = {"image": images, **{k: v.float() if v.ndim > 1 else v for k, v in targets.items()}}
-        items = [{**{k: v[n] for k, v in tensors.items()}, "sample": n} for n in range(len(images))]
-        maps = [name for name, values in targets.items() if values.ndim > 1]
-        shift = 0.04 * images.shape[-1]
-        moved = RandAffined(
-            ["image", *maps],
-            prob=1.0,
-            rotate_range=math.radians(6),
-            translate_range=[shift, shift],
-            scale_range=[0.06, 0.06],
-            mode=["bilinear", *["nearest" for _ in maps]],
-            padding_mode="border",
+
+def _read_folder(
+    folder: Path, labels: Path | None, settings: ReadingSettings, synthetic: bool
+) -> list[ReadSlice]:
+    if shard_files(folder):
+        return read_shards(folder, settings)
+    if array_files(folder):
+        return read_arrays(folder, settings)
+    pattern = settings.patient_pattern
+    if synthetic or labels is not None:
+        records = find_records(folder, labels, pattern)
+    else:
+        records = find_real_records(folder, settings.kind, pattern, settings.info)
+    records = with_values(
+        records, settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
+    )
+    if settings.kind == STRUCTURES:
+        with tempfile.TemporaryDirectory(prefix="slices-") as store:
+            return read_structures(records, folder, settings, Path(store))
+    samples = [each for record in records for each in (expand(record) if record.index is None else [record])]
+    return _read_files(samples, folder, settings)
+
+
+def _read_files(samples: Sequence[Sample], folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
+    def load(sample: Sample) -> ReadSlice:
+        pixels, mask = read_pair(sample)
+        label = None if mask is None else prepare_label(mask, settings)
+        unit, name = prepare(pixels, settings), name_of(sample, folder)
+        return ReadSlice(unit, label, name, sample.unit, sample.patient, pixels.is_hu)
+
+    return for_each(samples, load, "reading")
+
+
+def _drop_empty(slices: list[ReadSlice], folder: Path) -> list[ReadSlice]:
+    """Leaves out slices with an empty label, if all have one."""
+    if any(each.label is None for each in slices):
+        return slices
+    kept = [each for each in slices if each.label is not None and each.label.any()]
+    if not kept:
+        raise UserError(f"{folder}: all {len(slices)} labels are empty; give labels that show something")
+    return kept
+
+
+def _structures(settings: ReadingSettings) -> Sequence[str]:
+    if settings.kind == STRUCTURES:
+        return structure_names(settings)
+    return (NODULE if "layer" in settings.info else LESION,)
+
+
+def _join(slices: Sequence[ReadSlice], folder: str, structures: Sequence[str], synthetic: bool) -> ImageSet:
+    images = to_network(np.stack([each.unit for each in slices])[:, None])  # (N, 1, S, S)
+    masks = [each.label for each in slices if each.label is not None]
+    labels = np.stack(masks)[:, None].astype(np.float32) if len(masks) == len(slices) else None
+    names = [each.name for each in slices]
+    return ImageSet(
+        torch.from_numpy(images),
+        names if synthetic else _patients(slices),
+        names,
+        None if labels is None else torch.from_numpy(labels),
+        () if labels is None else tuple(structures),
+        folder,
+        names if synthetic else [each.scan for each in slices],
+    )
+
+
+def _patients(slices: Sequence[ReadSlice]) -> list[str]:
+    """Patient ids, each the first of a person's scans: a person's number holds in one folder only."""
+    scans: dict[str, str] = {}
+    for each in slices:
+        scans[each.patient] = min(scans.get(each.patient, each.scan), each.scan)
+    return [scans[each.patient] for each in slices]
+
+
+def structure_names(settings: ReadingSettings) -> Sequence[str]:
+    """The model's structures; none where its condition is an image."""
+    labels = label_set_of(settings.info)
+    return () if labels is None else labels.classes
+
+
+def read_structures(
+    records: Sequence[Sample], folder: Path, settings: ReadingSettings, store: Path
+) -> list[ReadSlice]:
+    """The slices of volumes or pictures, with the classes of their label maps where they have any.
+
+    Args:
+        records: one a file, ``index`` None.
+        store: an empty folder for what is converted.
+    Raises:
+        UserError: a bad file, a label on another grid, or label values that the model does not know.
+    """
+    label_set, intensity = label_set_of(settings.info), intensity_of(settings.info)
+    masked = label_set is not None and all(record.mask is not None for record in records)
+    values = FileValues.of(
+        settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
+    )
+    image, label = values.image(intensity), values.label()
+    images = [image(record.image, orientation=record.orientation) for record in records]
+    labels = [
+        label(record.mask, orientation=record.orientation)
+        for record in records
+        if masked and record.mask is not None
+    ]
+    stored = SliceCache(store, geometry_of(settings.info)).convert([*images, *labels])
+    partners: Sequence[CachedVolume | None] = stored[len(records) :] or [None] * len(records)
+    joined = zip(records, stored, partners, strict=False)
+    return [
+        each
+        for record, image, label in joined
+        for each in _read_cached(record, image, label, label_set, folder)
+    ]
+
+
+def _read_cached(
+    record: Sample,
+    image: CachedVolume,
+    label: CachedVolume | None,
+    label_set: LabelSet | None,
+    folder: Path,
+) -> Iterator[ReadSlice]:
+    table = None if label is None else cached_pair(record, image, label, label_set).table
+    reader = SliceReader()
+    for index in range(image.depth):
+        name = name_of(record, folder) + (f"#{index:03d}" if is_volume(record.image) else "")
+        classes: np.ndarray | None = (
+            None if label is None or table is None else table[reader.label(label, index)]
         )
-        super().__init__(items, [RandFlipd(["image", *maps], prob=0.5, spatial_axis=1), moved], seed)
+        yield ReadSlice(reader.image(image, index), classes, name, record.unit, record.patient, image.is_hu)
+
+
+def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str | None) -> list[Sample]:
+    """One record a file: synthetic images, or real ones whose labels are in another folder.
+
+    Args:
+        folder: searched to any depth; where it has ``images/``, only there, with labels from ``labels/`` or
+            ``masks/`` next to it; nodules in ``samples/`` have their labels in ``alpha/``.
+        labels_folder: labels of equal names; those of synthetic images may lack ``_variantNN``.
+        patient_pattern: see `common.data.patients.patient_of`.
+    Raises:
+        UserError: no images, or one without label.
+    """
+    labels = labels_folder
+    place = folder
+    for name, label_folders in LABELS_OF.items():
+        siblings = next((folder / label for label in label_folders if (folder / label).is_dir()), None)
+        if (folder / name).is_dir() and (name == IMAGE_FOLDER or siblings is not None):
+            place, labels = folder / name, labels or siblings
+            break
+    images = image_files(place)
+    if not images:
+        raise UserError(
+            f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
+        )
+    records = [Sample(file, None, patient_of(file, patient_pattern)) for file in images]
+    records = records if labels is None else add_labels(records, labels)
+    sheets = [file for file in visible_files(place) if file.stem in SHEETS]
+    warn_of_left_out(place, [*sheets, *(path for record in records for path in (record.image, record.mask))])
+    return records
+
+
+def find_real_records(
+    folder: Path, kind: str, patient_pattern: str | None, info: Mapping[str, Any]
+) -> list[Sample]:
+    """Records of real images as the bundle's own training finds them; else of any folder of images.
+
+    Args:
+        kind: ``images``, ``pairs`` or ``structures``.
+        info: the model's facts, see `common.inference.checkpoint.model_info`.
+    """
+    if info.get("condition") == "image":
+        place = folder / info.get("image_dir", IMAGE_FOLDER)
+        return find_records(place if place.is_dir() else folder, None, patient_pattern)
+    if _has_layout(folder):
+        finders: dict[str, Callable[[], list[Sample]]] = {
+            PAIRS: lambda: find_samples(folder, patient_pattern=patient_pattern),
+            STRUCTURES: lambda: find_volumes(folder, patient_pattern=patient_pattern),
+            IMAGES: lambda: _find_classes(folder, patient_pattern, info),
+        }
+        return finders[kind]()
+    depths = {len(file.relative_to(folder).parts) for file in image_files(folder)}
+    if kind != STRUCTURES and depths in ({1}, {2}, {3}):
+        return _find_classes(folder, patient_pattern, info)  # one folder, or one a class or patient, or both
+    return find_records(folder, None, patient_pattern)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images below ``folder`` (`common.data.layouts.images_below`) but labels and sheets."""
+    return [image for image in images_below(folder) if may_hold_images(image, folder)]
+
+
+def add_labels(records: list[Sample], folder: Path) -> list[Sample]:
+    """The records, each with the label of equal name in ``folder``, or in its ``labels/`` or ``masks/``.
+
+    Raises:
+        UserError: no such folder, or an image without label.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder with the images' conditions")
+    inner = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), folder)
+    labels = {stem(file): file for file in images_below(inner)}
+    result = []
+    for record in records:
+        name = stem(record.image)
+        label = labels.get(name) or labels.get(name.rpartition("_variant")[0])
+        if label is None:
+            raise UserError(f"{record.image}: no label of that name in {folder}; add it or remove the image")
+        sample = mask_file(label)
+        if folder.name == ALPHA_FOLDER:
+            sample = replace(sample, mask_threshold=ALPHA_THRESHOLD)
+        result.append(replace(sample, image=record.image, patient=record.patient))
+    return result
+
+
+def name_of(sample: Sample, folder: Path) -> str:
+    """The file's path in its folder, with ``#012`` for slice 12 of a volume."""
+    name = sample.image.relative_to(folder) if sample.image.is_relative_to(folder) else sample.image
+    return name.as_posix() if sample.index is None else f"{name.as_posix()}#{sample.index:03d}"
+
+
+def _find_classes(folder: Path, patient_pattern: str | None, info: Mapping[str, Any]) -> list[Sample]:
+    """Images of the classes that the model learned; all images where the folder has none of these."""
+    images = find_images(folder, info.get("layout", AUTO), patient_pattern)
+    own = set(info.get("classes", ())) & set(images.classes)
+    return [sample for sample in images.samples if not own or sample.category in own]
+
+
+def _has_layout(folder: Path) -> bool:
+    try:
+        detect_layout(folder)
+    except UserError:
+        return False
+    return True

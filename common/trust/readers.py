@@ -1,13 +1,11 @@
-"""Reads any folder of images as a set of slices: pictures, volumes, NumPy arrays, tar shards."""
+"""How files become slices for a network: settings, gray values of any kind, NumPy arrays, tar shards."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
-import os
 import tarfile
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,42 +14,25 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 from PIL import Image
 
 from common.data.hu_calibration import GrayValues, calibrate
-from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels, for_each, read_pair
-from common.data.intensity import (
-    WINDOWS,
-    Standardiser,
-    Window,
-    to_network,
-    to_unit,
-    window_by_name,
-)
-from common.data.labels import LabelSet
-from common.data.samples import Sample, has_suffix, is_volume, with_values
-from common.data.slice_cache import CachedVolume, SliceCache, SliceReader, cached_pair
-from common.data.slice_geometry import FileValues, fit_mask, fit_square
+from common.data.image_io import EIGHT_BITS, SIXTEEN_BITS, Pixels
+from common.data.intensity import WINDOWS, Standardiser, Window, to_unit, window_by_name
+from common.data.layouts import MASK_FOLDERS
+from common.data.samples import has_suffix
+from common.data.slice_geometry import fit_mask, fit_square
 from common.errors import UserError, read_errors
 from common.files import read_json, visible_files
-from common.inference.datasets import geometry_of, intensity_of, label_set_of
-from common.trust.image_files import (
-    HALF,
-    IMAGES,
-    PAIRS,
-    STRUCTURES,
-    expand_volumes,
-    files_below,
-    find_real_records,
-    find_records,
-    name_of,
-)
-from common.trust.image_sets import ImageSet
 
-__all__ = ["IMAGES", "PAIRS", "STRUCTURES", "ReadingSettings", "read_set"]
-
-SLICES = ("auto", "all", "labelled", "central")
+IMAGES, PAIRS, STRUCTURES = "images", "pairs", "structures"
+"""Kinds of data set: images alone, with lesion masks, with label maps of the heart."""
+SHEETS = ("grid", "panel", "nearest", "curves")
+"""Pictures that the bundles write next to their results; they are no images of the set."""
+ALPHA_FOLDER = "alpha"
+LABEL_FOLDERS = (*MASK_FOLDERS, ALPHA_FOLDER)
+ALPHA_THRESHOLD = 128
+"""Of an alpha from 0 to 255: from this value on a pixel is nodule."""
 DEFAULT_SIZE = 128
 
 
@@ -67,16 +48,15 @@ class ReadingSettings:
         hu_offset: added to values that are not HU, see `common.data.hu_calibration.calibrate`.
         mask_threshold, ignore_value: of masks and labels, see `common.data.mask_values`.
         patient_pattern: see `common.data.patients.patient_of`; None for the usual ways of naming files.
-        slices: of volumes: ``labelled`` ones, the ``central`` one, or ``all``; ``auto`` takes the labelled
-            ones where there are labels, else those that the data set's layout gives.
+        empty_labels: whether slices with an empty label count too, where there are labels.
         kind: ``images``, ``pairs`` (with lesion masks) or ``structures`` (with label maps of the heart).
         standardiser: brings 8-bit slices to the intensity standard of the model's training.
         info: the model's facts, for ``structures``: geometry, intensities, classes.
     Raises:
-        UserError: an unknown choice of slices, or an invalid size.
+        UserError: an invalid size.
 
     Example:
-        >>> ReadingSettings(64, fit="pad", slices="central").window
+        >>> ReadingSettings(64, fit="pad").window
         Window(lower=-1000, upper=400)
     """
 
@@ -85,7 +65,7 @@ class ReadingSettings:
     fit: str = "stretch"
     source_range: tuple[float, float] | None = None
     patient_pattern: str | None = None
-    slices: str = "auto"
+    empty_labels: bool = False
     kind: str = PAIRS
     standardiser: Standardiser | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -94,33 +74,29 @@ class ReadingSettings:
     ignore_value: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.slices not in SLICES:
-            raise UserError(f"slices {self.slices!r} is unknown; choose {', '.join(SLICES)}")
         if self.image_size < 1:
             raise UserError(f"image_size {self.image_size}: give the side of the slices in pixels")
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], **changes: Any) -> ReadingSettings:
+    def of(cls, info: Mapping[str, Any]) -> ReadingSettings:
         """The settings of a model's training.
 
         Args:
             info: the model's facts (`common.inference.checkpoint.model_info`); empty for the defaults.
-            changes: attributes that replace those of the training.
         Raises:
             UserError: the model's images are not square.
         """
         state = info.get("standardiser")
-        settings = cls(
+        return cls(
             image_size=_side(info.get("image_size", DEFAULT_SIZE)),
             window=window_by_name(info.get("window_hu", "lung")),
             fit=info.get("fit", "stretch"),
             kind=_kind(info),
-            slices="all" if info.get("layer") == "nodules" else "auto",  # one drawn without nodule counts too
+            empty_labels=info.get("layer") == "nodules",  # one drawn without nodule counts too
             standardiser=None if state is None else Standardiser.from_state(state),
             patient_pattern=info.get("split", {}).get("patient_pattern"),
             info=info,
         )
-        return replace(settings, **changes)
 
     @classmethod
     def of_any_generator(
@@ -209,9 +185,15 @@ def standardize_slices(slices: Sequence[ReadSlice], standardiser: Standardiser |
     return result
 
 
+def may_hold_images(path: Path, folder: Path) -> bool:
+    """Whether a file or a DICOM folder is no sheet and in no folder of labels."""
+    parts = path.relative_to(folder).parts
+    return path.stem not in SHEETS and not set(LABEL_FOLDERS) & set(parts if path.is_dir() else parts[:-1])
+
+
 SUFFIX = ".npy"
 BANK, RECORDS = "hu.npy", "records.json"
-LABELS = {"alpha.npy": HALF, "nodules.npy": 1}
+LABELS = {"alpha.npy": ALPHA_THRESHOLD, "nodules.npy": 1}
 """Files of a bank that mark nodules, with the value from which on a pixel is one."""
 NETWORK = (-1.0, 1.0)
 
@@ -231,7 +213,9 @@ def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
 
 def array_files(folder: Path) -> list[Path]:
     """The NumPy files below ``folder``."""
-    return [file for file in files_below(folder) if has_suffix(file, SUFFIX)]
+    return [
+        file for file in visible_files(folder) if has_suffix(file, SUFFIX) and may_hold_images(file, folder)
+    ]
 
 
 def interpret_values(
@@ -436,173 +420,3 @@ def _picture_window(folder: Path) -> Window | None:
     path = folder / DESCRIPTION
     limits = read_json(path).get("window_hu") if path.is_file() else None
     return None if limits is None else Window(float(limits[0]), float(limits[1]))
-
-
-def structure_names(settings: ReadingSettings) -> Sequence[str]:
-    """The model's structures; none where its condition is an image."""
-    labels = label_set_of(settings.info)
-    return () if labels is None else labels.classes
-
-
-def read_structures(
-    records: Sequence[Sample], folder: Path, settings: ReadingSettings, store: Path
-) -> list[ReadSlice]:
-    """The slices of volumes or pictures, with the classes of their label maps where they have any.
-
-    Args:
-        records: one a file, ``index`` None.
-        store: an empty folder for what is converted.
-    Raises:
-        UserError: a bad file, a label on another grid, or label values that the model does not know.
-    """
-    label_set, intensity = label_set_of(settings.info), intensity_of(settings.info)
-    masked = label_set is not None and all(record.mask is not None for record in records)
-    values = FileValues.of(
-        settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
-    )
-    image, label = values.image(intensity), values.label()
-    images = [image(record.image, orientation=record.orientation) for record in records]
-    labels = [
-        label(record.mask, orientation=record.orientation)
-        for record in records
-        if masked and record.mask is not None
-    ]
-    stored = SliceCache(store, geometry_of(settings.info)).convert([*images, *labels])
-    partners: Sequence[CachedVolume | None] = stored[len(records) :] or [None] * len(records)
-    joined = zip(records, stored, partners, strict=False)
-    return [
-        each
-        for record, image, label in joined
-        for each in _read_cached(record, image, label, label_set, folder, settings.slices)
-    ]
-
-
-def _read_cached(
-    record: Sample,
-    image: CachedVolume,
-    label: CachedVolume | None,
-    label_set: LabelSet | None,
-    folder: Path,
-    which: str,
-) -> Iterator[ReadSlice]:
-    table = None if label is None else cached_pair(record, image, label, label_set).table
-    reader = SliceReader()
-    for index in [image.depth // 2] if which == "central" else range(image.depth):
-        name = name_of(record, folder) + (f"#{index:03d}" if is_volume(record.image) else "")
-        classes: np.ndarray | None = (
-            None if label is None or table is None else table[reader.label(label, index)]
-        )
-        yield ReadSlice(reader.image(image, index), classes, name, record.unit, record.patient, image.is_hu)
-
-
-LESION, NODULE = "lesion", "nodule"
-LEAST = 2
-"""Images that a set must have."""
-
-
-def read_set(
-    folder: str | os.PathLike[str],
-    settings: ReadingSettings,
-    labels_folder: str | os.PathLike[str] | None = None,
-    synthetic: bool = False,
-) -> ImageSet:
-    """Reads all images of a folder.
-
-    Args:
-        settings: see `ReadingSettings.of` and `ReadingSettings.of_any_generator`.
-        labels_folder: conditions of equal names, where they are not in the folder itself.
-        synthetic: generated images: patients are not counted for them, each stands for itself.
-    Raises:
-        UserError: no such folder, fewer than two images, a file that cannot be read, NaN.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for index, name in enumerate(("a_1", "a_2", "b_1")):
-        ...         noise = np.random.default_rng(index).integers(0, 256, (8, 8), np.uint8)
-        ...         Image.fromarray(noise).save(f"{folder}/{name}.png")
-        ...     images = read_set(folder, ReadingSettings(8, kind="images", patient_pattern="(.)_"))
-        >>> images.images.shape, images.patients
-        (torch.Size([3, 1, 8, 8]), ['a', 'a', 'b'])
-    """
-    place = Path(folder)
-    if not place.is_dir():
-        raise UserError(f"{place}: no such folder; give a folder with images")
-    labels = None if labels_folder is None else Path(labels_folder)
-    slices = _drop_empty(_read_folder(place, labels, settings, synthetic), place, settings.slices)
-    if len(slices) < LEAST:
-        raise UserError(f"{place}: holds {len(slices)} image; at least {LEAST} are needed")
-    slices = standardize_slices(slices, settings.standardiser)
-    return _join(slices, str(place), _structures(settings), synthetic)
-
-
-def _read_folder(
-    folder: Path, labels: Path | None, settings: ReadingSettings, synthetic: bool
-) -> list[ReadSlice]:
-    if shard_files(folder):
-        return read_shards(folder, settings)
-    if array_files(folder):
-        return read_arrays(folder, settings)
-    pattern = settings.patient_pattern
-    if synthetic or labels is not None:
-        records = find_records(folder, labels, pattern)
-    else:
-        records = find_real_records(folder, settings.kind, pattern, settings.info)
-    records = with_values(
-        records, settings.hu_offset, settings.source_range, settings.mask_threshold, settings.ignore_value
-    )
-    if settings.kind == STRUCTURES:
-        with tempfile.TemporaryDirectory(prefix="slices-") as store:
-            return read_structures(records, folder, settings, Path(store))
-    return _read_files(expand_volumes(records, settings.slices), folder, settings)
-
-
-def _read_files(samples: Sequence[Sample], folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
-    def load(sample: Sample) -> ReadSlice:
-        pixels, mask = read_pair(sample)
-        label = None if mask is None else prepare_label(mask, settings)
-        unit, name = prepare(pixels, settings), name_of(sample, folder)
-        return ReadSlice(unit, label, name, sample.unit, sample.patient, pixels.is_hu)
-
-    return for_each(samples, load, "reading")
-
-
-def _drop_empty(slices: list[ReadSlice], folder: Path, which: str) -> list[ReadSlice]:
-    """Leaves out slices with an empty label, unless all are wanted."""
-    if which not in ("auto", "labelled") or any(each.label is None for each in slices):
-        if which == "labelled":
-            raise UserError(f"{folder}: has images without labels; take slices auto, or give their labels")
-        return slices
-    kept = [each for each in slices if each.label is not None and each.label.any()]
-    if not kept:
-        raise UserError(f"{folder}: all {len(slices)} labels are empty; give labels that show something")
-    return kept
-
-
-def _structures(settings: ReadingSettings) -> Sequence[str]:
-    if settings.kind == STRUCTURES:
-        return structure_names(settings)
-    return (NODULE if "layer" in settings.info else LESION,)
-
-
-def _join(slices: Sequence[ReadSlice], folder: str, structures: Sequence[str], synthetic: bool) -> ImageSet:
-    images = to_network(np.stack([each.unit for each in slices])[:, None])  # (N, 1, S, S)
-    masks = [each.label for each in slices if each.label is not None]
-    labels = np.stack(masks)[:, None].astype(np.float32) if len(masks) == len(slices) else None
-    names = [each.name for each in slices]
-    return ImageSet(
-        torch.from_numpy(images),
-        names if synthetic else _patients(slices),
-        names,
-        None if labels is None else torch.from_numpy(labels),
-        () if labels is None else tuple(structures),
-        folder,
-        names if synthetic else [each.scan for each in slices],
-    )
-
-
-def _patients(slices: Sequence[ReadSlice]) -> list[str]:
-    """Patient ids, each the first of a person's scans: a person's number holds in one folder only."""
-    scans: dict[str, str] = {}
-    for each in slices:
-        scans[each.patient] = min(scans.get(each.patient, each.scan), each.scan)
-    return [scans[each.patient] for each in slices]

@@ -19,8 +19,8 @@ from common.metrics.downstream import TrainingComparison, balanced_accuracy, des
 from common.metrics.segmentation import mean_dice
 from common.rng import make_rng
 from common.training.fit_supervised import Budget, fit, predictions, seeded
-from common.trust.faithfulness import overlaps, segment, structure_names, train_segmenter
-from common.trust.image_sets import ImageSet, Sets, TrainingSlices, labels_of
+from common.trust.faithfulness import TrainingSlices, overlaps, segment, structure_names, train_segmenter
+from common.trust.image_sets import ImageSet, Sets, labels_of
 from common.trust.report import HIGHER, Figure, Line, Plot, Section
 
 MAJORITY = 0.5

@@ -22,8 +22,8 @@ from common.data.samples import Sample
 from common.data.transforms import FitSquared
 from common.data.volume_io import open_volume
 from common.inference.datasets import LabelSlices, MaskSlices, find_sources
-from common.trust.image_files import IMAGES, PAIRS, STRUCTURES
-from common.trust.readers import ReadingSettings, read_set
+from common.trust.image_sets import read_set
+from common.trust.readers import IMAGES, PAIRS, STRUCTURES, ReadingSettings
 from scripts import prepare_data, trust_report
 from tests.fuzz.inputs import LOWER, SIZE, UPPER, Files
 from tests.made_files import config_files
@@ -149,7 +149,7 @@ def settings(kind: str) -> ReadingSettings:
         "fit": "pad",
         "intensity": {"kind": "window", "lower": LOWER, "upper": UPPER},
     }
-    return ReadingSettings(SIZE, Window(*WINDOW), "pad", kind=kind, slices="all", info=facts)
+    return ReadingSettings(SIZE, Window(*WINDOW), "pad", kind=kind, empty_labels=True, info=facts)
 
 
 def trust(kind: str) -> Callable[[Files, Path], Iterator[Slice]]:

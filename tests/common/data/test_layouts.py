@@ -26,7 +26,7 @@ from common.data.nodules import find_nodule_scans
 from common.data.volume_io import open_volume
 from common.errors import UserError
 from common.inference.datasets import find_sources
-from common.trust.image_files import image_files
+from common.trust.image_sets import image_files
 from tests.common.data.made_volumes import ct_stack, write_ct
 
 JUNK = ("DICOMDIR", "LICENSE", "notes.xml", "Thumbs.db", ".DS_Store")

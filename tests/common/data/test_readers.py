@@ -25,7 +25,8 @@ from common.errors import UserError
 from common.inference.checkpoint import image_as_in_training
 from common.inference.datasets import LabelSlices, MaskSlices, Source
 from common.paths import repository_root
-from common.trust.readers import IMAGES, STRUCTURES, ReadingSettings, read_set
+from common.trust.image_sets import read_set
+from common.trust.readers import IMAGES, STRUCTURES, ReadingSettings
 from tests.common.data.made_sets import image_data, pair_data, square, structure_data
 from tests.common.data.made_volumes import write_dicom, write_mhd
 
@@ -289,7 +290,7 @@ def harmonised_pixels(folder: Path, work: Path, **values: Any) -> float:
 
 
 def trusted_pixels(folder: Path, work: Path, **values: Any) -> float:
-    labels = read_set(folder, ReadingSettings(16, WIDE, fit="pad", slices="all", **values)).labels
+    labels = read_set(folder, ReadingSettings(16, WIDE, fit="pad", empty_labels=True, **values)).labels
     assert labels is not None
     return float(labels.sum()) / PATIENTS
 

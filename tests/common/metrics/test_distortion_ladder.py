@@ -34,7 +34,8 @@ from common.metrics.kid import Patients, gaussian_blur, kid
 from common.metrics.pretrained import inception_at_hand
 from common.networks.lite0 import is_installed
 from common.rng import make_rng
-from common.trust.readers import ReadingSettings, read_set
+from common.trust.image_sets import read_set
+from common.trust.readers import ReadingSettings
 
 FAMILIES = ["blur", "brightness", "noise", "blocks"]  # with more than one step
 

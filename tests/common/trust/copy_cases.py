@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from common.rng import make_rng
-from common.trust.image_sets import ImageSet, Sets
+from common.trust.image_sets import ImageSet, Sets, read_set
 from common.trust.near_copies import blur, draw_principal, plant_copies
-from common.trust.readers import ReadingSettings, read_set
+from common.trust.readers import ReadingSettings
 
 IMAGES, COPIED = 200, 60
 OPEN = ("unseen", "mean_image", "pca", "blurred_heldout")

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.data.loaders import SampleIndex
 from common.errors import UserError
 from common.metrics.features import extract, extractor_by_name
 from common.metrics.fid import fid
 from common.metrics.segmentation import compare_components
 from common.training.fit_supervised import Budget
-from common.trust.faithfulness import faithfulness, known_conditions
+from common.trust.faithfulness import TrainingSlices, faithfulness, known_conditions
 from common.trust.image_sets import ImageSet, Sets
 from common.trust.report import Section
 from tests.common.trust.made import ignoring, made, made_sets
@@ -107,3 +108,16 @@ def test_only_structures_that_the_labels_hold_are_reported() -> None:
         figure.name.partition("_")[2] for figure in section.figures if figure.name.startswith("dice_")
     }
     assert reported == {"square", "other"}
+
+
+def test_training_slices_and_their_maps_are_moved_alike_and_repeatably() -> None:
+    labels = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    labels[:, :, 4:14, 18:28] = 2
+    slices = TrainingSlices(labels.float() - 1, {"label": labels, "class": torch.tensor([3, 1])}, seed=5)
+    first, again, later = (slices[SampleIndex(1, epoch)] for epoch in (0, 0, 1))
+    assert torch.equal(first["image"], again["image"]) and not torch.equal(first["image"], later["image"])
+    assert set(first["label"].unique().tolist()) == {0.0, 2.0} and int(first["class"]) == 1
+    differing = (first["image"] > 0) != (first["label"] > 1)
+    assert differing.float().mean() < 0.03 and not torch.equal(first["label"], labels[1])
+    assert torch.equal(slices[1]["image"], labels[1].float() - 1)
+    assert torch.equal(slices[1]["label"], labels[1].float())

@@ -15,10 +15,11 @@ from common.rng import make_rng
 from common.trust import membership, near_copies, registration
 from common.trust import privacy as privacy_section
 from common.trust.gate import Gate, release_gate
+from common.trust.image_sets import read_set
 from common.trust.membership import Nearest, oriented_features
 from common.trust.near_copies import draw_principal, find_copies
 from common.trust.privacy import nearest_training, pattern_similarity, privacy
-from common.trust.readers import ReadingSettings, read_set
+from common.trust.readers import ReadingSettings
 from common.trust.report import Figure, Section
 from tests.common.trust import copy_cases
 from tests.common.trust.made import Coarse, noise, pictures, sets_with, turned
