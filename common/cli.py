@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Instead of usage and exit.
+        """Raises the message instead of printing the usage and exiting.
 
         Raises:
             UserError: always.
@@ -101,7 +101,7 @@ def overrides_of(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: a word belongs to no key, a key has no value, or it is a setting of the script's own.
     """
-    found: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     waiting = list(words)
     while waiting:
         key, equals, value = waiting.pop(0).partition("=")
@@ -112,7 +112,7 @@ def overrides_of(words: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{key}: needs a value")
         if match.group(1) in OWN:
             raise UserError(f"{key}: not an option here; {OWN[match.group(1)]}")
-        found[match.group(1)] = value if equals else waiting.pop(0)
-        if not found[match.group(1)]:
+        overrides[match.group(1)] = value if equals else waiting.pop(0)
+        if not overrides[match.group(1)]:
             raise UserError(f"{key}: is empty; give a value, or leave it out")
-    return found
+    return overrides

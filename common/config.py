@@ -35,19 +35,19 @@ def values_read(config: dict[str, Any], ids: Iterable[str]) -> Values:
 
     Missing ids are skipped (MONAI reports a missing reference itself).
     """
-    found: Values = {}
+    values: Values = {}
     waiting = [(id_, value) for id_ in ids if (value := lookup(config, id_)) is not _MISSING]
     while waiting:
         id_, value = waiting.pop()
-        if id_ in found:
+        if id_ in values:
             continue
-        found[id_] = value
+        values[id_] = value
         if isinstance(value, (dict, list)):
             waiting += [(sub_id, item) for _, sub_id, item in ReferenceResolver.iter_subconfigs(id_, value)]
         elif isinstance(value, str):
             named = ReferenceResolver.match_refs_pattern(value)
             waiting += [(ref, item) for ref in named if (item := lookup(config, ref)) is not _MISSING]
-    return found
+    return values
 
 
 def unread(config: Any, read: Values, id_: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Errors for people: one line that names the file and says what to do."""
+"""Errors that a user can correct: one line with the file, what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ DEBUG_VARIABLE = "SYNTHESIS_DEBUG"
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: the file, what is wrong, what to do."""
+    """An error that the user can correct. Its message is one line: the file, what is wrong, what to do.
+
+    Example:
+        >>> try:
+        ...     raise ValueError("no header") from UserError("scan.nii.gz: is empty; replace the file")
+        ... except ValueError as error:
+        ...     print(one_line(error))
+        scan.nii.gz: is empty; replace the file
+    """
 
 
 class TrainingDiverged(UserError):
@@ -30,19 +38,19 @@ class TrainingDiverged(UserError):
 
 
 def debug_wanted() -> bool:
-    """True where the environment asks for tracebacks (``SYNTHESIS_DEBUG=1``)."""
+    """Tells whether the environment asks for tracebacks (``SYNTHESIS_DEBUG=1``)."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def one_line(error: BaseException) -> str:
-    """The root cause of ``error`` as one line; all but a `UserError` get their type's name."""
+    """Returns the root cause of ``error`` as one line; all but a `UserError` get their type's name."""
     root = root_cause(error)
     text = " ".join(str(root).split()) or "no message"
     return text if isinstance(root, UserError) else f"{type(root).__name__}: {text}"
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first `UserError` in the chain of causes, else the innermost (MONAI wraps what configs raise)."""
+    """Returns the first `UserError` in the chain of causes, else the innermost: MONAI wraps all errors."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
@@ -52,7 +60,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def show_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """A ``sys.excepthook`` that prints one line instead of a traceback, unless debugging is asked for."""
+    """Prints one line instead of a traceback unless debugging is on; used as ``sys.excepthook``."""
     if debug_wanted() or issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return
@@ -61,7 +69,7 @@ def show_one_line(kind: type[BaseException], error: BaseException, traceback: Tr
 
 
 def install_hook() -> None:
-    """Makes uncaught errors one line each; the exit code stays non-zero."""
+    """Installs `show_one_line`: uncaught errors become one line each, the exit code stays non-zero."""
     sys.excepthook = show_one_line
 
 
@@ -110,7 +118,14 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 @contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Turns errors of reading ``path`` within the block into a `UserError` of one line."""
+    """Turns errors of reading ``path`` within the block into a `UserError` of one line.
+
+    Example:
+        >>> with read_errors(Path("scan.nii.gz")):  # doctest: +ELLIPSIS
+        ...     raise EOFError("Compressed file ended early")
+        Traceback (most recent call last):
+        common.errors.UserError: scan.nii.gz: cannot be read (Compressed file ended early); replace ...
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -122,7 +137,7 @@ def read_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Shortens the error's message: ITK's run over many lines and begin with a place in its source."""
+    """Shortens the error's message: ITK's run over many lines and begin with a position in its source."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^.*ITK ERROR: \w+\(\w+\): ", "ITK: ", text)
     return text if len(text) <= 160 else text[:157] + "..."

@@ -115,23 +115,23 @@ _SYSTEM_NAMES = (
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder belongs to the system or an editor: ``._x.png``, ``@eaDir``, ``Thumbs.db``."""
+    """Tells whether a name belongs to the system or an editor: ``._x.png``, ``@eaDir``, ``Thumbs.db``."""
     return name.startswith(".") or name.endswith("~") or name.lower() in _SYSTEM_NAMES
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder at any depth, sorted, without hidden ones; links to folders are followed.
+    """Returns all files below a folder at any depth, sorted, without hidden ones; follows links to folders.
 
     Raises:
         UserError: a link to a folder above it or to nothing, or a folder that cannot be read.
     """
     files: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        for inner in (Path(place, name) for name in folders):
+        for inner in (Path(parent, name) for name in folders):
             if inner.is_symlink():
                 _check_loop(inner, folder)
-        files += [Path(place, name) for name in names if not is_hidden(name)]
+        files += [Path(parent, name) for name in names if not is_hidden(name)]
     for file in files:
         if file.is_symlink() and not file.exists():
             raise UserError(f"{file}: is a link to a file that is not there; restore that or remove the link")
@@ -193,13 +193,13 @@ def replaced_folder(folder: str | os.PathLike[str], marker: str) -> Iterator[Pat
     earlier = target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
     if target.exists() and not earlier:
         raise UserError(f"{target}: holds other files; choose another --output_dir or remove it")
-    made = target.with_name(f".{target.name}.{os.getpid()}.new")
+    new = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    with atomic_folder(made) as temporary:
+    with atomic_folder(new) as temporary:
         yield temporary
     if earlier:
         os.replace(target, old)
-    os.replace(made, target)
+    os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
 
 

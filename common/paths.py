@@ -12,12 +12,12 @@ METADATA = Path("configs", "metadata.json")
 
 
 def repository_root() -> Path:
-    """The folder that holds ``common/`` (the repository, or an unpacked bundle)."""
+    """Returns the folder that holds ``common/`` (the repository, or an unpacked bundle)."""
     return Path(__file__).resolve().parent.parent
 
 
 def bundle_root(name: str) -> str:
-    """The absolute folder of bundle ``name``: ``bundles/NAME``, or the root of an unpacked bundle.
+    """Returns the absolute folder of bundle ``name``: ``bundles/NAME``, or the root of an unpacked bundle.
 
     The bundle whose config is being evaluated comes first: of two downloads in one process only one has given
     the running ``common``.

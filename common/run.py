@@ -95,8 +95,8 @@ def adapt_tracking(parser: ConfigParser) -> None:
             id_ = f"train{ID_SEP_KEY}handlers{ID_SEP_KEY}{number}{ID_SEP_KEY}output_transform"
             parser.ref_resolver.resolved_content[id_] = losses_of
     name = parser.get("save_execute_config")
-    if isinstance(name, str) and (found := re.fullmatch(r"([^$].*) \+ '(/config_\w+\.json)'", name)):
-        parser.ref_resolver.resolved_content["save_execute_config"] = found[1] + found[2]
+    if isinstance(name, str) and (match := re.fullmatch(r"([^$].*) \+ '(/config_\w+\.json)'", name)):
+        parser.ref_resolver.resolved_content["save_execute_config"] = match[1] + match[2]
 
 
 def losses_of(output: Any) -> dict[str, float]:

@@ -287,13 +287,13 @@ def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = train.get("trainer", {}) if isinstance(train, Mapping) else {}
     parts = [f"{TRAINER}{ID_SEP_KEY}{name}" for name in trainer if name != HANDLERS]
     inner = values_read(dict(config), parts)
-    found = {**values_read(dict(config), [TRAINER]), **inner}
-    for id_, value in list(found.items()):
+    values = {**values_read(dict(config), [TRAINER]), **inner}
+    for id_, value in list(values.items()):
         if isinstance(value, tuple):  # what the command line makes of LV,Myo
             items = {f"{id_}{ID_SEP_KEY}{number}": item for number, item in enumerate(value)}
-            found, inner = found | items, inner | items
+            values, inner = values | items, inner | items
     settings = {}
-    for id_, value in found.items():
+    for id_, value in values.items():
         name, top = id_.rpartition(ID_SEP_KEY)[2], ID_SEP_KEY not in id_
         plain = value is None or isinstance(value, (bool, int, float, str))
         if name == "_target_":

@@ -108,7 +108,7 @@ def _conditions(phantoms: Path, info: dict[str, Any]) -> MaskSlices | LabelSlice
 
 
 def _of_side(picture: Tensor) -> Tensor:
-    """A picture (C, H, W) as (C, SIDE, SIDE)."""
+    """Returns a picture (C, H, W) as (C, SIDE, SIDE)."""
     return interpolate(picture[None], (SIDE, SIDE), mode="bilinear", antialias=True)[0]
 
 

@@ -31,7 +31,7 @@ from common.files import refuse_existing
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Returns the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="sets to prepare; several are merged")

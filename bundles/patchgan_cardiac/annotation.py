@@ -78,8 +78,8 @@ class PairDiscriminator(PatchGridDiscriminator):
 
     def forward(self, image: Tensor, condition: Tensor) -> DiscriminatorOutput:
         """Pair (B, 2 + classes, S, S), class indices (B, 1, S, S) -> logits (B, 1, s, s)."""
-        seen = torch.cat([image[:, :1], image[:, 1:].float().softmax(dim=1)], dim=1)
-        return super().forward(seen, condition)
+        pair = torch.cat([image[:, :1], image[:, 1:].float().softmax(dim=1)], dim=1)
+        return super().forward(pair, condition)
 
 
 class OnImage:

@@ -73,7 +73,7 @@ def default_handlers(
     resume_epochs: int = 1,
     pretrained: str | Path | None = None,
 ) -> HandlerGroup:
-    """The handlers of a training: guard, monitors, log, pictures, validation, best model and resume file.
+    """Makes the handlers of a training: guard, monitors, log, pictures, validation, best model, resume file.
 
     Ignite calls the handlers of an event in the order in which they were attached, and the order matters:
     the guard raises before anything of a bad iteration is written; monitors add to ``engine.state.logs``

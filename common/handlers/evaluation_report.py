@@ -175,7 +175,7 @@ class EvaluationReport(CollectedReport):
         train_patients = [sample.unit for sample in self.train.samples]
         sources = baseline_sources(train[1], train_patients, labels, patients, self.seed)
         baselines = baseline_predictions(*train, train_patients, labels, patients, self.seed, sources)
-        owners = {name: [train_patients[place] for place in places] for name, places in sources.items()}
+        owners = {name: [train_patients[index] for index in indices] for name, indices in sources.items()}
         baselines[BLURRED] = gaussian_blur(real)
         masks = not is_condition_image(labels)
         lesions = labels if masks and not self.structures else None
@@ -300,24 +300,24 @@ class SampleReport(CollectedReport):
         """Returns each class's result; a class of too few images is left out with one line in the log."""
         results = {}
         for index, name in enumerate(self.train.class_names):
-            places = [np.flatnonzero(part.classes == index) for part in self._parts]
+            indices = [np.flatnonzero(part.classes == index) for part in self._parts]
             chosen = torch.from_numpy(np.flatnonzero(self.classes == index))
-            fewest = min(len(places[0]), len(places[2]), len(chosen))
-            if fewest <= NEIGHBOURS or not len(places[1]):
+            fewest = min(len(indices[0]), len(indices[2]), len(chosen))
+            if fewest <= NEIGHBOURS or not len(indices[1]):
                 logger.info("class %s: %d images are too few for metrics of its own", name, fewest)
                 continue
-            known = whole.features[places[0]], whole.training[places[2]]
-            evaluator = self._evaluator(places, known)
+            known = whole.features[indices[0]], whole.training[indices[2]]
+            evaluator = self._evaluator(indices, known)
             results[name] = self._result(name, evaluator, predictions[chosen], features[chosen])
         return results
 
     def _evaluator(
-        self, places: Sequence[np.ndarray], features: tuple[Tensor, Tensor] | None = None
+        self, indices: Sequence[np.ndarray], features: tuple[Tensor, Tensor] | None = None
     ) -> SetEvaluator:
         """Makes the evaluator of the images at these indices of the three parts."""
-        images = [torch.from_numpy(part.images[at]) for part, at in zip(self._parts, places, strict=True)]
+        images = [torch.from_numpy(part.images[at]) for part, at in zip(self._parts, indices, strict=True)]
         patients = [
-            [part.samples[place].unit for place in at] for part, at in zip(self._parts, places, strict=True)
+            [part.samples[index].unit for index in at] for part, at in zip(self._parts, indices, strict=True)
         ]
         real = RealImages(images[0], patients[0], images[1], images[2], patients[2])
         return SetEvaluator(real, self.extractor, self.seed, self.resamples, features=features)
@@ -344,8 +344,8 @@ class SampleReport(CollectedReport):
 
     def _of_classes(self, predictions: Tensor) -> dict[str, Tensor]:
         """Returns the first generated images of each class that has any."""
-        found = {
+        galleries = {
             name: predictions[torch.from_numpy(np.flatnonzero(self.classes == index)[:SHOWN_OF_CLASS])]
             for index, name in enumerate(self.train.class_names)
         }
-        return {name: images for name, images in found.items() if len(images)}
+        return {name: images for name, images in galleries.items() if len(images)}

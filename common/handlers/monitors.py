@@ -69,9 +69,9 @@ class Alarm:
             self._announce(engine, reason)
 
     def _announce(self, engine: Engine, reason: str) -> None:
-        place = f"iteration {engine.state.iteration}, epoch {engine.state.epoch}"
+        moment = f"iteration {engine.state.iteration}, epoch {engine.state.epoch}"
         if is_main():
-            logger.warning("%s at %s: %s%s", self.what, place, reason, "; the run stops here" * self.stop)
+            logger.warning("%s at %s: %s%s", self.what, moment, reason, "; the run stops here" * self.stop)
         if self.stop:
             stop_after_iteration(engine)
 
@@ -81,7 +81,7 @@ class Alarm:
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether it is on and how often it has gone off."""
+        """Returns whether it is on and how often it has gone off."""
         return {"on": self.on, "events": self.events}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -130,7 +130,7 @@ class ConstantOutputMonitor:
             self.flat = self.images = 0
 
     def _mean_share(self) -> float:
-        """The mean over all processes, which generate the same number of images."""
+        """Returns the mean over all processes, which generate the same number of images."""
         shares = distributed.gather(self.flat / self.images)
         return float(sum(shares) / len(shares))
 
@@ -141,7 +141,7 @@ class ConstantOutputMonitor:
         self.alarm.update(engine, self.epochs >= self.patience, reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters of the present epoch, the black epochs in a row and the alarm."""
+        """Returns the counters of the present epoch, the black epochs in a row and the alarm."""
         counters = {"flat": self.flat, "images": self.images, "epochs": self.epochs}
         return {**counters, "alarm": self.alarm.state_dict()}
 
@@ -230,10 +230,10 @@ class ModeCollapseMonitor:
         images = sample(sampling_network(networks(engine), self.network_name), self.inputs, SEED)[:, :1]
         if self._reference is None:
             self._reference = self.measure(self.real)
-        found = self.measure(images, threshold=self._reference.threshold)
-        measures = found.against(self._reference)
+        diversity = self.measure(images, threshold=self._reference.threshold)
+        measures = diversity.against(self._reference)
         logs(engine).update({PREFIX + name: value for name, value in measures.items()})
-        logs(engine)[MODES] = found.modes
+        logs(engine)[MODES] = diversity.modes
         low = [f"{name} {value:.2g}" for name, value in measures.items() if value < self.bounds[name]]
         self.fresh = self.fresh and bool(low)
         counts = bool(low) and not (self.fresh and engine.state.epoch <= self.grace)
@@ -241,7 +241,7 @@ class ModeCollapseMonitor:
         return f"diversity of {', '.join(low)} (real images: 1), low at {self.looks} looks in a row"
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the generator is still fresh, the failed checks in a row and the alarm."""
+        """Returns whether the generator is still fresh, the failed checks in a row and the alarm."""
         return {"fresh": self.fresh, "looks": self.looks, "alarm": self.alarm.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -310,7 +310,7 @@ class GradientNormMonitor:
         self.alarms[name].update(engine, count >= self.patience, reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters and alarms by measure."""
+        """Returns the counters and alarms by measure."""
         alarms = {name: alarm.state_dict() for name, alarm in self.alarms.items()}
         return {"iterations": dict(self.iterations), "alarms": alarms}
 
@@ -387,7 +387,7 @@ class DivergenceGuard:
         return "no checkpoint had been written yet"
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of constant iterations so far."""
+        """Returns the number of constant iterations so far."""
         return {"flat_iterations": self.flat_iterations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -474,7 +474,7 @@ class Convergence:
             stop_after_iteration(engine)
 
     def state_dict(self) -> dict[str, Any]:
-        """The values of the present window (n, names), the medians before it, and the counters."""
+        """Returns the values of the present window (n, names), the medians before it, and the counters."""
         return {
             "values": torch.tensor(self.values, dtype=torch.float64),
             "medians": torch.tensor(self.medians, dtype=torch.float64),
@@ -533,7 +533,7 @@ class AccuracyAverage:
             logs(engine)[f"{name}_ema"] = self.averages[name]
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages by name."""
+        """Returns the averages by name."""
         return {"averages": dict(self.averages)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -80,7 +80,7 @@ class Validation:
             self.run(engine)
 
     def state_dict(self) -> dict[str, Any]:
-        """The iteration of the last validation."""
+        """Returns the iteration of the last validation."""
         return {"last_iteration": self.last_iteration}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -334,8 +334,8 @@ class LabelSlices(Dataset[dict[str, Any]]):
             label = to_network(self._reader.image(file.condition, index))
         else:
             label = file.table[self._reader.label(file.condition, index)].astype(np.float32)
-        place = noise_position(file.condition, index, stem(file.path))
-        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
+        coordinates = noise_position(file.condition, index, stem(file.path))
+        return {"label": torch.from_numpy(label[None]), "sample": position, **coordinates}  # (1, S, S)
 
     def _warn_of_empty(self, least: int) -> None:
         """Warns of slices that hold fewer pixels than the model's training asked for."""
@@ -534,8 +534,8 @@ class LabelVariants(Dataset[dict[str, Any]]):
         label = self.condition(position).astype(np.float32)
         number, index = self._places[position]
         variant = self.variants[number]
-        place = noise_position(variant.file.condition, index, variant.name)
-        return {"label": torch.from_numpy(label[None]), "sample": position, **place}  # (1, S, S)
+        coordinates = noise_position(variant.file.condition, index, variant.name)
+        return {"label": torch.from_numpy(label[None]), "sample": position, **coordinates}  # (1, S, S)
 
     def condition(self, position: int) -> np.ndarray:
         """Returns the perturbed slice at ``position``, uint8 (S, S)."""

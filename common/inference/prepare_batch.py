@@ -63,8 +63,10 @@ class ConditionToImage:
         condition, target = self.prepare(batch, device, non_blocking, **options)
         if not self.channels or "noise_key" not in batch:
             return condition, target
-        places = zip(batch["noise_key"].tolist(), batch["noise_mm"].tolist(), strict=True)
-        drawn = [slice_noise(self.seed, key, mm, self.channels, condition.shape[-1]) for key, mm in places]
+        coordinates = zip(batch["noise_key"].tolist(), batch["noise_mm"].tolist(), strict=True)
+        drawn = [
+            slice_noise(self.seed, key, mm, self.channels, condition.shape[-1]) for key, mm in coordinates
+        ]
         noise = torch.from_numpy(np.stack(drawn)).to(device, non_blocking=non_blocking)
         return condition, target, (noise,), {}
 

@@ -95,14 +95,14 @@ class SampleNumbers(Dataset[dict[str, int]]):
         class_names: the model's classes; empty for an unconditional model.
 
     Attributes:
-        wanted: the requested numbers, without those that only fill a block.
+        requested: the numbers asked for, without those that only fill a block.
     Raises:
         UserError: no samples, a negative number, an unknown class, or a class for an unconditional model.
 
     Example:
         >>> names = ["none", "mild", "severe"]
         >>> numbers = SampleNumbers(2, first_sample=33, classes="mild,severe", class_names=names)
-        >>> numbers.wanted, len(numbers), numbers.class_name(33)
+        >>> numbers.requested, len(numbers), numbers.class_name(33)
         (range(33, 35), 32, 'severe')
     """
 
@@ -114,10 +114,10 @@ class SampleNumbers(Dataset[dict[str, int]]):
         class_names: Sequence[str] = (),
     ) -> None:
         first = check_int("first_sample", first_sample)
-        self.wanted = range(first, first + check_int("num_samples", num_samples, least=1))
+        self.requested = range(first, first + check_int("num_samples", num_samples, least=1))
         self.class_names = list(class_names)
         self.classes = chosen_classes(classes, self.class_names)
-        self._drawn = range(first // BLOCK * BLOCK, -(-self.wanted.stop // BLOCK) * BLOCK)
+        self._drawn = range(first // BLOCK * BLOCK, -(-self.requested.stop // BLOCK) * BLOCK)
 
     def __len__(self) -> int:
         return len(self._drawn)

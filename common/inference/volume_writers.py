@@ -215,12 +215,12 @@ def values_of_classes(
     """
     values = np.zeros(len(classes) + 1, np.uint16)
     own = [(name, _values(file, index)) for index, name in enumerate(classes, start=1)]
-    counted = all(found == [ORDER[name]] for name, found in own if found and name in ORDER)
+    counted = all(own_values == [ORDER[name]] for name, own_values in own if own_values and name in ORDER)
     convention = ORDER if counted else MMWHS_VALUES
-    for index, (name, found) in enumerate(own, start=1):
+    for index, (name, own_values) in enumerate(own, start=1):
         if name == WHOLE_HEART:
             free = next(n for n in count(1) if n not in file.condition.values)
-            values[index] = found[0] if len(found) == 1 else free
+            values[index] = own_values[0] if len(own_values) == 1 else free
         else:
             known = (value for each in (file, *others) for value in _values(each, index))
             values[index] = next(known, convention[name])

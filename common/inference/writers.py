@@ -219,13 +219,15 @@ class SampleWriter(FileCollector):
         self.folder, self.numbers, self.seed, self.provenance = Path(output_dir), numbers, seed, provenance
         self.window = model_window(info) if file_type == "nifti" else None
         self.spacing_mm, self.channel_folders = float(info.get("spacing_mm", 1.0)), list(channel_folders)
-        self._tiles: dict[int, np.ndarray | None] = dict.fromkeys(numbers.wanted[: check_int("grid", grid)])
+        self._tiles: dict[int, np.ndarray | None] = dict.fromkeys(
+            numbers.requested[: check_int("grid", grid)]
+        )
         suffix = SUFFIXES[file_type]
-        super().__init__({self._path(seed, number, suffix): [number] for number in numbers.wanted})
+        super().__init__({self._path(seed, number, suffix): [number] for number in numbers.requested})
 
     def add(self, position: int, prediction: Tensor) -> None:
         """Takes the prediction (C, S, S) of sample ``position``; ignores samples that only fill a block."""
-        if position in self.numbers.wanted:
+        if position in self.numbers.requested:
             super().add(position, prediction)
 
     def keep(self, position: int, prediction: Tensor) -> np.ndarray:
@@ -269,7 +271,7 @@ class SampleWriter(FileCollector):
 
     def _write_record(self) -> None:
         """Writes one JSON file for the samples of this run, named after the first and the last."""
-        folder, numbers = self.folder / SAMPLES, sorted(self.numbers.wanted)
+        folder, numbers = self.folder / SAMPLES, sorted(self.numbers.requested)
         files = [path.relative_to(folder).as_posix() for path in self.written]
         name = f"seed{self.seed}_samples{numbers[0]:06d}-{numbers[-1]:06d}.json"
         write_json(folder / name, self.provenance.record(files=files))

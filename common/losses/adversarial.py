@@ -47,7 +47,7 @@ class AdversarialLoss:
         return self.threshold is None and self.paired is None
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> Tensor:
-        """The sum of both terms, each the mean over logits, then scales; a scalar.
+        """Returns the sum of both terms, each the mean over logits, then scales; a scalar.
 
         Paired losses have one term. Pix2pix halves the sum (Isola et al. 2017, section 3.3); that weight is
         the caller's.
@@ -60,7 +60,7 @@ class AdversarialLoss:
         return _mean(self.real, logits_real) + _mean(self.fake, logits_fake)
 
     def generator_loss(self, logits_fake: Logits, logits_real: Logits | None = None) -> Tensor:
-        """The mean over logits, then scales; a scalar.
+        """Returns the mean over logits, then scales; a scalar.
 
         Args:
             logits_real: of real images, without gradients; needed where logits are paired.
@@ -195,7 +195,7 @@ def zero_centred_penalty(critic: Critic, images: Tensor) -> Tensor:
 
 
 def gradient_norm(critic: Critic, x: Tensor) -> Tensor:
-    """The length of each sample's gradient of the critic's value, (B,). ``x`` must require gradients.
+    """Returns the length of each sample's gradient of the critic's value, (B,). ``x`` must require gradients.
 
     The square root is kept off zero, where its own gradient is infinite.
     """

@@ -102,7 +102,7 @@ def feature_matching_loss(real: Features, fake: Features) -> Tensor:
     """
     if not real:
         raise ValueError("no features to match")
-    distances = [_distance(target, made) for target, made in zip(real, fake, strict=True)]
+    distances = [_distance(target, generated) for target, generated in zip(real, fake, strict=True)]
     return torch.stack(distances).mean()
 
 
@@ -176,9 +176,9 @@ class FrozenLite0(nn.Module):
         """(B, 1, H, W) in [-1, 1] -> a map for each layer."""
         hidden = F.relu6(self.stem(((images + 1) / 2 - MEAN) / DEVIATION))
         maps = []
-        for place, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks):
             hidden = block(hidden)
-            if place in self.taken:
+            if index in self.taken:
                 maps.append(hidden)
         return maps
 
@@ -287,20 +287,20 @@ def _relative(fake: Tensor, real: Tensor) -> Tensor:
 def folded(convolution: SamePadded, norm: nn.BatchNorm2d) -> SamePadded:
     """Returns a convolution with the following batch norm folded in, as in evaluation."""
     assert norm.running_mean is not None and norm.running_var is not None
-    made = copy.deepcopy(convolution)
-    made.weight, made.bias = fuse_conv_bn_weights(
+    copied = copy.deepcopy(convolution)
+    copied.weight, copied.bias = fuse_conv_bn_weights(
         convolution.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    return made
+    return copied
 
 
 def _folded_block(block: nn.Module) -> InvertedResidual:
     assert isinstance(block, InvertedResidual)
-    made = copy.deepcopy(block)
-    if made.expands:
-        made._expand_conv = folded(block._expand_conv, block._bn0)
-    made._depthwise_conv = folded(block._depthwise_conv, block._bn1)
-    made._project_conv = folded(block._project_conv, block._bn2)
+    copied = copy.deepcopy(block)
+    if copied.expands:
+        copied._expand_conv = folded(block._expand_conv, block._bn0)
+    copied._depthwise_conv = folded(block._depthwise_conv, block._bn1)
+    copied._project_conv = folded(block._project_conv, block._bn2)
     for name in ("_bn0", "_bn1", "_bn2"):
-        setattr(made, name, nn.Identity())
-    return made
+        setattr(copied, name, nn.Identity())
+    return copied

@@ -132,8 +132,8 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """Class indices (B,), whole or between -> (B, size)."""
-        places = torch.arange(self.table.shape[0], device=index.device)
-        apart = (index.to(self.table.dtype).reshape(-1, 1) - places).abs()  # (B, K)
+        positions = torch.arange(self.table.shape[0], device=index.device)
+        apart = (index.to(self.table.dtype).reshape(-1, 1) - positions).abs()  # (B, K)
         return (1 - apart).clamp_min(0) @ self.table
 
 
@@ -156,10 +156,10 @@ def class_projection(classes: int, size: int) -> nn.Module:
     Their product with ``size`` features is added to the logit (Miyato and Koyama 2018). They start at about
     unit length: with the embeddings' length, sqrt(size), the product would dominate the logit.
     """
-    made = class_embedding(classes, size)
-    if isinstance(made, ClassEmbedding):
-        nn.init.normal_(made.table, std=size**-0.5)
-    return made
+    embedding = class_embedding(classes, size)
+    if isinstance(embedding, ClassEmbedding):
+        nn.init.normal_(embedding.table, std=size**-0.5)
+    return embedding
 
 
 ENCODINGS = ("index", "onehot", "image")
@@ -262,8 +262,8 @@ class DrawnNoise(nn.Module):
         """Returns the white noise of conditions (B, K, H, W): (B, channels, H, W)."""
         height, width, device = condition.shape[2], condition.shape[3], condition.device
         values = (condition.float() * self.levels).round().to(torch.int64).flatten(1)  # (B, K H W)
-        places = torch.arange(1, values.shape[1] + 1, device=device)
-        weights = places * self.factor % self.modulus
+        positions = torch.arange(1, values.shape[1] + 1, device=device)
+        weights = positions * self.factor % self.modulus
         mixed = (values * weights).sum(dim=1) % self.modulus  # of integers: exact in any order, (B,)
         row = mixed % self.size
         column = mixed % self.prime % self.size  # no division: ONNX rounds it to float32

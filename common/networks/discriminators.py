@@ -210,8 +210,8 @@ def _shifted(image: Tensor, shift: Tensor) -> Tensor:
     inside = _within(rows, height)[:, None, :, None] & _within(columns, width)[:, None, None, :]
     index = rows.clamp(0, height - 1)[:, None, :, None].expand(-1, image.shape[1], -1, width)
     across = columns.clamp(0, width - 1)[:, None, None, :].expand(-1, image.shape[1], height, -1)
-    found = image.gather(2, index).gather(3, across)  # (B, C, H, W)
-    return found.masked_fill(~inside, EMPTY)
+    moved = image.gather(2, index).gather(3, across)  # (B, C, H, W)
+    return moved.masked_fill(~inside, EMPTY)
 
 
 def _cut(image: Tensor, hole: Tensor) -> Tensor:
@@ -223,5 +223,5 @@ def _cut(image: Tensor, hole: Tensor) -> Tensor:
     return image.masked_fill(down[:, None, :, None] & across[:, None, None, :], EMPTY)
 
 
-def _within(places: Tensor, extent: int) -> Tensor:
-    return (places >= 0) & (places < extent)
+def _within(positions: Tensor, extent: int) -> Tensor:
+    return (positions >= 0) & (positions < extent)

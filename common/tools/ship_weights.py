@@ -39,8 +39,7 @@ class Settings:
         name: of the shipped file: ``model`` for the bundle's main network.
         network: take the last weights of this network from the resume file, of its moving average if there is
             one; None for the best model.
-        data, terms, command, commit: for the card; None for what was said when these weights were shipped
-            before.
+        data, terms, command, commit: for the card; None for those that the card has already.
         trust: the ``trust.json`` of a report on images that the model drew.
         output: folder; None for the bundle's ``models``.
     """
@@ -81,7 +80,7 @@ def ship(settings: Settings) -> Path:
     given = sample_inputs(metadata, facts, 2) if is_main else _images(facts)
     _check_rounding(network_for(source, nn.Identity()), state, half, given, source)
     verdict = _verdict(settings.trust)
-    facts["card"] = _said(settings, model_info(target).get("card", {}))
+    facts["card"] = _card_texts(settings, model_info(target).get("card", {}))
     with atomic_write(target) as temporary:
         save_tensors(half, temporary)
         if temporary.stat().st_size > LARGEST:
@@ -152,13 +151,13 @@ def _verdict(trust: Path | None) -> str:
     return f"release gate **{gate['verdict']}**: {gate['reason']}"
 
 
-def _said(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
-    said = {name: getattr(settings, name) or before.get(name) for name in REMEMBERED}
-    said["commit"] = said["commit"] or commit(repository_root())
-    missing = next((name for name, value in said.items() if not value), None)
+def _card_texts(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
+    texts = {name: getattr(settings, name) or before.get(name) for name in REMEMBERED}
+    texts["commit"] = texts["commit"] or commit(repository_root())
+    missing = next((name for name, value in texts.items() if not value), None)
     if missing:
         raise UserError(f"--{missing}: the model card needs it; give it once, later calls remember it")
-    return {name: str(value) for name, value in said.items()}
+    return {name: str(value) for name, value in texts.items()}
 
 
 def section(
@@ -173,7 +172,7 @@ def section(
         metrics: the content of ``eval/metrics.json``; empty for none.
         verdict: of the trust report.
     """
-    said, slices = facts["card"], facts.get("slices", {})
+    texts, slices = facts["card"], facts.get("slices", {})
     counts = [
         f"{n} for {part}" + (f" ({slices[part]} slices)" if part in slices else "")
         for part, n in facts.get("patients", {}).items()
@@ -182,12 +181,12 @@ def section(
     unknown = "; split by a table: in other copies of the data they cannot be told apart" * by_table
     budget = f"{minutes:.0f} CPU minutes, " if minutes else ""
     rows = {
-        "Data": said["data"],
-        "Terms": said["terms"],
+        "Data": texts["data"],
+        "Terms": texts["terms"],
         "Patients": (", ".join(counts) or "none") + unknown,
         "Network": f"`{facts['network']['target'].rpartition('.')[2]}`, weights in float16",
         "Budget": f"{budget}{facts.get('iteration', '?')} iterations, {facts.get('epoch', '?')} epochs",
-        "Command": f"`{said['command']}`, commit `{said['commit']}`",
+        "Command": f"`{texts['command']}`, commit `{texts['commit']}`",
         "Trust report": verdict,
     }
     table = [f"| {name} | {value} |" for name, value in rows.items()]
@@ -216,9 +215,9 @@ def write_section(card: Path, bundle: str, file: str, text: str) -> None:
     """Writes the section of ``file`` into a model card; what was written there by hand stays."""
     before = card.read_text(encoding="utf-8") if card.is_file() else f"# Model card: {bundle}\n"
     heading = f"## `{file}`\n"
-    head, found, rest = before.partition(heading)
+    head, present, rest = before.partition(heading)
     mine, following, others = rest.partition("\n## ")
-    by_hand = mine.partition(HAND_WRITTEN)[2] if found else "\n"
+    by_hand = mine.partition(HAND_WRITTEN)[2] if present else "\n"
     own = f"{heading}\n{text}\n\n{HAND_WRITTEN}{by_hand.rstrip()}\n"
     with atomic_write(card) as temporary:
         temporary.write_text(f"{head.rstrip()}\n\n{own}{following}{others}", encoding="utf-8")

@@ -66,10 +66,10 @@ def refuse_existing(folder: str | os.PathLike[str], resume: bool) -> None:
     Raises:
         UserError: ``folder`` holds a run and ``resume`` is false.
     """
-    found = [name for name in (CURRENT, PREVIOUS, "model.pt") if (Path(folder) / name).exists()]
-    if found and not resume:
+    existing = [name for name in (CURRENT, PREVIOUS, "model.pt") if (Path(folder) / name).exists()]
+    if existing and not resume:
         raise UserError(
-            f"{Path(folder) / found[0]}: a run is already there; go on with --resume true, "
+            f"{Path(folder) / existing[0]}: a run is already there; go on with --resume true, "
             "or start another with --output_dir"
         )
 
@@ -182,7 +182,7 @@ class Resume:
 
 
 def stateful_handlers(handlers: Iterable[Any]) -> dict[str, Stateful]:
-    """The handlers with a state: members of a group by their names there, others by their class's name.
+    """Returns the handlers with a state: a group's members by their names there, others by their class's.
 
     Raises:
         UserError: two have one name.
@@ -351,7 +351,7 @@ class BestModelSaver:
             logger.info("%s: iteration %d, score %.4g", self.path, self.best_iteration, self.best_score)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score and its iteration, the last scores, and the names of the metrics."""
+        """Returns the best score and its iteration, the last scores, and the names of the metrics."""
         return {
             "best_score": self.best_score,
             "best_iteration": self.best_iteration,

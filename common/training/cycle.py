@@ -58,12 +58,12 @@ class ImagePool:
             return image
         if draw.random() < 0.5:
             return image
-        place = int(draw.integers(self.size))
-        old, self.images[place] = self.images[place], image.clone()
+        index = int(draw.integers(self.size))
+        old, self.images[index] = self.images[index], image.clone()
         return old.to(image.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The images of every process and how many it has seen. A collective call: all processes make it."""
+        """Returns each process's images and their count so far. A collective call: all processes make it."""
         kept = [image.cpu().contiguous() for image in self.images]
         return {"ranks": distributed.gather({"images": kept, "seen": self.seen})}
 
@@ -115,7 +115,7 @@ class PooledDiscriminatorStep(DiscriminatorStep):
         self.weights[f"{name}_adversarial"] = 0.5  # Zhu et al. halve it: D learns half as fast as G
 
     def generated(self, context: Context) -> Tensor:
-        """New and old images (B, C, H, W), without gradients."""
+        """Returns new and old images (B, C, H, W), without gradients."""
         return self.pool.query(super().generated(context))
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class CycleStep(Step):
         self.source, self.target, self.condition, self.judges = source, target, condition, tuple(judges)
 
     def losses(self, context: Context) -> dict[str, Tensor]:
-        """Named scalar losses for the context's batch, unweighted."""
+        """Returns named scalar losses for the context's batch, unweighted."""
         x, y = context.batch[self.source], context.batch[self.target]
         there, back = context.output("G", (self.source,)), context.output("F", (self.target,))
         nets = context.networks

@@ -58,12 +58,12 @@ def stop() -> None:
 
 
 def is_main() -> bool:
-    """True in the process that writes files and shows progress (rank 0)."""
+    """Tells whether this process writes files and shows progress (rank 0)."""
     return rank() == 0
 
 
 def any_rank(flag: bool) -> bool:
-    """True on every process where ``flag`` is true on at least one; all processes must call it.
+    """Tells every process whether ``flag`` is true on at least one; all processes must call it.
 
     A process that stops alone would leave the others waiting for its gradients.
     """
@@ -71,7 +71,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def average(tensor: Tensor) -> Tensor:
-    """The mean over all processes, in place (``tensor`` itself in one process)."""
+    """Returns the mean over all processes, in place (``tensor`` itself in one process)."""
     if ranks() > 1:
         total = idist.all_reduce(tensor)
         assert isinstance(total, Tensor)

@@ -133,7 +133,7 @@ class DiscriminatorStep(Step):
         penalty_interval: updates per penalty, which is scaled up by it ("lazy regularisation", Karras et al.
             2020, appendix B). The updates between log 0, so that the log's mean is the penalty's.
     Raises:
-        UserError: no such place, or an interval below 1.
+        UserError: an unknown ``penalty_at``, or an interval below 1.
     """
 
     def __init__(
@@ -212,8 +212,8 @@ class DiscriminatorStep(Step):
         with torch.autocast(real[0].device.type, enabled=False):
             if self.penalty_at == BETWEEN:
                 return gradient_penalty(scores(real[1]), real[0], fake[0])
-            places = {"real": [real], "fake": [fake], "both": [real, fake]}[self.penalty_at]
-            terms = [zero_centred_penalty(scores(condition), images) for images, condition in places]
+            samples = {"real": [real], "fake": [fake], "both": [real, fake]}[self.penalty_at]
+            terms = [zero_centred_penalty(scores(condition), images) for images, condition in samples]
             return torch.stack(terms).sum()
 
     def state_dict(self) -> dict[str, Any]:
@@ -408,8 +408,8 @@ class DiffusionStep(Step):
 
 def spread_timesteps(count: int, timesteps: int, device: torch.device) -> Tensor:
     """Draws ``count`` evenly spaced timesteps (count,) below ``timesteps`` with one random offset."""
-    places = torch.arange(count, device=device) / count + torch.rand(1, device=device)
-    return ((places % 1) * timesteps).long().clamp(max=timesteps - 1)
+    positions = torch.arange(count, device=device) / count + torch.rand(1, device=device)
+    return ((positions % 1) * timesteps).long().clamp(max=timesteps - 1)
 
 
 def min_snr_weights(kept: Tensor, prediction: str, bound: float) -> Tensor:

@@ -259,9 +259,9 @@ class MultiStepTrainer(Trainer):
         for name in self.trained:
             self.networks[name].train()
         updates = [(step, k) for step in self.steps for k in range(self.group - step.repeat, self.group)]
-        for place, (step, number) in enumerate(updates):
+        for index, (step, number) in enumerate(updates):
             context.use(batches[number])
-            context.learning = learning(updates[place:])
+            context.learning = learning(updates[index:])
             logs.update(self._update(step, context))
         self.precision.update()
         distributed.average_all(b for name in self.trained for b in self.networks[name].buffers())
@@ -361,8 +361,8 @@ class MultiStepTrainer(Trainer):
             apply_schedule(scheduler)
         self.precision.scaler.load_state_dict(state["scaler"])
         restore_rng(state["rng"][distributed.rank()])
-        place = {"iteration": state["iteration"], "epoch_length": self.state.epoch_length}
-        self.load_state_dict({**place, "max_epochs": self.state.max_epochs})
+        lengths = {"epoch_length": self.state.epoch_length, "max_epochs": self.state.max_epochs}
+        self.load_state_dict({"iteration": state["iteration"], **lengths})
         self.stream.position = state["iteration"] * self.group
 
     def _parts(self) -> dict[str, Mapping[str, Any]]:

@@ -73,7 +73,7 @@ NAMES = ["none", "mild", "severe"]
 
 def test_blocks_are_whole_and_begin_at_their_multiples() -> None:
     numbers = SampleNumbers(10, first_sample=BLOCK - 2)
-    assert numbers.wanted == range(BLOCK - 2, BLOCK + 8)
+    assert numbers.requested == range(BLOCK - 2, BLOCK + 8)
     assert [numbers[place]["sample"] for place in range(len(numbers))] == list(range(2 * BLOCK))
     later = SampleNumbers(1, first_sample=3 * BLOCK)
     assert len(later) == BLOCK and later[0] == {"sample": 3 * BLOCK}
@@ -81,7 +81,7 @@ def test_blocks_are_whole_and_begin_at_their_multiples() -> None:
 
 def test_classes_take_turns_by_the_number() -> None:
     numbers = SampleNumbers(4, 7, "severe,none", NAMES)
-    assert [numbers.class_name(number) for number in numbers.wanted] == ["none", "severe", "none", "severe"]
+    assert [numbers.class_name(number) for number in numbers.requested] == ["none", "severe"] * 2
     assert numbers[7] == {"sample": 7, "class": 0}
     everything = SampleNumbers(6, 0, "all", NAMES)
     assert [everything.class_name(number) for number in range(6)] == NAMES * 2
@@ -89,7 +89,7 @@ def test_classes_take_turns_by_the_number() -> None:
 
 
 def test_as_the_command_line_gives_them() -> None:
-    assert SampleNumbers("3", "4").wanted == range(4, 7)  # type: ignore[arg-type]
+    assert SampleNumbers("3", "4").requested == range(4, 7)  # type: ignore[arg-type]
     assert chosen_classes(("mild", " none"), NAMES) == [1, 0]
     assert chosen_classes(1, ["0", "1"]) == [1]  # type: ignore[arg-type]
 
