@@ -11,6 +11,23 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+BUNDLES = sorted(path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_every_bundle_has_a_notebook_and_its_readme_links_it(bundle: str) -> None:
+    assert bundle in [file.stem for file in NOTEBOOKS]
+    page = (ROOT / "bundles" / bundle / "docs" / "README.md").read_text()
+    assert f"](../../../docs/tutorials/{bundle}.ipynb)" in page
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_links_in_notebooks_lead_somewhere(file: Path) -> None:
+    text = "\n".join(
+        cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "markdown"
+    )
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+    assert links and [link for link in links if not (file.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
