@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.networks.blocks import (
     NONE,
     ClassEncoding,
+    added_noise,
     make_drawn_noise,
     make_fixed_texture,
     norm_layer,
@@ -57,8 +58,12 @@ class HeartGenerator(nn.Module):
             of the image in fewer iterations, since an update moves each weight by at most the learning rate.
         noise: channels of noise beside the label (`common.networks.blocks.DrawnNoise`), from which the
             network makes fine texture, another in every picture; 0 as published.
+        decoder_noise: add the noise after each step up but the outermost, too, each channel as strongly as it
+            learns to (`common.networks.blocks.AddedNoise`); needs ``noise``.
         texture: channels of a fixed noise map instead, as older models have it: the same vessels in all.
         norm: see `common.networks.blocks.norm_layer`; the paper's is ``batch``.
+    Raises:
+        UserError: ``decoder_noise`` without ``noise``.
 
     Example:
         >>> network = HeartGenerator(levels=3, width=4)
@@ -79,8 +84,13 @@ class HeartGenerator(nn.Module):
         texture: int = 0,
         noise: int = 0,
         norm: str = "batch",
+        decoder_noise: bool = False,
     ) -> None:
         super().__init__()
+        if decoder_noise and not noise:
+            raise UserError(
+                "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
+            )
         self.skips, self.out_channels = skips, out_channels
         self.encoding, self.texture = ClassEncoding(classes, encoding), make_fixed_texture(texture)
         self.noise = make_drawn_noise(noise)
@@ -101,6 +111,10 @@ class HeartGenerator(nn.Module):
             )
             for level in reversed(range(levels))
         )
+        self.grain = nn.ModuleList(
+            added_noise(targets[level], decoder_noise and level > 0) for level in reversed(range(levels))
+        )
+        self.channels = [(level - 1) % max(1, noise) for level in reversed(range(levels))]  # of the noise
         self.last = same_convolution(targets[0], out_channels)
 
     def forward(self, label: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -109,15 +123,17 @@ class HeartGenerator(nn.Module):
         ``noise`` is N(0, 1), (B, C, S, S); left out, the network has its own.
         """
         kept = []
-        x = self.noise(self.texture(self.encoding(label)), label, noise)  # (B, channels + .. + noise, S, S)
+        white = self.noise.white(label, noise)  # (B, noise, S, S)
+        x = self.noise(self.texture(self.encoding(label)), label, white)  # (B, channels + .. + noise, S, S)
         for down in self.down:
             x = down(x)
             kept.append(x)
         kept.pop()  # the innermost output is no skip
-        for level, up in enumerate(self.up):
+        for level, (up, grain) in enumerate(zip(self.up, self.grain)):  # noqa: B905  TorchScript
             if self.skips and level > 0:
                 x = torch.cat([x, kept.pop()], dim=1)  # (B, 2 C, h, w)
-            x = up(x)
+            channel = self.channels[level]
+            x = grain(up(x), white[:, channel : channel + 1])
         x = self.last(x).float()
         image = 2 * torch.sigmoid(x[:, :1]) - 1  # (B, 1, S, S)
         return torch.cat([image, x[:, 1:]], dim=1) if self.out_channels > 1 else image

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from common.errors import UserError
-from common.networks.blocks import make_drawn_noise, make_fixed_texture, norm_layer, upsampling_layer
+from common.networks.blocks import (
+    added_noise,
+    make_drawn_noise,
+    make_fixed_texture,
+    norm_layer,
+    upsampling_layer,
+)
 from common.networks.generators import SpadeGenerator
 
 __all__ = ["SpadeGenerator", "UnetGenerator"]  # saved models name them here
@@ -125,7 +131,7 @@ class Up(nn.Module):
         self.conv = upsampling_layer(upsample, source, target, norm == "none")
         self.norm = norm_layer(norm, target)
         self.probability, self.always, self.channel = probability, always, channel
-        self.grain = AddedNoise(target) if channel >= 0 else NoGrain()
+        self.grain = added_noise(target, channel >= 0)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """(B, C, h, w), white noise (B, K, S, S) -> (B, D, 2h, 2w)."""
@@ -133,30 +139,4 @@ class Up(nn.Module):
         x = self.grain(x, noise[:, self.channel : self.channel + 1])
         if self.probability > 0:
             x = dropout(x, self.probability, self.training or self.always)
-        return x
-
-
-class AddedNoise(nn.Module):
-    """Adds white noise to a map, each channel as strongly as it learns to.
-
-    Args:
-        channels: C of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.strength = nn.Parameter(torch.full([1, channels, 1, 1], 0.1))
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """(B, C, h, w), white noise (B, 1, S, S) of which the last h x w pixels are taken -> (B, C, h, w)."""
-        height, width = x.shape[2], x.shape[3]
-        top, left = noise.shape[2] - height, noise.shape[3] - width
-        return x + self.strength.to(x.dtype) * noise[:, :, top:, left:].to(x.dtype)
-
-
-class NoGrain(nn.Module):
-    """In the place of `AddedNoise` where there is none."""
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x as it is."""
         return x

@@ -296,6 +296,37 @@ def noise_channels(network: nn.Module) -> int:
     return max((part.channels for part in network.modules() if isinstance(part, DrawnNoise)), default=0)
 
 
+class AddedNoise(nn.Module):
+    """Adds white noise to a map, each channel as strongly as it learns to (Karras et al. 2019).
+
+    Args:
+        channels: C of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.full([1, channels, 1, 1], 0.1))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(B, C, h, w), white noise (B, 1, S, S) of which the last h x w pixels are taken -> (B, C, h, w)."""
+        height, width = x.shape[2], x.shape[3]
+        top, left = noise.shape[2] - height, noise.shape[3] - width
+        return x + self.strength.to(x.dtype) * noise[:, :, top:, left:].to(x.dtype)
+
+
+class NoAddedNoise(nn.Module):
+    """Takes the place of `AddedNoise` where a layer has none."""
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Returns ``x``."""
+        return x
+
+
+def added_noise(channels: int, learned: bool) -> AddedNoise | NoAddedNoise:
+    """Returns an `AddedNoise` for maps of so many channels, or `NoAddedNoise`."""
+    return AddedNoise(channels) if learned else NoAddedNoise()
+
+
 class NoLayerNoise(nn.Module):
     """Takes the place of `LayerNoise` where a layer has none."""
 

@@ -194,3 +194,22 @@ def test_norms_of_both_networks(norm: str) -> None:
 
 def test_a_model_that_names_no_norm_has_the_one_of_its_time() -> None:
     assert any(isinstance(module, nn.BatchNorm2d) for module in HeartGenerator(levels=3, width=4).modules())
+
+
+def test_decoder_noise_changes_the_picture_and_needs_noise() -> None:
+    """With the noise at the input cut off, what is left comes in beside the steps up."""
+    torch.manual_seed(0)
+    settings = {"levels": 4, "width": 4, "classes": 3, "norm": "instance"}
+    network = HeartGenerator(**settings, noise=2, decoder_noise=True).eval()
+    label, noise = LABEL.clamp(max=3), torch.randn(2, 2, 32, 32)
+    with torch.no_grad():
+        network.down[0][0].weight[:, 1:] = 0
+        unseen, last = noise.clone(), noise.clone()
+        unseen[:, :, :16, :16] += 3  # the maps are of 4, 8 and 16 pixels, and take the last ones
+        last[:, 1, -4:, -4:] += 3  # levels 3, 2, 1 take channels 0, 1, 0
+        image = network(label, noise)
+        assert torch.equal(image, network(label, unseen)) and not torch.equal(image, network(label, last))
+        assert torch.allclose(torch.jit.script(network)(label, noise), image, atol=1e-6)
+    assert sum(name.endswith("strength") for name, _ in network.named_parameters()) == 3
+    with pytest.raises(UserError, match=r"decoder_noise .* noise is 0; set it to 4"):
+        HeartGenerator(**settings, decoder_noise=True)
