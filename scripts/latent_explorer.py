@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.cli import OverridesParser, overrides_of
 from common.errors import install_hook
-from common.explorer.html_page import explore
+from common.explorer.explorer import explore
 
 OPTIONS = {
     "dataset_dir": "the real images, as in training; the phantoms by default",

@@ -20,8 +20,7 @@ from bundles.dcgan_covid.networks import Generator
 from common.data.datamodules import ImageData
 from common.data.samples import Sample
 from common.errors import UserError, check_int
-from common.explorer.data import Atlas, Explorer, dense_layers
-from common.explorer.html_page import write_explorer
+from common.explorer.explorer import Atlas, Explorer, dense_layers, write_explorer
 from common.files import atomic_folder
 from common.inference.sampling import BLOCK, chosen_classes, class_names_of, draw_images, latents
 from common.networks.state import evaluating

@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.explorer.data import Atlas, Explorer, dense_layers
-from common.explorer.html_page import write_explorer
+from common.explorer.explorer import Atlas, Explorer, dense_layers, write_explorer
 from common.rng import make_rng
 from tests.browser.explorer_page import DESKTOP, PHONE, opened, pixels, place, settle, state, until
-from tests.common.explorer.reference import decode, quantized_layers
+from tests.common.explorer.made import decode, quantized_layers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

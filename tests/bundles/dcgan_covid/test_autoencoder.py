@@ -19,9 +19,9 @@ from bundles.dcgan_covid.autoencoder import (
     mean_image_and_target,
 )
 from common.errors import UserError
-from common.explorer.data import dense_layers
+from common.explorer.explorer import dense_layers
 from common.inference.checkpoint import load_weights
-from tests.common.explorer.reference import decode
+from tests.common.explorer.made import decode
 
 
 def linear_sizes(network: nn.Module) -> list[tuple[int, int]]:
