@@ -38,53 +38,36 @@ FOLDERS = {
 
 def parser() -> OverridesParser:
     """The command line."""
-    made = OverridesParser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
-    made.add_argument(
-        "--real", type=Path, required=True, metavar="DIR", help="images the generator was trained on"
-    )
-    made.add_argument("--output", type=Path, required=True, metavar="HTML", help="the report's file")
-    made.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="bundle of the model, e.g. bundles/pix2pix_covid"
-    )
+    result = OverridesParser(__doc__, receiver="the bundle's configs/inference.yaml, with --generate")
+    add = result.add_argument
+    add("--real", type=Path, required=True, metavar="DIR", help="images the generator was trained on")
+    add("--output", type=Path, required=True, metavar="HTML", help="the report's file")
+    add("--bundle", type=Path, metavar="DIR", help="bundle of the model, e.g. bundles/pix2pix_covid")
     for name, meaning in FOLDERS.items():
-        made.add_argument(f"--{name}", type=Path, metavar="DIR", help=meaning)
-    made.add_argument("--generate", default=0, metavar="N", help="draw N images from the bundle")
-    made.add_argument(
-        "--window", nargs="+", metavar="HU", help="without --bundle: a name or two numbers in HU (lung)"
-    )
-    made.add_argument(
-        "--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)"
-    )
-    made.add_argument("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
-    made.add_argument("--patient_pattern", metavar="REGEX", help="the patient's part of file names")
-    made.add_argument("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
-    made.add_argument("--hu_offset", type=float, metavar="HU", help="added to values that are not HU: -1024")
-    made.add_argument(
-        "--source_range",
-        type=float,
-        nargs=2,
-        metavar=("BLACK", "WHITE"),
-        help="of images not in HU: 0 4095",
-    )
-    made.add_argument("--mask_threshold", type=float, help="least value of soft masks that counts: 0.5")
-    made.add_argument(
-        "--ignore_value", type=int, nargs="+", metavar="VALUE", help="mask values that mean nothing: 255"
-    )
-    made.add_argument("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
-    made.add_argument("--extractor_weights", type=Path, metavar="FILE", help="the extractor's weights")
-    made.add_argument(
-        "--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)"
-    )
-    made.add_argument("--seed", default=0, help="of all random numbers (0)")
-    made.add_argument("--seeds", default=3, help="trainings of each kind for the utility (3)")
-    made.add_argument(
+        add(f"--{name}", type=Path, metavar="DIR", help=meaning)
+    add("--generate", default=0, metavar="N", help="draw N images from the bundle")
+    add("--window", nargs="+", metavar="HU", help="without --bundle: a name or two numbers in HU (lung)")
+    add("--image_size", metavar="N", help="without --bundle: side of the slices in pixels (128)")
+    add("--ckpt_path", type=Path, metavar="FILE", help="the model (the bundle's own)")
+    add("--patient_pattern", metavar="REGEX", help="the patient's part of file names")
+    add("--sections", metavar="NAMES", help="some of fidelity,faithfulness,utility,privacy")
+    add("--hu_offset", type=float, metavar="HU", help="added to values that are not HU: -1024")
+    add("--source_range", type=float, nargs=2, metavar=("BLACK", "WHITE"), help="of images not in HU: 0 4095")
+    add("--mask_threshold", type=float, help="least value of soft masks that counts: 0.5")
+    add("--ignore_value", type=int, nargs="+", metavar="VALUE", help="mask values that mean nothing: 255")
+    add("--extractor", default="gridvgg", help="gridvgg, lite0, inception or radimagenet")
+    add("--extractor_weights", type=Path, metavar="FILE", help="the extractor's weights")
+    add("--max_similarity", metavar="R", help="the gate's threshold, a correlation (calibrated)")
+    add("--seed", default=0, help="of all random numbers (0)")
+    add("--seeds", default=3, help="trainings of each kind for the utility (3)")
+    add(
         "--iterations",
         default=200,
         help="of each training for the utility; five times as many for the faithfulness (200)",
     )
-    made.add_argument("--resamples", default=500, help="of the bootstrap (500)")
-    made.add_argument("--device", help="cpu, cuda:0, ... (a GPU where there is one)")
-    return made
+    add("--resamples", default=500, help="of the bootstrap (500)")
+    add("--device", help="cpu, cuda:0, ... (a GPU where there is one)")
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:

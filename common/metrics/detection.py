@@ -224,7 +224,7 @@ class _Curve:
         order = torch.argsort(scores, descending=True, stable=True)  # (N + F,)
         self.scans = torch.cat([self.true_scans, self.false_scans])[order]
         self.true = (order < len(nodules)).double()
-        self.found = self.true * (scores[order] > -np.inf)
+        self.hits = self.true * (scores[order] > -np.inf)
         changes = scores[order].diff() != 0  # a threshold lets in all that score the same
         self.last = torch.cat([changes, torch.ones(min(1, len(scores)), dtype=torch.bool)]).nonzero()[:, 0]
 
@@ -236,11 +236,11 @@ class _Curve:
         """Weights of the scans (R, S) -> sensitivities (R, K); NaN if no nodule is drawn."""
         counted = weights[:, self.scans]  # (R, N + F)
         false = (counted * (1 - self.true)).cumsum(1)[:, self.last] / weights.sum(1, keepdim=True)
-        found = (counted * self.found).cumsum(1)[:, self.last]
-        found = torch.cat([torch.zeros(len(weights), 1, dtype=torch.float64), found], 1)  # above all scores
-        wanted = torch.tensor(rates, dtype=torch.float64).expand(len(weights), -1).contiguous()
-        indices = torch.searchsorted(false.contiguous(), wanted, right=True)
-        return found.gather(1, indices) / (counted * self.true).sum(1, keepdim=True)
+        hits = (counted * self.hits).cumsum(1)[:, self.last]
+        hits = torch.cat([torch.zeros(len(weights), 1, dtype=torch.float64), hits], 1)  # above all scores
+        targets = torch.tensor(rates, dtype=torch.float64).expand(len(weights), -1).contiguous()
+        indices = torch.searchsorted(false.contiguous(), targets, right=True)
+        return hits.gather(1, indices) / (counted * self.true).sum(1, keepdim=True)
 
 
 def _value(once: Tensor, drawn: Tensor, scans: int, clusters: int, patients: int | None) -> Value:

@@ -288,10 +288,10 @@ def save_ladder_figure(
 def _draw_bars(axes: Axes, result: LadderScores, scores: Sequence[float], top: float) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for row, score in enumerate(scores):
-        length, seen = max(score / max(result.bound, SMALLEST), LOWEST), score > result.bound
-        colour = REAL if row == 0 else SEEN if seen else UNSEEN
+        length, above = max(score / max(result.bound, SMALLEST), LOWEST), score > result.bound
+        colour = REAL if row == 0 else SEEN if above else UNSEEN
         axes.barh(row, length, height=0.55, color=colour)
-        text = f"{score:.3f}" if row == 0 or seen else f"{score:.3f}  as real"
+        text = f"{score:.3f}" if row == 0 or above else f"{score:.3f}  as real"
         axes.text(length * 1.2, row, text, va="center", fontsize=11, color=colour, bbox=box)
     axes.axvline(1, color=REAL, linewidth=1, zorder=0.5)
     label = "sees layout" if result.sees_layout else "blind to layout"

@@ -76,8 +76,8 @@ def draw_pairs(
     if images < 2:
         raise UserError(f"{images} images make no pair; at least 2 are needed to measure diversity")
     every = images * (images - 1) // 2
-    wanted = most if patients is None else most * OVERSAMPLED
-    drawn = np.arange(every) if every <= wanted else np.sort(rng.choice(every, wanted, replace=False))
+    limit = most if patients is None else most * OVERSAMPLED
+    drawn = np.arange(every) if every <= limit else np.sort(rng.choice(every, limit, replace=False))
     larger = ((1 + np.sqrt(1 + 8 * drawn)) // 2).astype(np.int64)  # pair t is (j, t - j (j - 1) / 2)
     pairs = np.stack([drawn - larger * (larger - 1) // 2, larger], axis=1)
     if patients is not None:

@@ -99,12 +99,12 @@ class ComponentCounts:
     """The number of connected components of each image and structure (N, K).
 
     Attributes:
-        wanted: components of the condition.
+        expected: components of the condition.
         lost: those of which nothing was found.
         invented: components found that touch no pixel of the condition's structure.
     """
 
-    wanted: NDArray[np.int64]
+    expected: NDArray[np.int64]
     lost: NDArray[np.int64]
     invented: NDArray[np.int64]
 
@@ -125,7 +125,7 @@ def smallest_component(side: int) -> int:
     return max(FEWEST_PIXELS, round(SMALLEST_SHARE * side**2))
 
 
-def compare_components(found: Tensor, conditions: Tensor, classes: int) -> ComponentCounts:
+def compare_components(predicted: Tensor, conditions: Tensor, classes: int) -> ComponentCounts:
     """Counts the components of two label maps, class indices (N, 1, S, S).
 
     Example:
@@ -134,12 +134,12 @@ def compare_components(found: Tensor, conditions: Tensor, classes: int) -> Compo
         >>> compare_components(torch.zeros_like(condition), condition, classes=1).lost.tolist()
         [[1]]
     """
-    smallest = smallest_component(found.shape[-1])
-    counts = np.zeros((3, len(found), classes), np.int64)
-    drawn, wanted = (labels[:, 0].round().numpy() for labels in (found, conditions))
-    for index in range(len(found)):
+    smallest = smallest_component(predicted.shape[-1])
+    counts = np.zeros((3, len(predicted), classes), np.int64)
+    predicted_maps, condition_maps = (labels[:, 0].round().numpy() for labels in (predicted, conditions))
+    for index in range(len(predicted)):
         for number in range(classes):
-            a, b = (each[index] == number + 1 for each in (drawn, wanted))
+            a, b = (each[index] == number + 1 for each in (predicted_maps, condition_maps))
             total, lost = _unmatched(b, a, smallest)
             counts[:, index, number] = total, lost, _unmatched(a, b, smallest)[1]
     return ComponentCounts(*counts)

@@ -153,8 +153,8 @@ class TrustReport:
             UTILITY: measure_utility,
             PRIVACY: measure_privacy,
         }
-        wanted = [name for name in makers if name in options.sections]
-        sections, progress = [], tqdm(wanted, desc="trust report", unit="section", disable=None)
+        chosen = [name for name in makers if name in options.sections]
+        sections, progress = [], tqdm(chosen, desc="trust report", unit="section", disable=None)
         for name in progress:
             progress.set_postfix_str(name)
             sections.append(makers[name]())

@@ -130,13 +130,13 @@ def segment(network: nn.Module, images: Tensor, device: torch.device | str = "cp
     return torch.cat(batches).to(torch.uint8)
 
 
-def overlaps(found: Tensor, true: Tensor, classes: int) -> Tensor:
+def overlaps(predicted: Tensor, true: Tensor, classes: int) -> Tensor:
     """Counts of each image, (N, 3, K) float64, see `common.metrics.segmentation.overlap_counts`.
 
     Args:
-        found, true: class indices (N, 1, S, S).
+        predicted, true: class indices (N, 1, S, S).
     """
-    pairs = zip(found, true, strict=True)
+    pairs = zip(predicted, true, strict=True)
     return torch.stack([overlap_counts(first, second, classes) for first, second in pairs]).double()
 
 
@@ -155,10 +155,10 @@ class ConditionMatch:
     resamples: Resamples
 
     @classmethod
-    def of(cls, found: Tensor, conditions: Tensor, classes: int, resamples: Resamples) -> ConditionMatch:
+    def of(cls, predicted: Tensor, conditions: Tensor, classes: int, resamples: Resamples) -> ConditionMatch:
         """Compares segmentations with conditions, class indices (N, 1, S, S) each."""
-        components = compare_components(found, conditions, classes)
-        return cls(overlaps(found, conditions, classes), components, resamples)
+        components = compare_components(predicted, conditions, classes)
+        return cls(overlaps(predicted, conditions, classes), components, resamples)
 
     def dice(self, index: int | None = None) -> Value:
         """Dice of one structure, or the mean over all; images are pooled."""
@@ -168,8 +168,8 @@ class ConditionMatch:
         """The share of the condition's pixels that the segmenter finds, the mean over structures."""
 
         def share(sums: Tensor) -> float:
-            both, _, wanted = sums
-            return float((both / wanted).nanmean())
+            both, _, expected = sums
+            return float((both / expected).nanmean())
 
         return self.resamples.ratio(self._of(index), share).within(0, 1)
 
@@ -190,19 +190,19 @@ class ConditionMatch:
 
 
 def match_others(
-    found: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int
+    predicted: Tensor, conditions: Tensor, classes: int, resamples: Resamples, seed: int
 ) -> ConditionMatch:
     """Compares each image with the conditions of `SHIFTS` other images; a single image with empty ones."""
-    count = len(found)
+    count = len(predicted)
     order = make_rng(seed, "faithfulness", "shuffled").permutation(count)
     others = np.empty_like(order)
     matches = []
     for shift in range(1, min(SHIFTS, count - 1) + 1):
         others[order] = np.roll(order, -shift)
-        matches.append(ConditionMatch.of(found, conditions[others], classes, resamples))
+        matches.append(ConditionMatch.of(predicted, conditions[others], classes, resamples))
     if not matches:
-        return ConditionMatch.of(found, torch.zeros_like(conditions), classes, resamples)
-    names = ("wanted", "lost", "invented")
+        return ConditionMatch.of(predicted, torch.zeros_like(conditions), classes, resamples)
+    names = ("expected", "lost", "invented")
     means = [np.mean([getattr(each.components, name) for each in matches], axis=0) for name in names]
     counts = torch.stack([each.counts for each in matches]).sum(0)
     return ConditionMatch(counts, ComponentCounts(*means), resamples)
@@ -263,13 +263,13 @@ def faithfulness(
     structures, budget = structure_names(real, heldout, synthetic), budget or Budget()
     classes = len(structures)
     network = train_segmenter(real.images, real.labels, classes, budget, seed, device)
-    found = segment(network, synthetic.images, device)
-    in_heldout = segment(network, heldout.images, device)
+    predicted = segment(network, synthetic.images, device)
+    predicted_heldout = segment(network, heldout.images, device)
     drawn = _resamples(synthetic.volumes or synthetic.patients, resamples, seed, "synthetic")
-    own = ConditionMatch.of(found, synthetic.labels, classes, drawn)
+    own = ConditionMatch.of(predicted, synthetic.labels, classes, drawn)
     drawn_heldout = _resamples(heldout.patients, resamples, seed, "heldout")
-    good = ConditionMatch.of(in_heldout, heldout.labels, classes, drawn_heldout)
-    bad = match_others(found, synthetic.labels, classes, drawn, seed)
+    good = ConditionMatch.of(predicted_heldout, heldout.labels, classes, drawn_heldout)
+    bad = match_others(predicted, synthetic.labels, classes, drawn, seed)
     index, components = condition_index(own, good, bad), own.components
 
     def listed(counts: np.ndarray) -> dict[str, dict[str, int]]:
@@ -281,11 +281,11 @@ def faithfulness(
         statement=_describe(index, own, good, bad),
         figures=_figures(index, {"": own, HELD_OUT: good, SHUFFLED: bad}, structures, seed),
         plots=[_plot(own, good, bad)],
-        pictures=_mistakes(synthetic, found, components, structures, shown),
+        pictures=_mistakes(synthetic, predicted, components, structures, shown),
         warnings=_warnings(good, bad, known_conditions(synthetic, real), len(synthetic)),
         facts={
             "structures": list(structures),
-            "smallest_structure_pixels": smallest_component(found.shape[-1]),
+            "smallest_structure_pixels": smallest_component(predicted.shape[-1]),
             "segmenter": {"network": NAME, "trained_on": len(real), "budget": asdict(budget)},
             "images_that_lose_structures": listed(components.lost),
             "images_that_invent_structures": listed(components.invented),
@@ -342,8 +342,8 @@ def _figures(
     figures = [Figure("condition_faithfulness", index, HIGHER, ends, EXTRACTOR, seed, note)]
     indices: dict[str, int | None] = {"": None}
     if len(structures) > 1:
-        wanted = torch.cat([match.counts[:, 2] for match in matches.values()]).sum(0)  # (K,) pixels
-        indices |= {f"_{name}": index for index, name in enumerate(structures) if wanted[index]}
+        pixels = torch.cat([match.counts[:, 2] for match in matches.values()]).sum(0)  # (K,) pixels
+        indices |= {f"_{name}": index for index, name in enumerate(structures) if pixels[index]}
     measures = {
         "dice": (ConditionMatch.dice, HIGHER, ""),
         "sensitivity": (ConditionMatch.sensitivity, HIGHER, "share of the condition's pixels that was found"),
@@ -382,7 +382,7 @@ def _plot(own: ConditionMatch, good: ConditionMatch, bad: ConditionMatch) -> Plo
 
 
 def _mistakes(
-    synthetic: ImageSet, found: Tensor, components: ComponentCounts, structures: Sequence[str], shown: int
+    synthetic: ImageSet, predicted: Tensor, components: ComponentCounts, structures: Sequence[str], shown: int
 ) -> list[Picture]:
     """Shows the images that lose or invent most structures, with conditions and segmentations."""
     faults = components.lost + components.invented
@@ -397,7 +397,7 @@ def _mistakes(
     columns = [
         class_picture(synthetic.labels[rows]),
         unit_range(synthetic.images[rows]),
-        class_picture(found[rows]),
+        class_picture(predicted[rows]),
     ]
     png = sheet_png(columns, ("condition", "synthetic", "found in it"), names, structures)
     total = int((faults.sum(1) > 0).sum())

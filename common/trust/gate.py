@@ -196,7 +196,7 @@ def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     """
     by_chance = round((counts.rank - 1) / counts.reference * counts.heldout)
     critical = replace(counts, hit_heldout=by_chance).critical
-    found = min(copies.noticed().values())
+    sensitivity = min(copies.noticed().values())
     if critical is None:
         return math.inf
     random = make_rng(seed, "gate", "noticed")
@@ -204,7 +204,7 @@ def smallest_noticed(copies: Copies, counts: Counts, seed: int = 0) -> float:
     needed = []
     for _ in range(DRAWS):
         hit = np.resize(owners[random.permutation(len(owners))], counts.images)
-        noticed = np.flatnonzero(random.random(counts.images) < found)
+        noticed = np.flatnonzero(random.random(counts.images) < sensitivity)
         firsts = np.sort(np.unique(hit[noticed], return_index=True)[1])  # each patient's first copy
         needed.append(noticed[firsts[critical - 1]] + 1 if len(firsts) >= critical else math.inf)
     return float(np.quantile(needed, SURE, method="higher")) / counts.images
@@ -233,8 +233,8 @@ def release_gate(
 
     Example: see `common.trust.privacy.privacy`.
     """
-    found = copies.synthetic
-    known = similar.tolist(), [int(index) for index in nearest], found.scores.tolist()
+    evidence = copies.synthetic
+    known = similar.tolist(), [int(index) for index in nearest], evidence.scores.tolist()
     if max_similarity is not None:
         if not -1 <= max_similarity <= 1:
             problem = "a correlation between -1 and 1, such as 0.95"
@@ -244,7 +244,7 @@ def release_gate(
         verdict = CLOSED if flagged else OPEN
         threshold = float(max_similarity)
         return Gate(verdict, threshold, flagged, f"{reason} {threshold:.3g}", *known, calibrated=False)
-    flagged = _ordered(found.scores, copies.hits(found)[0])
+    flagged = _ordered(evidence.scores, copies.hits(evidence)[0])
     counts = counts_of(copies)
     p_value, noticed = counts.p_value(), smallest_noticed(copies, counts, seed)
     sure = int(certain_copies(copies).sum())
@@ -265,9 +265,9 @@ def _count_images(count: int) -> str:
 
 def certain_copies(copies: Copies) -> Tensor:
     """Finds the synthetic images (N,) bool that are copies whatever the statistics say, see `NEARER`."""
-    found = copies.synthetic
+    evidence = copies.synthetic
     limit = 1 - (1 - float(copies.reference.whole.max())) / NEARER
-    return copies.hits(found)[0] & (found.training >= found.whole) & (found.whole > limit)
+    return copies.hits(evidence)[0] & (evidence.training >= evidence.whole) & (evidence.whole > limit)
 
 
 def _verdict(counts: Counts, p_value: float, sure: int, noticed: float) -> str:
@@ -407,8 +407,8 @@ def _labels(source: Path, file: str) -> list[Path]:
     if first != IMAGE_FOLDER or not rest:
         return []
     name = stem(Path(file))
-    places = [source / place for place in MASK_FOLDERS if (source / place).is_dir()]
-    return [path for place in places for path in visible_files(place) if stem(path) == name]
+    folders = [source / folder for folder in MASK_FOLDERS if (source / folder).is_dir()]
+    return [path for folder in folders for path in visible_files(folder) if stem(path) == name]
 
 
 def _record(image: Path) -> list[Path]:

@@ -225,17 +225,17 @@ def read_set(
         >>> images.images.shape, images.patients
         (torch.Size([3, 1, 8, 8]), ['a', 'a', 'b'])
     """
-    place = Path(folder)
-    if not place.is_dir():
-        raise UserError(f"{place}: no such folder; give a folder with images")
+    path = Path(folder)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give a folder with images")
     labels = None if labels_folder is None else Path(labels_folder)
-    slices = _read_folder(place, labels, settings, synthetic)
+    slices = _read_folder(path, labels, settings, synthetic)
     if not settings.empty_labels:
-        slices = _drop_empty(slices, place)
+        slices = _drop_empty(slices, path)
     if len(slices) < LEAST:
-        raise UserError(f"{place}: holds {len(slices)} image; at least {LEAST} are needed")
+        raise UserError(f"{path}: holds {len(slices)} image; at least {LEAST} are needed")
     slices = standardize_slices(slices, settings.standardiser)
-    return _join(slices, str(place), _structures(settings), synthetic)
+    return _join(slices, str(path), _structures(settings), synthetic)
 
 
 def _read_folder(
@@ -378,21 +378,22 @@ def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str 
         UserError: no images, or one without label.
     """
     labels = labels_folder
-    place = folder
+    images_folder = folder
     for name, label_folders in LABELS_OF.items():
         siblings = next((folder / label for label in label_folders if (folder / label).is_dir()), None)
         if (folder / name).is_dir() and (name == IMAGE_FOLDER or siblings is not None):
-            place, labels = folder / name, labels or siblings
+            images_folder, labels = folder / name, labels or siblings
             break
-    images = image_files(place)
+    images = image_files(images_folder)
     if not images:
         raise UserError(
             f"{folder}: no images found; put PNG, JPEG, NumPy, NIfTI, MHD or DICOM files or tar shards there"
         )
     records = [Sample(file, None, patient_of(file, patient_pattern)) for file in images]
     records = records if labels is None else add_labels(records, labels)
-    sheets = [file for file in visible_files(place) if file.stem in SHEETS]
-    warn_of_left_out(place, [*sheets, *(path for record in records for path in (record.image, record.mask))])
+    known = [file for file in visible_files(images_folder) if file.stem in SHEETS]
+    known += [path for record in records for path in (record.image, record.mask) if path is not None]
+    warn_of_left_out(images_folder, known)
     return records
 
 
@@ -406,8 +407,8 @@ def find_real_records(
         info: the model's facts, see `common.inference.checkpoint.model_info`.
     """
     if info.get("condition") == "image":
-        place = folder / info.get("image_dir", IMAGE_FOLDER)
-        return find_records(place if place.is_dir() else folder, None, patient_pattern)
+        images_folder = folder / info.get("image_dir", IMAGE_FOLDER)
+        return find_records(images_folder if images_folder.is_dir() else folder, None, patient_pattern)
     if _has_layout(folder):
         finders: dict[str, Callable[[], list[Sample]]] = {
             PAIRS: lambda: find_samples(folder, patient_pattern=patient_pattern),

@@ -244,8 +244,8 @@ def find_copies(
         **search.matches(queries, own),
         extractor.name: match_features(features, oriented, patients, own),
     }
-    found = combine_views(views, reference, len(sets.real))
-    parts = [found.part(slice(*ends)) for ends in pairwise(starts)]
+    evidence = combine_views(views, reference, len(sets.real))
+    parts = [evidence.part(slice(*ends)) for ends in pairwise(starts)]
     return Copies(
         parts[0],
         parts[1],

@@ -144,15 +144,15 @@ def nearest_training(sets: Sets, copies: Copies, patterns: Nearest, by_similarit
     It is the more similar one of those found by registration and by patterns; or, unless the gate decides
     ``by_similarity`` alone, that which the image is outstandingly near to, in a half or by features.
     """
-    found, images = copies.synthetic, sets.synthetic.images
+    evidence, images = copies.synthetic, sets.synthetic.images
     similar = pattern_similarity(images, patterns)
-    registered = found.training > similar.clamp(min=0)
-    similar = torch.where(registered, found.training, similar)
-    indices = torch.where(registered, found.training_images, patterns.indices)
-    orientations = torch.where(registered, found.training_orientations, patterns.orientations)
-    other = copies.hits(found)[0] & (found.images != indices)
+    registered = evidence.training > similar.clamp(min=0)
+    similar = torch.where(registered, evidence.training, similar)
+    indices = torch.where(registered, evidence.training_images, patterns.indices)
+    orientations = torch.where(registered, evidence.training_orientations, patterns.orientations)
+    other = copies.hits(evidence)[0] & (evidence.images != indices)
     for row in [] if by_similarity else other.nonzero().flatten().tolist():
-        indices[row], orientations[row] = found.images[row], found.orientations[row]
+        indices[row], orientations[row] = evidence.images[row], evidence.orientations[row]
         training = turn(sets.real.images[indices[row]][None], ORIENTATION_NAMES[orientations[row]])
         pair = pattern_vectors(torch.cat([images[row][None], training])).double()
         similar[row] = float((pair[0] @ pair[1]).abs())
@@ -220,9 +220,9 @@ def _copied_share(copies: Copies, volumes: Sequence[str] | None, seed: int, resa
     return Figure("copies", value, LOWER, baselines, "", seed, NOTES["copies"])
 
 
-def _space_figures(space: str, found: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
+def _space_figures(space: str, distances: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
     """The ratio of distances and the membership attack in one space."""
-    near, far = found.synthetic.distances, found.heldout.distances
+    near, far = distances.synthetic.distances, distances.heldout.distances
     first = Resamples.draw(sets.synthetic.volumes, len(near), resamples, make_rng(seed, "privacy", 0))
     second = Resamples.draw(sets.heldout.patients, len(far), resamples, make_rng(seed, "privacy", 1))
 
@@ -239,7 +239,8 @@ def _space_figures(space: str, found: Distances, sets: Sets, seed: int, resample
     if min(len(set(each)) for each in ids) > MANY:
         rates["tpr_at_0.1_percent"] = 0.001
     for name, rate in rates.items():
-        value = membership_attack(found.members.distances, found.others.distances, ids, seed, resamples, rate)
+        members, others = distances.members.distances, distances.others.distances
+        value = membership_attack(members, others, ids, seed, resamples, rate)
         chance = CHANCE if rate is None else rate
         note = NOTES["auc"] if rate is None else NOTES["tpr"].format(f"{100 * rate:g}")
         baselines = {CHANCE_NAME: Value(chance, chance, chance, value.n)}
@@ -294,8 +295,8 @@ def copies_picture(
         measure = torch.tensor(gate.similarities, dtype=torch.float64)
     order = measure.argsort(descending=True, stable=True)[:SHOWN]
 
-    def turned(found: Nearest) -> Tensor:
-        pairs = zip(found.indices[order].tolist(), found.orientations[order].tolist(), strict=True)
+    def turned(each: Nearest) -> Tensor:
+        pairs = zip(each.indices[order].tolist(), each.orientations[order].tolist(), strict=True)
         images = sets.real.images
         return torch.cat([turn(images[row : row + 1], ORIENTATION_NAMES[way]) for row, way in pairs])
 
@@ -320,9 +321,9 @@ def copies_picture(
 def distance_plots(spaces: Mapping[str, Distances]) -> list[Plot]:
     """Plots the distributions of the distances to the nearest training image, one plot per space."""
     plots = []
-    for space, found in spaces.items():
-        usual = max(float(found.heldout.distances.median()), TINY)
-        pairs = (("synthetic", found.synthetic), ("held-out real", found.heldout))
+    for space, distances in spaces.items():
+        usual = max(float(distances.heldout.distances.median()), TINY)
+        pairs = (("synthetic", distances.synthetic), ("held-out real", distances.heldout))
         parts = {name: nearest.distances / usual for name, nearest in pairs}
         highest = max(float(part.max()) for part in parts.values()) * (1 + 1e-9)
         edges = torch.linspace(0, max(highest, 1.0), BINS + 1, dtype=torch.float64)

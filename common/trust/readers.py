@@ -249,8 +249,8 @@ def interpret_values(
     if array.dtype.kind == "f" and lowest >= -1 and highest <= 1:
         return Pixels(values, False, source_range or ((0.0, 1.0) if lowest >= 0 else NETWORK))
     own = {np.dtype(np.uint8): EIGHT_BITS, np.dtype(np.uint16): SIXTEEN_BITS}.get(array.dtype)
-    found = calibrate(values_of_all or GrayValues(values), own, hu_offset, source_range, name)
-    return Pixels(values + np.float32(found.offset), found.is_hu, found.source_range)
+    calibration = calibrate(values_of_all or GrayValues(values), own, hu_offset, source_range, name)
+    return Pixels(values + np.float32(calibration.offset), calibration.is_hu, calibration.source_range)
 
 
 def _read_array(file: Path, folder: Path, settings: ReadingSettings, records: Any) -> list[ReadSlice]:

@@ -225,12 +225,12 @@ class Registration:
         side = self.fine.shape[-1]
         window, targets = view_window(view, side).flatten(), small_images(queries, side)
         pairs = torch.arange(len(queries)).repeat_interleave(images.shape[1])  # (N * K,)
-        found = []
+        similarities = []
         for part in torch.arange(len(pairs)).split(max(REGISTERED // side**2, 1)):
             references = self._oriented[orientations.flatten()[part], images.flatten()[part]]
             poses = start.flatten(0, 1)[part]
-            found.append(refine(targets[pairs[part]], references, poses, window, free, rounds))
-        return torch.cat(found).view(images.shape).double()
+            similarities.append(refine(targets[pairs[part]], references, poses, window, free, rounds))
+        return torch.cat(similarities).view(images.shape).double()
 
 
 def search_grid(patterns: Tensor, transformed: Iterable[Tensor], tried: int) -> tuple[Tensor, Tensor]:
@@ -292,7 +292,7 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
     images_of = [torch.nonzero(patients == patient).flatten() for patient in range(count)]
     most = max(map(len, images_of))
     padded = torch.stack([F.pad(each, (0, most - len(each)), value=int(each[0])) for each in images_of])
-    found = []
+    result = []
     for rows in torch.arange(len(similar)).split(BLOCK[0]):
         here, owners = similar[rows], patients.expand(len(rows), -1)
         best = torch.full((len(rows), count), -torch.inf).scatter_reduce(1, owners, here, "amax")
@@ -300,8 +300,8 @@ def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tenso
         best[known, own[rows][known]] = -torch.inf
         images = padded[best.topk(few, dim=1).indices]  # (P, m) -> (n, K, m)
         nearest = here.gather(1, images.flatten(1)).view(images.shape).argmax(2, keepdim=True)
-        found.append(images.gather(2, nearest)[..., 0])
-    return torch.cat(found)
+        result.append(images.gather(2, nearest)[..., 0])
+    return torch.cat(result)
 
 
 def _patterns(images: Tensor, window: Tensor) -> Tensor:
@@ -331,16 +331,16 @@ def refine(
     """
     share = window / window.sum()
     values = [images.flatten(1) for images in (targets, references)]  # (N, s * s)
-    seen, reference = (value - (value @ share)[:, None] for value in values)
+    target, reference = (value - (value @ share)[:, None] for value in values)
     reference = reference.view(references.shape)
     poses, steps = start.clone(), torch.tensor(STEPS).repeat(len(start), 1)
-    best = similarity(seen, reference, poses, window)
+    best = similarity(target, reference, poses, window)
     for _ in range(rounds):
         improved = torch.zeros(len(start), dtype=torch.bool)
         for number, sign in product(free, (-1, 1)):
             tried = poses.clone()
             tried[:, number] += sign * steps[:, number]
-            similar = similarity(seen, reference, tried, window)
+            similar = similarity(target, reference, tried, window)
             better = similar > best
             best, poses = torch.where(better, similar, best), torch.where(better[:, None], tried, poses)
             improved |= better

@@ -87,8 +87,8 @@ class Segmentation:
         """The mean Dice over structures, all images together."""
         return mean_dice(torch.from_numpy(np.tensordot(counts, outcome, axes=1)))
 
-    def _overlaps(self, found: Tensor, test: ImageSet) -> NDArray:
-        return overlaps(found, labels_of(test), len(self.structures)).numpy()
+    def _overlaps(self, predicted: Tensor, test: ImageSet) -> NDArray:
+        return overlaps(predicted, labels_of(test), len(self.structures)).numpy()
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_parts_are_lost_and_invented_one_by_one() -> None:
     found[0, 0, 20:24, 20:24] = 1
     found[1, 0, 3, 3] = 1  # a speck
     parts = compare_components(found, wanted, 2)
-    assert parts.wanted.tolist() == [[2, 1], [0, 0]]
+    assert parts.expected.tolist() == [[2, 1], [0, 0]]
     assert parts.lost.tolist() == [[1, 1], [0, 0]]
     assert parts.invented.tolist() == [[1, 0], [0, 0]]
     assert parts.listed(parts.lost, ["a", "b"]) == [(0, {"a": 1, "b": 1})]
