@@ -81,24 +81,21 @@ class StreamingMoments:
 COLUMNS = 256  # multiplied at once, which saves a temporary of full size
 
 
-def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
+def frechet_distance(real: StreamingMoments, fake: StreamingMoments) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), by symmetric eigen-decompositions in float64.
 
-    Args:
-        mean1, mean2: (D,).
-        covariance1, covariance2: (D, D), symmetric and positive semi-definite; may be rank-deficient.
+    Covariances may be rank-deficient. The scatter matrices, which are large, are not copied.
+
     Returns:
         The squared distance, at least 0; NaN if a feature is not finite.
+
+    Example:
+        >>> real, fake = StreamingMoments(dimension=1), StreamingMoments(dimension=1)
+        >>> real.update(torch.tensor([[0.0], [2.0]]))
+        >>> fake.update(torch.tensor([[3.0], [5.0]]))
+        >>> round(frechet_distance(real, fake), 6)
+        9.0
     """
-    first, second = covariance1.double(), covariance2.double()
-    apart = (mean1.double() - mean2.double()).square().sum() + first.trace() + second.trace()
-    if not apart.isfinite():
-        return math.nan
-    return max(0.0, float(apart - 2 * trace_of_root(first, second)))
-
-
-def moments_distance(real: StreamingMoments, fake: StreamingMoments) -> float:
-    """`frechet_distance` of two streams without copies of their scatter matrices, which are large."""
     first, second = max(int(real.count) - 1, 1), max(int(fake.count) - 1, 1)
     offset = (real.mean - fake.mean).square().sum()
     apart = offset + real.scatter.trace() / first + fake.scatter.trace() / second
@@ -137,8 +134,7 @@ def fid(
 
     tr (S1 S2)^1/2 is the nuclear norm of A B^T where S1 = A^T A and S2 = B^T B. Few samples of many
     dimensions thus need an n x m decomposition instead of D x D ones, and no digits are lost to a singular
-    product. The
-    value is biased upward for few samples: compare only sets of equal size.
+    product. The value is biased upward for few samples: compare only sets of equal size.
 
     Args:
         real, fake: (N, D) and (M, D).

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from common.data.labels import structure_mask
 from common.metrics.faithfulness import contrast_parts, faithfulness, mean_faithfulness, region_contrasts
 from common.metrics.features import FeatureExtractor
-from common.metrics.fid import StreamingMoments, moments_distance
+from common.metrics.fid import StreamingMoments, frechet_distance
 
 
 def as_given(output: Any) -> Any:
@@ -69,7 +69,7 @@ class FrechetDistance(Metric):
 
     def compute(self) -> float:
         """The distance over all processes."""
-        return moments_distance(_join_processes(self.real), _join_processes(self.fake))
+        return frechet_distance(_join_processes(self.real), _join_processes(self.fake))
 
 
 class SumMetric(Metric):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.metrics.fid import FIDMetric
 
-from common.metrics.fid import StreamingMoments, fid, frechet_distance, moments_distance
+from common.metrics.fid import StreamingMoments, fid, frechet_distance
 
 
 def features(count: int, dimension: int, seed: int) -> torch.Tensor:
@@ -23,6 +23,13 @@ def streamed(batches: Sequence[torch.Tensor]) -> StreamingMoments:
     return result
 
 
+def gaussian(mean: torch.Tensor, covariance: torch.Tensor) -> StreamingMoments:
+    """The moments of four vectors with this mean and covariance."""
+    result = StreamingMoments(len(mean))
+    result.load_state_dict({"count": torch.tensor(4), "mean": mean, "scatter": 3 * covariance})
+    return result
+
+
 def moments(values: torch.Tensor) -> StreamingMoments:
     return streamed(values.split(7))
 
@@ -32,33 +39,31 @@ def test_agrees_with_monai_on_the_same_features(counts: tuple[int, int]) -> None
     real, fake = features(counts[0], 64, 1), features(counts[1], 64, 2)
     theirs = float(FIDMetric()(fake, real))
     first, second = moments(real), moments(fake)
-    ours = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
-    assert ours == pytest.approx(theirs, rel=1e-3)
-    assert moments_distance(first, second) == pytest.approx(ours, rel=1e-6)
-    assert fid(real, fake) == pytest.approx(theirs, rel=1e-3)
+    assert frechet_distance(first, second) == pytest.approx(theirs, rel=1e-3)
+    assert fid(real, fake) == pytest.approx(frechet_distance(first, second), rel=1e-6)
 
 
 def test_diagonal_gaussians_have_a_closed_form() -> None:
     first, second = torch.tensor([1.0, 4.0, 9.0]), torch.tensor([4.0, 4.0, 0.0])
     mean1, mean2 = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 2.0])
     expected = 9 + (1 - 2) ** 2 + 0 + 3**2  # shift, then squared differences of standard deviations
-    assert frechet_distance(mean1, first.diag(), mean2, second.diag()) == pytest.approx(expected, rel=1e-9)
+    distance = frechet_distance(gaussian(mean1, first.diag()), gaussian(mean2, second.diag()))
+    assert distance == pytest.approx(expected, rel=1e-9)
 
 
 def test_rotated_covariances_do_not_commute() -> None:
     first, second = torch.diag(torch.tensor([4.0, 1.0])), torch.tensor([[2.5, 1.5], [1.5, 2.5]])
     # tr sqrt(S1 S2) of 2 x 2 matrices is sqrt(tr(S1 S2) + 2 sqrt(det(S1 S2)))
     expected = 5 + 5 - 2 * np.sqrt(12.5 + 2 * np.sqrt(16.0))
-    assert frechet_distance(torch.zeros(2), first, torch.zeros(2), second) == pytest.approx(
-        expected, rel=1e-9
-    )
+    mean = torch.zeros(2)
+    distance = frechet_distance(gaussian(mean, first), gaussian(mean, second))
+    assert distance == pytest.approx(expected, rel=1e-9)
 
 
 def test_identical_sets_are_at_distance_zero() -> None:
     real = features(30, 64, 1)
     assert fid(real, real) == pytest.approx(0, abs=1e-9)
-    first = moments(real)
-    assert frechet_distance(first.mean, first.covariance, first.mean, first.covariance) < 1e-6
+    assert frechet_distance(moments(real), moments(real)) < 1e-6
 
 
 def test_a_collapsed_set_is_as_far_as_the_real_spread() -> None:
@@ -71,7 +76,7 @@ def test_a_collapsed_set_is_as_far_as_the_real_spread() -> None:
 
 def test_one_vector_a_side_is_a_plain_distance() -> None:
     first, second = moments(torch.tensor([[0.0, 3.0]])), moments(torch.tensor([[4.0, 0.0]]))
-    assert moments_distance(first, second) == pytest.approx(25)
+    assert frechet_distance(first, second) == pytest.approx(25)
 
 
 def test_weights_count_rows() -> None:
