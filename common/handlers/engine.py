@@ -84,33 +84,28 @@ def stop_after_iteration(engine: Engine) -> None:
         engine.terminate()
 
 
-SECONDS = 60.0  # per minute
-
 logger = logging.getLogger(__name__)
 
 
 class TimeLimit:
-    """Ends the run cleanly when its time is spent, including that of earlier, resumed parts.
+    """Ends the run cleanly when its CPU time is spent, including that of earlier, resumed parts.
 
     Ignite's ``TimeLimit`` counts wall-clock time of this process alone.
 
     Args:
         cpu_minutes: CPU time of this process (all its threads, without loader workers); None for no limit.
-        wall_minutes: wall-clock time of training; None for no limit.
 
     Example:
-        >>> from ignite.engine import Engine
         >>> engine = Engine(lambda engine, batch: None)
-        >>> TimeLimit(wall_minutes=0.0).attach(engine)
+        >>> TimeLimit(cpu_minutes=0.0).attach(engine)
         >>> engine.run(range(5), max_epochs=2).iteration
         0
     """
 
-    def __init__(self, cpu_minutes: float | None = None, wall_minutes: float | None = None) -> None:
-        self.cpu_minutes, self.wall_minutes = cpu_minutes, wall_minutes
-        self.cpu_spent = self.wall_spent = 0.0  # seconds of earlier parts
-        self._marks = _clocks()
-        self._running = False
+    def __init__(self, cpu_minutes: float | None = None) -> None:
+        self.cpu_minutes = cpu_minutes
+        self.cpu_spent = 0.0  # seconds of earlier parts
+        self._started: float | None = None  # None while the run does not go on
 
     def attach(self, engine: Engine) -> None:
         """Attach before `Resume`, so that the resume file includes the time of this iteration."""
@@ -119,55 +114,38 @@ class TimeLimit:
         engine.add_event_handler(Events.COMPLETED, self._stop)
 
     @property
-    def spent(self) -> tuple[float, float]:
-        """Seconds of (CPU, wall-clock) time used so far, including earlier parts."""
-        if not self._running:
-            return self.cpu_spent, self.wall_spent
-        cpu, wall = _clocks()
-        return self.cpu_spent + cpu - self._marks[0], self.wall_spent + wall - self._marks[1]
+    def spent(self) -> float:
+        """Seconds used so far, including earlier parts."""
+        return self.cpu_spent + (0.0 if self._started is None else time.process_time() - self._started)
 
     def _start(self, engine: Engine) -> None:
-        self._marks, self._running = _clocks(), True
+        self._started = time.process_time()
         if self._is_spent(engine):
             engine.terminate()
 
     def _stop(self, engine: Engine) -> None:
-        (self.cpu_spent, self.wall_spent), self._running = self.spent, False
+        self.cpu_spent, self._started = self.spent, None
 
     def _check(self, engine: Engine) -> None:
         if self._is_spent(engine):
             stop_after_iteration(engine)
 
     def _is_spent(self, engine: Engine) -> bool:
-        if self.cpu_minutes is None and self.wall_minutes is None:
-            return False
-        cpu, wall = (seconds / SECONDS for seconds in self.spent)
-        spent = any_rank(_exceeds(cpu, self.cpu_minutes) or _exceeds(wall, self.wall_minutes))
+        minutes = self.spent / 60
+        spent = self.cpu_minutes is not None and any_rank(minutes >= self.cpu_minutes)
         if spent:
             logger.info(
-                "time budget spent at iteration %d: %.1f CPU minutes, %.1f minutes",
-                engine.state.iteration,
-                cpu,
-                wall,
+                "time budget spent at iteration %d: %.1f CPU minutes", engine.state.iteration, minutes
             )
         return spent
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds used so far."""
-        cpu, wall = self.spent
-        return {"cpu_seconds": cpu, "wall_seconds": wall}
+        """Returns the seconds used so far."""
+        return {"cpu_seconds": self.spent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores ``state_dict``."""
-        self.cpu_spent, self.wall_spent = float(state["cpu_seconds"]), float(state["wall_seconds"])
-
-
-def _clocks() -> tuple[float, float]:
-    return time.process_time(), time.monotonic()
-
-
-def _exceeds(spent: float, limit: float | None) -> bool:
-    return limit is not None and spent >= limit
+        self.cpu_spent = float(state["cpu_seconds"])
 
 
 _CALLBACKS: WeakKeyDictionary[Engine, list[Callable[[], None]]] = WeakKeyDictionary()

@@ -38,7 +38,6 @@ class Validation:
         log: the run's log.
         best: saves the best model; None for none.
         interval: epochs between two validations; 0 for the end only.
-        at_end: validate the last iteration too.
     """
 
     def __init__(
@@ -47,17 +46,15 @@ class Validation:
         log: TrainingLogger,
         best: BestModelSaver | None = None,
         interval: int = 1,
-        at_end: bool = True,
     ) -> None:
         self.evaluator, self.log, self.best = evaluator, log, best
-        self.interval, self.at_end = interval, at_end
+        self.interval = interval
         self.last_iteration = 0
 
     def attach(self, engine: Engine) -> None:
         """Attach after the log and before the resume file's saver."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._run_when_due)
-        if self.at_end:
-            engine.add_event_handler(Events.COMPLETED, self._run_at_end)
+        engine.add_event_handler(Events.COMPLETED, self._run_at_end)
 
     def run(self, engine: Engine) -> dict[str, float]:
         """Validates now and returns the metrics; restores random states and the networks' modes."""

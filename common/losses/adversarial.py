@@ -151,10 +151,8 @@ KINDS = {
 Critic = Callable[[Tensor], Tensor]
 
 
-def gradient_penalty(
-    critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor | None = None, centre: float = 1.0
-) -> Tensor:
-    """WGAN-GP: E[(|grad D(x)| - centre)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mixing: Tensor | None = None) -> Tensor:
+    """WGAN-GP: E[(|grad D(x)| - 1)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
 
     Mean over the batch, without the factor lambda; a scalar that can be differentiated again. Call it outside
     of autocast: squared gradients overflow in float16. x is in float32 whatever the images are.
@@ -165,7 +163,6 @@ def gradient_penalty(
             ``lambda x: critic(torch.cat([condition, x], 1))``. No batch norm: it ties the samples of a batch.
         real, fake: (B, ...) of the same shape; gradients flow into neither.
         mixing: (B,) in [0, 1], the share of ``real``; drawn from torch's generator when absent.
-        centre: 1 for WGAN-GP, 0 for the zero-centred penalty (Thanh-Tung et al. 2019).
 
     Example:
         >>> slope_two = lambda x: 2 * x.sum(1)
@@ -176,7 +173,7 @@ def gradient_penalty(
         mixing = torch.rand(real.shape[0], device=real.device)
     share = mixing.to(real.dtype).reshape(-1, *[1] * (real.ndim - 1))  # (B, 1, ..., 1)
     between = (share * real.detach() + (1 - share) * fake.detach()).float().requires_grad_(True)
-    return (gradient_norm(critic, between) - centre).square().mean()
+    return (gradient_norm(critic, between) - 1).square().mean()
 
 
 def zero_centred_penalty(critic: Critic, images: Tensor) -> Tensor:

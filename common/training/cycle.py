@@ -143,7 +143,6 @@ class CycleStep(Step):
         terms: further losses of G(x) by name, each called as ``term(G(x), x, condition) -> scalar``.
         weights: of the terms by their full names.
         source, target, condition: entries of the batch: x and y (B, C, H, W) in [-1, 1], and the mask of x.
-        judges: names of the discriminators of x and y; the generators are ``G`` and ``F``.
     """
 
     def __init__(
@@ -156,22 +155,21 @@ class CycleStep(Step):
         source: str = "label",
         target: str = "image",
         condition: str = "mask",
-        judges: tuple[str, str] = ("D_X", "D_Y"),
         name: str = "G",
         optimizer: str = "G",
     ) -> None:
         shares = {"cycle": cycle, **({"identity": identity} if identity else {})}
         own = {f"{name}_{kind}_{side}": share for kind, share in shares.items() for side in "xy"}
-        super().__init__(name, optimizer, ("G", "F"), tuple(judges), {**own, **(weights or {})})
+        super().__init__(name, optimizer, ("G", "F"), ("D_X", "D_Y"), {**own, **(weights or {})})
         self.adversarial, self.identity, self.terms = adversarial, identity, dict(terms or {})
-        self.source, self.target, self.condition, self.judges = source, target, condition, tuple(judges)
+        self.source, self.target, self.condition = source, target, condition
 
     def losses(self, context: Context) -> dict[str, Tensor]:
         """Returns named scalar losses for the context's batch, unweighted."""
         x, y = context.batch[self.source], context.batch[self.target]
         there, back = context.output("G", (self.source,)), context.output("F", (self.target,))
         nets = context.networks
-        judged = {"y": nets[self.judges[1]](there), "x": nets[self.judges[0]](back)}
+        judged = {"y": nets["D_Y"](there), "x": nets["D_X"](back)}
         losses = {f"adversarial_{k}": self.adversarial.generator_loss(v.logits) for k, v in judged.items()}
         losses |= {"cycle_x": l1_loss(nets["F"](there), x), "cycle_y": l1_loss(nets["G"](back), y)}
         if self.identity:
