@@ -70,7 +70,6 @@ def find_blobs(
     least: float = 100.0,
     most: int = 200,
     air_share: float = 0.1,
-    radii: Sequence[float] = RADII,
 ) -> Blobs:
     """Finds bright blobs near air.
 
@@ -80,7 +79,6 @@ def find_blobs(
         least: least strength in HU.
         most: blobs at most.
         air_share: least share of aerated voxels around a blob.
-        radii: to search for, in mm.
 
     Example:
         >>> hu = np.full((1, 64, 64), -850, np.int16)
@@ -89,7 +87,7 @@ def find_blobs(
         [[0, 32, 42]]
     """
     tissue = np.minimum(hu, np.int16(SOFT_TISSUE)).astype(np.float32)
-    strength, scale = _strongest(tissue, spacing, radii)
+    strength, scale = _strongest(tissue, spacing)
     extents = [1 if length == 1 else 3 for length in hu.shape]
     peaks = (strength >= least) & (strength == ndimage.maximum_filter(strength, size=extents))
     sides = [1 + 2 * int(SURROUNDINGS / step) for step in spacing]
@@ -98,17 +96,17 @@ def find_blobs(
     values = strength[tuple(centres.T)]
     order = np.argsort(-values, kind="stable")[:most]
     chosen = centres[order]
-    sizes = np.asarray(radii, np.float64)[scale[tuple(chosen.T)]]
+    sizes = np.asarray(RADII, np.float64)[scale[tuple(chosen.T)]]
     return Blobs(chosen, sizes, values[order].astype(np.float64))
 
 
 def _strongest(
-    tissue: NDArray[np.float32], spacing: Sequence[float], radii: Sequence[float]
+    tissue: NDArray[np.float32], spacing: Sequence[float]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """The greatest response of each voxel over the scales, and the index of the scale."""
+    """The greatest response of each voxel over the scales, and the index of the scale in `RADII`."""
     extended = [axis for axis, length in enumerate(tissue.shape) if length > 1]
     best, scale = np.full(tissue.shape, -np.inf, np.float32), np.zeros(tissue.shape, np.uint8)
-    for number, radius in enumerate(radii):
+    for number, radius in enumerate(RADII):
         sigma = radius / np.sqrt(len(extended))
         response = _response(tissue, spacing, extended, sigma)
         larger = response > best

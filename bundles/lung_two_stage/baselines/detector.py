@@ -272,8 +272,6 @@ class DetectedNodules:
         window, preprocessing: of the slices, as in training, see
             `bundles.lung_two_stage.segmentation.inference.network_input`.
         anchors: of the network's levels.
-        least: least score of a box.
-        most: boxes of a slice at most.
     """
 
     def __init__(
@@ -282,13 +280,10 @@ class DetectedNodules:
         network: nn.Module,
         window: Window,
         anchors: PyramidAnchors | None = None,
-        least: float = LEAST_SCORE,
-        most: int = 20,
         preprocessing: Sequence[Transform] = (),
     ) -> None:
         self.name, self.network, self.window, self.preprocessing = name, network, window, preprocessing
         self.anchors = anchors or PyramidAnchors()
-        self.least, self.most = least, most
 
     @classmethod
     def from_model(
@@ -328,7 +323,7 @@ class DetectedNodules:
             with evaluating(self.network), torch.inference_mode():
                 outputs = self.network(images)
             anchors = self.anchors(images)
-            yield from (decode_boxes(output, anchors, self.least, self.most) for output in outputs)
+            yield from (decode_boxes(output, anchors) for output in outputs)
 
 
 class DetectionQuality(Metric):

@@ -158,9 +158,7 @@ class Task:
     metrics: Mapping[str, Metric]
 
 
-def classification(
-    task: str, make: Callable[[], nn.Module], classes: int, device: torch.device | str = "cpu"
-) -> Task:
+def classification(task: str, make: Callable[[], nn.Module], classes: int) -> Task:
     """Classification of slices: with or without a nodule, or by its category.
 
     Outcomes are (N, classes + 1): probabilities, then the true class.
@@ -168,7 +166,7 @@ def classification(
 
     def outcome(network: nn.Module, test: Slices) -> NDArray:
         items = SliceItems(test, task)
-        probabilities = predictions(network, test.images, device).softmax(1).double().numpy()
+        probabilities = predictions(network, test.images, device_of(network)).softmax(1).double().numpy()
         return np.concatenate([probabilities, items.classes[:, None]], axis=1)
 
     def predicted(rows: NDArray) -> tuple[NDArray, NDArray]:
@@ -184,11 +182,11 @@ def classification(
     return Task(task, make, {"ce": nn.CrossEntropyLoss()}, "class", outcome, metrics)
 
 
-def segmentation(make: Callable[[], nn.Module], device: torch.device | str = "cpu") -> Task:
+def segmentation(make: Callable[[], nn.Module]) -> Task:
     """Segmentation of nodules. Outcomes are (N, 3): pixels predicted and true, predicted, true."""
 
     def outcome(network: nn.Module, test: Slices) -> NDArray:
-        predicted = predictions(network, test.images, device)[:, 0].numpy() > 0
+        predicted = predictions(network, test.images, device_of(network))[:, 0].numpy() > 0
         true = test.nodules > 0
         masks = (predicted & true, predicted, true)
         return np.stack([mask.sum((1, 2)) for mask in masks], axis=1).astype(np.float64)
@@ -199,6 +197,11 @@ def segmentation(make: Callable[[], nn.Module], device: torch.device | str = "cp
 
     terms = {"dice": DiceLoss(sigmoid=True, batch=True), "bce": nn.BCEWithLogitsLoss()}
     return Task(SEGMENTATION, make, terms, "label", outcome, {"dice": dice})
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is: its training may have moved it."""
+    return next(network.parameters()).device
 
 
 class Utility:

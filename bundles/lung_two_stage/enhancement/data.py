@@ -125,10 +125,9 @@ class EnhancerData(KeptSplit):
         real_dir: bank of real slices.
         used_dirs: banks that the composites were made of; their patients must not be in ``real_dir``.
         window: HU range of [-1, 1].
-        most: composites to use, drawn by ``split_seed``; null for all.
+        most: composites to use, drawn at random; null for all.
         held_out: share for validation.
         seed: of the pairing of composites and real slices, and of the augmentation.
-        split_seed: of the split.
         augmentation: random MONAI dictionary transforms of training items: ``label`` and ``mask`` (together),
             ``image``.
 
@@ -148,7 +147,6 @@ class EnhancerData(KeptSplit):
         most: int | None = 1000,
         held_out: float = 0.2,
         seed: int = 0,
-        split_seed: int = 0,
         augmentation: Transforms = None,
     ) -> None:
         self.window = window_by_name(window)
@@ -160,8 +158,8 @@ class EnhancerData(KeptSplit):
                 f"{real_dir}: slices of {self.image_size} pixels, composites of "
                 f"{tuple(self.composites.image_size)}; make both with one image_size"
             )
-        self.patients = split_patients([r.patient for r in real.records], held_out, split_seed, real_dir)
-        numbers = split_numbers(len(self.composites), most, held_out, split_seed, composites_dir)
+        self.patients = split_patients([r.patient for r in real.records], held_out, real_dir)
+        numbers = split_numbers(len(self.composites), most, held_out, composites_dir)
         self.nominal_hu = any(record.nominal_hu for record in real.records)
         self.train, self.val = (
             UnpairedDataset(
@@ -195,7 +193,7 @@ class EnhancerData(KeptSplit):
 
 
 def split_patients(
-    patients: Sequence[str], held_out: float, seed: int, folder: str | os.PathLike[str]
+    patients: Sequence[str], held_out: float, folder: str | os.PathLike[str]
 ) -> dict[str, list[str]]:
     """Splits patients into training and validation, at least one each, sorted.
 
@@ -205,12 +203,12 @@ def split_patients(
     names = sorted(set(patients))
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} patient; at least 2 are needed, one is held out")
-    kept = splits.held_out(names, held_out, seed, "enhancer")
+    kept = splits.held_out(names, held_out, 0, "enhancer")
     return {"train": [name for name in names if name not in kept], "val": kept}
 
 
 def split_numbers(
-    total: int, most: int | None, held_out: float, seed: int, folder: str | os.PathLike[str]
+    total: int, most: int | None, held_out: float, folder: str | os.PathLike[str]
 ) -> dict[str, list[int]]:
     """Splits the numbers of composites into training and validation, at least one each, sorted.
 
@@ -220,6 +218,6 @@ def split_numbers(
     count = min(total, total if most is None else max(int(most), 2))
     if count < 2:
         raise UserError(f"{folder}: {total} composites; at least 2 are needed, one is held out")
-    chosen = make_rng(seed, "enhancer", "composites").permutation(total)[:count]
+    chosen = make_rng(0, "enhancer", "composites").permutation(total)[:count]
     kept = min(max(1, round(held_out * count)), count - 1)
     return {"train": sorted(chosen[kept:].tolist()), "val": sorted(chosen[:kept].tolist())}

@@ -379,18 +379,11 @@ def changed_share(
     before: NDArray[np.integer],
     after: NDArray[np.integer],
     lungs: NDArray[np.bool_],
-    blur: float = BLUR,
     least: float = LEAST_HU,
 ) -> float:
-    """The share of the lungs' pixels whose blurred change exceeds ``least`` HU; NaN without lungs.
-
-    Args:
-        before, after: HU (N, H, W).
-        lungs: (N, H, W).
-        blur: standard deviation in pixels.
-    """
+    """Share of the lungs' pixels (N, H, W) whose blurred change exceeds ``least`` HU; NaN without lungs."""
     change = after.astype(np.float32) - before.astype(np.float32)
-    smooth = np.stack([gaussian_filter(each, blur, mode="nearest") for each in change])
+    smooth = np.stack([gaussian_filter(each, BLUR, mode="nearest") for each in change])
     return float((np.abs(smooth)[lungs] > least).mean()) if lungs.any() else float("nan")
 
 

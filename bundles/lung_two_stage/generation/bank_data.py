@@ -39,6 +39,8 @@ LAYERS = (NODULES, HEALTHY_SLICES)
 CATEGORY, DIAMETER, NONE = "category", "diameter", "none"
 FALLBACKS = (NONE, DIAMETER)
 SIZES = ("small", "medium", "large")
+FRACTIONS = (0.8, 0.1, 0.1)
+"""Shares of the patients in train, val and test."""
 OPAQUE = 255
 """Alpha of a pixel that is all nodule."""
 INSIDE = 128
@@ -239,7 +241,6 @@ class BankData(SplitData[BankImages]):
             where the augmentation has ``RandRotate90d``.
         seed: the run's seed (augmentation).
         split_seed: of the split.
-        fractions: shares of train, val, test.
         trained: facts of the model that is used: its own split is taken, see
             `common.data.splits.split_samples`.
 
@@ -272,7 +273,6 @@ class BankData(SplitData[BankImages]):
         turned: bool | None = None,
         seed: int = 0,
         split_seed: int = 0,
-        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
         trained: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.window, self.image_size = Path(bank_dir), window_by_name(window), image_size
@@ -281,7 +281,7 @@ class BankData(SplitData[BankImages]):
         self.records, images = bank.records, prepare_images(bank, self.preprocessing)
         self.channels = images.shape[1]
         samples = [Sample(Path(r.name), None, r.patient) for r in self.records]
-        first = self.split_by(samples, fractions, split_seed, trained=trained)
+        first = self.split_by(samples, FRACTIONS, split_seed, trained=trained)
         part_of = {sample.name: part for part, chosen in first.items() for sample in chosen}
         self.indices = {
             part: [n for n, sample in enumerate(samples) if part_of.get(sample.name) == part]

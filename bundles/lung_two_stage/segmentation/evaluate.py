@@ -115,7 +115,6 @@ def compare(
     count: int,
     shown: int = 6,
     seed: int = 0,
-    rates: Sequence[float] = RATES,
 ) -> Comparison:
     """Runs all methods on all scans, one scan after the other.
 
@@ -125,7 +124,6 @@ def compare(
         count: number of scans.
         shown: scans in the panel, evenly spread.
         seed: of the bootstrap over patients, whose resamples all methods share.
-        rates: false positives per scan at which sensitivity is read.
     Raises:
         UserError: no scans, no methods, or two with the same name.
 
@@ -163,7 +161,7 @@ def compare(
         "criterion": CRITERION,
         "cut": CUT,
         "accuracy": ACCURACY,
-        "methods": {name: _measure(counts[name], truth, excluded, facts, rates, seed) for name in names},
+        "methods": {name: _measure(counts[name], truth, excluded, facts, seed) for name in names},
     }
     return Comparison(result, examples)
 
@@ -196,12 +194,11 @@ def _measure(
     truth: Sequence[TrueNodule],
     excluded: Sequence[TrueNodule],
     facts: Sequence[_Facts],
-    rates: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
     """A method's metrics: detection, slices, and overlap if it draws masks."""
     patients = {fact.name: fact.patient for fact in facts}
-    curve = froc(counts.candidates, truth, list(patients), rates, patients, RESAMPLES, seed, excluded)
+    curve = froc(counts.candidates, truth, list(patients), RATES, patients, RESAMPLES, seed, excluded)
     resamples = Resamples.draw(list(patients.values()), len(patients), RESAMPLES, make_rng(seed, "table"))
     slices = torch.tensor(counts.slices, dtype=torch.float64)  # (scans, 4)
     values = {"slice_accuracy": resamples.ratio(slices, lambda n: float((n[0] + n[1]) / (n[2] + n[3])))}
@@ -359,9 +356,9 @@ def mask_and_truth(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> t
     """An ``output_transform``: predicted and true mask, (B, 1, H, W) in {0, 1}.
 
     Example:
-        >>> logits = torch.tensor([[[[-1.0, 2.0]]]])
-        >>> mask_and_truth({"pred": logits, "label": torch.ones(1, 1, 1, 2), "image": logits})[0].tolist()
-        [[[[0.0, 1.0]]]]
+        >>> logits = torch.tensor([[[[-1.0, 0.0, 2.0]]]])
+        >>> mask_and_truth({"pred": logits, "label": torch.ones(1, 1, 1, 3), "image": logits})[0].tolist()
+        [[[[0.0, 0.0, 1.0]]]]
     """
     logits, truth, _ = prediction_target_condition(output)
     return (logits > 0).float(), truth

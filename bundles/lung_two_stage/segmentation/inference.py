@@ -146,9 +146,7 @@ class SegmentationMethod:
     Args:
         name: in the table.
         network: see `predict_probabilities`.
-        window: as in training.
-        threshold, least_voxels: see `mask_from`; candidates have their own thresholds.
-        preprocessing: as in training, see `network_input`.
+        window, preprocessing: as in training, see `network_input`.
     """
 
     def __init__(
@@ -156,12 +154,9 @@ class SegmentationMethod:
         name: str,
         network: nn.Module,
         window: Window,
-        threshold: float = DECISION,
-        least_voxels: int = LEAST_VOXELS,
         preprocessing: Sequence[Transform] = (),
     ) -> None:
         self.name, self.network, self.window, self.preprocessing = name, network, window, preprocessing
-        self.threshold, self.least_voxels = threshold, least_voxels
         self._last: tuple[NoduleScan, NDArray[np.float32]] | None = None
 
     @classmethod
@@ -175,7 +170,7 @@ class SegmentationMethod:
         """
         network = load_weights(network_for(ckpt_path, DenseUNet()), ckpt_path, HOW_TO_TRAIN)
         info = model_info(ckpt_path)
-        return cls(name, network.to(device), model_window(info), preprocessing=recorded_transforms(info))
+        return cls(name, network.to(device), model_window(info), recorded_transforms(info))
 
     def untrained(self, seed: int = 0) -> SegmentationMethod:
         """A copy with seeded initial weights, as a baseline."""
@@ -185,16 +180,15 @@ class SegmentationMethod:
             for module in network.modules():
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
-        settings = self.window, self.threshold, self.least_voxels, self.preprocessing
-        return SegmentationMethod(f"untrained {self.name}", network, *settings)
+        return SegmentationMethod(f"untrained {self.name}", network, self.window, self.preprocessing)
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """Candidates with any score, see `candidates_from`."""
-        return candidates_from(self._probabilities(scan), scan, least_voxels=self.least_voxels)
+        return candidates_from(self._probabilities(scan), scan)
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8]:
         """The mask {0, 1} (Z, H, W)."""
-        return mask_from(self._probabilities(scan), self.threshold, self.least_voxels)
+        return mask_from(self._probabilities(scan))
 
     def _probabilities(self, scan: NoduleScan) -> NDArray[np.float32]:
         """Probabilities of the scan, kept until another scan comes."""

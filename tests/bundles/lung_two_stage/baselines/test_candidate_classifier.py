@@ -14,7 +14,7 @@ from bundles.lung_two_stage.baselines.candidate_classifier import (
     voxels_of,
 )
 from bundles.lung_two_stage.baselines.candidates import CubeShape
-from bundles.lung_two_stage.baselines.detector import DetectedNodules, decode_boxes
+from bundles.lung_two_stage.baselines.detector import decode_boxes
 from bundles.lung_two_stage.segmentation.inference import LEVELS
 from common.data.intensity import Window
 from common.data.nodules import NoduleScan
@@ -88,7 +88,6 @@ def test_all_methods_cut_alike() -> None:
         inspect.signature(part).parameters[name].default
         for part, name in (
             (ClassifiedCandidates.__init__, "threshold"),
-            (DetectedNodules.__init__, "least"),
             (decode_boxes, "least"),
         )
     }

@@ -24,7 +24,6 @@ from bundles.lung_two_stage.evaluation.evaluate import (
     describe_preservation,
     format_sets,
     in_window,
-    load_classifier,
     nodule_preservation,
     with_equal_noise,
 )
@@ -191,10 +190,6 @@ def test_sets_are_of_equal_numbers_and_real_ones_stand_beside(table: dict) -> No
     assert table["fid_randvgg"][BLURRED]["mean"] is None and table["kid_randvgg"][REAL]["patients"] == 10
     text = format_sets(table)
     assert text.splitlines()[0].split()[:4] == ["metric", "near", "far", REAL]
-
-
-def test_without_a_diagnosis_there_is_no_score(tmp_path) -> None:
-    assert load_classifier(tmp_path / "model.pt") is None
 
 
 def test_a_quarter_of_the_lung_that_got_denser() -> None:

@@ -14,7 +14,6 @@ from monai.bundle import ConfigParser
 from bundles.lung_two_stage.banks import NoduleBank, SliceBank
 from bundles.lung_two_stage.extraction.extract import (
     Extraction,
-    annotated_mask,
     assign_categories,
     category_names,
     mask_source,
@@ -207,12 +206,6 @@ def test_without_categories_all_are_one() -> None:
     found, known = found_and_known()
     assert np.array_equal(assign_categories(found, known, ()), found)
     assert category_names((), "segmented") == [] and category_names(("a",), "annotated") == ["a"]
-
-
-def test_annotated_masks_are_the_scans_own() -> None:
-    found, known = found_and_known()
-    scan = NoduleScan(found.astype(np.int16), known, (1.0, 1.0, 1.0), "a", "p", ())
-    assert mask_source("annotated", "nowhere.pt") is annotated_mask and annotated_mask(scan) is known
 
 
 def test_refusals_are_one_line(tmp_path: Path) -> None:

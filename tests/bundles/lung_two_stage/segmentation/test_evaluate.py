@@ -15,7 +15,6 @@ from bundles.lung_two_stage.segmentation.evaluate import (
     NoduleSensitivity,
     compare,
     mark_slices,
-    mask_and_truth,
     write_report,
     write_table,
 )
@@ -166,9 +165,3 @@ def test_sensitivity_counts_touched_nodules() -> None:
     assert metric.compute() == 1 / 3
     metric.reset()
     assert metric.compute() == 0
-
-
-def test_masks_are_logits_above_zero() -> None:
-    logits = torch.tensor([[[[-1.0, 0.0], [0.1, 3.0]]]])
-    found, true = mask_and_truth({"pred": logits, "label": logits * 0 + 1, "image": logits})
-    assert found.flatten().tolist() == [0, 0, 1, 1] and bool(true.all())

@@ -107,7 +107,6 @@ def test_unsure_pieces_are_candidates_and_do_not_swallow_the_sure_ones() -> None
     told = {(round(c.position_mm[1], 1), round(c.position_mm[2], 1)): round(c.score, 2) for c in found}
     assert told == {(7.5, 7.5): 0.9, (7.5, 21.5): 0.6, (41.5, 42.5): 0.3, (51.5, 5.5): 0.06}
     assert mask_from(probabilities).sum() == 32  # the mask is where the method decides
-    assert SegmentationMethod("x", Brightness(), WINDOW).threshold == 0.5
 
 
 def test_a_doubt_about_the_whole_picture_is_no_candidate() -> None:
@@ -166,7 +165,6 @@ def test_baselines_come_last() -> None:
 
 
 def test_models_have_names() -> None:
-    assert models_by_name(None, "a/model.pt") == {"this method": "a/model.pt"}
     assert models_by_name({"U-Net": "b"}, "a") == {"U-Net": "b"}
     with pytest.raises(UserError, match="give names and files"):
         models_by_name("b", "a")  # type: ignore[arg-type]
