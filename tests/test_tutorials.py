@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -34,6 +35,18 @@ def test_links_in_notebooks_lead_somewhere(file: Path) -> None:
 def test_notebooks_are_stored_without_outputs(file: Path) -> None:
     cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
     assert cells and not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_what_notebooks_import_and_name_is_there(file: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    text = "\n".join(cells)
+    for module, name in re.findall(r"(?m)^from ((?:common|bundles)\.\S+) import (\w+)$", text):
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+    bundle = ROOT / "bundles" / file.stem
+    files = [bundle / path for path in re.findall(r"\{B\}/(configs/\w+\.yaml)", text)]
+    files += [ROOT / path for path in re.findall(r"\bscripts/\w+\.py", text)]
+    assert files and [path for path in files if not path.is_file()] == []
 
 
 @pytest.mark.slow
