@@ -97,8 +97,7 @@ def class_picture(labels: Tensor, chosen: int | None = None) -> Tensor:
 
 
 def colour(index: int) -> tuple[int, int, int]:
-    """The colour of class ``index`` (from 1) as red, green and blue, 0..255; the ninth class is like the
-    first.
+    """Returns the colour of class ``index`` (from 1) as RGB in 0..255; the ninth class is like the first.
 
     Example:
         >>> colour(1)
@@ -136,7 +135,7 @@ def structure_rows(labels: Tensor, structures: int) -> list[tuple[int, int]]:
 
 
 def typical_slice(masks: Tensor) -> int | None:
-    """The index of the slice with the median area among the larger half of the non-empty masks (N, 1, H, W).
+    """Finds the slice of median area among the larger half of the non-empty masks (N, 1, H, W).
 
     The largest slice is often an odd one, and small ones show little. None if all masks are empty.
     """
@@ -407,7 +406,7 @@ def read_log(csv_path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def moving_average(values: np.ndarray, decay: float) -> np.ndarray:
-    """The exponential moving average, corrected for its start (Kingma & Ba 2015, section 3).
+    """Returns the exponential moving average, corrected for its start (Kingma & Ba 2015, section 3).
 
     Example:
         >>> moving_average(np.array([4.0, 1.0]), 0.5).tolist()  # 2 / 0.5, (1 + 0.5) / 0.75
@@ -418,7 +417,7 @@ def moving_average(values: np.ndarray, decay: float) -> np.ndarray:
 
 
 def drawn_names(columns: Mapping[str, np.ndarray]) -> list[str]:
-    """The columns that get their own axes, in order: those with numbers that are no averages of others."""
+    """Lists the columns that get their own axes, in order: those with numbers, except averages of others."""
     names = [
         name
         for name in columns
@@ -430,7 +429,7 @@ def drawn_names(columns: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def epoch_means(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean of each column of a log over the iterations of each epoch, in order of ``epoch``.
+    """Returns the mean of each column of a log over the iterations of each epoch, in order of ``epoch``.
 
     Epochs without a number are NaN; columns without any number are missing.
     """

@@ -137,6 +137,6 @@ def _small(labels: Tensor) -> np.ndarray:
 
 
 def _squared_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Squared distances of (M, P) and (N, P): (N, M)."""
+    """Computes squared distances of (M, P) and (N, P): (N, M)."""
     first, second = test.astype(np.float64), train.astype(np.float64)
     return (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T

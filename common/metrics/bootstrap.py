@@ -62,23 +62,23 @@ class Value:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def at_least(self, bound: float) -> Value:
-        """The same value with an interval that does not go below ``bound``."""
+        """Returns the same value with an interval that does not go below ``bound``."""
         return self.within(bound, math.inf)
 
     def within(self, lowest: float, highest: float) -> Value:
-        """The same value with an interval clipped to bounds, such as 0 and 1 for a share."""
+        """Returns the same value with an interval clipped to bounds, such as 0 and 1 for a share."""
         if not self.bounded:
             return self
         return replace(self, low=max(self.low, lowest), high=min(self.high, highest))
 
     def plain(self) -> dict[str, Any]:
-        """The value for JSON: ``{"mean", "interval", "n", "patients"}`` with None instead of NaN."""
+        """Formats the value for JSON: ``{"mean", "interval", "n", "patients"}`` with None instead of NaN."""
         interval = [float(self.low), float(self.high)] if self.bounded else None
         mean = float(self.mean) if math.isfinite(self.mean) else None
         return {"mean": mean, "interval": interval, "n": self.n, "patients": self.patients}
 
     def text(self, form: str = ".3g") -> str:
-        """The value for a sentence: ``0.5 [0.4, 0.6]``, without brackets if there is no interval."""
+        """Formats the value for a sentence: ``0.5 [0.4, 0.6]``, without brackets if there is no interval."""
         ends = f" [{self.low:{form}}, {self.high:{form}}]" if self.bounded else ""
         return f"{self.mean:{form}}{ends}"
 
@@ -139,7 +139,7 @@ class Resamples:
         return cls(resample_counts(patients, length, resamples, rng), patients)
 
     def subset(self, usable: Tensor) -> Resamples:
-        """The same resamples of the images for which ``usable`` (N,) bool holds."""
+        """Returns the same resamples of the images for which ``usable`` (N,) bool holds."""
         indices = usable.nonzero()[:, 0].tolist()
         keys = [self.keys[index] for index in indices]
         known = None if self.patients is None else len(set(keys))
@@ -163,12 +163,12 @@ class Resamples:
         return _empty()._set(counts, [*first, *second], strata, min(known) if known else None)
 
     def mean(self, values: Tensor) -> Value:
-        """The mean of one value per image (N,) float64."""
+        """Computes the mean of one value per image (N,) float64."""
         parts = torch.stack([values, torch.ones_like(values)], dim=1)  # (N, 2)
         return self.ratio(parts, lambda sums: float(sums[0] / sums[1]))
 
     def share(self, values: Tensor) -> Value:
-        """The mean of one value per image (N,) in [0, 1], mostly 0 or 1.
+        """Computes the mean of one value per image (N,) in [0, 1], mostly 0 or 1.
 
         If nearly all patients agree, their variance says little and Student's interval is far too short. This
         one is Clopper and Pearson's for the number of independent images that has the patients' variance
@@ -190,7 +190,7 @@ class Resamples:
         return replace(value, low=low, high=high)
 
     def ratio(self, parts: Tensor, statistic: Callable[[Tensor], float]) -> Value:
-        """A function of sums over images, such as a ratio of means.
+        """Computes a function of sums over images, such as a ratio of means.
 
         Args:
             parts: what each image adds to the sums, (N, ...) float64.
@@ -201,7 +201,7 @@ class Resamples:
         return self.by_parts(lambda weights: statistic(torch.tensordot(weights, sums, dims=1)))
 
     def distance(self, statistic: Callable[[Tensor], float], most: int | None = None) -> Value:
-        """Any smooth statistic of how often each image counts (N,).
+        """Computes any smooth statistic of how often each image counts (N,).
 
         Args:
             most: largest number of parts that are left out, for a statistic that is slow.
@@ -212,11 +212,11 @@ class Resamples:
         return self._value(lambda weights: statistic(weights[parts]), strata)
 
     def by_parts(self, statistic: Callable[[Tensor], float]) -> Value:
-        """Any smooth statistic of how often each of the ``parts`` counts (P,)."""
+        """Computes any smooth statistic of how often each of the ``parts`` counts (P,)."""
         return self._value(statistic, self.stratum_of_part)
 
     def percentile(self, statistic: Callable[[Tensor], float]) -> Value:
-        """A statistic with jumps, such as a median, with `percentile_interval`.
+        """Computes a statistic with jumps, such as a median, with `percentile_interval`.
 
         Args:
             statistic: called with how often each image counts (N,).
@@ -229,7 +229,7 @@ class Resamples:
         return Value(value, *ends, images, self.patients)
 
     def quotient(self, statistic: Callable[[Tensor], tuple[float, float]]) -> Value:
-        """A ratio of two uncertain numbers with Fieller's (1954) interval.
+        """Computes a ratio of two uncertain numbers with Fieller's (1954) interval.
 
         The interval holds all ratios that the two numbers do not rule out. There is none if they do not rule
         out a denominator of 0. The value is NaN unless the denominator is above 0.
@@ -298,7 +298,7 @@ def resample_counts(
 def percentile_interval(
     statistic: Callable[[Tensor], float], rows: Tensor, patients: int | None = None
 ) -> tuple[float, float]:
-    """The percentile interval of ``statistic(row)`` over the resamples.
+    """Computes the percentile interval of ``statistic(row)`` over the resamples.
 
     A row is one resample: how often each image is drawn (N,), or sums over the drawn images. Resamples for
     which the statistic is NaN (no lesion drawn) are left out.
@@ -323,7 +323,7 @@ def percentile_interval(
 
 
 def clopper_pearson(hits: float, trials: float) -> tuple[float, float]:
-    """The exact interval of a share; unlike `scipy.stats.binomtest` it takes fractions of trials.
+    """Computes the exact interval of a share; unlike `scipy.stats.binomtest` it takes fractions of trials.
 
     Example:
         >>> [round(end, 3) for end in clopper_pearson(5, 5)]  # (1 - 0.95) / 2 = low ** 5
@@ -363,7 +363,7 @@ def p_of_zero(value: float, influences: Sequence[np.ndarray]) -> float:
 
 
 def fieller_interval(once: np.ndarray, influences: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    """The ratios n / d with |n - ratio d| within Student's reach of its error; None if unbounded.
+    """Computes the ratios n / d with |n - ratio d| within Student's reach of its error; None if unbounded.
 
     Args:
         once: n and d (2,).
@@ -415,7 +415,7 @@ def _influences(once: float | np.ndarray, without: np.ndarray, strata: np.ndarra
 
 
 def _leave_one_out(parts: int) -> list[Tensor]:
-    """The weights (P,) of all parts but one, for each part."""
+    """Lists the weights (P,) of all parts but one, for each part."""
     return list(torch.ones(parts, parts, dtype=torch.float64).fill_diagonal_(0))
 
 

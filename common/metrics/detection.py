@@ -96,7 +96,7 @@ def match_candidates(
 def _hits(
     candidates: Sequence[Candidate], nodules: Sequence[TrueNodule]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The score of the best candidate that hits each nodule, and which candidates hit none."""
+    """Finds the score of the best candidate that hits each nodule, and which candidates hit none."""
     scores, false = np.full(len(nodules), -np.inf), np.ones(len(candidates), bool)
     by_scan: dict[str, list[int]] = {}
     for index, candidate in enumerate(candidates):
@@ -131,7 +131,7 @@ class Froc:
     nodules: int
 
     def plain(self) -> dict[str, Any]:
-        """The values for JSON."""
+        """Returns the values for JSON."""
         return {
             "sensitivity_at": {f"{rate:g}": value.plain() for rate, value in self.at.items()},
             "cpm": self.cpm.plain(),
@@ -229,7 +229,7 @@ class _Curve:
         self.last = torch.cat([changes, torch.ones(min(1, len(scores)), dtype=torch.bool)]).nonzero()[:, 0]
 
     def plain(self, rates: Sequence[float]) -> Tensor:
-        """The sensitivities (1, K) if each scan counts once."""
+        """Computes the sensitivities (1, K) if each scan counts once."""
         return self(torch.ones(1, self.count, dtype=torch.float64), rates)
 
     def __call__(self, weights: Tensor, rates: Sequence[float]) -> Tensor:
@@ -253,7 +253,7 @@ def _value(once: Tensor, drawn: Tensor, scans: int, clusters: int, patients: int
 
 
 def _per_scan(resamples: Resamples, counted: Tensor, among: Tensor) -> Value:
-    """The ratio of the numbers of ``counted`` and ``among``, which both hold scan numbers."""
+    """Computes the ratio of the numbers of ``counted`` and ``among``, which both hold scan numbers."""
     scans = resamples.counts.shape[1]
     parts = torch.stack([torch.bincount(part, minlength=scans) for part in (counted, among)], 1).double()
     return resamples.ratio(parts, lambda sums: float(sums[0] / sums[1]))

@@ -140,7 +140,7 @@ class LadderScores:
         return all(self.scores[name] > self.bound for name in LAYOUT)
 
     def disordered(self, ladder: Sequence[Distortion] = LADDER) -> list[str]:
-        """The families in which a stronger distortion does not score above a weaker one."""
+        """Lists the families in which a stronger distortion does not score above a weaker one."""
         result = []
         for family in dict.fromkeys(step.family for step in ladder):
             scores = [self.scores[step.name] for step in ladder if step.family == family]
@@ -149,7 +149,7 @@ class LadderScores:
         return result
 
     def as_json(self) -> dict[str, Any]:
-        """The scores as plain data."""
+        """Returns the scores as plain data."""
         return {
             "extractor": self.extractor,
             "sees_layout": self.sees_layout,
@@ -205,7 +205,7 @@ def score_ladder(
 
 
 def choose_evenly(patients: Sequence[str], at_most: int) -> list[int]:
-    """The indices of up to ``at_most`` images: first the first of each patient, then the second, and so on.
+    """Chooses up to ``at_most`` images: first the first of each patient, then the second, and so on.
 
     Example:
         >>> choose_evenly(["a", "a", "a", "b"], 2)

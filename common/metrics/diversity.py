@@ -47,11 +47,11 @@ class PairValues:
     values: Tensor
 
     def mean(self) -> float:
-        """The mean over the pairs."""
+        """Computes the mean over the pairs."""
         return float(self.values.mean())
 
     def interval(self, resamples: Resamples) -> Value:
-        """The mean with its interval; a pair counts as often as both of its images."""
+        """Computes the mean with its interval; a pair counts as often as both of its images."""
         return resamples.distance(self._weighted)
 
     def _weighted(self, weights: Tensor) -> float:
@@ -89,7 +89,7 @@ def draw_pairs(
 
 
 def similarity_name(size: int) -> str:
-    """The similarity for images whose shorter side is ``size`` pixels: ``ms_ssim`` or ``ssim``.
+    """Names the similarity for images whose shorter side is ``size`` pixels: ``ms_ssim`` or ``ssim``.
 
     Raises:
         UserError: the images are too small for either.
@@ -101,7 +101,7 @@ def similarity_name(size: int) -> str:
 
 @torch.inference_mode()
 def similarities(images: Tensor, pairs: Tensor) -> PairValues:
-    """MS-SSIM of pairs (Odena et al. 2017), SSIM if the images are too small; 1 for equal images.
+    """Computes MS-SSIM of pairs (Odena et al. 2017), SSIM if the images are too small; 1 for equal images.
 
     Args:
         images: (N, 1, H, W) in [-1, 1].
@@ -118,7 +118,7 @@ def similarities(images: Tensor, pairs: Tensor) -> PairValues:
 
 
 def feature_distances(features: Tensor, pairs: Tensor) -> PairValues:
-    """Euclidean distances between the features (N, D) of pairs.
+    """Computes Euclidean distances between the features (N, D) of pairs.
 
     Example:
         >>> feature_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0, 1]])).mean()
@@ -169,7 +169,7 @@ def texture_correlation(images: Tensor, patients: Sequence[str], resamples: Resa
 
 
 def textures(images: Tensor) -> Tensor:
-    """The fine texture of images (N, 1, H, W): (N, H * W) with mean 0 and length 1; all 0 for flat images."""
+    """Extracts the fine texture of images (N, 1, H, W): (N, H * W), mean 0, length 1; 0 for flat images."""
     pixels = images.detach().float().cpu().numpy()
     sigmas = (0, 0, TEXTURE_SIGMA, TEXTURE_SIGMA)
     fine = torch.from_numpy(pixels - ndimage.gaussian_filter(pixels, sigmas, mode="nearest")).flatten(1)
@@ -432,7 +432,7 @@ def inception_score(probabilities: Tensor, weights: Tensor | None = None) -> flo
 
 
 def score_with_interval(probabilities: Tensor, resamples: Resamples) -> Value:
-    """`inception_score` with its interval.
+    """Computes `inception_score` with its interval.
 
     Example:
         >>> import numpy as np

@@ -47,11 +47,11 @@ class TrainingComparison:
     seeds: Tensor | None = None
 
     def value(self, regime: str, metric: Metric) -> Value:
-        """The mean over seeds with its interval."""
+        """Computes the mean over seeds with its interval."""
         return self._interval(lambda counts, seeds: self._mean(regime, metric, counts, seeds))
 
     def difference(self, first: str, second: str, metric: Metric) -> Value:
-        """The first regime's mean minus the second's, with the interval of the paired difference."""
+        """Computes the first regime's mean minus the second's, with the interval of the paired difference."""
         return self._interval(
             lambda counts, seeds: (
                 self._mean(first, metric, counts, seeds) - self._mean(second, metric, counts, seeds)
@@ -59,7 +59,7 @@ class TrainingComparison:
         )
 
     def by_seed(self, regime: str, metric: Metric) -> list[float | None]:
-        """The metric of each training; None if it is undefined."""
+        """Computes the metric of each training; None if it is undefined."""
         once = np.ones(self.resamples.counts.shape[1])
         values = [metric(outcome, once) for outcome in self.outcomes[regime]]
         return [value if math.isfinite(value) else None for value in values]
@@ -127,7 +127,7 @@ def describe_differences(
 
 
 def _verdict(value: Value, p: float) -> str:
-    """A difference is clear if its interval excludes 0 and its adjusted p-value is small."""
+    """Judges a difference: clear if its interval excludes 0 and its adjusted p-value is small."""
     if not math.isfinite(value.mean):
         return "cannot be judged"
     if not value.bounded:
@@ -138,7 +138,7 @@ def _verdict(value: Value, p: float) -> str:
 
 
 def area_under_roc(scores: ArrayLike, positive: ArrayLike, counts: ArrayLike | None = None) -> float:
-    """The probability that a positive has a higher score than a negative; ties count half (Hanley 1982).
+    """Computes the chance that a positive scores higher than a negative; ties count half (Hanley 1982).
 
     Args:
         scores: (N,), higher for more likely positive.
@@ -161,7 +161,7 @@ def area_under_roc(scores: ArrayLike, positive: ArrayLike, counts: ArrayLike | N
 def recalls(
     predicted: ArrayLike, classes: ArrayLike, number: int, counts: ArrayLike | None = None
 ) -> NDArray:
-    """The share of each class that was predicted, (``number``,) float64; NaN for a missing class.
+    """Computes the share of each class that was predicted, (``number``,) float64; NaN for a missing class.
 
     For two classes, 0 and 1, these are specificity and sensitivity.
 
@@ -183,7 +183,7 @@ def recalls(
 def balanced_accuracy(
     predicted: ArrayLike, classes: ArrayLike, number: int, counts: ArrayLike | None = None
 ) -> float:
-    """The mean over classes of `recalls` (Brodersen et al. 2010), 1 / number for chance.
+    """Computes the mean over classes of `recalls` (Brodersen et al. 2010), 1 / number for chance.
 
     NaN if a class is missing: the mean would be over other classes than in other resamples.
 
@@ -195,7 +195,7 @@ def balanced_accuracy(
 
 
 def macro_area(probabilities: ArrayLike, classes: ArrayLike, counts: ArrayLike | None = None) -> float:
-    """The mean of `area_under_roc` of each class against the rest; for two classes that of the second.
+    """Averages `area_under_roc` of each class against the rest; for two classes, that of the second.
 
     Args:
         probabilities: (N, K).

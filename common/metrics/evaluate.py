@@ -51,7 +51,7 @@ AS_REAL = (TEXTURE, "pair_ssim", "pair_ms_ssim", "pair_distance", "modes")
 
 
 def better(name: str) -> str:
-    """Whether ``higher`` or ``lower`` values of metric ``name`` are better, or values ``as real``.
+    """Returns whether ``higher`` or ``lower`` values of metric ``name`` are better, or values ``as real``.
 
     Example:
         >>> better("fid_gridvgg"), better("lesion_faithfulness"), better("modes")
@@ -149,7 +149,7 @@ class Evaluator:
             self.kernels = KernelDistances(self.real, self._feature_set(*stand_in), blurred)
 
     def __call__(self, predictions: Tensor, patients: Sequence[str] | None = None) -> dict[str, Value]:
-        """Every metric of predictions (N, 1, H, W) in [-1, 1], the leading ones first.
+        """Computes every metric of predictions (N, 1, H, W) in [-1, 1], the leading ones first.
 
         Args:
             patients: one id per image if these are real images of other patients; generated images belong to
@@ -176,7 +176,7 @@ class Evaluator:
         return FeatureSet(self._extract(images), patients, drawn)
 
     def _diversities(self, fake: FeatureSet) -> dict[str, Value]:
-        """Recall and coverage; NaN if there are too few images, or too few of other patients."""
+        """Computes recall and coverage; NaN if there are too few images, or too few of other patients."""
         real = self.real
         if self.too_few:
             return {name: self.resamples.mean(torch.full((len(real),), math.nan)) for name in DIVERSITIES}
@@ -301,7 +301,7 @@ class SetEvaluator:
     def __call__(
         self, images: Tensor, features: Tensor | None = None, patients: Sequence[str] | None = None
     ) -> SetMetrics:
-        """Every metric of a set.
+        """Computes every metric of a set.
 
         Args:
             images: (M, 1, H, W) in [-1, 1], more than ``k``.
@@ -323,7 +323,7 @@ class SetEvaluator:
         return SetMetrics(values, {"modes_reached": modes.reached, "bandwidth": bandwidth})
 
     def likeness(self, images: Tensor, features: Tensor, patients: Patients = None) -> dict[str, Value]:
-        """The metrics that compare whole sets: distances, precision to coverage, diversity of pairs.
+        """Computes the metrics that compare whole sets: distances, precision to coverage, diversity of pairs.
 
         Args:
             images, features, patients: see `__call__`.
@@ -347,7 +347,7 @@ class SetEvaluator:
         return {"features": by_features, "pixels": nearest_training(pattern_vectors(images), *real)}
 
     def baselines(self, count: int) -> dict[str, SetMetrics]:
-        """The metrics of the baselines.
+        """Computes the metrics of the baselines.
 
         ``mean_image`` is the training images' mean, ``real_real`` are training images, ``blurred_real`` are
         the test images, blurred. FID cannot leave a patient's own images out and is NaN for ``blurred_real``.
@@ -371,7 +371,7 @@ class SetEvaluator:
         }
 
     def no_fid(self, count: int) -> dict[str, Value]:
-        """A FID of NaN."""
+        """Returns a FID of NaN."""
         return {f"fid_{self.extractor.name}": Value(math.nan, math.nan, math.nan, count)}
 
     def stand_in(self, count: int) -> np.ndarray:

@@ -51,7 +51,7 @@ def region_contrasts(sets: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def lesion_ring(lesion: Tensor) -> Tensor:
-    """The surroundings of a lesion: (B, H, W) bool -> (B, H, W) bool."""
+    """Finds the surroundings of a lesion: (B, H, W) bool -> (B, H, W) bool."""
     side = min(lesion.shape[-2:])
     gap = max(1, round(side * GAP_FRACTION))
     width = max(2, round(side * RING_FRACTION))
@@ -90,7 +90,7 @@ def faithfulness(sums: Tensor) -> float:
 
 
 def contrast_error(sums: Tensor) -> float:
-    """The mean of |c_generated - c_real| over images with a lesion; of the sums (3,) of `contrast_parts`.
+    """Averages |c_generated - c_real| over images with a lesion, from the sums (3,) of `contrast_parts`.
 
     Example:
         >>> contrast_error(contrast_parts(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 1.0])).sum(0))
@@ -100,7 +100,7 @@ def contrast_error(sums: Tensor) -> float:
 
 
 def mean_faithfulness(sums: Tensor) -> float:
-    """The mean over classes of `faithfulness`.
+    """Computes the mean over classes of `faithfulness`.
 
     Negative values count as 0: a class that hardly stands out in the real images has a small denominator, and
     its large negative value would dominate the mean.

@@ -130,7 +130,7 @@ def _square_root(matrix: Tensor) -> Tensor:
 def fid(
     real: Tensor, fake: Tensor, weights: Tensor | None = None, fake_weights: Tensor | None = None
 ) -> float:
-    """The Frechet distance of two sets of features.
+    """Computes the Frechet distance of two sets of features.
 
     tr (S1 S2)^1/2 is the nuclear norm of A B^T where S1 = A^T A and S2 = B^T B. Few samples of many
     dimensions thus need an n x m decomposition instead of D x D ones, and no digits are lost to a singular
@@ -170,6 +170,6 @@ def _factor(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _short(factor: Tensor) -> Tensor:
-    """A factor of the same covariance with at most D rows."""
+    """Computes a factor of the same covariance with at most D rows."""
     rows, columns = factor.shape
     return factor if rows <= columns else torch.linalg.qr(factor, mode="r").R

@@ -26,7 +26,7 @@ from common.metrics.fid import StreamingMoments, frechet_distance
 
 
 def as_given(output: Any) -> Any:
-    """The output transform for engines whose output is ``(pred, image, label)`` already."""
+    """Returns the output: for engines whose output is ``(pred, image, label)`` already."""
     return output
 
 
@@ -68,7 +68,7 @@ class FrechetDistance(Metric):
         self.real.update(self.extractor(image).cpu())
 
     def compute(self) -> float:
-        """The distance over all processes."""
+        """Computes the distance over all processes."""
         return frechet_distance(_join_processes(self.real), _join_processes(self.fake))
 
 
@@ -98,7 +98,7 @@ class SumMetric(Metric):
         self.sums += self.batch_sums(*(stack_items(item) for item in output)).cpu()
 
     def compute(self) -> float:
-        """The metric over all processes."""
+        """Computes the metric over all processes."""
         return self.value(sum_over_processes(self.sums))
 
     @abstractmethod
@@ -107,7 +107,7 @@ class SumMetric(Metric):
 
     @abstractmethod
     def value(self, sums: Tensor) -> float:
-        """The metric from the sums (float64, on the CPU)."""
+        """Computes the metric from the sums (float64, on the CPU)."""
 
 
 class LesionFaithfulness(SumMetric):
@@ -126,12 +126,12 @@ class LesionFaithfulness(SumMetric):
     shape = (3,)
 
     def batch_sums(self, *batch: Tensor) -> Tensor:
-        """The sums of `contrast_parts`."""
+        """Computes the sums of `contrast_parts`."""
         pred, image, label = (item.cpu() for item in batch)
         return contrast_parts(*region_contrasts([pred, image], label)).sum(0)
 
     def value(self, sums: Tensor) -> float:
-        """The faithfulness."""
+        """Computes the faithfulness."""
         return faithfulness(sums) if sums[1] else 0.0
 
 
@@ -156,13 +156,13 @@ class StructureFaithfulness(SumMetric):
         super().__init__(output_transform, device)
 
     def batch_sums(self, *batch: Tensor) -> Tensor:
-        """The sums of `contrast_parts` by class."""
+        """Computes the sums of `contrast_parts` by class."""
         pred, image, label = (item.cpu() for item in batch)
         masks = (structure_mask(label, index + 1) for index in range(self.shape[0]))
         return torch.stack([contrast_parts(*region_contrasts([pred, image], mask)).sum(0) for mask in masks])
 
     def value(self, sums: Tensor) -> float:
-        """The mean over classes."""
+        """Computes the mean over classes."""
         return mean_faithfulness(sums) if sums[:, 1].any() else 0.0
 
 
@@ -192,12 +192,12 @@ class ImageMean(SumMetric):
         super().__init__(output_transform, device)
 
     def batch_sums(self, *batch: Tensor) -> Tensor:
-        """The sum of the values and their number."""
+        """Computes the sum of the values and their number."""
         values = self.function(batch[0].float(), batch[1].float()).double()
         return torch.stack([values.sum(), values.new_tensor(len(values))])
 
     def value(self, sums: Tensor) -> float:
-        """The mean."""
+        """Computes the mean."""
         total, count = sums.tolist()
         return total / count if count else 0.0
 
@@ -209,14 +209,14 @@ def stack_items(item: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on the CPU; the same in each process."""
+    """Computes the sum of a tensor over all processes, on the CPU; the same in each process."""
     if idist.get_world_size() == 1:
         return values
     return torch.as_tensor(idist.all_reduce(values.clone().to(idist.device()))).cpu()
 
 
 def _join_processes(moments: StreamingMoments) -> StreamingMoments:
-    """The statistics of all processes together; the same in each process."""
+    """Joins the statistics of all processes; the same in each process."""
     if idist.get_world_size() == 1:
         return moments
     gathered = {

@@ -51,17 +51,17 @@ def ms_ssim(pred: Tensor, real: Tensor) -> Tensor:
 
 
 def psnr(pred: Tensor, real: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1]: (B,), at most 100."""
+    """Computes the peak signal-to-noise ratio in dB of images in [-1, 1]: (B,), at most 100."""
     return _each(PSNRMetric(DATA_RANGE)(pred, real)).clamp_max(LARGEST_PSNR)
 
 
 def mae(pred: Tensor, real: Tensor) -> Tensor:
-    """Mean absolute error in network units (2 = the whole window): (B,)."""
+    """Computes the mean absolute error in network units (2 = the whole window): (B,)."""
     return _each(MAEMetric()(pred, real))
 
 
 def mse(pred: Tensor, real: Tensor) -> Tensor:
-    """Mean squared error in squared network units: (B,)."""
+    """Computes the mean squared error in squared network units: (B,)."""
     return _each(MSEMetric()(pred, real))
 
 

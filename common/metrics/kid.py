@@ -57,7 +57,7 @@ def kid(real: Tensor, fake: Tensor, real_patients: Patients = None, fake_patient
 def kid_with_interval(
     real: Tensor, fake: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
 ) -> Value:
-    """`kid` with its interval.
+    """Computes `kid` with its interval.
 
     Args:
         patients: of the real and of the fake images.
@@ -73,7 +73,7 @@ def kid_with_interval(
 def kid_change(
     real: Tensor, before: Tensor, after: Tensor, patients: tuple[Patients, Patients], resamples: Resamples
 ) -> Value:
-    """KID of ``after`` minus KID of ``before`` with its interval; below 0 if the images came nearer.
+    """Computes KID of ``after`` minus KID of ``before`` with its interval; below 0 if the images came nearer.
 
     ``before`` and ``after`` are the same images before and after some processing. Most of what varies between
     images cancels in the difference, so its interval is shorter than those of the two KIDs.
@@ -118,7 +118,7 @@ class KernelSum:
         parts: tuple[Tensor, Tensor | None],
         count: int,
     ) -> KernelSum:
-        """The sums over all pairs of features (N, D) and (M, D), in float64.
+        """Computes the sums over all pairs of features (N, D) and (M, D), in float64.
 
         Args:
             second: None for the pairs within ``first``.
@@ -146,7 +146,7 @@ class KernelSum:
         return cls(total, pairs)
 
     def mean(self, weights: Tensor) -> float:
-        """The mean over pairs, parts counting ``weights`` (P or more,) times; NaN without pairs."""
+        """Computes the mean over pairs, parts counting ``weights`` (P or more,) times; NaN without pairs."""
         weights = weights[: len(self.total)].double()
         pairs = float(weights @ self.pairs @ weights)
         return float(weights @ self.total @ weights) / pairs if pairs > 0 else math.nan
@@ -168,11 +168,11 @@ class FakeTerms:
         return cls(within, KernelSum.of(real, fake, owners, parts, count))
 
     def __call__(self, weights: Tensor) -> float:
-        """The mean within the fake images minus twice the mean between both sets."""
+        """Computes the mean within the fake images minus twice the mean between both sets."""
         return self.within.mean(weights) - 2 * self.between.mean(weights)
 
     def size(self, weights: Tensor) -> float:
-        """The sum of the terms' absolute values, to which rounding errors are relative."""
+        """Computes the sum of the terms' absolute values, to which rounding errors are relative."""
         return abs(self.within.mean(weights)) + 2 * abs(self.between.mean(weights))
 
 

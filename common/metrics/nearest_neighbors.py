@@ -70,7 +70,7 @@ def squared_distance_rows(
 def number_owners(
     first: Sequence[str] | None, second: Sequence[str] | None, lengths: tuple[int, int]
 ) -> Owners:
-    """Patient numbers (N,) and (M,) int64 of two sets of images, equal for the same patient in either set.
+    """Numbers patients (N,) and (M,) int64 of two sets of images, equal for the same patient in either set.
 
     Args:
         first, second: one patient id per image; None for images without patients, which are all different.
@@ -87,7 +87,7 @@ def number_owners(
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared distances of corresponding rows (P, D) -> (P,) float64; exactly 0 for equal rows.
+    """Computes squared distances of corresponding rows (P, D) -> (P,) float64; exactly 0 for equal rows.
 
     Example:
         >>> squared_distances(torch.tensor([[1.0, 5.0]]), torch.tensor([[4.0, 1.0]])).tolist()
@@ -157,7 +157,7 @@ class NearestTraining:
         return (self.ranks < level).double()
 
     def share(self, resamples: Resamples, level: float = COPIED) -> Value:
-        """The share of copies with its interval."""
+        """Computes the share of copies with its interval."""
         return resamples.share(self.copied(level))
 
     def ratios(self) -> Tensor:

@@ -41,15 +41,15 @@ class Manifolds:
     coverage: Tensor
 
     def named(self) -> dict[str, Tensor]:
-        """The values by metric, in the order in which metrics are shown."""
+        """Returns the values by metric, in the order in which metrics are shown."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def means(self) -> dict[str, float]:
-        """The four metrics; all but density are at most 1."""
+        """Computes the four metrics; all but density are at most 1."""
         return {name: float(values.mean()) for name, values in self.named().items()}
 
     def intervals(self, real: Resamples, fake: Resamples) -> dict[str, Value]:
-        """The four metrics with intervals over patients (or images), given the balls of the whole sets.
+        """Computes the metrics with intervals over patients (or images), given the balls of the whole sets.
 
         Args:
             real, fake: resamples of the N real and the M generated images.

@@ -210,7 +210,7 @@ def _fetched_radimagenet() -> nn.Module:
 
 
 def lite0(weights: Path | None = None) -> PretrainedExtractor:
-    """The extractor ``lite0``: 1 280 features of `EfficientNetLite0`, averaged over positions.
+    """Makes the extractor ``lite0``: 1 280 features of `EfficientNetLite0`, averaged over positions.
 
     Images are resized to 224 pixels square (bilinear with antialiasing), repeated to three channels and
     standardised as in the network's training: (gray - 127) / 128 of 8-bit gray values. It separates slices

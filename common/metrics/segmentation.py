@@ -46,7 +46,7 @@ def dice(counts: Tensor) -> Tensor:
 
 
 def mean_dice(counts: Tensor) -> float:
-    """The mean Dice over the classes that either map has; NaN if there are none.
+    """Computes the mean Dice over the classes that either map has; NaN if there are none.
 
     Example:
         >>> mean_dice(torch.tensor([[1, 0], [2, 0], [2, 0]]))
@@ -81,11 +81,11 @@ class MeanDice(SumMetric):
         super().__init__(output_transform, device)
 
     def batch_sums(self, *batch: Tensor) -> Tensor:
-        """The sums of `overlap_counts`."""
+        """Computes the sums of `overlap_counts`."""
         return overlap_counts(batch[0], batch[1], self.shape[1])
 
     def value(self, sums: Tensor) -> float:
-        """The mean over classes."""
+        """Computes the mean over classes."""
         return mean_dice(sums) if sums.any() else 0.0
 
 
@@ -111,7 +111,7 @@ class ComponentCounts:
     def listed(
         self, counts: NDArray[np.int64], structures: Sequence[str]
     ) -> list[tuple[int, dict[str, int]]]:
-        """The images with any components in ``counts``, most first: index and number by structure."""
+        """Lists the images with any components in ``counts``, most first: index and number by structure."""
         order = np.argsort(-counts.sum(1), kind="stable")
         return [
             (int(index), {name: int(n) for name, n in zip(structures, counts[index], strict=True) if n})
@@ -146,7 +146,7 @@ def compare_components(predicted: Tensor, conditions: Tensor, classes: int) -> C
 
 
 def _unmatched(mask: NDArray, other: NDArray, smallest: int) -> tuple[int, int]:
-    """The number of components of ``mask`` (S, S), and of those without a pixel of ``other``."""
+    """Computes the number of components of ``mask`` (S, S), and of those without a pixel of ``other``."""
     if not mask.any():
         return 0, 0
     components, number = ndimage.label(mask, CONNECTIVITY)

@@ -132,7 +132,7 @@ class StructureEvaluator:
         return results
 
     def _values(self, images: Tensor, drawn: Tensor, real: Tensor) -> dict[str, dict[str, Value]]:
-        """Every metric of one set in each structure, from its images and its contrasts (N, K)."""
+        """Computes every metric of one set in each structure, from its images and its contrasts (N, K)."""
         features, pixels = self._features(images), self._pixels(images)
         results = {}
         for index, structure in enumerate(self.structures):

@@ -161,11 +161,11 @@ class ConditionMatch:
         return cls(overlaps(predicted, conditions, classes), components, resamples)
 
     def dice(self, index: int | None = None) -> Value:
-        """Dice of one structure, or the mean over all; images are pooled."""
+        """Computes Dice of one structure, or the mean over all; images are pooled."""
         return self.resamples.ratio(self._of(index), mean_dice).within(0, 1)
 
     def sensitivity(self, index: int | None = None) -> Value:
-        """The share of the condition's pixels that the segmenter finds, the mean over structures."""
+        """Computes the share of the condition's pixels that the segmenter finds, the mean over structures."""
 
         def share(sums: Tensor) -> float:
             both, _, expected = sums
@@ -227,7 +227,7 @@ def condition_index(own: ConditionMatch, good: ConditionMatch, bad: ConditionMat
 
 
 def can_judge(good: ConditionMatch, bad: ConditionMatch) -> bool:
-    """Whether the segmenter finds held-out images' own conditions clearly better than others'."""
+    """Returns whether the segmenter finds held-out images' own conditions clearly better than others'."""
     return good.dice().mean - bad.dice().mean >= LEAST_MARGIN
 
 

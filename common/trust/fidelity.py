@@ -88,7 +88,7 @@ def fid_infinity(real: Tensor, fake: Tensor, resamples: Resamples, seed: int = 0
         return [_mean_fid(real, fake, weights * part) for part in cuts]
 
     def intercept(weights: Tensor) -> float:
-        """The value at infinitely many patients of the least-squares line over the thinning."""
+        """Computes the value at infinitely many patients of the least-squares line over the thinning."""
         return float(np.polynomial.Polynomial.fit(numbers, means(weights), 1).convert().coef[0])
 
     value = resamples.distance(intercept, LEFT_OUT)
@@ -126,7 +126,7 @@ def _thinning(sides: Sequence[Tensor], cut: Tensor) -> float:
 
 
 def _mean_fid(real: Tensor, fake: Tensor, weights: Tensor) -> float:
-    """The mean FID over the parts, with weights (parts, N + M); NaN if one has too few images."""
+    """Computes the mean FID over the parts, with weights (parts, N + M); NaN if one has too few images."""
     sides = [(part[: len(real)], part[len(real) :]) for part in weights]
     if any(float(side.sum()) < 2 for pair in sides for side in pair):
         return math.nan

@@ -132,7 +132,7 @@ class Counts:
 
 
 def side_p_value(hit: int, hit_heldout: int, trained: int, heldout: int, odds: float = 1.0) -> float:
-    """The probability that ``hit`` or more of the hit patients are training patients by chance.
+    """Returns the probability that ``hit`` or more of the hit patients are training patients by chance.
 
     For images that are no copies it does not matter which patients the model was trained on: among the
     patients that they hit, training patients follow a hypergeometric distribution (Fisher's exact test),
@@ -152,7 +152,7 @@ def side_p_value(hit: int, hit_heldout: int, trained: int, heldout: int, odds: f
 
 
 def many_p_value(hit: int, images: int, rank: int, reference: int) -> float:
-    """The probability that images of as many other patients hit as many training patients or more.
+    """Returns the probability that images of as many other patients hit as many training patients or more.
 
     Some real patients hit others too: the share above the r-th highest of m scores has the distribution
     Beta(r, m + 1 - r), whatever that of the scores is, so the count is beta-binomial (and not larger if the
@@ -402,7 +402,7 @@ def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
 
 
 def _labels(source: Path, file: str) -> list[Path]:
-    """The label of an image in ``images/``, where the folder has one of equal name."""
+    """Finds the label of an image in ``images/``, where the folder has one of equal name."""
     first, *rest = PurePosixPath(file).parts
     if first != IMAGE_FOLDER or not rest:
         return []
@@ -412,7 +412,7 @@ def _labels(source: Path, file: str) -> list[Path]:
 
 
 def _record(image: Path) -> list[Path]:
-    """The provenance JSON next to an image, if any, see `common.provenance`."""
+    """Returns the provenance JSON next to an image, if any, see `common.provenance`."""
     path = image.with_name(f"{stem(image)}.json")
     return [path] if path.is_file() else []
 

@@ -116,7 +116,7 @@ AXIAL = "axial"
 
 
 def config_of(bundle: Path) -> Path:
-    """The bundle's inference config.
+    """Returns the bundle's inference config.
 
     Raises:
         UserError: no bundle with one there.
@@ -128,7 +128,7 @@ def config_of(bundle: Path) -> Path:
 
 
 def draws_from_noise(bundle: Path) -> bool:
-    """Whether the bundle's generator takes noise alone, and no conditions."""
+    """Returns whether the bundle's generator takes noise alone, and no conditions."""
     return NOISE in yaml.safe_load(config_of(bundle).read_text(encoding="utf-8"))
 
 
@@ -209,7 +209,7 @@ def write_conditions(conditions: ImageSet, folder: Path, reading: ReadingSetting
 
 
 def _file_values(reading: ReadingSettings, classes: int) -> np.ndarray:
-    """The files' values of the classes 0..K: (K + 1,) uint8, or uint16 where values are larger."""
+    """Returns the files' values of the classes 0..K: (K + 1,) uint8, or uint16 where values are larger."""
     labels = label_set_of(reading.info) if reading.kind == STRUCTURES else None
     if labels is None:
         return np.array([0, MASK_VALUE], np.uint8)
@@ -320,7 +320,7 @@ class Options:
 
 
 def model_of(options: Options) -> Path | None:
-    """The path of the model, existing or not; None without a bundle.
+    """Returns the path of the model, existing or not; None without a bundle.
 
     Raises:
         UserError: no such bundle.

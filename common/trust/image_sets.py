@@ -303,7 +303,7 @@ def _join(slices: Sequence[ReadSlice], folder: str, structures: Sequence[str], s
 
 
 def _patients(slices: Sequence[ReadSlice]) -> list[str]:
-    """Patient ids, each the first of a person's scans: a person's number holds in one folder only."""
+    """Returns patient ids: the first scan of each person, whose number is known in this folder only."""
     scans: dict[str, str] = {}
     for each in slices:
         scans[each.patient] = min(scans.get(each.patient, each.scan), each.scan)
@@ -311,7 +311,7 @@ def _patients(slices: Sequence[ReadSlice]) -> list[str]:
 
 
 def structure_names(settings: ReadingSettings) -> Sequence[str]:
-    """The model's structures; none where its condition is an image."""
+    """Returns the model's structures; none where its condition is an image."""
     labels = label_set_of(settings.info)
     return () if labels is None else labels.classes
 
@@ -319,7 +319,7 @@ def structure_names(settings: ReadingSettings) -> Sequence[str]:
 def read_structures(
     records: Sequence[Sample], folder: Path, settings: ReadingSettings, store: Path
 ) -> list[ReadSlice]:
-    """The slices of volumes or pictures, with the classes of their label maps where they have any.
+    """Reads the slices of volumes or pictures, with the classes of their label maps where they have any.
 
     Args:
         records: one a file, ``index`` None.
@@ -367,7 +367,7 @@ def _read_cached(
 
 
 def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str | None) -> list[Sample]:
-    """One record a file: synthetic images, or real ones whose labels are in another folder.
+    """Makes one record per file: synthetic images, or real ones whose labels are in another folder.
 
     Args:
         folder: searched to any depth; where it has ``images/``, only there, with labels from ``labels/`` or
@@ -400,7 +400,7 @@ def find_records(folder: Path, labels_folder: Path | None, patient_pattern: str 
 def find_real_records(
     folder: Path, kind: str, patient_pattern: str | None, info: Mapping[str, Any]
 ) -> list[Sample]:
-    """Records of real images as the bundle's own training finds them; else of any folder of images.
+    """Finds real images as the bundle's own training does, else in any folder of images.
 
     Args:
         kind: ``images``, ``pairs`` or ``structures``.
@@ -423,12 +423,12 @@ def find_real_records(
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images below ``folder`` (`common.data.layouts.images_below`) but labels and sheets."""
+    """Lists all images below ``folder`` (`common.data.layouts.images_below`) except labels and sheets."""
     return [image for image in images_below(folder) if may_hold_images(image, folder)]
 
 
 def add_labels(records: list[Sample], folder: Path) -> list[Sample]:
-    """The records, each with the label of equal name in ``folder``, or in its ``labels/`` or ``masks/``.
+    """Adds to each record the label of equal name in ``folder``, or in its ``labels/`` or ``masks/``.
 
     Raises:
         UserError: no such folder, or an image without label.
@@ -451,13 +451,13 @@ def add_labels(records: list[Sample], folder: Path) -> list[Sample]:
 
 
 def name_of(sample: Sample, folder: Path) -> str:
-    """The file's path in its folder, with ``#012`` for slice 12 of a volume."""
+    """Returns the file's path in its folder, with ``#012`` for slice 12 of a volume."""
     name = sample.image.relative_to(folder) if sample.image.is_relative_to(folder) else sample.image
     return name.as_posix() if sample.index is None else f"{name.as_posix()}#{sample.index:03d}"
 
 
 def _find_classes(folder: Path, patient_pattern: str | None, info: Mapping[str, Any]) -> list[Sample]:
-    """Images of the classes that the model learned; all images where the folder has none of these."""
+    """Finds images of the classes that the model learned; all images where the folder has none of these."""
     images = find_images(folder, info.get("layout", AUTO), patient_pattern)
     own = set(info.get("classes", ())) & set(images.classes)
     return [sample for sample in images.samples if not own or sample.category in own]

@@ -139,7 +139,7 @@ class Distances:
 def measure_distances(
     synthetic: Tensor, heldout: Tensor, oriented: Iterable[tuple[int, Tensor, Tensor]]
 ) -> Distances:
-    """All four kinds of distance.
+    """Computes all four kinds of distance.
 
     Args:
         synthetic, heldout: vectors (N, D) and (K, D).

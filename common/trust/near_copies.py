@@ -141,11 +141,11 @@ class Evidence:
         return len(self.scores)
 
     def view(self, index: int) -> str:
-        """The name of the view in which an image is so near."""
+        """Returns the name of the view in which an image is so near."""
         return self.names[int(self.views[index])]
 
     def part(self, rows: slice | Tensor) -> Evidence:
-        """The evidence on some of the images."""
+        """Returns the evidence on some of the images."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "names"}
         return Evidence(**{name: each[rows] for name, each in tensors.items()}, names=self.names)
 
@@ -199,13 +199,13 @@ class Copies:
         return 1 + int((self.usual > self.threshold).sum())
 
     def hits(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """Which images (N,) bool are outstandingly near to a training patient, and to a held-out one."""
+        """Finds images (N,) bool outstandingly near to a training patient, and those near a held-out one."""
         near = evidence.scores > self.threshold
         trained = self.trained[self.patients[evidence.images]]
         return near & trained, near & ~trained
 
     def noticed(self) -> Mapping[str, float]:
-        """The share of planted copies that are found, by kind."""
+        """Computes the share of planted copies that are found, by kind."""
         return {kind: float(self.hits(each)[0].double().mean()) for kind, each in self.planted.items()}
 
 
@@ -348,7 +348,7 @@ def _relative_distance(distances: Tensor) -> Tensor:
 
 
 def _standardise(logarithms: Tensor, reference: slice) -> Tensor:
-    """How far below the reference's median, relative to its `SPREAD` quantile."""
+    """Computes how far below the reference's median, relative to its `SPREAD` quantile."""
     real = logarithms[reference]
     middle, low = real.median(), real.quantile(SPREAD)
     return (middle - logarithms) / (middle - low).clamp(min=FLOOR)

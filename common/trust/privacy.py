@@ -160,7 +160,7 @@ def nearest_training(sets: Sets, copies: Copies, patterns: Nearest, by_similarit
 
 
 def _describe(gate: Gate, figures: Sequence[Figure]) -> str:
-    """The gate's answer with its reason, then the success of the strongest membership attack."""
+    """States the gate's answer with its reason, then the success of the strongest membership attack."""
     attacks = [figure for figure in figures if figure.name.startswith("membership_auc")]
     strongest = max(attacks, key=lambda each: (each.value.bounded, each.value.low, each.value.mean))
     value = strongest.value
@@ -206,7 +206,7 @@ def _warnings(sets: Sets, heldout_similarity: Tensor, shift: DomainShift) -> lis
 
 
 def _copied_share(copies: Copies, volumes: Sequence[str] | None, seed: int, resamples: int) -> Figure:
-    """The share of flagged images, with that of held-out images and of the sets without copies."""
+    """Computes the share of flagged images, with that of held-out images and of the sets without copies."""
 
     def share(evidence: Evidence, key: str, ids: Sequence[str] | None = None) -> Value:
         flagged = copies.hits(evidence)[0].double()
@@ -221,7 +221,7 @@ def _copied_share(copies: Copies, volumes: Sequence[str] | None, seed: int, resa
 
 
 def _space_figures(space: str, distances: Distances, sets: Sets, seed: int, resamples: int) -> list[Figure]:
-    """The ratio of distances and the membership attack in one space."""
+    """Computes the ratio of distances and the membership attack in one space."""
     near, far = distances.synthetic.distances, distances.heldout.distances
     first = Resamples.draw(sets.synthetic.volumes, len(near), resamples, make_rng(seed, "privacy", 0))
     second = Resamples.draw(sets.heldout.patients, len(far), resamples, make_rng(seed, "privacy", 1))
@@ -249,7 +249,7 @@ def _space_figures(space: str, distances: Distances, sets: Sets, seed: int, resa
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> float:
-    """The smallest of the values (N,) that half of the weight does not exceed."""
+    """Finds the smallest of the values (N,) that half of the weight does not exceed."""
     ordered, order = values.sort()
     shares = weights[order].cumsum(0) / weights.sum()
     return float(ordered[int((shares < 0.5).sum())])

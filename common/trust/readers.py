@@ -32,7 +32,7 @@ SHEETS = ("grid", "panel", "nearest", "curves")
 ALPHA_FOLDER = "alpha"
 LABEL_FOLDERS = (*MASK_FOLDERS, ALPHA_FOLDER)
 ALPHA_THRESHOLD = 128
-"""Of an alpha from 0 to 255: from this value on a pixel is nodule."""
+"""Value of an 8-bit alpha from which on a pixel counts as nodule."""
 DEFAULT_SIZE = 128
 
 
@@ -79,7 +79,7 @@ class ReadingSettings:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> ReadingSettings:
-        """The settings of a model's training.
+        """Makes the settings of a model's training.
 
         Args:
             info: the model's facts (`common.inference.checkpoint.model_info`); empty for the defaults.
@@ -104,7 +104,7 @@ class ReadingSettings:
         window: Window | None = None,
         image_size: int | None = None,
     ) -> ReadingSettings:
-        """The settings for any generator's images: padded to squares, nothing else changed.
+        """Makes the settings for any generator's images: padded to squares, nothing else changed.
 
         Args:
             window: HU that become -1 and 1; None for ``lung``.
@@ -120,7 +120,7 @@ class ReadingSettings:
 
 
 def _kind(info: Mapping[str, Any]) -> str:
-    """The kind of the model's data set, by facts that only such a set writes."""
+    """Returns the kind of the model's data set, by facts that only such a set writes."""
     if "intensity" in info:
         return STRUCTURES
     if "empty_masks" in info:
@@ -170,7 +170,7 @@ def prepare_label(label: np.ndarray, settings: ReadingSettings) -> np.ndarray:
 
 
 def standardize_slices(slices: Sequence[ReadSlice], standardiser: Standardiser | None) -> list[ReadSlice]:
-    """The slices in the model's intensity standard, scan by scan; HU are left alone."""
+    """Returns the slices in the model's intensity standard, scan by scan; HU are left alone."""
     result = list(slices)
     if standardiser is None:
         return result
@@ -186,7 +186,7 @@ def standardize_slices(slices: Sequence[ReadSlice], standardiser: Standardiser |
 
 
 def may_hold_images(path: Path, folder: Path) -> bool:
-    """Whether a file or a DICOM folder is no sheet and in no folder of labels."""
+    """Returns whether a file or a DICOM folder is no sheet and in no folder of labels."""
     parts = path.relative_to(folder).parts
     return path.stem not in SHEETS and not set(LABEL_FOLDERS) & set(parts if path.is_dir() else parts[:-1])
 
@@ -199,7 +199,7 @@ NETWORK = (-1.0, 1.0)
 
 
 def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
-    """All slices of the NumPy files below ``folder``; of a bank, its gray values with its nodules as labels.
+    """Reads all slices of the NumPy files below ``folder``; those of a bank with its nodules as labels.
 
     Raises:
         UserError: an unreadable file, another shape than (H, W), (N, H, W) or (N, 1, H, W), or NaN.
@@ -212,7 +212,7 @@ def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
 
 
 def array_files(folder: Path) -> list[Path]:
-    """The NumPy files below ``folder``."""
+    """Returns the NumPy files below ``folder``."""
     return [
         file for file in visible_files(folder) if has_suffix(file, SUFFIX) and may_hold_images(file, folder)
     ]
@@ -311,12 +311,12 @@ MOST_BYTES = 2**28
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The shards below ``folder``, sorted."""
+    """Returns the shards below ``folder``, sorted."""
     return [file for file in visible_files(folder) if has_suffix(file, SHARD_SUFFIX)]
 
 
 def read_shards(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
-    """All samples of the shards below ``folder``; nothing is unpacked to disk and no code in them is run.
+    """Reads all samples of the shards below ``folder``, without unpacking them or running code in them.
 
     Raises:
         UserError: a damaged shard, or a sample without image.
@@ -378,7 +378,7 @@ def _read_sample(
 
 
 def _find_member(files: Mapping[str, bytes], what: str) -> tuple[bytes, str] | None:
-    """A sample's image or mask and its suffix; a file that is named by its suffix alone is the image."""
+    """Finds a sample's image or mask and its suffix; a file named by its suffix alone is the image."""
     names = [f"{what}.{kind}" for kind in SUFFIXES] + (list(SUFFIXES) if what == "image" else [])
     name = next((name for name in names if name in files), None)
     return None if name is None else (files[name], name.removeprefix(f"{what}."))
@@ -410,13 +410,13 @@ def _decode(content: bytes, kind: str) -> np.ndarray:
 
 
 def _patient(record: Mapping[str, Any], name: str) -> str:
-    """The lung's patient; a sample without one is a patient of its own."""
+    """Returns the lung's patient; a sample without one is a patient of its own."""
     source = record.get("normal")
     return str((source if isinstance(source, Mapping) else record).get("patient") or name)
 
 
 def _picture_window(folder: Path) -> Window | None:
-    """The HU of black and white in the shards' pictures; None where they are not given."""
+    """Returns the HU of black and white in the shards' pictures; None where they are not given."""
     path = folder / DESCRIPTION
     limits = read_json(path).get("window_hu") if path.is_file() else None
     return None if limits is None else Window(float(limits[0]), float(limits[1]))

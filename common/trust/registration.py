@@ -234,7 +234,7 @@ class Registration:
 
 
 def search_grid(patterns: Tensor, transformed: Iterable[Tensor], tried: int) -> tuple[Tensor, Tensor]:
-    """The highest absolute correlation of each query with each reference over all poses, and the pose.
+    """Finds the highest absolute correlation of each query with each reference over all poses, and its pose.
 
     The index of the pose takes the lowest bits of the float32 similarity (3 bits of 23 for 8 poses, 12 for
     2520, which rounds similarities to 1/4000): one maximum over both is several times faster than one of the
@@ -275,7 +275,7 @@ def _slices(length: int, size: int) -> list[slice]:
 
 
 def nearest_of_patients(similar: Tensor, patients: Tensor, own: Tensor) -> Tensor:
-    """The nearest image of each of the nearest patients (N, K), the nearest first; K is `NEAREST` at most.
+    """Finds the nearest image of each of the nearest patients (N, K), nearest first; K is at most `NEAREST`.
 
     Args:
         similar: (N, M) the higher the nearer.
@@ -322,7 +322,7 @@ def _pose_all(images: Tensor, poses: Tensor) -> Tensor:
 def refine(
     targets: Tensor, references: Tensor, start: Tensor, window: Tensor, free: Sequence[int], rounds: int
 ) -> Tensor:
-    """The similarity (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
+    """Computes the similarity (N,) of pairs of images (N, 1, s, s) at the best pose near ``start`` (N, 4).
 
     Args:
         window: (s * s,) weights.
@@ -349,7 +349,7 @@ def refine(
 
 
 def similarity(targets: Tensor, references: Tensor, poses: Tensor, window: Tensor) -> Tensor:
-    """Absolute correlations (N,) under the window, of the part that the posed reference covers.
+    """Computes absolute correlations (N,) under the window, of the part that the posed reference covers.
 
     Args:
         targets: (N, s * s), of a mean near 0, or float32 sums lose digits.

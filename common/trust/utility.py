@@ -46,10 +46,10 @@ class Task(Protocol):
         """Trains on equal shares of the sets; returns for each test image what `score` takes, (N, ...)."""
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """The outcome of a constant predictor."""
+        """Computes the outcome of a constant predictor."""
 
     def score(self, outcome: NDArray, counts: NDArray) -> float:
-        """The metric over test images, each weighted by its count (N,)."""
+        """Computes the metric over test images, each weighted by its count (N,)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Segmentation:
         return self._overlaps(segment(network, test.images, self.device), test)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """The outcome of predicting the mean label."""
+        """Computes the outcome of predicting the mean label."""
         mean = torch.zeros(1, *labels_of(training).shape[1:])
         for index in range(1, len(self.structures) + 1):
             share = (labels_of(training).round() == index).float().mean(0, keepdim=True)
@@ -84,7 +84,7 @@ class Segmentation:
         return self._overlaps(mean.expand(len(test), -1, -1, -1), test)
 
     def score(self, outcome: NDArray, counts: NDArray) -> float:
-        """The mean Dice over structures, all images together."""
+        """Computes the mean Dice over structures, all images together."""
         return mean_dice(torch.from_numpy(np.tensordot(counts, outcome, axes=1)))
 
     def _overlaps(self, predicted: Tensor, test: ImageSet) -> NDArray:
@@ -123,12 +123,12 @@ class Classification:
         return np.stack([predicted, self._numbers(test)], axis=1)
 
     def floor(self, training: ImageSet, test: ImageSet) -> NDArray:
-        """The outcome of predicting the most frequent class."""
+        """Computes the outcome of predicting the most frequent class."""
         commonest = np.bincount(self._numbers(training)).argmax()
         return np.stack([np.full(len(test), commonest), self._numbers(test)], axis=1)
 
     def score(self, outcome: NDArray, counts: NDArray) -> float:
-        """The mean over classes of the share found."""
+        """Computes the mean over classes of the share found."""
         return balanced_accuracy(outcome[:, 0], outcome[:, 1], len(self.classes), counts)
 
     def _numbers(self, images: ImageSet) -> NDArray[np.int64]:
@@ -257,7 +257,7 @@ class UtilityResult:
     floor: Value
 
     def value(self, regime: str) -> Value:
-        """The metric of one kind of training."""
+        """Computes the metric of one kind of training."""
         return self.comparison.value(regime, self.task.score)
 
     @property
@@ -347,7 +347,7 @@ def train_all(
 
 
 def _describe(result: UtilityResult, seeds: int) -> str:
-    """The differences in words; a doubt first if real images alone teach the network nothing."""
+    """Computes the differences in words; a doubt first if real images alone teach the network nothing."""
     task, gains = result.task, result.gains
     adjusted = holm({**result.differences, **{str(percent): gain for percent, gain in gains.items()}})
     named = {name.replace("_", " "): value for name, value in result.differences.items()}
@@ -420,5 +420,5 @@ def _warnings(leak: str, sets: Sets, result: UtilityResult) -> list[str]:
 
 
 def _at(regime: str, percent: int) -> str:
-    """The name of a regime with a part of the real patients; all of them are the regime itself."""
+    """Returns the name of a regime with a part of the real patients; all of them are the regime itself."""
     return regime if percent == 100 else f"{regime}_{percent}_percent"
