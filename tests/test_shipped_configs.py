@@ -1,4 +1,4 @@
-"""The configs in the tree: the check that every run begins with, and every name that they take from a module."""
+"""The configs in the tree: the check that every run begins with, and every name taken from a module."""
 
 from __future__ import annotations
 

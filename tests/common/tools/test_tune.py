@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -17,16 +16,10 @@ from monai.bundle import ConfigParser
 
 from common.config import check_config
 from common.errors import UserError
-from common.handlers.monitors import ADVICE
 from common.paths import repository_root
 from common.tools import tune as command
 from common.tools.runs import (
     Outcome,
-    bundle_command,
-    failure,
-    read_score,
-    run_logged,
-    train,
 )
 from common.tools.tune import (
     RECORD,
@@ -291,52 +284,6 @@ def test_shipped_spaces_hold_their_configs_values(path: Path) -> None:
     assert set(space.trial) <= set(config)
 
 
-def test_training_gets_configs_folder_and_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-
-    def run(command: list[str], log: Path, inherited: list[int]) -> int:
-        commands.append(command)
-        log.write_text("error: D: no such folder\n")
-        return len(inherited)
-
-    monkeypatch.setattr("common.tools.runs.run_logged", run)
-    files = [Path("/a/train.yaml"), Path("/a/best.yaml")]
-    outcome = train(tmp_path, files, {"learning_rate": 2e-05, "n#k": "4"}, 7)
-    assert outcome == Outcome(None, "D: no such folder")
-    settings = ["--output_dir", str(tmp_path), "--resume", "true", "--learning_rate", "2e-05", "--n#k", "4"]
-    assert commands[0][-8:] == settings
-
-
-@pytest.mark.parametrize(
-    ("log", "reason", "diverged"),
-    [
-        (
-            f"error: old\nINFO x\nerror: iteration 7: G_l1 is nan; {ADVICE}\n",
-            f"iteration 7: G_l1 is nan; {ADVICE}",
-            1,
-        ),
-        ("error: x.png: truncated\nmore\n", "x.png: truncated", 0),
-        ("nothing told", "the training ended with exit code -9, see", 0),
-    ],
-)
-def test_failures_give_the_last_error_line(tmp_path: Path, log: str, reason: str, diverged: int) -> None:
-    path = tmp_path / "training.log"
-    path.write_text(log)
-    outcome = failure(path, -9)
-    assert outcome.score is None and outcome.reason.startswith(reason) and outcome.diverged == bool(diverged)
-
-
-def test_score_is_read_beside_the_best_checkpoint(tmp_path: Path) -> None:
-    record = tmp_path / "model.json"
-    assert "before its first validation" in read_score(record).reason
-    record.write_text(json.dumps({"score": 12.5}))
-    assert read_score(record).score == 12.5
-    record.write_text(json.dumps({"score": None}))
-    assert read_score(record).score is None and read_score(record).diverged
-    record.write_text("{")
-    assert "cannot read the score" in read_score(record).reason and not read_score(record).diverged
-
-
 TRAIN = repository_root() / "bundles" / "pix2pix_covid" / "configs" / "train.yaml"
 VALUES = {"learning_rate": 0.0001, "batch_size": 4, "lambda_l1": 1e2, "weight_decay": 1e-05}
 
@@ -358,19 +305,3 @@ def test_overlay_passes_the_check_that_runs_begin_with(tmp_path: Path) -> None:
     parser.parse()
     check_config(parser, ["training", "seed"])
     assert parser.get_parsed_content("weight_decay") == 1e-05
-
-
-def test_command_names_configs_and_settings() -> None:
-    one, two = Path("/a/train.yaml"), Path("/a/best.yaml")
-    command = bundle_command("training", [one, two], {"n#k": "4"})
-    tail = ["run", "training", "--config_file", "['/a/train.yaml', '/a/best.yaml']", "--n#k", "4"]
-    assert command[command.index("run") :] == tail
-    alone = bundle_command("evaluating", [one], {})
-    assert alone[alone.index("run") :] == ["run", "evaluating", "--config_file", "/a/train.yaml"]
-
-
-def test_output_is_appended_to_the_log_and_the_code_returned(tmp_path: Path) -> None:
-    log = tmp_path / "new" / "run.log"
-    program = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
-    assert [run_logged([sys.executable, "-c", program], log) for _ in range(2)] == [3, 3]
-    assert sorted(log.read_text().split()) == ["err", "err", "out", "out"]
