@@ -66,10 +66,10 @@ class InMemoryData(SplitData[D]):
         """Loads the wanted splits, train first where `StandardizeIntensityd` learns from it."""
         standardize = find_transform(self.preprocessing, StandardizeIntensityd)
         learns = standardize is not None and standardize.learns
-        wanted = [n for n in self.splits if parts is None or n in parts or (learns and n == "train")]
+        names = [n for n in self.splits if parts is None or n in parts or (learns and n == "train")]
         chosen = choose_augmentation(augment, augmentation, len(self.splits["train"]))
         self.datasets = {}
-        for name in sorted(wanted, key=lambda name: name != "train"):
+        for name in sorted(names, key=lambda name: name != "train"):
             more = {"augmentation": chosen, "training": True, **training} if name == "train" else {}
             self.datasets[name] = self._load(self.splits[name], **more)
         warn_of_gray_values(next(iter(self.datasets.values())), self.dataset_dir)
@@ -110,15 +110,12 @@ class PairData(InMemoryData[PairDataset]):
         augment: whether they are used, see `common.data.transforms.choose_augmentation`.
         seed: the run's seed (augmentation).
         empty_masks: ``drop`` or ``keep`` slices without lesion.
-        min_lesion_pixels: what counts as empty: fewer lesion pixels than this after resizing.
         fractions: shares of train, val, test.
         split_seed: of the split.
         layout: see `common.data.layouts.find_samples`.
         patient_pattern: see `common.data.layouts.find_samples`.
-        mask_values: values of masks that are lesion, in place of the layout's own; None for that.
         hu_offset, source_range, mask_threshold, ignore_value: what the values in the files mean, see
             `common.data.samples.with_values`.
-        apart: groups that form a split of their own.
         parts: which splits to load; None for all.
         trained: the JSON of the model that is evaluated: its own split is taken, see
             `common.data.splits.split_samples`.
@@ -134,14 +131,11 @@ class PairData(InMemoryData[PairDataset]):
         augment: str | None = "light",
         seed: int = 0,
         empty_masks: str = "drop",
-        min_lesion_pixels: int = 1,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
         layout: str = "auto",
         patient_pattern: str | None = None,
-        mask_values: Sequence[int] | None = None,
         mask_threshold: float | None = None,
-        apart: Sequence[str] = ("doctor",),
         parts: Sequence[str] | None = None,
         hu_offset: float | None = None,
         trained: Mapping[str, Any] | None = None,
@@ -150,23 +144,17 @@ class PairData(InMemoryData[PairDataset]):
     ) -> None:
         self.dataset_dir, self.preprocessing = Path(dataset_dir), flatten_transforms(preprocessing)
         self.empty_masks, self.patient_pattern = empty_masks, patient_pattern
-        self._find = partial(
-            _find_pairs,
-            layout,
-            patient_pattern,
-            mask_values,
-            values=(hu_offset, source_range, mask_threshold, ignore_value),
-        )
-        self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, apart, trained)
+        self._layout = layout, patient_pattern
+        self._values = hu_offset, source_range, mask_threshold, ignore_value
+        self.splits = self.split_by(self._find(dataset_dir), fractions, split_seed, ("doctor",), trained)
         self._load = partial(
-            PairDataset,
-            preprocessing=self.preprocessing,
-            seed=seed,
-            empty_masks=empty_masks,
-            min_lesion_pixels=min_lesion_pixels,
+            PairDataset, preprocessing=self.preprocessing, seed=seed, empty_masks=empty_masks
         )
         self._load_parts(parts, augmentation, augment)
         logger.info(self.summary())
+
+    def _find(self, folder: str | os.PathLike[str]) -> list[Sample]:
+        return with_values(find_samples(folder, *self._layout), *self._values)
 
     def from_folder(self, folder: str | os.PathLike[str]) -> PairDataset:
         """All slices of another folder, with the same preprocessing.
@@ -304,20 +292,6 @@ class ImageData(InMemoryData[ImageDataset]):
             "flips": self.flips,
             "slice_mm": self.slice_mm,
         }
-
-
-def _find_pairs(
-    layout: str,
-    patient_pattern: str | None,
-    mask_values: Sequence[int] | None,
-    folder: str | os.PathLike[str],
-    values: tuple[Any, ...],
-) -> list[Sample]:
-    """A folder's samples with what the user says of the values in their files."""
-    samples = find_samples(folder, layout, patient_pattern)
-    if mask_values is not None:
-        samples = [replace(s, mask_values=tuple(mask_values), mask_threshold=None) for s in samples]
-    return with_values(samples, *values)
 
 
 class StructureData(SplitData[SliceDataset]):

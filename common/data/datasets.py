@@ -52,9 +52,7 @@ class PairDataset(ReplayDataset):
         preprocessing: MONAI dictionary transforms, such as `common.data.transforms.slice_preprocessing`.
         augmentation: further, random transforms of a training set.
         seed: the run's seed, for the random transforms.
-        empty_masks: ``keep`` or ``drop`` slices with fewer than ``min_lesion_pixels`` lesion pixels, counted
-            after resizing.
-        min_lesion_pixels: see ``empty_masks``.
+        empty_masks: ``keep`` or ``drop`` slices without a lesion pixel after resizing.
         training: whether transforms that learn from a set (`StandardizeIntensityd`) learn from this one.
 
     Attributes:
@@ -74,12 +72,11 @@ class PairDataset(ReplayDataset):
         augmentation: Transforms = None,
         seed: int = 0,
         empty_masks: str = "keep",
-        min_lesion_pixels: int = 1,
         training: bool = False,
     ) -> None:
         if empty_masks not in EMPTY_MASKS:
             raise UserError(f"empty_masks {empty_masks!r} is unknown; choose keep or drop")
-        least = min_lesion_pixels if empty_masks == "drop" else 0
+        least = 1 if empty_masks == "drop" else 0
         steps = flatten_transforms([preprocessing, *([] if augmentation is None else [augmentation])])
         if augmentation is None and not training:
             steps = [step for step in steps if not is_random(step)]
@@ -267,8 +264,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self.pairs, self.seed, self.coarse = list(pairs), seed, _share(coarse)
         self.preprocessing = flatten_transforms(preprocessing)
         self.augment(augmentation)
-        self._places = selected_slices(self.pairs, min_pixels, every, classes)  # (N, 2): pair, slice
-        self.dropped = sum(pair.image.depth for pair in self.pairs) - len(self._places)
+        self._slices = selected_slices(self.pairs, min_pixels, every, classes)  # (N, 2): pair, slice
+        self.dropped = sum(pair.image.depth for pair in self.pairs) - len(self._slices)
         self.size = self.pairs[0].image.geometry.size
         self.samples = self._listed()
         self._lookups = [_Lookup.of(pair.table) for pair in self.pairs]
@@ -287,7 +284,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slices)
 
     def __getitem__(self, visit: SampleIndex | int) -> dict[str, Any]:
         return first_of(self.__getitems__([visit]))
@@ -323,12 +320,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return {str(key): torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     def _noise_places(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
-        places = []
-        for number, slice_ in self._places[list(numbers)].tolist():
+        coordinates = []
+        for number, slice_ in self._slices[list(numbers)].tolist():
             pair = self.pairs[number]
             mm = slice_ * pair.label.slice_mm if pair.is_volume else math.nan
-            places.append(noise_coordinates(pair.sample.name, mm))
-        return {name: torch.tensor([place[name] for place in places]) for name in noise_coordinates("")}
+            coordinates.append(noise_coordinates(pair.sample.name, mm))
+        return {name: torch.tensor([entry[name] for entry in coordinates]) for name in noise_coordinates("")}
 
     @staticmethod
     def collate(batch: dict[str, Any]) -> dict[str, Any]:
@@ -362,10 +359,10 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def spread(self, count: int) -> SliceDataset:
         """``count`` slices spread evenly over these (all of fewer), as a dataset of its own."""
-        places = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        indices = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
         part = copy.copy(self)
-        part._places, part._reader, part._codes = self._places[places], SliceReader(), self._codes.copy()
-        part.samples = [self.samples[place] for place in places]
+        part._slices, part._reader, part._codes = self._slices[indices], SliceReader(), self._codes.copy()
+        part.samples = [self.samples[index] for index in indices]
         return part
 
     def volumes(self, slices: np.ndarray) -> Iterator[tuple[CachedPair, np.ndarray]]:
@@ -376,11 +373,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
             that the filters took are at the lower end.
         """
         for number, pair in enumerate(self.pairs):
-            mine = np.flatnonzero(self._places[:, 0] == number)
+            mine = np.flatnonzero(self._slices[:, 0] == number)
             if not len(mine):
                 continue
             stack = np.zeros((pair.image.depth, self.size, self.size), np.float32)
-            stack[self._places[mine, 1]] = from_network(slices[mine, 0])
+            stack[self._slices[mine, 1]] = from_network(slices[mine, 0])
             lower, upper = pair.image.lower, pair.image.upper
             yield (
                 pair,
@@ -388,25 +385,22 @@ class SliceDataset(Dataset[dict[str, Any]]):
             )
 
     def _listed(self) -> list[Sample]:
-        records = [pair.sample for pair in self.pairs]
-        return [
-            replace(records[number], index=int(place)) if self.pairs[number].is_volume else records[number]
-            for number, place in self._places
-        ]
+        pairs = ((self.pairs[number], int(slice_index)) for number, slice_index in self._slices)
+        return [replace(pair.sample, index=n) if pair.is_volume else pair.sample for pair, n in pairs]
 
     def _read_image(self, index: int, out: np.ndarray) -> None:
-        number, place = self._places[index]
-        self._reader.image(self.pairs[number].image, int(place), out=out)
+        number, slice_index = self._slices[index]
+        self._reader.image(self.pairs[number].image, int(slice_index), out=out)
         _network_range(out)
 
     def _read_label(self, index: int, out: np.ndarray, merged: bool = False) -> None:
-        number, place = self._places[index]
+        number, slice_index = self._slices[index]
         lookup = (self._merged if merged else self._lookups)[number]
         if lookup is None:
-            self._reader.image(self.pairs[number].label, int(place), out=out)
+            self._reader.image(self.pairs[number].label, int(slice_index), out=out)
             _network_range(out)
             return
-        self._reader.label(self.pairs[number].label, int(place), out=self._codes)
+        self._reader.label(self.pairs[number].label, int(slice_index), out=self._codes)
         if lookup.same:
             np.copyto(out, self._codes)
         else:
@@ -500,8 +494,8 @@ def warn_of_gray_values(dataset: Items, where: Path) -> None:
         dataset: a training set, as its network sees it.
         where: the set's folder, for the message.
     """
-    places = np.unique(np.linspace(0, len(dataset) - 1, min(IMAGES_CHECKED, len(dataset))).astype(int))
-    images = [np.asarray(dataset[int(index)]["image"], np.float32)[0] for index in places]
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(IMAGES_CHECKED, len(dataset))).astype(int))
+    images = [np.asarray(dataset[int(index)]["image"], np.float32)[0] for index in indices]
     if not images:
         return
     darkest, brightest = np.quantile(np.concatenate([image.ravel() for image in images]), (0.001, 0.999))

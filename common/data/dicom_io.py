@@ -144,18 +144,18 @@ def find_single_series(path: Path) -> DicomSeries:
 
 @lru_cache(maxsize=CACHED_SERIES)
 def _single_series(path: Path, stamps: tuple[tuple[Path, int, int], ...]) -> DicomSeries:
-    found = _grouped(file for file, _, _ in stamps)
-    if not found:
+    groups = _grouped(file for file, _, _ in stamps)
+    if not groups:
         raise UserError(
             f"{path}: holds no DICOM images; an image is one file, or a folder with one DICOM series "
             "(convert segmentations and doses to NIfTI)"
         )
-    if len(found) > 1:
-        names = "; ".join(f"{len(frames)} slices{_described(frames)}" for frames in found.values())
+    if len(groups) > 1:
+        names = "; ".join(f"{len(frames)} slices{_described(frames)}" for frames in groups.values())
         raise UserError(
-            f"{path}: {len(found)} DICOM series in one folder ({names}); keep one series per folder"
+            f"{path}: {len(groups)} DICOM series in one folder ({names}); keep one series per folder"
         )
-    series = order_slices(next(iter(found.values())), path)
+    series = order_slices(next(iter(groups.values())), path)
     if series.left_out:
         counts = ", ".join(f"{count} {reason}" for reason, count in series.left_out.items())
         logger.warning("%s: left out of the series: %s", path, counts)
@@ -246,13 +246,13 @@ def order_slices(frames: Sequence[Frame], path: Path) -> DicomSeries:
     )
 
 
-def _uneven(path: Path, frames: Sequence[Frame], steps: np.ndarray, usual: float, place: int) -> str:
-    names = f"{frames[place].file.name} and {frames[place + 1].file.name}"
-    missing = round(float(steps[place]) / usual) - 1
-    share = abs(float(steps[place]) / usual - missing - 1)
+def _uneven(path: Path, frames: Sequence[Frame], steps: np.ndarray, usual: float, index: int) -> str:
+    names = f"{frames[index].file.name} and {frames[index + 1].file.name}"
+    missing = round(float(steps[index]) / usual) - 1
+    share = abs(float(steps[index]) / usual - missing - 1)
     guess = f"; {missing} seem to be missing" if missing > 0 and share < UNEVEN_STEP else ""
     return (
-        f"{path}: its slices are not evenly spaced: {names} are {steps[place]:.4g} mm apart, most are "
+        f"{path}: its slices are not evenly spaced: {names} are {steps[index]:.4g} mm apart, most are "
         f"{usual:.4g} mm{guess}; restore the missing files, or resample the series to even steps"
     )
 

@@ -222,14 +222,14 @@ def _raise_if_final(error: Exception, url: str, attempt: int, attempts: int) -> 
 def _verify(path: Path, target: Path, sha256: str | None, md5: str | None) -> Digests:
     """Returns the digests of ``path``; a part of ``target`` with a wrong one is removed."""
     with open(path, "rb") as stream:  # MD5 finds transfer errors: some archives publish nothing else
-        found = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        hashes = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         while chunk := stream.read(CHUNK_BYTES):
-            for digest in found:
+            for digest in hashes:
                 digest.update(chunk)
-    digests = Digests(found[0].hexdigest(), found[1].hexdigest())
-    for kind, wanted, got in (("SHA-256", sha256, digests.sha256), ("MD5", md5, digests.md5)):
-        if wanted and wanted != got:
-            message = f"{target}: {kind} is {got}, expected {wanted}"
+    digests = Digests(hashes[0].hexdigest(), hashes[1].hexdigest())
+    for kind, expected, actual in (("SHA-256", sha256, digests.sha256), ("MD5", md5, digests.md5)):
+        if expected and expected != actual:
+            message = f"{target}: {kind} is {actual}, expected {expected}"
             if path == target:
                 raise UserError(f"{message}; delete the file and run again")
             path.unlink()

@@ -121,11 +121,11 @@ def read_pixels(sample: Sample) -> Pixels:
         check_varied(values, sample.image)
     settings = (sample.hu_offset, sample.source_range, sample.image)
     if is_volume(sample.image):
-        found = volume.calibrate(*settings)
+        calibration = volume.calibrate(*settings)
     else:
-        found = calibrate(GrayValues(values), own, *settings)
-    gray = values.astype(np.float32) + np.float32(found.offset)
-    return Pixels(orient(gray, sample.orientation), found.is_hu, found.source_range)
+        calibration = calibrate(GrayValues(values), own, *settings)
+    gray = values.astype(np.float32) + np.float32(calibration.offset)
+    return Pixels(orient(gray, sample.orientation), calibration.is_hu, calibration.source_range)
 
 
 def check_varied(values: np.ndarray, path: Path) -> None:

@@ -27,13 +27,13 @@ from common.data.layouts import (
 from common.data.lung_segmentation import segment_lungs
 from common.data.patients import (
     header_patient,
+    identify_patient,
     is_dicom,
     joined_persons,
     keep_scans_together,
     names_patient,
     patient_of,
     same_slice_groups,
-    whose,
 )
 from common.data.samples import AnySample, Sample, is_volume, stem, with_values
 from common.data.volume_io import Volume, open_volume
@@ -63,16 +63,15 @@ def severity_of(share: float) -> str:
     return SEVERITIES[1] if share < MILD else SEVERITIES[2] if share < MODERATE else SEVERITIES[3]
 
 
-def lung_slices(lung: np.ndarray, lesion: np.ndarray, least: float = LEAST_LUNG) -> dict[int, str]:
+def lung_slices(lung: np.ndarray, lesion: np.ndarray) -> dict[int, str]:
     """The slices that show lung, each with its severity.
 
     Args:
         lung, lesion: label maps (H, W, D); lung is wherever the first is not 0, lesion wherever both are not.
-        least: smallest share of a slice that must be lung.
     """
     areas = (lung > 0).sum((0, 1))  # (D,)
     ill = ((lesion > 0) & (lung > 0)).sum((0, 1))  # (D,)
-    shown = np.flatnonzero(areas >= max(1.0, least * lung.shape[0] * lung.shape[1]))
+    shown = np.flatnonzero(areas >= max(1.0, LEAST_LUNG * lung.shape[0] * lung.shape[1]))
     return {int(index): severity_of(ill[index] / areas[index]) for index in shown}
 
 
@@ -146,7 +145,7 @@ def find_images(
         layout: a key of `IMAGE_LAYOUTS`, or ``auto``: sub-folders are patients where each holds the DICOM
             series of one person, or where there are three at least with the names of patients (``case12``,
             ``P001``, ``LIDC-IDRI-0001``); else classes.
-        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
+        patient_pattern: see `common.data.patients.identify_patient`; None for the field's ways of naming.
         hu_offset, source_range: what the values mean, see `common.data.samples.with_values`.
     Raises:
         UserError: missing folder, no fitting layout, no images.
@@ -169,12 +168,12 @@ def find_images(
     name = _layout_of(folder) if layout == AUTO else layout
     if name not in IMAGE_LAYOUTS:
         raise UserError(f"layout {name!r} is unknown; choose one of {AUTO}, {', '.join(IMAGE_LAYOUTS)}")
-    found = IMAGE_LAYOUTS[name](folder, pattern_of(folder, patient_pattern))
-    if not found.samples:
+    images = IMAGE_LAYOUTS[name](folder, pattern_of(folder, patient_pattern))
+    if not images.samples:
         raise no_images(folder, "no images found; put files there")
     if name not in OF_OTHERS:
-        warn_of_left_out(folder, [sample.image for sample in found.samples])
-    return found._replace(samples=with_values(found.samples, hu_offset, source_range))
+        warn_of_left_out(folder, [sample.image for sample in images.samples])
+    return images._replace(samples=with_values(images.samples, hu_offset, source_range))
 
 
 def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
@@ -182,14 +181,14 @@ def class_folders(folder: Path, patient_pattern: str | None = None) -> ImageSet:
 
     It holds images, or folders of images, each of one patient, to any depth.
     """
-    places = _top_folders(folder, images_below(folder))
+    folders = _top_folders(folder, images_below(folder))
     records = [
-        replace(record, group="-".join(filter(None, [place.name, record.group])), category=place.name)
-        for place in places
-        for record in _records(place, patient_pattern)
+        replace(record, group="-".join(filter(None, [subfolder.name, record.group])), category=subfolder.name)
+        for subfolder in folders
+        for record in _records(subfolder, patient_pattern)
     ]
     records = [replace(record, site=record.category) for record in _told_apart(records, patient_pattern)]
-    return ImageSet(_joined(records, folder, patient_pattern), [place.name for place in places])
+    return ImageSet(_joined(records, folder, patient_pattern), [subfolder.name for subfolder in folders])
 
 
 def _told_apart(records: Sequence[Sample], pattern: str | None) -> list[Sample]:
@@ -201,7 +200,7 @@ def _told_apart(records: Sequence[Sample], pattern: str | None) -> list[Sample]:
         replace(record, patient=f"{record.category}-{record.patient}")
         if len(classes[record.patient]) > 1
         and record.group == record.category
-        and not whose(record.image, pattern).told
+        and not identify_patient(record.image, pattern).identified
         else record
         for record in records
     ]
@@ -262,7 +261,7 @@ def _layout_of(folder: Path) -> str:
     within = _top_folders(folder, images)
     if within and any(image.parent == folder and image not in within for image in images):
         raise UserError(
-            f"{folder}: holds images beside folders of images ({', '.join(place.name for place in within)}); "
+            f"{folder}: holds images beside folders of images ({', '.join(inner.name for inner in within)}); "
             "move them into the folder of a class"
         )
     if not within:
@@ -278,13 +277,11 @@ def _top_folders(folder: Path, images: Sequence[Path]) -> list[Path]:
     )
 
 
-def _are_patients(places: Sequence[Path], images: Sequence[Path]) -> bool:
+def _are_patients(folders: Sequence[Path], images: Sequence[Path]) -> bool:
     """Whether folders are one patient each rather than one class each."""
-    if len(places) >= LEAST_PATIENTS and all(names_patient(place.name) for place in places):
+    if len(folders) >= LEAST_PATIENTS and all(names_patient(subfolder.name) for subfolder in folders):
         return True
-    return all(
-        _is_one_patients([image for image in images if image.is_relative_to(place)]) for place in places
-    )
+    return all(_is_one_patients([i for i in images if i.is_relative_to(subfolder)]) for subfolder in folders)
 
 
 def _is_one_patients(images: Sequence[Path]) -> bool:
@@ -379,16 +376,18 @@ def _spaced_in_volume(slices: list[AnySample], slice_mm: float) -> list[AnySampl
             f"{slices[0].image}: gives no distance between its slices, which slice_mm needs; "
             "put it into the header, or set slice_mm null"
         )
-    found = volume.calibrate(slices[0].hu_offset, slices[0].source_range, slices[0].image)
-    shown = _shows_lung(volume, slices[0], found.offset) if found.is_hu else np.ones(volume.depth, bool)
-    taken: list[AnySample] = []
-    last = -np.inf  # mm
+    calibration = volume.calibrate(slices[0].hu_offset, slices[0].source_range, slices[0].image)
+    has_lung = np.ones(volume.depth, bool)
+    if calibration.is_hu:
+        has_lung = _shows_lung(volume, slices[0], calibration.offset)
+    kept: list[AnySample] = []
+    last_mm = -np.inf
     for sample in slices:
-        place = (sample.index or 0) * volume.spacing[2]
-        if shown[sample.index or 0] and place - last >= slice_mm - ROUNDING_MM:
-            taken.append(sample)
-            last = place
-    return taken
+        height_mm = (sample.index or 0) * volume.spacing[2]
+        if has_lung[sample.index or 0] and height_mm - last_mm >= slice_mm - ROUNDING_MM:
+            kept.append(sample)
+            last_mm = height_mm
+    return kept
 
 
 def _shows_lung(volume: Volume, sample: AnySample, offset: float) -> np.ndarray:

@@ -320,8 +320,8 @@ def levels_of(gray: NDArray[np.floating], nodule: NDArray[np.bool_]) -> tuple[fl
     tissue = values[shown & (smooth > between)]
     if min(lung.size, tissue.size) < FEWEST_PIXELS:
         return None
-    found = float(np.median(lung)), _muscle_level(tissue, span)
-    return found if found[1] - found[0] >= LEAST_STEP * span else None
+    levels = float(np.median(lung)), _muscle_level(tissue, span)
+    return levels if levels[1] - levels[0] >= LEAST_STEP * span else None
 
 
 def hu_by_levels(
@@ -340,12 +340,12 @@ def hu_by_levels(
         [-840, 32]
     """
     values = np.asarray(gray, np.float64)
-    found = levels_of(values, nodule)
-    if found is None:
+    levels = levels_of(values, nodule)
+    if levels is None:
         low, step = float(values.min()), max(float(np.ptp(values)), 1.0)
         hu = otherwise.lower + (values - low) / step * otherwise.width
     else:
-        hu = CROP_LUNG_HU + (values - found[0]) * (CROP_TISSUE_HU - CROP_LUNG_HU) / (found[1] - found[0])
+        hu = CROP_LUNG_HU + (values - levels[0]) * (CROP_TISSUE_HU - CROP_LUNG_HU) / (levels[1] - levels[0])
     return np.rint(hu.clip(-1024, 3071)).astype(np.int16)
 
 
@@ -356,6 +356,6 @@ def _muscle_level(values: NDArray[np.float64], span: float) -> float:
     counts, edges = np.histogram(values, 256)
     width = HISTOGRAM_SMOOTHING * span / max(edges[1] - edges[0], 1e-9)
     smooth = gaussian_filter1d(np.pad(counts.astype(np.float64), 1), width, mode="constant")
-    places, _ = find_peaks(smooth, height=LEAST_MODE * smooth.max())
-    place = min(int(places[-1]) if len(places) else int(smooth.argmax()), len(counts)) - 1
-    return float(edges[max(place, 0)] + edges[max(place, 0) + 1]) / 2
+    peaks, _ = find_peaks(smooth, height=LEAST_MODE * smooth.max())
+    peak = min(int(peaks[-1]) if len(peaks) else int(smooth.argmax()), len(counts)) - 1
+    return float(edges[max(peak, 0)] + edges[max(peak, 0) + 1]) / 2

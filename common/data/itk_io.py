@@ -81,10 +81,10 @@ def header_fields(path: Path) -> dict[str, str]:
     header: dict[str, str] = {}
     meta = has_suffix(path, META_SUFFIXES)
     for line in _lines(path):
-        key, found, value = line.partition("=" if meta else ": ")
+        key, separator, value = line.partition("=" if meta else ": ")
         if not meta and not line:  # the voxels begin
             break
-        if found and "ElementDataFile" not in header:
+        if separator and "ElementDataFile" not in header:
             header[key.strip()] = value.strip()
     return header
 

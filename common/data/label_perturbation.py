@@ -195,13 +195,13 @@ def aligned(partner: np.ndarray, label: np.ndarray) -> np.ndarray:
     """
     if not label.any() or not partner.any():
         return label
-    place = []
+    indices = []
     for size, n, ours, theirs in zip(
         label.shape, partner.shape, _moments(label), _moments(partner), strict=True
     ):
         position = theirs[0] + (np.arange(size) - ours[0]) * (theirs[1] / ours[1])
-        place.append(np.clip(np.rint(position).astype(np.intp) + 1, 0, n + 1))
-    return np.pad(partner, 1)[np.ix_(*place)].astype(label.dtype)
+        indices.append(np.clip(np.rint(position).astype(np.intp) + 1, 0, n + 1))
+    return np.pad(partner, 1)[np.ix_(*indices)].astype(label.dtype)
 
 
 def _moments(label: np.ndarray) -> list[tuple[float, float]]:
@@ -236,8 +236,8 @@ def _node_count(extent: float, spacing: float) -> int:
 @lru_cache(maxsize=32)
 def _weights(size: int, count: int, spacing: float) -> np.ndarray:
     """Returns cubic B-spline weights (size, count) of the nodes at each pixel; node 1 lies at pixel 0."""
-    place = np.arange(size)[:, None] / spacing + 1.0
-    distance = np.abs(place - np.arange(count))
+    position = np.arange(size)[:, None] / spacing + 1.0
+    distance = np.abs(position - np.arange(count))
     inner = 2 / 3 - distance**2 + distance**3 / 2
     outer = np.clip(2 - distance, 0, None) ** 3 / 6
     return np.where(distance < 1, inner, outer).astype(np.float32)

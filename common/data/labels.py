@@ -112,7 +112,7 @@ class LabelSet:
         if WHOLE_HEART not in self.classes:
             raise UserError("coarse labels need the class whole_heart; set coarse above 0")
         coarse = self.classes.index(WHOLE_HEART) + 1
-        classes = [coarse if name in MERGED else place for place, name in enumerate(self.classes, start=1)]
+        classes = [coarse if name in MERGED else index for index, name in enumerate(self.classes, start=1)]
         return np.array([0, *classes], dtype=np.uint8)
 
     def _class_of(self, name: str) -> int:

@@ -64,25 +64,25 @@ def images_below(folder: Path) -> list[Path]:
             slices[file.parent].append(file)
         elif is_image(file):
             images.append(file)
-    series = _series_of({place: in_series(files) for place, files in slices.items()})
+    series = _series_of({parent: in_series(files) for parent, files in slices.items()})
     previews = {file for file in images if file.parent in series and has_suffix(file, PICTURE_SUFFIXES)}
     return sorted({*images, *series} - previews)
 
 
 def _series_of(held: Mapping[Path, dict[str, list[Path]]]) -> set[Path]:
     """Returns the folders that hold one series each, and the files of folders that hold several."""
-    found = {f for parts in held.values() if len(parts) > 1 for files in parts.values() for f in files}
-    places: dict[str, list[Path]] = defaultdict(list)
-    for place, parts in held.items():
+    series = {f for parts in held.values() if len(parts) > 1 for files in parts.values() for f in files}
+    folders_of: dict[str, list[Path]] = defaultdict(list)
+    for folder, parts in held.items():
         if len(parts) == 1:
-            places[next(iter(parts))].append(place)
-    for uid, folders in places.items():
+            folders_of[next(iter(parts))].append(folder)
+    for uid, folders in folders_of.items():
         whole = Path(os.path.commonpath(folders))
-        alone = uid and all(place in folders for place in held if place.is_relative_to(whole))
+        alone = uid and all(folder in folders for folder in held if folder.is_relative_to(whole))
         for top in [whole] if alone else folders:
-            files = [file for place in folders if place.is_relative_to(top) for file in held[place][uid]]
-            found.add(top if len(files) > 1 else files[0])
-    return found
+            files = [file for folder in folders if folder.is_relative_to(top) for file in held[folder][uid]]
+            series.add(top if len(files) > 1 else files[0])
+    return series
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -111,7 +111,7 @@ def warn_of_left_out(folder: Path, used: Iterable[Path | None]) -> None:
     rest = [file for file in visible_files(folder) if file not in parts and file.suffix != RECORD_SUFFIX]
     images = [file for file in rest if is_image(file)]
     others = [file for file in rest if not is_image(file)]
-    hidden = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    hidden = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
     hidden = [file for file in hidden if any(map(is_hidden, file.relative_to(folder).parts))]
     counts = [
         _counted(folder, images, "image", "images"),
@@ -178,7 +178,7 @@ def labels_beside(folder: Path, patient_pattern: str | None = None) -> list[Samp
 
     Args:
         folder: searched to any depth; an image is a volume file or the folder of a DICOM series.
-        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
+        patient_pattern: see `common.data.patients.identify_patient`; None for the field's ways of naming.
     Raises:
         UserError: no labels at all, or a label without its image.
     """
@@ -199,10 +199,10 @@ def _record(pair: _Pair, repeated: bool, pattern: str | None) -> Sample:
 def _pairs(folder: Path) -> Iterator[_Pair]:
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for image in filter(is_volume, images_below(folder)):
-        for place in (
+        for parent in (
             (image.parent, image) if image.is_dir() else (image.parent,)
         ):  # a label may lie in a series
-            known = folders[place].setdefault(_name(image), image)
+            known = folders[parent].setdefault(_name(image), image)
             if known != image:
                 raise UserError(f"{image}: {known.name} beside it has the same name; keep one of the two")
     for files in folders.values():
@@ -226,10 +226,10 @@ def _name(file: Path) -> str:
 def _image_of(label: Path, base: str, images: dict[str, Path]) -> Path:
     """The image that ``label`` belongs to among those beside it."""
     named = [images[base + ending] for ending in IMAGE_ENDINGS if base + ending in images]
-    found = named[:1] if base else list(images.values())
-    if len(found) != 1:
-        raise UserError(f"{label}: label without image, {len(found)} fit beside it; expected {EXPECTED}")
-    return found[0]
+    matching = named[:1] if base else list(images.values())
+    if len(matching) != 1:
+        raise UserError(f"{label}: label without image, {len(matching)} fit beside it; expected {EXPECTED}")
+    return matching[0]
 
 
 MASK_FOLDERS = ("masks", "labels")
@@ -248,8 +248,8 @@ def paired_files(
         UserError: a folder is missing, no pairs, or a file without its partner.
     """
     if masks_folder is None:
-        places = (folder / name for name in MASK_FOLDERS)
-        masks_folder = next((place for place in places if place.is_dir()), folder / "masks")
+        candidates = (folder / name for name in MASK_FOLDERS)
+        masks_folder = next((candidate for candidate in candidates if candidate.is_dir()), folder / "masks")
     images, masks = files_by_stem(folder / images_folder), files_by_stem(masks_folder)
     if not images and not masks:
         raise UserError(
@@ -280,12 +280,12 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
 def _check_partners(
     files: dict[str, Path], partners: dict[str, Path], partner_folder: Path, what: str, partner: str
 ) -> None:
-    lonely = sorted(files.keys() - partners.keys())
-    if lonely:
-        more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+    unpaired = sorted(files.keys() - partners.keys())
+    if unpaired:
+        more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         raise UserError(
-            f"{files[lonely[0]]}: {what} without {partner}{more}; "
-            f"add {partner_folder / lonely[0]}.* or remove the {what}"
+            f"{files[unpaired[0]]}: {what} without {partner}{more}; "
+            f"add {partner_folder / unpaired[0]}.* or remove the {what}"
         )
 
 
@@ -307,7 +307,7 @@ def find_samples(
         dataset_dir: the data set's folder.
         layout: a key of `LAYOUTS`, or ``auto``.
         patient_pattern: a regular expression on the stem whose group ``patient`` (or group 1) names the
-            patient, see `common.data.patients.whose`; None for the field's ways of naming.
+            patient, see `common.data.patients.identify_patient`; None for the field's ways of naming.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or mask without its partner.
 
@@ -335,16 +335,14 @@ def find_volumes(
     dataset_dir: str | os.PathLike[str],
     layout: str = "auto",
     patient_pattern: str | None = None,
-    labels: str | os.PathLike[str] = "heart",
 ) -> list[Sample]:
     """All files of a set with label maps, in a fixed order: one record a volume or picture, ``index`` None.
 
     Args:
-        dataset_dir: ``images/`` with labels of equal names in ``labels/<labels>/``, ``labels/`` or ``masks/``
+        dataset_dir: ``images/`` with labels of equal names in ``labels/heart/``, ``labels/`` or ``masks/``
             (the first of these that exists), or volumes with their labels beside them.
         layout: ``image_mask_folders``, ``labels_beside`` or ``auto``.
-        patient_pattern: see `common.data.patients.whose`; None for the field's ways of naming.
-        labels: which of several kinds of labels; a path for a folder elsewhere.
+        patient_pattern: see `common.data.patients.identify_patient`; None for the field's ways of naming.
     Raises:
         UserError: missing folder, no fitting layout, no pairs, an image or label without its partner.
 
@@ -360,7 +358,7 @@ def find_volumes(
     if layout not in ("auto", *VOLUME_LAYOUTS):
         raise UserError(f"layout {layout!r} is unknown; choose one of auto, {', '.join(VOLUME_LAYOUTS)}")
     if layout == "image_mask_folders" or (layout == "auto" and (folder / "images").is_dir()):
-        records = _label_folders(folder, patient_pattern, labels)
+        records = _label_folders(folder, patient_pattern)
     elif layout == "auto" and not has_labels_beside(folder):
         raise no_images(folder, f"no images with labels found; expected images/ and labels/, or {EXPECTED}")
     else:
@@ -375,13 +373,13 @@ def _warn(folder: Path, layout: str, records: list[Sample]) -> None:
         warn_of_left_out(folder, [path for record in records for path in (record.image, record.mask)])
 
 
-def _label_folders(folder: Path, pattern: str | None, labels: str | os.PathLike[str]) -> list[Sample]:
-    places = [folder / "labels" / labels, *(folder / name for name in ("labels", "masks"))]
-    place = next((place for place in places if place.is_dir()), places[1])
+def _label_folders(folder: Path, pattern: str | None) -> list[Sample]:
+    candidates = [folder / name for name in ("labels/heart", "labels", "masks")]
+    labels_folder = next((path for path in candidates if path.is_dir()), candidates[1])
     group = "phantom" if (folder / PHANTOM_MARKER).is_file() else ""
     records = [
         Sample(image, label, patient_of(image, pattern), group=group)
-        for image, label in paired_files(folder, place)
+        for image, label in paired_files(folder, labels_folder)
     ]
     return keep_scans_together(records, folder, pattern)
 

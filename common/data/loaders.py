@@ -123,5 +123,5 @@ def ordered_loader(
 
 def example_batch(dataset: Items, count: int) -> dict[str, Any]:
     """A batch of ``count`` pairs spread evenly over the dataset (all of a smaller one), always the same."""
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return dict(default_collate([dataset[int(place)] for place in places]))
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return dict(default_collate([dataset[int(index)] for index in indices]))

@@ -20,9 +20,9 @@ Spacing = Sequence[float]
 IN_SLICE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], bool)
 
 
-def components(mask: Mask, structure: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int32], NDArray]:
+def components(mask: Mask) -> tuple[NDArray[np.int32], NDArray]:
     """Labels connected regions from 1 on, and counts the voxels of each label (0 for label 0)."""
-    labels, count = ndimage.label(mask, structure)
+    labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     return labels, sizes
@@ -32,10 +32,10 @@ def touching_rim(mask: Mask) -> Mask:
     """Returns the regions of each slice that touch its rim."""
     labels, _ = ndimage.label(mask, IN_SLICE)
     rim = np.concatenate([labels[:, [0, -1]].ravel(), labels[:, :, [0, -1]].ravel()])
-    found = np.zeros(labels.max() + 1, bool)
-    found[rim] = True
-    found[0] = False
-    return np.asarray(found[labels])
+    touching = np.zeros(labels.max() + 1, bool)
+    touching[rim] = True
+    touching[0] = False
+    return np.asarray(touching[labels])
 
 
 def close_slice(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
@@ -85,12 +85,12 @@ def find_airway(inner: Mask, body: Mask, pixel_mm2: float) -> Mask:
         if above is None:
             if index < LOWEST_START * (len(inner) - 1):
                 break
-            found = _start(here, body[index], small & (area >= TRACHEA_MM2[0]))
+            regions = _start(here, body[index], small & (area >= TRACHEA_MM2[0]))
         else:
-            found = np.unique(here[airway[index + 1]])
-            found = found[small[found]]
-        airway[index] = np.isin(here, found)
-        above = found if len(found) else above
+            regions = np.unique(here[airway[index + 1]])
+            regions = regions[small[regions]]
+        airway[index] = np.isin(here, regions)
+        above = regions if len(regions) else above
     return airway
 
 
@@ -142,8 +142,8 @@ def split_sides(lungs: Mask, middle: float, spacing: Sequence[float]) -> NDArray
 def _by_columns(counts: NDArray[np.int64], middle: float) -> NDArray[np.uint8]:
     """Returns the side of each column (W), from the lung voxels in each."""
     columns = np.arange(len(counts))
-    found = np.flatnonzero(counts)
-    if np.ptp(found) > BOTH * len(counts):
+    occupied = np.flatnonzero(counts)
+    if np.ptp(occupied) > BOTH * len(counts):
         return np.where(columns > middle, LEFT, RIGHT).astype(np.uint8)
     return np.full(len(counts), LEFT if np.average(columns, weights=counts) > middle else RIGHT, np.uint8)
 
@@ -262,7 +262,6 @@ def segment_lung_slice(
     hu: NDArray[Any],
     spacing_mm: float,
     nominal_hu: bool = False,
-    closing_mm: float = LUNG_CLOSING_MM,
     name: str = "the slice",
 ) -> NDArray[np.uint8]:
     """Segments the lungs of one upright axial slice, see `segment_lungs`.
@@ -271,7 +270,7 @@ def segment_lung_slice(
         hu: (H, W) HU.
         spacing_mm: side of a pixel.
         nominal_hu: the file had 8 bits with an unknown window; the threshold is that of Otsu.
-        closing_mm, name: as in `segment_lungs`.
+        name: file name for errors.
     Returns:
         (H, W) uint8: 0 outside, 1 right, 2 left lung.
     Raises:
@@ -279,7 +278,7 @@ def segment_lung_slice(
     """
     values = _unframed(np.asarray(hu)) if nominal_hu else np.asarray(hu)
     threshold = otsu(values) if nominal_hu else LUNG_HU
-    return segment_lungs(values[None], (1.0, spacing_mm, spacing_mm), threshold, closing_mm, name)[0]
+    return segment_lungs(values[None], (1.0, spacing_mm, spacing_mm), threshold, name=name)[0]
 
 
 def _unframed(picture: NDArray[Any]) -> NDArray[Any]:

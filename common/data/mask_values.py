@@ -149,26 +149,27 @@ def structure_mask_of(
     labels = whole_labels(values, source, threshold, ignored)
     if threshold is not None:
         return labels.astype(np.uint8)
-    found = np.unique(labels[labels != 0])
-    if found.size >= MOST_LABELS:
+    present = np.unique(labels[labels != 0])
+    if present.size >= MOST_LABELS:
         raise UserError(
             f"{source}: holds {np.unique(labels).size} different values, so it is no label mask; save labels "
             "(0 and 1, losslessly), or give --mask_threshold, such as 128 for masks of 0 to 255"
         )
     if wanted is not None:
-        unknown = found[~np.isin(found, (*wanted, *background))]
+        unknown = present[~np.isin(present, (*wanted, *background))]
         if unknown.size:
             raise UserError(
                 f"{source}: unexpected mask values {_listed(unknown)}; expected lesion {list(wanted)}"
             )
         return np.isin(labels, wanted).astype(np.uint8)
-    if found.size > 1 and found[-1] >= IGNORE_OR_LOSSY:
+    if present.size > 1 and present[-1] >= IGNORE_OR_LOSSY:
         raise UserError(
-            f"{source}: holds {_listed(found[:-1])} beside {found[-1]}; give --mask_threshold 128 if lossy "
-            f"compression made these of 0 and 255, or --ignore_value {found[-1]} if that is to be ignored"
+            f"{source}: holds {_listed(present[:-1])} beside {present[-1]}; give --mask_threshold 128 if "
+            f"lossy compression made these of 0 and 255, or --ignore_value {present[-1]} if that is to be "
+            "ignored"
         )
-    if found.size > 1:
-        _note_once("labels", source, f"{source}: the labels {_listed(found)} all count as one structure; "
+    if present.size > 1:
+        _note_once("labels", source, f"{source}: the labels {_listed(present)} all count as one structure; "
                    "other files of this folder likewise")  # fmt: skip
     return (labels != 0).astype(np.uint8)
 

@@ -124,17 +124,17 @@ def harmonise(
         if Path(output).resolve().is_relative_to(source.folder.resolve()):
             raise UserError(f"{output}: lies inside the set {source.folder}; choose another --output")
     with atomic_folder(output) as folder:
-        found = [(source, sample) for source in sources for sample in source_samples(source)]
-        if len({sample.mask is None for _, sample in found}) > 1:
+        slices = [(source, sample) for source in sources for sample in source_samples(source)]
+        if len({sample.mask is None for _, sample in slices}) > 1:
             raise UserError(f"{output}: sets with and without masks do not merge; prepare them separately")
-        written = list(_write_all(found, folder, settings, progress))
+        written = list(_write_all(slices, folder, settings, progress))
         if not written:
             raise UserError(f"{sources[0].folder}: every mask is empty; see --keep_empty and --foreground")
         splits = _split(written, settings, len(sources) > 1, output)
         _standardise(written, {sample.image for sample in splits["train"]}, standardiser)
         write_splits(folder / "splits.json", splits)
         write_json(folder / "provenance.json", _provenance(written, settings, standardiser))
-    return {name: len(part) for name, part in splits.items()} | {"empty": len(found) - len(written)}
+    return {name: len(part) for name, part in splits.items()} | {"empty": len(slices) - len(written)}
 
 
 def harmonise_slice(sample: Sample, settings: MergeSettings, modality: str = "CT") -> Slice:
@@ -158,10 +158,10 @@ def value_range_of(pixels: Pixels, modality: str) -> tuple[bool, tuple[float, fl
 
 
 def _write_all(
-    found: Sequence[tuple[LocalDataset, Sample]], folder: Path, settings: MergeSettings, progress: bool
+    slices: Sequence[tuple[LocalDataset, Sample]], folder: Path, settings: MergeSettings, progress: bool
 ) -> Iterator[Written]:
     numbers: Counter[str] = Counter()
-    for source, sample in tqdm(found, desc="harmonise", unit="slice", disable=None if progress else True):
+    for source, sample in tqdm(slices, desc="harmonise", unit="slice", disable=None if progress else True):
         part = harmonise_slice(sample, settings, source.dataset.modality)
         if part.mask is not None and not part.mask.any() and not settings.keep_empty:
             continue
@@ -171,8 +171,8 @@ def _write_all(
         image = _save(_sixteen_bits(part.image), folder / "images" / name)
         mask = None if part.mask is None else _save(part.mask * np.uint8(255), folder / "masks" / name)
         site = f"{source.dataset.name} {sample.site}"
-        made = Sample(image, mask, patient, group=sample.group, person=sample.person, site=site)
-        yield Written(made, source, sample, part.is_hu, thumbnail(part.image))
+        merged = Sample(image, mask, patient, group=sample.group, person=sample.person, site=site)
+        yield Written(merged, source, sample, part.is_hu, thumbnail(part.image))
 
 
 def _split(

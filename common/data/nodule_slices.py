@@ -106,7 +106,7 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         scans = for_each(samples, self._slices, "reading")
         self.slices = self._chosen([slice_ for scan in scans for slice_ in scan])
         self.samples = [slice_.sample for slice_ in self.slices]
-        self._places = [np.argwhere(slice_.mask) for slice_ in self.slices]
+        self._nodule_pixels = [np.argwhere(slice_.mask) for slice_ in self.slices]
 
     def augment(self, augmentation: Transforms) -> None:
         """Sets the random transforms; None for none."""
@@ -136,8 +136,8 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         has = np.asarray(scan.mask.any(axis=(1, 2)))
         most = self.balance.normals(max(LEAST_NORMALS, int(has.sum())))
         clean = ~has & ~scan.excluded_mask().any(axis=(1, 2)) if scan.has_excluded else ~has
-        places = np.flatnonzero(clean if clean.any() else ~has)
-        normals = _drawn(places, most, make_rng(self.seed, "normal slices", sample.name))
+        candidates = np.flatnonzero(clean if clean.any() else ~has)
+        normals = _drawn(candidates, most, make_rng(self.seed, "normal slices", sample.name))
         self.dropped += int((~has).sum()) - len(normals)
         flat = len(has) == 1
         return [
@@ -166,10 +166,10 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         keys = ("patch", visit.epoch, index) if isinstance(visit, SampleIndex) else ("fixed patch", index)
         random = make_rng(self.seed, *keys)
         share, row, column, which = random.random(4)
-        places, size = self._places[index], self.image_size
+        pixels, size = self._nodule_pixels[index], self.image_size
         shape = np.array(self.slices[index].mask.shape)
-        if len(places) and (share < self.balance.foreground or not isinstance(visit, SampleIndex)):
-            centre = places[int(which * len(places))] + (np.array([row, column]) - 0.5) * size / 2
+        if len(pixels) and (share < self.balance.foreground or not isinstance(visit, SampleIndex)):
+            centre = pixels[int(which * len(pixels))] + (np.array([row, column]) - 0.5) * size / 2
             corner = np.rint(centre - size / 2).astype(int)
         else:
             corner = np.floor(np.array([row, column]) * (np.maximum(shape - size, 0) + 1)).astype(int)
@@ -178,9 +178,9 @@ class NoduleSliceDataset(Dataset[dict[str, Any]]):
         return int(corner[0]), int(corner[1])
 
 
-def _drawn(places: NDArray[np.intp], most: int, random: np.random.Generator) -> NDArray[np.intp]:
+def _drawn(indices: NDArray[np.intp], most: int, random: np.random.Generator) -> NDArray[np.intp]:
     """Draws at most ``most`` of the indices, in order."""
-    return places if len(places) <= most else np.sort(random.choice(places, most, replace=False))
+    return indices if len(indices) <= most else np.sort(random.choice(indices, most, replace=False))
 
 
 def _cut(array: np.ndarray, corner: tuple[int, int], size: int, fill: float = 0) -> np.ndarray:

@@ -63,7 +63,7 @@ def read_annotations(
     Raises:
         UserError: unreadable, a missing column, or a line without numbers or size.
     """
-    found: dict[str, list[WorldNodule]] = defaultdict(list)
+    by_series: dict[str, list[WorldNodule]] = defaultdict(list)
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
@@ -71,10 +71,11 @@ def read_annotations(
             if missing:
                 raise UserError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
             for row in table:
-                found[row[COLUMNS[0]]].append(_annotation(row, f"{path}: line {table.line_num}", excluded))
+                where = f"{path}: line {table.line_num}"
+                by_series[row[COLUMNS[0]]].append(_annotation(row, where, excluded))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore LUNA16's {Path(path).name}") from error
-    return {series: tuple(nodules) for series, nodules in found.items()}
+    return {series: tuple(nodules) for series, nodules in by_series.items()}
 
 
 def voxels_of(
@@ -198,8 +199,7 @@ def find_nodule_scans(
         layout: a key of `NODULE_LAYOUTS`, or ``auto``.
         unannotated: ``refuse`` or ``normal``: a LUNA16 scan without a line in ``annotations.csv`` is an
             error, or has no nodules (LUNA16 has 287 of these).
-        patient_pattern: identifies patients by file names, see `common.data.patients.whose`; None for the
-            usual ways of naming.
+        patient_pattern: see `common.data.patients.identify_patient`; None for the field's ways of naming.
         hu_offset, source_range, mask_threshold, ignore_value: see `common.data.samples.with_values`.
     Raises:
         UserError: missing folder, no matching layout, no scans, a scan without mask or annotations.
@@ -252,8 +252,8 @@ def pairs(folder: Path, patient_pattern: str | None = None) -> list[NoduleSample
 
     An optional ``categories.json`` lists the names of the mask values 1, 2, ...
     """
-    places = (folder / place for place in (NODULE_LABELS, *MASK_FOLDERS))
-    masks = next((place for place in places if place.is_dir()), None)
+    candidates = (folder / candidate for candidate in (NODULE_LABELS, *MASK_FOLDERS))
+    masks = next((candidate for candidate in candidates if candidate.is_dir()), None)
     return [
         NoduleSample(image, mask, patient_of(image, patient_pattern), kinds=_kinds(folder))
         for image, mask in paired_files(folder, masks)
@@ -272,11 +272,11 @@ def luna(folder: Path, unannotated: str = "refuse") -> list[NoduleSample]:
         raise UserError(f"{folder}: no .mhd scans beside {ANNOTATIONS}; put LUNA16's subsets there")
     nodules = read_annotations(folder / ANNOTATIONS)
     excluded = read_annotations(folder / EXCLUDED, excluded=True) if (folder / EXCLUDED).is_file() else {}
-    lonely = [scan for scan in scans if stem(scan) not in nodules]
-    if lonely and unannotated == "refuse":
+    missing = [scan for scan in scans if stem(scan) not in nodules]
+    if missing and unannotated == "refuse":
         raise UserError(
-            f"{lonely[0]}: its series has no annotations in {folder / ANNOTATIONS} "
-            f"({len(lonely)} of {len(scans)} scans); add them, or set unannotated to normal if it holds none"
+            f"{missing[0]}: its series has no annotations in {folder / ANNOTATIONS} "
+            f"({len(missing)} of {len(scans)} scans); add them, or set unannotated to normal if it holds none"
         )
     masks = _masks_of(scans, [file for file in files if has_suffix(file, NIFTI_SUFFIXES)])
     return [
@@ -332,15 +332,15 @@ def _kinds(folder: Path) -> tuple[str, ...]:
 
 def _masks_of(scans: list[Path], masks: list[Path]) -> dict[Path, Path]:
     """Assigns the masks to the scans."""
-    found: dict[Path, Path] = {}
+    mask_of: dict[Path, Path] = {}
     for mask in masks:
         named = [scan for scan in scans if mask.name.startswith(stem(scan))]
         owners = named or [scan for scan in scans if lies_in_same_place(volume_grid(scan), volume_grid(mask))]
-        if not owners or owners[0] in found:
+        if not owners or owners[0] in mask_of:
             what = "a second mask of its scan" if owners else "fits no scan by its name or voxel grid"
             raise UserError(f"{mask}: {what}; name it SERIES_mask.nii.gz or remove it")
-        found[owners[0]] = mask
-    return found
+        mask_of[owners[0]] = mask
+    return mask_of
 
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), np.uint8)
@@ -430,17 +430,17 @@ def read_nodule_scan(
     if is_volume(sample.image):
         volume = open_volume(sample.image)
         check_varied(volume.array, sample.image)
-        found = volume.calibrate(*settings)
-        hu = _upright(_to_hu(volume.array, limits, found))
+        calibration = volume.calibrate(*settings)
+        hu = _upright(_to_hu(volume.array, limits, calibration))
         rows, columns, slices = volume.spacing
         spacing = (slices, rows, columns)
     else:
         picture, own = read_picture(sample.image)
         check_varied(picture, sample.image)
-        found = calibrate(GrayValues(picture), own, *settings)
-        hu = _to_hu(picture, limits, found)[None]
+        calibration = calibrate(GrayValues(picture), own, *settings)
+        hu = _to_hu(picture, limits, calibration)[None]
         volume, spacing = None, (sample.pixel_mm,) * 3
-        if gray == BY_LEVELS and not found.is_hu:
+        if gray == BY_LEVELS and not calibration.is_hu:
             hu = hu_by_levels(picture, _mask_of(values, sample, hu.shape)[0] > 0, limits)[None]
     mask, nodules = _truth(sample, values, volume, hu.shape, spacing)
     return NoduleScan(
@@ -451,7 +451,7 @@ def read_nodule_scan(
         sample.patient,
         nodules,
         sample.kinds,
-        not found.is_hu,
+        not calibration.is_hu,
         _excluded(sample, volume, spacing),
         _ignored(values, sample),
     )
@@ -578,18 +578,18 @@ def _mask_of(values: np.ndarray | None, sample: NoduleSample, shape: tuple[int, 
 def _ignored(values: np.ndarray | None, sample: NoduleSample) -> NDArray[np.bool_] | None:
     """Returns where the mask has values to ignore; None where it has none."""
     ignored = sample.mask_ignored
-    found = None if values is None or not ignored else np.isin(np.rint(values), ignored)
-    return found if found is not None and found.any() else None
+    voxels = None if values is None or not ignored else np.isin(np.rint(values), ignored)
+    return voxels if voxels is not None and voxels.any() else None
 
 
-def _to_hu(array: np.ndarray, window: Window, found: Calibration) -> NDArray[np.int16]:
+def _to_hu(array: np.ndarray, window: Window, calibration: Calibration) -> NDArray[np.int16]:
     """Converts to int16 HU; nominal ones, by the ends of the window, if the values are not in HU."""
-    if not found.is_hu:
-        return to_hu(to_unit(array, window, False, found.source_range), window)
+    if not calibration.is_hu:
+        return to_hu(to_unit(array, window, False, calibration.source_range), window)
     limits = np.iinfo(np.int16)
-    if array.dtype == np.int16 and not found.offset:
+    if array.dtype == np.int16 and not calibration.offset:
         return array
-    return np.clip(np.rint(array + np.float32(found.offset)), limits.min, limits.max).astype(np.int16)
+    return np.clip(np.rint(array + np.float32(calibration.offset)), limits.min, limits.max).astype(np.int16)
 
 
 def _upright(array: np.ndarray) -> np.ndarray:

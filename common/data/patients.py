@@ -58,21 +58,21 @@ _WORD = re.compile(
 _NOBODY = re.compile(r"(?i)(?:anonym\w*|unknown|none|n/?a|patient|[0x*^ ]*)")
 
 
-class Whose(NamedTuple):
+class PatientName(NamedTuple):
     """A file's patient.
 
     Attributes:
         patient: the name.
-        told: whether the file says it: by a known identifier, or by a number of its slice beside the name.
-            Else the patient is the whole name, and may be one slice of somebody.
+        identified: whether the file gives it: by a known identifier, or by a number of its slice beside the
+            name. Else the patient is the whole name, and may be one slice of somebody.
     """
 
     patient: str
-    told: bool
+    identified: bool
 
 
 def patient_of(image: Path, pattern: str | None = None, name: str | None = None) -> str:
-    """The patient of a file or of a DICOM series' folder, see `whose`.
+    """The patient of a file or of a DICOM series' folder, see `identify_patient`.
 
     Example:
         >>> [patient_of(Path(name)) for name in ("case7_012.png", "sub-03_ct.nii.gz", "TCGA-17-Z045_4.png")]
@@ -80,10 +80,10 @@ def patient_of(image: Path, pattern: str | None = None, name: str | None = None)
         >>> patient_of(Path("x12-5.png"), r"x(\\d+)")
         '12'
     """
-    return whose(image, pattern, name).patient
+    return identify_patient(image, pattern, name).patient
 
 
-def whose(image: Path, pattern: str | None = None, name: str | None = None) -> Whose:
+def identify_patient(image: Path, pattern: str | None = None, name: str | None = None) -> PatientName:
     """The patient of a file or of a DICOM series' folder, and whether it is told at all.
 
     With a ``pattern`` it is the regular expression's group ``patient`` (or group 1, or the match), matched at
@@ -102,16 +102,16 @@ def whose(image: Path, pattern: str | None = None, name: str | None = None) -> W
     text = stem(image) if name is None else name
     if pattern is not None:
         return _matched(text, pattern)
-    if name is None and (found := header_patient(image)):
-        return Whose(found, True)
+    if name is None and (patient := header_patient(image)):
+        return PatientName(patient, True)
     single = not is_volume(image) or is_single_slice(image)
     known = _IDENTIFIER.search(text) or _PUBLICATION.match(text) or _NUMBERED.match(text)
     if known:
         parts = [part for part in known.groups() if part]
         vague = known.re is _NUMBERED or re.fullmatch(r"[\d.]+|[ABEG]\d{4}", known.group())
         alone = bool(vague) and known.end() == len(text)
-        return Whose(parts[0] if parts else known.group(), not (single and alone))
-    return _shortened(text) if single else Whose(_without(text, (_COPY, _FRAME, _SERIES)), True)
+        return PatientName(parts[0] if parts else known.group(), not (single and alone))
+    return _shortened(text) if single else PatientName(_without(text, (_COPY, _FRAME, _SERIES)), True)
 
 
 def is_single_slice(path: Path) -> bool:
@@ -141,15 +141,15 @@ def is_dicom(path: Path) -> bool:
     return path.is_dir() or is_dicom_file(path)
 
 
-def _matched(text: str, pattern: str) -> Whose:
+def _matched(text: str, pattern: str) -> PatientName:
     try:
         match = re.match(pattern, text)
     except re.error as error:
         raise UserError(f"patient_pattern {pattern!r} is no regular expression ({error})") from error
     if match is None:
-        return Whose(text, False)
+        return PatientName(text, False)
     group: str | int = "patient" if "patient" in match.re.groupindex else 1 if match.re.groups else 0
-    return Whose(text if match[group] is None else match[group], True)
+    return PatientName(text if match[group] is None else match[group], True)
 
 
 def header_patient(image: Path) -> str:
@@ -164,7 +164,7 @@ def header_patient(image: Path) -> str:
     return patient if not _NOBODY.fullmatch(patient) else "" if image.is_dir() else series
 
 
-def _shortened(text: str) -> Whose:
+def _shortened(text: str) -> PatientName:
     """Of a slice: what stands before the numbers of slice, frame, series and copy at the end of its name."""
     text = _without(text, (_KIND,))
     rest = _without(text, (_COPY, _SLICE, _FRAME))
@@ -173,7 +173,7 @@ def _shortened(text: str) -> Whose:
     rest = _without(rest, (_COPY, _SLICE, _FRAME, _SERIES))
     if re.fullmatch(r"(?:[A-Za-z]+[_\-. ])?\d+[_\-. %]+\d+", rest):  # patient, series and slice as numbers
         rest = _cut(rest, _NUMBER)
-    return Whose(rest, rest != text)
+    return PatientName(rest, rest != text)
 
 
 def _without(text: str, endings: tuple[re.Pattern[str], ...]) -> str:
@@ -343,17 +343,14 @@ def keep_scans_together(records: Sequence[S], folder: Path, pattern: str | None 
     Args:
         records: one a file, of slices or volumes.
         folder: the data set's.
-        pattern: what their patients were told by, see `common.data.patients.whose`.
+        pattern: what their patients were told by, see `common.data.patients.identify_patient`.
     Raises:
         UserError: a slice is unreadable.
     """
     slices = [record for record in records if not is_volume(record.image) or is_single_slice(record.image)]
     times = Counter(record.patient for record in slices)
-    alone = {
-        record.image
-        for record in slices
-        if times[record.patient] == 1 and not record.person and not whose(record.image, pattern).told
-    }
+    single = [record.image for record in slices if times[record.patient] == 1 and not record.person]
+    alone = {image for image in single if not identify_patient(image, pattern).identified}
     few = len(slices) < LEAST_SLICES or len(alone) < MANY * len(slices)
     if few or (folder / SPLITS_FILE).is_file():
         return list(records)

@@ -130,8 +130,8 @@ def validate(content: Any, source: str | Path) -> None:
     )
     error = jsonschema.exceptions.best_match(checker.iter_errors(content))
     if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "top level"
-        raise UserError(f"{source}: {place}: {error.message}; correct the entry")
+        position = "/".join(str(part) for part in error.absolute_path) or "top level"
+        raise UserError(f"{source}: {position}: {error.message}; correct the entry")
     for name, entry in content["datasets"].items():
         for other in entry.get("overlaps", []):
             if other not in content["datasets"]:
@@ -279,15 +279,15 @@ def _with_convention(sample: Sample, source: LocalDataset) -> Sample:
 
 
 def _by_key(source: LocalDataset, rule: PairRule, pattern: str | None) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_key: dict[str, Path] = {}
     for path in sorted(_files(source.folder, pattern or "")):
         key = _groups(rule.key, _relative(path, source.folder))
         if key is None:
             continue
-        if key in found:
-            raise UserError(f"{path}: is the same case as {found[key]}; keep one copy of the set")
-        found[key] = path
-    return found
+        if key in by_key:
+            raise UserError(f"{path}: is the same case as {by_key[key]}; keep one copy of the set")
+        by_key[key] = path
+    return by_key
 
 
 def _groups(pattern: str, path: str) -> str | None:
@@ -319,10 +319,10 @@ def obtain(dataset: Dataset, root: str | Path, *, root_is_set: bool = False, pro
     """
     root = Path(root)
     folder = root / dataset.name
-    for place in (folder, root) if root_is_set else (folder,):
-        if matches(dataset, place):
-            print(f"{dataset.name}: found in {place}; licence: {licence(dataset)}")
-            return place
+    for candidate in (folder, root) if root_is_set else (folder,):
+        if matches(dataset, candidate):
+            print(f"{dataset.name}: found in {candidate}; licence: {licence(dataset)}")
+            return candidate
     print(instructions(dataset, root))
     if not dataset.files:
         what = f"does not look like {dataset.name}" if folder.is_dir() else "no such folder"
@@ -358,12 +358,12 @@ def arrange(dataset: Dataset, folder: Path) -> None:
         target = folder / goal
         if target.exists():
             continue
-        found = [path for path in sorted(folder.glob(pattern)) if path.is_dir()]
-        if len(found) != 1:
-            problem = f"{len(found)} folders match {pattern} where one was expected"
+        folders = [path for path in sorted(folder.glob(pattern)) if path.is_dir()]
+        if len(folders) != 1:
+            problem = f"{len(folders)} folders match {pattern} where one was expected"
             raise UserError(f"{folder}: {problem}; arrange it as {dataset.expect}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(found[0], target)
+        os.replace(folders[0], target)
 
 
 def instructions(dataset: Dataset, root: str | Path) -> str:

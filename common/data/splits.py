@@ -65,12 +65,12 @@ def split_by_patient(
     """
     groups, common = apart_and_common(samples, apart)
     shares = checked_shares(common, fractions, where)
-    place = {sample.unit: drawn(sample.unit, seed) for sample in common}
+    position = {sample.unit: drawn(sample.unit, seed) for sample in common}
     ends = (shares[0], shares[0] + shares[1], 1.0)
-    part_of = {unit: next(n for n, end in enumerate(ends) if at < end) for unit, at in place.items()}
+    part_of = {unit: next(n for n, end in enumerate(ends) if at < end) for unit, at in position.items()}
     moved: list[str] = []
     for units in _sites(common):
-        moved += _fill(part_of, {unit: place[unit] for unit in units}, ends)
+        moved += _fill(part_of, {unit: position[unit] for unit in units}, ends)
     if moved:
         logger.warning("%s: %s, or that part would lack patients", where or _where(samples), "; ".join(moved))
     parts = {name: [s for s in common if part_of[s.unit] == n] for n, name in enumerate(SPLITS)}
@@ -194,17 +194,17 @@ def _sites(samples: Sequence[Sample]) -> list[list[str]]:
     return [*(several if len(of_site) > 1 else []), sorted(counts)]
 
 
-def _fill(part_of: dict[str, int], place: Mapping[str, float], ends: Sequence[float]) -> list[str]:
+def _fill(part_of: dict[str, int], position: Mapping[str, float], ends: Sequence[float]) -> list[str]:
     """Moves the nearest patients into parts that lack some; returns a sentence for each move."""
     starts, moved = (0.0, *ends[:-1]), []
-    due = [LEAST * len(place) * (end - start) for start, end in zip(starts, ends, strict=True)]
-    fewest = LEAST_PATIENTS if len(place) >= MANY_PATIENTS else 1
-    least = [min(max(fewest, int(count)), len(place) - 2) for count in due]
-    counts = Counter(part_of[unit] for unit in place)
+    due = [LEAST * len(position) * (end - start) for start, end in zip(starts, ends, strict=True)]
+    fewest = LEAST_PATIENTS if len(position) >= MANY_PATIENTS else 1
+    least = [min(max(fewest, int(count)), len(position) - 2) for count in due]
+    counts = Counter(part_of[unit] for unit in position)
     for part, (start, end) in enumerate(zip(starts, ends, strict=True)):
         while counts[part] < least[part]:
-            free = [unit for unit in place if counts[part_of[unit]] > least[part_of[unit]]]
-            unit = min(free, key=lambda name: (max(start - place[name], place[name] - end), name))
+            free = [unit for unit in position if counts[part_of[unit]] > least[part_of[unit]]]
+            unit = min(free, key=lambda name: (max(start - position[name], position[name] - end), name))
             moved.append(f"patient {unit} moves from {SPLITS[part_of[unit]]} to {SPLITS[part]}")
             counts.subtract([part_of[unit]])
             counts[part] += 1
@@ -465,8 +465,8 @@ def keep_split(folder: str | os.PathLike[str], facts: Mapping[str, Any], resume:
     """
     path = Path(folder) / KEPT
     files = [path, *sorted(Path(folder).glob("*.json"))] if resume else []
-    found = ((file, read_json(file)) for file in files if file.is_file())
-    kept = next(((file, table["splits"]) for file, table in found if "splits" in table), None)
+    records = ((file, read_json(file)) for file in files if file.is_file())
+    kept = next(((file, table["splits"]) for file, table in records if "splits" in table), None)
     if kept is not None:
         before, now = _part_of(kept[1]), _part_of(facts["splits"])
         other = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -395,5 +395,5 @@ def choose_augmentation(augment: str | None, augmentation: Transform | None, sli
         raise UserError(
             f"augment {augment!r} is unknown; choose auto, light or none, or change the list augmentation"
         )
-    wanted = augment == "light" or (augment == "auto" and slices <= FEW)
-    return augmentation if wanted else None
+    augments = augment == "light" or (augment == "auto" and slices <= FEW)
+    return augmentation if augments else None

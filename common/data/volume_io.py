@@ -346,8 +346,8 @@ def volume_grid(path: Path) -> Grid:
     """
     with read_errors(path):
         shape, affine = volume_geometry(path)
-        place = to_display(affine)[:, 0]  # where each file axis goes
-        height, width, depth = (int(shape[int(np.flatnonzero(place == axis)[0])]) for axis in range(3))
+        axes = to_display(affine)[:, 0]  # where each file axis goes
+        height, width, depth = (int(shape[int(np.flatnonzero(axes == axis)[0])]) for axis in range(3))
         return Grid(path, (height, width, depth), display_affine(affine, shape), affine)
 
 
@@ -364,10 +364,10 @@ def _fingerprint(path: Path) -> tuple[tuple[int, int], ...]:
 
 def to_display(affine: np.ndarray) -> np.ndarray:
     """The nibabel orientation transform from the file's axes to display order."""
-    found = io_orientation(affine)
-    if np.isnan(found).any():
+    orientation = io_orientation(affine)
+    if np.isnan(orientation).any():
         raise ValueError("its affine is singular")
-    return ornt_transform(found, axcodes2ornt(DISPLAY_AXES))
+    return ornt_transform(orientation, axcodes2ornt(DISPLAY_AXES))
 
 
 def display_affine(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -437,12 +437,12 @@ def _voxel_file(path: Path) -> Path:
     name = path.name[: path.name.lower().rindex(".hdr")]
     beside = [file for file in path.parent.iterdir() if file.name.startswith(name)]
     ends = (f"{name}.img".lower(), f"{name}.img.gz".lower())
-    found = sorted(file for file in beside if file.name.lower() in ends)
-    if not found:
+    files = sorted(file for file in beside if file.name.lower() in ends)
+    if not files:
         raise UserError(
             f"{path}: its voxels, {name}.img or {name}.img.gz, are missing; put them beside the header"
         )
-    return found[0]
+    return files[0]
 
 
 def _placement(path: Path) -> Path:
@@ -513,15 +513,15 @@ def _has_voxel_size(path: Path, image: nib.AnalyzeImage) -> bool:
 def _decompressed(path: Path, stored: ArrayProxy) -> np.ndarray:
     """Decompresses and scales the voxels of a .nii.gz, and checks the checksum, which nibabel does not."""
     array = np.empty(stored.shape, stored.dtype, order="F")
-    place, whole = -int(stored.offset), array.nbytes
+    position, whole = -int(stored.offset), array.nbytes
     voxels = array.reshape(-1, order="F").view(np.uint8)  # shares the memory
     for chunk in gunzip(path):
-        part = chunk[max(0, -place) : max(0, whole - place)]
-        start = max(0, place)
+        part = chunk[max(0, -position) : max(0, whole - position)]
+        start = max(0, position)
         voxels[start : start + len(part)] = np.frombuffer(part, np.uint8)
-        place += len(chunk)
-    if place < whole:
-        raise ValueError(f"its voxels take {whole} bytes but there are {max(0, place)}")
+        position += len(chunk)
+    if position < whole:
+        raise ValueError(f"its voxels take {whole} bytes but there are {max(0, position)}")
     return apply_read_scaling(array, np.float64(stored.slope), np.float64(stored.inter))
 
 

@@ -181,16 +181,8 @@ DAMAGED = {"mhd": "bad.raw", "zmhd": "bad.zraw", "dicom": "001.dcm"}
 # Compressed kinds carry checksums: any change of their content is found.
 CHECKED = ("nii.gz", "zmhd")
 # These leave nothing to load, whatever the format. (A raw file of zeros is a constant volume.)
-FATAL = (
-    "empty",
-    "text",
-    "html",
-    "truncated-0.02",
-    "truncated-0.1",
-    "truncated-0.3",
-    "truncated-0.5",
-    "zeroed-all",
-)
+SHARES = (0.02, 0.1, 0.3, 0.5)
+FATAL = ("empty", "text", "html", "zeroed-all", *(f"truncated-{share}" for share in SHARES))
 
 
 @pytest.fixture(scope="module")
@@ -246,54 +238,10 @@ def test_damaged_mask(sound: dict[str, Path], tmp_path: Path, damage: str) -> No
     assert message or damage not in FATAL
 
 
-PICTURES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "constant": (lambda path: write_picture(path, np.full(SHAPE[:2], 7, np.uint8)), "same value"),
-    "rgb": (lambda path: write_picture(path, np.stack([gray(), gray() // 2, gray()], -1)), "in colour"),
-    "rgba": (
-        lambda path: write_picture(path, np.stack([gray(), gray() // 2, gray(), gray()], -1)),
-        "in colour",
-    ),
-    "transparent": (lambda path: write_picture(path, np.stack([gray()] * 4, -1)), "transparent"),
-    "gray-rgb": (lambda path: write_picture(path, np.stack([gray()] * 3, -1)), ""),
-    "size": (lambda path: write_picture(path, gray((16, 20))), "20 x 16 but bad.png is 16 x 20"),
-    "renamed-jpeg": (lambda path: Image.fromarray(gray()).save(path, format="JPEG"), ""),
-}
-
-
-@pytest.mark.parametrize("case", PICTURES)
-def test_unfit_picture(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
-    shutil.copytree(sound["png"], tmp_path / "set")
-    write, expected = PICTURES[case]
-    write(tmp_path / "set" / "images" / "bad.png")
-    message = load(tmp_path / "set")
-    assert (expected in message and "bad.png" in message) if expected else message == ""
-
-
 def with_value(value: float) -> np.ndarray:
     array = hounsfield().astype(np.float32)
     array[3, 4, 1] = value
     return array
-
-
-VOLUMES: dict[str, tuple[np.ndarray, str]] = {
-    "nan": (with_value(np.nan), "NaN or infinite"),
-    "infinite": (with_value(np.inf), "NaN or infinite"),
-    "constant": (np.full(SHAPE, -1000, np.int16), "same value"),
-    "4-D": (hounsfield((*SHAPE, 2)), "4 dimensions"),
-    "4-D single": (hounsfield((*SHAPE, 1)), ""),
-    "size": (hounsfield((16, 20, 3)), "16 rows instead of 20, 20 columns instead of 16"),
-    "more slices": (hounsfield((20, 16, 5)), "slices"),
-    "complex": (hounsfield().astype(np.complex64), "complex"),
-}
-
-
-@pytest.mark.parametrize("case", VOLUMES)
-def test_unfit_volume(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
-    shutil.copytree(sound["nii.gz"], tmp_path / "set")
-    array, expected = VOLUMES[case]
-    write_nifti(tmp_path / "set" / "images" / "bad.nii.gz", array)
-    message = load(tmp_path / "set")
-    assert (expected in message and "bad.nii.gz" in message) if expected else message == ""
 
 
 def palette(indices: np.ndarray) -> Image.Image:
@@ -302,24 +250,53 @@ def palette(indices: np.ndarray) -> Image.Image:
     return picture
 
 
-MASKS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "soft": (lambda path: write_picture(path, gray()), "different values"),
-    "palette of labels": (lambda path: palette(lesion(SHAPE[:2]) * np.uint8(2)).save(path), ""),
-    "palette photograph": (lambda path: palette(gray()).save(path), "different values"),
-    "rgb": (lambda path: write_picture(path, np.stack([gray(), gray() // 3, gray()], -1)), "in colour"),
-    "gray rgb": (lambda path: write_picture(path, np.stack([lesion(SHAPE[:2])] * 3, -1)), ""),
-    "bilevel": (lambda path: Image.fromarray(lesion(SHAPE[:2]) > 0).save(path), ""),
-    "empty": (lambda path: write_picture(path, np.zeros(SHAPE[:2], np.uint8)), ""),
+def colours(*channels: np.ndarray) -> np.ndarray:
+    return np.stack(channels, -1)
+
+
+G, L = gray(), lesion(SHAPE[:2])
+UNFIT: dict[tuple[str, str], tuple[np.ndarray | Image.Image, str]] = {
+    ("images/bad.png", "constant"): (np.full(SHAPE[:2], 7, np.uint8), "same value"),
+    ("images/bad.png", "rgb"): (colours(G, G // 2, G), "in colour"),
+    ("images/bad.png", "rgba"): (colours(G, G // 2, G, G), "in colour"),
+    ("images/bad.png", "transparent"): (colours(G, G, G, G), "transparent"),
+    ("images/bad.png", "gray-rgb"): (colours(G, G, G), ""),
+    ("images/bad.png", "size"): (gray((16, 20)), "20 x 16 but bad.png is 16 x 20"),
+    ("masks/bad.png", "soft"): (G, "different values"),
+    ("masks/bad.png", "palette of labels"): (palette(L * np.uint8(2)), ""),
+    ("masks/bad.png", "palette photograph"): (palette(G), "different values"),
+    ("masks/bad.png", "rgb"): (colours(G, G // 3, G), "in colour"),
+    ("masks/bad.png", "gray rgb"): (colours(L, L, L), ""),
+    ("masks/bad.png", "bilevel"): (L > 0, ""),
+    ("masks/bad.png", "empty"): (L * 0, ""),
+    ("images/bad.nii.gz", "nan"): (with_value(np.nan), "NaN or infinite"),
+    ("images/bad.nii.gz", "infinite"): (with_value(np.inf), "NaN or infinite"),
+    ("images/bad.nii.gz", "constant"): (np.full(SHAPE, -1000, np.int16), "same value"),
+    ("images/bad.nii.gz", "4-D"): (hounsfield((*SHAPE, 2)), "4 dimensions"),
+    ("images/bad.nii.gz", "4-D single"): (hounsfield((*SHAPE, 1)), ""),
+    ("images/bad.nii.gz", "size"): (hounsfield((16, 20, 3)), "16 rows instead of 20, 20 columns instead"),
+    ("images/bad.nii.gz", "more slices"): (hounsfield((20, 16, 5)), "slices"),
+    ("images/bad.nii.gz", "complex"): (hounsfield().astype(np.complex64), "complex"),
 }
 
 
-@pytest.mark.parametrize("case", MASKS)
-def test_unfit_mask(sound: dict[str, Path], tmp_path: Path, case: str) -> None:
-    shutil.copytree(sound["png"], tmp_path / "set")
-    write, expected = MASKS[case]
-    write(tmp_path / "set" / "masks" / "bad.png")
+@pytest.mark.parametrize(("file", "case"), UNFIT)
+def test_unfit_image_or_mask(sound: dict[str, Path], tmp_path: Path, file: str, case: str) -> None:
+    shutil.copytree(sound["png" if file.endswith("png") else "nii.gz"], tmp_path / "set")
+    content, expected = UNFIT[file, case]
+    if file.endswith("png"):
+        picture = content if isinstance(content, Image.Image) else Image.fromarray(content)
+        picture.save(tmp_path / "set" / file)
+    else:
+        write_nifti(tmp_path / "set" / file, np.asarray(content))
     message = load(tmp_path / "set")
-    assert (expected in message and "masks/bad.png" in message) if expected else message == ""
+    assert (expected in message and Path(file).name in message) if expected else message == ""
+
+
+def test_a_jpeg_under_another_name_is_read(sound: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(sound["png"], tmp_path / "set")
+    Image.fromarray(gray()).save(tmp_path / "set" / "images" / "bad.png", format="JPEG")
+    assert load(tmp_path / "set") == ""
 
 
 def test_singular_affine(tmp_path: Path, sound: dict[str, Path]) -> None:

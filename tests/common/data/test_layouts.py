@@ -342,8 +342,6 @@ def test_volumes_with_label_folders(tmp_path: Path) -> None:
     (record,) = find_volumes(tmp_path)
     assert record.mask == tmp_path / "labels" / "heart" / "phantom_000.nii.gz"
     assert (record.index, record.group, record.patient) == (None, "phantom", "phantom_000")
-    (lung,) = find_volumes(tmp_path, labels="lung")
-    assert lung.mask is not None and lung.mask.parent.name == "lung"
 
 
 def test_pictures_with_labels(tmp_path: Path) -> None:

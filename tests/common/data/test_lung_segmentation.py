@@ -133,7 +133,8 @@ def test_a_drawn_slice_is_found_with_its_nodules_and_without_the_trachea() -> No
 
 def test_without_closing_the_nodule_at_the_pleura_is_lost() -> None:
     hu, truth = drawn_slice()
-    assert (segment_lung_slice(hu, MM, closing_mm=0.5)[disc(150, 46, 5) & (truth == 1)] == 0).all()
+    found = segment_lungs(hu[None], (1, MM, MM), closing_mm=0.5)[0]
+    assert (found[disc(150, 46, 5) & (truth == 1)] == 0).all()
 
 
 def test_lungs_that_touch_are_parted_where_they_are_narrow() -> None:

@@ -15,13 +15,13 @@ import common.data.patients as duplicates
 from common.data.intensity import WINDOWS, to_unit
 from common.data.patients import (
     connected,
+    identify_patient,
     join_persons,
     keep_scans_together,
     near_duplicate_groups,
     patient_of,
     scan_groups,
     thumbnail,
-    whose,
     without_padding,
 )
 from common.data.samples import Sample
@@ -113,17 +113,9 @@ VOLUMES = {
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790.mhd": "1.3.6.1.4.1.14519.5.2.1.6279.6001.1790",
 }
 NOBODY = {
-    "0012",
-    "IMG0012",
-    "IMG_0012",
-    "slice_12",
-    "ct_scan12",
-    "other",
-    "case12",
-    "case_012",
-    "patient012",
+    "0012", "IMG0012", "IMG_0012", "slice_12", "ct_scan12", "other", "case12", "case_012", "patient012",
     "G0007",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("file", "patient"), [*SLICES.items(), *VOLUMES.items()])
@@ -132,8 +124,8 @@ def test_names_of_the_field(file: str, patient: str) -> None:
 
 
 def test_names_that_tell_nobody_are_known_as_such() -> None:
-    assert {Path(file).stem for file in SLICES if not whose(Path(file)).told} == NOBODY
-    assert all(whose(Path(file)).told for file in VOLUMES)
+    assert {Path(file).stem for file in SLICES if not identify_patient(Path(file)).identified} == NOBODY
+    assert all(identify_patient(Path(file)).identified for file in VOLUMES)
 
 
 def test_a_nifti_file_of_one_slice_is_a_slice(tmp_path: Path) -> None:
@@ -172,7 +164,7 @@ def test_groups_and_names() -> None:
     assert patient_of(path, r"(?P<side>A)_(?P<patient>\w)") == "R"
     assert patient_of(path, r"(\w)_") == "A" and patient_of(path, r"\w_\w") == "A_R"
     assert patient_of(path, r"(\w+)_frame", name="B_frame1") == "B"
-    assert whose(path, r"(B)_") == ("A_R_03", False)
+    assert identify_patient(path, r"(B)_") == ("A_R_03", False)
     with pytest.raises(UserError, match="no regular expression"):
         patient_of(path, "(")
 

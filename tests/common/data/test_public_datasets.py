@@ -230,9 +230,6 @@ def test_plain_pairs_are_taken_for_any_set(tmp_path):
     ]
 
 
-REGISTRY_OBTAIN = load_registry()
-
-
 def training_zip(path):
     """An archive like COVID-SemiSeg's."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +258,7 @@ def fetched(monkeypatch):
 
 
 def test_download_unpack_arrange_and_find(fetched, tmp_path, capsys):
-    dataset = REGISTRY_OBTAIN["covid_semiseg"]
+    dataset = REGISTRY["covid_semiseg"]
     folder = obtain(dataset, tmp_path, progress=False)
     assert folder == tmp_path / "covid_semiseg"
     for place in ("doctor/images", "doctor/masks", "pseudo/images", "pseudo/masks"):
@@ -274,12 +271,12 @@ def test_download_unpack_arrange_and_find(fetched, tmp_path, capsys):
 
 def test_download_that_holds_something_else(fetched, tmp_path):
     with pytest.raises(UserError, match="does not hold what was expected"):
-        obtain(replace(REGISTRY_OBTAIN["cncb_lesions"]), tmp_path, progress=False)
+        obtain(replace(REGISTRY["cncb_lesions"]), tmp_path, progress=False)
 
 
 def test_set_for_sign_up_is_explained(tmp_path, capsys):
     with pytest.raises(UserError, match="mosmed: no such folder; download the set by hand"):
-        obtain(REGISTRY_OBTAIN["mosmed"], tmp_path)
+        obtain(REGISTRY["mosmed"], tmp_path)
     told = capsys.readouterr().out
     assert "https://mosmed.ai/datasets/covid19_1110/" in told and "sign-up" in told
     assert "CC BY-NC-ND 3.0" in told and "study_0255" in told and f"{tmp_path / 'mosmed'}\n" in told
@@ -288,12 +285,12 @@ def test_set_for_sign_up_is_explained(tmp_path, capsys):
 def test_wrong_folder_is_named(tmp_path):
     (tmp_path / "mosmed").mkdir()
     with pytest.raises(UserError, match="mosmed: does not look like mosmed"):
-        obtain(REGISTRY_OBTAIN["mosmed"], tmp_path)
+        obtain(REGISTRY["mosmed"], tmp_path)
 
 
 def test_root_itself_is_the_set_only_where_allowed(tmp_path):
     (tmp_path / "doctor").mkdir()
-    dataset = replace(REGISTRY_OBTAIN["covid_semiseg"], files=())
+    dataset = replace(REGISTRY["covid_semiseg"], files=())
     assert obtain(dataset, tmp_path, root_is_set=True) == tmp_path
     with pytest.raises(UserError, match="no such folder"):
         obtain(dataset, tmp_path)
@@ -301,10 +298,10 @@ def test_root_itself_is_the_set_only_where_allowed(tmp_path):
 
 def test_arrange_names_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"0 folders match unpacked/\*\*/Doctor-label/Imgs"):
-        arrange(REGISTRY_OBTAIN["covid_semiseg"], tmp_path)
+        arrange(REGISTRY["covid_semiseg"], tmp_path)
 
 
 def test_table_lists_every_set_once():
-    lines = format_registry(REGISTRY_OBTAIN).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == sorted(REGISTRY_OBTAIN)
-    assert "not confirmed" in instructions(REGISTRY_OBTAIN["covid_ct"], "data")
+    lines = format_registry(REGISTRY).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == sorted(REGISTRY)
+    assert "not confirmed" in instructions(REGISTRY["covid_ct"], "data")
