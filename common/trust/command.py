@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -33,7 +33,6 @@ from common.trust.gather_sets import (
 from common.trust.image_sets import Sets
 from common.trust.privacy import privacy
 from common.trust.report import (
-    GateState,
     Report,
     Section,
     examples_picture,
@@ -161,12 +160,21 @@ class TrustReport:
         return sections
 
     def _report(self, sets: Sets, sections: list[Section], model: Path | None) -> Report:
-        options, gate, state = self.options, self.gate, None
+        options, gate = self.options, self.gate
+        state: dict[str, Any] | None = None
         if gate is not None:
             flagged = [sets.synthetic.names[index] for index in gate.flagged]
-            state = GateState(gate.verdict, gate.reason, {"threshold": gate.threshold, "flagged": flagged})
+            state = {
+                "verdict": gate.verdict,
+                "open": gate.open,
+                "reason": gate.reason,
+                "threshold": gate.threshold,
+                "flagged": flagged,
+            }
         name = (options.bundle or options.synthetic or options.real).resolve().name
-        facts = set_facts(sets, self._sources())
+        named = {"real": sets.real, "heldout": sets.heldout, "synthetic": sets.synthetic}
+        sources = self._sources()
+        facts = {key: set_facts(each, sources[key], key == "synthetic") for key, each in named.items()}
         shown = [("real", sets.real), ("held-out real", sets.heldout), ("synthetic", sets.synthetic)]
         return Report(name, self._facts(sets, model), facts, sections, state, examples_picture(shown))
 

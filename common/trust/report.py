@@ -24,7 +24,7 @@ from common.files import atomic_write, write_json
 from common.metrics.bootstrap import Value
 from common.provenance import SHEET, png_text
 from common.trust.gate import CLOSED, OPEN, UNDECIDED
-from common.trust.image_sets import ImageSet, Sets
+from common.trust.image_sets import ImageSet
 from common.visualization import sheet, tiled, unit_range
 
 HIGHER, LOWER, AS_REAL = "higher", "lower", "as real"
@@ -136,73 +136,52 @@ class Section:
 
 
 @dataclass(frozen=True)
-class GateState:
-    """Whether the set may be shared, and why; ``verdict`` as in `common.trust.gate.Gate`."""
-
-    verdict: str
-    reason: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SetFacts:
-    """A set of images in one line of the page."""
-
-    name: str
-    images: int
-    patients: int
-    source: str
-    labelled: bool
-
-    @classmethod
-    def of(cls, name: str, images: ImageSet, source: str) -> SetFacts:
-        """Counts images and patients; patients are not counted for synthetic images."""
-        patients = 0 if name == "synthetic" else len(set(images.patients))
-        return cls(name, len(images), patients, source, images.labels is not None)
-
-
-@dataclass(frozen=True)
 class Report:
     """The whole report.
 
     Attributes:
         bundle: name of the bundle, or of the folder of images.
         facts: what else is needed to get the same numbers: commit, seed, extractor, settings.
-        sets: the sets that were compared.
+        sets: the sets that were compared, by name, see `set_facts`.
         sections: the answers.
-        gate: None if privacy was left out.
+        gate: ``verdict``, ``open``, ``reason``, ``threshold`` and the names of the ``flagged`` images, see
+            `common.trust.gate.Gate`; None if privacy was left out.
         examples: a sheet of images of each set.
     """
 
     bundle: str
     facts: Mapping[str, str]
-    sets: Sequence[SetFacts]
+    sets: Mapping[str, Mapping[str, Any]]
     sections: Sequence[Section]
-    gate: GateState | None = None
+    gate: Mapping[str, Any] | None = None
     examples: Picture | None = None
 
     def plain(self) -> dict[str, Any]:
         """Returns plain data for ``trust.json``."""
-        gate = None
-        if self.gate is not None:
-            verdict = self.gate.verdict
-            gate = {
-                "verdict": verdict,
-                "open": verdict == OPEN,
-                "reason": self.gate.reason,
-                **self.gate.facts,
-            }
-        sets = {each.name: asdict(each) for each in self.sets}
-        for each in sets.values():
-            del each["name"]
         sections = {section.name: section.plain() for section in self.sections}
-        return {"bundle": self.bundle, **self.facts, "sets": sets, "gate": gate, "sections": sections}
+        return {
+            "bundle": self.bundle,
+            **self.facts,
+            "sets": self.sets,
+            "gate": self.gate,
+            "sections": sections,
+        }
 
 
-def set_facts(sets: Sets, sources: Mapping[str, str]) -> list[SetFacts]:
-    """Describes the three sets; ``sources`` by name say where their images are from."""
-    named = {"real": sets.real, "heldout": sets.heldout, "synthetic": sets.synthetic}
-    return [SetFacts.of(name, images, sources.get(name, "")) for name, images in named.items()]
+def set_facts(images: ImageSet, source: str, synthetic: bool = False) -> dict[str, Any]:
+    """Describes a set in one line of the page; patients are not counted for synthetic images.
+
+    Example:
+        >>> set_facts(ImageSet(torch.zeros(2, 1, 8, 8), ["a", "a"], ["1.png", "2.png"]), "DATA")
+        {'images': 2, 'patients': 1, 'source': 'DATA', 'labelled': False}
+    """
+    patients = 0 if synthetic else len(set(images.patients))
+    return {
+        "images": len(images),
+        "patients": patients,
+        "source": source,
+        "labelled": images.labels is not None,
+    }
 
 
 # Okabe & Ito 2008, the darker ones: at least 3 : 1 against white. Dashes and markers differ, too.
@@ -328,7 +307,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
         >>> import tempfile
         >>> figure = Figure("fid", Value(1.5, 1.0, 2.0, 20), LOWER)
         >>> section = Section("fidelity", "Fidelity", "FID is 1.5.", [figure])
-        >>> report = Report("dcgan_covid", {"seed": "0"}, [], [section])
+        >>> report = Report("dcgan_covid", {"seed": "0"}, {}, [section])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = write_report(f"{folder}/report.html", report)
         ...     "FID is 1.5." in path.read_text(), path.with_name("trust.json").is_file()

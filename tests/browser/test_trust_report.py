@@ -12,13 +12,12 @@ from common.trust.report import (
     HIGHER,
     LOWER,
     Figure,
-    GateState,
     Line,
     Plot,
     Report,
     Section,
-    SetFacts,
     examples_picture,
+    set_facts,
     write_report,
 )
 from tests.browser.explorer_page import DESKTOP, PHONE
@@ -50,13 +49,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "privacy", "Privacy", "No copies.", figures, facts={"flagged": [f"i{k}.png" for k in range(30)]}
         ),
     ]
-    facts = [SetFacts.of(name, images, "a/long/folder/" * 6) for name, images in sets]
+    facts = {name: set_facts(images, "a/long/folder/" * 6) for name, images in sets}
     whole = Report(
         "pix2pix_covid",
         {"seed": "0"},
         facts,
         sections,
-        GateState("closed", "2 copies"),
+        {"verdict": "closed", "reason": "2 copies"},
         examples_picture(sets),
     )
     return write_report(tmp_path_factory.mktemp("report") / "report.html", whole)

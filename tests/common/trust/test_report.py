@@ -16,13 +16,11 @@ from common.trust.report import (
     HIGHER,
     LOWER,
     Figure,
-    GateState,
     Line,
     Picture,
     Plot,
     Report,
     Section,
-    SetFacts,
     number,
     page,
     svg,
@@ -36,7 +34,7 @@ PNG = (
 )
 
 
-def made_report(gate: GateState | None = None) -> Report:
+def made_report(gate: dict[str, object] | None = None) -> Report:
     """A report with one of everything, NaN and marks that HTML would take for its own."""
     few = Value(0.3, NAN, NAN, 40, 2)
     figures = [
@@ -66,7 +64,10 @@ def made_report(gate: GateState | None = None) -> Report:
         ["few images"],
         {"listed": [{"image": f"i{k}", "n": k} for k in range(12)], "flag": True, "odd": math.inf},
     )
-    sets = [SetFacts("real", 80, 8, "DATA", True), SetFacts("synthetic", 40, 0, "OUT", False)]
+    sets = {
+        "real": {"images": 80, "patients": 8, "source": "DATA", "labelled": True},
+        "synthetic": {"images": 40, "patients": 0, "source": "OUT", "labelled": False},
+    }
     return Report("dcgan_covid", {"commit": "abc123", "seed": "7"}, sets, [section], gate)
 
 
@@ -89,7 +90,7 @@ class Tags(HTMLParser):
 
 
 def test_every_figure_is_there_with_all_that_is_needed_to_read_it() -> None:
-    text = page(made_report(GateState("open", "no copies")))
+    text = page(made_report({"verdict": "open", "reason": "no copies"}))
     found = Tags(text)
     words = " ".join(" ".join(found.words).split())
     assert "fid_randvgg 2.6 [2.1, 3.4] 0.3 [–] – 40 12 lower is better rv 7" in words
