@@ -175,3 +175,29 @@ def image(path: Path, intensity: Intensity = WINDOW) -> Request:
 def label(path: Path) -> Request:
     """The request of a label file."""
     return Request(path, "label")
+
+
+HEART_SIDE, HEART_DEPTH = 16, 5
+# Axes L, P, S with anisotropic voxels: the array is (W, H, D) in display order, nothing flipped.
+HEART_AFFINE = np.diag([-1.5, -1.5, 4.0, 1.0])
+
+
+def save_volume(path: Path, array: np.ndarray, affine: np.ndarray = HEART_AFFINE) -> Path:
+    """Writes a NIfTI volume; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def heart_label(patient: int) -> np.ndarray:
+    """uint8 (W, H, D): seven blocks, asymmetric; the last slice is empty and the first has two structures."""
+    label = np.zeros((HEART_SIDE, HEART_SIDE, HEART_DEPTH), np.uint8)
+    for value in range(1, 8):
+        first = 1 if value > 2 else 0
+        label[2 * value : 2 * value + 2, value : value + 3 + patient, first : HEART_DEPTH - 1] = value
+    return label
+
+
+def heart_image(label: np.ndarray) -> np.ndarray:
+    """HU that tell the label 0..7: air outside, then from 0 HU in steps of 80."""
+    return np.where(label > 0, 80 * (label.astype(np.int16) - 1), -1000).astype(np.int16)

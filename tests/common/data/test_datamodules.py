@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.tools.package import shared_bytes
 from tests.common.data.made_sets import image_data, light, mirror, pair_data, pair_dataset, structure_data
-from tests.common.data.made_volumes import write_picture
+from tests.common.data.made_volumes import heart_label, save_volume, write_picture
 
 
 @pytest.fixture
@@ -299,7 +299,6 @@ def test_shared_covid_ct(shared_data: Path) -> None:
 
 
 SIZE = 16
-Save = Callable[..., Path]
 
 
 @pytest.fixture
@@ -376,7 +375,7 @@ def test_training_alone_is_augmented_and_coarse(load: Callable[..., StructureDat
 
 
 def test_another_folder_with_another_map(
-    load: Callable[..., StructureData], hearts: Path, tmp_path: Path, save_volume: Save, heart_label: Callable
+    load: Callable[..., StructureData], hearts: Path, tmp_path: Path
 ) -> None:
     data = load(parts=("test",))
     with pytest.raises(UserError, match="is in the training split too"):
@@ -420,13 +419,7 @@ def test_pictures(tmp_path: Path, load: Callable[..., StructureData]) -> None:
 
 
 @pytest.mark.parametrize("direction", ["anisotropic", "oblique", "one slice"])
-def test_unusual_geometry_works(
-    load: Callable[..., StructureData],
-    tmp_path: Path,
-    save_volume: Save,
-    heart_label: Callable,
-    direction: str,
-) -> None:
+def test_unusual_geometry_works(load: Callable[..., StructureData], tmp_path: Path, direction: str) -> None:
     affine = np.diag([-0.7, -1.9, 8.0, 1.0])
     if direction == "oblique":
         turn = np.deg2rad(25)

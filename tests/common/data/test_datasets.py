@@ -24,6 +24,7 @@ from common.data.slice_cache import CachedPair, SliceCache, cached_pair
 from common.data.slice_geometry import Geometry, Intensity, Request
 from common.errors import UserError
 from tests.common.data.made_sets import image_dataset, light, mirror
+from tests.common.data.made_volumes import heart_image, heart_label
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def shades(label: torch.Tensor) -> torch.Tensor:
     return torch.where(label > 0, (80 * (label - 1) + 200) / 400 - 1, torch.tensor(-1.0))
 
 
-def test_slices_are_registered_and_scaled(dataset: SliceDataset, heart_label: Callable) -> None:
+def test_slices_are_registered_and_scaled(dataset: SliceDataset) -> None:
     assert len(dataset) == 20 and dataset.dropped == 5
     item = dataset[5]  # patient p1, slice 1
     assert item["image"].shape == item["label"].shape == (1, SIZE, SIZE) and item["sample"] == 5
@@ -204,7 +205,7 @@ def test_an_image_as_condition(pairs: Callable[..., list[CachedPair]]) -> None:
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
-def test_the_way_back(pairs: Callable[..., list[CachedPair]], axis: str, heart_image: Callable) -> None:
+def test_the_way_back(pairs: Callable[..., list[CachedPair]], axis: str) -> None:
     dataset = SliceDataset(pairs(LabelSet(), axis), LabelSet(), min_pixels=0)
     assert (dataset.pairs[0].image.lower, dataset.pairs[0].image.upper) == (-200.0, 600.0)
     assert dataset.samples[-1].index == dataset.pairs[-1].image.depth - 1 and not dataset.nominal_hu

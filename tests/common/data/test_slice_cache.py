@@ -41,11 +41,13 @@ from common.data.slice_geometry import (
 from common.errors import UserError
 from tests.common.data.made_volumes import (
     WINDOW,
+    heart_label,
     hounsfield,
     image,
     label,
     labels,
     save,
+    save_volume,
     write_dicom,
     write_meta_image,
 )
@@ -568,9 +570,6 @@ def test_what_is_known_of_a_volume_is_small_and_travels(tmp_path: Path) -> None:
         assert copy == volume and np.array_equal(copy.counts, volume.counts)
 
 
-Save = Callable[..., Path]
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., CachedPair]:
     """Converts an image and a label file and joins them."""
@@ -615,9 +614,7 @@ def test_nothing_left_says_why(first: tuple[Path, Path], pair: Callable[..., Cac
         selected_slices([pair(*first)], 1, 0, ())
 
 
-def test_other_shape_or_place(
-    first: tuple[Path, Path], pair: Callable[..., CachedPair], save_volume: Save, heart_label: Callable
-) -> None:
+def test_other_shape_or_place(first: tuple[Path, Path], pair: Callable[..., CachedPair]) -> None:
     image, label = first
     array = heart_label(0)
     affine = np.diag([-1.5, -1.5, 4.0, 1.0])
@@ -638,9 +635,7 @@ def test_other_shape_or_place(
     pair(image, label)
 
 
-def test_the_order_of_the_axes_may_differ(
-    first: tuple[Path, Path], pair: Callable[..., CachedPair], save_volume: Save, heart_label: Callable
-) -> None:
+def test_the_order_of_the_axes_may_differ(first: tuple[Path, Path], pair: Callable[..., CachedPair]) -> None:
     image, label = first
     # The same voxels at the same places, stored as (Z from above, Y, X) instead of (X, Y, Z).
     turned = heart_label(0).transpose(2, 1, 0)[::-1]
