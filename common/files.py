@@ -157,7 +157,7 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         UserError: ``folder`` exists, the disk is full or the place cannot be written.
     """
     target = Path(folder)
-    refuse_existing(target)
+    check_absent(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -174,7 +174,7 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(f"{target}: cannot be written ({reason}); choose another place") from error
 
 
-def refuse_existing(folder: Path) -> None:
+def check_absent(folder: Path) -> None:
     """Raises `UserError` where there is something already."""
     if folder.exists():
         raise UserError(f"{folder}: exists already; choose another --output or remove it")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from common.cli import Parser
 from common.errors import install_hook
-from common.tools.package import Settings, build
+from common.tools.package import BuildSettings, build
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> BuildSettings:
     """Parses the command line.
 
     Raises:
@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--output", type=Path, default=Path("dist"), metavar="DIR", help="folder of the zips (default dist)")
     add("--models", type=Path, metavar="DIR", help="weights, e.g. bundles/NAME/run/models (default: shipped)")
     add("--url", help="where others will find DIR, e.g. https://example.org/bundles")
-    return Settings(**vars(parser.parse_args(arguments)))
+    return BuildSettings(**vars(parser.parse_args(arguments)))
 
 
 def main(arguments: list[str] | None = None) -> None:

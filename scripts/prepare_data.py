@@ -27,7 +27,7 @@ from common.data.public_datasets import (
 )
 from common.data.slice_geometry import FITS
 from common.errors import install_hook
-from common.files import refuse_existing
+from common.files import check_absent
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     datasets = [find_dataset(name, registry) for name in dict.fromkeys(options.names)]
     output = options.output or options.root / ("prepared-" + "-".join(dataset.name for dataset in datasets))
-    refuse_existing(output)
+    check_absent(output)
     sources = [source(dataset, options, registry) for dataset in datasets]
     if options.download_only:
         return

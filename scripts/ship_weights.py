@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.cli import Parser
 from common.errors import install_hook
-from common.tools.ship_weights import Settings, ship
+from common.tools.ship_weights import ShipSettings, ship
 
 TEXTS = {
     "data": "what it learned from",
@@ -29,7 +29,7 @@ TEXTS = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> Settings:
+def parse(arguments: list[str] | None = None) -> ShipSettings:
     """Parses the command line.
 
     Raises:
@@ -45,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--output", type=Path, metavar="DIR", help="default bundles/NAME/models")
     for name, meaning in TEXTS.items():
         add(f"--{name}", help=meaning)
-    return Settings(**vars(parser.parse_args(arguments)))
+    return ShipSettings(**vars(parser.parse_args(arguments)))
 
 
 def main(arguments: list[str] | None = None) -> None:

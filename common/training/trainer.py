@@ -102,23 +102,6 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 STATE_FORMAT = 1
 
 
-def run_setting(stream: InfiniteBatchSampler, group: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Returns the settings in which a resumed run must equal the saved one.
-
-    Args:
-        group: batches an iteration takes.
-        dtype: the arithmetic's type.
-    """
-    return {
-        "samples": stream.length,
-        "batch_size": stream.batch_size,
-        "seed": stream.seed,
-        "processes": stream.ranks,
-        "batches per iteration": group,
-        "precision": str(dtype),
-    }
-
-
 def check_setting(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
     """Raises `UserError` naming each setting that differs from the saved run's."""
     changed = [
@@ -374,7 +357,15 @@ class MultiStepTrainer(Trainer):
         }
 
     def _setting(self) -> dict[str, Any]:
-        return run_setting(self.stream, self.group, self.precision.dtype)
+        """Returns the settings in which a resumed run must equal the saved one."""
+        return {
+            "samples": self.stream.length,
+            "batch_size": self.stream.batch_size,
+            "seed": self.stream.seed,
+            "processes": self.stream.ranks,
+            "batches per iteration": self.group,
+            "precision": str(self.precision.dtype),
+        }
 
 
 def learning(updates: Sequence[tuple[Step, int]]) -> frozenset[str]:

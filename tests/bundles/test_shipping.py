@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.checkpoint import load_weights, network_for
 from common.rng import preserved_rng
-from common.tools.ship_weights import HAND_WRITTEN, Settings, ship
+from common.tools.ship_weights import HAND_WRITTEN, ShipSettings, ship
 from tests.bundles.case import BundleCase
 from tests.bundles.conftest import Trained
 
@@ -23,7 +23,7 @@ SAID = {"data": "made slices", "terms": "none", "command": "training", "commit":
 
 
 def shipped(case: BundleCase, run: Path, output: Path, **more: Any) -> Path:
-    return ship(Settings(case.name, run, output=output, **{**SAID, **more}))
+    return ship(ShipSettings(case.name, run, output=output, **{**SAID, **more}))
 
 
 def weights(path: Path) -> Mapping[str, torch.Tensor]:
@@ -62,7 +62,7 @@ def test_the_card_is_filled_in_and_what_was_written_by_hand_stays(
     assert "| Trust report | release gate **undecided**: 3 patients |" in text
     assert "| Budget |" in text and "20 iterations, 2 epochs |" in text and "`training`, commit `abc`" in text
     card.write_text(text + "\nLooked at: blobs.\n\n## `other.pt`\n\nAnother one.\n")
-    ship(Settings(case.name, run, terms="new terms", output=tmp_path / "out"))  # the rest is remembered
+    ship(ShipSettings(case.name, run, terms="new terms", output=tmp_path / "out"))  # the rest is remembered
     again = card.read_text()
     assert again.count("## `model.pt`") == 1 and again.endswith("\n\n## `other.pt`\n\nAnother one.\n")
     assert f"{HAND_WRITTEN}\n\nLooked at: blobs.\n" in again

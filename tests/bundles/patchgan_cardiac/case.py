@@ -65,6 +65,6 @@ CASE = BundleCase(
     undrawn={"network_def#noise": 0},
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
     metrics=frozenset({"fid_gridvgg", "structure_faithfulness"}),
-    logged=ACCURACIES | {"G_l1"},
+    logged=ACCURACIES | {"G_l1", "G_perceptual"},
 )
 arguments = CASE.arguments

@@ -15,11 +15,11 @@ from common.losses.reconstruction import (
     ConditionWeighted,
     DiversityLoss,
     FrozenLite0,
-    NoLoss,
     PerceptualLoss,
     feature_matching_loss,
     folded,
     local_deviation,
+    no_loss,
     perceptual_loss,
     reconstruction_loss,
 )
@@ -277,10 +277,10 @@ def test_without_the_wheel_it_is_left_out_with_one_line(
     monkeypatch.setattr(lite0, "PACKAGE", "no_such_package_of_weights")
     with caplog.at_level(logging.WARNING):
         loss = perceptual_loss(5.0, content={"eighth": 1.0})
-    assert isinstance(loss, NoLoss) and float(loss(pictures(), pictures().flip(0))) == 0
+    assert loss is no_loss and float(loss(pictures(), pictures().flip(0))) == 0
     assert len(caplog.messages) == 1 and 'pip install ".[lite0]"' in caplog.messages[0]
 
 
 def test_weight_0_is_no_loss_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert isinstance(perceptual_loss(0.0, content={"eighth": 1.0}), NoLoss)
+    assert perceptual_loss(0.0, content={"eighth": 1.0}) is no_loss
     assert not caplog.messages

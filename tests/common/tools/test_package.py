@@ -25,8 +25,8 @@ from common.paths import repository_root
 from common.tools import package as module
 from common.tools.package import (
     ALL,
+    BuildSettings,
     Contents,
-    Settings,
     as_json,
     build,
     bundle_contents,
@@ -80,7 +80,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_all_bundles_twice_are_equal_files(tmp_path: Path) -> None:
     for part in ("first", "second"):
-        built = build(Settings(ALL, tmp_path / part))
+        built = build(BuildSettings(ALL, tmp_path / part))
         assert [path.name.partition("_v")[0] for path in built] == bundle_names()
     first = hashes(tmp_path / "first")
     assert {"SHA256SUMS", "models/model_info.json"} < set(first) and len(bundle_names()) == 4
@@ -397,8 +397,8 @@ def test_large_files_lie_beside_the_zip_and_need_an_address(
     monkeypatch.setattr("common.tools.package.LARGEST", 50)
     (models / "model.json").write_text("{}")
     with pytest.raises(UserError, match=r"model.pt: .*--url"):
-        build(Settings("pix2pix_covid", tmp_path / "dist", models))
-    [path] = build(Settings("pix2pix_covid", tmp_path / "dist", models, "https://example.org/"))
+        build(BuildSettings("pix2pix_covid", tmp_path / "dist", models))
+    [path] = build(BuildSettings("pix2pix_covid", tmp_path / "dist", models, "https://example.org/"))
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         listing = archive.read("pix2pix_covid/large_files.yml").decode()
