@@ -31,9 +31,7 @@ from common.files import replaced_folder, visible_files, write_json
 from common.rng import make_rng
 from common.trust.image_sets import IMAGE_FOLDER, ImageSet, Sets
 from common.trust.near_copies import Copies
-from common.trust.readers import SHARD_SUFFIX as SHARD
-from common.trust.readers import SUFFIX as ARRAY
-from common.trust.readers import shard_samples
+from common.trust.readers import ARRAY_SUFFIX, SHARD_SUFFIX, shard_samples
 
 OPEN, CLOSED, UNDECIDED = "open", "closed", "undecided"
 SIGNIFICANT = 0.01
@@ -384,16 +382,16 @@ def unflagged(sets: Sets, gate: Gate) -> list[str]:
 
 def _write(source: Path, file: str, parts: Sequence[str], folder: Path) -> None:
     inner, keys = folder / PurePosixPath(file).with_suffix(""), set(parts)
-    if file.endswith(SHARD):
+    if file.endswith(SHARD_SUFFIX):
         inner.mkdir(parents=True)
         for key, files in shard_samples(source / file):
             for suffix, content in files.items() if key in keys else ():
                 (inner / f"{key}.{suffix}").write_bytes(content)
-    elif file.endswith(ARRAY) and any(parts):
+    elif file.endswith(ARRAY_SUFFIX) and any(parts):
         inner.mkdir(parents=True)
         array = np.load(source / file, mmap_mode="r", allow_pickle=False)
         for index in parts:
-            np.save(inner / f"{index}{ARRAY}", array[int(index)])
+            np.save(inner / f"{index}{ARRAY_SUFFIX}", array[int(index)])
     else:
         for path in (*source_parts(source / file), *_record(source / file), *_labels(source, file)):
             target = folder / path.relative_to(source)
@@ -445,4 +443,4 @@ def _file(name: str) -> str:
 
 
 def _divisible(file: str) -> bool:
-    return file.endswith((SHARD, ARRAY))
+    return file.endswith((SHARD_SUFFIX, ARRAY_SUFFIX))

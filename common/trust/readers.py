@@ -191,7 +191,7 @@ def may_hold_images(path: Path, folder: Path) -> bool:
     return path.stem not in SHEETS and not set(LABEL_FOLDERS) & set(parts if path.is_dir() else parts[:-1])
 
 
-SUFFIX = ".npy"
+ARRAY_SUFFIX = ".npy"
 BANK, RECORDS = "hu.npy", "records.json"
 LABELS = {"alpha.npy": ALPHA_THRESHOLD, "nodules.npy": 1}
 """Files of a bank that mark nodules, with the value from which on a pixel is one."""
@@ -203,6 +203,14 @@ def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
 
     Raises:
         UserError: an unreadable file, another shape than (H, W), (N, H, W) or (N, 1, H, W), or NaN.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/drawn.npy", np.full((2, 8, 8), -1000, np.int16))
+        ...     slices = read_arrays(Path(folder), ReadingSettings(8))
+        >>> [each.name for each in slices], float(slices[0].unit.max())
+        (['drawn.npy#000000', 'drawn.npy#000001'], 0.0)
     """
     files = array_files(folder)
     if folder / BANK in files:
@@ -214,7 +222,9 @@ def read_arrays(folder: Path, settings: ReadingSettings) -> list[ReadSlice]:
 def array_files(folder: Path) -> list[Path]:
     """Returns the NumPy files below ``folder``."""
     return [
-        file for file in visible_files(folder) if has_suffix(file, SUFFIX) and may_hold_images(file, folder)
+        file
+        for file in visible_files(folder)
+        if has_suffix(file, ARRAY_SUFFIX) and may_hold_images(file, folder)
     ]
 
 
@@ -237,6 +247,12 @@ def interpret_values(
         values_of_all: of the whole file, if the array is a part of it.
     Raises:
         UserError: NaN, a type that holds no gray values, or values that should be HU and are not.
+
+    Example:
+        >>> interpret_values(np.array([[-900, 40]], np.int16), "slice.npy").is_hu
+        True
+        >>> interpret_values(np.array([[0, 90]], np.uint8), "slice.npy").source_range
+        (0.0, 255.0)
     """
     if array.dtype.kind not in "uif":
         raise UserError(
