@@ -1,9 +1,12 @@
-"""Pages for all bundles: what they name is there, and what they print is right to the shell."""
+"""Pages: what they name is there, how long they are, and what they print is right to the shell."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+
+import pytest
 
 from common.paths import repository_root
 
@@ -45,3 +48,29 @@ def test_links_within_the_pages_lead_somewhere() -> None:
             if not target.exists() or (heading and heading not in anchors):
                 dead.append(f"{page.name}: {link}")
     assert dead == []
+
+
+PAGE = repository_root() / "docs" / "architecture.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:bundles|common|scripts|tests)/[\w/]+\.\w+)(?:::(\w+))?`", TEXT)))
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_what_is_named_exists(file: str, name: str) -> None:
+    path = repository_root() / file
+    assert path.is_file()
+    if name:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_the_walks_are_five_and_short() -> None:
+    walks = TEXT.split("## Five walks")[1].split("## ")[0].split("\n**")[1:]
+    files = [set(re.findall(r"`((?:bundles|common|scripts)/[\w/]+\.\w+)", walk)) for walk in walks]
+    assert len(walks) == 5 and len(NAMED) > 30
+    most = [8 if "composite" in walk else 7 for walk in walks]
+    assert all(len(named) <= bound for named, bound in zip(files, most, strict=True))
+
+
+def test_the_page_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 120

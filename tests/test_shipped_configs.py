@@ -135,3 +135,18 @@ def test_a_name_that_moved_away_is_found(tmp_path: Path) -> None:
         "loss:\n  _target_: common.losses.adversarial.no_such_loss\n"
     )
     assert missing_names(config) == ["phantoms.ensure_phantoms", "common.losses.adversarial.no_such_loss"]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "setting", "trained", "otherwise"),
+    [("pix2pix_covid", "empty_masks", "keep", "drop"), ("patchgan_cardiac", "min_pixels", 0, 1)],
+)
+def test_slices_are_chosen_as_in_training(bundle: str, setting: str, trained: Any, otherwise: Any) -> None:
+    """Evaluation chooses slices as the model's training did, as far as its record says."""
+    parser = ConfigParser()
+    parser.read_config(repository_root() / "bundles" / bundle / "configs" / "evaluate.yaml")
+    assert parser["data"][setting] == f"@{setting}"
+    for info, expected in (({setting: trained}, trained), ({}, otherwise)):
+        parser["info"] = info
+        parser.parse(reset=True)
+        assert parser.get_parsed_content(setting) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,3 +144,12 @@ def override_words(overrides: Mapping[str, Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quick_start(readme: Path) -> list[list[str]]:
+    """The words after ``python`` of each command in the first block of a README."""
+    block = re.search(r"^```\w*\n(.*?)^```", readme.read_text(), re.M | re.S)
+    assert block, f"{readme}: no commands"
+    lines = block[1].replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    return [words[1:] for words in commands if words[:1] == ["python"]]

@@ -1,4 +1,4 @@
-"""Handlers for test runs: which samples each process trained on; a process that dies."""
+"""Parts of runs in two processes: handlers that record or kill; batches whose sharing changes nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
+from common.rng import make_rng
 from common.training.distributed import rank
+from common.training.precision import Precision
+from common.training.trainer import prepare_batch
 
 
 class VisitedSamples:
@@ -42,3 +47,32 @@ class KilledOnce:
         if rank() == 1 and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FrozenNorm(nn.BatchNorm2d):
+    """A BatchNorm that keeps to its running statistics: those of a batch are each process's own."""
+
+    def train(self, mode: bool = True) -> FrozenNorm:
+        return super().train(False)
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network with every BatchNorm frozen."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = FrozenNorm
+    return network
+
+
+class LatentOfSample:
+    """A ``prepare_batch`` whose noise belongs to the sample, not to the process that visits it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, batch: Any, precision: Precision) -> dict[str, Any]:
+        drawn = [
+            make_rng(0, "latent", sample).standard_normal(self.size) for sample in batch["sample"].tolist()
+        ]
+        latent = torch.tensor(drawn, dtype=torch.float32, device=precision.device)
+        return {**prepare_batch(batch, precision), "latent": latent}

@@ -108,12 +108,12 @@ def calmed(train: Mapping[str, Any]) -> dict[str, str]:
 def test_two_processes_are_one_with_the_doubled_batch(case: BundleCase, data: Path, tmp_path: Path) -> None:
     """With frozen BatchNorm, whose statistics are each process's own, and noise that belongs to samples."""
     overlay: dict[str, Any] = {
-        "+imports": ["$import tests.bundles.equality as equality"],
-        "shared_norm": "$equality.frozen",
+        "+imports": ["$import tests.bundles.recording as recording"],
+        "shared_norm": "$recording.frozen",
     }
     overlay |= calmed(read_config(case.configs / f"{case.train}.yaml")["train"])
     if "latent" in case.tiny:
-        latent = {"_target_": "tests.bundles.equality.LatentOfSample", "size": "@latent"}
+        latent = {"_target_": "tests.bundles.recording.LatentOfSample", "size": "@latent"}
         overlay["train#trainer#prepare_batch"] = latent
     plain = {"amp": False, "max_epochs": 1, "val_interval": 1, **case.undrawn}
     losses, weights = {}, {}

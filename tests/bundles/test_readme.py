@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles.case import BundleCase, override_words
+from tests.bundles.case import BundleCase, override_words, quick_start
 from tests.bundles.cases import CASES
-from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

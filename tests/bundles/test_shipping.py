@@ -1,12 +1,14 @@
-"""A run's model becomes weights to ship: half the size, the same images, a card, no names."""
+"""Trained weights leave a run: exported, made ready to ship, and those that the repository ships."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,9 +17,13 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.checkpoint import load_weights, network_for
 from common.rng import preserved_rng
+from common.tools import export as exporting
+from common.tools.export import ExportSettings, export
 from common.tools.ship_weights import HAND_WRITTEN, ShipSettings, ship
-from tests.bundles.case import BundleCase
+from tests.bundles.case import BundleCase, override_words
+from tests.bundles.cases import CASES
 from tests.bundles.conftest import Trained
+from tests.bundles.runs import ROOT, Run, fingerprints, forked
 
 SAID = {"data": "made slices", "terms": "none", "command": "training", "commit": "abc"}
 
@@ -95,3 +101,149 @@ def test_what_must_not_ship(case: BundleCase, trained: Trained, tmp_path: Path) 
     with pytest.raises(UserError, match="half precision changes its images by"):
         shipped(case, run, out)
     assert not out.exists()
+
+
+SHIPPED = sorted(ROOT.glob("bundles/*/models/*.pt"))
+
+
+@pytest.mark.parametrize("weights", SHIPPED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_they_are_small_and_name_no_patients(weights: Path) -> None:
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
+    assert weights.stat().st_size <= 25_000_000
+    facts = read_json(weights.with_suffix(".json"))
+    assert "splits" not in facts and facts["patients"]["train"] > 1
+    card = (weights.parent / "README.md").read_text()
+    assert all(word in card for word in (weights.name, "Data", "Patients", "Command", "Trust report"))
+    network = load_weights(network_for(weights, otherwise=nn.Identity()), weights, "")
+    assert all(value.dtype is torch.float32 for value in network.parameters())
+    if "non-commercial" in card:
+        for name in ("configs/metadata.json", "docs/data_license.txt"):
+            assert "non-commercial" in (weights.parents[1] / name).read_text()
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git prints."""
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    return subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A fresh clone: the files that git tracks, as they are now, committed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    folder = tmp_path / "clone"
+    for name in filter(None, git(ROOT, "ls-files", "-z").split("\0")):
+        if (ROOT / name).exists() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "all"]):
+        git(folder, *words)
+    return folder
+
+
+def run(clone: Path, case: BundleCase, run_id: str, config: str, **overrides: Any) -> Run:
+    """A run in the clone, with its own code."""
+    parts = ["run", run_id, "--config_file", f"bundles/{case.name}/configs/{config}.yaml"]
+    log = clone.with_name(f"log_{run_id}")
+    return forked([*parts, *override_words(overrides)], log, cwd=clone, installed=False)
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_draws_and_evaluates(case: BundleCase, data: Path, clone: Path) -> None:
+    """Or says in one line that there are no weights yet."""
+    model = clone / "bundles" / case.name / "models" / "model.pt"
+    given = {"output_dir": clone.with_name("out"), "device": "cpu", **case.inference(data)}
+    drawn = run(clone, case, "inference", "inference", **given)
+    beside = {**case.beside(data), **case.evaluating(data), "dataset_dir": data}
+    evaluated = run(clone, case, "evaluating", case.evaluate, **beside)
+    if not model.is_file():
+        assert "no trained model yet" in drawn.error and "no trained model yet" in evaluated.error
+        return
+    for done in (drawn, evaluated):
+        assert done.code == 0 and f"{model}: shipped weights" in done.out, done.err
+    again = run(clone, case, "inference", "inference", **{**given, "output_dir": clone.with_name("again")})
+    assert again.code == 0
+    images = [list(fingerprints(clone.with_name(name)).values()) for name in ("out", "again")]
+    assert images[0] and images[0] == images[1]
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case.name)
+def test_a_trained_model_comes_first_and_git_sees_nothing_of_it(
+    case: BundleCase, data: Path, clone: Path
+) -> None:
+    """As `make demo`: everything goes where the configs write by default."""
+    bundle = clone / "bundles" / case.name
+    settings = {**case.tiny, **case.beside(data), "dataset_dir": data, "max_epochs": 1, "val_interval": 1}
+    trained = run(clone, case, "training", case.train, **settings)
+    assert trained.code == 0, trained.err
+    assert run(clone, case, "evaluating", case.evaluate, **case.evaluating(data), dataset_dir=data).code == 0
+    drawn = run(clone, case, "inference", "inference", **case.inference(data))
+    assert f"{bundle / 'run' / 'models' / 'model.pt'}: trained model" in drawn.out, drawn.err
+    assert (bundle / "run" / "eval" / "metrics.json").is_file() and list((bundle / "synthetic").iterdir())
+    assert git(clone, "status", "--porcelain") == ""
+    # As versions before trained: the models in models/, the rest beside it.
+    shutil.rmtree(bundle / "models", ignore_errors=True)
+    for part in ("models", "logs", "eval"):
+        (bundle / "run" / part).rename(bundle / part)
+    drawn = run(clone, case, "inference", "inference", **case.inference(data))
+    assert f"{bundle / 'models' / 'model.pt'}: trained model" in drawn.out, drawn.err
+    longer = {**settings, "max_epochs": 2, "resume": True, "output_dir": bundle}
+    assert "resumed after iteration 10" in run(clone, case, "training", case.train, **longer).out
+
+
+def plain_images(model: Path, given: torch.Tensor) -> np.ndarray:
+    """What eager PyTorch draws."""
+    network = load_weights(network_for(model, otherwise=torch.nn.Identity()), model, "")
+    with torch.inference_mode():
+        return network(given).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_torchscript_draws_the_same_images(
+    case: BundleCase, trained: Trained, tmp_path: Path, batch: int
+) -> None:
+    model = trained[0] / "models" / "model.pt"
+    path = export(ExportSettings(case.name, "torchscript", model, tmp_path / "x.ts"))
+    given = case.network_input().repeat(3, *[1] * (case.network_input().ndim - 1))[:batch]
+    images = torch.jit.load(path)(given).detach().numpy()
+    np.testing.assert_allclose(images, plain_images(model, given), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_onnx_draws_the_same_images_in_any_batch(case: BundleCase, trained: Trained, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = trained[0] / "models" / "model.pt"
+    path = export(ExportSettings(case.name, "onnx", model, tmp_path / "x.onnx"))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    [described] = session.get_inputs()
+    assert described.name == "image" and described.shape[0] == "batch"
+    given = case.network_input()
+    for batch in (given[:1], given, given.repeat(3, *[1] * (given.ndim - 1))):
+        [images] = session.run(["pred"], {"image": batch.numpy()})
+        np.testing.assert_allclose(images, plain_images(model, batch), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_export_with_other_images_is_not_kept(
+    case: BundleCase, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "difference", lambda *_: float("nan"))
+    with pytest.raises(UserError, match=r"x.ts: not written, its images differ from PyTorch's by nan"):
+        export(
+            ExportSettings(case.name, "torchscript", trained[0] / "models" / "model.pt", tmp_path / "x.ts")
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_without_weights_nothing_is_exported(case: BundleCase, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no trained model yet"):
+        export(ExportSettings(case.name, "torchscript", tmp_path / "model.pt"))

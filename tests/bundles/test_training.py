@@ -1,10 +1,11 @@
-"""What a training leaves behind, whatever the bundle."""
+"""What a training leaves behind, whatever the bundle: files, logs, MLflow, a model that has learned."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.files import read_json
 from common.inference.checkpoint import network_for
 from tests.bundles.case import BundleCase
-from tests.bundles.runs import Run, forked
+from tests.bundles.runs import Run, command, finished, forked
 
 Trained = tuple[Path, Run]
 LOGGED = {"loss", "D_loss", "G_loss", "D_adversarial", "G_adversarial"}
@@ -87,3 +88,71 @@ def test_it_starts_from_given_weights(case: BundleCase, trained: Trained, data: 
     error = forked(case.training(data, tmp_path / "none", pretrained=shipped), tmp_path / "log2").error
     assert error.startswith(f"{shipped}: no such file of weights")
     assert not (tmp_path / "none" / "models" / "model.pt").exists()
+
+
+@pytest.mark.slow
+def test_the_shipped_training_beats_the_mean_image(case: BundleCase, tmp_path: Path) -> None:
+    """The plain two commands, at 64 x 64 pixels, in a bundle folder without data: phantoms are made first."""
+    if not case.short:
+        pytest.skip("learns from what its other stages make: see its test_pipeline.py")
+    before = {path.name for path in case.root.iterdir()}
+    root = {"bundle_root": tmp_path / "root"}
+    trained = finished(command(case.arguments("training", "train", **root, **case.short)), timeout=550)
+    assert trained.code == 0, trained.err
+    assert "PHANTOM DATA" in trained.out + trained.err
+    evaluated = finished(command(case.arguments("evaluating", "evaluate", **root)))
+    assert evaluated.code == 0, evaluated.err
+    metrics = read_json(tmp_path / "root" / "run" / "eval" / "metrics.json")["metrics"]
+    fid = metrics["fid_gridvgg"]  # of two or three phantoms: the interval would say nothing
+    assert fid["mean"] < 0.6 * fid["baselines"]["mean_image"]["mean"]
+    assert {path.name for path in case.root.iterdir()} == before
+
+
+def train(case: BundleCase, data: Path, tmp_path: Path, **more: object) -> None:
+    settings = case.settings(data, tmp_path / "run", val_interval=1, tracking_uri=store(tmp_path), **more)
+    run = finished(command(case.arguments("training", [case.train, "mlflow"], **settings)))
+    assert run.code == 0, run.err
+
+
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/of all runs/mlflow.db"
+
+
+@pytest.mark.slow
+def test_mlflow_gets_losses_metrics_and_settings(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    train(case, data, tmp_path, max_epochs=1)
+    client = mlflow.MlflowClient(tracking_uri=store(tmp_path))
+    [run] = client.search_runs([client.get_experiment_by_name(case.name).experiment_id])
+    assert run.info.status == "FINISHED" and run.info.run_name == str(tmp_path / "run")
+    assert {"seed": "0", "batch_size": "2", "image_size": "32"}.items() <= run.data.params.items()
+    losses = np.genfromtxt(tmp_path / "run" / "logs" / "losses.csv", delimiter=",", names=True)
+    for name in ("G_loss", "D_loss", "loss"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [entry.step for entry in history] == list(range(1, 11))
+        np.testing.assert_allclose([entry.value for entry in history], losses[name], rtol=1e-5)
+    for name in case.metrics:
+        [entry] = client.get_metric_history(run.info.run_id, f"val/{name}")
+        assert entry.step == 10
+    train(case, data, tmp_path, max_epochs=2, resume=True, mlflow_interval=4)
+    runs = client.search_runs([run.info.experiment_id], order_by=["attributes.start_time"])
+    assert len(runs) == 2  # the first was finished
+    history = client.get_metric_history(runs[1].info.run_id, "loss")
+    assert [entry.step for entry in history] == [12, 16, 20]
+
+
+@pytest.mark.slow
+def test_monais_own_option_works_too(case: BundleCase, data: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    settings = case.settings(data, tmp_path / "run", val_interval=1, max_epochs=1)
+    parts = [*case.arguments("training", [case.train], **settings), "--tracking", "mlflow"]
+    run = finished(command(parts))
+    assert run.code == 0, run.err
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/run/mlruns.db")
+    [entry] = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
+    losses = np.genfromtxt(tmp_path / "run" / "logs" / "losses.csv", delimiter=",", names=True)
+    for name in ("G_loss", "D_loss", "loss"):
+        history = client.get_metric_history(entry.info.run_id, name)
+        np.testing.assert_allclose([value.value for value in history], losses[name], rtol=1e-5)
+    assert case.metrics <= entry.data.metrics.keys()
+    assert [file.path[:7] for file in client.list_artifacts(entry.info.run_id)] == ["config_"]

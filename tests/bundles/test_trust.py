@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.bundles.case import BundleCase
 from tests.bundles.conftest import Trained
-from tests.bundles.runs import ROOT
+from tests.bundles.runs import Run, forked
 
 LABELLED = ("pix2pix_covid", "patchgan_cardiac", "lung_two_stage")  # the last draws its labels itself
 SMALL = ("--iterations", "2", "--seeds", "1", "--resamples", "10", "--device", "cpu")
@@ -25,9 +22,9 @@ def test_a_trained_bundle_gets_a_report(
     """Half of the conditions are held-out patients'; an untrained generator copies nobody."""
     model = trained[0] / "models" / "model.pt"
     done = report(case, data, model, tmp_path / "report.html", *SMALL, "--generate", "12")
-    assert done.returncode in (0, 3, 4), done.stderr
+    assert done.code in (0, 3, 4), done.err
     found = json.loads((tmp_path / "trust.json").read_text())
-    assert found["bundle"] == case.name and found["gate"]["open"] == (done.returncode == 0)
+    assert found["bundle"] == case.name and found["gate"]["open"] == (done.code == 0)
     assert list(found["sections"]) == ["fidelity", "faithfulness", "utility", "privacy"]
     assert found["sets"]["synthetic"]["images"] == 12
     assert found["sets"]["synthetic"]["labelled"] == (case.name in LABELLED)
@@ -38,7 +35,7 @@ def test_a_trained_bundle_gets_a_report(
     assert case.name in words and "<script" not in words
     if case.name == LABELLED[0]:
         again = report(case, data, model, tmp_path / "again" / "report.html", *SMALL, "--generate", "12")
-        assert again.returncode == done.returncode
+        assert again.code == done.code
         other = json.loads((tmp_path / "again" / "trust.json").read_text())
         page = (tmp_path / "again" / "report.html").read_text()
         assert page.replace(other["commit"], "") == words.replace(found["commit"], "")
@@ -47,16 +44,12 @@ def test_a_trained_bundle_gets_a_report(
 @pytest.mark.slow
 def test_a_bundle_without_model_is_one_line(case: BundleCase, data: Path, tmp_path: Path) -> None:
     done = report(case, data, tmp_path / "none.pt", tmp_path / "report.html", "--generate", "4")
-    assert done.returncode == 2
-    assert "no trained model yet" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "no trained model yet" in done.err.splitlines()[-1] and "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
 
 
-def report(
-    case: BundleCase, data: Path, model: Path, page: Path, *words: str
-) -> subprocess.CompletedProcess[str]:
-    """The script, as a user starts it."""
-    line = [sys.executable, str(ROOT / "scripts" / "trust_report.py"), "--bundle", str(case.root)]
-    line += ["--real", str(data), "--ckpt_path", str(model), "--output", str(page), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(line, env=environment, cwd=page.parents[1], capture_output=True, text=True)
+def report(case: BundleCase, data: Path, model: Path, page: Path, *words: str) -> Run:
+    """The script, from another folder."""
+    line = ["--bundle", str(case.root), "--real", str(data), "--ckpt_path", str(model), "--output", str(page)]
+    return forked([*line, *words], page.parent.with_name("log"), page.parents[1], script="trust_report")

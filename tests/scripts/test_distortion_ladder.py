@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.rng import make_rng
-from scripts.distortion_ladder import main, parse
+from scripts.distortion_ladder import main
 
 
 @pytest.fixture
@@ -35,12 +35,6 @@ def test_picture_and_numbers(slices: Path, tmp_path: Path, capsys: pytest.Captur
     label = "sees layout" if entry["sees_layout"] else "blind to layout"
     assert f"randvgg: {label}; real against real {entry['real_real']['mean']:.4f}" in capsys.readouterr().out
     assert output.read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_window_is_a_name_or_two_numbers() -> None:
-    line = ["--real", "a", "--output", "b.png", "--window"]
-    assert parse([*line, "-1000", "400"]).window == ["-1000", "400"]
-    assert parse([*line, "lung"]).window == ["lung"]
 
 
 @pytest.mark.parametrize(

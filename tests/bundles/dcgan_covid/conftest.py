@@ -8,7 +8,7 @@ import pytest
 
 from tests.bundles.case import BundleCase
 from tests.bundles.dcgan_covid.case import CASE
-from tests.bundles.dcgan_covid.made_halves import make_halves, training
+from tests.bundles.dcgan_covid.made import make_halves, training
 from tests.bundles.runs import Run, forked
 
 

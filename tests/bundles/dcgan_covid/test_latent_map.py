@@ -33,7 +33,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference.sampling import draw_images, latents
 from tests.bundles.dcgan_covid.case import CASE
-from tests.bundles.dcgan_covid.made_model import CLASSES, LATENT, SIZE, make_generator, make_model
+from tests.bundles.dcgan_covid.made import CLASSES, LATENT, SIZE, make_generator, make_model
 from tests.bundles.runs import Run, fingerprints, forked
 from tests.common.data.made_sets import image_data
 

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from bundles.lung_two_stage.composition.shards import Composites
 from bundles.lung_two_stage.pipeline import chest_scans
+from tests.bundles.case import quick_start
 from tests.bundles.lung_two_stage.case import CASE
-from tests.bundles.quick_start import quick_start
 from tests.bundles.runs import ROOT, command, finished
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

@@ -21,38 +21,17 @@ def refused(data: Path, tmp_path: Path, **more: object) -> str:
     return error
 
 
-def change_label(
-    folder: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray = AFFINE
-) -> None:
-    path = folder / "labels" / "patient_003.nii.gz"
-    voxels = change(np.asarray(nib.load(path).dataobj))
-    path.unlink()
-    nib.save(nib.Nifti1Image(voxels, affine), path)
-
-
-def no_labels(folder: Path) -> None:
-    shutil.rmtree(folder / "labels")
-
-
-def one_label_less(folder: Path) -> None:
-    (folder / "labels" / "patient_003.nii.gz").unlink()
-
-
 def cut_short(folder: Path) -> None:
     path = folder / "images" / "patient_003.nii.gz"
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def other_shape(folder: Path) -> None:
-    change_label(folder, lambda voxels: voxels[:, :, :3])
-
-
-def other_place(folder: Path) -> None:
-    change_label(folder, lambda voxels: voxels, AFFINE @ np.diag([1.1, 1, 1, 1]))
-
-
 def unknown_value(folder: Path) -> None:
-    change_label(folder, lambda voxels: np.where(voxels == 7, 77, voxels).astype(np.uint8))
+    path = folder / "labels" / "patient_003.nii.gz"
+    voxels = np.array(nib.load(path).dataobj)
+    voxels[voxels == 7] = 77
+    path.unlink()
+    nib.save(nib.Nifti1Image(voxels, AFFINE), path)
 
 
 def no_structure(folder: Path) -> None:
@@ -62,11 +41,7 @@ def no_structure(folder: Path) -> None:
 
 DAMAGES: list[tuple[Callable[[Path], None], list[str]]] = [
     (shutil.rmtree, ["data", "no such folder"]),
-    (no_labels, ["data/labels", "no such folder"]),
-    (one_label_less, ["patient_003"]),
     (cut_short, ["images/patient_003.nii.gz"]),
-    (other_shape, ["images/patient_003.nii.gz", "labels/patient_003.nii.gz"]),
-    (other_place, ["images/patient_003.nii.gz", "labels/patient_003.nii.gz"]),
     (unknown_value, ["labels/patient_003.nii.gz", "77", "--label_map"]),
     (no_structure, ["min_pixels"]),
 ]
@@ -87,16 +62,11 @@ def test_a_bad_data_set_is_one_line(
     ("key", "value", "said"),
     [
         ("labels", "LV,Mio", "'Mio' is unknown; choose from all, LV, RV, LA, RA, Myo, Ao, PA, whole_heart"),
-        ("labels", 206, "'206' is unknown"),
-        ("label_map", "{1: LW}", "'LW' is unknown"),
         ("label_map", "{1: LV}", "not in the label map"),
-        ("label_map", "{v: LV}", "'v' is no label value"),
         ("coarse_labels", 1.5, "from 0 to 1"),
         ("encoding", "one-hot", "'one-hot' is unknown; choose one of index, onehot, image"),
         ("network_def#up", "bilinear", "'bilinear' is unknown"),
         ("discriminator_def#downsamplings", 5, "downsamplings 5"),
-        ("axis", "oblique", "oblique"),
-        ("percentiles", "[1]", "percentiles"),
         ("every", 0, "every"),
         ("spacing", -1, "spacing"),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.bundles.case import BundleCase
@@ -14,9 +12,3 @@ from tests.bundles.pix2pix_covid.case import CASE
 def case() -> BundleCase:
     """This folder's bundle."""
     return CASE
-
-
-@pytest.fixture
-def pairs(data: Path) -> Path:
-    """The made pairs."""
-    return data

@@ -1,19 +1,25 @@
-"""Evaluating and inference take up what training left behind."""
+"""Evaluation, inference and resumed runs take up what training left behind."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from monai.transforms import RandAdjustContrastd, RandAffined, RandGaussianNoised
 from PIL import Image
 
+from common.data.replay import flatten_transforms
+from common.data.splits import drawn
 from common.files import read_json
-from tests.bundles.pix2pix_covid.case import arguments
+from tests.bundles.conftest import Trained
+from tests.bundles.pix2pix_covid.case import BUNDLE, CASE, CONFIGS, arguments
 from tests.bundles.runs import Run, forked
 
-Trained = tuple[Path, Run]
 METRICS = {
     *("fid_gridvgg", "kid_gridvgg", "lesion_faithfulness", "lesion_contrast_error"),
     *("ssim", "psnr", "mae", "mse"),
@@ -37,7 +43,7 @@ def infer(trained: Trained, masks: Path, output: Path, **more: object) -> Run:
     return forked(arguments("inference", "inference", **settings), output.with_name("inference"))
 
 
-def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
+def test_the_model_knows_how_it_was_made(trained: Trained, data: Path) -> None:
     path = trained[0] / "models" / "model.pt"
     info = read_json(path.with_suffix(".json"))
     assert info["window_hu"] == [-1000, 400] and info["nominal_hu"] is False
@@ -50,11 +56,11 @@ def test_the_model_knows_how_it_was_made(trained: Trained, pairs: Path) -> None:
 
 
 def test_evaluating_writes_metrics_with_baselines_and_pictures(
-    trained: Trained, pairs: Path, tmp_path: Path
+    trained: Trained, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained[0], folder)
-    settings = {"dataset_dir": pairs, "output_dir": folder}
+    settings = {"dataset_dir": data, "output_dir": folder}
     run = forked(arguments("evaluating", "evaluate", **settings), tmp_path / "evaluating")
     assert run.code == 0, run.err
     result = read_json(folder / "eval" / "metrics.json")
@@ -134,3 +140,146 @@ def test_volumes_keep_geometry_and_carry_hu(trained: Trained, tmp_path: Path) ->
     assert run.code == 0, run.err
     one, other = (nib.load(tmp_path / part / "volume.nii.gz") for part in ("out", "out_again"))
     np.testing.assert_array_equal(nib.as_closest_canonical(one).get_fdata(), other.get_fdata())
+
+
+@pytest.fixture
+def changed(data: Path, trained: Trained, tmp_path: Path) -> Path:
+    """The training's data without one training patient, with a new one that a split anew would test on."""
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    gone = splits(trained)["train"][0]
+    new = next(name for name in (f"patient_{n}" for n in range(900, 999)) if drawn(name, 0) > 0.85)
+    for part in ("images", "masks"):
+        (copy / part / f"{gone}.nii.gz").rename(copy / part / f"{new}.nii.gz")
+    return copy
+
+
+def splits(trained: Trained) -> dict[str, list[str]]:
+    found = read_json(trained[0] / "models" / "model.json")["splits"]
+    assert found == read_json(trained[0] / "models" / "split.json")["splits"]
+    return dict(found)
+
+
+def evaluated(folder: Path, log: Path, **settings: Path) -> Run:
+    return forked(arguments("evaluating", "evaluate", output_dir=folder, **settings), log)
+
+
+def test_one_patient_more_and_one_less(trained: Trained, changed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    done = evaluated(folder, tmp_path / "log", dataset_dir=changed)
+    assert done.code == 0, done.err
+    assert "1 patients are not in the model's split and left out, as patient_9" in done.out + done.err
+    assert read_json(folder / "eval" / "metrics.json")["metrics"]["mae"]["n"] == 4
+    own = {name: len(part) for name, part in splits(trained).items()}
+    assert own == {"train": 5, "val": 2, "test": 1}
+    assert "train 16 slices of 4 patients, val 8 slices of 2 patients, test 4 slices" in done.out + done.err
+
+
+def test_training_patients_are_refused(trained: Trained, data: Path, changed: Path, tmp_path: Path) -> None:
+    """Even one that is no longer in the training's folder."""
+    gone, others = splits(trained)["train"][0], tmp_path / "others"
+    for part in ("images", "masks"):
+        (others / part).mkdir(parents=True)
+        shutil.copy(data / part / f"{gone}.nii.gz", others / part)
+    refused = evaluated(trained[0], tmp_path / "log", dataset_dir=changed, heldout_dir=others)
+    assert f"{others}: patient {gone} is in the training split too" in refused.error
+
+
+def test_a_run_is_resumed_with_its_own_patients_only(trained: Trained, data: Path, tmp_path: Path) -> None:
+    """As many slices as before, of somebody else."""
+    folder, copy = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(trained[0], folder)
+    shutil.copytree(data, copy)
+    gone = splits(trained)["train"][0]
+    new = next(name for name in (f"patient_{n}" for n in range(900, 999)) if drawn(name, 0) < 0.7)
+    for part in ("images", "masks"):
+        (copy / part / f"{gone}.nii.gz").rename(copy / part / f"{new}.nii.gz")
+    refused = forked(CASE.training(copy, folder, max_epochs=3, resume=True), tmp_path / "log")
+    assert f"split.json: patient {gone} was in train when the run began, no part now (2 such" in refused.error
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """The file as the README has it."""
+    readme = (CASE.root / "docs" / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n# my_transforms\.yaml\n(.*?)```", readme, re.DOTALL)
+    assert block.count("\n") == 9
+    path = tmp_path / "my_transforms.yaml"
+    path.write_text(block)
+    return path
+
+
+def test_the_readmes_overlay_adds_transforms_and_trains(overlay: Path, data: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config([CONFIGS / "train.yaml", overlay])
+    kinds = [type(step) for step in flatten_transforms(parser.get_parsed_content("augmentation"))]
+    assert kinds[0] is RandAffined and kinds[2:] == [RandGaussianNoised, RandAdjustContrastd]
+    files = str([str(CONFIGS / "train.yaml"), str(overlay)])
+    parts = CASE.training(data, tmp_path / "run")
+    parts[parts.index("--config_file") + 1] = files
+    run = forked(parts, tmp_path / "log")
+    assert run.code == 0, run.err
+    recorded = read_json(tmp_path / "run" / "models" / "model.json")["preprocessing"]
+    assert [entry["target"].split(".")[-1] for entry in recorded] == [
+        *("LoadSliced", "WindowHUd", "FitSquared", "StandardizeIntensityd", "ScaleIntensityRanged")
+    ]
+
+
+WEIGHTS = BUNDLE / "models" / "model.pt"
+
+
+def made_mask(path: Path) -> None:
+    """A lesion low in the picture's left half."""
+    mask = np.zeros((128, 128), np.uint8)
+    mask[75:88, 30:48] = 255
+    path.parent.mkdir(parents=True)
+    Image.fromarray(mask).save(path)
+
+
+def test_they_draw_a_chest_around_the_mask(tmp_path: Path) -> None:
+    made_mask(tmp_path / "masks" / "case1.png")
+    drawn = []
+    for name in ("one", "two"):
+        given = {
+            "ckpt_path": WEIGHTS,
+            "input_dir": tmp_path / "masks",
+            "output_dir": tmp_path / name,
+            "device": "cpu",
+        }
+        run = forked(CASE.arguments("inference", "inference", **given), tmp_path / f"log_{name}")
+        assert run.code == 0, run.err
+        drawn.append((tmp_path / name / "case1.png").read_bytes())
+    assert drawn[0] == drawn[1]
+    slice_ = np.asarray(Image.open(tmp_path / "one" / "case1.png"), dtype=float)
+    healthy, lesion, heart = slice_[45:60, 95:105], slice_[75:88, 30:48], slice_[40:60, 62:72]
+    assert healthy.mean() + 40 < lesion.mean() < heart.mean()  # aerated lung, opacity, soft tissue
+    assert slice_[:4, :4].max() < 30  # air around the body
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_real_pairs_train_and_the_doctors_masks_become_slices(shared_data: Path, tmp_path: Path) -> None:
+    data = shared_data / "covid_lesions"
+    small = {"image_size": 64, "network_def#levels": 6, "network_def#ngf": 8, "discriminator_def#channels": 8}
+    given = {**small, "max_epochs": 1, "dataset_dir": data, "output_dir": tmp_path / "run"}
+    trained = forked(arguments("training", "train", **given), tmp_path / "training")
+    assert trained.code == 0, trained.err
+    info = read_json(tmp_path / "run" / "models" / "model.json")
+    assert info["nominal_hu"] is True and info["slices"]["doctor"] == 50
+    masks = data / "doctor" / "masks"
+    model = tmp_path / "run" / "models" / "model.pt"
+    settings = {"ckpt_path": model, "input_dir": masks, "output_dir": tmp_path / "out"}
+    generated = forked(arguments("inference", "inference", **settings), tmp_path / "inference")
+    assert generated.code == 0, generated.err
+    assert "HU in its output are nominal" in generated.out + generated.err
+    written = {path.name: pixels(path) for path in (tmp_path / "out").glob("*.png")}
+    assert len(written) == 50
+    assert set(written) == {f"{path.stem}.png" for path in masks.iterdir()}
+    assert all(picture.shape[:2] == pixels(masks / name).shape[:2] for name, picture in written.items())
+    assert np.mean([np.ptp(picture) for picture in written.values()]) > 20

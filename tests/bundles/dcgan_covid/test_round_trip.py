@@ -1,4 +1,4 @@
-"""``run inference`` and ``run interpolation`` as a user starts them, with an untrained model."""
+"""``run inference``, ``interpolation`` and ``evaluating`` as a user starts them, with an untrained model."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
-from common.files import read_json
+from common.files import read_json, write_json
 from common.inference.sampling import draw_images, latents
 from common.provenance import sha256_of
 from common.visualization import grey_levels
-from tests.bundles.dcgan_covid.made_model import LATENT, make_generator, make_model
+from tests.bundles.dcgan_covid.case import CASE
+from tests.bundles.dcgan_covid.made import CLASSES, LATENT, make_generator, make_model
 from tests.bundles.runs import ROOT, Run, fingerprints, forked
 
-CONFIG = ROOT / "bundles" / "dcgan_covid" / "configs" / "inference.yaml"
 COVID = ROOT.parent / "shared" / "data" / "covid_ct" / "covid"
 QUICK = {"projection#drawn": 8, "projection#starts": 2, "projection#iterations": 5}
 
 
-def run(kind: str, folder: Path, **settings: Any) -> Run:
-    given = {"output_dir": folder / "out", **settings}
-    parts = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    return forked(["run", kind, "--config_file", str(CONFIG), *parts], folder / "log")
+def run(run_id: str, folder: Path, **settings: Any) -> Run:
+    """A run of inference.yaml, or of evaluate.yaml."""
+    config = "evaluate" if run_id == "evaluating" else "inference"
+    return forked(
+        CASE.arguments(run_id, config, **{"output_dir": folder / "out", **settings}), folder / "log"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +107,7 @@ def test_interpolation_between_images(model: Path, tmp_path: Path) -> None:
         ("inference", {"seed": -1}, "'seed'"),
         ("inference", {"num_sample": 3}, "did you mean 'num_samples'?"),
         ("interpolation", {}, "a walk needs a start: give --from_seed or --from_image"),
-        ("interpolation", {"from_seed": 1, "to_image": str(CONFIG)}, ".yaml is not supported"),
+        ("interpolation", {"from_seed": 1, "to_image": __file__}, ".py is not supported"),
         (
             "interpolation",
             {"from_seed": 1, "to_seed": 2, "projection#starts": 0},
@@ -147,3 +149,82 @@ def test_between_two_real_slices(model: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     found = read_json(tmp_path / "out" / "interpolation.json")
     assert all(0 < found[end]["reconstruction"]["mae"] < 2 for end in ("from", "to"))
+
+
+PARTS = {"train": 12, "val": 2, "test": 6}  # images of each class
+
+
+def model_of(folder: Path, facts: dict[str, Any]) -> Path:
+    """An unconditional model that says this of its training."""
+    model = make_model(folder)
+    about = model.with_suffix(".json")
+    write_json(about, {**read_json(about), **facts})
+    return model
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folders of noise, the later the brighter; each image is a patient of its own."""
+    folder = tmp_path_factory.mktemp("images")
+    splits: dict[str, list[str]] = {part: [] for part in PARTS}
+    for level, category in enumerate(CLASSES):
+        (folder / category).mkdir()
+        numbers = np.random.default_rng(level)
+        for number in range(sum(PARTS.values())):
+            pixels = numbers.integers(0, 100, (40, 30), dtype=np.uint8) + np.uint8(50 * level)
+            Image.fromarray(pixels).save(folder / category / f"{category}{number:03d}.png")
+            part = "train" if number < 12 else "val" if number < 14 else "test"
+            splits[part].append(f"{category}{number:03d}")
+    write_json(folder / "splits.json", splits)
+    return folder
+
+
+def test_files_and_metrics(images: Path, tmp_path: Path) -> None:
+    model_of(tmp_path / "models", {"classes": ["mild", "severe"], "iteration": 7})
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "losses.csv").write_text("iteration,epoch,G_loss,D_loss\n1,1,3.0,1.0\n2,2,2.0,0.5\n")
+    done = run("evaluating", tmp_path, dataset_dir=images, output_dir=tmp_path, resamples=5)
+    assert done.code == 0, done.err
+    found = read_json(tmp_path / "eval" / "metrics.json")
+    assert found["classes"] == ["mild", "severe"] and found["num_samples"] == 48 and found["iteration"] == 7
+    assert found["metrics"]["recall"]["n"] == 24  # six of two classes, and their flips
+    assert found["apart"] == {} and found["metrics"]["fid_gridvgg"]["n"] == 48
+    names = {Path(path).name for path in fingerprints(tmp_path / "eval")}
+    pictures = {"convergence.png", "epochs.png", "galleries.png", "nearest.png"}
+    assert names == {*pictures, "metrics.json"}
+    assert "test: 24 images, 48 generated" in done.out and "real-real" in done.out
+
+
+def test_a_conditional_model_is_reported_by_class(images: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path, classes=3)
+    settings = {"dataset_dir": images, "ckpt_path": model, "output_dir": tmp_path, "resamples": 3}
+    done = run("evaluating", tmp_path, **settings, num_samples=40, batch_size=7)
+    assert done.code == 0, done.err
+    sets = read_json(tmp_path / "eval" / "metrics.json")["apart"]
+    assert list(sets) == CLASSES and {entry["metrics"]["recall"]["n"] for entry in sets.values()} == {12}
+    assert sum(entry["metrics"]["precision"]["n"] for entry in sets.values()) == 40
+    assert (tmp_path / "eval" / "classes.png").is_file()
+
+
+def test_another_folder_is_compared_as_a_whole(images: Path, tmp_path: Path) -> None:
+    """Its patients must be new, and there must be enough of them."""
+    model = model_of(tmp_path, {"classes": ["mild"], "flips": False})
+    settings: dict[str, Any] = {"dataset_dir": images, "ckpt_path": model, "output_dir": tmp_path}
+    new = tmp_path / "new" / "mild"
+    new.mkdir(parents=True)
+    numbers = np.random.default_rng(9)
+    for number in range(8):
+        pixels = numbers.integers(0, 200, (30, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(new / f"new{number}.png")
+    done = run("evaluating", tmp_path, **settings, heldout_dir=new.parent, resamples=3)
+    assert done.code == 0, done.err
+    found = read_json(tmp_path / "eval" / "metrics.json")
+    assert found["split"] == "heldout" and found["metrics"]["recall"]["n"] == 8 and found["num_samples"] == 12
+    assert "is in the training split too" in run("evaluating", tmp_path, **settings, heldout_dir=images).error
+
+
+def test_refusals(images: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"dataset_dir": images, "output_dir": tmp_path}
+    model = model_of(tmp_path / "models", {"classes": ["moderate"]})
+    assert "no class moderate" in run("evaluating", tmp_path, **settings, ckpt_path=model).error

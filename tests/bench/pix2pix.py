@@ -1,10 +1,13 @@
-"""One training step of the paper's net at 256 x 256 against a plain loop; what mixed precision changes."""
+"""The paper's net at 256 x 256: a step against a plain loop, mixed precision, the loader that feeds it."""
 
 from __future__ import annotations
 
 import logging
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from bundles.pix2pix_covid.networks import UnetGenerator
-from common.data.loaders import InfiniteBatchSampler, SampleIndex
+from common.data.layouts import find_samples
+from common.data.loaders import InfiniteBatchSampler, SampleIndex, make_loader
+from common.data.phantoms.writing import PhantomSettings, write_phantoms
 from common.losses.adversarial import adversarial_loss
 from common.losses.reconstruction import ConditionWeighted
 from common.networks.discriminators import ConditionalPatchDiscriminator
@@ -22,6 +27,7 @@ from common.training.precision import Precision
 from common.training.steps import DiscriminatorStep, GeneratorStep
 from common.training.trainer import MultiStepTrainer
 from tests.bench.harness import NotMeasurable, Result, Work, alternate, benchmark, seconds
+from tests.common.data.made_sets import pair_dataset
 
 logger = logging.getLogger(__name__)
 SIZE, WIDTH, LEVELS, BATCH, LAMBDA, REPEATS, DRIFT_STEPS = 256, 64, 8, 4, 100.0, 5, 50
@@ -168,3 +174,31 @@ if DEVICE.type == "cuda":
             torch.cuda.synchronize()
 
         return work
+
+
+BATCHES = 50
+
+
+@benchmark("loader_vs_step")
+def loader_vs_step() -> Result:
+    """Batches of 4 at 256 x 256 in the main process, as ``num_workers: 0`` serves them, against the step."""
+    torch.set_num_threads(2)
+    load, step = loading(), trainer_step(amp=True)
+    load(), step()
+    load_time, step_time = alternate(lambda: seconds(load), lambda: seconds(step), REPEATS)
+    served, needed = BATCHES * BATCH / load_time, BATCH / step_time
+    return Result("loader_vs_step", served / needed, 5.0, served, needed, "images/s", REPEATS)
+
+
+def loading() -> Work:
+    """Draws batches of phantom pairs."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_phantoms(Path(folder) / "phantoms", PhantomSettings(patients=4, shape=(128, 128, 12)))
+        dataset = pair_dataset(find_samples(Path(folder) / "phantoms"), SIZE)
+    loader: DataLoader = make_loader(dataset, InfiniteBatchSampler(len(dataset), BATCH))
+
+    def work() -> None:
+        for _ in islice(loader, BATCHES):
+            pass
+
+    return work
