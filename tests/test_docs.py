@@ -50,14 +50,13 @@ def test_links_within_the_pages_lead_somewhere() -> None:
     assert dead == []
 
 
-PAGE = repository_root() / "docs" / "architecture.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`((?:bundles|common|scripts|tests)/[\w/]+\.\w+)(?:::(\w+))?`", TEXT)))
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:bundles|common|scripts|tests)/[\w/]+\.\w+)(?:::(\w+))?`", ARCHITECTURE)))
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_what_is_named_exists(file: str, name: str) -> None:
-    path = repository_root() / file
+    path = ROOT / file
     assert path.is_file()
     if name:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -65,7 +64,7 @@ def test_what_is_named_exists(file: str, name: str) -> None:
 
 
 def test_the_walks_are_five_and_short() -> None:
-    walks = TEXT.split("## Five walks")[1].split("## ")[0].split("\n**")[1:]
+    walks = ARCHITECTURE.split("## Five walks")[1].split("## ")[0].split("\n**")[1:]
     files = [set(re.findall(r"`((?:bundles|common|scripts)/[\w/]+\.\w+)", walk)) for walk in walks]
     assert len(walks) == 5 and len(NAMED) > 30
     most = [8 if "composite" in walk else 7 for walk in walks]
@@ -73,4 +72,4 @@ def test_the_walks_are_five_and_short() -> None:
 
 
 def test_the_page_is_short() -> None:
-    assert len(TEXT.splitlines()) <= 120
+    assert len(ARCHITECTURE.splitlines()) <= 120

@@ -224,7 +224,9 @@ def test_another_folder_is_compared_as_a_whole(images: Path, tmp_path: Path) -> 
     assert "is in the training split too" in run("evaluating", tmp_path, **settings, heldout_dir=images).error
 
 
-def test_refusals(images: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"dataset_dir": images, "output_dir": tmp_path}
-    model = model_of(tmp_path / "models", {"classes": ["moderate"]})
-    assert "no class moderate" in run("evaluating", tmp_path, **settings, ckpt_path=model).error
+def test_a_class_that_the_images_lack_is_refused(images: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "models", classes=3)
+    about = model.with_suffix(".json")
+    write_json(about, {**read_json(about), "classes": ["none", "mild", "moderate"]})
+    settings = {"dataset_dir": images, "output_dir": tmp_path, "ckpt_path": model}
+    assert "no class moderate" in run("evaluating", tmp_path, **settings).error
