@@ -70,8 +70,8 @@ class VggClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, D, S, S) -> (B, 1)."""
-        given = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
-        logits: Tensor = self.head(self.features(given))
+        inputs = images[:, :, images.shape[2] // 2] if self.spatial_dims == 2 else images
+        logits: Tensor = self.head(self.features(inputs))
         return logits
 
 

@@ -28,6 +28,7 @@ from monai.networks.blocks import ResidualUnit
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.measure import regionprops
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,10 +113,8 @@ def match_anchors(anchors: Tensor, boxes: Tensor, low: float = 0.4, high: float 
 def boxes_of(mask: np.ndarray) -> np.ndarray:
     """Bounding boxes (K, 4) float32 of a mask's (H, W) components; components one pixel apart are merged."""
     present = np.asarray(mask) > 0
-    pieces, count = ndimage.label(ndimage.binary_dilation(present, NEIGHBOURS), NEIGHBOURS)
-    slices = ndimage.find_objects(pieces * present, count)
-    corners = [(r.start, c.start, r.stop, c.stop) for r, c in (box for box in slices if box is not None)]
-    return np.array(corners, np.float32).reshape(-1, 4)
+    pieces, _ = ndimage.label(ndimage.binary_dilation(present, NEIGHBOURS), NEIGHBOURS)
+    return np.array([piece.bbox for piece in regionprops(pieces * present)], np.float32).reshape(-1, 4)
 
 
 def detection_losses(
@@ -133,8 +132,8 @@ def detection_losses(
     outputs, positive = outputs.float(), matches >= 0
     count = positive.sum().clamp(min=1)
     score = sigmoid_focal_loss(outputs[..., 0], positive.float(), alpha=ALPHA)[matches != IGNORED].sum()
-    wanted = [true.to(anchors)[match[match >= 0]] for true, match in zip(boxes, matches, strict=True)]
-    codes = CODER.encode_single(torch.cat(wanted), anchors.expand(len(matches), -1, -1)[positive])
+    targets = [true.to(anchors)[match[match >= 0]] for true, match in zip(boxes, matches, strict=True)]
+    codes = CODER.encode_single(torch.cat(targets), anchors.expand(len(matches), -1, -1)[positive])
     box = F.smooth_l1_loss(outputs[..., 1:][positive], codes, reduction="sum", beta=1 / 9)
     return {"score": score / count, "box": box / count}
 
@@ -359,8 +358,8 @@ class DetectionQuality(Metric):
         """Adds a batch."""
         outputs, masks = (stack_items(item) for item in output[:2])
         anchors = self.anchors(masks).to(outputs.device)
-        for given, mask in zip(outputs, masks[:, 0].cpu().numpy(), strict=True):
-            self._add(decode_boxes(given, anchors), mask)
+        for prediction, mask in zip(outputs, masks[:, 0].cpu().numpy(), strict=True):
+            self._add(decode_boxes(prediction, anchors), mask)
 
     def compute(self) -> float:
         """The score; 0 for a pass without nodules."""

@@ -245,8 +245,8 @@ def exclusive_folder(settings: ComposeSettings) -> Iterator[None]:
             print(f"{folder}: waiting for another command that composes there", flush=True)
             lock.acquire()
     try:
-        for place in (folder, folder / PROGRESS):
-            remove_leftovers(place)
+        for path in (folder, folder / PROGRESS):
+            remove_leftovers(path)
         yield
     finally:
         lock.release()

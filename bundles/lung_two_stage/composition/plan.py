@@ -162,8 +162,8 @@ class LungField:
 
     def draw(self, random: NDArray[np.float64]) -> NDArray[np.int64]:
         """Maps numbers in [0, 1) to indices of ``pixels``, drawn by their probability."""
-        found = np.searchsorted(self.cumulative, random * self.cumulative[-1], side="right")
-        return np.minimum(found, len(self.pixels) - 1)
+        indices = np.searchsorted(self.cumulative, random * self.cumulative[-1], side="right")
+        return np.minimum(indices, len(self.pixels) - 1)
 
     def distance_mm(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.float64]:
         """Distances between pixels in mm."""
@@ -328,12 +328,12 @@ class PlacementStats:
         ]
         return ", ".join(f"{count} {what}" for count, what in parts if count)
 
-    def check_enough(self, wanted: int, available: int) -> None:
-        """Raises `UserError` if fewer combinations are available than wanted."""
-        if wanted > available:
+    def check_enough(self, count: int, available: int) -> None:
+        """Raises `UserError` if fewer combinations are available than ``count``."""
+        if count > available:
             failures = self.failures()
             raise UserError(
-                f"count {wanted}: only {available} of {self.combinations} combinations can be made"
+                f"count {count}: only {available} of {self.combinations} combinations can be made"
                 f"{f' ({failures})' if failures else ''}; lower the count, or give more groups or slices"
             )
 
@@ -356,10 +356,10 @@ def make_plan(
     stats.nodules_without_mask = [
         record.name for record, radius in zip(nodules.records, geometry.radii_mm, strict=True) if not radius
     ]
-    wanted = round(SHARE * stats.combinations) or 1 if settings.count is None else settings.count
-    stats.check_enough(wanted, stats.combinations)
+    count = round(SHARE * stats.combinations) or 1 if settings.count is None else settings.count
+    stats.check_enough(count, stats.combinations)
     entry = [("index", "<i8"), ("margin", "<f4"), ("pixels", "<i4", (groups.members.shape[1],))]
-    best = Farthest(wanted, np.dtype(entry))
+    best = Farthest(count, np.dtype(entry))
     for number in tqdm(range(len(slices)), "placing nodules", unit="slice", disable=None, leave=False):
         if not slices.lung[number].any():
             stats.slices_without_lung.append(slices.records[number].name)
@@ -370,7 +370,7 @@ def make_plan(
         candidates["index"] = number * len(groups) + np.arange(len(groups))
         candidates["margin"], candidates["pixels"] = placement.margins, placement.pixels
         best.add(candidates)
-    stats.check_enough(1 if settings.count is None else wanted, stats.possible)
+    stats.check_enough(1 if settings.count is None else count, stats.possible)
     chosen = best.best()
     stats.kept = len(chosen)
     return chosen[make_rng(settings.seed, "order").permutation(len(chosen))], stats

@@ -84,12 +84,12 @@ class Enhancement:
         if distributed.is_main():
             self._describe()
         distributed.barrier()
-        wanted = [
+        missing = [
             shard for shard in self.shards.missing() if shard % distributed.ranks() == distributed.rank()
         ]
-        total = sum(len(self.shards.numbers(shard)) for shard in wanted)
+        total = sum(len(self.shards.numbers(shard)) for shard in missing)
         with tqdm(total=total, unit="image", desc="enhancing", disable=None) as bar:
-            for shard in wanted:
+            for shard in missing:
                 self.shards.write(shard, self._enhanced(self.composites.entries[shard], bar))
         distributed.barrier()
         if distributed.is_main() and self.shards.finish():

@@ -121,11 +121,11 @@ class Segmenter(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, 1, H, W) in [-1, 1] to nodule masks (B, 1, H, W), bool."""
-        given = (images * self.scale + self.shift).clamp(-1, 1)
+        inputs = (images * self.scale + self.shift).clamp(-1, 1)
         if self.preprocessing:
             hu = (images[:, 0].float().cpu().numpy() + 1) / 2 * self.window.width + self.window.lower
-            given = network_input(hu, self.own, self.preprocessing).to(images.device)
-        logits = self.network(given)
+            inputs = network_input(hu, self.own, self.preprocessing).to(images.device)
+        logits = self.network(inputs)
         return logits > 0 if logits.shape[1] == 1 else logits.argmax(1, keepdim=True) > 0
 
 

@@ -314,8 +314,8 @@ def _real_images(extraction: Path, window: Window) -> tuple[RealImages, float, b
 
     test = compared(slices)
     others = compared(bank_slices(SliceBank.load(extraction / "others"), window))
-    seen = others.concatenate(bank_slices(SliceBank.load(extraction / "healthy_slices"), window))
-    real = RealImages(test.images, test.patients, others.images, seen.images, seen.patients)
+    training = others.concatenate(bank_slices(SliceBank.load(extraction / "healthy_slices"), window))
+    real = RealImages(test.images, test.patients, others.images, training.images, training.patients)
     return real, tests.records[0].spacing_mm, with_nodules
 
 

@@ -202,10 +202,10 @@ class Extraction:
         healthy: list[FittedSlice] = []
         points: list[LungPoint | None] = []
         for record, scan in self._scans("generation", self.mask_of):
-            found = list(self._crops(record, scan, category_names(scan.scan.categories, self.masks)))
-            crops += found
+            own = list(self._crops(record, scan, category_names(scan.scan.categories, self.masks)))
+            crops += own
             if scan.lung is not None:
-                lungs = ((scan.lung[crop.position[0]], *crop.position[1:]) for crop in found)
+                lungs = ((scan.lung[crop.position[0]], *crop.position[1:]) for crop in own)
                 points += [locate_in_lung(*lung) for lung in lungs]
             healthy += scan.healthy_slices(self.slices)
         healthy += self._more_healthy_slices("generation")
@@ -249,11 +249,11 @@ class Extraction:
     def _more_healthy_slices(self, part: str) -> list[FittedSlice]:
         """Slices of a part from ``healthy_slices_dir``."""
         samples: list[Sample] = getattr(self.healthy_split, part)
-        found: list[FittedSlice] = []
+        slices: list[FittedSlice] = []
         scans = read_healthy_scans(_bar(samples, f"healthy slices for {part}"), self.data.window)
         for scan in scans:
-            found += segment_scan(scan, scan.mask, self.slices, self.skipped).healthy_slices(self.slices)
-        return found
+            slices += segment_scan(scan, scan.mask, self.slices, self.skipped).healthy_slices(self.slices)
+        return slices
 
     def _crops(self, record: NoduleSample, scan: SegmentedScan, categories: Sequence[str]) -> Iterator[Crop]:
         single = record.single and scan.mask is scan.scan.mask

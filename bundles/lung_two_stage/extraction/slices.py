@@ -89,9 +89,9 @@ def nodule_slice_indices(
     return _choose(lung, np.asarray(nodules.any((1, 2))), settings)
 
 
-def _choose(lung: NDArray[np.uint8], wanted: NDArray[np.bool_], settings: SliceSettings) -> list[int]:
+def _choose(lung: NDArray[np.uint8], usable: NDArray[np.bool_], settings: SliceSettings) -> list[int]:
     areas = (lung > 0).sum((1, 2))
-    indices = np.flatnonzero(wanted & (areas > 0) & (areas >= settings.least_lung * areas.max()))
+    indices = np.flatnonzero(usable & (areas > 0) & (areas >= settings.least_lung * areas.max()))
     return [int(indices[n]) for n in spread_evenly(len(indices), settings.slices_per_patient)]
 
 
@@ -260,8 +260,8 @@ class SegmentedScan:
         Those with an excluded finding are taken only from scans without others.
         """
         nodules = self.mask | self.scan.mask
-        found = self._without(settings, nodules | self.scan.excluded_mask()) if self.scan.has_excluded else []
-        return found or self._without(settings, nodules)
+        clean = self._without(settings, nodules | self.scan.excluded_mask()) if self.scan.has_excluded else []
+        return clean or self._without(settings, nodules)
 
     def _without(self, settings: SliceSettings, nodules: NDArray[np.uint8]) -> list[FittedSlice]:
         if settings.part_mm is not None:
@@ -277,15 +277,15 @@ class SegmentedScan:
         lung = self.part if self.lung is None else self.lung
         if lung is None or settings.part_mm is None:
             return []
-        spacing, found = self.scan.spacing[1:], list[FittedSlice]()
+        spacing, fitted = self.scan.spacing[1:], list[FittedSlice]()
         indices = np.flatnonzero((nodules if with_nodule else lung).any((1, 2)))
         size = window_pixels(settings.part_mm, spacing)
         for n in spread_evenly(len(indices), settings.slices_per_patient):
             z = int(indices[n])
             random = make_rng(0, "windows", self.scan.name, z)
             for window in draw_windows(lung[z], nodules[z], size, spacing, random, with_nodule):
-                found.append(self._fit(z, lung, settings, window))
-        return found
+                fitted.append(self._fit(z, lung, settings, window))
+        return fitted
 
     def _fit(
         self, z: int, lung: NDArray[np.uint8], settings: SliceSettings, window: WindowBox | None = None
@@ -453,10 +453,10 @@ def read_healthy_scans(samples: Iterable[Sample], window: Window) -> Iterator[No
 def _read_volume(sample: Sample, window: Window) -> NoduleScan:
     volume = open_volume(sample.image)
     check_varied(volume.array, sample.image)
-    found = volume.calibrate(sample.hu_offset, sample.source_range, sample.image)
+    calibration = volume.calibrate(sample.hu_offset, sample.source_range, sample.image)
     values = np.moveaxis(volume.array, 2, 0)
-    values = values + np.float32(found.offset) if found.offset else values
-    pixels = Pixels(values, found.is_hu, found.source_range)
+    values = values + np.float32(calibration.offset) if calibration.offset else values
+    pixels = Pixels(values, calibration.is_hu, calibration.source_range)
     rows, columns, slices = volume.spacing
     return _healthy_scan(replace(sample, index=None).name, sample, pixels, window, (slices, rows, columns))
 

@@ -448,11 +448,11 @@ def run_selections(selections: Sequence[Selection], layers: str | Sequence[str])
         >>> run_selections([], "nodules, healthy_slices")
         []
     """
-    wanted = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
-    unknown = sorted(set(wanted) - set(LAYERS))
-    if unknown or not wanted:
+    names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
+    unknown = sorted(set(names) - set(LAYERS))
+    if unknown or not names:
         raise UserError(f"layers {', '.join(unknown) or 'none'}: choose of {', '.join(LAYERS)}")
-    chosen = [selection for selection in selections if selection.layer in wanted]
+    chosen = [selection for selection in selections if selection.layer in names]
     for selection in chosen:
         if not Path(selection.ckpt_path).is_file():
             command = how_to_train(selection.layer)

@@ -139,13 +139,13 @@ def compare(
         raise UserError(f"methods {names}: give at least one, each with a name of its own")
     counts = {name: MethodCounts() for name in names}
     truth, excluded, facts, examples = list[TrueNodule](), list[TrueNodule](), [], []
-    wanted = set(np.linspace(0, count - 1, min(shown, count)).round().astype(int)) if count else set()
+    pictured = set(np.linspace(0, count - 1, min(shown, count)).round().astype(int)) if count else set()
     for number, scan in enumerate(tqdm(scans, total=count, desc="evaluating", unit="scan", leave=False)):
         masks = {method.name: counts[method.name].add(method, scan) for method in methods}
         truth += _truth(scan, scan.nodules)
         excluded += _truth(scan, scan.excluded)
         facts.append(_Facts(scan.name, scan.patient, len(scan.hu), int((scan.mask > 0).any((1, 2)).sum())))
-        if number in wanted:
+        if number in pictured:
             examples.append(_example(scan, masks))
     if not facts:
         raise UserError("no scans to evaluate on; give a folder with scans")

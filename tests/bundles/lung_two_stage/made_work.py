@@ -32,11 +32,11 @@ def made_slice(random: np.random.Generator, nodules: int, sharp: bool = False) -
     noisy = hu + random.normal(0, 40, hu.shape) + 150 * (lung > 0) * sharp
     for number in range(nodules):
         centre = (9.0, 22.0)[number % 2] + random.uniform(-2, 2), random.uniform(11, 20)
-        place = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < random.uniform(1.6, 2.6) ** 2
+        disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < random.uniform(1.6, 2.6) ** 2
         category = int(random.integers(2))
         level = (20.0, -350.0)[category]
-        noisy[place] = level if sharp else level + random.normal(0, 40, int(place.sum()))
-        mask[place] = category + 1
+        noisy[disc] = level if sharp else level + random.normal(0, 40, int(disc.sum()))
+        mask[disc] = category + 1
     return noisy.round().astype(np.int16), lung, mask
 
 
@@ -44,9 +44,9 @@ def slice_bank(patients: Sequence[str], each: int, nodules: Sequence[int], seed:
     """``each`` slices of every patient; the k-th has ``nodules[k % len(nodules)]`` nodules."""
     random = np.random.default_rng([seed, len(patients)])
     names = [(patient, number) for patient in patients for number in range(each)]
-    made = [made_slice(random, nodules[number % len(nodules)]) for _, number in names]
+    planes = [made_slice(random, nodules[number % len(nodules)]) for _, number in names]
     records = [SliceRecord(f"{patient}_{number}", patient, 5.0) for patient, number in names]
-    return SliceBank(*(np.stack(arrays) for arrays in zip(*made, strict=True)), records)
+    return SliceBank(*(np.stack(arrays) for arrays in zip(*planes, strict=True)), records)
 
 
 def nodule_bank(patients: Sequence[str]) -> NoduleBank:

@@ -51,16 +51,16 @@ def test_only_the_chosen_nodules_stay() -> None:
 def test_what_is_not_there_or_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no bank of nodules here"):
         NoduleBank.load(tmp_path)
-    place = nodules().save(tmp_path / "short")
-    np.save(place / "alpha.npy", nodules().alpha[:1])
+    folder = nodules().save(tmp_path / "short")
+    np.save(folder / "alpha.npy", nodules().alpha[:1])
     with pytest.raises(UserError, match=r"alpha\.npy: 1 entries for 2 records"):
-        NoduleBank.load(place)
-    (place / "alpha.npy").write_bytes(b"broken")
+        NoduleBank.load(folder)
+    (folder / "alpha.npy").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"alpha\.npy: cannot be read"):
-        NoduleBank.load(place)
+        NoduleBank.load(folder)
 
 
 def test_an_empty_bank_is_refused(tmp_path: Path) -> None:
-    place = slices().select(lambda _: False).save(tmp_path)
+    folder = slices().select(lambda _: False).save(tmp_path)
     with pytest.raises(UserError, match="holds no slices"):
-        SliceBank.load(place)
+        SliceBank.load(folder)

@@ -125,9 +125,9 @@ class Commands:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    made = Commands()
-    monkeypatch.setattr(pipeline, "run_logged", made)
-    return made
+    stub = Commands()
+    monkeypatch.setattr(pipeline, "run_logged", stub)
+    return stub
 
 
 def three(work: Path, **settings: object) -> Pipeline:
@@ -177,8 +177,8 @@ def test_a_folder_of_something_else_is_never_removed(commands: Commands, tmp_pat
 
 def test_a_stage_gets_its_folder_resumes_and_the_work_folder_is_filled_in(tmp_path: Path) -> None:
     stage = Stage("x", ["train_nodules"], "training", "y/x", settings={"bank_dir": {"a": "{work_dir}/z"}})
-    told = stage.overrides(CONFIGS, tmp_path, {"seed": 3, "device": None, "dataset_dir": "scans"})
-    assert told == {
+    overrides = stage.overrides(CONFIGS, tmp_path, {"seed": 3, "device": None, "dataset_dir": "scans"})
+    assert overrides == {
         **{"work_dir": tmp_path, "output_dir": tmp_path / "y/x", "resume": "true", "seed": 3},
         "bank_dir": {"a": f"{tmp_path}/z"},
     }
@@ -201,8 +201,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @slow
 def test_every_stage_is_current_afterwards(work: Path) -> None:
     run = run_chain(work)
-    said = [line for line in (run.out + run.err).splitlines() if "stage" in line and " of " in line]
-    assert run.code == 0 and said and all(line.endswith(": current") for line in said), said
+    lines = [line for line in (run.out + run.err).splitlines() if "stage" in line and " of " in line]
+    assert run.code == 0 and lines and all(line.endswith(": current") for line in lines), lines
 
 
 @slow
@@ -215,10 +215,10 @@ def test_the_segmenter_beats_its_untrained_copy_and_the_empty_mask(work: Path) -
         assert trained["cpm"]["mean"] > methods[name]["cpm"]["mean"] + 0.2
 
 
-def distance(real: Tensor, made: Tensor, features: str = "randvgg") -> float:
+def distance(real: Tensor, drawn: Tensor, features: str = "randvgg") -> float:
     """FID of images (N, 1, S, S)."""
     extractor = extractor_by_name(features)
-    return fid(extract(extractor, real), extract(extractor, made))
+    return fid(extract(extractor, real), extract(extractor, drawn))
 
 
 def untrained_copy(ckpt_path: Path) -> nn.Module:

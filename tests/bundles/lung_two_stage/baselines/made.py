@@ -17,11 +17,11 @@ Ball = tuple[float, float, float, float]
 LUNG, TISSUE = -850, 30
 
 
-def squares(places: Sequence[Sequence[tuple[int, int, int]]], size: int = 32) -> tuple[Tensor, Tensor]:
+def squares(corners: Sequence[Sequence[tuple[int, int, int]]], size: int = 32) -> tuple[Tensor, Tensor]:
     """Pictures (B, 1, S, S) of -1 with squares of 1 at (row, column, side), and their masks."""
-    masks = torch.zeros(len(places), 1, size, size)
-    for mask, found in zip(masks, places, strict=True):
-        for row, column, side in found:
+    masks = torch.zeros(len(corners), 1, size, size)
+    for mask, result in zip(masks, corners, strict=True):
+        for row, column, side in result:
             mask[0, row : row + side, column : column + side] = 1
     return 2 * masks - 1, masks
 
@@ -30,8 +30,8 @@ def drawn_squares(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor
     """Noisy pictures with one square of 6 to 10 pixels each."""
     random = np.random.default_rng(seed)
     sides = random.integers(6, 11, count)
-    places = [[(*random.integers(0, size - side, 2).tolist(), int(side))] for side in sides]
-    images, masks = squares(places, size)
+    corners = [[(*random.integers(0, size - side, 2).tolist(), int(side))] for side in sides]
+    images, masks = squares(corners, size)
     noise = random.normal(0, 0.2, images.shape)
     return images + torch.from_numpy(noise.astype(np.float32)), masks
 

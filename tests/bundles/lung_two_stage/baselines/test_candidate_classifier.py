@@ -51,12 +51,12 @@ def method() -> ClassifiedCandidates:
 
 def test_candidates_of_a_volume_lie_in_its_nodules() -> None:
     scan = scan_of([(8, 20, 28, 6), (9, 44, 14, 4)], (16, 64, 64))
-    found = sorted(method().candidates(scan), key=lambda c: -c.radius_mm)
+    candidates = sorted(method().candidates(scan), key=lambda c: -c.radius_mm)
     truth = [TrueNodule(scan.name, n.centre_mm, n.diameter_mm) for n in scan.nodules]
-    result = froc(found, truth, [scan.name], resamples=5)
+    result = froc(candidates, truth, [scan.name], resamples=5)
     assert result.sensitivity.mean == 1.0 and result.candidates.mean == 2.0
-    assert np.abs(voxels_of(found, scan)[0] - [8, 20, 28]).max() <= 1
-    assert all(0.5 <= candidate.score <= 1 for candidate in found)
+    assert np.abs(voxels_of(candidates, scan)[0] - [8, 20, 28]).max() <= 1
+    assert all(0.5 <= candidate.score <= 1 for candidate in candidates)
 
 
 def test_scores_may_be_weighed_by_the_proposers() -> None:
@@ -95,10 +95,10 @@ def test_all_methods_cut_alike() -> None:
 
     class Doubtful:
         def candidates(self, scan: NoduleScan) -> list[Candidate]:
-            places = [(0.0, 32.0, 32.0), (0.0, 10.0, 10.0)]
+            positions = [(0.0, 32.0, 32.0), (0.0, 10.0, 10.0)]
             return [
-                Candidate(scan.name, place, score, 3.0)
-                for place, score in zip(places, (0.1, 0.04), strict=True)
+                Candidate(scan.name, position, score, 3.0)
+                for position, score in zip(positions, (0.1, 0.04), strict=True)
             ]
 
     weighed = ClassifiedCandidates("x", Certain(), Doubtful(), CubeShape(), WINDOW, weigh=True)

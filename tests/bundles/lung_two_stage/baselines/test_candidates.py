@@ -193,5 +193,7 @@ def test_excluded_findings_are_neither_with_nor_without_a_nodule() -> None:
     assert hits_nodule(scan, points, [finding]).tolist() == [False, True, False, False]
     for excluded, labels in (((), [1, 0, 1, 0]), ((finding, beside), [1, 1, 0])):
         known = replace(scan, excluded=excluded)
-        cubes, found = _labelled(known, points, CubeShape(16, 16.0, 1), 0, False, 9, np.random.default_rng(0))
-        assert found.tolist() == labels and len(cubes) == len(labels)
+        cubes, result = _labelled(
+            known, points, CubeShape(16, 16.0, 1), 0, False, 9, np.random.default_rng(0)
+        )
+        assert result.tolist() == labels and len(cubes) == len(labels)

@@ -85,9 +85,9 @@ def test_decoding_suppresses_what_overlaps() -> None:
     )
     outputs = torch.zeros(4, 5)
     outputs[:, 0] = torch.tensor([1.0, 2.0, 0.0, -9.0])  # the last one scores 0.0001
-    found = decode_boxes(outputs, anchors)
-    assert found.corners.tolist() == anchors[[1, 2]].tolist()
-    assert found.scores.tolist() == pytest.approx([0.8808, 0.5], abs=1e-4)
+    result = decode_boxes(outputs, anchors)
+    assert result.corners.tolist() == anchors[[1, 2]].tolist()
+    assert result.scores.tolist() == pytest.approx([0.8808, 0.5], abs=1e-4)
     assert len(decode_boxes(outputs, anchors, overlap=0.9).scores) == 3
     assert len(decode_boxes(outputs, anchors, most=1).scores) == 1
     assert decode_boxes(outputs, anchors, least=0.99).corners.shape == (0, 4)
@@ -103,8 +103,8 @@ def test_a_perfect_output_gives_the_true_boxes() -> None:
     outputs[matches >= 0, 0] = 20.0
     outputs[matches >= 0, 1:] = CODER.encode_single(boxes[matches[matches >= 0]], anchors[matches >= 0])
     assert float(sum(detection_losses(outputs[None], anchors, [boxes]).values())) < 1e-4
-    found = decode_boxes(outputs, anchors)
-    assert torch.allclose(found.corners.sort(0).values, boxes, atol=1e-3)
+    result = decode_boxes(outputs, anchors)
+    assert torch.allclose(result.corners.sort(0).values, boxes, atol=1e-3)
 
 
 def test_outputs_are_in_the_order_of_the_anchors() -> None:
@@ -204,10 +204,10 @@ def test_boxes_in_mm() -> None:
 def test_slices_of_a_ball_become_one_candidate() -> None:
     """Sides that are no multiples of 16."""
     scan = scan_of([(5, 20, 28, 6)], (11, 50, 60))
-    found = DetectedNodules("made", BrightBoxes(), WINDOW).candidates(scan)
-    assert len(found) == 1
-    assert np.abs(np.array(found[0].position_mm) - [10, 20, 28]).max() <= 1
-    assert 6 <= found[0].radius_mm <= 7
+    result = DetectedNodules("made", BrightBoxes(), WINDOW).candidates(scan)
+    assert len(result) == 1
+    assert np.abs(np.array(result[0].position_mm) - [10, 20, 28]).max() <= 1
+    assert 6 <= result[0].radius_mm <= 7
 
 
 def test_quality_is_perfect_for_true_boxes_and_nothing_for_none() -> None:
@@ -263,8 +263,8 @@ def discs_and_bars(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     for image, mask in zip(images[:, 0], masks[:, 0], strict=True):
         centre, radius = random.uniform(8, 56, 2), random.uniform(3, 7)
         mask[:] = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
-        place, thick = random.integers(0, 58), random.integers(2, 6)
-        image[place : place + thick] = 0.8
+        top, thick = random.integers(0, 58), random.integers(2, 6)
+        image[top : top + thick] = 0.8
         image[mask > 0] = 0.8
     images += random.normal(0, 0.1, images.shape).astype(np.float32)
     return torch.from_numpy(images), torch.from_numpy(masks)

@@ -78,7 +78,7 @@ def test_resumed_is_the_same_as_uninterrupted(
     if "cnn_vgg" in names:
         method = load_method("CNN + VGG", whole / "models" / "model.pt")
         assert isinstance(method, ClassifiedCandidates) and isinstance(method.proposer, BlobProposer)
-        found = method.candidates(scan_of([(0, 20, 24, 5)]))
-        assert all(LEAST_SCORE <= candidate.score <= 1 for candidate in found)
+        result = method.candidates(scan_of([(0, 20, 24, 5)]))
+        assert all(LEAST_SCORE <= candidate.score <= 1 for candidate in result)
         facts = json.loads((whole / "models" / "model.json").read_text())
         assert facts["cube"]["side_mm"] == 11.2 and 0 <= facts["metrics"]["roc_area"] <= 1

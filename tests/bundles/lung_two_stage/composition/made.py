@@ -46,6 +46,8 @@ def settings(folder: Path, **more: Any) -> ComposeSettings:
     if not (folder / "healthy_slices").exists():
         nodules().save(folder / "nodules")
         healthy_slices().save(folder / "healthy_slices")
-    places = {name: str(folder / name.removesuffix("_dir")) for name in ("nodules_dir", "healthy_slices_dir")}
-    asked = {**places, "output_dir": str(folder / "out"), "count": 60, "groups": 40, "per_shard": 17, **more}
+    folders = {
+        name: str(folder / name.removesuffix("_dir")) for name in ("nodules_dir", "healthy_slices_dir")
+    }
+    asked = {**folders, "output_dir": str(folder / "out"), "count": 60, "groups": 40, "per_shard": 17, **more}
     return ComposeSettings(**asked)

@@ -214,8 +214,8 @@ def test_the_presence_decides_where(straight: Path, tmp_path: Path) -> None:
     presence = str(tmp_path / "map.npz")
     asked = settings(straight, output_dir=str(tmp_path / "out"), presence_file=presence, nodules_per_group=1)
     compose(asked)
-    places = [one.record["nodules"][0] for one in Composites(asked.folder)]
-    assert all(place["column"] >= 16 and place["row"] < 18 for place in places)
+    positions = [one.record["nodules"][0] for one in Composites(asked.folder)]
+    assert all(position["column"] >= 16 and position["row"] < 18 for position in positions)
 
 
 def test_masks_take_their_numbers_from_the_extraction(straight: Path, tmp_path: Path) -> None:
@@ -275,15 +275,15 @@ def large_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_config_makes_the_same_set(large_set: Path, tmp_path: Path) -> None:
-    given = {
+    overrides = {
         **{name: large_set / name.removesuffix("_dir") for name in ("nodules_dir", "healthy_slices_dir")},
         **{"presence_file": "null", "categories_file": "null", "output_dir": tmp_path / "out"},
         **{"groups": 400, "count": 480, "per_shard": 9},
     }
-    run = forked(CASE.arguments("composition", "compose", **given), tmp_path / "log")
+    run = forked(CASE.arguments("composition", "compose", **overrides), tmp_path / "log")
     assert run.code == 0, run.err
     assert files(tmp_path / "out") == files(large_set / "out")
-    wrong = forked(CASE.arguments("composition", "compose", **given, seed=9), tmp_path / "log")
+    wrong = forked(CASE.arguments("composition", "compose", **overrides, seed=9), tmp_path / "log")
     assert "holds composites with other seed (0, not 9)" in wrong.error
 
 
@@ -294,9 +294,9 @@ def test_killed_twice_at_random_times_with_its_workers_and_resumed(large_set: Pa
         (tmp_path / name).symlink_to(large_set / name)
     out, draw = tmp_path / "by_script", random.Random()
     for _ in range(2):
-        there = len(list(out.glob("[0-9]*.tar"))) if out.exists() else 0
+        finished = len(list(out.glob("[0-9]*.tar"))) if out.exists() else 0
         process = script(tmp_path)
-        while process.poll() is None and len(list(out.glob("[0-9]*.tar"))) <= there:
+        while process.poll() is None and len(list(out.glob("[0-9]*.tar"))) <= finished:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)

@@ -133,9 +133,9 @@ def seen(contrast: np.ndarray, drawn: np.ndarray, pixel_mm: float = 0.7, noise: 
 @pytest.mark.parametrize("radius", [2.5, 4.3, 8.0, 14.2])
 @pytest.mark.parametrize("pixel_mm", [0.4, 0.7, 1.4, 2.8])
 def test_a_disc_is_as_wide_as_it_is(radius: float, pixel_mm: float) -> None:
-    found = seen(850 * blurred(radius, 0.5), disc(SIDE, (30, 30), 2 * radius), pixel_mm)
-    assert found.diameter_mm == pytest.approx(2 * radius * pixel_mm, rel=0.03)
-    np.testing.assert_allclose(found.points.mean(axis=0), 30, atol=0.1)
+    result = seen(850 * blurred(radius, 0.5), disc(SIDE, (30, 30), 2 * radius), pixel_mm)
+    assert result.diameter_mm == pytest.approx(2 * radius * pixel_mm, rel=0.03)
+    np.testing.assert_allclose(result.points.mean(axis=0), 30, atol=0.1)
 
 
 def test_noise_and_a_generous_mask_do_not_widen_it() -> None:
@@ -152,16 +152,16 @@ def test_ground_glass_around_a_solid_part_belongs_to_it() -> None:
 
 def test_of_two_the_one_that_was_drawn_and_holes_are_filled() -> None:
     contrast = 850 * (blurred(5, middle=20) - blurred(2, 0.5, middle=20) + blurred(7, middle=42))
-    found = seen(contrast, disc(SIDE, (20, 30), 4))
-    assert found.diameter_mm == pytest.approx(10 * 0.7, rel=0.04)
-    np.testing.assert_allclose(found.points.mean(axis=0), [20, 30], atol=0.1)
+    result = seen(contrast, disc(SIDE, (20, 30), 4))
+    assert result.diameter_mm == pytest.approx(10 * 0.7, rel=0.04)
+    np.testing.assert_allclose(result.points.mean(axis=0), [20, 30], atol=0.1)
 
 
 def test_where_nothing_can_be_seen_the_mask_counts() -> None:
     drawn = disc(SIDE, (30, 30), 5)
-    found = seen(np.zeros((SIDE, SIDE)), drawn)
-    assert found.diameter_mm == pytest.approx(2 * np.sqrt(drawn.sum() / np.pi) * 0.7, rel=1e-6)
-    np.testing.assert_allclose(found.points.mean(axis=0), 30, atol=1e-9)
+    result = seen(np.zeros((SIDE, SIDE)), drawn)
+    assert result.diameter_mm == pytest.approx(2 * np.sqrt(drawn.sum() / np.pi) * 0.7, rel=1e-6)
+    np.testing.assert_allclose(result.points.mean(axis=0), 30, atol=1e-9)
 
 
 def test_a_speck_of_noise_is_not_the_nodule() -> None:
@@ -174,8 +174,8 @@ def test_a_speck_of_noise_is_not_the_nodule() -> None:
 
 def test_what_lies_beside_the_mask_is_not_the_nodule() -> None:
     drawn = disc(SIDE, (20, 30), 4)
-    found = seen(850 * blurred(7, middle=42), drawn)
-    np.testing.assert_allclose(found.points.mean(axis=0), [20, 30], atol=1e-9)
+    result = seen(850 * blurred(7, middle=42), drawn)
+    np.testing.assert_allclose(result.points.mean(axis=0), [20, 30], atol=1e-9)
     assert not _component_at(disc(SIDE, (42, 30), 7) | disc(SIDE, (8, 30), 2), drawn).any()
 
 
@@ -250,11 +250,11 @@ def width_mm(image: np.ndarray, lung: float, near: np.ndarray, pixel_mm: float) 
     return 2 * float(np.sqrt(np.bincount(pieces[pieces > 0]).max() / np.pi)) * pixel_mm / 4
 
 
-def kept(found: Laid, pixel_mm: float, reach_mm: float) -> tuple[float, float]:
+def kept(result: Laid, pixel_mm: float, reach_mm: float) -> tuple[float, float]:
     """Diameter and integrated contrast as shares of the crop's, up to so far from the mask."""
-    lung, near = found.patch.background, found.beyond <= max(reach_mm, 1.01 * pixel_mm)
-    widths = [width_mm(image, lung, near, pixel_mm) for image in (found.image, found.crop)]
-    sums = [float((image - lung)[near].sum()) for image in (found.image, found.crop)]
+    lung, near = result.patch.background, result.beyond <= max(reach_mm, 1.01 * pixel_mm)
+    widths = [width_mm(image, lung, near, pixel_mm) for image in (result.image, result.crop)]
+    sums = [float((image - lung)[near].sum()) for image in (result.image, result.crop)]
     return widths[0] / widths[1], sums[0] / sums[1]
 
 
@@ -273,11 +273,11 @@ def test_discs_keep_their_width_and_contrast_and_the_record_says_it(
     diameter_mm: float, pixel_mm: float, to_mm: float, rules: CropSettings
 ) -> None:
     """Blended by alpha once more, 4 mm were 0.77 as wide with 0.60 of their contrast."""
-    found = laid(*disc_slice(diameter_mm, pixel_mm), (pixel_mm, pixel_mm), to_mm, rules)
-    assert kept(found, to_mm, 2.0) == pytest.approx((1, 1), abs=0.01)
-    near = found.beyond <= max(2.0, 1.01 * to_mm)
-    width = width_mm(found.image, found.patch.background, near, to_mm)
-    assert found.patch.outline.diameter_mm == pytest.approx(width, rel=0.03 if to_mm < 2 else 0.05)
+    result = laid(*disc_slice(diameter_mm, pixel_mm), (pixel_mm, pixel_mm), to_mm, rules)
+    assert kept(result, to_mm, 2.0) == pytest.approx((1, 1), abs=0.01)
+    near = result.beyond <= max(2.0, 1.01 * to_mm)
+    width = width_mm(result.image, result.patch.background, near, to_mm)
+    assert result.patch.outline.diameter_mm == pytest.approx(width, rel=0.03 if to_mm < 2 else 0.05)
 
 
 @pytest.mark.parametrize("diameter_mm", [5, 12])

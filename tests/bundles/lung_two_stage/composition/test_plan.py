@@ -131,8 +131,8 @@ def group(*members: int) -> Groups:
 def test_depths_are_mm_to_the_edge_and_the_border_is_one() -> None:
     lung = np.zeros((5, 9), np.uint8)
     lung[:, :7] = 1  # open to three sides
-    there = field(lung, 0.5)
-    depths = dict(zip(there.pixels.tolist(), there.depths.tolist(), strict=True))
+    lung_field = field(lung, 0.5)
+    depths = dict(zip(lung_field.pixels.tolist(), lung_field.depths.tolist(), strict=True))
     assert depths[2 * 9 + 3] == pytest.approx(2.5 * 0.5)  # middle row: 2 rows to the border, and half a pixel
     assert depths[0] == pytest.approx(0.25) and depths[2 * 9 + 6] == pytest.approx(0.25)
 
@@ -141,17 +141,17 @@ def test_places_follow_the_presence() -> None:
     lung = np.ones((4, 4), np.uint8)
     presence = np.zeros((4, 4), np.float32)
     presence[1, 2], presence[3, 0] = 0.75, 0.25
-    there = LungField.from_slice(lung, presence, 1.0)
-    drawn = there.pixels[there.draw(np.random.default_rng(0).random(4000))]
+    lung_field = LungField.from_slice(lung, presence, 1.0)
+    drawn = lung_field.pixels[lung_field.draw(np.random.default_rng(0).random(4000))]
     assert set(drawn.tolist()) == {6, 12} and np.mean(drawn == 6) == pytest.approx(0.75, abs=0.03)
 
 
 def test_nodules_lie_inside_and_apart_and_the_margin_is_the_least() -> None:
     lung = np.zeros((40, 40), np.uint8)
     lung[3:37, 5:30] = 1
-    there, groups = field(lung), draw_groups(0, 200, np.arange(3), 3)
-    placed = place_groups(groups, RADII, there, seed=0, number=4, attempts=100)
-    depth = dict(zip(there.pixels.tolist(), there.depths.tolist(), strict=True))
+    lung_field, groups = field(lung), draw_groups(0, 200, np.arange(3), 3)
+    placed = place_groups(groups, RADII, lung_field, seed=0, number=4, attempts=100)
+    depth = dict(zip(lung_field.pixels.tolist(), lung_field.depths.tolist(), strict=True))
     assert np.isfinite(placed.margins).all() and not placed.too_large.any()
     for members, pixels, margin in zip(groups.members, placed.pixels, placed.margins, strict=True):
         chosen = [(int(p), float(RADII[m])) for m, p in zip(members, pixels, strict=True) if m >= 0]
@@ -163,23 +163,23 @@ def test_nodules_lie_inside_and_apart_and_the_margin_is_the_least() -> None:
 
 
 def test_a_group_is_placed_alike_whatever_follows_it() -> None:
-    there, groups = field(np.ones((30, 30), np.uint8)), draw_groups(0, 50, np.arange(3), 3)
-    every = place_groups(groups, RADII, there, 0, 2, 50)
-    few = place_groups(groups.first(8), RADII, there, 0, 2, 50)
+    lung_field, groups = field(np.ones((30, 30), np.uint8)), draw_groups(0, 50, np.arange(3), 3)
+    every = place_groups(groups, RADII, lung_field, 0, 2, 50)
+    few = place_groups(groups.first(8), RADII, lung_field, 0, 2, 50)
     np.testing.assert_array_equal(every.pixels[:8], few.pixels)
-    other = place_groups(groups.first(8), RADII, there, 0, 3, 50)
+    other = place_groups(groups.first(8), RADII, lung_field, 0, 3, 50)
     assert (other.pixels != few.pixels).any()
 
 
 def test_a_nodule_larger_than_the_lung_and_two_that_do_not_fit_are_given_up() -> None:
     lung = np.zeros((20, 20), np.uint8)
     lung[8:12, 8:12] = 1  # depths of 0.5 and 1.5 pixels
-    there = field(lung)
-    large = place_groups(group(1), RADII, there, 0, 0, attempts=10**9)  # would never end if it tried
+    lung_field = field(lung)
+    large = place_groups(group(1), RADII, lung_field, 0, 0, attempts=10**9)  # would never end if it tried
     assert large.too_large.tolist() == [True] and large.margins.tolist() == [-np.inf]
-    both = place_groups(group(0, 0), RADII, there, 0, 0, attempts=30)
+    both = place_groups(group(0, 0), RADII, lung_field, 0, 0, attempts=30)
     assert both.too_large.tolist() == [False] and both.margins.tolist() == [-np.inf]
-    one = place_groups(group(0), RADII, there, 0, 0, attempts=30)
+    one = place_groups(group(0), RADII, lung_field, 0, 0, attempts=30)
     assert one.margins.tolist() == [0.5]
 
 
@@ -188,7 +188,7 @@ KIND = np.dtype([("index", "<i8"), ("margin", "<f4")])
 
 def brute_force(margins: np.ndarray, count: int) -> list[int]:
     """Sorted by margin, the largest first, then by place."""
-    order = sorted(range(len(margins)), key=lambda place: (-margins[place], place))
+    order = sorted(range(len(margins)), key=lambda index: (-margins[index], index))
     return sorted(order[:count])
 
 
@@ -258,20 +258,20 @@ def test_centre_and_farthest_pixel() -> None:
     alpha = np.zeros((2, 6, 8), np.uint8)
     alpha[0, 2, 1:6] = 128  # a row of five pixels, and
     alpha[0, 4, 4] = 127  # less than half a nodule
-    found = measure_nodules(bank(alpha))
-    np.testing.assert_array_equal(found.centres[0], [2, 3])
-    np.testing.assert_allclose(found.radii_mm, [2.5 * 0.5, 0], rtol=0.01)
-    assert found.usable.tolist() == [0]
+    result = measure_nodules(bank(alpha))
+    np.testing.assert_array_equal(result.centres[0], [2, 3])
+    np.testing.assert_allclose(result.radii_mm, [2.5 * 0.5, 0], rtol=0.01)
+    assert result.usable.tolist() == [0]
 
 
 def test_a_nodule_reaches_as_far_as_it_is_seen_and_not_as_its_mask() -> None:
     """A disc of 5 pixels in a generous mask of 7: the distance to the lung's edge is the picture's."""
     mask, nodule = disc(33, (16, 15), 7), disc(33, (17, 15), 5)
     hu = np.where(nodule, 40, -850).astype(np.int16)[None]
-    made = NoduleBank(hu, mask[None].astype(np.uint8) * 255, [NoduleRecord("n", "", "", 10.5, 0.7)])
-    found = measure_nodules(made)
-    np.testing.assert_allclose(found.centres[0], [17, 15], atol=0.05)
-    assert found.radii_mm[0] == pytest.approx(5.5 * 0.7, rel=0.05)
+    nodule_bank = NoduleBank(hu, mask[None].astype(np.uint8) * 255, [NoduleRecord("n", "", "", 10.5, 0.7)])
+    result = measure_nodules(nodule_bank)
+    np.testing.assert_allclose(result.centres[0], [17, 15], atol=0.05)
+    assert result.radii_mm[0] == pytest.approx(5.5 * 0.7, rel=0.05)
 
 
 def test_banks_that_make_no_sense_are_refused() -> None:

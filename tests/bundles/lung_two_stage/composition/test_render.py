@@ -56,7 +56,7 @@ def test_a_composite_is_the_same_in_any_order() -> None:
 
 def test_the_mask_is_where_the_nodules_of_the_record_are() -> None:
     render = renderer()
-    seen = set()
+    labels = set()
     for number in range(30):
         image, mask, record = render.composite(number)
         normal = render.healthy_slices.hu[int(record["normal"]["name"][-1])]
@@ -67,12 +67,12 @@ def test_the_mask_is_where_the_nodules_of_the_record_are() -> None:
             label = ["part_solid", "solid"].index(nodule["category"]) + 1
             assert mask[nodule["row"], nodule["column"]] == label
             assert image[nodule["row"], nodule["column"]] > -300
-            seen.add(label)
+            labels.add(label)
         rows, columns = np.nonzero(mask)
         for row, column in zip(rows, columns, strict=True):
             near = [np.hypot(n["row"] - row, n["column"] - column) for n in record["nodules"]]
             assert min(near) <= 2.5
-    assert seen == {1, 2}
+    assert labels == {1, 2}
 
 
 def test_the_record_is_enough_to_make_it_again() -> None:

@@ -95,9 +95,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(work: Path, **settings: object) -> Sources:
-    given = {"positives": 3, "synthetic": 16, "held_out": 0.25, **settings}
+    arguments = {"positives": 3, "synthetic": 16, "held_out": 0.25, **settings}
     return read_sources(
-        work / "extraction", work / "composites", work / "extraction" / "healthy_slices", **given
+        work / "extraction", work / "composites", work / "extraction" / "healthy_slices", **arguments
     )
 
 
@@ -126,8 +126,8 @@ def test_patients_are_in_one_part_only(work: Path) -> None:
 
 
 def test_what_composites_lie_on_goes_their_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = "bundles.lung_two_stage.downstream.data.load_enhancer"
-    monkeypatch.setattr(place, lambda path: lambda images: images.flip(-1))
+    target = "bundles.lung_two_stage.downstream.data.load_enhancer"
+    monkeypatch.setattr(target, lambda path: lambda images: images.flip(-1))
     plain, changed = read(work), read(work, enhancer_path="model.pt")
     has = plain.synthetic.has_nodule
     np.testing.assert_array_equal(plain.synthetic.images[has], changed.synthetic.images[has])

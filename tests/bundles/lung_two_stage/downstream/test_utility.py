@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,9 +28,10 @@ def sources(broken: bool = False) -> Sources:
     """Two real positives and eight negatives; twelve synthetic ones of each, without a picture if broken."""
     real = slices("r", 8)
     few = real.subset([0, 2, *np.flatnonzero(~real.has_nodule)])
-    made = slices("s", 12, seed=1)
-    made = Slices(torch.zeros_like(made.images) if broken else made.images, made.nodules, made.patients)
-    return Sources(few, made, slices("v", 1), slices("t", 6, seed=2))
+    synthetic = slices("s", 12, seed=1)
+    if broken:
+        synthetic = replace(synthetic, images=torch.zeros_like(synthetic.images))
+    return Sources(few, synthetic, slices("v", 1), slices("t", 6, seed=2))
 
 
 def make() -> nn.Module:
@@ -42,24 +45,24 @@ def test_a_comparison_is_whole_and_repeats() -> None:
         utility = Utility(sources(), ["real", "both"], 2, TINY, FLIP, resamples=20)
         results.append(utility.compare(classification("nodule", make, 2)))
     assert results[0] == results[1]
-    found = results[0]
-    assert set(found["metrics"]) == {"auc", "balanced_accuracy", "sensitivity", "specificity"}
-    assert set(found["differences"]) == {"both"} and found["test_patients"] == 6
-    assert found["metrics"]["auc"]["both"]["n"] == 12 and len(found["by_seed"]["real"]) == 2
-    difference = np.mean(found["by_seed"]["both"]) - np.mean(found["by_seed"]["real"])
-    assert found["differences"]["both"]["mean"] == pytest.approx(difference)
-    assert found["differences_to_oversampled"] == {}
+    result = results[0]
+    assert set(result["metrics"]) == {"auc", "balanced_accuracy", "sensitivity", "specificity"}
+    assert set(result["differences"]) == {"both"} and result["test_patients"] == 6
+    assert result["metrics"]["auc"]["both"]["n"] == 12 and len(result["by_seed"]["real"]) == 2
+    difference = np.mean(result["by_seed"]["both"]) - np.mean(result["by_seed"]["real"])
+    assert result["differences"]["both"]["mean"] == pytest.approx(difference)
+    assert result["differences_to_oversampled"] == {}
 
 
 def test_synthetic_slices_are_compared_with_repeated_nodules_too() -> None:
     utility = Utility(sources(), ["real", "oversampled", "both"], 1, TINY, resamples=5)
-    found = utility.compare(classification("nodule", make, 2))
-    assert set(found["differences"]) == {"oversampled", "both"}
-    assert set(found["differences_to_oversampled"]) == {"both"}
-    values = {regime: found["metrics"]["auc"][regime]["mean"] for regime in ("oversampled", "both")}
-    gain = found["differences_to_oversampled"]["both"]["mean"]
+    result = utility.compare(classification("nodule", make, 2))
+    assert set(result["differences"]) == {"oversampled", "both"}
+    assert set(result["differences_to_oversampled"]) == {"both"}
+    values = {regime: result["metrics"]["auc"][regime]["mean"] for regime in ("oversampled", "both")}
+    gain = result["differences_to_oversampled"]["both"]["mean"]
     assert gain == pytest.approx(values["both"] - values["oversampled"])
-    assert "nodule, against real slices with their nodules repeated: both" in found["sentence"]
+    assert "nodule, against real slices with their nodules repeated: both" in result["sentence"]
 
 
 def test_the_segmenter_and_the_categories_are_compared_alike() -> None:

@@ -31,12 +31,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data_of(work: Path, **settings: Any) -> EnhancerData:
     extraction = work / "extraction"
-    places = {
+    folders = {
         "composites_dir": work / "composites",
         "real_dir": extraction / "others",
         "used_dirs": [extraction / "nodules", extraction / "healthy_slices"],
     }
-    return EnhancerData(**{**places, **settings})
+    return EnhancerData(**{**folders, **settings})
 
 
 def test_parts_are_disjoint(work: Path) -> None:

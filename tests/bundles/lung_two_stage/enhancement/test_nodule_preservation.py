@@ -106,12 +106,12 @@ def test_dice_counts_all_images_together(classes: int) -> None:
 
 def test_the_segmenter_sees_its_own_window() -> None:
     """-1000..400 HU shown to a segmenter of -600..0 HU: its middle is -300 HU, theirs too."""
-    seen = []
+    received = []
     segmenter = Segmenter(nn.Identity(), LUNG, Window(-600, 0))
-    segmenter.network.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
+    segmenter.network.register_forward_hook(lambda _m, inputs, _o: received.append(inputs[0]))
     hu = torch.tensor([-1000.0, -600, -300, -150, 0, 400])
     segmenter(((hu + 1000) / 700 - 1).reshape(1, 1, 1, 6))
-    torch.testing.assert_close(seen[0].flatten(), torch.tensor([-1.0, -1, 0, 0.5, 1, 1]))
+    torch.testing.assert_close(received[0].flatten(), torch.tensor([-1.0, -1, 0, 0.5, 1, 1]))
 
 
 def test_without_a_model_there_is_no_segmenter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,8 +74,8 @@ def test_the_trained_enhancer_goes_over_all_composites(work: Path, tmp_path: Pat
 def test_a_stopped_and_resumed_run_is_the_straight_one(work: Path, tmp_path: Path) -> None:
     for name, parts in (("straight", [2]), ("stopped", [1, 2])):
         for number, last in enumerate(parts):
-            given = {"max_epochs": last, "resume": number > 0, "decay_from": 1.0, "pool_size": 3}
-            run = train(work, tmp_path / "log", output_dir=tmp_path / name, **given)
+            overrides = {"max_epochs": last, "resume": number > 0, "decay_from": 1.0, "pool_size": 3}
+            run = train(work, tmp_path / "log", output_dir=tmp_path / name, **overrides)
             assert run.code == 0, run.err
     for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
@@ -85,8 +85,8 @@ def test_a_stopped_and_resumed_run_is_the_straight_one(work: Path, tmp_path: Pat
 def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, parts in (("one", []), ("two", launcher)):
-        given = CASE.arguments("enhancement", "enhance", work_dir=work, output_dir=tmp_path / name)
-        run = finished(command(given, launcher=parts))
+        arguments = CASE.arguments("enhancement", "enhance", work_dir=work, output_dir=tmp_path / name)
+        run = finished(command(arguments, launcher=parts))
         assert run.code == 0, run.err
     files = [list(fingerprints(tmp_path / name).values()) for name in ("one", "two")]
     assert files[0] == files[1]
@@ -96,9 +96,9 @@ def test_two_processes_write_what_one_does(work: Path, tmp_path: Path) -> None:
 def test_the_trained_enhancer_keeps_nodules_and_distance(work: Path, tmp_path: Path) -> None:
     """An untrained one leaves composites as they are. So short a training brings them no nearer to real
     slices by features that see layout, but it must not move them away, and nodules stay nodules."""
-    given = {"max_epochs": 40, "val_interval": 4, "val_smoothing": 1}
-    given |= {"network_def#width": 8, "discriminator_def#channels": 16}
-    run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
+    overrides = {"max_epochs": 40, "val_interval": 4, "val_smoothing": 1}
+    overrides |= {"network_def#width": 8, "discriminator_def#channels": 16}
+    run = train(work, tmp_path / "log", output_dir=tmp_path / "run", **overrides)
     assert run.code == 0, run.err
     metrics = read_json(tmp_path / "run" / "models" / "model.json")["metrics"]
     assert metrics["fid_gridvgg"] < 1.1 * metrics["before_fid_gridvgg"]

@@ -38,8 +38,8 @@ from tests.bundles.runs import Run, forked
 
 
 def run(run_id: str, config: str, work: Path, log: Path, **settings: Any) -> Run:
-    given = {"work_dir": work, "bases_dir": work / "extraction" / "healthy_slices", **settings}
-    return forked(CASE.arguments(run_id, config, **given), log)
+    overrides = {"work_dir": work, "bases_dir": work / "extraction" / "healthy_slices", **settings}
+    return forked(CASE.arguments(run_id, config, **overrides), log)
 
 
 def train(work: Path, log: Path, **settings: Any) -> Run:
@@ -68,17 +68,25 @@ def test_a_diagnosis_knows_its_classes(work: Path) -> None:
 
 
 def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) -> None:
-    given = {"num_samples": 8, "resamples": 3, "seeds": 1, "synthetic": 12, "output_dir": tmp_path / "out"}
-    given |= {"budget": "{'iterations':2,'batch_size':4}", "downstream_tasks": "['nodule']"}
-    done = run("evaluating", "evaluate", work, tmp_path / "log", **given)
+    overrides = {
+        "num_samples": 8,
+        "resamples": 3,
+        "seeds": 1,
+        "synthetic": 12,
+        "output_dir": tmp_path / "out",
+    }
+    overrides |= {"budget": "{'iterations':2,'batch_size':4}", "downstream_tasks": "['nodule']"}
+    done = run("evaluating", "evaluate", work, tmp_path / "log", **overrides)
     assert done.code == 0, done.err
-    found = read_json(tmp_path / "out" / "metrics.json")
-    assert {"composites", "enhanced", "real_real"} < set(found["table_3"]["fid_gridvgg"])
-    assert "is_diagnosis_of_3" in found["table_3"] and found["nodules"]["contrast_kept"] == 1
-    assert found["effect"]["changed_share"] == 0  # nothing was enhanced, and no noise is as strong as nothing
-    changes = found["effect"]["kid_change"]
+    result = read_json(tmp_path / "out" / "metrics.json")
+    assert {"composites", "enhanced", "real_real"} < set(result["table_3"]["fid_gridvgg"])
+    assert "is_diagnosis_of_3" in result["table_3"] and result["nodules"]["contrast_kept"] == 1
+    assert (
+        result["effect"]["changed_share"] == 0
+    )  # nothing was enhanced, and no noise is as strong as nothing
+    changes = result["effect"]["kid_change"]
     assert changes["enhanced"]["mean"] == 0 and changes["composites_noised"]["mean"] == 0
-    task = found["downstream_tasks"]["nodule"]
+    task = result["downstream_tasks"]["nodule"]
     assert set(task["metrics"]["auc"]) == {"real", "oversampled", "synthetic", "both"}
     assert task["sentence"] in done.out and "Table III" in done.out
     assert (tmp_path / "out" / "panel.png").is_file()
@@ -88,8 +96,8 @@ def test_an_evaluation_leaves_numbers_and_a_panel(work: Path, tmp_path: Path) ->
 def test_a_stopped_and_resumed_diagnosis_is_the_straight_one(work: Path, tmp_path: Path) -> None:
     for name, parts in (("straight", [2]), ("stopped", [1, 2])):
         for number, last in enumerate(parts):
-            given = {"max_epochs": last, "resume": number > 0, "decay_from": 1.0, "val_interval": 1}
-            done = train(work, tmp_path / "log", output_dir=tmp_path / name, **given)
+            overrides = {"max_epochs": last, "resume": number > 0, "decay_from": 1.0, "val_interval": 1}
+            done = train(work, tmp_path / "log", output_dir=tmp_path / name, **overrides)
             assert done.code == 0, done.err
     for name in ("models/model.pt", "models/model.json", "logs/losses.csv"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
@@ -97,8 +105,8 @@ def test_a_stopped_and_resumed_diagnosis_is_the_straight_one(work: Path, tmp_pat
 
 @pytest.mark.slow
 def test_the_trained_diagnosis_beats_an_untrained_one(work: Path, tmp_path: Path) -> None:
-    given = {"max_epochs": 12, "network_def#width": 8, "synthetic": 40, "task": "nodule"}
-    done = train(work, tmp_path / "log", output_dir=tmp_path / "run", **given)
+    overrides = {"max_epochs": 12, "network_def#width": 8, "synthetic": 40, "task": "nodule"}
+    done = train(work, tmp_path / "log", output_dir=tmp_path / "run", **overrides)
     assert done.code == 0, done.err
     assert read_json(tmp_path / "run" / "models" / "model.json")["metrics"]["auc"] > 0.8
 

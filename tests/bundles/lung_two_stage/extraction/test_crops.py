@@ -53,8 +53,8 @@ def test_crops_have_one_scale_whatever_the_scans() -> None:
 
 
 def test_each_nodule_gives_its_large_slices_and_its_category() -> None:
-    found = list(extract_crops(*scan(), KINDS, RULES))
-    records = [crop.record for crop in found]
+    result = list(extract_crops(*scan(), KINDS, RULES))
+    records = [crop.record for crop in result]
     assert [(r.name, r.category) for r in records] == [
         ("ct-n01-z003", "solid"),
         ("ct-n01-z005", "solid"),
@@ -62,16 +62,16 @@ def test_each_nodule_gives_its_large_slices_and_its_category() -> None:
     ]
     assert {r.patient for r in records} == {"p1"} and {r.spacing_mm for r in records} == {1.0}
     assert records[2].diameter_mm == pytest.approx(6, abs=0.3)
-    assert found[2].position == (9, pytest.approx(40), pytest.approx(90))
+    assert result[2].position == (9, pytest.approx(40), pytest.approx(90))
     one = CropSettings(32, 32.0, 2.0, slices_per_nodule=1)
     assert [crop.record.name for crop in extract_crops(*scan(), KINDS, one)] == ["ct-n01-z004", "ct-n02-z009"]
 
 
 def test_without_categories_there_are_no_names_and_one_nodule_may_have_pieces() -> None:
-    given, mask = scan()
+    ct, mask = scan()
     settings = CropSettings(64, 100.0, 2.0, 1)
-    found = list(extract_crops(given, (mask > 0).astype(np.uint8), (), settings, single=True))
-    assert [crop.record.category for crop in found] == [""]
+    result = list(extract_crops(ct, (mask > 0).astype(np.uint8), (), settings, single=True))
+    assert [crop.record.category for crop in result] == [""]
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -35,8 +35,8 @@ TINY = {"crop_size": 16, "crop_mm": 56.0, "image_size": 24, "slices_per_nodule":
 
 
 def by_command(data: Path, output: Path, log: Path, **settings: object) -> Run:
-    given = {"dataset_dir": data, "output_dir": output, **TINY, **settings}
-    return forked(CASE.arguments("extraction", "extract", **given), log)
+    overrides = {"dataset_dir": data, "output_dir": output, **TINY, **settings}
+    return forked(CASE.arguments("extraction", "extract", **overrides), log)
 
 
 def extract(data: Path, output: Path, **settings: object) -> dict[str, Any]:
@@ -92,25 +92,25 @@ def test_the_banks_hold_what_the_patients_have(extracted: Path) -> None:
 
 def test_nobody_is_in_two_parts(extracted: Path) -> None:
     kinds = {"nodules": NoduleBank, "healthy_slices": SliceBank, "others": SliceBank, "tests": SliceBank}
-    found = {name: {r.patient for r in kind.load(extracted / name).records} for name, kind in kinds.items()}
-    assert found["nodules"] == found["healthy_slices"]
-    assert not found["nodules"] & found["others"] and not found["nodules"] & found["tests"]
-    assert not found["others"] & found["tests"]
+    result = {name: {r.patient for r in kind.load(extracted / name).records} for name, kind in kinds.items()}
+    assert result["nodules"] == result["healthy_slices"]
+    assert not result["nodules"] & result["others"] and not result["nodules"] & result["tests"]
+    assert not result["others"] & result["tests"]
     report = json.loads((extracted / "extraction.json").read_text())["patients"]
     assert [report["generation"], report["enhancer"], report["test"]] == [
-        sorted(found[name]) for name in ("nodules", "others", "tests")
+        sorted(result[name]) for name in ("nodules", "others", "tests")
     ]
 
 
 def test_the_presence_map_is_where_the_nodules_are(extracted: Path) -> None:
     presence, bank = PresenceMap.load(extracted / "presence.npz"), SliceBank.load(extracted / "others")
     assert presence.metadata["nodules"] == len(NoduleBank.load(extracted / "nodules"))
-    place = int(bank.nodules.any((1, 2)).argmax())
-    assert bank.records[place].name.endswith(f"z{NODULE_SLICE:03d}")
-    probable = presence.on_slice(bank.lung[place])
-    assert probable[bank.lung[place] == 1].sum() > 0.8
+    index = int(bank.nodules.any((1, 2)).argmax())
+    assert bank.records[index].name.endswith(f"z{NODULE_SLICE:03d}")
+    probable = presence.on_slice(bank.lung[index])
+    assert probable[bank.lung[index] == 1].sum() > 0.8
     row, column = np.unravel_index(probable.argmax(), probable.shape)
-    assert np.abs(np.argwhere(bank.nodules[place]) - (row, column)).max(1).min() <= 1
+    assert np.abs(np.argwhere(bank.nodules[index]) - (row, column)).max(1).min() <= 1
 
 
 def test_the_same_settings_give_the_same_bytes_and_replace_the_earlier_run(
@@ -134,8 +134,8 @@ def test_healthy_slices_come_from_another_folder_too(data: Path, tmp_path: Path)
         set.union(*strangers.values())
     )
     for bank, part in (("healthy_slices", "generation"), ("others", "enhancer"), ("tests", "test")):
-        there = {record.patient for record in SliceBank.load(tmp_path / "out" / bank).records}
-        assert {name for name in there if name[0] == "x"} == strangers[part]
+        patients = {record.patient for record in SliceBank.load(tmp_path / "out" / bank).records}
+        assert {name for name in patients if name[0] == "x"} == strangers[part]
 
 
 def test_what_cannot_be_extracted_is_one_line_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
@@ -190,21 +190,25 @@ def test_real_nodules_are_extracted_with_healthy_slices_from_elsewhere(
 
 
 def found_and_known() -> tuple[np.ndarray, np.ndarray]:
-    found, known = np.zeros((2, 1, 12, 12), np.uint8)
-    found[0, 1:4, 1:4] = found[0, 8:11, 8:11] = 1
+    result, known = np.zeros((2, 1, 12, 12), np.uint8)
+    result[0, 1:4, 1:4] = result[0, 8:11, 8:11] = 1
     known[0, 1:3, 1:4], known[0, 3, 1:4] = 2, 1
-    return found, known
+    return result, known
 
 
 def test_pieces_have_the_category_that_they_cover_most_of() -> None:
-    made = assign_categories(*found_and_known(), ("solid", "part_solid"))
-    assert (made[0, 1:4, 1:4] == 2).all() and (made[0, 8:11, 8:11] == 3).all() and (made > 0).sum() == 18
+    assigned = assign_categories(*found_and_known(), ("solid", "part_solid"))
+    assert (
+        (assigned[0, 1:4, 1:4] == 2).all()
+        and (assigned[0, 8:11, 8:11] == 3).all()
+        and (assigned > 0).sum() == 18
+    )
     assert category_names(("solid", "part_solid"), "segmented") == ["solid", "part_solid", "unknown"]
 
 
 def test_without_categories_all_are_one() -> None:
-    found, known = found_and_known()
-    assert np.array_equal(assign_categories(found, known, ()), found)
+    result, known = found_and_known()
+    assert np.array_equal(assign_categories(result, known, ()), result)
     assert category_names((), "segmented") == [] and category_names(("a",), "annotated") == ["a"]
 
 

@@ -29,10 +29,10 @@ def two_lungs(height: int = 40, width: int = 60) -> np.ndarray:
 
 def test_one_nodule_and_almost_no_prior_is_one_place() -> None:
     """All probability in the cell of the nodule: front edge, towards the patient's left, right lung."""
-    made = PresenceMap.from_points([LungPoint(RIGHT, 0.01, 0.97)], GRID, bandwidth=0, prior=1e-9)
-    assert made.density.shape == (2, GRID, GRID) and made.density.sum() == pytest.approx(1)
-    assert made.density[0, 0, GRID - 1] == pytest.approx(1)
-    placed = made.on_slice(two_lungs())
+    presence = PresenceMap.from_points([LungPoint(RIGHT, 0.01, 0.97)], GRID, bandwidth=0, prior=1e-9)
+    assert presence.density.shape == (2, GRID, GRID) and presence.density.sum() == pytest.approx(1)
+    assert presence.density[0, 0, GRID - 1] == pytest.approx(1)
+    placed = presence.on_slice(two_lungs())
     assert np.unravel_index(placed.argmax(), placed.shape) == (10, 19)
     assert placed[10, 19] == pytest.approx(1, abs=1e-6)
 
@@ -48,18 +48,18 @@ def test_sides_have_the_share_of_their_nodules_whatever_their_size() -> None:
 
 def test_smoothing_is_a_gaussian_of_the_bandwidth_and_loses_nothing_at_the_edge() -> None:
     centre = PresenceMap.from_points([LungPoint(LEFT, 0.5, 0.5)], 200, bandwidth=0.05, prior=1e-9).density[1]
-    places = (np.arange(200) + 0.5) / 200
-    mean = (centre.sum(1) * places).sum()
-    spread_evenly = np.sqrt((centre.sum(1) * (places - mean) ** 2).sum())
+    centres = (np.arange(200) + 0.5) / 200
+    mean = (centre.sum(1) * centres).sum()
+    spread_evenly = np.sqrt((centre.sum(1) * (centres - mean) ** 2).sum())
     assert (mean, spread_evenly) == (pytest.approx(0.5025, abs=1e-4), pytest.approx(0.05, rel=0.01))
     edge = PresenceMap.from_points([LungPoint(LEFT, 0.0, 0.5)], 200, bandwidth=0.05, prior=1e-9).density[1]
     assert edge.sum() == pytest.approx(1, abs=1e-6) and edge[0, 100] == pytest.approx(edge.max())
 
 
 def test_the_prior_is_that_many_nodules_spread_evenly() -> None:
-    made = PresenceMap.from_points([LungPoint(LEFT, 0.5, 0.5)] * 2, GRID, bandwidth=0, prior=2.0)
-    assert made.density[0].sum() == pytest.approx(0.25)  # half of the prior's half
-    assert np.ptp(made.density[0]) == pytest.approx(0)
+    presence = PresenceMap.from_points([LungPoint(LEFT, 0.5, 0.5)] * 2, GRID, bandwidth=0, prior=2.0)
+    assert presence.density[0].sum() == pytest.approx(0.25)  # half of the prior's half
+    assert np.ptp(presence.density[0]) == pytest.approx(0)
 
 
 def test_the_map_sums_to_one_inside_the_lung_and_is_zero_outside() -> None:
@@ -88,9 +88,9 @@ def test_a_nodule_comes_back_to_its_place_in_another_patient() -> None:
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    made = PresenceMap.from_points([LungPoint(RIGHT, 0.3, 0.6)], bandwidth=0.1)
-    again = PresenceMap.load(made.save(tmp_path / "presence.npz"))
-    assert np.array_equal(again.density, made.density)
+    presence = PresenceMap.from_points([LungPoint(RIGHT, 0.3, 0.6)], bandwidth=0.1)
+    again = PresenceMap.load(presence.save(tmp_path / "presence.npz"))
+    assert np.array_equal(again.density, presence.density)
     assert again.metadata == {"nodules": 1, "bandwidth": 0.1, "prior": 2.0}
     assert [path.name for path in tmp_path.iterdir()] == ["presence.npz"]
 
@@ -110,8 +110,8 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
 def test_more_nodules_are_smoothed_less() -> None:
     """The rule's 12 ** -0.5 * N ** (-1 / 6)."""
     for count, bandwidth in ((1, 0.28868), (64, 0.14434)):
-        made = PresenceMap.from_points([LungPoint(RIGHT, 0.3, 0.6)] * count)
-        assert made.metadata["bandwidth"] == pytest.approx(bandwidth, abs=1e-4)
+        presence = PresenceMap.from_points([LungPoint(RIGHT, 0.3, 0.6)] * count)
+        assert presence.metadata["bandwidth"] == pytest.approx(bandwidth, abs=1e-4)
 
 
 def two_lungs_coordinates() -> np.ndarray:

@@ -35,8 +35,8 @@ RULES = SliceSettings(image_size=16, slices_per_patient=3, least_lung=0.5)
 
 def stack(areas: list[int]) -> np.ndarray:
     lung = np.zeros((len(areas), 10, 10), np.uint8)
-    for place, area in enumerate(areas):
-        lung[place].ravel()[:area] = 1
+    for z, area in enumerate(areas):
+        lung[z].ravel()[:area] = 1
     return lung
 
 
@@ -187,8 +187,8 @@ def crop(name: str = "p_1") -> NoduleScan:
 def test_a_part_of_the_chest_gives_windows_where_they_are_wanted() -> None:
     scan, skipped = crop(), Counter[str]()
     rules = SliceSettings(16, part_mm=24.0)
-    seen = segment_scan(scan, scan.mask, rules, skipped)
-    (held,), empty = seen.nodule_slices(rules), seen.healthy_slices(rules)
+    segmented = segment_scan(scan, scan.mask, rules, skipped)
+    (held,), empty = segmented.nodule_slices(rules), segmented.healthy_slices(rules)
     assert held.hu.shape == (16, 16) and held.record.part and held.record.spacing_mm == 1.5
     assert held.record.name.startswith("p_1-at0") and held.record.patient == "p"
     assert 8 <= (held.nodules > 0).sum() <= 16 and held.lung[held.nodules > 0].all()  # of 25 / 2.25
@@ -200,8 +200,8 @@ def test_a_part_of_the_chest_gives_windows_where_they_are_wanted() -> None:
 
 def test_whole_slices_of_a_part_are_left_out_and_counted() -> None:
     scan, skipped = crop(), Counter[str]()
-    seen = segment_scan(scan, scan.mask, SliceSettings(16), skipped)
-    assert seen.healthy_slices(SliceSettings(16)) == seen.nodule_slices(SliceSettings(16)) == []
+    segmented = segment_scan(scan, scan.mask, SliceSettings(16), skipped)
+    assert segmented.healthy_slices(SliceSettings(16)) == segmented.nodule_slices(SliceSettings(16)) == []
     assert skipped == {PARTIAL: 1}
     with pytest.raises(UserError, match="part_mm -1"):
         SliceSettings(part_mm=-1)
@@ -212,16 +212,16 @@ def test_windows_with_an_excluded_finding_are_not_normal_where_there_are_others(
     scan, rules = crop(), SliceSettings(16, part_mm=24.0)
 
     def corners(*findings: Nodule) -> list[tuple[int, int]]:
-        seen = segment_scan(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
-        names = [normal.record.name for normal in seen.healthy_slices(rules)]  # p_1-at000-000
+        segmented = segment_scan(replace(scan, excluded=findings), scan.mask, rules, Counter[str]())
+        names = [normal.record.name for normal in segmented.healthy_slices(rules)]  # p_1-at000-000
         return [(int(name[6:9]), int(name[10:13])) for name in names]
 
     def meets(row: int, column: int) -> bool:
         return row <= 13 and column <= 15
 
     assert any(meets(*corner) for corner in corners())
-    found = corners(Nodule((0.0, 10.0, 12.0), (0.0, 10.0, 12.0), 6.0))
-    assert found and not any(meets(*corner) for corner in found)
+    result = corners(Nodule((0.0, 10.0, 12.0), (0.0, 10.0, 12.0), 6.0))
+    assert result and not any(meets(*corner) for corner in result)
     assert corners(Nodule((0.0, 32.0, 32.0), (0.0, 32.0, 32.0), 100.0)) == corners()
 
 
@@ -234,8 +234,8 @@ def test_slices_with_an_excluded_finding_are_not_normal_where_there_are_others()
     rules = SliceSettings(16)
 
     def normal(*slices: int) -> list[str]:
-        found = tuple(Nodule((z, 9.0, 9.0), (z * 5.0, 72.0, 72.0), 6.0) for z in map(float, slices))
-        segmented = SegmentedScan(replace(scan, excluded=found), mask, lung)
+        result = tuple(Nodule((z, 9.0, 9.0), (z * 5.0, 72.0, 72.0), 6.0) for z in map(float, slices))
+        segmented = SegmentedScan(replace(scan, excluded=result), mask, lung)
         return [one.record.name[-1] for one in segmented.healthy_slices(rules)]
 
     assert normal() == list("345678")
@@ -257,7 +257,7 @@ def test_a_share_of_the_patients_is_kept_and_nobody_is_twice(count: int, kept: i
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order() -> None:
     train = scans(*(f"p{n}" for n in range(12)))
-    first, turned = (split_for_enhancer(given, [], 0.5, 0).patients() for given in (train, train[::-1]))
+    first, turned = (split_for_enhancer(samples, [], 0.5, 0).patients() for samples in (train, train[::-1]))
     assert first == turned and first != split_for_enhancer(train, [], 0.5, 1).patients()
 
 

@@ -42,10 +42,10 @@ def test_patients_are_split_four_to_one(work: Path) -> None:
     patients = data.patients()
     assert len(set().union(*map(set, patients.values()))) == 10 == sum(map(len, patients.values()))
     bank = NoduleBank.load(work / "extraction" / "nodules")
-    for part, places in data.indices.items():
+    for part, indices in data.indices.items():
         shown = images_to_hu(data[part].images, data.window, SIZE, SIZE)
-        assert np.abs(shown - bank.hu[places].clip(-1000, 400)).max() <= 1
-        assert [s.category for s in data[part].samples] == [bank.records[n].category for n in places]
+        assert np.abs(shown - bank.hu[indices].clip(-1000, 400)).max() <= 1
+        assert [s.category for s in data[part].samples] == [bank.records[n].category for n in indices]
     assert data.channels == 2 and data.metadata()["spacing_mm"] == 2.5
     assert data.metadata()["classes"] == ["part_solid", "solid"]
 
@@ -55,8 +55,8 @@ def test_visits_are_turned_the_same_way_every_time(work: Path) -> None:
     data = BankData(work / "extraction" / "nodules", "nodules", SIZE, augmentation=turns)
     plain = data.train[3]["image"].numpy()
     visits = [data.train[SampleIndex(3, epoch)]["image"].numpy() for epoch in range(12)]
-    seen = [turn(plain, number) for number in range(8)]
-    ways = [next(n for n, one in enumerate(seen) if np.array_equal(one, visit)) for visit in visits]
+    orientations = [turn(plain, number) for number in range(8)]
+    ways = [next(n for n, one in enumerate(orientations) if np.array_equal(one, visit)) for visit in visits]
     assert len(set(ways)) > 3 and data.metadata()["turned"]
     assert np.array_equal(data.train[SampleIndex(3, 5)]["image"].numpy(), visits[5])
     assert not data.val.turned and len(data.train.as_seen()) == 8 * 32 and len(data.val.as_seen()) == 4

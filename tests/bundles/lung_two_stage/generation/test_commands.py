@@ -27,8 +27,8 @@ def run(kind: str, config: str, log: Path, **settings: Any) -> Run:
 
 def test_sampling_writes_crops_with_their_alpha(tmp_path: Path) -> None:
     model, folder = make_model(tmp_path / "model"), tmp_path / "nifti"
-    given = {"ckpt_path": model, "num_samples": 3, "seed": 2, "file_type": "nifti", "output_dir": folder}
-    done = run("inference", "inference", tmp_path / "log", **given)
+    overrides = {"ckpt_path": model, "num_samples": 3, "seed": 2, "file_type": "nifti", "output_dir": folder}
+    done = run("inference", "inference", tmp_path / "log", **overrides)
     assert done.code == 0, done.err
     files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     names = [f"{('part_solid', 'solid')[k % 2]}/seed2_sample00000{k}.nii.gz" for k in range(3)]
@@ -94,12 +94,12 @@ def test_a_classifier_is_trained_goes_on_and_judges(categories: bool, tmp_path: 
         "evaluating", "evaluate_generation", tmp_path / "log2", work_dir=tmp_path, bank_dir=bank, **settings
     )
     assert done.code == 0, done.err
-    found = read_json(tmp_path / "nodules" / "eval" / "metrics.json")
+    result = read_json(tmp_path / "nodules" / "eval" / "metrics.json")
     name = "is_nodule_category" if categories else "is_nodule_diameter"
-    assert found["classifiers"] == [name] and set(found["methods"]) == {
+    assert result["classifiers"] == [name] and set(result["methods"]) == {
         *("A", "real real", "mean image", "blurred real")
     }
-    assert found["methods"]["real real"][name][0]["mean"] > 1.05
+    assert result["methods"]["real real"][name][0]["mean"] > 1.05
 
 
 @pytest.mark.slow
@@ -170,8 +170,8 @@ def test_a_stopped_and_resumed_run_is_the_straight_one(
 ) -> None:
     for name, epochs in (("straight", [2]), ("stopped", [1, 2])):
         for last in epochs:
-            given = {"max_epochs": last, "resume": name == "stopped" and last == 2, "monitor_interval": 1}
-            run = train(recipe, work, tmp_path / name, tmp_path / "log", **given)
+            overrides = {"max_epochs": last, "resume": name == "stopped" and last == 2, "monitor_interval": 1}
+            run = train(recipe, work, tmp_path / name, tmp_path / "log", **overrides)
             assert run.code == 0, run.err
             if last == 1:
                 check(tmp_path / name, recipe)

@@ -124,8 +124,8 @@ def test_unknown_names_are_refused() -> None:
 
 def test_a_state_dict_says_its_sizes() -> None:
     state = ConvolutionalGenerator(64, latent=7, width=4, classes=3).state_dict()
-    found = ConvolutionalGenerator().sizes(state)
-    assert found == {"latent size": 7, "image size": 64, "number of classes": 3}
+    result = ConvolutionalGenerator().sizes(state)
+    assert result == {"latent size": 7, "image size": 64, "number of classes": 3}
 
 
 def test_grain_follows_from_the_latent() -> None:

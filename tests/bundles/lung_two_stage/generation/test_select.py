@@ -47,8 +47,8 @@ def test_only_the_largest_piece_stays_and_faint_pixels_go() -> None:
 
 def test_nodules_are_as_large_as_real_ones_and_whole() -> None:
     real = discs(3, 6)
-    found = select.are_whole(discs(2, 3, 5, 6, 7), real)
-    assert found.tolist() == [False, True, True, True, False]
+    result = select.are_whole(discs(2, 3, 5, 6, 7), real)
+    assert result.tolist() == [False, True, True, True, False]
     assert not select.are_whole(discs(4, row=1), real).any()
     assert not select.are_whole(discs(0.1), discs(0.1, 6)).any()
 
@@ -90,14 +90,14 @@ def data(work: Path) -> BankData:
 
 def test_a_turned_copy_is_one_and_another_patients_nodule_is_as_usual(data: BankData) -> None:
     reference = RealReference(data, Pixels())
-    copies = np.stack([turn(data.train.images[place], 3) for place in (0, 1)])
+    copies = np.stack([turn(data.train.images[index], 3) for index in (0, 1)])
     other = made_nodules(seed=5)
     images = np.concatenate([copies, prepare_images(other, PREPARED)])
-    names = [*(data.train.samples[place].category for place in (0, 1)), *(r.category for r in other.records)]
-    found = reference.similarity(images, names)
-    assert found.copied[:2].all() and found.values[:2].tolist() == [1.0, 1.0]
-    assert 0.4 < np.median(found.values[2:]) < 0.65
-    assert found.copied[2:].mean() < 0.35
+    names = [*(data.train.samples[index].category for index in (0, 1)), *(r.category for r in other.records)]
+    result = reference.similarity(images, names)
+    assert result.copied[:2].all() and result.values[:2].tolist() == [1.0, 1.0]
+    assert 0.4 < np.median(result.values[2:]) < 0.65
+    assert result.copied[2:].mean() < 0.35
 
 
 def test_each_class_is_held_against_itself(data: BankData) -> None:
@@ -111,12 +111,12 @@ def test_each_class_is_held_against_itself(data: BankData) -> None:
 
 
 def test_the_most_similar_of_each_class_are_kept_first() -> None:
-    found = Similarity(np.array([0.5, 0.9, 0.3, 0.6, 0.4, 0.2]), np.array([False, True, *[False] * 4]))
+    result = Similarity(np.array([0.5, 0.9, 0.3, 0.6, 0.4, 0.2]), np.array([False, True, *[False] * 4]))
     valid = np.array([True, True, True, True, False, True])
-    assert most_similar(found, valid, [""] * 6, 2) == [3, 0]
-    assert most_similar(found, valid, [""] * 6, 10) == [3, 0, 2, 5]
-    assert most_similar(found, valid, ["a", "a", "b", "a", "b", "b"], 3) == [3, 0, 2]
-    assert most_similar(found, valid, [""] * 6, 0) == []
+    assert most_similar(result, valid, [""] * 6, 2) == [3, 0]
+    assert most_similar(result, valid, [""] * 6, 10) == [3, 0, 2, 5]
+    assert most_similar(result, valid, ["a", "a", "b", "a", "b", "b"], 3) == [3, 0, 2]
+    assert most_similar(result, valid, [""] * 6, 0) == []
 
 
 class DrawsNodules(GeneratorModel):
@@ -141,19 +141,19 @@ def test_a_bank_of_real_and_generated_nodules(data: BankData, tmp_path: Path) ->
     report = write_bank(data, tmp_path / "nodules", 7, 12, 40)
     assert (report["synthetic"], report["bundle"], report["seed"]) == (True, "painter", 0)
     bank = NoduleBank.load(tmp_path / "nodules")
-    real, made = (bank.select(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
-    assert (len(real), len(made)) == (7, 12)
+    real, generated = (bank.select(lambda r, kind=kind: r.origin == kind) for kind in ("real", "generated"))
+    assert (len(real), len(generated)) == (7, 12)
     assert report["counts"]["drawn"] == 40 and report["counts"]["copies"] >= 2
     assert all(record.patient for record in real.records)
-    assert [record.patient for record in made.records] == [""] * 12
-    assert sorted(record.category for record in made.records) == ["part_solid"] * 6 + ["solid"] * 6
-    similarity = [record.similarity or 0.0 for record in made.records]
+    assert [record.patient for record in generated.records] == [""] * 12
+    assert sorted(record.category for record in generated.records) == ["part_solid"] * 6 + ["solid"] * 6
+    similarity = [record.similarity or 0.0 for record in generated.records]
     assert similarity == sorted(similarity, reverse=True) and 0 < similarity[-1] <= similarity[0] < 1
-    names = [record.name for record in made.records]
+    names = [record.name for record in generated.records]
     assert len(set(names)) == 12 and not {"generated_0_000000", "generated_0_000001"} & set(names)
-    areas = (made.alpha >= 128).sum((1, 2))
+    areas = (generated.alpha >= 128).sum((1, 2))
     expected = 2 * np.sqrt(areas / np.pi) * 2.5
-    assert np.allclose([record.diameter_mm for record in made.records], expected, atol=1e-3)
+    assert np.allclose([record.diameter_mm for record in generated.records], expected, atol=1e-3)
     assert (tmp_path / "nodules" / "gallery.png").is_file()
     assert read_json(tmp_path / "nodules" / "generation.json") == report
 

@@ -49,14 +49,16 @@ class Told:
     def __init__(
         self,
         name: str,
-        found: dict[str, list[tuple[tuple[float, float, float], float]]],
+        answers: dict[str, list[tuple[tuple[float, float, float], float]]],
         drawn: dict[str, NDArray[np.uint8]] | None = None,
     ) -> None:
-        self.name, self.found, self.drawn = name, found, drawn
+        self.name, self.answers, self.drawn = name, answers, drawn
 
     def candidates(self, scan: NoduleScan) -> list[Candidate]:
         """As told, 2 mm in radius."""
-        return [Candidate(scan.name, place, score, 2.0) for place, score in self.found.get(scan.name, [])]
+        return [
+            Candidate(scan.name, position, score, 2.0) for position, score in self.answers.get(scan.name, [])
+        ]
 
     def masks(self, scan: NoduleScan) -> NDArray[np.uint8] | None:
         """As told."""

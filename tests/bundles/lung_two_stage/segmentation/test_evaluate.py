@@ -37,8 +37,8 @@ def test_table_one_of_known_answers() -> None:
     """One of two nodules found with one false positive in each scan; a mask that covers half of the truth."""
     half = ball_mask((10, 16, 16), FIRST)
     false = ball_mask((10, 16, 16), np.s_[0:1, 0:2, 0:4])
-    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.6)], "b": [((0.0, 8.0, 8.0), 0.5)]}
-    method = Told("half", found, {"a": half, "b": false})
+    candidates = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.6)], "b": [((0.0, 8.0, 8.0), 0.5)]}
+    method = Told("half", candidates, {"a": half, "b": false})
     result = compare([method, EmptyMask()], two_scans(), 2).result
     assert result["data"] == {
         "scans": 2,
@@ -66,17 +66,17 @@ def test_candidates_in_excluded_findings_count_neither_way() -> None:
     """The false positive of scan a lies in a finding that LUNA16 excludes; slices forget it too."""
     first, second = two_scans()
     finding = Nodule((9.0, 0.0, 15.0), (18.0, 0.0, 15.0), 6.0)
-    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.8)], "b": [((0.0, 8.0, 8.0), 0.7)]}
+    candidates = {"a": [((5.0, 3.5, 3.5), 0.9), ((18.0, 0.0, 15.0), 0.8)], "b": [((0.0, 8.0, 8.0), 0.7)]}
     before, after = (
-        compare([Told("x", found)], [scan, second], 2).result
+        compare([Told("x", candidates)], [scan, second], 2).result
         for scan in (first, replace(first, excluded=(finding,)))
     )
     assert (before["data"]["excluded"], after["data"]["excluded"]) == (0, 1)
-    for result, false, told in ((before, 1.0, 14), (after, 0.5, 16)):
+    for result, false, right in ((before, 1.0, 14), (after, 0.5, 16)):
         line = result["methods"]["x"]
         assert line["false_positives_per_scan"]["mean"] == false and line["sensitivity"]["mean"] == 0.5
         assert line["candidates_per_scan"]["mean"] == false + 0.5
-        assert line["slice_accuracy"]["mean"] == pytest.approx(told / 20)
+        assert line["slice_accuracy"]["mean"] == pytest.approx(right / 20)
 
 
 def test_what_is_drawn_in_excluded_findings_is_not_false() -> None:
@@ -96,8 +96,8 @@ def test_what_is_drawn_in_excluded_findings_is_not_false() -> None:
 
 def test_the_unsure_candidates_count_for_the_curve_and_not_for_the_slices() -> None:
     """A nodule that is found with 0.1 buys sensitivity at the rates that its false positives allow."""
-    found = {"a": [((5.0, 3.5, 3.5), 0.9), ((13.0, 11.5, 11.5), 0.1)], "b": [((0.0, 8.0, 8.0), 0.2)]}
-    line = compare([Told("x", found)], two_scans(), 2).result["methods"]["x"]
+    result = {"a": [((5.0, 3.5, 3.5), 0.9), ((13.0, 11.5, 11.5), 0.1)], "b": [((0.0, 8.0, 8.0), 0.2)]}
+    line = compare([Told("x", result)], two_scans(), 2).result["methods"]["x"]
     at = {rate: value["mean"] for rate, value in line["sensitivity_at"].items()}
     assert (at["0.25"], at["0.5"], at["8"]) == (0.5, 1.0, 1.0)
     assert line["slice_accuracy"]["mean"] == pytest.approx((2 + 16) / 20)  # slices 2 and 3 told, 6 and 7 not
@@ -112,8 +112,8 @@ def test_a_method_without_masks_has_no_dice() -> None:
 
 def test_a_candidate_holds_in_the_slices_within_its_radius() -> None:
     scan = two_scans()[0]  # slices 2 mm apart
-    told = [Candidate("a", (4.5, 0.0, 0.0), 1.0, 2.0), Candidate("a", (17.1, 0.0, 0.0), 1.0, 0.1)]
-    assert np.flatnonzero(mark_slices(told, scan)).tolist() == [2, 3, 9]
+    candidates = [Candidate("a", (4.5, 0.0, 0.0), 1.0, 2.0), Candidate("a", (17.1, 0.0, 0.0), 1.0, 0.1)]
+    assert np.flatnonzero(mark_slices(candidates, scan)).tolist() == [2, 3, 9]
     assert not mark_slices([], scan).any()
 
 
@@ -156,12 +156,12 @@ def test_the_table_says_what_its_numbers_are() -> None:
 
 
 def test_sensitivity_counts_touched_nodules() -> None:
-    true, found = torch.zeros(4, 1, 6, 6), torch.zeros(4, 1, 6, 6)
+    true, result = torch.zeros(4, 1, 6, 6), torch.zeros(4, 1, 6, 6)
     true[:3, 0, 2:4, 2:4] = 1  # the fourth has none
-    found[0, 0, 3, 3] = found[1, 0, 0, 0] = found[3, 0, 1, 1] = 1
+    result[0, 0, 3, 3] = result[1, 0, 0, 0] = result[3, 0, 1, 1] = 1
     metric = NoduleSensitivity()
-    metric.update((found[:2], true[:2]))
-    metric.update((found[2:], true[2:]))
+    metric.update((result[:2], true[:2]))
+    metric.update((result[2:], true[2:]))
     assert metric.compute() == 1 / 3
     metric.reset()
     assert metric.compute() == 0

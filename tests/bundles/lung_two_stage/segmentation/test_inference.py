@@ -32,10 +32,10 @@ LARGE, SMALL = np.s_[2:4, 10:14, 6:9], np.s_[6:7, 2:3, 2:4]
 def test_probabilities_are_the_sigmoid_of_logits_in_the_models_window() -> None:
     hu = np.array([[[-1000, -300], [400, 3000]]], np.int16)
     network = Brightness().train()
-    found = predict_probabilities(network, hu, WINDOW)
+    result = predict_probabilities(network, hu, WINDOW)
     expected = 1 / (1 + np.exp(-4 * np.array([[[-1, 0], [1, 1]]])))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert found.dtype == np.float32 and network.training  # modes stay
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    assert result.dtype == np.float32 and network.training  # modes stay
 
 
 def test_a_models_own_preprocessing_is_used_and_must_keep_the_size(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_a_models_own_preprocessing_is_used_and_must_keep_the_size(tmp_path: Pat
     method = load_method("mine", tmp_path / "model.pt")
     np.testing.assert_allclose(method._probabilities(scan), expected, atol=1e-5)
     segmenter = load_segmenter(tmp_path / "model.pt", WINDOW)
-    seen = np.clip(scan.hu, -1000, 400)
-    shown = torch.from_numpy((seen[:, None].astype(np.float32) + 1000) / 700 - 1)
+    clipped = np.clip(scan.hu, -1000, 400)
+    shown = torch.from_numpy((clipped[:, None].astype(np.float32) + 1000) / 700 - 1)
     assert segmenter is not None and torch.equal(segmenter(shown), logits > 0)
     steps.append({"target": "Resized", "arguments": {"keys": "image", "spatial_size": [4, 4]}})
     (tmp_path / "model.json").write_text(json.dumps(info))
@@ -103,9 +103,9 @@ def test_unsure_pieces_are_candidates_and_do_not_swallow_the_sure_ones() -> None
     probabilities[0, 6:10, 6:10], probabilities[0, 6:10, 20:24] = 0.9, 0.6
     probabilities[0, 40:44, 40:46] = 0.3
     probabilities[0, 50:54, 4:8] = 0.06
-    found = candidates_from(probabilities, scan)
-    told = {(round(c.position_mm[1], 1), round(c.position_mm[2], 1)): round(c.score, 2) for c in found}
-    assert told == {(7.5, 7.5): 0.9, (7.5, 21.5): 0.6, (41.5, 42.5): 0.3, (51.5, 5.5): 0.06}
+    result = candidates_from(probabilities, scan)
+    scores = {(round(c.position_mm[1], 1), round(c.position_mm[2], 1)): round(c.score, 2) for c in result}
+    assert scores == {(7.5, 7.5): 0.9, (7.5, 21.5): 0.6, (41.5, 42.5): 0.3, (51.5, 5.5): 0.06}
     assert mask_from(probabilities).sum() == 32  # the mask is where the method decides
 
 
@@ -117,9 +117,9 @@ def test_a_doubt_about_the_whole_picture_is_no_candidate() -> None:
 
 def test_pieces_one_voxel_apart_are_one_candidate() -> None:
     mask = ball_mask((1, 20, 20), np.s_[0:1, 2:5, 2:5], np.s_[0:1, 6:8, 2:5], np.s_[0:1, 12:14, 12:14])
-    found = candidates_from(mask.astype(np.float32), scan_of(mask))
-    assert len(found) == 2
-    assert found[0].radius_mm == pytest.approx(np.sqrt(15 / np.pi))  # a picture: discs
+    result = candidates_from(mask.astype(np.float32), scan_of(mask))
+    assert len(result) == 2
+    assert result[0].radius_mm == pytest.approx(np.sqrt(15 / np.pi))  # a picture: discs
 
 
 def test_a_method_answers_both_questions_alike() -> None:

@@ -33,8 +33,8 @@ SMALL = {**TINY, "network_def#growth": 2, "network_def#layers": 1}
 
 def train(folder: Path, data: Path, overlay: Sequence[str] = (), **settings: Any) -> Run:
     names = ["train_segmentation", *overlay]
-    given = {"dataset_dir": data, "output_dir": folder, **settings}
-    return forked(CASE.arguments("training", names, **given), folder.with_name(f"{folder.name}_log"))
+    overrides = {"dataset_dir": data, "output_dir": folder, **settings}
+    return forked(CASE.arguments("training", names, **overrides), folder.with_name(f"{folder.name}_log"))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_the_baselines_are_overlays(overlay: str, kind: type) -> None:
 
 def test_several_models_in_one_table(trained: Path, data: Path, tmp_path: Path) -> None:
     model = trained / "models" / "model.pt"
-    given = {"dataset_dir": data, "output_dir": tmp_path, "device": "cpu"}
+    overrides = {"dataset_dir": data, "output_dir": tmp_path, "device": "cpu"}
     models = str({"first": str(model), "second": str(model)})
     run = forked(
-        CASE.arguments("evaluating", "evaluate_segmentation", models=models, **given), tmp_path / "log"
+        CASE.arguments("evaluating", "evaluate_segmentation", models=models, **overrides), tmp_path / "log"
     )
     assert run.code == 0, run.err
     result = read_json(tmp_path / "eval" / "metrics.json")
