@@ -79,8 +79,6 @@ def test_light_augmentation_is_drawn_anew_at_each_visit(samples: list[Sample]) -
 def test_refusals(samples: list[Sample]) -> None:
     with pytest.raises(UserError, match="all 2 images are the same"):
         image_dataset([samples[0], samples[0]], ["b"], 16)
-    with pytest.raises(UserError, match="fit 'x' is unknown"):
-        image_dataset(samples, ["a", "b"], 16, fit="x")
     samples[1].image.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1\.png"):
         image_dataset(samples, ["a", "b"], 16)

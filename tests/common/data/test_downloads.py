@@ -182,16 +182,13 @@ def make_tar(path, mode="w", rights=0o644, **attributes):
     return path
 
 
-def test_zip(tmp_path):
-    folder = unpack(make_zip(tmp_path / "x.zip"), tmp_path / "out")
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_archives(tmp_path, kind):
+    archive = tmp_path / f"x.{kind}"
+    make_zip(archive) if kind == "zip" else make_tar(archive, f"w:{kind[4:]}")
+    folder = unpack(archive, tmp_path / "out")
     assert (folder / "a" / "b.txt").read_text() == "content"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.zip"]
-
-
-@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
-def test_tar(tmp_path, kind):
-    folder = unpack(make_tar(tmp_path / f"x.tar{'.' * bool(kind)}{kind}", f"w:{kind}"), tmp_path / "out")
-    assert (folder / "a" / "b.txt").read_text() == "content"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", archive.name]
 
 
 def test_tars_unpack_on_every_python_3_11(tmp_path, monkeypatch):

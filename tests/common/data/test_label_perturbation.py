@@ -298,12 +298,6 @@ def test_coarse_labels_are_merged_after_the_perturbation_and_the_annotation_is_n
     assert set(still["label"].unique().tolist()) == {0.0, 1.0, 2.0}
 
 
-def test_without_strengths_the_label_is_the_annotation(data: Any) -> None:
-    part = data(perturb=Perturbation(elastic=0.0, growth=0.0)).train
-    batch = part.__getitems__([SampleIndex(1, 0), SampleIndex(2, 0)])
-    assert torch.equal(batch["label"], batch["annotation"])
-
-
 def test_the_model_is_told(data: Any) -> None:
     made = data()
     assert made.metadata()["perturb"] == {"elastic": 0.05, "spacing": 0.15, "growth": 0.03, "mix": 0.4}

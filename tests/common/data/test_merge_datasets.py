@@ -197,27 +197,20 @@ def test_standardise_brings_two_windows_to_one_look(tmp_path):
     assert spread["landmarks"] < 0.5 * spread["none"] and spread["histogram"] < 0.5 * spread["none"]
 
 
-def test_existing_output_is_refused(tmp_path):
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="out: exists already"):
-        harmonise([slices(tmp_path / "a", [1])], tmp_path / "out", SETTINGS, progress=False)
-
-
-def test_output_inside_a_set_is_refused(tmp_path):
-    with pytest.raises(UserError, match="a/out: lies inside the set"):
-        harmonise([slices(tmp_path / "a", [1])], tmp_path / "a" / "out", SETTINGS, progress=False)
-
-
-def test_masked_and_unmasked_sets_do_not_merge(tmp_path):
+def test_what_does_not_merge_is_refused(tmp_path):
+    source = slices(tmp_path / "a", [1])
+    (tmp_path / "there").mkdir()
     picture(tmp_path / "b" / "covid" / "x.png", np.arange(64).reshape(8, 8))
-    sources = [slices(tmp_path / "a", [1]), LocalDataset(REGISTRY["covid_ct"], tmp_path / "b")]
-    with pytest.raises(UserError, match="do not merge"):
-        harmonise(sources, tmp_path / "out", SETTINGS, progress=False)
-
-
-def test_all_masks_empty_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="every mask is empty"):
-        harmonise([slices(tmp_path / "a", [1, 2, 3], value=0)], tmp_path / "out", SETTINGS, progress=False)
+    unmasked = LocalDataset(REGISTRY["covid_ct"], tmp_path / "b")
+    empty = slices(tmp_path / "c", [1, 2, 3], value=0)
+    for sources, output, says in (
+        ([source], "there", "there: exists already"),
+        ([source], "a/out", "a/out: lies inside the set"),
+        ([source, unmasked], "out", "do not merge"),
+        ([empty], "out", "every mask is empty"),
+    ):
+        with pytest.raises(UserError, match=says):
+            harmonise(sources, tmp_path / output, SETTINGS, progress=False)
     assert not (tmp_path / "out").exists()
 
 

@@ -192,7 +192,7 @@ def test_real_sets(folder: str, files: int, patients: int) -> None:
     assert (len(found), len({patient_of(path) for path in found})) == (files, patients)
 
 
-CHESTS = Path(__file__).parents[4] / "shared" / "data" / "chest_volumes_hu"
+CHESTS = SHARED / "chest_volumes_hu"
 
 
 def blocks(seed):

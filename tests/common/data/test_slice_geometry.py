@@ -137,14 +137,10 @@ def test_planes_become_square_by_their_mm(fit: str, resized: tuple[int, int]) ->
     assert np.array_equal(frame.label_back(stored, 0), plane)
 
 
-def test_unknown_ways_are_refused() -> None:
-    with pytest.raises(UserError, match="fit 'squeeze' is unknown; choose pad, crop, stretch"):
-        Geometry(8, fit="squeeze")
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: Geometry(8, fit="squeeze"), "fit 'squeeze' is unknown; choose pad, crop, stretch"),
         (lambda: Geometry(8, axis="oblique"), "axial, coronal, sagittal"),
         (lambda: Geometry(8, interpolation="cubic"), "area, linear"),
         (lambda: Geometry(0), "image_size 0"),
