@@ -25,7 +25,6 @@ from common.handlers.engine import logs, on_exception
 from common.training.distributed import is_main
 
 VERSION = "brain.Event:2"  # of the format; readers ask for it in the first event
-PATTERN = "events.out.tfevents.*"
 
 
 class EventFile:
