@@ -37,9 +37,9 @@ Described = Mapping[str, Mapping[str, Any] | None]
 Budgets = Mapping[str, Mapping[str, Any]]
 
 
-def chest_scans(folder: str | os.PathLike[str], patients: int = PATIENTS, seed: int = 0) -> Path:
+def chest_scans(folder: str | os.PathLike[str]) -> Path:
     """Makes chest phantoms with nodules and otherwise healthy lungs, if the folder has none; returns it."""
-    return ensure_phantoms(folder, patients, seed, SHAPE, with_lesions=False)
+    return ensure_phantoms(folder, PATIENTS, 0, SHAPE, with_lesions=False)
 
 
 @dataclass(frozen=True)

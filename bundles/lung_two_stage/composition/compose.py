@@ -204,6 +204,20 @@ def compose(settings: ComposeSettings) -> None:
 
     Raises:
         UserError: a source is not valid, the folder holds another set, or the disk has not enough space.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from bundles.lung_two_stage.banks import NoduleRecord, SliceRecord
+        >>> folder, lung = mkdtemp(), np.ones((1, 16, 16), np.uint8)
+        >>> hu, alpha = np.full(lung.shape, -850, np.int16), np.zeros((1, 8, 8), np.uint8)
+        >>> alpha[0, 3:5, 3:5] = 255
+        >>> crop = np.where(alpha, 30, -850).astype(np.int16)
+        >>> nodules = NoduleBank(crop, alpha, [NoduleRecord("n", "q", "", 2.0, 1.0)]).save(folder + "/n")
+        >>> slices = SliceBank(hu, lung, 0 * lung, [SliceRecord("s", "p", 1.0)]).save(folder + "/slices")
+        >>> settings = ComposeSettings(str(nodules), str(slices), folder + "/out", count=2, groups=4)
+        >>> compose(settings)  # doctest: +ELLIPSIS
+        2 of 4 combinations kept...
+        2 composites in 1 shards: ...manifest.jsonl
     """
     renderer_of.cache_clear()  # the sources may have changed since an earlier call
     distributed.start("cpu")

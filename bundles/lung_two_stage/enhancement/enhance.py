@@ -129,7 +129,15 @@ class Enhancement:
 
 
 def model_facts(ckpt_path: str | os.PathLike[str], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of the enhancer for the description: SHA-256, iteration and metrics."""
+    """The facts of the enhancer for the description: SHA-256, iteration and metrics.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "model.pt"
+        >>> _ = path.write_bytes(b"weights")
+        >>> model_facts(path, {"iteration": 3, "metrics": {"fid": 2.0}})["metrics"]
+        {'fid': 2.0}
+    """
     return {
         "sha256": sha256_of(Path(ckpt_path)),
         "iteration": info.get("iteration"),

@@ -247,6 +247,15 @@ def write_report(
         folder: is made where missing.
         window: HU that the panel shows black and white.
         facts: further entries of ``metrics.json``, such as the models' files.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from bundles.lung_two_stage.segmentation.inference import EmptyMask
+        >>> folder, mask = Path(mkdtemp()), np.zeros((4, 8, 8), np.uint8)
+        >>> scan = NoduleScan(mask.astype(np.int16), mask, (1.0, 1.0, 1.0), "a", "a", ())
+        >>> write_report(compare([EmptyMask()], [scan], 1), folder, Window(-1000, 400), {"seed": 0})
+        >>> sorted(path.name for path in folder.iterdir())
+        ['metrics.json', 'panel.png', 'table.txt']
     """
     target = Path(folder)
     text = write_table(comparison.result)
