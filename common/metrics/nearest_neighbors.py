@@ -46,23 +46,22 @@ def squared_distance_rows(
     if owners is None and second is None:
         owners = (torch.arange(len(first)),) * 2
     second = first if second is None else second
-    centre = (first.sum(0, dtype=torch.float64) + second.sum(0, dtype=torch.float64)) / max(
-        len(first) + len(second), 1
-    )
-    right = second.double() - centre
-    longest = right.square().sum(1).amax() if len(right) else 0.0
+    total = first.sum(0, dtype=torch.float64) + second.sum(0, dtype=torch.float64)
+    centre = total / max(len(first) + len(second), 1)  # (D,)
+    right = second.to(torch.float64, copy=True).sub_(centre)
+    lengths = torch.linalg.vector_norm(right, dim=1).square()  # (M,)
+    longest = lengths.amax() if len(right) else 0.0
     for start in range(0, len(first), ROWS):
         rows = slice(start, min(start + ROWS, len(first)))
         left = first[rows].double() - centre
-        squared = torch.cdist(left, right).square_()  # (R, M), from products
+        squared = torch.addmm(lengths, left, right.T, alpha=-2)  # (R, M)
+        squared.add_(left.square().sum(1, keepdim=True)).clamp_(min=0)
         own = None if owners is None else owners[0][rows, None] == owners[1]
         if own is not None:
             squared.masked_fill_(own, torch.inf)
         near = (squared < NEAR * longest).any(1)
         if near.any():
-            exact = torch.cdist(
-                first[rows][near].double(), second.double(), compute_mode="donot_use_mm_for_euclid_dist"
-            ).square_()
+            exact = torch.cdist(left[near], right, compute_mode="donot_use_mm_for_euclid_dist").square_()
             squared[near] = exact if own is None else exact.masked_fill_(own[near], torch.inf)
         yield rows, squared
 
