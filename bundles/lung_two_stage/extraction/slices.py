@@ -374,7 +374,7 @@ def split_for_enhancer(train: Sequence[S], test: Sequence[S], share: float, seed
         UserError: a share out of range, or fewer than two training patients.
     """
     if not 0 < share < 1:
-        raise UserError(f"share_for_enhancer {share}: give a share between 0 and 1")
+        raise UserError(f"share_for_enhancer {share}: give a share above 0 and below 1")
     units = sorted({sample.unit for sample in train})
     if len(units) < 2:
         raise UserError(
