@@ -4,11 +4,14 @@ import ast
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from common.paths import repository_root
@@ -128,23 +131,25 @@ def test_no_code_writes_a_picture_without_a_mark() -> None:
     assert len(marked) >= 11 and {path for path, marks in marked.items() if not marks} == UNMARKED
 
 
+def components(node: Any) -> Iterator[dict[str, Any]]:
+    """Yields every component, a mapping with ``_target_``, in a parsed config."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from components(child)
+    if isinstance(node, dict) and "_target_" in node:
+        yield node
+
+
 def test_every_config_tells_its_writers_what_makes_the_images() -> None:
-    writers = (
-        "SampleWriter",
-        "VolumeWriter",
-        "PairWriter",
-        "SliceWriter",
-        "latent_interpolation.LatentWalk",
-    )
-    seen = 0
+    writers = ("SampleWriter", "VolumeWriter", "PairWriter", "SliceWriter", "LatentWalk")
+    configs = 0
     for path in sorted(repository_root().glob("bundles/*/configs/*.yaml")):
-        text = path.read_text()
-        count = sum(text.count(f"{writer}\n") for writer in writers)
-        if count and path.name != "generate_pairs.yaml":  # exchanges inference.yaml's writer alone
-            assert text.count('  provenance: "@provenance"\n') == count, path
-            assert re.search(rf"\bbundle: {path.parent.parent.name}\b", text)
-            seen += 1
-    assert seen == 4
+        config = yaml.safe_load(path.read_text())
+        drawing = [part for part in components(config) if str(part["_target_"]).endswith(writers)]
+        if drawing and path.name != "generate_pairs.yaml":  # exchanges inference.yaml's writer alone
+            assert all(part["provenance"] == "@provenance" for part in drawing), path
+            assert config["provenance"]["bundle"] == path.parent.parent.name
+            configs += 1
+    assert configs == 4
 
 
 def test_a_folder_without_history_has_no_commit(tmp_path: Path) -> None:
