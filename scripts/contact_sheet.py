@@ -1,6 +1,7 @@
 """Draws one picture of what the shipped weights of all bundles draw: no training, no data, under a minute.
 
-Conditions are masks and labels of phantoms. Bundles without weights are left out, with one line each.
+Conditions are masks and labels of phantoms; for models of cardiac MR in short axis, rings and crescents.
+Bundles without weights are left out, with one line each.
 
 Example:
     python scripts/contact_sheet.py --output samples/contact_sheet.png
@@ -31,6 +32,7 @@ from common.inference.prepare_batch import ConditionToImage
 from common.inference.sampling import draw_images, latents
 from common.paths import METADATA, bundle_root
 from common.provenance import Provenance
+from common.rng import make_rng
 from common.tools.package import bundle_names
 from common.visualization import label_picture, panel_rows, sheet, tiled, unit_range
 
@@ -42,6 +44,8 @@ LARGER = 3
 """Conditions are taken from this part of the slices: the third with the largest areas."""
 FILES = ("model.pt", "healthy_slices.pt")
 """Generators: a bundle's main network, and lung_two_stage's second one."""
+SHORT_AXIS = {"LV", "RV", "Myo"}
+"""Structures of models whose conditions are `short_axis_labels`; phantoms lie as in a CT, cut axially."""
 Row = tuple[str, Tensor]
 """Name and pictures (N, 1 or 3, SIDE, SIDE) in [0, 1]."""
 
@@ -51,7 +55,8 @@ def write_contact_sheet(
 ) -> Path:
     """Writes one PNG with rows of what the shipped weights of each bundle draw, below the conditions if any.
 
-    The conditions are masks and labels of phantoms, which are made beside ``output``. A bundle without
+    The conditions are masks and labels of phantoms, which are made beside ``output``, or for models of
+    cardiac MR `short_axis_labels`. A bundle without
     weights is left out, and one line says so.
 
     Args:
@@ -88,15 +93,52 @@ def _rows(bundle: Path, weights: Path, phantoms: Path, count: int, seed: int) ->
         classes = torch.arange(count) % kinds if kinds else None
         yield name, unit_range(draw_images(network, latents(seed, range(count), info["latent"]), classes))
         return
-    slices = _conditions(ensure_phantoms(phantoms, PATIENTS), info)
-    filled = [item for item in map(slices.__getitem__, range(len(slices))) if item["label"].any()]
-    chosen = panel_rows(torch.stack([item["label"] for item in filled]), LARGER * count)[:count]
-    batch = default_collate([filled[index] for index in chosen])
+    if set(info.get("classes", ())) == SHORT_AXIS and info["spacing"]:
+        batch = {"label": short_axis_labels(info["classes"], count, info["image_size"], info["spacing"])}
+    else:
+        slices = _conditions(ensure_phantoms(phantoms, PATIENTS), info)
+        filled = [item for item in map(slices.__getitem__, range(len(slices))) if item["label"].any()]
+        chosen = panel_rows(torch.stack([item["label"] for item in filled]), LARGER * count)[:count]
+        batch = default_collate([filled[index] for index in chosen])
     condition, _, *more = ConditionToImage(network, seed)(batch)
     with torch.inference_mode():
         images = network(condition, *(more[0] if more else ()))
     yield f"{name}: condition", label_picture(condition)
     yield name, unit_range(images)
+
+
+def short_axis_labels(classes: Sequence[str], count: int, size: int, spacing: float) -> Tensor:
+    """Draws label maps of hearts cut across their long axis, from base to apex.
+
+    The left ventricle is an ellipse within a wall of 9 to 11 mm (``Myo``), the right one a crescent to its
+    lower left, as patients lie in upright pictures; sizes are those of adults.
+
+    Args:
+        classes: names of the classes 1, 2, ...: LV, RV and Myo.
+        count: number of maps.
+        size: side of a map in pixels.
+        spacing: mm a pixel.
+    Returns:
+        Class indices (count, 1, size, size) float32, 0 background.
+
+    Example:
+        >>> maps = short_axis_labels(["LV", "RV", "Myo"], count=2, size=64, spacing=4.0)
+        >>> maps.shape, sorted(maps.unique().tolist())
+        (torch.Size([2, 1, 64, 64]), [0.0, 1.0, 2.0, 3.0])
+    """
+    rng = make_rng(0, "short axis")
+    axis = (torch.arange(size) - (size - 1) / 2) * spacing  # mm
+    maps = torch.zeros(count, 1, size, size)
+    for n, heart in enumerate(maps):
+        share = n / max(1, count - 1)  # 0 at the base, 1 at the apex
+        outer, wall = 37 - 15 * share + rng.normal(0, 1.5), 10 + rng.normal(0, 0.7)
+        shift, ratio = rng.normal(0, 5, 2), rng.normal(1, 0.04)
+        rows, columns = axis[:, None] - 5 + shift[0], axis[None] + shift[1]
+        left = torch.hypot(rows / ratio, columns * ratio)
+        right = torch.hypot(rows - 0.45 * outer, columns + 0.75 * outer) < outer * (0.95 - 0.45 * share)
+        for name, inside in (("RV", right), ("Myo", left < outer), ("LV", left < outer - wall)):
+            heart[0, inside] = classes.index(name) + 1.0
+    return maps
 
 
 def _conditions(phantoms: Path, info: dict[str, Any]) -> MaskSlices | LabelSlices:

@@ -13,6 +13,7 @@ from common.networks.blocks import (
     NONE,
     ClassEncoding,
     added_noise,
+    check_decoder_noise,
     make_drawn_noise,
     make_fixed_texture,
     norm_layer,
@@ -87,10 +88,7 @@ class HeartGenerator(nn.Module):
         decoder_noise: bool = False,
     ) -> None:
         super().__init__()
-        if decoder_noise and not noise:
-            raise UserError(
-                "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
-            )
+        check_decoder_noise(decoder_noise, noise)
         self.skips, self.out_channels = skips, out_channels
         self.encoding, self.texture = ClassEncoding(classes, encoding), make_fixed_texture(texture)
         self.noise = make_drawn_noise(noise)

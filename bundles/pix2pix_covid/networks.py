@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from common.errors import UserError
 from common.networks.blocks import (
     added_noise,
+    check_decoder_noise,
     make_drawn_noise,
     make_fixed_texture,
     norm_layer,
@@ -59,10 +59,7 @@ class UnetGenerator(nn.Module):
         decoder_noise: bool = False,
     ) -> None:
         super().__init__()
-        if decoder_noise and not noise:
-            raise UserError(
-                "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
-            )
+        check_decoder_noise(decoder_noise, noise)
         self.texture, self.noise = make_fixed_texture(texture), make_drawn_noise(noise)
         widths = [ngf * min(2**level, 8) for level in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

@@ -322,6 +322,14 @@ class NoAddedNoise(nn.Module):
         return x
 
 
+def check_decoder_noise(decoder_noise: bool, noise: int) -> None:
+    """Raises `UserError` if the decoder is to add noise and there are no channels of it."""
+    if decoder_noise and not noise:
+        raise UserError(
+            "network_def: decoder_noise adds the channels of noise, and noise is 0; set it to 4, say"
+        )
+
+
 def added_noise(channels: int, learned: bool) -> AddedNoise | NoAddedNoise:
     """Returns an `AddedNoise` for maps of so many channels, or `NoAddedNoise`."""
     return AddedNoise(channels) if learned else NoAddedNoise()

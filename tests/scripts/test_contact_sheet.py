@@ -16,7 +16,7 @@ from common.files import read_json, write_json
 from common.inference.checkpoint import network_for
 from common.paths import METADATA, repository_root
 from scripts import contact_sheet as module
-from scripts.contact_sheet import SIDE, write_contact_sheet
+from scripts.contact_sheet import SIDE, short_axis_labels, write_contact_sheet
 
 BUNDLES = repository_root() / "bundles"
 
@@ -59,3 +59,16 @@ def test_rows_of_conditions_images_and_samples(
     assert coloured[0] > 100 and coloured[1:] == [0, 0]  # label maps, then gray images, then samples
     with pytest.raises(UserError, match="no bundle ships weights"):
         write_contact_sheet(bundles[2:], tmp_path / "c.png")
+
+
+def test_hearts_in_short_axis_have_adult_sizes_and_shrink_towards_the_apex() -> None:
+    maps = short_axis_labels(["LV", "RV", "Myo"], count=5, size=128, spacing=2.0)
+    areas = torch.stack([(maps == value).sum((1, 2, 3)) * 4.0 for value in (1, 2, 3)], 1)  # mm2, (5, 3)
+    diameters = 2 * ((areas[:, 0] + areas[:, 2]) / torch.pi).sqrt()  # of ventricle and wall
+    assert 66 < diameters[0] < 82 and 36 < diameters[-1] < 52
+    assert (areas[0] > areas[-1]).all()
+    renamed = short_axis_labels(["Myo", "RV", "LV"], count=5, size=128, spacing=2.0)
+    assert torch.equal(renamed == 1, maps == 3) and torch.equal(renamed == 2, maps == 2)
+    left, right = (torch.nonzero(maps[0, 0] == value).float().mean(0) for value in (1, 2))
+    rows, columns = left - right
+    assert rows < 0 < columns  # the right ventricle lies lower and to the left
