@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -132,10 +133,11 @@ def short_axis_labels(classes: Sequence[str], count: int, size: int, spacing: fl
     for n, heart in enumerate(maps):
         share = n / max(1, count - 1)  # 0 at the base, 1 at the apex
         outer, wall = 37 - 15 * share + rng.normal(0, 1.5), 10 + rng.normal(0, 0.7)
-        shift, ratio = rng.normal(0, 5, 2), rng.normal(1, 0.04)
+        shift, ratio, angle = rng.normal(0, 5, 2), rng.normal(1, 0.04), np.deg2rad(rng.uniform(50, 85))
         rows, columns = axis[:, None] - 5 + shift[0], axis[None] + shift[1]
         left = torch.hypot(rows / ratio, columns * ratio)
-        right = torch.hypot(rows - 0.45 * outer, columns + 0.75 * outer) < outer * (0.95 - 0.45 * share)
+        down, aside = outer * np.sin(angle), outer * np.cos(angle)
+        right = torch.hypot(rows - 0.85 * down, columns + 0.85 * aside) < outer * (0.95 - 0.45 * share)
         for name, inside in (("RV", right), ("Myo", left < outer), ("LV", left < outer - wall)):
             heart[0, inside] = classes.index(name) + 1.0
     return maps
