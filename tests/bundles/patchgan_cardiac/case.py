@@ -66,7 +66,7 @@ CASE = BundleCase(
         "network_def#noise": 0,
         "network_def#decoder_noise": False,
         "discriminator_augment": None,
-        "adversarial": "bce",
+        "adversarial": "least_squares",
         "perceptual": 0.0,  # its deviations within windows turn rounding into thousandths
     },
     placeholders=lambda data: {"heart.nii.gz": str(data / "labels" / "patient_000.nii.gz")},
