@@ -77,6 +77,7 @@ class BundleCase:
         augment: settings that make training draw random numbers for each visit.
         no_augment: one with the wrong word ``rotate`` in it.
         evaluating: settings of an evaluation, where the made set's test split is too small for one.
+        with_shipped: settings with which the shipped weights take the made data's label values.
         placeholders: what names of made-up files in the README's quick start stand for.
         undrawn: settings without random numbers in the networks and losses.
         network_input: makes what the tiny network takes, for two samples.
@@ -99,6 +100,7 @@ class BundleCase:
     augment: Mapping[str, Any] = field(default_factory=dict)
     no_augment: Mapping[str, str] = field(default_factory=lambda: {"augment": "{'flip':0.5,'rotate':3}"})
     evaluating: Callable[[Path], dict[str, Any]] = nothing
+    with_shipped: Mapping[str, Any] = field(default_factory=dict)
     placeholders: Callable[[Path], dict[str, str]] = no_names
     undrawn: Mapping[str, Any] = field(default_factory=dict)
     network_input: Callable[[], torch.Tensor] = two_masks

@@ -55,6 +55,8 @@ def test_no_property_is_missing(
         given = {**case.inference(data), "output_dir": tmp_path / "run"}
     else:
         given |= case.evaluating(data) if config == "evaluate" else case.built_with(data)
+    if config != "train":
+        given |= case.with_shipped
     name = {"train": case.train, "evaluate": case.evaluate}.get(config, config)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
     workflow = ConfigWorkflow(

@@ -156,12 +156,14 @@ def run(clone: Path, case: BundleCase, run_id: str, config: str, **overrides: An
 def test_a_fresh_clone_draws_and_evaluates(case: BundleCase, data: Path, clone: Path) -> None:
     """Or says in one line that there are no weights yet."""
     model = clone / "bundles" / case.name / "models" / "model.pt"
-    labels = (
-        {"label_map": "default"} if case.name == "patchgan_cardiac" else {}
-    )  # its weights know ACDC's values
-    given = {"output_dir": clone.with_name("out"), "device": "cpu", **case.inference(data), **labels}
+    given = {
+        "output_dir": clone.with_name("out"),
+        "device": "cpu",
+        **case.inference(data),
+        **case.with_shipped,
+    }
     drawn = run(clone, case, "inference", "inference", **given)
-    beside = {**case.beside(data), **case.evaluating(data), "dataset_dir": data, **labels}
+    beside = {**case.beside(data), **case.evaluating(data), "dataset_dir": data, **case.with_shipped}
     evaluated = run(clone, case, "evaluating", case.evaluate, **beside)
     if not model.is_file():
         assert "no trained model yet" in drawn.error and "no trained model yet" in evaluated.error
