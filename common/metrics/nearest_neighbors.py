@@ -117,9 +117,10 @@ def find_nearest(
         ([[1.0, 2.0]], [[2, 1]])
     """
     others = queries if references is None else references
-    distances, indices = [torch.zeros(0, k, dtype=torch.float64)], [torch.zeros(0, k, dtype=torch.int64)]
+    distances = torch.empty(len(queries), k, dtype=torch.float64)
+    indices = torch.empty(len(queries), k, dtype=torch.int64)
     for rows, squared in squared_distance_rows(queries, references, owners):
-        available = int((~squared.isposinf()).sum(1).min())
+        available = int((squared != torch.inf).sum(1).min())
         if available < k:
             raise UserError(
                 f"{k} nearest images wanted, but there are {available}; bring more images or lower k"
@@ -127,9 +128,8 @@ def find_nearest(
         nearest = squared.topk(k, dim=1, largest=False).indices  # (R, k)
         exact = (queries[rows, None].double() - others[nearest].double()).square().sum(2)
         exact, order = exact.sort(dim=1, stable=True)
-        distances.append(exact.sqrt())
-        indices.append(nearest.gather(1, order))
-    return torch.cat(distances), torch.cat(indices)
+        distances[rows], indices[rows] = exact.sqrt(), nearest.gather(1, order)
+    return distances, indices
 
 
 COPIED = 0.05  # samples with a lower rank count as copies, as this share of real images does

@@ -19,6 +19,8 @@ from PIL import Image
 
 from common.data.intensity import Window
 from common.data.labels import DEFAULT_MAP
+from common.data.splits import RULE, SPLITS
+from common.data.splits import split_by_patient as split_samples_by_patient
 from common.data.volume_io import single_slice, write_nifti
 from common.errors import UserError
 from common.files import atomic_write
@@ -26,8 +28,16 @@ from common.inference.checkpoint import bundle_model, model_info
 from common.inference.datasets import label_set_of
 from common.rng import make_rng
 from common.training.fit_supervised import Budget
-from common.trust.image_sets import ImageSet, Sets, join_sets, labels_of, read_set, split_by_patient
-from common.trust.readers import STRUCTURES, ReadingSettings
+from common.trust.image_sets import (
+    ImageSet,
+    Sets,
+    find_real_records,
+    join_sets,
+    labels_of,
+    read_set,
+    split_by_patient,
+)
+from common.trust.readers import STRUCTURES, ReadingSettings, array_files, shard_files
 
 logger = logging.getLogger(__name__)
 FEW_VALUES = 16
@@ -349,21 +359,39 @@ def gather(options: Options, model: Path | None, drawn: Path) -> Sets:
     if options.patient_pattern is not None:
         reading = replace(reading, patient_pattern=options.patient_pattern)
     real = read_set(options.real, reading)
-    known: Mapping[str, Any] = info.get("splits", {})
     if options.heldout is None:
-        if "split" in info and not known:
-            logger.warning(
-                f"{options.real}: the model names no patients of its training, so half of the patients are "
-                "drawn as held out; what is said of copies holds only if it learned from none of these: "
-                "give patients that it has not seen with --heldout"
-            )
-        real, heldout = split_by_patient(real, options.seed, known.get("train", ()))
+        real, heldout = split_by_patient(real, options.seed, training_patients(options.real, reading))
     else:
         heldout = read_set(options.heldout, reading)
-        check_unseen(heldout, known)
+        check_unseen(heldout, info.get("splits", {}))
     sets = Sets(real, heldout, _synthetic(options, model, reading, real, heldout, drawn))
     check_sets(sets, drawn=bool(options.generate))
     return sets
+
+
+def training_patients(folder: Path, reading: ReadingSettings) -> set[str]:
+    """Finds which of a folder's patients a model was trained on: those that its metadata name, or, for shared
+    weights, which name nobody, those that the rule of its split puts into the training part.
+
+    Returns:
+        The patients; none where the metadata tell nothing.
+    """
+    named, rule = reading.info.get("splits", {}), reading.info.get("split", {})
+    if named or not rule:
+        return set(named.get("train", ()))
+    if rule.get("rule") == RULE and not shard_files(folder) and not array_files(folder):
+        samples = find_real_records(folder, reading.kind, reading.patient_pattern, reading.info)
+        if len({sample.unit for sample in samples}) >= len(SPLITS):
+            logger.warning(f"{folder}: the model names no patients of its training: split by its rule again")
+            first, second, third = rule["fractions"]
+            parts = split_samples_by_patient(samples, (first, second, third), rule["seed"], where=folder)
+            return {sample.patient for sample in parts["train"]}
+    logger.warning(
+        f"{folder}: the model names no patients of its training, so half of the patients are drawn as held "
+        "out; what is said of copies holds only if it learned from none of these: give patients that it has "
+        "not seen with --heldout"
+    )
+    return set()
 
 
 def check_unseen(heldout: ImageSet, splits: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from common.data.intensity import Window
+from common.data.samples import Sample
+from common.data.splits import RULE, split_by_patient
 from common.errors import UserError
 from common.files import write_json
 from common.inference.datasets import LabelSlices, Source
@@ -161,15 +164,26 @@ def test_bundles_are_known_by_their_configs(tmp_path: Path) -> None:
         generate(BUNDLES / "pix2pix_covid", 4, tmp_path)
 
 
+def sets_without_names(folder: Path, split: Mapping[str, Any]) -> Sets:
+    """Eight patients' images, and drawn ones, for a model that says how it was split but not of whom."""
+    for name in ("real", "drawn"):
+        (folder / name).mkdir()
+        for number in range(8):
+            gray = np.random.default_rng([number, len(name)]).integers(0, 255, (16, 16), np.uint8)
+            Image.fromarray(gray).save(folder / name / f"patient{number}_1.png")
+    write_json(folder / "model.json", {"image_size": 16, "window_hu": "lung", "split": split})
+    folders = {"real": folder / "real", "synthetic": folder / "drawn", "output": folder / "x.html"}
+    return gathering.gather(Options(**folders, bundle=BUNDLES / "dcgan_covid"), folder / "model.pt", folder)
+
+
 def test_a_model_that_names_no_patients_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for folder in ("real", "drawn"):
-        (tmp_path / folder).mkdir()
-        for number in range(4):
-            gray = np.random.default_rng([number, len(folder)]).integers(0, 255, (16, 16), np.uint8)
-            Image.fromarray(gray).save(tmp_path / folder / f"patient{number}_1.png")
-    write_json(tmp_path / "model.json", {"image_size": 16, "window_hu": "lung", "split": {"rule": "hash"}})
-    folders = {"real": tmp_path / "real", "synthetic": tmp_path / "drawn", "output": tmp_path / "x.html"}
-    options = Options(**folders, bundle=BUNDLES / "dcgan_covid")
-    sets = gathering.gather(options, tmp_path / "model.pt", tmp_path)
-    assert len(sets.real) == len(sets.heldout) == 2
-    assert "the model names no patients of its training" in caplog.text
+    sets = sets_without_names(tmp_path, {"rule": "splits.json"})
+    assert len(sets.real) == len(sets.heldout) == 4
+    assert "the model names no patients of its training, so half" in caplog.text
+
+
+def test_the_rule_of_a_models_split_tells_its_training_patients(tmp_path: Path) -> None:
+    sets = sets_without_names(tmp_path, {"rule": RULE, "seed": 5, "fractions": [0.5, 0.25, 0.25]})
+    samples = [Sample(Path(f"patient{n}_1.png"), None, f"patient{n}") for n in range(8)]
+    expected = {sample.patient for sample in split_by_patient(samples, (0.5, 0.25, 0.25), 5)["train"]}
+    assert set(sets.real.patients) == expected and len(sets.heldout) == 8 - len(expected)
