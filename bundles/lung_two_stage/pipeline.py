@@ -38,7 +38,13 @@ Budgets = Mapping[str, Mapping[str, Any]]
 
 
 def chest_scans(folder: str | os.PathLike[str]) -> Path:
-    """Makes chest phantoms with nodules and otherwise healthy lungs, if the folder has none; returns it."""
+    """Makes chest phantoms with nodules and otherwise healthy lungs, if the folder has none; returns it.
+
+    Example:
+        ``python -m monai.bundle run extraction --config_file bundles/lung_two_stage/configs/extract.yaml``
+        calls it where no ``--dataset_dir`` is given, and reads the 16 phantoms that it leaves, scans in
+        ``images/`` and their nodules in ``labels/nodule/``, from ``bundles/lung_two_stage/data/phantoms``.
+    """
     return ensure_phantoms(folder, PATIENTS, 0, SHAPE, with_lesions=False)
 
 

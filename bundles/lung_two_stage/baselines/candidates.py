@@ -306,6 +306,17 @@ class CubeData(SplitData[CubeDataset]):
         parts: splits to load; None for all.
     Raises:
         UserError: a bad folder, file or setting.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from common.data.phantoms.writing import ensure_phantoms
+        >>> with TemporaryDirectory() as work:
+        ...     scans = ensure_phantoms(f"{work}/scans", patients=4, shape=(32, 32, 12), with_lesions=False)
+        ...     data = CubeData(
+        ...         scans, lambda scan: find_blobs(scan.hu, scan.spacing).centres, size=16, depth=4
+        ...     )
+        >>> data.train[0]["image"].shape, len(data.train)  # five with a nodule, as many without
+        (torch.Size([1, 4, 16, 16]), 10)
     """
 
     def __init__(

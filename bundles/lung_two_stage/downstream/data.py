@@ -244,6 +244,25 @@ def read_sources(
         seed: of all draws.
     Raises:
         UserError: a bank is missing or lacks nodules, or a test patient is among the training patients.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceRecord
+        >>> from bundles.lung_two_stage.composition.compose import ComposeSettings, compose
+        >>> lung, alpha = np.ones((8, 32, 32), np.uint8), np.full((1, 8, 8), 255, np.uint8)
+        >>> mask = np.pad(np.ones((4, 8, 8), np.uint8), ((0, 4), (12, 12), (12, 12)))  # of the first four
+        >>> records = [SliceRecord(f"slice_{k}", f"patient_{k}", 1.0) for k in range(8)]
+        >>> slices = SliceBank(np.int16(lung) * -850, lung, mask, records)
+        >>> nodule = NoduleBank(np.int16(alpha), alpha, [NoduleRecord("n", "patient_5", "", 8.0, 1.0)])
+        >>> with TemporaryDirectory() as work:
+        ...     parts = {"others": [0, 1, 2, 4], "healthy_slices": [5, 6], "tests": [3, 7]}
+        ...     for name, chosen in parts.items():
+        ...         _ = slices.take(chosen).save(f"{work}/{name}")
+        ...     banks = str(nodule.save(f"{work}/nodules")), f"{work}/healthy_slices"
+        ...     compose(ComposeSettings(*banks, f"{work}/composites", count=6))
+        ...     read_sources(work, f"{work}/composites", banks[1]).summary()  # doctest: +ELLIPSIS
+        6 of ...
+        'real ...; synthetic 12 slices, 6 with nodules; val 1 slices, ...; test 2 slices, 1 with nodules'
     """
     folder, limits = Path(extraction_dir), window_by_name(window)
     others, healthy_slices, tests = (

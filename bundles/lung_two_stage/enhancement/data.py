@@ -136,6 +136,22 @@ class EnhancerData(KeptSplit):
         patients: of the real slices, by part.
     Raises:
         UserError: too few images, a shared patient, or images of two sizes.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord
+        >>> from bundles.lung_two_stage.composition.compose import ComposeSettings, compose
+        >>> lung, alpha = np.ones((7, 32, 32), np.uint8), np.full((1, 8, 8), 255, np.uint8)
+        >>> records = [SliceRecord(f"slice_{k}", f"patient_{k}", 1.0) for k in range(7)]
+        >>> slices = SliceBank(np.int16(lung) * -850, lung, 0 * lung, records)
+        >>> nodule = NoduleBank(np.int16(alpha), alpha, [NoduleRecord("n", "patient_0", "", 8.0, 1.0)])
+        >>> with TemporaryDirectory() as work:
+        ...     used = [nodule.save(f"{work}/nodules"), slices.take([0, 1]).save(f"{work}/healthy_slices")]
+        ...     others = slices.take(range(2, 7)).save(f"{work}/others")
+        ...     compose(ComposeSettings(*map(str, used), f"{work}/composites", count=10))
+        ...     EnhancerData(f"{work}/composites", others, used).summary()  # doctest: +ELLIPSIS
+        10 of ...
+        'train 8 composites, 4 real slices of 4 patients; val 2 composites, 1 real slices of 1 patients'
     """
 
     def __init__(

@@ -58,6 +58,26 @@ class Enhancement:
         device: of the network.
     Raises:
         UserError: the shards are not finished, or ``output_dir`` holds those of another model.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord, SliceBank, SliceRecord
+        >>> from bundles.lung_two_stage.composition.compose import ComposeSettings, compose
+        >>> from common.inference.prepare_batch import PrecisionInferer
+        >>> from common.training.precision import Precision
+        >>> lung, alpha = np.ones((1, 32, 32), np.uint8), np.full((1, 8, 8), 255, np.uint8)
+        >>> nodule = NoduleBank(np.int16(alpha), alpha, [NoduleRecord("n", "p", "", 8.0, 1.0)])
+        >>> healthy = SliceBank(np.int16(lung) * -850, lung, 0 * lung, [SliceRecord("s", "p", 1.0)])
+        >>> network, apply = ResnetGenerator(width=4), PrecisionInferer(Precision("cpu"))  # untrained
+        >>> with TemporaryDirectory() as work:
+        ...     banks = [str(bank.save(f"{work}/{bank.what}")) for bank in (nodule, healthy)]
+        ...     compose(ComposeSettings(*banks, f"{work}/composites", count=3, groups=5))
+        ...     folders = f"{work}/composites", f"{work}/enhanced"
+        ...     Enhancement(*folders, network, apply, Window(-1000, 400), facts={"iteration": 0}).run()
+        ...     Composites(folders[1])[2].record["enhancer"]  # doctest: +ELLIPSIS
+        3 of 5 combinations kept...
+        3 enhanced composites in 1 shards in ...
+        {'sha256': None, 'iteration': 0}
     """
 
     def __init__(

@@ -276,6 +276,11 @@ def evaluate_images(
 
     Raises:
         UserError: a stage's result is missing, or there are too few images.
+
+    Example:
+        ``python -m monai.bundle run evaluating --config_file bundles/lung_two_stage/configs/evaluate.yaml``
+        calls it with the folders ``extraction``, ``composites`` and ``enhanced`` in ``work``, prints the
+        tables, and leaves ``panel.png`` and, with what it returns, ``metrics.json`` in ``work/evaluation``.
     """
     real, spacing_mm, with_nodules = _real_images(Path(extraction_dir), window)
     evaluator = SetEvaluator(real, extractor, seed, resamples)

@@ -129,6 +129,18 @@ class Extraction:
             data are crops, the enhancer learns from these patients alone.
     Raises:
         UserError: a setting is out of range, or too few patients.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from common.data.phantoms.writing import ensure_phantoms
+        >>> settings = {"crops": {"crop_size": 16, "crop_mm": 48.0}, "slices": {"image_size": 32}}
+        >>> with TemporaryDirectory() as work:
+        ...     scans = ensure_phantoms(f"{work}/scans", patients=5, shape=(32, 32, 12), with_lesions=False)
+        ...     report = Extraction(NoduleData(scans, parts=[]), **settings).run(f"{work}/extraction")
+        ...     sorted(path.name for path in Path(work, "extraction").iterdir())
+        ['extraction.json', 'healthy_slices', 'nodules', 'others', 'presence.npz', 'test_nodules', 'tests']
+        >>> {part: len(names) for part, names in report["patients"].items()}
+        {'generation': 1, 'enhancer': 2, 'test': 1}
     """
 
     def __init__(

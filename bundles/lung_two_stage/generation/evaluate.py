@@ -90,6 +90,24 @@ class GeneratorComparison:
         device: where networks run.
     Raises:
         UserError: a model is missing or differs in size or window, or there are too few images.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from bundles.lung_two_stage.banks import NoduleBank, NoduleRecord
+        >>> from common.metrics.features import RandomVGG
+        >>> from common.paths import bundle_root
+        >>> model = bundle_root("lung_two_stage") + "/models/model.pt"
+        >>> alpha = np.pad(np.full((16, 8, 8), 255, np.uint8), ((0, 0), (12, 12), (12, 12)))
+        >>> records = [NoduleRecord(f"n{k}", f"patient_{k}", "", 8.0, 1.0) for k in range(16)]
+        >>> bank = NoduleBank(np.int16(alpha) * 3 - 850, alpha, records)
+        >>> with TemporaryDirectory() as work:
+        ...     own, others = (bank.take(r).save(f"{work}/{r}") for r in (range(10), range(10, 16)))
+        ...     compared = GeneratorComparison({"ours": model}, own, RandomVGG(), heldout_dir=others)
+        ...     list(compared.run(work + "/evaluation", facts={})["methods"])  # doctest: +ELLIPSIS
+        <BLANKLINE>
+        6 held-out images of 6 patients, 6 generated each
+        method ...
+        ['ours', 'real real', 'mean image', 'blurred real']
     """
 
     def __init__(
@@ -316,6 +334,15 @@ def available_classifiers(
         inception_weights: a TorchScript file; None to look into torch's hub folder.
     Raises:
         UserError: a named file cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:  # as the training of three classes by diameter leaves it
+        ...     torch.save(CropClassifier(classes=3).state_dict(), f"{folder}/model.pt")
+        ...     write_json(f"{folder}/model.json", {"classes_by": "diameter"})
+        ...     classifier = available_classifiers(f"{folder}/model.pt")[-1]
+        >>> classifier.name, classifier(torch.zeros(4, 1, 32, 32)).shape
+        ('nodule_diameter', torch.Size([4, 3]))
     """
     classifiers: list[Classifier] = []
     weights = inception_at_hand() if inception_weights is None else Path(inception_weights)
