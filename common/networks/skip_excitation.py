@@ -208,7 +208,7 @@ HALF = 0.5**0.5
 
 
 class ResidualDiscriminator(nn.Module):
-    """Discriminator with one logit per image.
+    """Discriminator with one logit per image and, if wanted, one per place.
 
     (B, 1, S, S) in [-1, 1] -> logits (B, 1, 1, 1). A 4 x 4 convolution of stride 2, then blocks that halve
     the map down to 4 x 4, and one convolution over what is left. A block is a 4 x 4 convolution of stride 2
@@ -222,15 +222,23 @@ class ResidualDiscriminator(nn.Module):
         width: channels of the 64 x 64 map; twice as many at half the side, up to 8 times.
         classes: number of classes; 0 for none. The class is judged by projection: the product of a learned
             vector with the mean of the last map is added to the logit (Miyato and Koyama 2018).
+        patches: side of a map, each cell of which gives a logit too, as in a PatchGAN (Isola et al. 2017):
+            they judge texture, such as vessels, the one logit the whole. A cell of the map of S / 8 sees
+            46 x 46 pixels. 0 for none.
     Attributes:
         draws_own_weights: see `common.networks.state.init_weights`.
     Raises:
         UserError: no such size.
+
+    Example:
+        >>> images = torch.zeros(2, 1, 64, 64)
+        >>> [tuple(logits.shape) for logits in ResidualDiscriminator(64, width=4, patches=8)(images).logits]
+        [(2, 1, 1, 1), (2, 1, 8, 8)]
     """
 
     draws_own_weights = True
 
-    def __init__(self, image_size: int = 128, width: int = 32, classes: int = 0) -> None:
+    def __init__(self, image_size: int = 128, width: int = 32, classes: int = 0, patches: int = 0) -> None:
         super().__init__()
         sides = sides_up_to(image_size)[-2::-1]
         channels = [channels_of(side, width) for side in sides]
@@ -243,9 +251,18 @@ class ResidualDiscriminator(nn.Module):
         nn.init.normal_(self.last.weight, std=0.02)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.projection = class_projection(classes, channels[-1])
+        if patches and patches not in sides:
+            raise UserError(f"patches {patches}: no map of this side; choose of {sides[:-1]}, or 0 for none")
+        self.patches = nn.ModuleDict()
+        if patches:
+            head = nn.Conv2d(channels[sides.index(patches)], 1, 1)
+            nn.init.normal_(head.weight, std=0.02)
+            self.patches[str(patches)] = head
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
-        """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1)."""
+        """Images (B, 1, S, S) and, where there are classes, their indices (B,) -> logits (B, 1, 1, 1), then
+        those of the places (B, 1, P, P).
+        """
         features: list[Tensor] = []
         x = image
         for layer in (*self.first.values(), *self.halvings.values()):
@@ -255,7 +272,10 @@ class ResidualDiscriminator(nn.Module):
         if condition is not None:
             fit = (self.projection(condition) * x.mean((2, 3))).sum(1)  # (B,)
             logits = logits + fit[:, None, None, None]
-        return DiscriminatorOutput([logits], [features])
+        judged = {str(maps.shape[-1]): maps for maps in features}
+        return DiscriminatorOutput(
+            [logits, *(layer(judged[side]) for side, layer in self.patches.items())], [features]
+        )
 
 
 class Halving(nn.Module):

@@ -83,7 +83,7 @@ GAMES = {
     ),
     "skip_excitation": Game(
         lambda: SkipExcitationGenerator(SIDE, LATENT, width=4),
-        lambda: AugmentedDiscriminator(ResidualDiscriminator(SIDE, width=2)),
+        lambda: AugmentedDiscriminator(ResidualDiscriminator(SIDE, width=2, patches=8)),
         NOISE,
         None,
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.bundles.case import BundleCase
 from tests.bundles.cases import CASES
@@ -48,6 +49,10 @@ def test_a_critic_that_nothing_holds_back_is_one_line(
     case: BundleCase, data: Path, tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
     """Before the data are read, where the networks do not follow from them."""
+    if "norm" not in yaml.safe_load((case.configs / f"{case.train}.yaml").read_text())["discriminator_def"]:
+        settings = {key: value for key, value in settings.items() if key != "discriminator_def#norm"}
+        if settings["gradient_penalty"]:
+            pytest.skip("its discriminator has no norm")
     where = data if case.built_with(data) else tmp_path / "nowhere"
     assert said in train(case, where, tmp_path, adversarial="wasserstein", **settings).error
     assert not (tmp_path / "run").exists()

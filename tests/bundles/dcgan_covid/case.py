@@ -29,8 +29,8 @@ SHORT = {
     "image_size": 64,
     "network_def#width": 16,
     "discriminator_def#width": 8,
-    "max_epochs": 64,
-    "val_interval": 32,
+    "max_epochs": 24,
+    "val_interval": 8,
 }
 
 

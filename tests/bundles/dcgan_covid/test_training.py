@@ -16,22 +16,24 @@ from tests.bundles.runs import Run, fingerprints, forked
 
 # Iterations of an epoch of 20 images in batches of 2, and what is logged beside all recipes' entries.
 RECIPES = {
-    "train": (3, {"D_penalty"}),
-    "skip_excitation": (10, {"D_penalty", "D_accuracy_pairs_ema"}),
+    "train": (10, {"D_penalty", "D_accuracy_pairs_ema"}),
+    "dcgan": (3, {"D_penalty"}),
     "two_to_one": (5, set()),
     "wgan_gp": (2, {"D_penalty"}),
     "veegan": (10, {"G_latent"}),
     "stabilised": (3, {"D_penalty"}),
     "paper": (10, set()),
 }
-ON_PAPER = ("two_to_one", "stabilised")
+BASES = {"two_to_one": "paper", "stabilised": "paper", "wgan_gp": "dcgan", "veegan": "dcgan"}
+"""Overlays that need another one before them."""
 
 
 def train(recipe: str, data: Path, folder: Path, log: Path, **more: object) -> Run:
     widths = {"reconstructor_def#width": 4, "discriminator_def#joint": 8} if recipe == "veegan" else {}
     settings = CASE.settings(data, folder, **widths, **more)
     del settings["n_critic"]  # each recipe's own
-    configs = ["train", *(["paper"] if recipe in ON_PAPER else []), *([recipe] if recipe != "train" else [])]
+    base = [BASES[recipe]] if recipe in BASES else []
+    configs = ["train", *base, *([recipe] if recipe != "train" else [])]
     return forked(CASE.arguments("training", configs, **settings), log)
 
 
@@ -126,7 +128,7 @@ def test_a_bad_data_set_is_one_line(
     ("key", "value", "message"),
     [
         ("classes", "severe", "no class severe; there is covid"),
-        ("network_def#start", "zero", "start 'zero' is unknown"),
+        ("discriminator_def#patches", 5, "patches 5: no map of this side; choose of [16, 8], or 0 for none"),
         ("batch_size", 21, "20 training samples are fewer than one batch of 21"),
     ],
 )

@@ -175,6 +175,22 @@ def test_it_halves_down_to_one_logit(side: int, levels: int) -> None:
     assert sides == [side // 2 ** (level + 1) for level in range(levels)] and sides[-1] == 4
 
 
+def test_a_place_is_judged_by_46_pixels_around_it() -> None:
+    torch.manual_seed(0)
+    network, image = ResidualDiscriminator(128, width=2, patches=16), torch.rand(1, 1, 128, 128)
+    whole, places = network(image.requires_grad_()).logits
+    assert whole.shape == (1, 1, 1, 1) and places.shape == (1, 1, 16, 16)
+    (gradient,) = torch.autograd.grad(places[0, 0, 8, 4], image)
+    rows, columns = (gradient[0, 0].abs().amax(dim).nonzero().flatten() for dim in (1, 0))
+    assert (rows[0], rows[-1]) == (45, 90) and (columns[0], columns[-1]) == (13, 58)
+
+
+@pytest.mark.parametrize("patches", [3, 32])
+def test_places_are_those_of_a_map(patches: int) -> None:
+    with pytest.raises(UserError, match=rf"patches {patches}: no map of this side; choose of \[16, 8\]"):
+        ResidualDiscriminator(32, width=2, patches=patches)
+
+
 def test_samples_are_judged_apart() -> None:
     torch.manual_seed(0)
     network, image = ResidualDiscriminator(32, width=4).train(), torch.rand(4, 1, 32, 32)

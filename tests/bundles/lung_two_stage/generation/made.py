@@ -37,7 +37,7 @@ CAPSULES = {
 CASE = BundleCase(
     "lung_two_stage", TINY, {}, lambda folder: None, inference=lambda _data: {}, network_input=two_masks
 )
-WITHOUT_CAPSULES = ("gan", "dcgan", "wgan", "biggan", "relativistic")
+WITHOUT_CAPSULES = ("gan", "dcgan", "wgan", "biggan", "relativistic", "skip_excitation")
 
 
 def train(overlays: Sequence[str], work: Path, folder: Path, log: Path, **more: Any) -> Run:

@@ -131,6 +131,7 @@ RECIPES = {
     ("biggan",): (8, set()),
     ("relativistic",): (8, {"D_penalty", "D_accuracy_pairs"}),
     ("train_healthy_slices", "relativistic"): (6, {"D_penalty", "D_accuracy_pairs"}),
+    ("train_healthy_slices", "skip_excitation"): (6, {"D_penalty", "D_accuracy_pairs"}),
 }
 NAMES = ["+".join(recipe) if recipe else "w_capsule_gan" for recipe in RECIPES]
 
@@ -151,7 +152,7 @@ def check(folder: Path, recipe: tuple[str, ...]) -> None:
     nodules = "train_healthy_slices" not in recipe
     assert info["layer"] == ("nodules" if nodules else "healthy_slices")
     assert info["classes"] == (["part_solid", "solid"] if nodules else [])
-    assert info["network"]["arguments"]["channels"] == 1 + nodules
+    assert info["network"]["arguments"].get("channels", 1) == 1 + nodules
     assert set(info["metrics"]) == {"fid_gridvgg", "alpha_fid_gridvgg"}
     assert not set(info["splits"]["train"]) & set(info["splits"]["test"] + info["splits"]["val"])
 
