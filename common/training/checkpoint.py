@@ -251,7 +251,8 @@ class BestModelSaver:
     is not finite are ignored.
 
     The best of many noisy scores is a lucky one. With ``smoothing`` the compared and recorded score is the
-    median of the last validations' scores; the weights and metrics are those of the last of them. The first
+    median of the last validations' scores, or the last one's own where that is worse: the weights and metrics
+    are those of the last of them. Of two equal ones the better own score counts. The first
     ``smoothing`` validations each replace the model before, whatever the score: a lucky first one does not
     stay, and a run with fewer validations keeps its last model.
 
@@ -279,7 +280,7 @@ class BestModelSaver:
             raise UserError(f"BestModelSaver: smoothing {smoothing}: give 1 or more validations")
         self.path, self.network_name, self.score, self.mode = Path(path), network_name, score, mode
         self.metadata, self.smoothing = dict(metadata or {}), int(smoothing)
-        self.best_score = math.nan
+        self.best_score = self.best_own = math.nan
         self.best_iteration = 0  # 0 while there has been no validation
         self.recent: list[float] = []  # the last scores, as they were
         self.names: list[str] = []  # of the metrics that decide
@@ -291,10 +292,11 @@ class BestModelSaver:
     def update(self, engine: Engine, metrics: Mapping[str, float]) -> bool:
         """Saves the engine's generator if ``metrics`` are the best so far; returns whether it did."""
         self._compare_with_like(metrics)
-        score, replaces = self._judged(self._score(metrics))
+        own = self._score(metrics)
+        score, replaces = self._judged(own)
         if self.best_iteration and not replaces:
             return False
-        self.best_score, self.best_iteration = score, engine.state.iteration
+        self.best_score, self.best_own, self.best_iteration = score, own, engine.state.iteration
         if is_main():
             self._write(engine, metrics)
         return True
@@ -307,8 +309,9 @@ class BestModelSaver:
         self.recent = [*self.recent, score][-self.smoothing :]
         if len(self.recent) < self.smoothing:
             return score, True
-        middle = median(self.recent)
-        return middle, filling or self._better(middle)
+        worse = (max if self.mode == "min" else min)(median(self.recent), score)
+        same_but_better = worse == self.best_score and self._better(score, self.best_own)
+        return worse, filling or same_but_better or self._better(worse, self.best_score)
 
     def _compare_with_like(self, metrics: Mapping[str, float]) -> None:
         """Starts over if an earlier part of the run chose by another metric."""
@@ -316,7 +319,7 @@ class BestModelSaver:
         names = [self.score] if isinstance(self.score, str) else fids
         if self.best_iteration and names != self.names:
             logger.warning("%s: the metric has changed; the best model is chosen again", self.path)
-            self.best_score, self.best_iteration, self.recent = math.nan, 0, []
+            self.best_score, self.best_own, self.best_iteration, self.recent = math.nan, math.nan, 0, []
         self.names = names
 
     def _score(self, metrics: Mapping[str, float]) -> float:
@@ -327,10 +330,10 @@ class BestModelSaver:
             raise UserError(f"BestModelSaver: no metric {self.score!r}; validation gave {given}")
         return float(metrics[self.score])
 
-    def _better(self, score: float) -> bool:
-        if math.isnan(score) or math.isnan(self.best_score):
+    def _better(self, score: float, than: float) -> bool:
+        if math.isnan(score) or math.isnan(than):
             return not math.isnan(score)
-        return score < self.best_score if self.mode == "min" else score > self.best_score
+        return score < than if self.mode == "min" else score > than
 
     def _write(self, engine: Engine, metrics: Mapping[str, float]) -> None:
         trainer: Any = engine
@@ -354,6 +357,7 @@ class BestModelSaver:
         """Returns the best score and its iteration, the last scores, and the names of the metrics."""
         return {
             "best_score": self.best_score,
+            "best_own": self.best_own,
             "best_iteration": self.best_iteration,
             "recent": list(self.recent),
             "names": list(self.names),
@@ -362,6 +366,7 @@ class BestModelSaver:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores ``state_dict``; earlier versions have none of ``names`` and choose a new best."""
         self.best_score, self.best_iteration = float(state["best_score"]), int(state["best_iteration"])
+        self.best_own = float(state.get("best_own", self.best_score))
         self.recent = [float(score) for score in state.get("recent", [])][-self.smoothing :]
         self.names = list(state.get("names", []))
 

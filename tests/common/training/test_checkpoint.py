@@ -242,12 +242,15 @@ def test_one_lucky_validation_does_not_win(tmp_path: Path, engine: Any, smoothin
         ([1.0], 1, 1.0),
         ([1.0, 8.0], 2, 8.0),  # shorter than the window: the last
         ([1.0, 8.0, 7.0], 3, 7.0),
-        ([1.0, 8.0, 9.0], 3, 8.0),  # the window is full: its median
-        ([1.0, 8.0, 9.0, 7.0], 3, 8.0),
+        ([1.0, 9.0, 8.0], 3, 8.0),  # the window is full: its median
+        ([1.0, 8.0, 9.0], 3, 9.0),  # or the last score, which is worse
+        ([1.0, 8.0, 9.0, 7.0], 4, 8.0),
+        ([8.0, 7.0, 6.0, 90.0, 6.5], 5, 6.5),  # an unlucky one does not win by those before it
+        ([6.0, 5.0, 9.2, 8.9, 4.7], 5, 8.9),  # as good by its median, better by itself
         ([1.0, 8.0, 9.0, 7.0, 6.0], 5, 7.0),
         ([1.0, 8.0, math.nan, math.inf], 2, 8.0),  # what is no number fills nothing and replaces nothing
         ([math.nan, 8.0, math.nan], 2, 8.0),
-        ([1.0, math.nan, 8.0, 9.0], 4, 8.0),
+        ([1.0, math.nan, 8.0, 9.0], 4, 9.0),
     ],
 )
 def test_a_lucky_first_score_does_not_stay(
@@ -274,6 +277,7 @@ def test_a_resumed_run_smooths_as_if_it_had_not_stopped(tmp_path: Path, engine: 
         validate(second, engine, iteration, {"mae": value})
     assert second.state_dict() == {
         "best_score": 6.5,
+        "best_own": 6.0,
         "best_iteration": 7,
         "recent": [6.0, 30.0, 7.0],
         "names": ["mae"],
