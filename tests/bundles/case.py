@@ -70,7 +70,7 @@ class BundleCase:
         inference: settings that name what inference works on.
         train: the config that trains ``network_def``.
         evaluate: the config that evaluates it.
-        networks: the module below the bundle's that has its class.
+        networks: the module that has its class, in ``common`` or below the bundle's.
         built_with: settings without which the training's components cannot be built.
         beside: further settings for the data set in that folder.
         files: what a training writes beside what all bundles do.
@@ -136,7 +136,9 @@ class BundleCase:
     @property
     def network_module(self) -> str:
         """Where the class of ``network_def`` comes from."""
-        return f"bundles.{self.name}.{self.networks}"
+        return (
+            self.networks if self.networks.startswith("common.") else f"bundles.{self.name}.{self.networks}"
+        )
 
 
 def override_words(overrides: Mapping[str, Any]) -> list[str]:

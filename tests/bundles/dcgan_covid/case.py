@@ -79,9 +79,10 @@ CASE = BundleCase(
     undrawn={"gradient_penalty": 0.0, "adversarial": "bce"},
     network_input=make_input,
     logged=frozenset(
-        {"D_gradient_norm", "G_gradient_norm", "D_penalty"}
+        {"D_gradient_norm", "G_gradient_norm", "D_penalty", "D_accuracy_pairs", "D_accuracy_pairs_ema"}
         | {"vanishing_iterations", "black_share", "black_epochs"}
     ),
     rows=5,
+    networks="common.networks.skip_excitation",
     augment={"augmentation#transforms": IMAGE_AUGMENTATION, "discriminator_augment": "all"},
 )
