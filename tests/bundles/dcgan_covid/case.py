@@ -76,7 +76,12 @@ CASE = BundleCase(
     inference=lambda _data: {"num_samples": 3},
     built_with=lambda _data: {"batch_size": 4},
     evaluating=held_out,
-    undrawn={"gradient_penalty": 0.0, "adversarial": "bce"},
+    undrawn={
+        "gradient_penalty": 0.0,
+        "adversarial": "bce",
+        "discriminator_augment": "[]",
+        "network_def#grain": False,
+    },
     network_input=make_input,
     logged=frozenset(
         {"D_gradient_norm", "G_gradient_norm", "D_penalty", "D_accuracy_pairs", "D_accuracy_pairs_ema"}
