@@ -31,7 +31,7 @@ SIDE, GENERATED = 32, 30
 GAN = {
     "image_size": SIDE,
     "max_epochs": 12,
-    "learning_rate": 0.005,
+    "learning_rate": 0.001,
     "ema_half_life": 0,
     "network_def#width": 8,
 }
