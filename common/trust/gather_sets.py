@@ -375,6 +375,13 @@ def training_patients(folder: Path, reading: ReadingSettings) -> set[str]:
 
     Returns:
         The patients; none where the metadata tell nothing.
+    Raises:
+        UserError: the folder's files cannot be told apart by patient, see `find_real_records`.
+
+    Example:
+        >>> model = {"image_size": 8, "window_hu": "lung", "splits": {"train": ["p1"], "test": ["p2"]}}
+        >>> training_patients(Path("real"), ReadingSettings.of(model))
+        {'p1'}
     """
     named, rule = reading.info.get("splits", {}), reading.info.get("split", {})
     if named or not rule:
